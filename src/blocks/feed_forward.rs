@@ -1,0 +1,104 @@
+//! Feed-forward residual blocks, ready made.
+
+use rand::Rng;
+
+use super::Residual;
+use crate::{Activation, Float, LayerNorm, Linear, Nonlinearity, sequential};
+
+sequential! {
+    /// Two affine layers with a nonlinearity between: `fc2(f(fc1(x)))`, D features to D by way of `hidden`.
+    #[derive(Clone, Debug)]
+    pub struct FeedForward<F: Float>: Layer<F> {
+        /// `[hidden, D]`
+        pub fc1: Linear<F>,
+        /// f
+        pub activation: Activation<F>,
+        /// `[D, hidden]`
+        pub fc2: Linear<F>,
+    }
+}
+
+sequential! {
+    /// The branch of a [`PreNormBlock`]: `fc2(f(fc1(norm(x))))`.
+    #[derive(Clone, Debug)]
+    pub struct PreNormBranch<F: Float>: Layer<F> {
+        /// Over the D features.
+        pub norm: LayerNorm<F>,
+        /// `[hidden, D]`
+        pub fc1: Linear<F>,
+        /// f
+        pub activation: Activation<F>,
+        /// `[D, hidden]`
+        pub fc2: Linear<F>,
+    }
+}
+
+/// A pre-norm residual block: `y = x + fc2(f(fc1(norm(x))))` (Xiong et al. 2020).
+///
+/// The direct connection passes through no normalisation, so deep stacks train without a warm-up. Parameters are named
+/// `norm.weight`, `norm.bias`, `fc1.weight` …, and `0.norm.weight` … in a [`Stacked`](crate::Stacked).
+///
+/// ```
+/// use gradflow::{Nonlinearity, PreNormBlock, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let net = Stacked::build(6, |_| PreNormBlock::<f32>::pre_norm(8, 32, Nonlinearity::Gelu, rng).zero_init());
+/// assert_eq!(net.names()[..3], ["0.norm.weight", "0.norm.bias", "0.fc1.weight"]);
+/// ```
+pub type PreNormBlock<F> = Residual<PreNormBranch<F>>;
+
+impl<F: Float> PreNormBlock<F> {
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    pub fn pre_norm(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
+        let FeedForward { fc1, activation, fc2 } = FeedForward::new(features, hidden, f, rng);
+        Residual::new(PreNormBranch { norm: LayerNorm::new(features), fc1, activation, fc2 })
+    }
+
+    /// The branch's last layer zero: the block starts as the identity, with gradient exactly 1.
+    pub fn zero_init(mut self) -> Self {
+        self.branch.fc2 = zeroed(&self.branch.fc2);
+        self
+    }
+}
+
+sequential! {
+    /// A post-norm residual block: `y = norm(x + fc2(f(fc1(x))))` (Vaswani et al. 2017).
+    ///
+    /// Parameters are named as in [`PreNormBlock`], in the order `fc1`, `fc2`, `norm`.
+    #[derive(Clone, Debug)]
+    pub struct PostNormBlock<F: Float>: Layer<F> {
+        /// `x + fc2(f(fc1(x)))`
+        pub residual as "": Residual<FeedForward<F>>,
+        /// Over the D features.
+        pub norm: LayerNorm<F>,
+    }
+}
+
+impl<F: Float> PostNormBlock<F> {
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
+        let residual = Residual::new(FeedForward::new(features, hidden, f, rng));
+        PostNormBlock { residual, norm: LayerNorm::new(features) }
+    }
+
+    /// The branch's last layer zero: the block starts as its normalisation alone.
+    pub fn zero_init(mut self) -> Self {
+        self.residual.branch.fc2 = zeroed(&self.residual.branch.fc2);
+        self
+    }
+}
+
+impl<F: Float> FeedForward<F> {
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
+        FeedForward {
+            fc1: Linear::new(features, hidden, rng),
+            activation: Activation::new(f),
+            fc2: Linear::new(hidden, features, rng),
+        }
+    }
+}
+
+fn zeroed<F: Float>(layer: &Linear<F>) -> Linear<F> {
+    Linear::zeros(layer.weight.ncols(), layer.weight.nrows())
+}

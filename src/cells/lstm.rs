@@ -1,0 +1,300 @@
+//! The long short-term memory cell.
+
+use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use rand::Rng;
+
+use super::builder::{FromParameters, Parameters, zero_parameters};
+use super::history::History;
+use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
+use crate::affine::{
+    add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
+};
+use crate::cache::{Pending, StandardLayout, reuse, rows};
+use crate::error::check_shape;
+use crate::kernels::math::{sigmoid, tanh};
+use crate::kernels::{Accumulate, Packed, product_packed, vectorised};
+use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+
+const NAME: &str = "LstmCell";
+
+/// A long short-term memory cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+///
+/// ```text
+/// i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        input gate: what is written
+/// f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)        forget gate: what is kept
+/// g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what could be written
+/// o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        output gate: what is read
+/// c_t = f_t ∘ c_{t-1} + i_t ∘ g_t                       the memory
+/// h_t = o_t ∘ tanh(c_t)
+/// ```
+///
+/// | | shape |
+/// | --- | --- |
+/// | `x` | `[T, B, I]` |
+/// | `y` (all `h_t`) | `[T, B, H]` |
+/// | state `h`, `c` | `[B, H]` each |
+///
+/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed. The
+/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+///
+/// ```
+/// use gradflow::{Causal, Layer, LstmCell, Sequence, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let cell = LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
+/// let (mut state, mut cache) = (cell.zero_state(2), cell.cache());
+/// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cache);
+/// assert_eq!(y.dim(), (5, 2, 4));
+/// // One step at a time, from where the sequence ended:
+/// let y = cell.step((&Array3::ones((1, 2, 3))).into(), &mut state, &mut cache);
+/// assert_eq!(y, state.h);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LstmCell<F> {
+    /// `[4 H, I]`
+    pub weight_ih: Array2<F>,
+    /// `[4 H, H]`
+    pub weight_hh: Array2<F>,
+    /// `[4 H]`; without biases, both are `None`.
+    pub bias_ih: Option<Array1<F>>,
+    /// `[4 H]`
+    pub bias_hh: Option<Array1<F>>,
+}
+parameters! { impl<F: Float> Tensors<F> for LstmCell<F> { weight_ih, weight_hh, bias_ih, bias_hh } }
+
+/// The state of an [`LstmCell`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LstmState<F> {
+    /// The output of the last step, `[B, H]`.
+    pub h: Array2<F>,
+    /// The memory, `[B, H]`.
+    pub c: Array2<F>,
+}
+parameters! { impl<F: Float> Tensors<F> for LstmState<F> { h, c } }
+
+impl<F: Float> FromParameters<F> for LstmCell<F> {
+    const GATES: usize = 4;
+    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh }: Parameters<F>) -> Self {
+        LstmCell { weight_ih, weight_hh, bias_ih, bias_hh }
+    }
+}
+
+impl<F: Float> LstmCell<F> {
+    /// A cell with the defaults of [`CellBuilder`]: forget bias 1, orthogonal recurrent weights.
+    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        Self::builder(input, hidden).build(rng)
+    }
+
+    /// To choose how each parameter starts.
+    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
+        CellBuilder::new(input, hidden).forget_bias(1.0)
+    }
+
+    /// All parameters zero, for weights that will be loaded.
+    pub fn zeros(input: usize, hidden: usize) -> Self {
+        Self::from_parameters(zero_parameters(4, input, hidden))
+    }
+
+    /// I, the number of input features.
+    pub fn input_size(&self) -> usize {
+        self.weight_ih.ncols()
+    }
+
+    /// H, the number of output features.
+    pub fn hidden_size(&self) -> usize {
+        self.weight_hh.ncols()
+    }
+
+    fn sizes(&self) -> (usize, usize) {
+        cell_sizes(NAME, 4, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
+    }
+}
+
+impl<F: Float> CellBuilder<LstmCell<F>> {
+    /// How the input gate's bias starts.
+    pub fn input_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(0, init)
+    }
+
+    /// How the forget gate's bias starts: at `b`, an unused memory fades by `σ(b)` a step.
+    pub fn forget_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(1, init)
+    }
+
+    /// How the bias of `g`, what could be written, starts.
+    pub fn cell_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(2, init)
+    }
+
+    /// How the output gate's bias starts.
+    pub fn output_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(3, init)
+    }
+}
+
+/// The cache of an [`LstmCell`].
+#[derive(Clone, Default)]
+pub struct LstmCache<F> {
+    pending: Pending,
+    x_copy: StandardLayout<F>,
+    dy_copy: StandardLayout<F>,
+    packed: Packed<F>,
+    gates: Array3<F>, // [T, B, 4 H]: i, f, g, o and, after a backward pass, their da
+    h: History<F>,    // [T + 1, B, H]
+    c: History<F>,    // [T + 1, B, H]
+    dh: Array2<F>,    // [B, H]
+    dc: Array2<F>,    // [B, H]
+    dx: Array3<F>,    // [T, B, I]
+}
+
+/// The four gates of a row `[4 H]`, all of the length that the compiler is told here once.
+#[inline(always)]
+fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
+    let (i, row) = row.split_at_mut(hidden);
+    let (f, row) = row.split_at_mut(hidden);
+    let (g, row) = row.split_at_mut(hidden);
+    [i, f, g, &mut row[..hidden]]
+}
+
+vectorised! {
+    /// The gates' values in place of their a; c and h after the step.
+    fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], c_before: &'a [F], c: &'a mut [F], h: &'a mut [F]) {
+        let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden));
+        for (((row, c_before), c), h) in rows.zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden)) {
+            let [i, f, g, o] = split(row, hidden);
+            for k in 0..hidden {
+                (i[k], f[k], g[k], o[k]) = (sigmoid(i[k]), sigmoid(f[k]), tanh(g[k]), sigmoid(o[k]));
+                c[k] = f[k] * c_before[k] + i[k] * g[k];
+                h[k] = o[k] * tanh(c[k]);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The gates' da in place of their values, dc before the step in place of dc after it.
+    fn activate_backward<'a, F: Float>(
+        hidden: usize,
+        gates: &'a mut [F],
+        c_before: &'a [F],
+        c: &'a [F],
+        dy: &'a [F],
+        dh: &'a [F],
+        dc: &'a mut [F]
+    ) {
+        let one = F::one();
+        let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden)).zip(c.chunks_exact(hidden));
+        let gradients = dy.chunks_exact(hidden).zip(dh.chunks_exact(hidden)).zip(dc.chunks_exact_mut(hidden));
+        for (((row, c_before), c), ((dy, dh), dc)) in rows.zip(gradients) {
+            let [i, f, g, o] = split(row, hidden);
+            for k in 0..hidden {
+                let tanh_c = tanh(c[k]);
+                let dh = dy[k] + dh[k];
+                let dc_k = dc[k] + dh * o[k] * (one - tanh_c * tanh_c);
+                dc[k] = dc_k * f[k];
+                (i[k], f[k], g[k], o[k]) = (
+                    dc_k * g[k] * i[k] * (one - i[k]),
+                    dc_k * c_before[k] * f[k] * (one - f[k]),
+                    dc_k * i[k] * (one - g[k] * g[k]),
+                    dh * tanh_c * o[k] * (one - o[k]),
+                );
+            }
+        }
+    }
+}
+
+impl<F: Float> Layer for LstmCell<F> {
+    type Elem = F;
+    type State = LstmState<F>;
+    type Cache = LstmCache<F>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        cell_output_size(NAME, self.input_size(), self.hidden_size(), input)
+    }
+
+    fn zero_state(&self, batch: usize) -> LstmState<F> {
+        let zeros = Array2::zeros((batch, self.hidden_size()));
+        LstmState { h: zeros.clone(), c: zeros }
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        state: &mut LstmState<F>,
+        cache: &'c mut LstmCache<F>,
+    ) -> ArrayView3<'c, F> {
+        let (input, hidden) = self.sizes();
+        let x_features = x.features(NAME, Some(input));
+        let (steps, batch, _) = x_features.dim();
+        check_shape(NAME, "state.h", &[batch, hidden], state.h.shape());
+        check_shape(NAME, "state.c", &[batch, hidden], state.c.shape());
+        let LstmCache { pending, x_copy, packed, gates, h, c, .. } = &mut *cache;
+        pending.set(&x);
+        reuse(gates, (steps, batch, 4 * hidden));
+        h.start(steps, &state.h);
+        c.start(steps, &state.c);
+
+        affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], gates);
+        packed.pack(self.weight_hh.t());
+        for run in (0..steps).flat_map(|t| x.step_runs(t)) {
+            let ((h_before, h), (c_before, c)) = (h.step(&run), c.step(&run));
+            let gates = rows_of(gates, &run);
+            // a += W_hh h_{t-1}
+            product_packed(matrix(h_before, hidden), packed, matrix_mut(gates, 4 * hidden), Accumulate::Add);
+            activate(hidden, gates, c_before, c, h);
+        }
+        h.finish(&x, &mut state.h);
+        c.finish(&x, &mut state.c);
+        h.zero_padding(&x);
+        self.output(cache)
+    }
+
+    fn output<'c>(&self, cache: &'c LstmCache<F>) -> ArrayView3<'c, F> {
+        cache.h.after()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        dstate: Option<&mut LstmState<F>>,
+        cache: &'c mut LstmCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let (input, hidden) = self.sizes();
+        let (steps, batch) = x.dims();
+        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx } = cache;
+        pending.take(NAME, &x, dy, hidden);
+        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
+        if let Some(dstate) = &dstate {
+            check_shape(NAME, "dstate.h", &[batch, hidden], dstate.h.shape());
+            check_shape(NAME, "dstate.c", &[batch, hidden], dstate.c.shape());
+        }
+        final_gradient(dh, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.h));
+        final_gradient(dc, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.c));
+
+        packed.pack(self.weight_hh.view());
+        for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
+            let (c_before, c) = c.step(&run);
+            let sequences = sequences(&run, batch);
+            let (gates, dh, dc) = (rows_of(gates, &run), rows_of(dh, &sequences), rows_of(dc, &sequences));
+            activate_backward(hidden, gates, c_before, c, &dy[span(&run, hidden)], dh, dc);
+            // dh_{t-1} = W_hhᵀ da
+            product_packed(matrix(gates, 4 * hidden), packed, matrix_mut(dh, hidden), Accumulate::Overwrite);
+        }
+        if let Some(dstate) = dstate {
+            dstate.h.assign(dh);
+            dstate.c.assign(dc);
+        }
+
+        let da = rows(gates.view());
+        add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
+        add_weight_gradient(&x, da, h.before(), grad.weight_hh.view_mut());
+        for bias in [&mut grad.bias_ih, &mut grad.bias_hh].into_iter().flatten() {
+            add_bias_gradient(&x, da, bias.view_mut());
+        }
+        input_gradient(&x, da, &self.weight_ih, dx);
+        dx.view()
+    }
+}
+
+impl<F: Float> Causal for LstmCell<F> {}

@@ -1,0 +1,63 @@
+//! Recurrent cells: one file each, with equations, forward and backward in that order.
+//!
+//! All three share a shape. The input's part of every gate, for all steps at once, is one large product; then, step
+//! by step, the hidden state's part is added and the gates act. Backward the same in reverse: step by step the gates'
+//! gradients, then the parameters' as large products over all steps. Only the gates differ from cell to cell.
+
+mod builder;
+mod gru;
+mod history;
+mod lstm;
+mod rnn;
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2};
+
+pub use builder::{CellBuilder, Gated};
+pub use gru::{GruCache, GruCell};
+pub use lstm::{LstmCache, LstmCell, LstmState};
+pub use rnn::{RnnCache, RnnCell, RnnNonlinearity};
+
+use crate::cache::reuse;
+use crate::error::check_shape;
+use crate::{Float, Size, SizeError};
+
+/// The sequences that the rows `run` of one step belong to: rows of a state, `[B, H]`.
+fn sequences(run: &Range<usize>, batch: usize) -> Range<usize> {
+    let first = run.start % batch;
+    first..first + run.len()
+}
+
+/// `(input size, hidden size)` of a cell of `gates` gates; panics where its parameters do not fit each other.
+#[track_caller]
+fn cell_sizes<F: Float>(
+    cell: &str,
+    gates: usize,
+    [weight_ih, weight_hh]: [&Array2<F>; 2],
+    biases: [&Option<Array1<F>>; 2],
+) -> (usize, usize) {
+    let (input, hidden) = (weight_ih.ncols(), weight_hh.ncols());
+    check_shape(cell, "weight_ih", &[gates * hidden, input], weight_ih.shape());
+    check_shape(cell, "weight_hh", &[gates * hidden, hidden], weight_hh.shape());
+    for (name, bias) in ["bias_ih", "bias_hh"].into_iter().zip(biases) {
+        if let Some(bias) = bias {
+            check_shape(cell, name, &[gates * hidden], bias.shape());
+        }
+    }
+    (input, hidden)
+}
+
+/// The output size of a cell that takes `takes` features and gives `hidden`.
+fn cell_output_size(cell: &str, takes: usize, hidden: usize, input: Size) -> Result<usize, SizeError> {
+    if input == Size::Features(takes) { Ok(hidden) } else { Err(SizeError::features(cell, takes, input)) }
+}
+
+/// Where a backward pass starts: the gradient of the final state is `dstate`, or zero.
+fn final_gradient<F: Float>(dh: &mut Array2<F>, shape: (usize, usize), dstate: Option<&Array2<F>>) {
+    reuse(dh, shape);
+    match dstate {
+        Some(dstate) => dh.assign(dstate),
+        None => dh.fill(F::zero()),
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong: errors that are values, and the one place from which a programming error panics.
+
+use std::fmt;
+
+use crate::Size;
+
+/// A layer was offered an input of a size that it does not take.
+///
+/// Its text names the layer, with its place in the model, and both sizes: `head: Linear takes 5 features, got 4`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SizeError {
+    layer: String,
+    reason: String,
+}
+
+impl SizeError {
+    /// `layer` refuses, for `reason`.
+    pub fn new(layer: impl Into<String>, reason: impl Into<String>) -> Self {
+        SizeError { layer: layer.into(), reason: reason.into() }
+    }
+
+    /// `layer` takes `takes` features and was offered `got`.
+    pub fn features(layer: &str, takes: usize, got: Size) -> Self {
+        SizeError::new(layer, format!("takes {takes} features, got {got}"))
+    }
+
+    /// The same refusal, seen from the model in which the layer stands under the name `part`.
+    pub fn inside(self, part: impl fmt::Display) -> Self {
+        SizeError { layer: format!("{part}: {}", self.layer), ..self }
+    }
+}
+
+impl fmt::Display for SizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.layer, self.reason)
+    }
+}
+
+impl std::error::Error for SizeError {}
+
+/// Sequence lengths that do not fit their batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LengthsError {
+    /// One length a sequence is needed.
+    Count {
+        /// How many lengths came.
+        lengths: usize,
+        /// How many sequences the batch has.
+        batch: usize,
+    },
+    /// A length is 0 or longer than the batch's time axis.
+    OutOfRange {
+        /// The sequence, counted from 0.
+        sequence: usize,
+        /// Its length.
+        length: usize,
+        /// The number of steps, T.
+        steps: usize,
+    },
+}
+
+impl fmt::Display for LengthsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LengthsError::Count { lengths, batch } => write!(f, "{lengths} lengths for a batch of {batch} sequences"),
+            LengthsError::OutOfRange { sequence, length, steps } => {
+                write!(f, "length {length} of sequence {sequence} is not in 1..={steps}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LengthsError {}
+
+/// The one way in which a wrong shape ends: who found it, in which argument, what it expected and what came.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display, got: &dyn fmt::Display) -> ! {
+    panic!("{layer}: {argument}: expected {expected}, got {got}")
+}
+
+/// Panics unless the two shapes are the same.
+#[track_caller]
+pub(crate) fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
+    if expected != got {
+        mismatch(layer, argument, &format_args!("{expected:?}"), &format_args!("{got:?}"))
+    }
+}
+
+/// Panics unless the batch has at least one step of at least one sequence, with at least one feature each.
+#[track_caller]
+pub(crate) fn check_not_empty(layer: &str, shape: &[usize]) {
+    if shape.contains(&0) {
+        mismatch(layer, "x", &"at least one step, one sequence and one feature", &format_args!("{shape:?}"))
+    }
+}

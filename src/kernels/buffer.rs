@@ -1,0 +1,44 @@
+//! Reusable memory for panels, aligned to cache lines.
+#![allow(unsafe_code)]
+
+use crate::float::Float;
+
+/// One cache line, or one register of the widest instruction set.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u8; Line::BYTES]);
+
+impl Line {
+    const BYTES: usize = 64;
+}
+
+/// Memory that only grows, for elements of either type.
+#[derive(Default, Clone)]
+pub(super) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The elements that fit.
+    pub(super) fn elements<F: Float>(&self) -> &[F] {
+        let count = self.0.len() * (Line::BYTES / size_of::<F>());
+        // SAFETY: the lines are initialised bytes, `count` elements long and aligned for them, and `Float` is sealed:
+        // it is f32 or f64, of which every bit pattern is a value.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), count) }
+    }
+
+    /// At least `count` elements, of unspecified values.
+    pub(super) fn at_least<F: Float>(&mut self, count: usize) -> &mut [F] {
+        let per_line = Line::BYTES / size_of::<F>();
+        let lines = count.div_ceil(per_line);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0; Line::BYTES]));
+        }
+        // SAFETY: as in `elements`, and the borrow is unique.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * per_line)
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Elementary functions without branches, so that loops over them vectorise.
+//!
+//! All three rest on `e^r - 1` for `|r| <= ln 2 / 2`: `x = n ln 2 + r` with an integer `n` (Cody and Waite's reduction,
+//! `ln 2` in two parts of which the first has few bits, so that `x - n hi` is exact), and
+//! `e^r - 1 = r + r^2 q(r)`, where the polynomial `q` minimises the greatest error of `r^2 q(r)` (Remez exchange).
+//! A NaN argument gives NaN: it fails every comparison, so no clamp masks it.
+
+use super::Simd;
+
+/// `e^x`, within 1 ULP: correct in the subnormal range, 0 below it, infinite above the finite range.
+#[inline(always)]
+pub(crate) fn exp<F: Simd>(x: F) -> F {
+    x.exponential()
+}
+
+/// The hyperbolic tangent, within 2 ULP (also near 0), as `-m / (m + 2)` with `m = e^(-2|x|) - 1`.
+#[inline(always)]
+pub(crate) fn tanh<F: Simd>(x: F) -> F {
+    x.hyperbolic_tangent()
+}
+
+/// The logistic function `1 / (1 + e^-x)`, within 3 ULP, as `e^min(x, 0) / (1 + e^-|x|)`: tiny for very negative `x`
+/// where `e^-x` overflows.
+#[inline(always)]
+pub(crate) fn sigmoid<F: Simd>(x: F) -> F {
+    x.logistic()
+}
+
+/// The error function, by libm: accurate, but neither inlined nor vectorised.
+#[inline(always)]
+pub(crate) fn erf<F: Simd>(x: F) -> F {
+    x.error_function()
+}
+
+/// `a b + c`, rounded once where that is an instruction on most machines; elsewhere it would be a slow call.
+macro_rules! fused {
+    ($a:expr, $b:expr, $c:expr) => {
+        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+            $a.mul_add($b, $c)
+        } else {
+            $a * $b + $c
+        }
+    };
+}
+
+macro_rules! elementary {
+    (
+        $float:ident, $int:ident, $uint:ident,
+        ln2: $ln2_high:literal + $ln2_low:literal,
+        exp: $exp_zero:literal .. $exp_infinite:literal,
+        tanh: .. $tanh_one:literal,
+        q: [$($q:literal),+ $(,)?],
+    ) => {
+        pub(super) mod $float {
+            const LOG2_E: $float = std::$float::consts::LOG2_E;
+            const LN2_HIGH: $float = $ln2_high;
+            const LN2_LOW: $float = $ln2_low;
+            const MANTISSA_BITS: u32 = $float::MANTISSA_DIGITS - 1;
+            const EXPONENT_BIAS: $int = $float::MAX_EXP as $int - 1;
+
+            /// Adding it rounds to an integer, found in the low bits of the sum.
+            const ROUND: $float = (3_u64 << (MANTISSA_BITS - 1)) as $float;
+
+            /// The coefficients of `q`, ascending.
+            const Q: [$float; [$($q),+].len()] = [$($q),+];
+
+            /// The integer `n` and `r` with `x = n ln 2 + r`, `|r| <= ln 2 / 2`.
+            #[inline(always)]
+            fn reduce(x: $float) -> ($int, $float) {
+                let rounded = fused!(x, LOG2_E, ROUND);
+                let n = (rounded.to_bits() as $int).wrapping_sub(ROUND.to_bits() as $int);
+                let whole = rounded - ROUND;
+                let r = fused!(-whole, LN2_HIGH, x);
+                (n, fused!(-whole, LN2_LOW, r))
+            }
+
+            /// `e^r - 1` for `|r| <= ln 2 / 2`.
+            #[inline(always)]
+            fn exp_m1_reduced(r: $float) -> $float {
+                let mut q = Q[Q.len() - 1];
+                for &coefficient in Q.iter().rev().skip(1) {
+                    q = fused!(q, r, coefficient);
+                }
+                fused!(q, r * r, r)
+            }
+
+            /// `2^n`, for the exponents of normal numbers.
+            #[inline(always)]
+            fn power_of_two(n: $int) -> $float {
+                $float::from_bits((n.wrapping_add(EXPONENT_BIAS) as $uint) << MANTISSA_BITS)
+            }
+
+            #[inline(always)]
+            pub(in crate::kernels) fn exp(x: $float) -> $float {
+                let x = if x > $exp_infinite { $exp_infinite } else { x };
+                let x = if x < $exp_zero { $exp_zero } else { x };
+                let (n, r) = reduce(x);
+                // In two steps, since 2^n itself may be infinite or subnormal; only the last product can round.
+                let half = n >> 1;
+                (1.0 + exp_m1_reduced(r)) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+            }
+
+            #[inline(always)]
+            pub(in crate::kernels) fn tanh(x: $float) -> $float {
+                let magnitude = x.abs();
+                let magnitude = if magnitude > $tanh_one { $tanh_one } else { magnitude };
+                let (n, r) = reduce(-2.0 * magnitude);
+                let scale = power_of_two(n);
+                let m = fused!(scale, exp_m1_reduced(r), scale - 1.0);
+                (-m / (m + 2.0)).copysign(x)
+            }
+
+            #[inline(always)]
+            pub(in crate::kernels) fn sigmoid(x: $float) -> $float {
+                let decay = exp(-x.abs());
+                let numerator = if x < 0.0 { decay } else { 1.0 };
+                numerator / (1.0 + decay)
+            }
+        }
+    };
+}
+
+elementary! {
+    f32, i32, u32,
+    ln2: 0.693_145_75 + 1.428_606_8e-6,
+    exp: -104.0 .. 89.0,
+    tanh: .. 10.0,
+    q: [0.5, 0.166_665_18, 0.041_666_206, 0.008_368_89, 0.001_395_049_4],
+}
+
+elementary! {
+    f64, i64, u64,
+    ln2: 0.693_147_180_559_890_3 + 5.497_923_018_708_371e-14,
+    exp: -746.0 .. 710.0,
+    tanh: .. 20.0,
+    q: [
+        0.500_000_000_000_001_2,
+        0.166_666_666_666_667,
+        0.041_666_666_666_515_51,
+        0.008_333_333_333_307_113,
+        0.001_388_888_894_699_35,
+        0.000_198_412_699_176_299_37,
+        2.480_148_996_381_258_6e-5,
+        2.755_721_605_421_798_3e-6,
+        2.763_127_336_219_52e-7,
+        2.511_794_471_357_418e-8,
+    ],
+}

@@ -1,0 +1,364 @@
+//! A small vector trait over the element types, and functions compiled once per instruction set.
+#![allow(unsafe_code)]
+
+use pulp::{MemMask, WithSimd};
+
+use super::math;
+
+/// What the kernels need of an element type, so that each algorithm is written once for both types and for all
+/// instruction sets.
+///
+/// The names keep clear of those of [`num_traits::Float`], which every user of this trait also has in scope.
+#[doc(hidden)]
+pub trait Simd: Copy + 'static {
+    /// A register of elements.
+    type Vector<S: pulp::Simd>: Copy;
+
+    /// Selects leading elements of a register.
+    type Mask<S: pulp::Simd>: Copy;
+
+    /// The elements of a register.
+    fn lanes<S: pulp::Simd>() -> usize;
+
+    /// `x` in every lane.
+    fn splat<S: pulp::Simd>(simd: S, x: Self) -> Self::Vector<S>;
+
+    /// `a + b`.
+    fn plus<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
+    /// `a b + c`, rounded once where the instruction set can.
+    fn fused<S: pulp::Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+
+    /// The sum of the lanes.
+    fn total<S: pulp::Simd>(simd: S, a: Self::Vector<S>) -> Self;
+
+    /// Selects the first `count` lanes.
+    fn first<S: pulp::Simd>(simd: S, count: usize) -> Self::Mask<S>;
+
+    /// Reads a register.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of [`lanes`](Self::lanes) elements.
+    unsafe fn load<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
+
+    /// Writes a register.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of [`lanes`](Self::lanes) elements.
+    unsafe fn store<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
+
+    /// Reads the selected lanes; the others are zero.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of the selected elements.
+    unsafe fn load_first<S: pulp::Simd>(
+        simd: S,
+        mask: Self::Mask<S>,
+        from: *const Self,
+    ) -> Self::Vector<S>;
+
+    /// Writes the selected lanes.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of the selected elements.
+    unsafe fn store_first<S: pulp::Simd>(
+        simd: S,
+        mask: Self::Mask<S>,
+        to: *mut Self,
+        a: Self::Vector<S>,
+    );
+
+    /// See [`math::exp`].
+    fn exponential(self) -> Self;
+
+    /// See [`math::tanh`].
+    fn hyperbolic_tangent(self) -> Self;
+
+    /// See [`math::sigmoid`].
+    fn logistic(self) -> Self;
+
+    /// See [`math::erf`].
+    fn error_function(self) -> Self;
+}
+
+macro_rules! simd {
+    ($element:ident, $count:ident, $vector:ident, $mask:ident, $lanes:ident, $splat:ident, $add:ident, $mul_add:ident,
+     $sum:ident, $between:ident, $load:ident, $store:ident, $erf:path) => {
+        impl Simd for $element {
+            type Vector<S: pulp::Simd> = S::$vector;
+            type Mask<S: pulp::Simd> = MemMask<S::$mask>;
+
+            #[inline(always)]
+            fn lanes<S: pulp::Simd>() -> usize {
+                S::$lanes
+            }
+
+            #[inline(always)]
+            fn splat<S: pulp::Simd>(simd: S, x: Self) -> Self::Vector<S> {
+                simd.$splat(x)
+            }
+
+            #[inline(always)]
+            fn plus<S: pulp::Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$add(a, b)
+            }
+
+            #[inline(always)]
+            fn fused<S: pulp::Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+                c: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$mul_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn total<S: pulp::Simd>(simd: S, a: Self::Vector<S>) -> Self {
+                simd.$sum(a)
+            }
+
+            #[inline(always)]
+            fn first<S: pulp::Simd>(simd: S, count: usize) -> Self::Mask<S> {
+                // A mask made anew, for the masked instructions: the one that pulp returns jumps through a table.
+                MemMask::new(simd.$between(0, count as $count).mask())
+            }
+
+            #[inline(always)]
+            unsafe fn load<S: pulp::Simd>(_: S, from: *const Self) -> Self::Vector<S> {
+                // SAFETY: the caller vouches for the elements, and every bit pattern is a register.
+                unsafe { from.cast::<Self::Vector<S>>().read_unaligned() }
+            }
+
+            #[inline(always)]
+            unsafe fn store<S: pulp::Simd>(_: S, to: *mut Self, a: Self::Vector<S>) {
+                // SAFETY: the caller vouches for the elements.
+                unsafe { to.cast::<Self::Vector<S>>().write_unaligned(a) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_first<S: pulp::Simd>(
+                simd: S,
+                mask: Self::Mask<S>,
+                from: *const Self,
+            ) -> Self::Vector<S> {
+                // SAFETY: the caller vouches for the selected elements.
+                unsafe { simd.$load(mask, from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first<S: pulp::Simd>(
+                simd: S,
+                mask: Self::Mask<S>,
+                to: *mut Self,
+                a: Self::Vector<S>,
+            ) {
+                // SAFETY: the caller vouches for the selected elements.
+                unsafe { simd.$store(mask, to, a) }
+            }
+
+            #[inline(always)]
+            fn exponential(self) -> Self {
+                math::$element::exp(self)
+            }
+
+            #[inline(always)]
+            fn hyperbolic_tangent(self) -> Self {
+                math::$element::tanh(self)
+            }
+
+            #[inline(always)]
+            fn logistic(self) -> Self {
+                math::$element::sigmoid(self)
+            }
+
+            #[inline(always)]
+            fn error_function(self) -> Self {
+                $erf(self)
+            }
+        }
+    };
+}
+
+simd!(
+    f32,
+    u32,
+    f32s,
+    m32s,
+    F32_LANES,
+    splat_f32s,
+    add_f32s,
+    mul_add_e_f32s,
+    reduce_sum_f32s,
+    mask_between_m32s,
+    mask_load_ptr_f32s,
+    mask_store_ptr_f32s,
+    libm::erff
+);
+simd!(
+    f64,
+    u64,
+    f64s,
+    m64s,
+    F64_LANES,
+    splat_f64s,
+    add_f64s,
+    mul_add_e_f64s,
+    reduce_sum_f64s,
+    mask_between_m64s,
+    mask_load_ptr_f64s,
+    mask_store_ptr_f64s,
+    libm::erf
+);
+
+/// Runs `operation` compiled for the best instruction set of this machine.
+#[inline(always)]
+pub(crate) fn dispatch<Op: WithSimd>(operation: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use pulp::x86::{V3, V4};
+
+        if isa_allowed(Isa::Avx512)
+            && let Some(simd) = V4::try_new()
+        {
+            return pulp::Simd::vectorize(simd, operation);
+        }
+        if isa_allowed(Isa::Avx2)
+            && let Some(simd) = V3::try_new()
+        {
+            return pulp::Simd::vectorize(simd, operation);
+        }
+        pulp::Simd::vectorize(pulp::Scalar, operation)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    if isa_allowed(Isa::Native) {
+        pulp::Arch::new().dispatch(operation)
+    } else {
+        pulp::Simd::vectorize(pulp::Scalar, operation)
+    }
+}
+
+/// The instruction sets, the narrowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Isa {
+    #[cfg(test)]
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(not(target_arch = "x86_64"))]
+    Native,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+fn isa_allowed(_: Isa) -> bool {
+    true
+}
+
+#[cfg(test)]
+pub(crate) use forced::for_each_isa;
+#[cfg(test)]
+use forced::isa_allowed;
+
+/// Tests run every instruction set that the machine has, by lowering a limit.
+#[cfg(test)]
+mod forced {
+    use std::cell::Cell;
+
+    use super::Isa;
+
+    #[cfg(target_arch = "x86_64")]
+    const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    #[cfg(not(target_arch = "x86_64"))]
+    const ALL: &[Isa] = &[Isa::Scalar, Isa::Native];
+
+    thread_local! {
+        static WIDEST: Cell<Option<Isa>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn isa_allowed(isa: Isa) -> bool {
+        WIDEST.get().is_none_or(|widest| isa <= widest)
+    }
+
+    /// Runs `test` once per instruction set, for the calling thread.
+    pub(crate) fn for_each_isa(mut test: impl FnMut(Isa)) {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WIDEST.set(None);
+            }
+        }
+        let _restore = Restore;
+        for &isa in ALL {
+            WIDEST.set(Some(isa));
+            test(isa);
+        }
+    }
+}
+
+/// Defines functions that are compiled once per instruction set, the best one being picked at each call.
+///
+/// The body is plain safe code: loops over slices that the compiler vectorises. Lifetimes are named, and arguments are
+/// plain identifiers:
+///
+/// ```ignore
+/// vectorised! {
+///     /// y <- y + a x
+///     pub(crate) fn axpy<'a, F: Float>(a: F, x: &'a [F], y: &'a mut [F]) {
+///         for (y, &x) in y.iter_mut().zip(x) {
+///             *y += a * x;
+///         }
+///     }
+/// }
+/// ```
+///
+/// Functions called in the body are compiled with it only where they are inlined.
+macro_rules! vectorised {
+    (@output) => { () };
+    (@output $output:ty) => { $output };
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident<$($lifetime:lifetime,)* $($parameter:ident: $bound:path),* $(,)?>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $output:ty)? $body:block
+    )+) => {$(
+        $(#[$attribute])*
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? {
+            struct Call<$($lifetime,)* $($parameter: $bound),*>($($type),*);
+
+            impl<$($lifetime,)* $($parameter: $bound),*> pulp::WithSimd for Call<$($lifetime,)* $($parameter),*> {
+                type Output = $crate::kernels::vectorised!(@output $($output)?);
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                    // A function of its own, since only arguments tell the compiler that slices do not overlap.
+                    #[inline(always)]
+                    #[allow(clippy::too_many_arguments)]
+                    fn body<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? $body
+
+                    let Self($($argument),*) = self;
+                    body($($argument),*)
+                }
+            }
+
+            $crate::kernels::simd::dispatch(Call($($argument),*))
+        }
+    )+};
+}
+pub(crate) use vectorised;

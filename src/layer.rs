@@ -1,0 +1,176 @@
+//! The one trait behind which every cell, layer, block and model stands.
+
+use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
+
+use crate::error::mismatch;
+use crate::{Float, Sequence, Size, SizeError, Tensors};
+
+/// What a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
+/// for an LSTM. Any clonable [`Tensors`] is one.
+pub trait State<F>: Tensors<F> + Clone + Send + Sync {}
+
+impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
+
+/// A differentiable map of sequences, `[T, B, I]` to `[T, B, O]`, with its backward pass written by hand.
+///
+/// - A layer holds its parameters and nothing else, so it can be shared by threads. What is carried between calls is
+///   its [`State`](Layer::State); every buffer, and what the backward pass needs, is its [`Cache`](Layer::Cache).
+///   The caller makes both once and reuses them: from the second pass of a shape on, nothing is allocated.
+/// - A gradient is a value of the layer's own type, into which `backward` *adds*.
+/// - One step is a sequence with `T = 1`: step code and sequence code are one function.
+/// - With [lengths](Sequence::with_lengths), padding is never read, outputs and input gradients are zero there, and
+///   each state stops at its sequence's last valid step.
+///
+/// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler; `forward`, `output` and
+/// `backward` are what layers are composed with.
+///
+/// ```
+/// use gradflow::{Activation, Layer, Linear, Sequence, TensorsExt, ndarray::Array2};
+/// use gradflow::rand::{SeedableRng, rngs::StdRng};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let net = (Linear::<f32>::new(3, 8, rng), Activation::tanh(), Linear::new(8, 1, rng));
+/// let x = Array2::ones((5, 3));
+/// let (mut state, mut cache, mut grad) = (net.zero_state(5), net.cache(), net.zeros_like());
+/// let pass = net.pass(Sequence::rows(&x), &mut state, &mut cache);
+/// let dy = pass.output().to_owned(); // dL/dy of L = |y|² / 2
+/// let dx = pass.backward(&dy, &mut grad);
+/// assert_eq!(dx.dim(), (1, 5, 3));
+/// ```
+///
+/// # Implementing it
+/// See `examples/custom_layer.rs` for a layer from outside this crate, and
+/// [`contract`](https://docs.rs/gradflow/latest/gradflow/contract/) for the test that it should pass.
+pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
+    /// `f32` or `f64`.
+    type Elem: Float;
+    /// What is carried from call to call.
+    type State: State<Self::Elem>;
+    /// Buffers, and what `backward` needs of `forward`.
+    type Cache: Default + Send;
+
+    /// The number of output features for inputs of a size.
+    ///
+    /// # Errors
+    /// Where the layer, or one inside it, does not take that size.
+    fn output_size(&self, input: Size) -> Result<usize, SizeError>;
+
+    /// The state before the first step, for a batch of `batch` sequences.
+    fn zero_state(&self, batch: usize) -> Self::State;
+
+    /// `y`, `[T, B, O]`, borrowed from `cache`; `state` is read, then advanced to each sequence's last valid step.
+    ///
+    /// # Panics
+    /// Where `x` or `state` has a size that the layer does not take, or the batch is empty.
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, Self::Elem>,
+        state: &mut Self::State,
+        cache: &'c mut Self::Cache,
+    ) -> ArrayView3<'c, Self::Elem>;
+
+    /// The `y` of the last forward pass, again; after its backward pass, unspecified.
+    fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, Self::Elem>;
+
+    /// `dL/dx`, `[T, B, I]`, from `dy` = `dL/dy`; *adds* `dL/dparameter` into `grad`. Where
+    /// [no gradient is wanted](Sequence::wants_gradient) for `x`, as for token ids, the work for it may be spared and the
+    /// result is unspecified.
+    ///
+    /// `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None` means
+    /// zero, and not wanted. One backward pass for one forward pass, with the same `x` and the same parameters.
+    ///
+    /// # Panics
+    /// Where no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape.
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, Self::Elem>,
+        dy: &ArrayRef3<Self::Elem>,
+        dstate: Option<&mut Self::State>,
+        cache: &'c mut Self::Cache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, Self::Elem>;
+
+    /// An empty cache.
+    fn cache(&self) -> Self::Cache {
+        Self::Cache::default()
+    }
+
+    /// A forward pass, held open for its backward pass.
+    ///
+    /// The [`Pass`] borrows layer, input and cache, so a second forward pass in between, another input or an
+    /// optimizer step does not compile.
+    ///
+    /// # Panics
+    /// As [`forward`](Layer::forward).
+    fn pass<'a>(
+        &'a self,
+        x: impl Into<Sequence<'a, Self::Elem>>,
+        state: &mut Self::State,
+        cache: &'a mut Self::Cache,
+    ) -> Pass<'a, Self> {
+        let x = x.into();
+        self.forward(x, state, cache);
+        Pass { layer: self, x, cache, dstate: None }
+    }
+}
+
+/// A forward pass that awaits its backward pass: see [`Layer::pass`].
+///
+/// Weights cannot change in between:
+/// ```compile_fail,E0502
+/// # use gradflow::{Layer, Linear, TensorsExt, ndarray::Array3};
+/// # let mut layer = Linear::<f32>::zeros(2, 2);
+/// # let (x, dy) = (Array3::zeros((1, 1, 2)), Array3::zeros((1, 1, 2)));
+/// # let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+/// let pass = layer.pass(&x, &mut (), &mut cache);
+/// layer.scale(0.5); // error: `layer` is borrowed by `pass`
+/// pass.backward(&dy, &mut grad);
+/// ```
+#[must_use = "a pass is held open for its backward; use `forward` where none follows"]
+pub struct Pass<'a, L: Layer> {
+    layer: &'a L,
+    x: Sequence<'a, L::Elem>,
+    cache: &'a mut L::Cache,
+    dstate: Option<&'a mut L::State>,
+}
+
+impl<'a, L: Layer> Pass<'a, L> {
+    /// `y`, `[T, B, O]`.
+    pub fn output(&self) -> ArrayView3<'_, L::Elem> {
+        self.layer.output(self.cache)
+    }
+
+    /// Also carries the state's gradient: `dstate` comes in as that of the final state and leaves the backward pass
+    /// as that of the initial one.
+    pub fn with_state_gradient(self, dstate: &'a mut L::State) -> Self {
+        Pass { dstate: Some(dstate), ..self }
+    }
+
+    /// Adds the gradients of the parameters to `grad` and returns `dL/dx`.
+    ///
+    /// # Panics
+    /// Where `dy` has another shape than the output, or `grad` than the layer.
+    pub fn backward(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
+        self.layer.backward(self.x, dy, self.dstate, self.cache, grad)
+    }
+}
+
+/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time.
+pub trait Causal: Layer {
+    /// One step, `T = 1`: `[B, O]`. Nothing is kept for a backward pass.
+    ///
+    /// # Panics
+    /// Where `x` has more than one step, and as [`forward`](Layer::forward).
+    fn step<'c>(
+        &self,
+        x: Sequence<'_, Self::Elem>,
+        state: &mut Self::State,
+        cache: &'c mut Self::Cache,
+    ) -> ArrayView2<'c, Self::Elem> {
+        let (steps, batch) = x.dims();
+        if steps != 1 {
+            mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))
+        }
+        self.forward(x.infer(), state, cache).index_axis_move(Axis(0), 0)
+    }
+}

@@ -1,0 +1,189 @@
+//! Layer normalisation.
+
+use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+
+use crate::affine::{rows_of, span};
+use crate::cache::{Pending, StandardLayout, reuse};
+use crate::error::check_shape;
+use crate::kernels::vectorised;
+use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
+
+const NAME: &str = "LayerNorm";
+
+/// Each row brought to mean 0 and variance 1, then scaled and shifted (Ba, Kiros and Hinton 2016).
+///
+/// ```text
+/// μ = mean(x)    v = mean((x - μ)²)    x̂ = (x - μ) / sqrt(v + eps)    y = weight ∘ x̂ + bias
+/// ```
+///
+/// `[T, B, D]` to `[T, B, D]`, statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
+///
+/// ```
+/// use gradflow::{Layer, LayerNorm, ndarray::Array3};
+///
+/// let norm = LayerNorm::<f64>::new(2);
+/// let x = Array3::from_shape_vec((1, 1, 2), vec![1.0, 5.0]).unwrap();
+/// let y = norm.forward((&x).into(), &mut (), &mut norm.cache()).to_owned();
+/// assert!((y[[0, 0, 1]] - 1.0).abs() < 1e-5 && (y[[0, 0, 0]] + 1.0).abs() < 1e-5);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LayerNorm<F> {
+    /// `[D]`, ones at the start.
+    pub weight: Array1<F>,
+    /// `[D]`, zeros at the start.
+    pub bias: Array1<F>,
+    eps: f64,
+}
+parameters! { impl<F: Float> Tensors<F> for LayerNorm<F> { weight, bias; skip eps } }
+
+impl<F: Float> LayerNorm<F> {
+    /// For rows of `features`, with eps 1e-5.
+    ///
+    /// # Panics
+    /// Where `features` is 0.
+    pub fn new(features: usize) -> Self {
+        assert!(features > 0, "{NAME}: sizes must not be 0");
+        LayerNorm { weight: Array1::ones(features), bias: Array1::zeros(features), eps: 1e-5 }
+    }
+
+    /// The same layer with another eps.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite.
+    pub fn with_eps(self, eps: f64) -> Self {
+        assert!(eps >= 0.0 && eps.is_finite(), "{NAME}: eps: expected a finite number, at least 0, got {eps}");
+        LayerNorm { eps, ..self }
+    }
+}
+
+/// The cache of a [`LayerNorm`].
+#[derive(Clone, Default)]
+pub struct LayerNormCache<F> {
+    pending: Pending,
+    x_copy: StandardLayout<F>,
+    dy_copy: StandardLayout<F>,
+    statistics: Array2<F>, // [T · B, 2]: μ and 1 / sqrt(v + eps)
+    y: Array3<F>,          // [T, B, D] and, after a backward pass, dx
+}
+
+/// Σ f(k), in eight partial sums that the compiler may keep in one vector.
+#[inline(always)]
+fn sum<F: Float>(count: usize, f: impl Fn(usize) -> F) -> F {
+    const LANES: usize = 8;
+    let mut sums = [F::zero(); LANES];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            sums[lane] += f(start + lane);
+        }
+    }
+    let rest: F = (whole..count).map(&f).sum();
+    sums.into_iter().sum::<F>() + rest
+}
+
+vectorised! {
+    fn normalise<'a, F: Float>(eps: F, weight: &'a [F], bias: &'a [F], x: &'a [F], statistics: &'a mut [F], y: &'a mut [F]) {
+        let features = weight.len();
+        let count = F::of(features as f64);
+        let bias = &bias[..features];
+        let rows = x.chunks_exact(features).zip(y.chunks_exact_mut(features)).zip(statistics.chunks_exact_mut(2));
+        for ((x, y), statistics) in rows {
+            let mean = sum(features, |k| x[k]) / count;
+            let variance = sum(features, |k| (x[k] - mean) * (x[k] - mean)) / count;
+            let inverse = F::one() / (variance + eps).sqrt();
+            for k in 0..features {
+                y[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
+            }
+            statistics.copy_from_slice(&[mean, inverse]);
+        }
+    }
+}
+
+vectorised! {
+    /// dx in place of y: `dx = (d - mean(d) - x̂ mean(d ∘ x̂)) / sqrt(v + eps)` with `d = weight ∘ dy`.
+    fn normalise_backward<'a, F: Float>(
+        weight: &'a [F],
+        statistics: &'a [F],
+        x: &'a [F],
+        dy: &'a [F],
+        dweight: &'a mut [F],
+        dbias: &'a mut [F],
+        dx: &'a mut [F]
+    ) {
+        let features = weight.len();
+        let count = F::of(features as f64);
+        let (dweight, dbias) = (&mut dweight[..features], &mut dbias[..features]);
+        let rows = x.chunks_exact(features).zip(dy.chunks_exact(features)).zip(dx.chunks_exact_mut(features));
+        for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
+            let (mean, inverse) = (statistics[0], statistics[1]);
+            let normal = |k: usize| (x[k] - mean) * inverse;
+            let d_mean = sum(features, |k| weight[k] * dy[k]) / count;
+            let d_normal_mean = sum(features, |k| weight[k] * dy[k] * normal(k)) / count;
+            for k in 0..features {
+                dweight[k] += dy[k] * normal(k);
+                dbias[k] += dy[k];
+                dx[k] = (weight[k] * dy[k] - d_mean - normal(k) * d_normal_mean) * inverse;
+            }
+        }
+    }
+}
+
+impl<F: Float> Layer for LayerNorm<F> {
+    type Elem = F;
+    type State = ();
+    type Cache = LayerNormCache<F>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let features = self.weight.len();
+        if input == Size::Features(features) { Ok(features) } else { Err(SizeError::features(NAME, features, input)) }
+    }
+
+    fn zero_state(&self, _batch: usize) {}
+
+    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut LayerNormCache<F>) -> ArrayView3<'c, F> {
+        let features = self.weight.len();
+        check_shape(NAME, "bias", &[features], self.bias.shape());
+        let x_features = x.features(NAME, Some(features));
+        let (steps, batch, _) = x_features.dim();
+        let LayerNormCache { pending, x_copy, statistics, y, .. } = cache;
+        pending.set(&x);
+        reuse(y, (steps, batch, features));
+        reuse(statistics, (steps * batch, 2));
+        let x_values = x_copy.values(x_features);
+        let (weight, bias) = (self.values(0), self.values(1));
+        for run in x.runs() {
+            let x_values = &x_values[span(&run, features)];
+            normalise(F::of(self.eps), weight, bias, x_values, rows_of(statistics, &run), rows_of(y, &run));
+        }
+        x.zero_padding(y);
+        y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c LayerNormCache<F>) -> ArrayView3<'c, F> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        _: Option<&mut ()>,
+        cache: &'c mut LayerNormCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let features = self.weight.len();
+        let LayerNormCache { pending, x_copy, dy_copy, statistics, y } = cache;
+        pending.take(NAME, &x, dy, features);
+        let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
+        let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
+        let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));
+        for run in x.runs() {
+            let (x, dy) = (&x_values[span(&run, features)], &dy[span(&run, features)]);
+            let statistics = &*rows_of(statistics, &run);
+            normalise_backward(self.values(0), statistics, x, dy, dweight, dbias, rows_of(y, &run));
+        }
+        y.view()
+    }
+}
+
+impl<F: Float> Causal for LayerNorm<F> {}

@@ -1,0 +1,334 @@
+//! The input of every layer: a time-major batch of sequences.
+
+use std::fmt;
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, ArrayRef2, ArrayView2, ArrayView3, Axis};
+
+use crate::error::{check_not_empty, mismatch};
+use crate::{Float, Layer, LengthsError};
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Training: dropout draws its masks from `seed`.
+    Train {
+        /// Another seed, another mask; the same seed, the same bits.
+        seed: u64,
+    },
+    /// Evaluation, with a backward pass possible: dropout passes everything.
+    Eval,
+    /// Inference: as evaluation, and nothing is kept for a backward pass.
+    Infer,
+}
+
+/// How many features a layer's input has, where it has features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Token ids, `[T, B]`: they have no features.
+    Tokens,
+    /// The `D` of `[T, B, D]`.
+    Features(usize),
+}
+
+impl From<usize> for Size {
+    fn from(features: usize) -> Self {
+        Size::Features(features)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Size::Tokens => f.write_str("token ids"),
+            Size::Features(features) => features.fmt(f),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Values<'a, F> {
+    Features(ArrayView3<'a, F>),
+    Tokens(ArrayView2<'a, usize>),
+}
+
+/// A time-major batch of sequences, borrowed: features `[T, B, D]` or token ids `[T, B]`, with the sequences' lengths
+/// and the [`Mode`] where they were given.
+///
+/// `T` counts steps, `B` sequences, `D` features. A single step is `T = 1`; plain rows of a feed-forward net are
+/// [`Sequence::rows`].
+///
+/// What lies past a sequence's length is padding: no layer reads it, so it may hold anything, NaN included, and
+/// outputs and input gradients are zero there.
+///
+/// ```
+/// use gradflow::{Sequence, ndarray::Array3};
+///
+/// let x = Array3::<f32>::zeros((5, 2, 3)); // T = 5, B = 2, D = 3
+/// let x = Sequence::from(&x).with_lengths(&[5, 3])?.train(7);
+/// assert_eq!(x.dims(), (5, 2));
+/// assert!(x.valid(2, 1) && !x.valid(3, 1));
+/// # Ok::<(), gradflow::LengthsError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a, F> {
+    values: Values<'a, F>,
+    lengths: Option<&'a [usize]>,
+    mode: Option<Mode>,
+    constant: bool,
+}
+
+impl<'a, F: Float> Sequence<'a, F> {
+    /// `N` independent rows, `[N, D]`, as one step: `[1, N, D]`.
+    pub fn rows(x: &'a ArrayRef2<F>) -> Self {
+        x.view().insert_axis(Axis(0)).into()
+    }
+
+    /// One sequence, `[T, D]`, as a batch of one: `[T, 1, D]`.
+    pub fn unbatched(x: &'a ArrayRef2<F>) -> Self {
+        x.view().insert_axis(Axis(1)).into()
+    }
+
+    /// The same batch with one length per sequence, in any order.
+    ///
+    /// # Errors
+    /// Where their number is not `B`, or a length is 0 or above `T`.
+    pub fn with_lengths(self, lengths: &'a [usize]) -> Result<Self, LengthsError> {
+        let (steps, batch) = self.dims();
+        if lengths.len() != batch {
+            return Err(LengthsError::Count { lengths: lengths.len(), batch });
+        }
+        match lengths.iter().position(|length| !(1..=steps).contains(length)) {
+            Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
+            None => Ok(Sequence { lengths: Some(lengths), ..self }),
+        }
+    }
+
+    /// For training; `seed` is what dropout draws from, so give another one each step.
+    pub fn train(self, seed: u64) -> Self {
+        Sequence { mode: Some(Mode::Train { seed }), ..self }
+    }
+
+    /// For evaluation: dropout passes everything.
+    pub fn eval(self) -> Self {
+        Sequence { mode: Some(Mode::Eval), ..self }
+    }
+
+    /// For inference: as evaluation, and no backward pass can follow.
+    pub fn infer(self) -> Self {
+        Sequence { mode: Some(Mode::Infer), ..self }
+    }
+
+    /// As data that needs no gradient: a backward pass may spare the work for `dL/dx`.
+    pub fn constant(self) -> Self {
+        Sequence { constant: true, ..self }
+    }
+
+    /// Whether a backward pass computes `dL/dx`: not for token ids, nor for [`constant`](Sequence::constant) data.
+    pub fn wants_gradient(&self) -> bool {
+        !self.constant && self.size() != Size::Tokens
+    }
+
+    /// What the pass is for, where it was said.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// The sequences' lengths, where they were given.
+    pub fn lengths(&self) -> Option<&'a [usize]> {
+        self.lengths
+    }
+
+    /// `(T, B)`.
+    pub fn dims(&self) -> (usize, usize) {
+        match &self.values {
+            Values::Features(x) => (x.dim().0, x.dim().1),
+            Values::Tokens(ids) => ids.dim(),
+        }
+    }
+
+    /// The number of features, or that these are token ids.
+    pub fn size(&self) -> Size {
+        match &self.values {
+            Values::Features(x) => Size::Features(x.dim().2),
+            Values::Tokens(_) => Size::Tokens,
+        }
+    }
+
+    /// The length of sequence `b`: `T` where no lengths were given.
+    pub fn length(&self, b: usize) -> usize {
+        self.lengths.map_or(self.dims().0, |lengths| lengths[b])
+    }
+
+    /// Whether sequence `b` reaches step `t`.
+    pub fn valid(&self, t: usize, b: usize) -> bool {
+        t < self.length(b)
+    }
+
+    /// The number of valid positions: the sum of the lengths.
+    pub fn valid_count(&self) -> usize {
+        let (steps, batch) = self.dims();
+        self.lengths.map_or(steps * batch, |lengths| lengths.iter().sum())
+    }
+
+    /// Step `t`'s valid rows, as ranges of the `T * B` rows counted together: row `t * B + b` is step `t` of
+    /// sequence `b`.
+    pub fn step_runs(&self, t: usize) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
+        let batch = self.dims().1;
+        let lengths = self.lengths;
+        let mut b = 0;
+        std::iter::from_fn(move || {
+            let valid = |b: usize| lengths.is_none_or(|lengths| t < lengths[b]);
+            let start = (b..batch).find(|&b| valid(b))?;
+            b = (start..batch).find(|&b| !valid(b)).unwrap_or(batch);
+            Some(t * batch + start..t * batch + b)
+        })
+    }
+
+    /// All valid rows of the `T * B`, in as few ranges as there are: what a feed-forward layer works on.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((4, 3, 1));
+    /// let x = Sequence::from(&x).with_lengths(&[4, 1, 2])?;
+    /// assert_eq!(x.runs().collect::<Vec<_>>(), [0..4, 5..7, 9..10]);
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
+        let (steps, batch) = self.dims();
+        let this = *self;
+        let full = (0..batch).map(|b| self.length(b)).min().unwrap_or(0);
+        let mut pieces = std::iter::once(0..full * batch)
+            .chain((full..steps).flat_map(move |t| this.step_runs(t)))
+            .filter(|run| !run.is_empty());
+        let mut pending = pieces.next();
+        std::iter::from_fn(move || {
+            let mut run = pending.take()?;
+            for next in pieces.by_ref() {
+                if next.start != run.end {
+                    pending = Some(next);
+                    break;
+                }
+                run.end = next.end;
+            }
+            Some(run)
+        })
+    }
+
+    /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
+    pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        Sequence { values: Values::Features(features), constant: false, ..self }
+    }
+
+    /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
+    ///
+    /// # Panics
+    /// Where these are token ids, `D` is not `size`, or the batch is empty.
+    #[track_caller]
+    pub fn features(&self, layer: &str, size: Option<usize>) -> ArrayView3<'a, F> {
+        let expected = || size.map_or("[T, B, features]".into(), |size| format!("[T, B, {size}]"));
+        match self.values {
+            Values::Features(x) if size.is_some_and(|size| size != x.dim().2) => {
+                mismatch(layer, "x", &expected(), &format_args!("{:?}", x.shape()))
+            }
+            Values::Features(x) => {
+                check_not_empty(layer, x.shape());
+                x
+            }
+            Values::Tokens(ids) => mismatch(layer, "x", &expected(), &format_args!("token ids {:?}", ids.shape())),
+        }
+    }
+
+    /// The token ids `[T, B]`, for the layer named `layer`.
+    ///
+    /// # Panics
+    /// Where these are features, or the batch is empty.
+    #[track_caller]
+    pub fn tokens(&self, layer: &str) -> ArrayView2<'a, usize> {
+        match self.values {
+            Values::Tokens(ids) => {
+                check_not_empty(layer, ids.shape());
+                ids
+            }
+            Values::Features(x) => {
+                mismatch(layer, "x", &"token ids [T, B]", &format_args!("features {:?}", x.shape()))
+            }
+        }
+    }
+
+    /// Panics where `model`, or a layer inside it, does not take this size: the message names the layer by its place.
+    /// For layers made of layers, so that a misfit is found before anything is computed.
+    ///
+    /// # Panics
+    /// Where [`Layer::output_size`] refuses.
+    #[track_caller]
+    pub fn expect_size(&self, model: &impl Layer<Elem = F>) {
+        if let Err(error) = model.output_size(self.size()) {
+            panic!("x: {error}")
+        }
+    }
+
+    /// Zeroes what lies past the lengths in a buffer of `[T, B, any]`.
+    pub fn zero_padding(&self, values: &mut Array3<F>) {
+        let Some(lengths) = self.lengths else { return };
+        for (t, mut step) in values.outer_iter_mut().enumerate() {
+            for (mut row, &length) in step.outer_iter_mut().zip(lengths) {
+                if t >= length {
+                    row.fill(F::zero());
+                }
+            }
+        }
+    }
+
+    /// A few dozen bits of what the batch holds: enough to tell it from another.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        const SAMPLES: usize = 32;
+        let (steps, batch) = self.dims();
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        let features = match self.size() {
+            Size::Features(features) => features,
+            Size::Tokens => 1,
+        };
+        let count = steps * batch * features;
+        for sample in 0..SAMPLES.min(count) {
+            let at = sample * count / SAMPLES.min(count);
+            let (t, b, d) = (at / (batch * features), at / features % batch, at % features);
+            if self.valid(t, b) {
+                mix(match &self.values {
+                    Values::Features(x) => x[[t, b, d]].bits(),
+                    Values::Tokens(ids) => ids[[t, b]] as u64,
+                });
+            }
+        }
+        self.lengths.into_iter().flatten().for_each(|&length| mix(length as u64));
+        hash
+    }
+}
+
+impl<'a, F> From<ArrayView3<'a, F>> for Sequence<'a, F> {
+    fn from(x: ArrayView3<'a, F>) -> Self {
+        Sequence { values: Values::Features(x), lengths: None, mode: None, constant: false }
+    }
+}
+
+impl<'a, F> From<&'a Array3<F>> for Sequence<'a, F> {
+    fn from(x: &'a Array3<F>) -> Self {
+        x.view().into()
+    }
+}
+
+impl<'a, F: Float> From<ArrayView2<'a, usize>> for Sequence<'a, F> {
+    fn from(ids: ArrayView2<'a, usize>) -> Self {
+        Sequence { values: Values::Tokens(ids), lengths: None, mode: None, constant: false }
+    }
+}
+
+impl<'a, F: Float> From<&'a Array2<usize>> for Sequence<'a, F> {
+    fn from(ids: &'a Array2<usize>) -> Self {
+        ids.view().into()
+    }
+}
