@@ -32,10 +32,10 @@ pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut Array<F, D>, r
 /// `a = x Wᵀ + Σ biases`, on the valid rows.
 pub(crate) fn affine<F: Float>(
     x: &Sequence<'_, F>,
-    x_rows: ArrayView2<'_, F>,      // [T·B, I]
-    weight: &Array2<F>,             // [G, I]
-    biases: &[&Option<Array1<F>>],  // [G]
-    a: &mut Array3<F>,              // [T, B, G]
+    x_rows: ArrayView2<'_, F>,     // [T·B, I]
+    weight: &Array2<F>,            // [G, I]
+    biases: &[&Option<Array1<F>>], // [G]
+    a: &mut Array3<F>,             // [T, B, G]
 ) {
     for run in x.runs() {
         let mut a = matrix_mut(rows_of(a, &run), weight.nrows());
@@ -54,9 +54,9 @@ pub(crate) fn affine<F: Float>(
 /// `dW += daᵀ v` on the valid rows.
 pub(crate) fn add_weight_gradient<F: Float>(
     x: &Sequence<'_, F>,
-    da: ArrayView2<'_, F>,         // [T·B, G]
-    v: ArrayView2<'_, F>,          // [T·B, I]
-    mut dw: ArrayViewMut2<'_, F>,  // [G, I]
+    da: ArrayView2<'_, F>,        // [T·B, G]
+    v: ArrayView2<'_, F>,         // [T·B, I]
+    mut dw: ArrayViewMut2<'_, F>, // [G, I]
 ) {
     for run in x.runs() {
         product(da.slice(s![run.clone(), ..]).t(), v.slice(s![run, ..]), dw.view_mut(), Accumulate::Add);
@@ -84,7 +84,12 @@ pub(crate) fn add_bias_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_
 }
 
 /// `dx = da W` on the valid rows, zero on the others; empty where it is not wanted.
-pub(crate) fn input_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_, F>, weight: &Array2<F>, dx: &mut Array3<F>) {
+pub(crate) fn input_gradient<F: Float>(
+    x: &Sequence<'_, F>,
+    da: ArrayView2<'_, F>,
+    weight: &Array2<F>,
+    dx: &mut Array3<F>,
+) {
     let (steps, batch) = x.dims();
     let width = if x.wants_gradient() { weight.ncols() } else { 0 };
     reuse(dx, (steps, batch, width));

@@ -1,6 +1,6 @@
 //! What a layer's cache is made of: buffers that are reused, and the mark of a forward pass that awaits its backward.
 
-use ndarray::{Array, ArrayRef3, ArrayView2, ArrayView3, Array3, Dimension, IntoDimension};
+use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
 
 use crate::error::{check_shape, mismatch};
 use crate::{Float, Mode, Sequence};

@@ -232,7 +232,7 @@ mod tests {
             assert!((grad_norm(&g, p) - want).abs() < 1e-14, "p = {p}");
         }
         assert_eq!(grad_norm(&Array1::<f64>::zeros(3), 2.0), 0.0);
-        assert_eq!(grad_norm(&(), 2.0) + grad_norm::<f32>(&(), f64::INFINITY), 0.0, "an empty model");
+        assert_eq!(grad_norm::<f32>(&(), 2.0) + grad_norm::<f32>(&(), f64::INFINITY), 0.0, "an empty model");
     }
 
     #[test]

@@ -154,7 +154,8 @@ mod tests {
         for shape in [(1, 1), (5, 5), (3, 7), (7, 3), (64, 64), (130, 70)] {
             let q = draw(Init::Orthogonal { gain: 1.5 }, shape);
             let gram = if shape.0 <= shape.1 { q.dot(&q.t()) } else { q.t().dot(&q) };
-            let error = (gram / 2.25 - Array2::eye(shape.0.min(shape.1))).fold(0.0, |worst: f64, e| worst.max(e.abs()));
+            let error =
+                (gram / 2.25 - Array2::<f64>::eye(shape.0.min(shape.1))).fold(0.0, |worst: f64, e| worst.max(e.abs()));
             assert!(error < 1e-14, "{shape:?}: {error:e}");
         }
     }

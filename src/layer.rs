@@ -3,7 +3,7 @@
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
 
 use crate::error::mismatch;
-use crate::{Float, Sequence, Size, SizeError, Tensors};
+use crate::{Float, Sequence, Size, SizeError, Tensors, TensorsExt};
 
 /// What a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
 /// for an LSTM. Any clonable [`Tensors`] is one.
@@ -39,8 +39,8 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// ```
 ///
 /// # Implementing it
-/// See `examples/custom_layer.rs` for a layer from outside this crate, and
-/// [`contract`](https://docs.rs/gradflow/latest/gradflow/contract/) for the test that it should pass.
+/// See `examples/custom_layer.rs` for a layer from outside this crate, and [`Contract`](crate::contract::Contract) for
+/// the test that it should pass.
 pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// `f32` or `f64`.
     type Elem: Float;
@@ -95,6 +95,13 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         Self::Cache::default()
     }
 
+    /// The same layer with every parameter zero: a fresh gradient.
+    fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.set_zero();
+        zeros
+    }
+
     /// A forward pass, held open for its backward pass.
     ///
     /// The [`Pass`] borrows layer, input and cache, so a second forward pass in between, another input or an
@@ -102,13 +109,13 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// As [`forward`](Layer::forward).
-    fn pass<'a>(
+    fn pass<'a, 'x: 'a>(
         &'a self,
-        x: impl Into<Sequence<'a, Self::Elem>>,
+        x: impl Into<Sequence<'x, Self::Elem>>,
         state: &mut Self::State,
         cache: &'a mut Self::Cache,
     ) -> Pass<'a, Self> {
-        let x = x.into();
+        let x = x.into().reborrow();
         self.forward(x, state, cache);
         Pass { layer: self, x, cache, dstate: None }
     }

@@ -1,6 +1,70 @@
-//! Recurrent and residual neural networks on the CPU, every backward pass written by hand.
+//! Recurrent and residual neural networks on the CPU: RNN, LSTM and GRU cells, feed-forward layers and residual
+//! blocks behind one [`Layer`] trait, every backward pass written by hand and checked against finite differences and
+//! PyTorch.
+//!
+//! # A training loop
+//!
+//! ```
+//! use gradflow::ndarray::{Array2, Array3, s};
+//! use gradflow::rand::{SeedableRng, rngs::StdRng};
+//! use gradflow::{
+//!     AdamW, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt, clip_grad_norm,
+//! };
+//!
+//! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
+//! let (vocabulary, steps, batch) = (7, 12, 4);
+//! let ids = Array2::from_shape_fn((steps + 1, batch), |(t, b)| t * (b + 1) % vocabulary); // [T + 1, B]
+//! let rng = &mut StdRng::seed_from_u64(0);
+//! let mut model =
+//!     (Embedding::new(vocabulary, 16, rng), LstmCell::<f32>::new(16, 32, rng), Linear::new(32, vocabulary, rng));
+//! let (loss, mut optimizer) = (SoftmaxCrossEntropy::new(), AdamW::new(1e-2));
+//! let (mut state, mut cache) = (model.zero_state(batch), model.cache());
+//! let (mut grad, mut dlogits) = (model.zeros_like(), Array3::default((0, 0, 0)));
+//! let mut nats = f64::INFINITY;
+//! for _ in 0..100 {
+//!     let pass = model.pass(ids.slice(s![..steps, ..]), &mut state, &mut cache); // the state is carried on
+//!     nats = loss.evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
+//!     grad.set_zero();
+//!     pass.backward(&dlogits, &mut grad);
+//!     clip_grad_norm(&mut grad, 1.0)?;
+//!     optimizer.step(&mut model, &grad);
+//! }
+//! assert!(nats < 0.1, "{nats}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/char_lm` is this loop on real text.
+//!
+//! # What stands where
+//!
+//! | | |
+//! | --- | --- |
+//! | The trait | [`Layer`], [`Causal`] (runs on a stream), [`Pass`], [`Sequence`] (the input: `[T, B, D]` or token ids `[T, B]`, lengths, mode), [`Tensors`] |
+//! | Cells | [`RnnCell`], [`LstmCell`], [`GruCell`], made by [`CellBuilder`] |
+//! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`] |
+//! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`] |
+//! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
+//! | Training | [`SoftmaxCrossEntropy`], [`MeanSquaredError`], [`Sgd`], [`Adam`], [`AdamW`], [`ClipNorm`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
+//! | Proof | [`GradCheck`], [`contract`] |
+//!
+//! # Words and shapes
+//!
+//! `T` counts steps, `B` sequences, `D`, `I`, `O` features, `H` hidden units, `V` classes. Every layer maps
+//! `[T, B, I]` to `[T, B, O]`, time first. Names of parameters, orders of gates and semantics of optimizers are
+//! PyTorch's, so its state dicts fit. Everything is generic over `f32` and `f64`; hyper-parameters, losses and norms
+//! are `f64`.
+//!
+//! # What can go wrong
+//!
+//! A wrong shape, an empty batch or a stale cache is a mistake in the program: it panics with one line that names the
+//! layer, the argument, what was expected and what came ([`Layer::output_size`] asks beforehand). Lengths and
+//! gradients that are not finite come from data: they are `Result`s. NaN is never masked.
+//!
+//! There are no feature flags.
 
 pub mod cache;
+pub mod contract;
 pub mod tensors;
 
 mod affine;
@@ -36,3 +100,8 @@ pub use optim::{Adam, AdamW, Optimizer, Sgd};
 pub use sequence::{Mode, Sequence, Size};
 pub use stack::*;
 pub use tensors::{NamedTensors, Tensors, TensorsExt};
+
+/// The README's code, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -215,12 +215,24 @@ impl<'a, F: Float> Sequence<'a, F> {
         })
     }
 
+    /// The same batch, borrowed for a shorter time. (The views inside are invariant: the compiler does not do it.)
+    pub fn reborrow<'s>(self) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.reborrow()),
+            Values::Tokens(ids) => Values::Tokens(ids.reborrow()),
+        };
+        Sequence { values, lengths: self.lengths, mode: self.mode, constant: self.constant }
+    }
+
     /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
     pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,
     {
-        Sequence { values: Values::Features(features), constant: false, ..self }
+        Sequence { values: Values::Features(features), lengths: self.lengths, mode: self.mode, constant: false }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
@@ -253,9 +265,7 @@ impl<'a, F: Float> Sequence<'a, F> {
                 check_not_empty(layer, ids.shape());
                 ids
             }
-            Values::Features(x) => {
-                mismatch(layer, "x", &"token ids [T, B]", &format_args!("features {:?}", x.shape()))
-            }
+            Values::Features(x) => mismatch(layer, "x", &"token ids [T, B]", &format_args!("features {:?}", x.shape())),
         }
     }
 

@@ -53,16 +53,6 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
         }
     }
 
-    /// A value of the same type with every tensor zero: a fresh gradient.
-    fn zeros_like(&self) -> Self
-    where
-        Self: Clone,
-    {
-        let mut zeros = self.clone();
-        zeros.set_zero();
-        zeros
-    }
-
     /// Multiplies every element by `factor`.
     fn scale(&mut self, factor: F) {
         for i in 0..self.count() {

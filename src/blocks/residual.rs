@@ -214,7 +214,9 @@ impl<L: Layer> Layer for Residual<L> {
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         let branch = self.branch.output_size(input).map_err(|error| error.inside(NAME))?;
         let direct = match (&self.shortcut, input) {
-            (Some(shortcut), _) => shortcut.output_size(input).map_err(|error| error.inside("shortcut").inside(NAME))?,
+            (Some(shortcut), _) => {
+                shortcut.output_size(input).map_err(|error| error.inside("shortcut").inside(NAME))?
+            }
             (None, Size::Features(features)) => features,
             (None, Size::Tokens) => return Err(SizeError::new(NAME, "takes features, got token ids")),
         };

@@ -12,8 +12,10 @@ mod sealed {
     pub struct Parameters<F> {
         /// `[G H, I]`
         pub weight_ih: ndarray::Array2<F>,
-        /// `[G H, H]`
+        /// `[G H, H]`, or `[G H, P]` with a projection.
         pub weight_hh: ndarray::Array2<F>,
+        /// `[P, H]`, of an LSTM with a projection.
+        pub weight_hr: Option<ndarray::Array2<F>>,
         /// `[G H]`
         pub bias_ih: Option<ndarray::Array1<F>>,
         /// `[G H]`
@@ -70,6 +72,8 @@ pub struct CellBuilder<C> {
     hidden: usize,
     weight_ih: Init,
     weight_hh: Init,
+    weight_hr: Init,
+    projection: Option<usize>,
     bias: bool,
     bias_ih: [Init; MOST_GATES],
     bias_hh: [Init; MOST_GATES],
@@ -84,6 +88,8 @@ impl<C: Gated> CellBuilder<C> {
             hidden,
             weight_ih: Init::XavierUniform { gain: 1.0 },
             weight_hh: Init::Orthogonal { gain: 1.0 },
+            weight_hr: Init::XavierUniform { gain: 1.0 },
+            projection: None,
             bias: true,
             bias_ih: [Init::Constant(0.0); MOST_GATES],
             bias_hh: [Init::Constant(0.0); MOST_GATES],
@@ -112,6 +118,7 @@ impl<C: Gated> CellBuilder<C> {
         CellBuilder {
             weight_ih: init,
             weight_hh: init,
+            weight_hr: init,
             bias_ih: [init; MOST_GATES],
             bias_hh: [init; MOST_GATES],
             ..self
@@ -125,9 +132,20 @@ impl<C: Gated> CellBuilder<C> {
         self
     }
 
+    /// With the hidden state projected to `size` features.
+    pub(super) fn projected(self, size: usize) -> Self {
+        assert!(size > 0, "cell: sizes must not be 0, got projection {size}");
+        CellBuilder { projection: Some(size), ..self }
+    }
+
+    /// How the projection starts.
+    pub(super) fn projection_weight(self, init: impl Into<Init>) -> Self {
+        CellBuilder { weight_hr: init.into(), ..self }
+    }
+
     /// The cell, drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> C {
-        let Self { input, hidden, .. } = self;
+        let Self { input, hidden, projection, .. } = self;
         let mut weight = |columns: usize, init: Init| {
             let mut weight = Array2::zeros((C::GATES * hidden, columns));
             for gate in 0..C::GATES {
@@ -135,7 +153,13 @@ impl<C: Gated> CellBuilder<C> {
             }
             weight
         };
-        let (weight_ih, weight_hh) = (weight(input, self.weight_ih), weight(hidden, self.weight_hh));
+        let (weight_ih, weight_hh) =
+            (weight(input, self.weight_ih), weight(projection.unwrap_or(hidden), self.weight_hh));
+        let weight_hr = projection.map(|projection| {
+            let mut weight = Array2::zeros((projection, hidden));
+            self.weight_hr.fill(&mut weight, rng);
+            weight
+        });
         let mut bias = |init: [Init; MOST_GATES]| {
             let mut bias: Array1<C::Elem> = Array1::zeros(C::GATES * hidden);
             for (mut gate, init) in bias.exact_chunks_mut(hidden).into_iter().zip(init) {
@@ -145,7 +169,7 @@ impl<C: Gated> CellBuilder<C> {
         };
         let biases = self.bias.then(|| [bias(self.bias_ih), bias(self.bias_hh)]);
         let [bias_ih, bias_hh] = biases.map_or([None, None], |biases| biases.map(Some));
-        C::from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh })
+        C::from_parameters(Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh })
     }
 }
 
@@ -155,6 +179,7 @@ pub(super) fn zero_parameters<F: Float>(gates: usize, input: usize, hidden: usiz
     Parameters {
         weight_ih: Array2::zeros((gates * hidden, input)),
         weight_hh: Array2::zeros((gates * hidden, hidden)),
+        weight_hr: None,
         bias_ih: bias.clone(),
         bias_hh: bias,
     }

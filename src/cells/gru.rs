@@ -57,7 +57,7 @@ parameters! { impl<F: Float> Tensors<F> for GruCell<F> { weight_ih, weight_hh, b
 
 impl<F: Float> FromParameters<F> for GruCell<F> {
     const GATES: usize = 3;
-    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh }: Parameters<F>) -> Self {
+    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh, .. }: Parameters<F>) -> Self {
         GruCell { weight_ih, weight_hh, bias_ih, bias_hh }
     }
 }
@@ -89,7 +89,7 @@ impl<F: Float> GruCell<F> {
     }
 
     fn sizes(&self) -> (usize, usize) {
-        cell_sizes(NAME, 3, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
+        cell_sizes(NAME, 3, None, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
     }
 }
 
@@ -195,12 +195,7 @@ impl<F: Float> Layer for GruCell<F> {
         Array2::zeros((batch, self.hidden_size()))
     }
 
-    fn forward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        state: &mut Array2<F>,
-        cache: &'c mut GruCache<F>,
-    ) -> ArrayView3<'c, F> {
+    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut Array2<F>, cache: &'c mut GruCache<F>) -> ArrayView3<'c, F> {
         let (input, hidden) = self.sizes();
         let x_features = x.features(NAME, Some(input));
         let (steps, batch, _) = x_features.dim();

@@ -46,9 +46,9 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// The state after every step, `[T, B, H]`.
+    /// The state after every step, `[T, B, H]`; empty before the first `start`.
     pub fn after(&self) -> ArrayView3<'_, F> {
-        self.0.slice(s![1.., .., ..])
+        self.0.slice(s![self.0.dim().0.min(1).., .., ..])
     }
 
     /// The state before every step, `[T · B, H]`.

@@ -25,17 +25,19 @@ const NAME: &str = "LstmCell";
 /// g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what could be written
 /// o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        output gate: what is read
 /// c_t = f_t ∘ c_{t-1} + i_t ∘ g_t                       the memory
-/// h_t = o_t ∘ tanh(c_t)
+/// h_t = o_t ∘ tanh(c_t)                                 with a projection: h_t = W_hr (o_t ∘ tanh(c_t))
 /// ```
 ///
 /// | | shape |
 /// | --- | --- |
 /// | `x` | `[T, B, I]` |
-/// | `y` (all `h_t`) | `[T, B, H]` |
-/// | state `h`, `c` | `[B, H]` each |
+/// | `y` (all `h_t`) | `[T, B, H]`, with a projection `[T, B, P]` |
+/// | state `h` | `[B, H]`, with a projection `[B, P]` |
+/// | state `c` | `[B, H]` |
 ///
 /// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed. The
-/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`. The projection is that of Sak et
+/// al. 2014 (PyTorch's `proj_size`).
 ///
 /// ```
 /// use gradflow::{Causal, Layer, LstmCell, Sequence, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
@@ -52,19 +54,21 @@ const NAME: &str = "LstmCell";
 pub struct LstmCell<F> {
     /// `[4 H, I]`
     pub weight_ih: Array2<F>,
-    /// `[4 H, H]`
+    /// `[4 H, H]`, with a projection `[4 H, P]`
     pub weight_hh: Array2<F>,
     /// `[4 H]`; without biases, both are `None`.
     pub bias_ih: Option<Array1<F>>,
     /// `[4 H]`
     pub bias_hh: Option<Array1<F>>,
+    /// `[P, H]`, the projection, where there is one.
+    pub weight_hr: Option<Array2<F>>,
 }
-parameters! { impl<F: Float> Tensors<F> for LstmCell<F> { weight_ih, weight_hh, bias_ih, bias_hh } }
+parameters! { impl<F: Float> Tensors<F> for LstmCell<F> { weight_ih, weight_hh, bias_ih, bias_hh, weight_hr } }
 
 /// The state of an [`LstmCell`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LstmState<F> {
-    /// The output of the last step, `[B, H]`.
+    /// The output of the last step, `[B, H]`; with a projection `[B, P]`.
     pub h: Array2<F>,
     /// The memory, `[B, H]`.
     pub c: Array2<F>,
@@ -73,8 +77,9 @@ parameters! { impl<F: Float> Tensors<F> for LstmState<F> { h, c } }
 
 impl<F: Float> FromParameters<F> for LstmCell<F> {
     const GATES: usize = 4;
-    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh }: Parameters<F>) -> Self {
-        LstmCell { weight_ih, weight_hh, bias_ih, bias_hh }
+    fn from_parameters(parameters: Parameters<F>) -> Self {
+        let Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh } = parameters;
+        LstmCell { weight_ih, weight_hh, bias_ih, bias_hh, weight_hr }
     }
 }
 
@@ -99,13 +104,25 @@ impl<F: Float> LstmCell<F> {
         self.weight_ih.ncols()
     }
 
-    /// H, the number of output features.
+    /// H, the size of the memory.
     pub fn hidden_size(&self) -> usize {
+        self.weight_hh.nrows() / 4
+    }
+
+    /// The number of output features: H, or with a projection P.
+    fn h_size(&self) -> usize {
         self.weight_hh.ncols()
     }
 
-    fn sizes(&self) -> (usize, usize) {
-        cell_sizes(NAME, 4, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
+    /// `(I, H, the number of output features)`
+    fn sizes(&self) -> (usize, usize, usize) {
+        let projection = self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows());
+        let biases = [&self.bias_ih, &self.bias_hh];
+        let (input, hidden) = cell_sizes(NAME, 4, projection, [&self.weight_ih, &self.weight_hh], biases);
+        if let Some(weight_hr) = &self.weight_hr {
+            check_shape(NAME, "weight_hr", &[self.h_size(), hidden], weight_hr.shape());
+        }
+        (input, hidden, self.h_size())
     }
 }
 
@@ -129,6 +146,16 @@ impl<F: Float> CellBuilder<LstmCell<F>> {
     pub fn output_bias(self, init: impl Into<Init>) -> Self {
         self.gate_bias(3, init)
     }
+
+    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
+    pub fn projection(self, size: usize) -> Self {
+        self.projected(size)
+    }
+
+    /// How the projection's weight starts.
+    pub fn weight_hr(self, init: impl Into<Init>) -> Self {
+        self.projection_weight(init)
+    }
 }
 
 /// The cache of an [`LstmCell`].
@@ -139,11 +166,21 @@ pub struct LstmCache<F> {
     dy_copy: StandardLayout<F>,
     packed: Packed<F>,
     gates: Array3<F>, // [T, B, 4 H]: i, f, g, o and, after a backward pass, their da
-    h: History<F>,    // [T + 1, B, H]
+    h: History<F>,    // [T + 1, B, H], with a projection [T + 1, B, P]
     c: History<F>,    // [T + 1, B, H]
-    dh: Array2<F>,    // [B, H]
+    dh: Array2<F>,    // [B, H], with a projection [B, P]
     dc: Array2<F>,    // [B, H]
     dx: Array3<F>,    // [T, B, I]
+    projection: Projection<F>,
+}
+
+/// What a projection `h = W_hr m` needs besides; unused without one.
+#[derive(Clone, Default)]
+struct Projection<F> {
+    packed: Packed<F>,
+    m: Array3<F>,  // [T, B, H]: o ∘ tanh(c)
+    dm: Array2<F>, // [B, H]
+    dh: Array3<F>, // [T, B, P]: dL/dh of every step
 }
 
 /// The four gates of a row `[4 H]`, all of the length that the compiler is told here once.
@@ -156,48 +193,55 @@ fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
 }
 
 vectorised! {
-    /// The gates' values in place of their a; c and h after the step.
-    fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], c_before: &'a [F], c: &'a mut [F], h: &'a mut [F]) {
+    /// The gates' values in place of their a; c and m = o ∘ tanh(c) after the step.
+    fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], c_before: &'a [F], c: &'a mut [F], m: &'a mut [F]) {
         let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden));
-        for (((row, c_before), c), h) in rows.zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden)) {
+        for (((row, c_before), c), m) in rows.zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden)) {
             let [i, f, g, o] = split(row, hidden);
             for k in 0..hidden {
                 (i[k], f[k], g[k], o[k]) = (sigmoid(i[k]), sigmoid(f[k]), tanh(g[k]), sigmoid(o[k]));
                 c[k] = f[k] * c_before[k] + i[k] * g[k];
-                h[k] = o[k] * tanh(c[k]);
+                m[k] = o[k] * tanh(c[k]);
             }
         }
     }
 }
 
 vectorised! {
-    /// The gates' da in place of their values, dc before the step in place of dc after it.
+    /// The gates' da in place of their values, dc before the step in place of dc after it, from dm = dL/d(o ∘ tanh(c)).
     fn activate_backward<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],
         c_before: &'a [F],
         c: &'a [F],
-        dy: &'a [F],
-        dh: &'a [F],
+        dm: &'a [F],
         dc: &'a mut [F]
     ) {
         let one = F::one();
         let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden)).zip(c.chunks_exact(hidden));
-        let gradients = dy.chunks_exact(hidden).zip(dh.chunks_exact(hidden)).zip(dc.chunks_exact_mut(hidden));
-        for (((row, c_before), c), ((dy, dh), dc)) in rows.zip(gradients) {
+        let gradients = dm.chunks_exact(hidden).zip(dc.chunks_exact_mut(hidden));
+        for (((row, c_before), c), (dm, dc)) in rows.zip(gradients) {
             let [i, f, g, o] = split(row, hidden);
             for k in 0..hidden {
                 let tanh_c = tanh(c[k]);
-                let dh = dy[k] + dh[k];
-                let dc_k = dc[k] + dh * o[k] * (one - tanh_c * tanh_c);
+                let dc_k = dc[k] + dm[k] * o[k] * (one - tanh_c * tanh_c);
                 dc[k] = dc_k * f[k];
                 (i[k], f[k], g[k], o[k]) = (
                     dc_k * g[k] * i[k] * (one - i[k]),
                     dc_k * c_before[k] * f[k] * (one - f[k]),
                     dc_k * i[k] * (one - g[k] * g[k]),
-                    dh * tanh_c * o[k] * (one - o[k]),
+                    dm[k] * tanh_c * o[k] * (one - o[k]),
                 );
             }
+        }
+    }
+}
+
+vectorised! {
+    /// dh += dy.
+    fn add<'a, F: Float>(dy: &'a [F], dh: &'a mut [F]) {
+        for (dh, &dy) in dh.iter_mut().zip(dy) {
+            *dh += dy;
         }
     }
 }
@@ -208,12 +252,11 @@ impl<F: Float> Layer for LstmCell<F> {
     type Cache = LstmCache<F>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        cell_output_size(NAME, self.input_size(), self.hidden_size(), input)
+        cell_output_size(NAME, self.input_size(), self.h_size(), input)
     }
 
     fn zero_state(&self, batch: usize) -> LstmState<F> {
-        let zeros = Array2::zeros((batch, self.hidden_size()));
-        LstmState { h: zeros.clone(), c: zeros }
+        LstmState { h: Array2::zeros((batch, self.h_size())), c: Array2::zeros((batch, self.hidden_size())) }
     }
 
     fn forward<'c>(
@@ -222,16 +265,20 @@ impl<F: Float> Layer for LstmCell<F> {
         state: &mut LstmState<F>,
         cache: &'c mut LstmCache<F>,
     ) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
+        let (input, hidden, output) = self.sizes();
         let x_features = x.features(NAME, Some(input));
         let (steps, batch, _) = x_features.dim();
-        check_shape(NAME, "state.h", &[batch, hidden], state.h.shape());
+        check_shape(NAME, "state.h", &[batch, output], state.h.shape());
         check_shape(NAME, "state.c", &[batch, hidden], state.c.shape());
-        let LstmCache { pending, x_copy, packed, gates, h, c, .. } = &mut *cache;
+        let LstmCache { pending, x_copy, packed, gates, h, c, projection, .. } = &mut *cache;
         pending.set(&x);
         reuse(gates, (steps, batch, 4 * hidden));
         h.start(steps, &state.h);
         c.start(steps, &state.c);
+        if let Some(weight_hr) = &self.weight_hr {
+            reuse(&mut projection.m, (steps, batch, hidden));
+            projection.packed.pack(weight_hr.t());
+        }
 
         affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], gates);
         packed.pack(self.weight_hh.t());
@@ -239,8 +286,15 @@ impl<F: Float> Layer for LstmCell<F> {
             let ((h_before, h), (c_before, c)) = (h.step(&run), c.step(&run));
             let gates = rows_of(gates, &run);
             // a += W_hh h_{t-1}
-            product_packed(matrix(h_before, hidden), packed, matrix_mut(gates, 4 * hidden), Accumulate::Add);
-            activate(hidden, gates, c_before, c, h);
+            product_packed(matrix(h_before, output), packed, matrix_mut(gates, 4 * hidden), Accumulate::Add);
+            if self.weight_hr.is_none() {
+                activate(hidden, gates, c_before, c, h);
+            } else {
+                let Projection { packed, m, .. } = &mut *projection;
+                let m = rows_of(m, &run);
+                activate(hidden, gates, c_before, c, m);
+                product_packed(matrix(m, hidden), packed, matrix_mut(h, output), Accumulate::Overwrite);
+            }
         }
         h.finish(&x, &mut state.h);
         c.finish(&x, &mut state.c);
@@ -260,26 +314,42 @@ impl<F: Float> Layer for LstmCell<F> {
         cache: &'c mut LstmCache<F>,
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
+        let (input, hidden, output) = self.sizes();
         let (steps, batch) = x.dims();
-        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx } = cache;
-        pending.take(NAME, &x, dy, hidden);
+        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx, projection } = cache;
+        pending.take(NAME, &x, dy, output);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
         if let Some(dstate) = &dstate {
-            check_shape(NAME, "dstate.h", &[batch, hidden], dstate.h.shape());
+            check_shape(NAME, "dstate.h", &[batch, output], dstate.h.shape());
             check_shape(NAME, "dstate.c", &[batch, hidden], dstate.c.shape());
         }
-        final_gradient(dh, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.h));
+        final_gradient(dh, (batch, output), dstate.as_deref().map(|dstate| &dstate.h));
         final_gradient(dc, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.c));
+
+        if let Some(weight_hr) = &self.weight_hr {
+            reuse(&mut projection.dm, (batch, hidden));
+            reuse(&mut projection.dh, (steps, batch, output));
+            projection.packed.pack(weight_hr.view());
+        }
 
         packed.pack(self.weight_hh.view());
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (c_before, c) = c.step(&run);
             let sequences = sequences(&run, batch);
             let (gates, dh, dc) = (rows_of(gates, &run), rows_of(dh, &sequences), rows_of(dc, &sequences));
-            activate_backward(hidden, gates, c_before, c, &dy[span(&run, hidden)], dh, dc);
+            add(&dy[span(&run, output)], dh);
+            if self.weight_hr.is_none() {
+                activate_backward(hidden, gates, c_before, c, dh, dc);
+            } else {
+                let Projection { packed, dm, dh: dh_steps, .. } = &mut *projection;
+                rows_of(dh_steps, &run).copy_from_slice(dh);
+                let dm = rows_of(dm, &sequences);
+                // dm = W_hrᵀ dh
+                product_packed(matrix(dh, output), packed, matrix_mut(dm, hidden), Accumulate::Overwrite);
+                activate_backward(hidden, gates, c_before, c, dm, dc);
+            }
             // dh_{t-1} = W_hhᵀ da
-            product_packed(matrix(gates, 4 * hidden), packed, matrix_mut(dh, hidden), Accumulate::Overwrite);
+            product_packed(matrix(gates, 4 * hidden), packed, matrix_mut(dh, output), Accumulate::Overwrite);
         }
         if let Some(dstate) = dstate {
             dstate.h.assign(dh);
@@ -289,6 +359,9 @@ impl<F: Float> Layer for LstmCell<F> {
         let da = rows(gates.view());
         add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
         add_weight_gradient(&x, da, h.before(), grad.weight_hh.view_mut());
+        if let Some(dw_hr) = &mut grad.weight_hr {
+            add_weight_gradient(&x, rows(projection.dh.view()), rows(projection.m.view()), dw_hr.view_mut());
+        }
         for bias in [&mut grad.bias_ih, &mut grad.bias_hh].into_iter().flatten() {
             add_bias_gradient(&x, da, bias.view_mut());
         }

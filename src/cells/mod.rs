@@ -29,17 +29,19 @@ fn sequences(run: &Range<usize>, batch: usize) -> Range<usize> {
     first..first + run.len()
 }
 
-/// `(input size, hidden size)` of a cell of `gates` gates; panics where its parameters do not fit each other.
+/// `(I, H)` of a cell of `gates` gates whose h has `output` features (H where nothing projects it); panics where its
+/// parameters do not fit each other.
 #[track_caller]
 fn cell_sizes<F: Float>(
     cell: &str,
     gates: usize,
+    output: Option<usize>,
     [weight_ih, weight_hh]: [&Array2<F>; 2],
     biases: [&Option<Array1<F>>; 2],
 ) -> (usize, usize) {
-    let (input, hidden) = (weight_ih.ncols(), weight_hh.ncols());
+    let (input, hidden) = (weight_ih.ncols(), weight_hh.nrows() / gates);
+    check_shape(cell, "weight_hh", &[gates * hidden, output.unwrap_or(hidden)], weight_hh.shape());
     check_shape(cell, "weight_ih", &[gates * hidden, input], weight_ih.shape());
-    check_shape(cell, "weight_hh", &[gates * hidden, hidden], weight_hh.shape());
     for (name, bias) in ["bias_ih", "bias_hh"].into_iter().zip(biases) {
         if let Some(bias) = bias {
             check_shape(cell, name, &[gates * hidden], bias.shape());
@@ -48,9 +50,9 @@ fn cell_sizes<F: Float>(
     (input, hidden)
 }
 
-/// The output size of a cell that takes `takes` features and gives `hidden`.
-fn cell_output_size(cell: &str, takes: usize, hidden: usize, input: Size) -> Result<usize, SizeError> {
-    if input == Size::Features(takes) { Ok(hidden) } else { Err(SizeError::features(cell, takes, input)) }
+/// The output size of a cell that takes `takes` features and gives `output`.
+fn cell_output_size(cell: &str, takes: usize, output: usize, input: Size) -> Result<usize, SizeError> {
+    if input == Size::Features(takes) { Ok(output) } else { Err(SizeError::features(cell, takes, input)) }
 }
 
 /// Where a backward pass starts: the gradient of the final state is `dstate`, or zero.

@@ -67,7 +67,7 @@ parameters! { impl<F: Float> Tensors<F> for RnnCell<F> { weight_ih, weight_hh, b
 
 impl<F: Float> FromParameters<F> for RnnCell<F> {
     const GATES: usize = 1;
-    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh }: Parameters<F>) -> Self {
+    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh, .. }: Parameters<F>) -> Self {
         RnnCell { weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity: RnnNonlinearity::Tanh }
     }
 }
@@ -161,7 +161,7 @@ vectorised! {
 
 impl<F: Float> RnnCell<F> {
     fn sizes(&self) -> (usize, usize) {
-        cell_sizes(NAME, 1, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
+        cell_sizes(NAME, 1, None, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
     }
 }
 
@@ -178,12 +178,7 @@ impl<F: Float> Layer for RnnCell<F> {
         Array2::zeros((batch, self.hidden_size()))
     }
 
-    fn forward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        state: &mut Array2<F>,
-        cache: &'c mut RnnCache<F>,
-    ) -> ArrayView3<'c, F> {
+    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut Array2<F>, cache: &'c mut RnnCache<F>) -> ArrayView3<'c, F> {
         let (input, hidden) = self.sizes();
         let x_features = x.features(NAME, Some(input));
         let (steps, batch, _) = x_features.dim();

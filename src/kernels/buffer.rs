@@ -6,10 +6,13 @@ use crate::float::Float;
 /// One cache line, or one register of the widest instruction set.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; Line::BYTES]);
+struct Line {
+    _bytes: [u8; Line::BYTES],
+}
 
 impl Line {
     const BYTES: usize = 64;
+    const ZERO: Self = Self { _bytes: [0; Self::BYTES] };
 }
 
 /// Memory that only grows, for elements of either type.
@@ -34,11 +37,9 @@ impl Buffer {
         let per_line = Line::BYTES / size_of::<F>();
         let lines = count.div_ceil(per_line);
         if self.0.len() < lines {
-            self.0.resize(lines, Line([0; Line::BYTES]));
+            self.0.resize(lines, Line::ZERO);
         }
         // SAFETY: as in `elements`, and the borrow is unique.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * per_line)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * per_line) }
     }
 }

@@ -7,20 +7,26 @@
 
 use super::Simd;
 
-/// `e^x`, within 1 ULP: correct in the subnormal range, 0 below it, infinite above the finite range.
+/// `e^x`: correct in the subnormal range, 0 below it, infinite above the finite range.
+///
+/// Error at most 1.05 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
 pub(crate) fn exp<F: Simd>(x: F) -> F {
     x.exponential()
 }
 
-/// The hyperbolic tangent, within 2 ULP (also near 0), as `-m / (m + 2)` with `m = e^(-2|x|) - 1`.
+/// The hyperbolic tangent, as `-m / (m + 2)` with `m = e^(-2|x|) - 1`, which keeps its relative accuracy near 0.
+///
+/// Error at most 2.5 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
 pub(crate) fn tanh<F: Simd>(x: F) -> F {
     x.hyperbolic_tangent()
 }
 
-/// The logistic function `1 / (1 + e^-x)`, within 3 ULP, as `e^min(x, 0) / (1 + e^-|x|)`: tiny for very negative `x`
-/// where `e^-x` overflows.
+/// The logistic function `1 / (1 + e^-x)`, as `e^min(x, 0) / (1 + e^-|x|)`: where `e^-x` would overflow, it is tiny
+/// as it should be.
+///
+/// Error at most 2.1 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
 pub(crate) fn sigmoid<F: Simd>(x: F) -> F {
     x.logistic()
@@ -32,14 +38,11 @@ pub(crate) fn erf<F: Simd>(x: F) -> F {
     x.error_function()
 }
 
-/// `a b + c`, rounded once where that is an instruction on most machines; elsewhere it would be a slow call.
+/// `a b + c`, rounded once on architectures that mostly have an instruction for it; elsewhere that would be a slow
+/// call.
 macro_rules! fused {
     ($a:expr, $b:expr, $c:expr) => {
-        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-            $a.mul_add($b, $c)
-        } else {
-            $a * $b + $c
-        }
+        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { $a.mul_add($b, $c) } else { $a * $b + $c }
     };
 }
 

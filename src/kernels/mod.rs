@@ -1,20 +1,23 @@
 //! The numeric kernels: everything that is written for the vector units, and all `unsafe` code of the crate.
 //!
-//! * [`simd`]: a small vector trait over the element types, and the choice of the instruction set at run time;
-//! * [`math`]: branch-free elementary functions that vectorise;
-//! * [`product`]: matrix products on register tiles ([`tile`]) over packed panels ([`pack`]).
+//! * `dispatch`: functions compiled once per instruction set, of which the best is picked at run time;
+//! * `simd`: a small vector trait over the element types;
+//! * `math`: branch-free elementary functions, which vectorise;
+//! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`).
 
+mod block;
 mod buffer;
+pub(crate) mod dispatch;
 pub(crate) mod math;
 mod pack;
-pub(crate) mod product;
-pub(crate) mod simd;
+mod product;
+mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
 
-pub use simd::Simd;
-
-pub(crate) use math::{erf, exp, sigmoid, tanh};
+#[cfg(test)]
+pub(crate) use dispatch::for_each_isa;
+pub(crate) use dispatch::vectorised;
 pub(crate) use product::{Accumulate, Packed, product, product_packed};
-pub(crate) use simd::vectorised;
+pub use simd::Simd;

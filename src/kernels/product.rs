@@ -1,21 +1,22 @@
 //! Matrix products.
 //!
-//! The large ones follow Goto and van de Geijn: a block of B is packed into panels as wide as a tile, and tiles of C, held
-//! in registers, sweep over one panel at a time while it stays in the nearest cache. Small ones, where packing would cost
-//! more than it gains, read B in place. The order of the sums depends on the shapes, the strides and the instruction
-//! set alone, so equal products have equal bits.
+//! The large ones follow Goto and van de Geijn: a block of B is packed into panels as wide as a tile, and tiles of C,
+//! held in registers, sweep over one panel at a time while it stays in the nearest cache. Small ones, where packing
+//! would cost more than it gains, read B in place. The order of the sums depends on the shapes, the strides and the
+//! instruction set alone, so equal products have equal bits.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::{Simd, WithSimd};
 
+use super::block::{Block, Left, Right, multiply_by_dots, tiles};
 use super::buffer::Buffer;
-use super::pack::{copy, pack_panels, pack_rows, panels_len};
-use super::simd::dispatch;
-use super::tile::{Output, ROWS, Strided, dots, registers, tile, width};
+use super::dispatch::dispatch;
+use super::pack::{copy_rows, pack_panels, pack_rows, panels_len};
+use super::tile::{Output, Strided, width};
 use crate::float::Float;
 
 /// What a product does with the elements that it finds in C.
@@ -27,7 +28,8 @@ pub(crate) enum Accumulate {
     Add,
 }
 
-/// The depth of a block: a panel of it stays in the nearest cache.
+/// The depth of a block: the tiles of A that sweep over a panel of it, and most of the panel, stay in the nearest
+/// cache.
 const BLOCK_DEPTH: usize = 256;
 
 /// The rows of a block of A: together with a panel of B it stays in the second cache.
@@ -36,18 +38,27 @@ const BLOCK_ROWS: usize = 192;
 /// The columns of a block of B.
 const BLOCK_COLUMNS: usize = 2048;
 
-/// The most rows for which B is read in place.
-const FEW_ROWS: usize = 4;
+/// Up to so many rows of C, B is read in place if its rows are contiguous.
+const IN_PLACE_ROWS: usize = 16;
+
+/// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
+const DOT_ROWS: usize = 12;
+
+/// Up to so many columns of C, it is computed by dot products if the rows of A and the columns of B are contiguous.
+const DOT_COLUMNS: usize = 4;
+
+/// The greatest depth of dot products with rows that are copied.
+const DOT_DEPTH: usize = 16_384;
 
 thread_local! {
-    /// Blocks of B and A, of at most `BLOCK_DEPTH * (BLOCK_COLUMNS + BLOCK_ROWS)` elements.
+    /// Blocks of B and A, of at most `BLOCK_DEPTH * (BLOCK_COLUMNS + BLOCK_ROWS)` elements, or `DOT_ROWS * DOT_DEPTH`.
     static BLOCKS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
 }
 
 /// C `[m, n]` <- A `[m, k]` B `[k, n]`, or C + A B.
 ///
-/// A and B may have any strides, as transposed views have; the columns of C are contiguous. Infinities and NaN propagate
-/// as in the sum of products.
+/// A and B may have any strides, as transposed views have; the columns of C are contiguous. Infinities and NaN
+/// propagate as in the sum of products.
 pub(crate) fn product<F: Float>(
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
@@ -55,13 +66,16 @@ pub(crate) fn product<F: Float>(
     mode: Accumulate,
 ) {
     check(a.dim(), b.dim(), &c);
-    if a.ncols() == 0 {
-        if mode == Accumulate::Overwrite {
-            c.fill(F::zero());
-        }
-    } else if !c.is_empty() {
-        dispatch(Product { a, b, c, mode });
+    let ((rows, depth), columns) = (a.dim(), b.ncols());
+    if c.is_empty() || depth == 0 {
+        return empty_sums(c, mode);
     }
+    // A column is computed as a row, where that can be stored as one: C^T = B^T A^T.
+    if columns == 1 && rows > 1 && c.strides()[0] == 1 {
+        c.swap_axes(0, 1);
+        return product(b.reversed_axes(), a.reversed_axes(), c, mode);
+    }
+    dispatch(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode) });
 }
 
 /// A right operand, packed once for many products.
@@ -77,6 +91,7 @@ pub(crate) struct Packed<F> {
 impl<F: Float> Packed<F> {
     /// Packs B `[k, n]`, in the memory of the operand packed before.
     pub(crate) fn pack(&mut self, b: ArrayView2<'_, F>) {
+        (self.depth, self.columns) = b.dim();
         dispatch(Pack { b, packed: self });
     }
 
@@ -94,25 +109,30 @@ pub(crate) fn product_packed<F: Float>(
     mode: Accumulate,
 ) {
     check(a.dim(), b.dim(), &c);
-    if a.ncols() == 0 {
-        if mode == Accumulate::Overwrite {
-            c.fill(F::zero());
-        }
-    } else if !c.is_empty() {
-        dispatch(ProductPacked { a, b, c, mode });
+    if c.is_empty() || b.depth == 0 {
+        return empty_sums(c, mode);
     }
+    dispatch(ProductPacked { rows: a.nrows(), a: strided(&a), b, c: output(&mut c, mode) });
 }
 
 fn check<F>(a: (usize, usize), b: (usize, usize), c: &ArrayViewMut2<'_, F>) {
-    assert!(
-        a.1 == b.0 && c.dim() == (a.0, b.1),
-        "product of {a:?} and {b:?} into {:?}",
-        c.dim(),
-    );
-    assert!(
-        c.is_empty() || c.ncols() == 1 || c.strides()[1] == 1,
-        "the columns of the output are not contiguous"
-    );
+    assert!(a.1 == b.0 && c.dim() == (a.0, b.1), "product of {a:?} and {b:?} into {:?}", c.dim(),);
+    assert!(c.is_empty() || c.ncols() == 1 || c.strides()[1] == 1, "the columns of the output are not contiguous");
+}
+
+/// A product without terms.
+fn empty_sums<F: Float>(mut c: ArrayViewMut2<'_, F>, mode: Accumulate) {
+    if mode == Accumulate::Overwrite {
+        c.fill(F::zero());
+    }
+}
+
+fn strided<F>(view: &ArrayView2<'_, F>) -> Strided<F> {
+    Strided { start: view.as_ptr(), row: view.strides()[0], column: view.strides()[1] }
+}
+
+fn output<F>(view: &mut ArrayViewMut2<'_, F>, mode: Accumulate) -> Output<F> {
+    Output { start: view.as_mut_ptr(), row: view.strides()[0], add: mode == Accumulate::Add }
 }
 
 struct Pack<'a, F> {
@@ -125,22 +145,20 @@ impl<F: Float> WithSimd for Pack<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { b, packed } = self;
-        let width = width::<S, F>();
-        (packed.depth, packed.columns) = b.dim();
-        packed.width = width;
-        if !b.is_empty() {
-            let len = panels_len(packed.depth, packed.columns, width);
-            pack_panels(b, width, packed.panels.at_least(len));
-        }
+        let Packed { panels, depth, columns, width: packed_width, .. } = self.packed;
+        *packed_width = width::<S, F>();
+        let panels = panels.at_least(panels_len(*depth, *columns, *packed_width));
+        // SAFETY: B is a view of this shape.
+        unsafe { pack_panels(strided(&self.b), *depth, *columns, *packed_width, panels) };
     }
 }
 
+/// A product of checked shapes, with terms.
 struct ProductPacked<'a, F> {
-    a: ArrayView2<'a, F>,
+    rows: usize,
+    a: Strided<F>,
     b: &'a Packed<F>,
-    c: ArrayViewMut2<'a, F>,
-    mode: Accumulate,
+    c: Output<F>,
 }
 
 impl<F: Float> WithSimd for ProductPacked<'_, F> {
@@ -148,24 +166,17 @@ impl<F: Float> WithSimd for ProductPacked<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { a, b, c, mode } = self;
+        let Self { rows, a, b, c } = self;
         let width = width::<S, F>();
         assert_eq!(b.width, width, "packed for another instruction set");
-        let (rows, depth) = a.dim();
         let panels = b.panels.elements::<F>();
-        debug_assert!(panels.len() >= panels_len(depth, b.columns, width));
-        let c = output(c, mode);
-        for start in (0..depth).step_by(BLOCK_DEPTH) {
+        for start in (0..b.depth).step_by(BLOCK_DEPTH) {
             let block = Block {
                 rows,
-                depth: BLOCK_DEPTH.min(depth - start),
+                depth: BLOCK_DEPTH.min(b.depth - start),
                 columns: b.columns,
-                a: Left::Strided(strided(a).from(0, start)),
-                b: Right {
-                    start: panels[start * width..].as_ptr(),
-                    panel: depth * width,
-                    row: width as isize,
-                },
+                a: Left::Strided(a.from(0, start)),
+                b: Right { start: panels[start * width..].as_ptr(), panel: b.depth * width, row: width as isize },
                 c: c.after(start),
             };
             // SAFETY: the shapes were checked, and the panels hold B.
@@ -174,330 +185,118 @@ impl<F: Float> WithSimd for ProductPacked<'_, F> {
     }
 }
 
-struct Product<'a, F> {
-    a: ArrayView2<'a, F>,
-    b: ArrayView2<'a, F>,
-    c: ArrayViewMut2<'a, F>,
-    mode: Accumulate,
+/// A product of checked shapes, with terms.
+struct Product<F> {
+    rows: usize,
+    depth: usize,
+    columns: usize,
+    a: Strided<F>,
+    b: Strided<F>,
+    c: Output<F>,
 }
 
-impl<F: Float> WithSimd for Product<'_, F> {
+impl<F: Float> WithSimd for Product<F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (rows, depth) = self.a.dim();
-        let columns = self.b.ncols();
-        let rows_contiguous = columns == 1 || self.b.strides()[1] == 1;
-        let columns_contiguous = depth == 1 || self.b.strides()[0] == 1;
-        if rows_contiguous && rows <= FEW_ROWS {
+        let Self { rows, depth, columns, a, b, .. } = self;
+        let b_rows_contiguous = columns == 1 || b.column == 1;
+        let b_columns_contiguous = depth == 1 || b.row == 1;
+        let a_rows_contiguous = depth == 1 || a.column == 1;
+        if b_rows_contiguous && rows <= IN_PLACE_ROWS {
             self.in_place(simd);
-        } else if columns_contiguous
-            && rows.min(columns) <= FEW_ROWS
-            && depth <= BLOCK_DEPTH * BLOCK_ROWS / FEW_ROWS
+        } else if b_columns_contiguous
+            && if a_rows_contiguous {
+                rows <= DOT_ROWS || columns <= DOT_COLUMNS
+            } else {
+                rows <= DOT_ROWS && depth <= DOT_DEPTH
+            }
         {
-            self.by_dots(simd);
+            self.by_dots(simd, a_rows_contiguous);
         } else {
             self.by_blocks(simd);
         }
     }
 }
 
-impl<F: Float> Product<'_, F> {
+impl<F: Float> Product<F> {
     /// B is read where it is, its rows being contiguous.
     #[inline(always)]
     fn in_place<S: Simd>(self, simd: S) {
-        let Self { a, b, c, mode } = self;
-        let ((rows, depth), columns) = (a.dim(), b.ncols());
         let block = Block {
-            rows,
-            depth,
-            columns,
-            a: Left::Strided(strided(a)),
-            b: Right {
-                start: b.as_ptr(),
-                panel: width::<S, F>(),
-                row: b.strides()[0],
-            },
-            c: output(c, mode),
+            rows: self.rows,
+            depth: self.depth,
+            columns: self.columns,
+            a: Left::Strided(self.a),
+            b: Right { start: self.b.start, panel: width::<S, F>(), row: self.b.row },
+            c: self.c,
         };
         // SAFETY: the shapes were checked, and the rows of B are contiguous.
         unsafe { block.multiply(simd) };
     }
 
-    /// Each element of C by itself: the columns of B are contiguous, and the rows of A are or are copied, a few at a time.
+    /// Each element of C by itself: the columns of B are contiguous, and the rows of A are, or are copied.
     #[inline(always)]
-    fn by_dots<S: Simd>(self, simd: S) {
-        let Self { a, b, c, mode } = self;
-        let ((rows, depth), columns) = (a.dim(), b.ncols());
-        let b_transposed = strided(b.t());
-        let c = output(c, mode);
-        let contiguous = depth == 1 || a.strides()[1] == 1;
-        BLOCKS.with_borrow_mut(|blocks| {
-            for row in (0..rows).step_by(FEW_ROWS) {
-                let rows = FEW_ROWS.min(rows - row);
-                let a = if contiguous {
-                    strided(a).from(row, 0)
-                } else {
-                    let few = blocks.at_least(rows * depth);
-                    for (to, from) in few
-                        .chunks_exact_mut(depth)
-                        .zip(a.slice(s![row..row + rows, ..]).rows())
-                    {
-                        copy(from, to);
-                    }
-                    Strided {
-                        start: few.as_ptr(),
-                        row: depth as isize,
-                        column: 1,
-                    }
-                };
-                let c = c.from(row, 0);
-                // SAFETY: the shapes were checked, and the rows of A and columns of B are contiguous.
-                unsafe {
-                    match rows {
-                        1 => dot_row::<S, F, 1>(simd, depth, columns, a, b_transposed, c),
-                        2 => dot_row::<S, F, 2>(simd, depth, columns, a, b_transposed, c),
-                        3 => dot_row::<S, F, 3>(simd, depth, columns, a, b_transposed, c),
-                        _ => dot_row::<S, F, 4>(simd, depth, columns, a, b_transposed, c),
-                    }
-                }
-            }
-        });
+    fn by_dots<S: Simd>(self, simd: S, contiguous: bool) {
+        let Self { rows, depth, columns, mut a, b, c } = self;
+        let mut blocks = Buffer::new();
+        if !contiguous {
+            blocks = BLOCKS.take();
+            let copied = blocks.at_least(rows * depth);
+            // SAFETY: the shapes were checked.
+            unsafe { copy_rows(a, rows, depth, depth, copied) };
+            a = Strided { start: copied.as_ptr(), row: depth as isize, column: 1 };
+        }
+        // SAFETY: the shapes were checked, and the rows of A and columns of B are contiguous.
+        unsafe { multiply_by_dots(simd, (rows, depth, columns), a, b.transposed(), c) };
+        if !contiguous {
+            BLOCKS.set(blocks);
+        }
     }
 
-    /// Blocks of B, and of A where that pays, are packed.
+    /// Blocks of B are packed, and those of A if its rows are not contiguous.
     #[inline(always)]
     fn by_blocks<S: Simd>(self, simd: S) {
-        let Self { a, b, c, mode } = self;
-        let ((rows, depth), columns) = (a.dim(), b.ncols());
+        let Self { rows, depth, columns, a, b, c } = self;
         let width = width::<S, F>();
-        let c = output(c, mode);
-        let pack_a = a.strides()[1] != 1 && columns > width / 2;
+        // A panel alone does not repay packing A.
+        let pack_a = a.column != 1 && columns > width;
         let (b_len, a_len) = (
             panels_len(depth.min(BLOCK_DEPTH), columns.min(BLOCK_COLUMNS), width),
             rows.min(BLOCK_ROWS) * depth.min(BLOCK_DEPTH),
         );
-        BLOCKS.with_borrow_mut(|blocks| {
-            let (b_panels, a_tiles) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
-            for column in (0..columns).step_by(BLOCK_COLUMNS) {
-                let columns = BLOCK_COLUMNS.min(columns - column);
-                for start in (0..depth).step_by(BLOCK_DEPTH) {
-                    let depth = BLOCK_DEPTH.min(depth - start);
-                    let b = b.slice(s![start..start + depth, column..column + columns]);
-                    pack_panels(b, width, b_panels);
-                    for row in (0..rows).step_by(BLOCK_ROWS) {
-                        let rows = BLOCK_ROWS.min(rows - row);
-                        let a = a.slice(s![row..row + rows, start..start + depth]);
-                        let block = Block {
-                            rows,
-                            depth,
-                            columns,
-                            a: if pack_a {
-                                pack_rows(a, tiles(rows), a_tiles);
-                                Left::Packed(a_tiles.as_ptr())
-                            } else {
-                                Left::Strided(strided(a))
-                            },
-                            b: Right {
-                                start: b_panels.as_ptr(),
-                                panel: depth * width,
-                                row: width as isize,
-                            },
-                            c: c.after(start).from(row, column),
-                        };
-                        // SAFETY: the shapes were checked, and the operands were packed as the block says.
-                        unsafe { block.multiply(simd) };
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Few rows of dot products.
-///
-/// # Safety
-///
-/// As [`dots`], for any number of columns.
-#[inline(always)]
-unsafe fn dot_row<S: Simd, F: Float, const R: usize>(
-    simd: S,
-    depth: usize,
-    columns: usize,
-    a: Strided<F>,
-    b_transposed: Strided<F>,
-    c: Output<F>,
-) {
-    let mut column = 0;
-    while column + 4 <= columns {
-        // SAFETY: four of the columns.
-        unsafe {
-            dots::<S, F, R, 4>(
-                simd,
-                depth,
-                a,
-                b_transposed.from(column, 0),
-                c.from(0, column),
-            )
-        };
-        column += 4;
-    }
-    while column < columns {
-        // SAFETY: one of the columns.
-        unsafe {
-            dots::<S, F, R, 1>(
-                simd,
-                depth,
-                a,
-                b_transposed.from(column, 0),
-                c.from(0, column),
-            )
-        };
-        column += 1;
-    }
-}
-
-/// The first row and the number of rows of each tile of C: as few tiles as can be, of about as many rows each.
-fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = rows.div_ceil(ROWS);
-    let mut row = 0;
-    (0..count).map(move |tile| {
-        let first = row;
-        row += (rows - first).div_ceil(count - tile);
-        (first, row - first)
-    })
-}
-
-/// A block of A.
-#[derive(Clone, Copy)]
-enum Left<F> {
-    /// Where it is.
-    Strided(Strided<F>),
-    /// In the order of the tiles, as by [`pack_rows`].
-    Packed(*const F),
-}
-
-/// A block of B in panels: element `(p, j)` is at `start + j / width panel + p row + j % width`.
-#[derive(Clone, Copy)]
-struct Right<F> {
-    start: *const F,
-    panel: usize,
-    row: isize,
-}
-
-/// A product of blocks.
-struct Block<F> {
-    rows: usize,
-    depth: usize,
-    columns: usize,
-    a: Left<F>,
-    b: Right<F>,
-    c: Output<F>,
-}
-
-impl<F: Float> Block<F> {
-    /// # Safety
-    ///
-    /// A `[rows, depth]` and B `[depth, columns]` are readable as described, and C `[rows, columns]` is writable and
-    /// overlaps neither.
-    #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, simd: S) {
-        // SAFETY: as the caller says.
-        unsafe {
-            if registers::<S>() == 4 {
-                self.sweep_panels::<S, 4>(simd);
-            } else {
-                self.sweep_panels::<S, 2>(simd);
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As [`multiply`](Self::multiply).
-    #[inline(always)]
-    unsafe fn sweep_panels<S: Simd, const N: usize>(&self, simd: S) {
-        let lanes = F::lanes::<S>();
-        let mut panel = self.b.start;
-        for column in (0..self.columns).step_by(N * lanes) {
-            let columns = (N * lanes).min(self.columns - column);
-            let c = self.c.from(0, column);
-            // SAFETY: one of the panels.
-            unsafe {
-                match columns.div_ceil(lanes) {
-                    _ if columns == N * lanes => {
-                        self.sweep_rows::<S, N, false>(simd, columns, panel, c)
-                    }
-                    1 => self.sweep_rows::<S, 1, true>(simd, columns, panel, c),
-                    2 => self.sweep_rows::<S, 2, true>(simd, columns, panel, c),
-                    3 => self.sweep_rows::<S, 3, true>(simd, columns, panel, c),
-                    _ => self.sweep_rows::<S, 4, true>(simd, columns, panel, c),
-                }
-            }
-            panel = panel.wrapping_add(self.b.panel);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As [`multiply`](Self::multiply), for one panel.
-    #[inline(always)]
-    unsafe fn sweep_rows<S: Simd, const N: usize, const EDGE: bool>(
-        &self,
-        simd: S,
-        columns: usize,
-        panel: *const F,
-        c: Output<F>,
-    ) {
-        for (row, rows) in tiles(self.rows) {
-            let a = match self.a {
-                Left::Strided(a) => a.from(row, 0),
-                Left::Packed(start) => Strided {
-                    start: start.wrapping_add(row * self.depth),
-                    row: 1,
-                    column: rows as isize,
-                },
-            };
-            let c = c.from(row, 0);
-            let (depth, b_row) = (self.depth, self.b.row);
-            // SAFETY: one of the tiles.
-            unsafe {
-                match rows {
-                    1 => tile::<S, F, 1, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    2 => tile::<S, F, 2, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    3 => tile::<S, F, 3, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    4 => tile::<S, F, 4, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    5 => tile::<S, F, 5, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    _ => tile::<S, F, 6, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
+        // Taken, not borrowed by a closure: the compiler would not inline that into the vectorised function.
+        let mut blocks = BLOCKS.take();
+        let (b_panels, a_tiles) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
+        for column in (0..columns).step_by(BLOCK_COLUMNS) {
+            let columns = BLOCK_COLUMNS.min(columns - column);
+            for start in (0..depth).step_by(BLOCK_DEPTH) {
+                let depth = BLOCK_DEPTH.min(depth - start);
+                // SAFETY: a block of B.
+                unsafe { pack_panels(b.from(start, column), depth, columns, width, b_panels) };
+                for row in (0..rows).step_by(BLOCK_ROWS) {
+                    let rows = BLOCK_ROWS.min(rows - row);
+                    let a = a.from(row, start);
+                    let block = Block {
+                        rows,
+                        depth,
+                        columns,
+                        a: if pack_a {
+                            // SAFETY: a block of A.
+                            unsafe { pack_rows(a, depth, tiles(rows), a_tiles) };
+                            Left::Packed(a_tiles.as_ptr())
+                        } else {
+                            Left::Strided(a)
+                        },
+                        b: Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize },
+                        c: c.after(start).from(row, column),
+                    };
+                    // SAFETY: the shapes were checked, and the operands are packed as the block says.
+                    unsafe { block.multiply(simd) };
                 }
             }
         }
-    }
-}
-
-impl<F> Output<F> {
-    /// For the block at `depth`: the first may overwrite, the others add to it.
-    fn after(self, depth: usize) -> Self {
-        Self {
-            add: self.add || depth > 0,
-            ..self
-        }
-    }
-}
-
-fn strided<F>(view: ArrayView2<'_, F>) -> Strided<F> {
-    Strided {
-        start: view.as_ptr(),
-        row: view.strides()[0],
-        column: view.strides()[1],
-    }
-}
-
-fn output<F>(mut view: ArrayViewMut2<'_, F>, mode: Accumulate) -> Output<F> {
-    Output {
-        start: view.as_mut_ptr(),
-        row: view.strides()[0],
-        add: mode == Accumulate::Add,
+        BLOCKS.set(blocks);
     }
 }

@@ -1,7 +1,7 @@
-//! A small vector trait over the element types, and functions compiled once per instruction set.
+//! A small vector trait over the element types.
 #![allow(unsafe_code)]
 
-use pulp::{MemMask, WithSimd};
+use pulp::MemMask;
 
 use super::math;
 
@@ -27,12 +27,7 @@ pub trait Simd: Copy + 'static {
     fn plus<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
     /// `a b + c`, rounded once where the instruction set can.
-    fn fused<S: pulp::Simd>(
-        simd: S,
-        a: Self::Vector<S>,
-        b: Self::Vector<S>,
-        c: Self::Vector<S>,
-    ) -> Self::Vector<S>;
+    fn fused<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 
     /// The sum of the lanes.
     fn total<S: pulp::Simd>(simd: S, a: Self::Vector<S>) -> Self;
@@ -59,23 +54,14 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     ///
     /// `from` is valid for reads of the selected elements.
-    unsafe fn load_first<S: pulp::Simd>(
-        simd: S,
-        mask: Self::Mask<S>,
-        from: *const Self,
-    ) -> Self::Vector<S>;
+    unsafe fn load_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S>;
 
     /// Writes the selected lanes.
     ///
     /// # Safety
     ///
     /// `to` is valid for writes of the selected elements.
-    unsafe fn store_first<S: pulp::Simd>(
-        simd: S,
-        mask: Self::Mask<S>,
-        to: *mut Self,
-        a: Self::Vector<S>,
-    );
+    unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>);
 
     /// See [`math::exp`].
     fn exponential(self) -> Self;
@@ -108,11 +94,7 @@ macro_rules! simd {
             }
 
             #[inline(always)]
-            fn plus<S: pulp::Simd>(
-                simd: S,
-                a: Self::Vector<S>,
-                b: Self::Vector<S>,
-            ) -> Self::Vector<S> {
+            fn plus<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
                 simd.$add(a, b)
             }
 
@@ -150,22 +132,13 @@ macro_rules! simd {
             }
 
             #[inline(always)]
-            unsafe fn load_first<S: pulp::Simd>(
-                simd: S,
-                mask: Self::Mask<S>,
-                from: *const Self,
-            ) -> Self::Vector<S> {
+            unsafe fn load_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S> {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$load(mask, from) }
             }
 
             #[inline(always)]
-            unsafe fn store_first<S: pulp::Simd>(
-                simd: S,
-                mask: Self::Mask<S>,
-                to: *mut Self,
-                a: Self::Vector<S>,
-            ) {
+            unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>) {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$store(mask, to, a) }
             }
@@ -223,142 +196,3 @@ simd!(
     mask_store_ptr_f64s,
     libm::erf
 );
-
-/// Runs `operation` compiled for the best instruction set of this machine.
-#[inline(always)]
-pub(crate) fn dispatch<Op: WithSimd>(operation: Op) -> Op::Output {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use pulp::x86::{V3, V4};
-
-        if isa_allowed(Isa::Avx512)
-            && let Some(simd) = V4::try_new()
-        {
-            return pulp::Simd::vectorize(simd, operation);
-        }
-        if isa_allowed(Isa::Avx2)
-            && let Some(simd) = V3::try_new()
-        {
-            return pulp::Simd::vectorize(simd, operation);
-        }
-        pulp::Simd::vectorize(pulp::Scalar, operation)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    if isa_allowed(Isa::Native) {
-        pulp::Arch::new().dispatch(operation)
-    } else {
-        pulp::Simd::vectorize(pulp::Scalar, operation)
-    }
-}
-
-/// The instruction sets, the narrowest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Isa {
-    #[cfg(test)]
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(not(target_arch = "x86_64"))]
-    Native,
-}
-
-#[cfg(not(test))]
-#[inline(always)]
-fn isa_allowed(_: Isa) -> bool {
-    true
-}
-
-#[cfg(test)]
-pub(crate) use forced::for_each_isa;
-#[cfg(test)]
-use forced::isa_allowed;
-
-/// Tests run every instruction set that the machine has, by lowering a limit.
-#[cfg(test)]
-mod forced {
-    use std::cell::Cell;
-
-    use super::Isa;
-
-    #[cfg(target_arch = "x86_64")]
-    const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512];
-    #[cfg(not(target_arch = "x86_64"))]
-    const ALL: &[Isa] = &[Isa::Scalar, Isa::Native];
-
-    thread_local! {
-        static WIDEST: Cell<Option<Isa>> = const { Cell::new(None) };
-    }
-
-    pub(super) fn isa_allowed(isa: Isa) -> bool {
-        WIDEST.get().is_none_or(|widest| isa <= widest)
-    }
-
-    /// Runs `test` once per instruction set, for the calling thread.
-    pub(crate) fn for_each_isa(mut test: impl FnMut(Isa)) {
-        struct Restore;
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                WIDEST.set(None);
-            }
-        }
-        let _restore = Restore;
-        for &isa in ALL {
-            WIDEST.set(Some(isa));
-            test(isa);
-        }
-    }
-}
-
-/// Defines functions that are compiled once per instruction set, the best one being picked at each call.
-///
-/// The body is plain safe code: loops over slices that the compiler vectorises. Lifetimes are named, and arguments are
-/// plain identifiers:
-///
-/// ```ignore
-/// vectorised! {
-///     /// y <- y + a x
-///     pub(crate) fn axpy<'a, F: Float>(a: F, x: &'a [F], y: &'a mut [F]) {
-///         for (y, &x) in y.iter_mut().zip(x) {
-///             *y += a * x;
-///         }
-///     }
-/// }
-/// ```
-///
-/// Functions called in the body are compiled with it only where they are inlined.
-macro_rules! vectorised {
-    (@output) => { () };
-    (@output $output:ty) => { $output };
-    ($(
-        $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident<$($lifetime:lifetime,)* $($parameter:ident: $bound:path),* $(,)?>(
-            $($argument:ident: $type:ty),* $(,)?
-        ) $(-> $output:ty)? $body:block
-    )+) => {$(
-        $(#[$attribute])*
-        #[allow(clippy::too_many_arguments)]
-        $visibility fn $name<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? {
-            struct Call<$($lifetime,)* $($parameter: $bound),*>($($type),*);
-
-            impl<$($lifetime,)* $($parameter: $bound),*> pulp::WithSimd for Call<$($lifetime,)* $($parameter),*> {
-                type Output = $crate::kernels::vectorised!(@output $($output)?);
-
-                #[inline(always)]
-                fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-                    // A function of its own, since only arguments tell the compiler that slices do not overlap.
-                    #[inline(always)]
-                    #[allow(clippy::too_many_arguments)]
-                    fn body<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? $body
-
-                    let Self($($argument),*) = self;
-                    body($($argument),*)
-                }
-            }
-
-            $crate::kernels::simd::dispatch(Call($($argument),*))
-        }
-    )+};
-}
-pub(crate) use vectorised;

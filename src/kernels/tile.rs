@@ -5,10 +5,7 @@ use pulp::Simd;
 
 use crate::float::Float;
 
-/// The most rows of C in a tile.
-pub(super) const ROWS: usize = 6;
-
-/// The registers in a row of a tile: with 6 rows, 24 of 32 registers or 12 of 16 accumulate.
+/// The registers in a row of a tile.
 pub(super) const fn registers<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
 }
@@ -30,13 +27,13 @@ impl<F> Strided<F> {
     /// The matrix from element `(i, j)` on; offsets past the end are never read.
     #[inline(always)]
     pub(super) fn from(self, i: usize, j: usize) -> Self {
-        let offset = (i as isize)
-            .wrapping_mul(self.row)
-            .wrapping_add((j as isize).wrapping_mul(self.column));
-        Self {
-            start: self.start.wrapping_offset(offset),
-            ..self
-        }
+        let offset = (i as isize).wrapping_mul(self.row).wrapping_add((j as isize).wrapping_mul(self.column));
+        Self { start: self.start.wrapping_offset(offset), ..self }
+    }
+
+    #[inline(always)]
+    pub(super) fn transposed(self) -> Self {
+        Self { start: self.start, row: self.column, column: self.row }
     }
 }
 
@@ -54,10 +51,13 @@ impl<F> Output<F> {
     #[inline(always)]
     pub(super) fn from(self, i: usize, j: usize) -> Self {
         let offset = (i as isize).wrapping_mul(self.row).wrapping_add(j as isize);
-        Self {
-            start: self.start.wrapping_offset(offset),
-            ..self
-        }
+        Self { start: self.start.wrapping_offset(offset), ..self }
+    }
+
+    /// The matrix, for the terms of a product from `depth` on: the first ones may overwrite it, the others add to it.
+    #[inline(always)]
+    pub(super) fn after(self, depth: usize) -> Self {
+        Self { add: self.add || depth > 0, ..self }
     }
 }
 
@@ -93,13 +93,8 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
         for j in 0..N {
             let from = b.wrapping_add(j * lanes);
             // SAFETY: row p of B has `columns` elements, of which the last register is cut off at an edge.
-            b_vectors[j] = unsafe {
-                if EDGE && j == N - 1 {
-                    F::load_first(simd, edge, from)
-                } else {
-                    F::load(simd, from)
-                }
-            };
+            b_vectors[j] =
+                unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } };
         }
         for i in 0..R {
             // SAFETY: element (i, p) of A, with p < depth.

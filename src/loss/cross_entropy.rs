@@ -3,11 +3,11 @@
 use ndarray::{Array3, ArrayRef2, ArrayRef3};
 
 use super::Reduction;
+use crate::Float;
 use crate::cache::reuse;
 use crate::error::{check_not_empty, check_shape, mismatch};
 use crate::kernels::math::exp;
 use crate::kernels::vectorised;
-use crate::Float;
 
 const NAME: &str = "SoftmaxCrossEntropy";
 
@@ -73,9 +73,8 @@ impl SoftmaxCrossEntropy {
         check_not_empty(NAME, logits.shape());
         check_shape(NAME, "ids", &[steps, batch], ids.shape());
         super::check_lengths(NAME, lengths, (steps, batch));
-        let counts = |t: usize, b: usize, id: usize| {
-            lengths.is_none_or(|lengths| t < lengths[b]) && self.ignored != Some(id)
-        };
+        let counts =
+            |t: usize, b: usize, id: usize| lengths.is_none_or(|lengths| t < lengths[b]) && self.ignored != Some(id);
         let count = ids.indexed_iter().filter(|&((t, b), &id)| counts(t, b, id)).count();
         let weight = self.reduction.weight(count);
 

@@ -206,12 +206,7 @@ impl<F: Float> Layer for BoxLayer<F> {
         self.0.any_zero_state(batch)
     }
 
-    fn forward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        state: &mut BoxState<F>,
-        cache: &'c mut BoxCache,
-    ) -> ArrayView3<'c, F> {
+    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut BoxState<F>, cache: &'c mut BoxCache) -> ArrayView3<'c, F> {
         self.0.any_forward(x, state, cache)
     }
 

@@ -1,0 +1,150 @@
+//! The flags of the example.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use lexopt::prelude::*;
+
+use crate::common::{Failure, parsed, positive, whole};
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+Trains a character language model and compares it with n-grams.
+
+    cargo run --release --example char_lm -- [flags]
+
+  --cell rnn|gru|lstm  the recurrent cell [lstm]
+  --text FILE          UTF-8 text to learn [a snapshot of this crate's sources]
+  --hidden N           features of the cell [256]
+  --embedding N        features of a character [48]
+  --steps N            updates [600]
+  --batch N            sequences side by side [32]
+  --bptt N             steps that a gradient goes back [64]
+  --lr X               highest learning rate [0.004]
+  --clip X             largest norm of the gradient [1]
+  --seed N             of the weights and of the sample [0]
+  --temperature X      of the sample: below 1 plays safe [0.7]
+  --sample N           characters to write at the end [600]
+  --out DIR            where the picture goes [out]
+  --quick              a few seconds: --steps 60 --hidden 64, unless given
+  --help               this text
+";
+
+/// The recurrent cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    /// `RnnCell`
+    Rnn,
+    /// `GruCell`
+    Gru,
+    /// `LstmCell`
+    Lstm,
+}
+
+impl Cell {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cell::Rnn => "RNN",
+            Cell::Gru => "GRU",
+            Cell::Lstm => "LSTM",
+        }
+    }
+}
+
+impl FromStr for Cell {
+    type Err = ();
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Cell::Rnn, Cell::Gru, Cell::Lstm].into_iter().find(|cell| cell.name().to_lowercase() == name).ok_or(())
+    }
+}
+
+/// What decides how good the model gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// The text to learn; `None` is the snapshot.
+    pub text: Option<PathBuf>,
+    /// The recurrent cell.
+    pub cell: Cell,
+    /// Features of the cell.
+    pub hidden: usize,
+    /// Features of a character.
+    pub embedding: usize,
+    /// The number of updates.
+    pub updates: usize,
+    /// Sequences side by side, B.
+    pub batch: usize,
+    /// Steps that a gradient goes back, T.
+    pub bptt: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// The largest norm of the gradient.
+    pub clip: f64,
+    /// What weights and sample are drawn from.
+    pub seed: u64,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Training {
+            text: None,
+            cell: Cell::Lstm,
+            hidden: 256,
+            embedding: 48,
+            updates: 600,
+            batch: 32,
+            bptt: 64,
+            learning_rate: 4e-3,
+            clip: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// All flags.
+pub struct Settings {
+    /// What decides how good the model gets.
+    pub training: Training,
+    /// Of the sample.
+    pub temperature: f64,
+    /// The number of characters to write.
+    pub sample: usize,
+    /// The folder of the picture.
+    pub out: PathBuf,
+}
+
+impl Settings {
+    /// From the command line; `None` where help is asked for.
+    ///
+    /// # Errors
+    /// Where a flag is unknown or has no good value.
+    pub fn from_env() -> Result<Option<Self>, Failure> {
+        let mut training = Training::default();
+        let (mut temperature, mut sample, mut out) = (0.7, 600, PathBuf::from("out"));
+        let (mut quick, mut hidden, mut updates) = (false, None, None);
+        let parser = &mut lexopt::Parser::from_env();
+        while let Some(flag) = parser.next()? {
+            match flag {
+                Long("cell") => training.cell = parsed(parser, "cell", "rnn, gru or lstm", |_| true)?,
+                Long("text") => training.text = Some(parser.value()?.into()),
+                Long("hidden") => hidden = Some(whole(parser, "hidden", 1..=4096)?),
+                Long("embedding") => training.embedding = whole(parser, "embedding", 1..=4096)?,
+                Long("steps") => updates = Some(whole(parser, "steps", 1..=1_000_000)?),
+                Long("batch") => training.batch = whole(parser, "batch", 1..=1024)?,
+                Long("bptt") => training.bptt = whole(parser, "bptt", 1..=1024)?,
+                Long("lr") => training.learning_rate = positive(parser, "lr")?,
+                Long("clip") => training.clip = positive(parser, "clip")?,
+                Long("seed") => training.seed = whole(parser, "seed", 0..=u64::MAX)?,
+                Long("temperature") => temperature = positive(parser, "temperature")?,
+                Long("sample") => sample = whole(parser, "sample", 1..=1_000_000)?,
+                Long("out") => out = parser.value()?.into(),
+                Long("quick") => quick = true,
+                Long("help") | Short('h') => return Ok(None),
+                unexpected => return Err(unexpected.unexpected().into()),
+            }
+        }
+        training.hidden = hidden.unwrap_or(if quick { 64 } else { training.hidden });
+        training.updates = updates.unwrap_or(if quick { 60 } else { training.updates });
+        Ok(Some(Settings { training, temperature, sample, out }))
+    }
+}

@@ -1,0 +1,175 @@
+//! A layer of your own, written outside the crate: exponential smoothing with a learned decay for each feature.
+//!
+//! ```text
+//! cargo run --release --example custom_layer
+//! ```
+//!
+//! ```text
+//! a = σ(rate)    y_t = s_t = a ∘ s_{t-1} + (1 - a) ∘ x_t
+//! ```
+//!
+//! It has a state, a parameter and lengths, and its backward pass is derived by hand, from the last step to the first:
+//!
+//! ```text
+//! ds_t = dy_t + a ∘ ds_{t+1}                          the state is the output, and enters the next state
+//! dx_t = (1 - a) ∘ ds_t
+//! drate = Σ_t ds_t ∘ (s_{t-1} - x_t) ∘ a ∘ (1 - a)    as dσ/drate = a (1 - a)
+//! ```
+
+use gradflow::cache::{Pending, reuse};
+use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
+use gradflow::{
+    Adam, Causal, Float, GradCheck, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError, TensorsExt,
+    parameters,
+};
+
+const NAME: &str = "Smoothing";
+
+/// `[T, B, D]` to `[T, B, D]`.
+#[derive(Clone, Debug)]
+struct Smoothing<F> {
+    /// `[D]`
+    rate: Array1<F>,
+}
+parameters! { impl<F: Float> Tensors<F> for Smoothing<F> { rate } }
+
+impl<F: Float> Smoothing<F> {
+    /// Every decay starts at one half.
+    fn new(features: usize) -> Self {
+        Smoothing { rate: Array1::zeros(features) }
+    }
+
+    /// a
+    fn decay(&self, feature: usize) -> F {
+        F::one() / (F::one() + (-self.rate[feature]).exp())
+    }
+}
+
+/// Buffers, made once and reused; and the mark that a backward pass may follow.
+#[derive(Default)]
+struct SmoothingCache<F> {
+    pending: Pending,
+    before: Array3<F>, // [T, B, D]: s_{t-1}
+    y: Array3<F>,      // [T, B, D]
+    ds: Array2<F>,     // [B, D]
+    dx: Array3<F>,     // [T, B, D]
+}
+
+impl<F: Float> Layer for Smoothing<F> {
+    type Elem = F;
+    type State = Array2<F>; // [B, D]
+    type Cache = SmoothingCache<F>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let features = self.rate.len();
+        if input == Size::Features(features) { Ok(features) } else { Err(SizeError::features(NAME, features, input)) }
+    }
+
+    fn zero_state(&self, batch: usize) -> Array2<F> {
+        Array2::zeros((batch, self.rate.len()))
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        state: &mut Array2<F>,
+        cache: &'c mut SmoothingCache<F>,
+    ) -> ArrayView3<'c, F> {
+        let features = x.features(NAME, Some(self.rate.len()));
+        cache.pending.set(&x);
+        reuse(&mut cache.before, features.dim());
+        reuse(&mut cache.y, features.dim());
+        for ((t, b, d), &value) in features.indexed_iter() {
+            if x.valid(t, b) {
+                let (a, s) = (self.decay(d), state[[b, d]]);
+                state[[b, d]] = a * s + (F::one() - a) * value;
+                cache.before[[t, b, d]] = s;
+                cache.y[[t, b, d]] = state[[b, d]];
+            }
+        }
+        x.zero_padding(&mut cache.y);
+        cache.y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c SmoothingCache<F>) -> ArrayView3<'c, F> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        dstate: Option<&mut Array2<F>>,
+        cache: &'c mut SmoothingCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let features = x.features(NAME, Some(self.rate.len()));
+        let (steps, batch, size) = features.dim();
+        let SmoothingCache { pending, before, ds, dx, .. } = cache;
+        pending.take(NAME, &x, dy, size);
+        reuse(dx, features.dim());
+        reuse(ds, (batch, size));
+        match &dstate {
+            Some(dstate) => ds.assign(dstate),
+            None => ds.fill(F::zero()),
+        }
+        for t in (0..steps).rev() {
+            for b in (0..batch).filter(|&b| x.valid(t, b)) {
+                for d in 0..size {
+                    let a = self.decay(d);
+                    let ds_t = dy[[t, b, d]] + ds[[b, d]];
+                    dx[[t, b, d]] = (F::one() - a) * ds_t;
+                    grad.rate[d] += ds_t * (before[[t, b, d]] - features[[t, b, d]]) * a * (F::one() - a);
+                    ds[[b, d]] = a * ds_t;
+                }
+            }
+        }
+        if let Some(dstate) = dstate {
+            dstate.assign(ds);
+        }
+        x.zero_padding(dx);
+        dx.view()
+    }
+}
+
+/// No output needs a later input, so `step` comes for free.
+impl<F: Float> Causal for Smoothing<F> {}
+
+fn main() {
+    let rng = &mut StdRng::seed_from_u64(0);
+    let layer = Smoothing::<f64>::new(2);
+
+    // CONTRACT: the library's contract test of `layer` goes here.
+
+    let x = Array3::from_shape_simple_fn((5, 3, 2), || rng.random_range(-1.0..1.0));
+    let state = Array2::from_shape_simple_fn((3, 2), || rng.random_range(-1.0..1.0));
+    let sequences = Sequence::from(&x).with_lengths(&[3, 5, 1]).expect("lengths within the steps");
+    let report = GradCheck::default().check(&layer, sequences, &state);
+    print!("The gradients, against finite differences:\n{report}");
+    assert!(report.passed());
+
+    // In a model like any other layer: it finds the decays and the weights that made the data.
+    let truth = (
+        Smoothing { rate: Array1::from_vec(vec![0.9, 0.3]).map(|a: &f64| (a / (1.0 - a)).ln()) },
+        Linear { weight: Array2::from_shape_vec((1, 2), vec![2.0, -1.0]).expect("one row of two"), bias: None },
+    );
+    let mut model = (layer, Linear::new(2, 1, rng).without_bias());
+    let (mut cache, mut grad, mut dy) = (model.cache(), model.zeros_like(), Array3::default((0, 0, 0)));
+    let (loss, mut optimizer) = (MeanSquaredError::new(), Adam::new(0.02));
+    println!("\nTraining for decays [0.9, 0.3] and weights [2, -1]:");
+    for update in 1..=500 {
+        let x = Array3::from_shape_simple_fn((50, 8, 2), || rng.random_range(-1.0..1.0));
+        let target = truth.forward((&x).into(), &mut truth.zero_state(8), &mut truth.cache()).to_owned();
+        let mut state = model.zero_state(8);
+        let pass = model.pass(&x, &mut state, &mut cache);
+        let error = loss.evaluate(&pass.output(), &target, None, &mut dy);
+        grad.set_zero();
+        pass.backward(&dy, &mut grad);
+        optimizer.step(&mut model, &grad);
+        if update % 100 == 0 {
+            let (decays, weights) = ([model.0.decay(0), model.0.decay(1)], model.1.weight.row(0));
+            println!("{update:>4}  error {error:.1e}  decays {decays:.3?}  weights {weights:.3}");
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! The contract of [`Layer`], as a test that every layer passes: this crate's and yours.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ndarray::{Array2, Array3, ArrayRef3, Axis, s};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{Causal, Float, GradCheck, Layer, Sequence, Size, Tensors, TensorsExt};
+
+/// What a layer under test is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Features `[T, B, D]`, with this D.
+    Features(usize),
+    /// Token ids `[T, B]`, below this number.
+    Tokens(usize),
+}
+
+impl From<usize> for Input {
+    fn from(features: usize) -> Self {
+        Input::Features(features)
+    }
+}
+
+/// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
+///
+/// Shapes; gradients by finite differences, with and without lengths; a reused cache, a stale cache, another input;
+/// each sequence alone against itself in the batch; padding that holds NaN; memory in another order than row-major;
+/// empty batches; and, with a counter, that from the second pass of a shape on nothing is allocated. A [`Causal`]
+/// layer ([`check_causal`](Contract::check_causal)) is also run in chunks and step by step.
+///
+/// ```
+/// use gradflow::{LstmCell, contract::Contract, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let cell = LstmCell::<f64>::new(3, 4, &mut StdRng::seed_from_u64(0));
+/// Contract::new("LstmCell", &cell, 3).check_causal();
+/// ```
+pub struct Contract<'a, L: Layer> {
+    name: &'a str,
+    layer: &'a L,
+    input: Input,
+    gradients: GradCheck,
+    allocations: Option<fn(&mut dyn FnMut()) -> u64>,
+}
+
+const STEPS: usize = 4;
+const BATCH: usize = 3;
+/// Unsorted, with a full one and a shortest one.
+const LENGTHS: [usize; BATCH] = [3, 4, 1];
+
+impl<'a, L: Layer> Contract<'a, L> {
+    /// The contract of `layer`, called `name` in what it prints.
+    pub fn new(name: &'a str, layer: &'a L, input: impl Into<Input>) -> Self {
+        Contract { name, layer, input: input.into(), gradients: GradCheck::default(), allocations: None }
+    }
+
+    /// With another way to check gradients.
+    pub fn gradients(self, gradients: GradCheck) -> Self {
+        Contract { gradients, ..self }
+    }
+
+    /// With a function that counts the allocations of what it calls.
+    pub fn allocations(self, count: fn(&mut dyn FnMut()) -> u64) -> Self {
+        Contract { allocations: Some(count), ..self }
+    }
+
+    /// Everything that holds for any layer. Returns the largest error of the gradient checks.
+    ///
+    /// # Panics
+    /// At the first breach.
+    #[track_caller]
+    pub fn check(&self) -> f64 {
+        self.tensors_are_named();
+        self.shapes_are_as_promised();
+        let worst = self.gradients_are_right();
+        self.cache_is_reusable();
+        self.stale_cache_is_refused();
+        self.empty_batch_is_refused();
+        self.sequences_do_not_mix();
+        self.padding_is_never_read();
+        self.layout_does_not_matter();
+        self.nothing_is_allocated();
+        worst
+    }
+
+    fn assert(&self, holds: bool, what: &str) {
+        assert!(holds, "{}: {what}", self.name);
+    }
+
+    fn tolerance(&self) -> f64 {
+        1e4 * <L::Elem as num_traits::Float>::epsilon().widen()
+    }
+
+    fn batch(&self, steps: usize, batch: usize) -> Batch<L::Elem> {
+        Batch::draw(self.input, steps, batch)
+    }
+
+    /// A state that is not zero.
+    fn state(&self, batch: usize) -> L::State {
+        let mut state = self.layer.zero_state(batch);
+        let rng = &mut StdRng::seed_from_u64(5);
+        for i in 0..state.count() {
+            state.tensor_mut(i).iter_mut().for_each(|value| *value = L::Elem::of(rng.random_range(-0.5..0.5)));
+        }
+        state
+    }
+
+    /// One forward and backward pass, the loss `Σ w ∘ y + Σ w ∘ final state`.
+    fn pass(&self, x: Sequence<'_, L::Elem>, state: L::State, cache: &mut L::Cache) -> Outcome<L> {
+        let mut state = state;
+        let y = self.layer.forward(x, &mut state, cache).to_owned();
+        self.assert(y == self.layer.output(cache), "`output` is not what `forward` returned");
+        let dy = output_gradient(y.dim());
+        self.backward(x, y, &dy, state, cache)
+    }
+
+    fn backward(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        y: Array3<L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        state: L::State,
+        cache: &mut L::Cache,
+    ) -> Outcome<L> {
+        let mut dstate = self.seed_gradient(&state);
+        let mut grad = self.layer.zeros_like();
+        let dx = self.layer.backward(x, dy, Some(&mut dstate), cache, &mut grad).to_owned();
+        let dx = if x.wants_gradient() { dx } else { Array3::zeros((0, 0, 0)) };
+        Outcome { y, state, dx, dstate, grad }
+    }
+
+    fn tensors_are_named(&self) {
+        let mut names = self.layer.names();
+        for i in 0..self.layer.count() {
+            let (shape, values) = self.layer.tensor(i);
+            self.assert(shape.iter().product::<usize>() == values.len(), &format!("{}: shape {shape:?}", names[i]));
+        }
+        names.sort();
+        names.dedup();
+        self.assert(names.len() == self.layer.count(), "two tensors share a name");
+        self.assert(!names.iter().any(String::is_empty), "a tensor has no name");
+        let mut copy = self.layer.zeros_like();
+        copy.copy_from(self.layer);
+        self.assert(bits(&copy) == bits(self.layer), "a copy of its tensors is not the layer");
+    }
+
+    fn shapes_are_as_promised(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let output =
+            self.layer.output_size(batch.sequence().size()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let outcome = self.pass(batch.sequence(), self.state(BATCH), &mut self.layer.cache());
+        self.assert(outcome.y.dim() == (STEPS, BATCH, output), &format!("y is {:?}", outcome.y.dim()));
+        if let Input::Features(features) = self.input {
+            self.assert(outcome.dx.dim() == (STEPS, BATCH, features), &format!("dL/dx is {:?}", outcome.dx.dim()));
+        }
+        let wrong_kind = match self.input {
+            Input::Features(_) => Size::Tokens,
+            Input::Tokens(_) => Size::Features(3),
+        };
+        self.assert(self.layer.output_size(wrong_kind).is_err(), "`output_size` takes features and token ids alike");
+    }
+
+    fn gradients_are_right(&self) -> f64 {
+        let batch = self.batch(STEPS, BATCH);
+        let x = batch.sequence().train(3);
+        let lengths = x.with_lengths(&LENGTHS).expect("lengths that fit");
+        let check = |what: &str, x| {
+            let report = self.gradients.check(self.layer, x, &self.state(BATCH));
+            self.assert(report.passed(), &format!("gradients{what}\n{report}"));
+            report.worst_error()
+        };
+        check("", x).max(check(", with lengths", lengths))
+    }
+
+    fn cache_is_reusable(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let want = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
+        let mut cache = self.layer.cache();
+        for (steps, sequences) in [(STEPS + 3, BATCH + 2), (1, 1), (STEPS, BATCH)] {
+            let other = self.batch(steps, sequences);
+            self.pass(other.sequence().eval(), self.state(sequences), &mut cache);
+        }
+        let got = self.pass(batch.sequence().eval(), self.state(BATCH), &mut cache);
+        self.assert(got.bits() == want.bits(), "a used cache gives other numbers than a new one");
+        let mut state = self.state(BATCH);
+        let y = self.layer.forward(batch.sequence().infer(), &mut state, &mut cache).to_owned();
+        self.assert(y == want.y && bits(&state) == bits(&want.state), "inference gives other numbers than evaluation");
+    }
+
+    fn stale_cache_is_refused(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let (other, x) = (self.batch(STEPS, BATCH).changed(), batch.sequence().eval());
+        let output = self.layer.output_size(x.size()).expect("a size that fits");
+        let dy = output_gradient((STEPS, BATCH, output));
+        let refuses =
+            |what: &str, forward: &dyn Fn(&mut L::Cache), x: Sequence<'_, L::Elem>, dy: &ArrayRef3<L::Elem>| {
+                let mut cache = self.layer.cache();
+                forward(&mut cache);
+                let mut grad = self.layer.zeros_like();
+                let refused = panics(|| {
+                    self.layer.backward(x, dy, None, &mut cache, &mut grad);
+                });
+                self.assert(refused, &format!("`backward` accepts {what}"));
+            };
+        let forward = |x: Sequence<'_, L::Elem>, cache: &mut L::Cache| {
+            self.layer.forward(x, &mut self.state(BATCH), cache);
+        };
+        refuses("a cache without a forward pass", &|_| {}, x, &dy);
+        refuses("a cache that a backward pass has used", &|cache| drop(self.pass(x, self.state(BATCH), cache)), x, &dy);
+        refuses("another x than the forward pass", &|cache| forward(other.sequence().eval(), cache), x, &dy);
+        refuses("an inference pass's cache", &|cache| forward(x.infer(), cache), x, &dy);
+        let wrong = output_gradient((STEPS, BATCH, output + 1));
+        refuses("a dy of another size", &|cache| forward(x, cache), x, &wrong);
+        let refused = panics(|| {
+            self.layer.forward(x, &mut self.state(BATCH + 1), &mut self.layer.cache());
+        });
+        self.assert(refused || self.state(BATCH).count() == 0, "`forward` accepts a state of another batch");
+    }
+
+    fn empty_batch_is_refused(&self) {
+        for (steps, batch) in [(0, BATCH), (STEPS, 0)] {
+            let x = self.batch(steps, batch);
+            let refused = panics(|| {
+                self.layer.forward(x.sequence().eval(), &mut self.layer.zero_state(batch), &mut self.layer.cache());
+            });
+            self.assert(refused, &format!("`forward` accepts an empty batch, [{steps}, {batch}]"));
+        }
+    }
+
+    /// A sequence alone, cut to its length, gives what it gives in the batch.
+    fn sequences_do_not_mix(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let x = batch.sequence().eval().with_lengths(&LENGTHS).expect("lengths that fit");
+        let all = self.pass(x, self.state(BATCH), &mut self.layer.cache());
+        let mut sum = self.layer.zeros_like();
+        for (b, &length) in LENGTHS.iter().enumerate() {
+            let one = batch.cut(b, length);
+            let mut state = self.layer.zero_state(1);
+            copy_sequence(&self.state(BATCH), b, &mut state);
+            let mut cache = self.layer.cache();
+            let y = self.layer.forward(one.sequence().eval(), &mut state, &mut cache).to_owned();
+            let dy = output_gradient::<L::Elem>(all.y.dim()).slice(s![..length, b..b + 1, ..]).to_owned();
+            let mut dstate = state.clone();
+            let seed = self.seed_gradient(&all.state);
+            copy_sequence(&seed, b, &mut dstate);
+            let dx =
+                self.layer.backward(one.sequence().eval(), &dy, Some(&mut dstate), &mut cache, &mut sum).to_owned();
+
+            let near = |a: &Array3<L::Elem>, b: &Array3<L::Elem>| {
+                let (a, b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.near(**a, *b))
+            };
+            let part = |whole: &Array3<L::Elem>| whole.slice(s![..length, b..b + 1, ..]).to_owned();
+            self.assert(near(&y, &part(&all.y)), "a sequence alone gives another y than in its batch");
+            let dx_fits = self.input_is_tokens() || near(&dx, &part(&all.dx));
+            self.assert(dx_fits, "a sequence alone gives another dL/dx than in its batch");
+            let mut expected = self.layer.zero_state(1);
+            copy_sequence(&all.state, b, &mut expected);
+            self.assert(self.all_near(&state, &expected), "the final state is not that of the last valid step");
+            copy_sequence(&all.dstate, b, &mut expected);
+            self.assert(self.all_near(&dstate, &expected), "the initial state's gradient depends on the batch");
+        }
+        self.assert(self.all_near(&sum, &all.grad), "the batch's gradient is not the sum of its sequences'");
+    }
+
+    fn padding_is_never_read(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let junk = batch.with_padding(&LENGTHS);
+        let lengths = |batch: &Batch<L::Elem>, cache: &mut L::Cache| {
+            let x = batch.sequence().eval().with_lengths(&LENGTHS).expect("lengths that fit");
+            let mut state = self.state(BATCH);
+            let y = self.layer.forward(x, &mut state, cache).to_owned();
+            let mut dy = output_gradient(y.dim());
+            for (t, b) in padding() {
+                dy.slice_mut(s![t, b, ..]).fill(if batch.junk { L::Elem::of(f64::NAN) } else { L::Elem::of(0.5) });
+            }
+            self.backward(x, y, &dy, state, cache)
+        };
+        // A cache full of other numbers: stale values must not show either.
+        let mut cache = self.layer.cache();
+        self.pass(self.batch(STEPS, BATCH).changed().sequence().eval(), self.state(BATCH), &mut cache);
+        let (want, got) = (lengths(&batch, &mut self.layer.cache()), lengths(&junk, &mut cache));
+        self.assert(got.bits() == want.bits(), "what the padding holds changes the result");
+        for (t, b) in padding() {
+            let zero = |values: &Array3<L::Elem>| values.slice(s![t, b, ..]).iter().all(|value| value.widen() == 0.0);
+            self.assert(zero(&got.y), "y is not zero past a length");
+            self.assert(self.input_is_tokens() || zero(&got.dx), "dL/dx is not zero past a length");
+        }
+        let full = [STEPS; BATCH];
+        let x = batch.sequence().eval();
+        let with = self.pass(x.with_lengths(&full).expect("fits"), self.state(BATCH), &mut self.layer.cache());
+        let without = self.pass(x, self.state(BATCH), &mut self.layer.cache());
+        self.assert(with.bits() == without.bits(), "full lengths give other numbers than no lengths");
+    }
+
+    fn layout_does_not_matter(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let want = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
+        let turned = batch.in_other_order();
+        let x = turned.sequence().eval();
+        let mut cache = self.layer.cache();
+        let mut state = self.state(BATCH);
+        let y = self.layer.forward(x, &mut state, &mut cache).to_owned();
+        let dy = batch_first(&output_gradient(y.dim()));
+        let got = self.backward(x, y, &dy, state, &mut cache);
+        self.assert(got.bits() == want.bits(), "another memory layout of x and dy gives other numbers");
+    }
+
+    fn nothing_is_allocated(&self) {
+        let Some(count) = self.allocations else { return };
+        let batch = self.batch(STEPS, BATCH);
+        for lengths in [None, Some(&LENGTHS[..])] {
+            let mut x = batch.sequence().train(1);
+            if let Some(lengths) = lengths {
+                x = x.with_lengths(lengths).expect("lengths that fit");
+            }
+            let (mut state, mut dstate) = (self.state(BATCH), self.state(BATCH));
+            let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
+            let output = self.layer.output_size(x.size()).expect("a size that fits");
+            let dy = output_gradient((STEPS, BATCH, output));
+            let mut pass = || {
+                self.layer.forward(x, &mut state, &mut cache);
+                self.layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
+            };
+            pass();
+            let allocations = count(&mut pass);
+            self.assert(allocations == 0, &format!("the second pass allocates {allocations} times"));
+        }
+    }
+
+    fn input_is_tokens(&self) -> bool {
+        matches!(self.input, Input::Tokens(_))
+    }
+
+    /// The final state's gradient that [`Contract::backward`] starts from.
+    fn seed_gradient(&self, state: &L::State) -> L::State {
+        let mut seed = state.clone();
+        for i in 0..seed.count() {
+            for (k, value) in seed.tensor_mut(i).iter_mut().enumerate() {
+                *value = L::Elem::of((k as f64 + 0.5).cos());
+            }
+        }
+        seed
+    }
+
+    fn near(&self, a: L::Elem, b: L::Elem) -> bool {
+        (a.widen() - b.widen()).abs() <= self.tolerance() * b.widen().abs().max(1.0)
+    }
+
+    fn all_near(&self, a: &impl Tensors<L::Elem>, b: &impl Tensors<L::Elem>) -> bool {
+        let same = |i| {
+            a.values(i).len() == b.values(i).len()
+                && a.values(i).iter().zip(b.values(i)).all(|(&a, &b)| self.near(a, b))
+        };
+        a.count() == b.count() && (0..a.count()).all(same)
+    }
+}
+
+impl<L: Causal> Contract<'_, L> {
+    /// Everything that holds for a [`Causal`] layer. Returns the largest error of the gradient checks.
+    ///
+    /// # Panics
+    /// At the first breach.
+    #[track_caller]
+    pub fn check_causal(&self) -> f64 {
+        self.chunks_equal_the_whole();
+        self.steps_equal_the_whole();
+        self.check()
+    }
+
+    /// Truncated BPTT with the gradient passed on is BPTT.
+    fn chunks_equal_the_whole(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let whole = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
+        let (first, second) = batch.split(STEPS / 2);
+        let mut caches = [self.layer.cache(), self.layer.cache()];
+        let mut state = self.state(BATCH);
+        let y_first = self.layer.forward(first.sequence().eval(), &mut state, &mut caches[0]).to_owned();
+        let y_second = self.layer.forward(second.sequence().eval(), &mut state, &mut caches[1]).to_owned();
+        let y = ndarray::concatenate![Axis(0), y_first, y_second];
+        self.assert(y == whole.y, "two chunks give another y than the whole sequence");
+        self.assert(bits(&state) == bits(&whole.state), "two chunks end in another state than the whole sequence");
+
+        let dy = output_gradient::<L::Elem>(y.dim());
+        let (dy_first, dy_second) = dy.view().split_at(Axis(0), STEPS / 2);
+        let mut dstate = self.seed_gradient(&state);
+        let mut grad = self.layer.zeros_like();
+        self.layer.backward(second.sequence().eval(), &dy_second, Some(&mut dstate), &mut caches[1], &mut grad);
+        self.layer.backward(first.sequence().eval(), &dy_first, Some(&mut dstate), &mut caches[0], &mut grad);
+        self.assert(self.all_near(&dstate, &whole.dstate), "two chunks give another gradient of the initial state");
+        self.assert(self.all_near(&grad, &whole.grad), "two chunks give another gradient than the whole sequence");
+    }
+
+    fn steps_equal_the_whole(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let whole = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
+        let (mut state, mut cache) = (self.state(BATCH), self.layer.cache());
+        let mut rest = batch.clone();
+        for t in 0..STEPS {
+            let (step, after) = rest.split(1);
+            let y = self.layer.step(step.sequence(), &mut state, &mut cache);
+            let same = y.iter().zip(whole.y.index_axis(Axis(0), t)).all(|(&a, &b)| self.near(a, b));
+            self.assert(same, "step by step, y is another than for the whole sequence");
+            rest = after;
+        }
+        self.assert(self.all_near(&state, &whole.state), "step by step, the state is another");
+        let refused = panics(|| {
+            self.layer.step(batch.sequence(), &mut self.state(BATCH), &mut self.layer.cache());
+        });
+        self.assert(refused, "`step` accepts several steps");
+    }
+}
+
+/// All that a pass gives.
+struct Outcome<L: Layer> {
+    y: Array3<L::Elem>,
+    state: L::State,
+    dx: Array3<L::Elem>,
+    dstate: L::State,
+    grad: L,
+}
+
+impl<L: Layer> Outcome<L> {
+    fn bits(&self) -> Vec<u64> {
+        let arrays = self.y.iter().chain(&self.dx).map(|value| value.bits());
+        arrays.chain(bits(&self.state)).chain(bits(&self.dstate)).chain(bits(&self.grad)).collect()
+    }
+}
+
+fn bits<F: Float>(tensors: &impl Tensors<F>) -> Vec<u64> {
+    (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
+}
+
+/// The positions past [`LENGTHS`].
+fn padding() -> impl Iterator<Item = (usize, usize)> {
+    LENGTHS.into_iter().enumerate().flat_map(|(b, length)| (length..STEPS).map(move |t| (t, b)))
+}
+
+fn output_gradient<F: Float>(shape: (usize, usize, usize)) -> Array3<F> {
+    Array3::from_shape_fn(shape, |(t, b, d)| F::of((0.7 * t as f64 + 1.3 * b as f64 + 2.1 * d as f64 + 0.4).sin()))
+}
+
+/// The same values with the batch as the slowest axis in memory.
+fn batch_first<F: Float>(x: &Array3<F>) -> Array3<F> {
+    let turned = x.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
+    turned.permuted_axes([1, 0, 2])
+}
+
+fn panics(act: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(act)).is_err()
+}
+
+/// Sequence `b` of a batch's state, into the state of a batch of one.
+fn copy_sequence<F: Float>(all: &impl Tensors<F>, b: usize, one: &mut impl Tensors<F>) {
+    for i in 0..all.count() {
+        let ((shape, values), own) = (all.tensor(i), one.shape(i).to_vec());
+        let axis = shape.iter().zip(&own).position(|(all, one)| all != one).expect("a state has a batch axis");
+        let (batch, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        let blocks = values.chunks_exact(batch * inner);
+        for (block, own) in blocks.zip(one.tensor_mut(i).chunks_exact_mut(inner)) {
+            own.copy_from_slice(&block[b * inner..(b + 1) * inner]);
+        }
+    }
+}
+
+/// An input that owns its values.
+#[derive(Clone)]
+struct Batch<F> {
+    features: Array3<F>,
+    tokens: Option<(Array2<usize>, usize)>,
+    junk: bool,
+}
+
+impl<F: Float> Batch<F> {
+    fn draw(input: Input, steps: usize, batch: usize) -> Self {
+        let value = |t: usize, b: usize, d: usize| (1.1 * t as f64 + 2.7 * b as f64 + 4.3 * d as f64 + 0.3).sin();
+        let (features, tokens) = match input {
+            Input::Features(features) => (features, None),
+            Input::Tokens(below) => {
+                (0, Some((Array2::from_shape_fn((steps, batch), |(t, b)| (3 * t + 5 * b + 1) % below), below)))
+            }
+        };
+        let features = Array3::from_shape_fn((steps, batch, features), |(t, b, d)| F::of(value(t, b, d)));
+        Batch { features, tokens, junk: false }
+    }
+
+    fn sequence(&self) -> Sequence<'_, F> {
+        match &self.tokens {
+            Some((ids, _)) => ids.into(),
+            None => (&self.features).into(),
+        }
+    }
+
+    fn changed(mut self) -> Self {
+        self.features.mapv_inplace(|value| value * F::of(-0.9));
+        if let Some((ids, below)) = &mut self.tokens {
+            let below = *below;
+            ids.mapv_inplace(|id| (id + 1) % below);
+        }
+        self
+    }
+
+    /// With NaN, or ids out of range, past the lengths.
+    fn with_padding(&self, lengths: &[usize]) -> Self {
+        let mut junk = self.clone();
+        junk.junk = true;
+        for (b, &length) in lengths.iter().enumerate() {
+            junk.features.slice_mut(s![length.., b, ..]).fill(F::of(f64::NAN));
+            if let Some((ids, _)) = &mut junk.tokens {
+                ids.slice_mut(s![length.., b]).fill(usize::MAX);
+            }
+        }
+        junk
+    }
+
+    fn in_other_order(&self) -> Self {
+        let turn = |ids: &Array2<usize>| ids.t().as_standard_layout().into_owned().reversed_axes();
+        let tokens = self.tokens.as_ref().map(|(ids, below)| (turn(ids), *below));
+        Batch { features: batch_first(&self.features), tokens, junk: self.junk }
+    }
+
+    fn cut(&self, b: usize, length: usize) -> Self {
+        self.part(0..length, b..b + 1)
+    }
+
+    fn split(&self, at: usize) -> (Self, Self) {
+        let (steps, batch) = self.sequence().dims();
+        (self.part(0..at, 0..batch), self.part(at..steps, 0..batch))
+    }
+
+    fn part(&self, steps: std::ops::Range<usize>, sequences: std::ops::Range<usize>) -> Self {
+        let part = |ids: &Array2<usize>| ids.slice(s![steps.clone(), sequences.clone()]).to_owned();
+        let tokens = self.tokens.as_ref().map(|(ids, below)| (part(ids), *below));
+        let steps = if self.tokens.is_some() { 0..0 } else { steps };
+        let sequences = if self.tokens.is_some() { 0..0 } else { sequences };
+        Batch { features: self.features.slice(s![steps, sequences, ..]).to_owned(), tokens, junk: self.junk }
+    }
+}

@@ -1,0 +1,2 @@
+mod math;
+mod product;

@@ -1,0 +1,186 @@
+use ndarray::{Array2, ArrayView2, s};
+
+use crate::float::Float;
+use crate::kernels::for_each_isa;
+use crate::kernels::{Accumulate, Packed, product, product_packed};
+
+const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
+
+/// Small integers, of which every product and sum is exact whatever the order.
+fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
+    })
+}
+
+/// C + A B by the definition.
+fn product_scalar<F: Float>(a: &Array2<F>, b: &Array2<F>, c: &Array2<F>) -> Array2<F> {
+    let mut c = c.clone();
+    for i in 0..a.nrows() {
+        for p in 0..a.ncols() {
+            for j in 0..b.ncols() {
+                c[[i, j]] += a[[i, p]] * b[[p, j]];
+            }
+        }
+    }
+    c
+}
+
+/// The same matrix in other places of memory.
+struct Layouts<F> {
+    rows: Array2<F>,
+    columns: Array2<F>,
+    gaps: Array2<F>,
+    backwards: Array2<F>,
+}
+
+impl<F: Float> Layouts<F> {
+    fn new(matrix: &Array2<F>) -> Self {
+        let (rows, columns) = matrix.dim();
+        let mut gaps = Array2::from_elem((2 * rows, 2 * columns + 1), F::nan());
+        gaps.slice_mut(s![..;2, 1..;2]).assign(matrix);
+        Self {
+            rows: matrix.clone(),
+            columns: matrix.t().as_standard_layout().into_owned(),
+            gaps,
+            backwards: matrix.slice(s![..;-1, ..;-1]).as_standard_layout().into_owned(),
+        }
+    }
+
+    fn views(&self) -> [ArrayView2<'_, F>; 4] {
+        [self.rows.view(), self.columns.t(), self.gaps.slice(s![..;2, 1..;2]), self.backwards.slice(s![..;-1, ..;-1])]
+    }
+}
+
+fn assert_same<F: Float>(found: ArrayView2<'_, F>, expected: &Array2<F>, context: &str) {
+    for ((index, x), y) in found.indexed_iter().zip(expected) {
+        assert!(x == y || x.is_nan() && y.is_nan(), "{context}: {x} for {y} at {index:?}");
+    }
+}
+
+/// C, computed within a matrix of NaN, of which the rest must stay untouched.
+fn within_nan<F: Float>(before: &Array2<F>, compute: impl FnOnce(ndarray::ArrayViewMut2<'_, F>)) -> Array2<F> {
+    let (rows, columns) = before.dim();
+    let inner = s![1..rows + 1, 2..columns + 2];
+    let mut outer = Array2::from_elem((rows + 2, columns + 3), F::nan());
+    outer.slice_mut(inner).assign(before);
+    compute(outer.slice_mut(inner));
+    let computed = outer.slice(inner).to_owned();
+    outer.slice_mut(inner).fill(F::nan());
+    assert!(outer.iter().all(|x| x.is_nan()), "written outside");
+    computed
+}
+
+/// Both kinds of products, in both modes, of operands in all layouts.
+fn check<F: Float>(a: &Array2<F>, b: &Array2<F>) {
+    let c_shape = (a.nrows(), b.ncols());
+    let before = integers(c_shape.0, c_shape.1, 3);
+    // Overwriting does not read C, so NaN there do not matter.
+    let cases = [
+        (Accumulate::Overwrite, Array2::from_elem(c_shape, F::nan()), Array2::zeros(c_shape)),
+        (Accumulate::Add, before.clone(), before),
+    ];
+    let (a_layouts, b_layouts) = (Layouts::new(a), Layouts::new(b));
+    for (mode, before, base) in cases {
+        let expected = product_scalar(a, b, &base);
+        for (y, b) in b_layouts.views().into_iter().enumerate() {
+            let mut packed = Packed::default();
+            packed.pack(b);
+            for (x, a) in a_layouts.views().into_iter().enumerate() {
+                let context = format!("{:?} by {:?}, layouts {x} {y}, {mode:?}", a.dim(), b.dim());
+                let c = within_nan(&before, |c| product(a, b, c, mode));
+                assert_same(c.view(), &expected, &context);
+                let c = within_nan(&before, |c| product_packed(a, &packed, c, mode));
+                assert_same(c.view(), &expected, &format!("{context}, packed"));
+                let mut c = before.clone();
+                product(a, b, c.view_mut(), mode);
+                assert_same(c.view(), &expected, &context);
+            }
+        }
+    }
+}
+
+fn check_all<F: Float>() {
+    for_each_isa(|_| {
+        for (x, &m) in SIZES.iter().enumerate() {
+            for (y, &n) in SIZES.iter().enumerate() {
+                let k = SIZES[(3 * x + 5 * y) % SIZES.len()];
+                check::<F>(&integers(m, k, 1), &integers(k, n, 2));
+            }
+        }
+        // Several blocks of depth, rows and columns.
+        for (m, k, n) in [(20, 530, 70), (195, 300, 40), (400, 20, 66), (14, 12, 2065)] {
+            check::<F>(&integers(m, k, 1), &integers(k, n, 2));
+        }
+    });
+}
+
+#[test]
+fn products_f32() {
+    check_all::<f32>();
+}
+
+#[test]
+fn products_f64() {
+    check_all::<f64>();
+}
+
+fn check_not_finite<F: Float>() {
+    for_each_isa(|_| {
+        for (m, k, n) in [(1, 1, 1), (3, 9, 2), (2, 300, 70), (7, 33, 65), (20, 40, 90)] {
+            let (mut a, mut b) = (integers::<F>(m, k, 1), integers::<F>(k, n, 2));
+            b[[k / 3, n / 2]] = F::nan();
+            check(&a, &b);
+            a[[m / 2, k / 2]] = F::infinity();
+            b[[k / 3, n / 2]] = F::neg_infinity();
+            check(&a, &b);
+        }
+    });
+}
+
+#[test]
+fn infinities_and_nan_propagate() {
+    check_not_finite::<f32>();
+    check_not_finite::<f64>();
+}
+
+#[test]
+fn equal_products_have_equal_bits() {
+    let a = Array2::from_shape_fn((50, 300), |(i, j)| ((i * 31 + j * 17) as f32).sin());
+    let b = Array2::from_shape_fn((300, 90), |(i, j)| ((i * 13 + j * 7) as f32).cos());
+    let compute = move || {
+        let mut c = Array2::zeros((50, 90));
+        product(a.view(), b.view(), c.view_mut(), Accumulate::Overwrite);
+        c
+    };
+    let first = compute();
+    assert_eq!(first, std::thread::spawn(compute).join().unwrap());
+}
+
+#[test]
+fn a_packed_operand_is_replaced() {
+    let mut packed = Packed::default();
+    for (k, n) in [(40, 70), (3, 5), (0, 4), (60, 100)] {
+        let (a, b) = (integers::<f64>(9, k, 1), integers::<f64>(k, n, 2));
+        packed.pack(b.view());
+        assert_eq!(packed.dim(), (k, n));
+        let mut c = Array2::zeros((9, n));
+        product_packed(a.view(), &packed, c.view_mut(), Accumulate::Overwrite);
+        assert_eq!(c, product_scalar(&a, &b, &Array2::zeros((9, n))));
+    }
+}
+
+#[test]
+#[should_panic(expected = "product of (2, 3) and (4, 5) into (2, 5)")]
+fn shapes_are_checked() {
+    let (a, b) = (Array2::<f32>::zeros((2, 3)), Array2::zeros((4, 5)));
+    product(a.view(), b.view(), Array2::zeros((2, 5)).view_mut(), Accumulate::Add);
+}
+
+#[test]
+#[should_panic(expected = "not contiguous")]
+fn the_output_is_checked() {
+    let (a, b) = (Array2::<f32>::zeros((2, 3)), Array2::zeros((3, 5)));
+    let mut c = Array2::zeros((5, 2));
+    product(a.view(), b.view(), c.view_mut().reversed_axes(), Accumulate::Add);
+}

@@ -1,0 +1,263 @@
+//! Golden parity: forward, backward and training against PyTorch, case by case.
+//!
+//! Every `*.safetensors` file of `tests/golden/` is a case and, where the environment variable `GRADFLOW_GOLDEN` names
+//! a folder, every one of that folder too. One line a case says how far off the worst tensor is:
+//!
+//! ```text
+//! GRADFLOW_GOLDEN=some/folder cargo test --test golden -- --nocapture
+//! ```
+//!
+//! `max|got - want| <= tolerance * max(1, max|want|)` must hold for every tensor that a case expects, with a tolerance
+//! of 1e-12 for F64 (1e-9 after training) and 1e-5 for F32. What cannot be read, run or compared has failed; nothing is
+//! skipped. `tests/golden/generate.py` writes the cases.
+
+#[path = "golden_cases/mod.rs"]
+mod golden_cases;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+
+use golden_cases::Verdict;
+
+fn own_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The cases of a folder, by name.
+fn cases(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    if files.is_empty() { Err(format!("{}: no case in it", folder.display())) } else { Ok(files) }
+}
+
+/// Runs every case of every folder and prints one line each, and a count; says how many passed, or what is wrong.
+fn run(folders: &[PathBuf]) -> Result<usize, String> {
+    let (mut passed, mut wrong) = (0, Vec::new());
+    for folder in folders {
+        let files = cases(folder).unwrap_or_else(|error| {
+            println!("{error}  FAIL");
+            wrong.push(error);
+            Vec::new()
+        });
+        for file in files {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let verdict = fs::read(&file).map_or_else(|error| Verdict::Failed(error.to_string()), |b| Verdict::on(&b));
+            println!("{name:<40} {verdict}");
+            if verdict.passed() {
+                passed += 1;
+            } else {
+                wrong.push(format!("{name}: {}", verdict.to_string().split_whitespace().collect::<Vec<_>>().join(" ")));
+            }
+        }
+    }
+    println!("{passed} passed, {} failed", wrong.len());
+    if wrong.is_empty() { Ok(passed) } else { Err(wrong.join("\n")) }
+}
+
+#[test]
+fn golden() {
+    let mut folders = vec![own_folder()];
+    folders.extend(std::env::var_os("GRADFLOW_GOLDEN").map(PathBuf::from));
+    if let Err(wrong) = run(&folders) {
+        panic!("failed:\n{wrong}");
+    }
+}
+
+/// A case taken apart, for a mistake to be planted in it.
+struct Planted {
+    options: Value,
+    tensors: HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Planted {
+    fn in_case(name: &str) -> Planted {
+        let bytes = fs::read(own_folder().join(name).with_extension("safetensors")).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let options = serde_json::from_str(&header.metadata().as_ref().unwrap()["case"]).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let own = |(name, view): (&str, TensorView<'_>)| {
+            (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+        };
+        Planted { options, tensors: tensors.iter().map(own).collect() }
+    }
+
+    fn set(mut self, option: &str, value: Value) -> Planted {
+        *self.options.pointer_mut(option).expect(option) = value;
+        self
+    }
+
+    fn without(mut self, tensor: &str) -> Planted {
+        self.tensors.remove(tensor).expect(tensor);
+        self
+    }
+
+    fn with_copy(mut self, tensor: &str, name: &str) -> Planted {
+        self.tensors.insert(name.to_owned(), self.tensors[tensor].clone());
+        self
+    }
+
+    /// Changes the last element of a tensor of `f64`.
+    fn change(mut self, tensor: &str, change: impl Fn(f64) -> f64) -> Planted {
+        let (_, _, bytes) = self.tensors.get_mut(tensor).expect(tensor);
+        let last = bytes.last_chunk_mut().expect("an element");
+        *last = change(f64::from_le_bytes(*last)).to_le_bytes();
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
+            (name, TensorView::new(*dtype, shape.clone(), data).expect("a valid tensor"))
+        });
+        let metadata = HashMap::from([("case".to_owned(), self.options.to_string())]);
+        safetensors::serialize(views, Some(metadata)).unwrap()
+    }
+
+    #[track_caller]
+    fn fails(&self, because: &str) {
+        let verdict = Verdict::on(&self.bytes());
+        let line = verdict.to_string();
+        assert!(!verdict.passed() && line.contains("FAIL") && line.contains(because), "{line}");
+    }
+}
+
+/// A file's worth of cases of each kind, all F64.
+const CASES: [(&str, &str); 4] = [
+    ("lstm_lengths_below_t", "output.y"),
+    ("cell_gru_all_1", "output.hn"),
+    ("residual_ff_gelu_depth4", "output.y"),
+    ("train_lstm_sgd_momentum_norm", "output.losses"),
+];
+
+#[test]
+fn a_case_with_nothing_planted_passes() {
+    for (case, _) in CASES {
+        let verdict = Verdict::on(&Planted::in_case(case).bytes());
+        assert!(verdict.passed() && verdict.to_string().contains("ok"), "{case}: {verdict}");
+    }
+}
+
+#[test]
+fn a_wrong_value_fails() {
+    for (case, output) in CASES {
+        let planted = Planted::in_case(case);
+        // Every tensor that must come out counts, and barely more than the tolerance is too much.
+        let error = if case.starts_with("train") { 2e-9 } else { 2e-12 };
+        let expected: Vec<_> = planted.tensors.keys().filter(|name| name.starts_with("output.")).cloned().collect();
+        assert!(expected.iter().any(|name| name == output));
+        for name in planted.tensors.keys().filter(|name| name.starts_with("output.") || name.starts_with("grad.")) {
+            let (_, _, bytes) = &planted.tensors[name];
+            let values = bytes.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes).abs());
+            let size = values.fold(1.0, f64::max);
+            Planted::in_case(case).change(name, |value| value + error * size).fails(name);
+        }
+    }
+}
+
+#[test]
+fn nan_fails() {
+    for (case, output) in CASES {
+        Planted::in_case(case).change(output, |_| f64::NAN).fails("NaN");
+        Planted::in_case(case).change(output, |_| f64::INFINITY).fails("NaN");
+    }
+    // What comes out is NaN where a weight is.
+    for (case, parameter) in [
+        ("lstm_lengths_below_t", "state_dict.bias_hh_l0"),
+        ("cell_gru_all_1", "state_dict.bias_hh"),
+        ("residual_ff_gelu_depth4", "state_dict.3.fc2.bias"),
+        ("train_lstm_sgd_momentum_norm", "state_dict.head.bias"),
+    ] {
+        Planted::in_case(case).change(parameter, |_| f64::NAN).fails("NaN");
+    }
+}
+
+#[test]
+fn a_missing_tensor_fails() {
+    for (case, _) in CASES {
+        for name in Planted::in_case(case).tensors.keys() {
+            // A state or lengths may be absent, which is another case: its results differ.
+            let verdict = Verdict::on(&Planted::in_case(case).without(name).bytes());
+            assert!(!verdict.passed(), "{case} without {name}: {verdict}");
+        }
+    }
+}
+
+#[test]
+fn a_tensor_too_many_fails() {
+    let planted = || Planted::in_case("lstm_lengths_below_t");
+    planted().with_copy("input.h0", "input.mask").fails("input.mask");
+    planted().with_copy("grad.h0", "grad.mask").fails("grad.mask");
+    planted().with_copy("state_dict.weight_hh_l0", "state_dict.weight_hr_l0").fails("state_dict.weight_hr_l0");
+    // Biases, in a case that says that it has none.
+    planted().set("/bias", json!(false)).fails("state_dict.bias_");
+}
+
+#[test]
+fn what_is_unknown_or_not_supported_fails() {
+    let sequence = || Planted::in_case("lstm_lengths_below_t");
+    sequence().set("/kind", json!("transformer")).fails("unknown kind transformer");
+    sequence().set("/kind", json!("onnx")).fails("kind onnx is not supported yet");
+    sequence().set("/dtype", json!("F16")).fails("F16");
+    sequence().set("/dtype", json!("F32")).fails("in a case of F32");
+    sequence().set("/module", json!("MGU")).fails("unknown module MGU");
+    sequence().set("/nonlinearity", json!("relu")).fails("unknown module LSTM with relu");
+    sequence().set("/num_layers", json!(2)).fails("num_layers = 2 is not supported yet");
+    sequence().set("/bidirectional", json!(true)).fails("bidirectional = true is not supported yet");
+    sequence().set("/proj_size", json!(3)).fails("proj_size = 3 is not supported yet");
+    Planted::in_case("residual_ff_gelu_depth4").set("/activation", json!("mish")).fails("unknown activation mish");
+
+    let train = || Planted::in_case("train_lstm_sgd_momentum_norm");
+    train().set("/optimizer", json!("Lion")).fails("unknown optimizer Lion");
+    train().set("/optimizer_args", json!({"lr": 0.5, "maximize": true})).fails("unknown option maximize");
+    train().set("/clip/type", json!("quantile")).fails("unknown type quantile");
+    train().set("/clip", json!({"type": "norm", "max": 0.05, "per": "tensor"})).fails("unknown option per");
+    train().set("/carry_state", json!(false)).fails("carry_state = false is not supported yet");
+}
+
+#[test]
+fn an_unreadable_file_fails() {
+    let bytes = Planted::in_case("cell_gru_all_1").bytes();
+    for length in [0, 7, 100, bytes.len() - 1] {
+        let verdict = Verdict::on(&bytes[..length]);
+        assert!(matches!(verdict, Verdict::Failed(_)) && !verdict.passed(), "{length} bytes: {verdict}");
+    }
+}
+
+/// A fresh folder with these files.
+fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for (file, bytes) in files {
+        fs::write(folder.join(file), bytes).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn one_failure_fails_its_folder() {
+    let good = Planted::in_case("cell_gru_all_1").bytes();
+    let bad = Planted::in_case("cell_gru_all_1").change("output.hn", |value| value + 0.1).bytes();
+    let mixed = folder("mixed", &[("a.safetensors", &good), ("b.safetensors", &bad), ("c.safetensors", &good[..99])]);
+    let wrong = run(&[mixed]).unwrap_err();
+    let [b, c] = wrong.lines().collect::<Vec<_>>()[..] else { panic!("{wrong}") };
+    assert!(b.starts_with("b: ") && b.ends_with("output.hn FAIL") && c.starts_with("c: "), "{wrong}");
+    let good = folder("good", &[("a.safetensors", &good), ("b.safetensors", &good), ("notes.txt", b"")]);
+    assert_eq!(run(&[good]), Ok(2));
+}
+
+#[test]
+fn a_folder_without_cases_fails() {
+    let empty = folder("empty", &[("notes.txt", b"")]);
+    let missing = empty.join("missing");
+    let good = folder("one", &[("a.safetensors", &Planted::in_case("cell_gru_all_1").bytes())]);
+    assert!(run(&[good.clone(), empty]).unwrap_err().contains("no case"));
+    assert!(run(&[good.clone(), missing]).unwrap_err().contains("missing"));
+    assert!(run(&[PathBuf::new(), good]).is_err());
+}

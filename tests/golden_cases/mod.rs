@@ -1,0 +1,42 @@
+//! Golden cases: what a file holds, what the library makes of it, and whether the two agree. A module per kind of case.
+
+mod case;
+mod recurrent;
+mod residual_ff;
+mod train;
+mod verdict;
+
+pub use case::{Case, Results};
+pub use verdict::Verdict;
+
+use gradflow::ndarray::{Array3, Ix3};
+use gradflow::{Float, Layer};
+
+/// What the library makes of what a case gives.
+pub fn run(case: &Case) -> Result<Results, String> {
+    match case.dtype()? {
+        "F32" => run_in::<f32>(case),
+        "F64" => run_in::<f64>(case),
+        dtype => Err(format!("unknown dtype {dtype}")),
+    }
+}
+
+fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
+    match case.kind()? {
+        "rnn" => recurrent::run_sequence::<F>(case),
+        "cell" => recurrent::run_cell::<F>(case),
+        "residual_ff" => residual_ff::run::<F>(case),
+        "train" => train::run::<F>(case),
+        "onnx" => Err("kind onnx is not supported yet".into()),
+        kind => Err(format!("unknown kind {kind}")),
+    }
+}
+
+/// Leaves an earlier pass's numbers all over `cache`: a case that reads any of them, or leaves any standing in the
+/// padding, comes out wrong.
+fn use_cache<L: Layer>(layer: &L, shape: Ix3, cache: &mut L::Cache) {
+    let x = Array3::ones(shape);
+    let pass = layer.pass(&x, &mut layer.zero_state(shape[1]), cache);
+    let dy = Array3::ones(pass.output().raw_dim());
+    pass.backward(&dy, &mut layer.zeros_like());
+}
