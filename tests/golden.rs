@@ -209,7 +209,8 @@ fn what_is_unknown_or_not_supported_fails() {
     sequence().set("/nonlinearity", json!("relu")).fails("unknown module LSTM with relu");
     sequence().set("/num_layers", json!(2)).fails("num_layers = 2 is not supported yet");
     sequence().set("/bidirectional", json!(true)).fails("bidirectional = true is not supported yet");
-    sequence().set("/proj_size", json!(3)).fails("proj_size = 3 is not supported yet");
+    sequence().set("/proj_size", json!(3)).fails("state_dict.weight_");
+    Planted::in_case("gru_lengths_below_t").set("/proj_size", json!(3)).fails("a projection of GRU is not supported");
     Planted::in_case("residual_ff_gelu_depth4").set("/activation", json!("mish")).fails("unknown activation mish");
 
     let train = || Planted::in_case("train_lstm_sgd_momentum_norm");

@@ -1,7 +1,7 @@
 //! Matrix products.
 //!
 //! The large ones follow Goto and van de Geijn: a block of B is packed into panels as wide as a tile, and tiles of C,
-//! held in registers, sweep over one panel at a time while it stays in the nearest cache. Small ones, where packing
+//! held in registers, sweep over one panel at a time while it stays in a near cache. Small ones, where packing
 //! would cost more than it gains, read B in place. The order of the sums depends on the shapes, the strides and the
 //! instruction set alone, so equal products have equal bits.
 #![allow(unsafe_code)]
@@ -28,12 +28,11 @@ pub(crate) enum Accumulate {
     Add,
 }
 
-/// The depth of a block: the tiles of A that sweep over a panel of it, and most of the panel, stay in the nearest
-/// cache.
-const BLOCK_DEPTH: usize = 256;
+/// The depth of a block. A panel so deep streams from the second cache, which costs less than more passes over C.
+const BLOCK_DEPTH: usize = 512;
 
 /// The rows of a block of A: together with a panel of B it stays in the second cache.
-const BLOCK_ROWS: usize = 192;
+const BLOCK_ROWS: usize = 96;
 
 /// The columns of a block of B.
 const BLOCK_COLUMNS: usize = 2048;

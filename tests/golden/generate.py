@@ -241,13 +241,17 @@ def write(name, draw, **case):
 # --- Given tensors. ---
 
 
-def recurrent_parameters(rng, module, inputs, hidden, bias=True, gain=0.8, suffix="_l0", prefix="state_dict."):
+def recurrent_parameters(
+    rng, module, inputs, hidden, bias=True, gain=0.8, projection=0, suffix="_l0", prefix="state_dict."
+):  # fmt: skip
     """Normal weights: `gain` is roughly the standard deviation of what a gate receives from x and from h."""
     rows = GATES[module] * hidden
     parameters = {
         f"weight_ih{suffix}": rng.normal(size=(rows, inputs)) * gain / np.sqrt(inputs),
-        f"weight_hh{suffix}": rng.normal(size=(rows, hidden)) * gain / np.sqrt(hidden),
+        f"weight_hh{suffix}": rng.normal(size=(rows, projection or hidden)) * gain / np.sqrt(projection or hidden),
     }
+    if projection:
+        parameters[f"weight_hr{suffix}"] = rng.normal(size=(projection, hidden)) / np.sqrt(hidden)
     if bias:
         parameters[f"bias_ih{suffix}"] = rng.normal(size=rows) * 0.5
         parameters[f"bias_hh{suffix}"] = rng.normal(size=rows) * 0.5
@@ -272,18 +276,21 @@ def recurrent(
         module = case["module"].removesuffix("Cell")
         of_sequence = steps is not None
         time, layer = ([steps], [1]) if of_sequence else ([], [])
+        projection = case.get("proj_size", 0)
         given = recurrent_parameters(
-            rng, module, inputs, hidden, bias=case["bias"], gain=gain, suffix="_l0" if of_sequence else ""
-        )
+            rng, module, inputs, hidden, bias=case["bias"], gain=gain, projection=projection,
+            suffix="_l0" if of_sequence else "",
+        )  # fmt: skip
         if shift is not None:
             shift_gates(rng, given, shift, hidden)
         given["input.x"] = rng.normal(size=[*time, batch, inputs]) * scale
         for part in ["h", "c"] if module == "LSTM" else ["h"]:
+            size = projection or hidden if part == "h" else hidden
             if state:
-                given[f"input.{part}0"] = rng.normal(size=[*layer, batch, hidden]) * 0.5
-            given[f"grad_output.{part}n"] = rng.normal(size=[*layer, batch, hidden])
+                given[f"input.{part}0"] = rng.normal(size=[*layer, batch, size]) * 0.5
+            given[f"grad_output.{part}n"] = rng.normal(size=[*layer, batch, size])
         if of_sequence:
-            given["grad_output.y"] = rng.normal(size=[steps, batch, hidden])
+            given["grad_output.y"] = rng.normal(size=[steps, batch, projection or hidden])
         if lengths is not None:
             given["input.lengths"] = np.array(lengths, dtype=np.int64)
             padding = (np.arange(steps)[:, None] >= given["input.lengths"])[..., None]
@@ -343,12 +350,13 @@ def cell(name, kind, *sizes, bias=True, dtype="F64", **given):
     )  # fmt: skip
 
 
-def rnn(name, kind, *sizes, bias=True, dtype="F64", **given):
+def rnn(name, kind, *sizes, bias=True, projection=0, dtype="F64", **given):
     """A sequence: `sizes` are inputs, hidden, batch, steps."""
     module, nonlinearity = next(rest for known, *rest in CELLS if known == kind)
     write(
         f"{kind}_{name}", recurrent(*sizes, **given), kind="rnn", module=module, bias=bias, nonlinearity=nonlinearity,
-        input_size=sizes[0], hidden_size=sizes[1], num_layers=1, bidirectional=False, proj_size=0, dtype=dtype,
+        input_size=sizes[0], hidden_size=sizes[1], num_layers=1, bidirectional=False,
+        proj_size=projection, dtype=dtype,
     )  # fmt: skip
 
 
@@ -390,6 +398,10 @@ def sequences():
     # Neither biases nor states; junk in the padding that would spread wherever it were read.
     for kind, _, _ in CELLS:
         rnn("bare_nan_padding", kind, 3, 5, 4, 6, lengths=[3, 6, 1, 4], bias=False, state=False, junk=np.nan)
+    # A projection of h, narrow and wide.
+    rnn("projected", "lstm", 3, 6, 2, 5, projection=4)
+    rnn("projected_lengths", "lstm", 9, 17, 5, 8, projection=1, lengths=[3, 8, 1, 7, 7])
+    rnn("projected_bare_f32", "lstm", 5, 33, 3, 6, projection=17, bias=False, state=False, dtype="F32")
     # No sequence reaches the last step.
     rnn("lengths_below_t", "lstm", 3, 4, 3, 7, lengths=[4, 1, 5])
     rnn("lengths_below_t", "gru", 3, 4, 3, 7, lengths=[4, 1, 5])

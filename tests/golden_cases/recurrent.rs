@@ -17,37 +17,48 @@ struct Spelling {
 pub fn run_sequence<F: Float>(case: &Case) -> Result<Results, String> {
     case.only("num_layers", 1)?;
     case.only("bidirectional", false)?;
-    case.only("proj_size", 0)?;
     let x = case.array::<F, Ix3>("input.x")?;
     let dy = case.array::<F, Ix3>("grad_output.y")?;
-    run(case, case.text("module")?, &Spelling { suffix: "_l0", leading: &[1] }, &x, Some(&dy))
+    let projection = Some(case.size("proj_size")?).filter(|&size| size > 0);
+    run(case, case.text("module")?, projection, &Spelling { suffix: "_l0", leading: &[1] }, &x, Some(&dy))
 }
 
 pub fn run_cell<F: Float>(case: &Case) -> Result<Results, String> {
     let module = case.text("module")?;
     let module = module.strip_suffix("Cell").ok_or(format!("unknown module {module}"))?;
     let x = case.array::<F, Ix2>("input.x")?.insert_axis(Axis(0));
-    run(case, module, &Spelling { suffix: "", leading: &[] }, &x, None)
+    run(case, module, None, &Spelling { suffix: "", leading: &[] }, &x, None)
 }
 
 fn run<F: Float>(
     case: &Case,
     module: &str,
+    projection: Option<usize>,
     spelling: &Spelling,
     x: &Array3<F>,
     dy: Option<&Array3<F>>,
 ) -> Result<Results, String> {
     let input = x.dim().2;
     let weight_hh = case.array::<F, Ix2>(&format!("state_dict.weight_hh{}", spelling.suffix))?;
-    let (hidden, bias) = (weight_hh.ncols(), case.flag("bias")?);
+    let gates = match module {
+        "LSTM" => 4,
+        "GRU" => 3,
+        _ => 1,
+    };
+    let (hidden, bias) = (weight_hh.nrows() / gates, case.flag("bias")?);
     // All parameters are set from the case; were one not, its random start would show.
     let rng = &mut StdRng::seed_from_u64(0);
     match (module, case.text("nonlinearity")?) {
+        ("LSTM", "tanh") => {
+            let builder = LstmCell::builder(input, hidden).bias(bias);
+            let builder = if let Some(size) = projection { builder.projection(size) } else { builder };
+            pass(case, builder.build(rng), spelling, x, dy)
+        }
+        (module, _) if projection.is_some() => Err(format!("a projection of {module} is not supported")),
         ("RNN", nonlinearity) => {
             let cell = RnnCell::builder(input, hidden).bias(bias).build(rng);
             pass(case, cell.with_nonlinearity(rnn_nonlinearity(nonlinearity)?), spelling, x, dy)
         }
-        ("LSTM", "tanh") => pass(case, LstmCell::builder(input, hidden).bias(bias).build(rng), spelling, x, dy),
         ("GRU", "tanh") => pass(case, GruCell::builder(input, hidden).bias(bias).build(rng), spelling, x, dy),
         (module, nonlinearity) => Err(format!("unknown module {module} with {nonlinearity}")),
     }
