@@ -40,8 +40,11 @@ pub struct Contract<'a, L: Layer> {
     layer: &'a L,
     input: Input,
     gradients: GradCheck,
-    allocations: Option<fn(&mut dyn FnMut()) -> u64>,
+    allocations: Option<CountAllocations>,
 }
+
+/// Calls a function and counts its allocations.
+pub type CountAllocations = fn(&mut dyn FnMut()) -> u64;
 
 const STEPS: usize = 4;
 const BATCH: usize = 3;
@@ -60,7 +63,7 @@ impl<'a, L: Layer> Contract<'a, L> {
     }
 
     /// With a function that counts the allocations of what it calls.
-    pub fn allocations(self, count: fn(&mut dyn FnMut()) -> u64) -> Self {
+    pub fn allocations(self, count: CountAllocations) -> Self {
         Contract { allocations: Some(count), ..self }
     }
 
@@ -131,9 +134,9 @@ impl<'a, L: Layer> Contract<'a, L> {
 
     fn tensors_are_named(&self) {
         let mut names = self.layer.names();
-        for i in 0..self.layer.count() {
+        for (i, name) in names.iter().enumerate() {
             let (shape, values) = self.layer.tensor(i);
-            self.assert(shape.iter().product::<usize>() == values.len(), &format!("{}: shape {shape:?}", names[i]));
+            self.assert(shape.iter().product::<usize>() == values.len(), &format!("{name}: shape {shape:?}"));
         }
         names.sort();
         names.dedup();

@@ -73,8 +73,8 @@ fn sum<F: Float>(count: usize, f: impl Fn(usize) -> F) -> F {
     let mut sums = [F::zero(); LANES];
     let whole = count - count % LANES;
     for start in (0..whole).step_by(LANES) {
-        for lane in 0..LANES {
-            sums[lane] += f(start + lane);
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(start + lane);
         }
     }
     let rest: F = (whole..count).map(&f).sum();
