@@ -14,7 +14,6 @@ use pulp::{Simd, WithSimd};
 
 use super::block::{Block, Left, Right, multiply_by_dots, tiles};
 use super::buffer::Buffer;
-use super::dispatch::dispatch;
 use super::pack::{copy_rows, pack_panels, pack_rows, panels_len};
 use super::tile::{Output, Strided, width};
 use crate::float::Float;
@@ -74,12 +73,12 @@ pub(crate) fn product<F: Float>(
         c.swap_axes(0, 1);
         return product(b.reversed_axes(), a.reversed_axes(), c, mode);
     }
-    dispatch(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode) });
+    F::multiply(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode) });
 }
 
 /// A right operand, packed once for many products.
 #[derive(Default, Clone)]
-pub(crate) struct Packed<F> {
+pub struct Packed<F> {
     panels: Buffer,
     depth: usize,
     columns: usize,
@@ -91,7 +90,7 @@ impl<F: Float> Packed<F> {
     /// Packs B `[k, n]`, in the memory of the operand packed before.
     pub(crate) fn pack(&mut self, b: ArrayView2<'_, F>) {
         (self.depth, self.columns) = b.dim();
-        dispatch(Pack { b, packed: self });
+        F::pack(Pack { b, packed: self });
     }
 
     /// The shape `[k, n]` of the operand.
@@ -111,7 +110,7 @@ pub(crate) fn product_packed<F: Float>(
     if c.is_empty() || b.depth == 0 {
         return empty_sums(c, mode);
     }
-    dispatch(ProductPacked { rows: a.nrows(), a: strided(&a), b, c: output(&mut c, mode) });
+    F::multiply_packed(ProductPacked { rows: a.nrows(), a: strided(&a), b, c: output(&mut c, mode) });
 }
 
 fn check<F>(a: (usize, usize), b: (usize, usize), c: &ArrayViewMut2<'_, F>) {
@@ -134,7 +133,8 @@ fn output<F>(view: &mut ArrayViewMut2<'_, F>, mode: Accumulate) -> Output<F> {
     Output { start: view.as_mut_ptr(), row: view.strides()[0], add: mode == Accumulate::Add }
 }
 
-struct Pack<'a, F> {
+/// An operand to pack.
+pub struct Pack<'a, F> {
     b: ArrayView2<'a, F>,
     packed: &'a mut Packed<F>,
 }
@@ -153,7 +153,7 @@ impl<F: Float> WithSimd for Pack<'_, F> {
 }
 
 /// A product of checked shapes, with terms.
-struct ProductPacked<'a, F> {
+pub struct ProductPacked<'a, F> {
     rows: usize,
     a: Strided<F>,
     b: &'a Packed<F>,
@@ -185,7 +185,7 @@ impl<F: Float> WithSimd for ProductPacked<'_, F> {
 }
 
 /// A product of checked shapes, with terms.
-struct Product<F> {
+pub struct Product<F> {
     rows: usize,
     depth: usize,
     columns: usize,

@@ -3,7 +3,9 @@
 
 use pulp::MemMask;
 
+use super::dispatch::dispatch;
 use super::math;
+use super::product::{Pack, Product, ProductPacked};
 
 /// What the kernels need of an element type, so that each algorithm is written once for both types and for all
 /// instruction sets.
@@ -62,6 +64,16 @@ pub trait Simd: Copy + 'static {
     ///
     /// `to` is valid for writes of the selected elements.
     unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>);
+
+    /// Runs a product. The products are methods of the element types so that they are compiled once, in this crate,
+    /// and not again in every crate that names a layer.
+    fn multiply(product: Product<Self>);
+
+    /// Runs a product with a packed operand.
+    fn multiply_packed(product: ProductPacked<'_, Self>);
+
+    /// Packs an operand.
+    fn pack(pack: Pack<'_, Self>);
 
     /// See [`math::exp`].
     fn exponential(self) -> Self;
@@ -141,6 +153,21 @@ macro_rules! simd {
             unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>) {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$store(mask, to, a) }
+            }
+
+            #[inline(never)]
+            fn multiply(product: Product<Self>) {
+                dispatch(product)
+            }
+
+            #[inline(never)]
+            fn multiply_packed(product: ProductPacked<'_, Self>) {
+                dispatch(product)
+            }
+
+            #[inline(never)]
+            fn pack(pack: Pack<'_, Self>) {
+                dispatch(pack)
             }
 
             #[inline(always)]
