@@ -13,7 +13,10 @@ const HEIGHT: u32 = 470;
 const FONT: (&str, u32) = ("sans-serif", 17);
 
 /// The weight that one update's loss has in the smoothed loss.
-const SMOOTHING: f64 = 0.05;
+const SMOOTHING: f64 = 0.02;
+
+/// The most points that the training curve is drawn with.
+const POINTS: usize = 300;
 
 /// A colour of the picture, told from the others by its lightness too.
 const TRAINING: RGBColor = RGBColor(90, 140, 200);
@@ -73,7 +76,10 @@ impl Curve {
     }
 
     fn draw(&self, svg: &mut String, cell: &str, unigram: f64, trigram: f64) -> Result<(), Box<dyn Error>> {
-        let training: Vec<_> = (1..).map(|update| self.millions(update)).zip(self.training.iter().copied()).collect();
+        // A few hundred points, the last one among them: more would only draw stairs.
+        let sparse = self.training.len().div_ceil(POINTS);
+        let points = (1..).map(|update| self.millions(update)).zip(self.training.iter().copied());
+        let training: Vec<_> = points.skip((self.training.len() - 1) % sparse).step_by(sparse).collect();
         let validation: Vec<_> = self.validation.iter().map(|&(update, bits)| (self.millions(update), bits)).collect();
         let end = self.millions(self.training.len());
         let highest = training.iter().chain(&validation).fold(unigram, |highest, &(_, bits)| bits.max(highest));

@@ -136,7 +136,7 @@ fn train(model: &mut CharLm, training: &Training, corpus: &Corpus) -> Result<Cur
     let mut readers = Readers::new(corpus.train(), bptt, batch);
     let (mut state, mut cache, mut grad) = (model.zero_state(batch), model.cache(), model.zeros_like());
     let (loss, mut dlogits) = (SoftmaxCrossEntropy::new(), Array3::default((0, 0, 0)));
-    let mut optimizer = AdamW::new(learning_rate);
+    let mut optimizer = AdamW::new(learning_rate).weight_decay(0.1);
     for update in 0..updates {
         // The state goes on from batch to batch; the gradient goes back as far as this batch.
         let (ids, targets) = readers.read();

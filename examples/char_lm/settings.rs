@@ -17,16 +17,16 @@ Trains a character language model and compares it with n-grams.
   --text FILE          UTF-8 text to learn [a snapshot of this crate's sources]
   --hidden N           features of the cell [256]
   --embedding N        features of a character [48]
-  --steps N            updates [600]
-  --batch N            sequences side by side [32]
+  --steps N            updates [4000]
+  --batch N            sequences side by side [8]
   --bptt N             steps that a gradient goes back [64]
-  --lr X               highest learning rate [0.004]
+  --lr X               highest learning rate [0.007]
   --clip X             largest norm of the gradient [1]
   --seed N             of the weights and of the sample [0]
   --temperature X      of the sample: below 1 plays safe [0.7]
   --sample N           characters to write at the end [600]
   --out DIR            where the picture goes [out]
-  --quick              a few seconds: --steps 60 --hidden 64, unless given
+  --quick              a few seconds: --steps 400 --hidden 64, unless given
   --help               this text
 ";
 
@@ -91,10 +91,10 @@ impl Default for Training {
             cell: Cell::Lstm,
             hidden: 256,
             embedding: 48,
-            updates: 600,
-            batch: 32,
+            updates: 4000,
+            batch: 8,
             bptt: 64,
-            learning_rate: 4e-3,
+            learning_rate: 7e-3,
             clip: 1.0,
             seed: 0,
         }
@@ -144,7 +144,7 @@ impl Settings {
             }
         }
         training.hidden = hidden.unwrap_or(if quick { 64 } else { training.hidden });
-        training.updates = updates.unwrap_or(if quick { 60 } else { training.updates });
+        training.updates = updates.unwrap_or(if quick { 400 } else { training.updates });
         Ok(Some(Settings { training, temperature, sample, out }))
     }
 }

@@ -126,6 +126,14 @@ pub struct GruCache<F> {
     dx: Array3<F>,       // [T, B, I]
 }
 
+/// Splits a row `[3 H]` into its gates.
+#[inline(always)]
+fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 3] {
+    let (r, row) = row.split_at_mut(hidden);
+    let (z, n) = row.split_at_mut(hidden);
+    [r, z, n]
+}
+
 vectorised! {
     /// The gates' values in place of the input's part of their a; s and h of the step.
     fn activate<'a, F: Float>(
@@ -136,11 +144,13 @@ vectorised! {
         h_before: &'a [F],
         h: &'a mut [F]
     ) {
-        let rows = gates.chunks_exact_mut(3 * hidden).zip(h_part.chunks_exact(3 * hidden));
-        let states = s.chunks_exact_mut(hidden).zip(h_before.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden));
-        for ((row, h_part), ((s, h_before), h)) in rows.zip(states) {
-            let (r, row) = row.split_at_mut(hidden);
-            let (z, n) = row.split_at_mut(hidden);
+        // A function of its own: as its arguments the compiler knows that the slices do not overlap.
+        #[inline(always)]
+        fn row<F: Float>(
+            r: &mut [F], z: &mut [F], n: &mut [F], h_part: &[F], s: &mut [F], h_before: &[F], h: &mut [F],
+        ) {
+            let hidden = h.len();
+            assert!([r.len(), z.len(), n.len(), s.len(), h_before.len()] == [hidden; 5]);
             let (h_r, h_part) = h_part.split_at(hidden);
             let (h_z, h_n) = h_part.split_at(hidden);
             for k in 0..hidden {
@@ -151,11 +161,18 @@ vectorised! {
                 h[k] = n[k] + z[k] * (h_before[k] - n[k]);
             }
         }
+        let parts = h_part.chunks_exact(3 * hidden).zip(s.chunks_exact_mut(hidden));
+        let states = h_before.chunks_exact(hidden).zip(h.chunks_exact_mut(hidden));
+        for (gates, ((h_part, s), (h_before, h))) in gates.chunks_exact_mut(3 * hidden).zip(parts.zip(states)) {
+            let [r, z, n] = split(gates, hidden);
+            row(r, z, n, h_part, s, h_before, h);
+        }
     }
 }
 
 vectorised! {
-    /// The gates' da in place of their values, ds in place of s, and z ∘ dh, the direct part of dh_{t-1}, in place of dh.
+    /// The gates' da in place of their values, ds in place of s, and z ∘ dh, the direct part of dh_{t-1}, in place of
+    /// dh.
     fn activate_backward<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],
@@ -164,12 +181,12 @@ vectorised! {
         dy: &'a [F],
         dh: &'a mut [F]
     ) {
-        let one = F::one();
-        let rows = gates.chunks_exact_mut(3 * hidden).zip(s.chunks_exact_mut(hidden));
-        let gradients = h_before.chunks_exact(hidden).zip(dy.chunks_exact(hidden)).zip(dh.chunks_exact_mut(hidden));
-        for ((row, s), ((h_before, dy), dh)) in rows.zip(gradients) {
-            let (r, row) = row.split_at_mut(hidden);
-            let (z, n) = row.split_at_mut(hidden);
+        #[inline(always)]
+        fn row<F: Float>(
+            r: &mut [F], z: &mut [F], n: &mut [F], s: &mut [F], h_before: &[F], dy: &[F], dh: &mut [F],
+        ) {
+            let (hidden, one) = (dh.len(), F::one());
+            assert!([r.len(), z.len(), n.len(), s.len(), h_before.len(), dy.len()] == [hidden; 6]);
             for k in 0..hidden {
                 let dh_k = dy[k] + dh[k];
                 let da_n = dh_k * (one - z[k]) * (one - n[k] * n[k]);
@@ -178,6 +195,12 @@ vectorised! {
                 n[k] = da_n;
                 (r[k], s[k]) = (da_n * s[k] * r[k] * (one - r[k]), da_n * r[k]);
             }
+        }
+        let parts = s.chunks_exact_mut(hidden).zip(h_before.chunks_exact(hidden));
+        let gradients = dy.chunks_exact(hidden).zip(dh.chunks_exact_mut(hidden));
+        for (gates, ((s, h_before), (dy, dh))) in gates.chunks_exact_mut(3 * hidden).zip(parts.zip(gradients)) {
+            let [r, z, n] = split(gates, hidden);
+            row(r, z, n, s, h_before, dy, dh);
         }
     }
 }

@@ -183,26 +183,35 @@ struct Projection<F> {
     dh: Array3<F>, // [T, B, P]: dL/dh of every step
 }
 
-/// The four gates of a row `[4 H]`, all of the length that the compiler is told here once.
+/// Splits a row `[4 H]` into its gates.
 #[inline(always)]
 fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
     let (i, row) = row.split_at_mut(hidden);
     let (f, row) = row.split_at_mut(hidden);
-    let (g, row) = row.split_at_mut(hidden);
-    [i, f, g, &mut row[..hidden]]
+    let (g, o) = row.split_at_mut(hidden);
+    [i, f, g, o]
 }
 
 vectorised! {
     /// The gates' values in place of their a; c and m = o ∘ tanh(c) after the step.
     fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], c_before: &'a [F], c: &'a mut [F], m: &'a mut [F]) {
-        let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden));
-        for (((row, c_before), c), m) in rows.zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden)) {
-            let [i, f, g, o] = split(row, hidden);
-            for k in 0..hidden {
+        // A function of its own: as its arguments the compiler knows that the slices do not overlap.
+        #[inline(always)]
+        fn row<F: Float>(
+            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], c_before: &[F], c: &mut [F], m: &mut [F],
+        ) {
+            let h = m.len();
+            assert!([i.len(), f.len(), g.len(), o.len(), c_before.len(), c.len()] == [h; 6]);
+            for k in 0..h {
                 (i[k], f[k], g[k], o[k]) = (sigmoid(i[k]), sigmoid(f[k]), tanh(g[k]), sigmoid(o[k]));
                 c[k] = f[k] * c_before[k] + i[k] * g[k];
                 m[k] = o[k] * tanh(c[k]);
             }
+        }
+        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden));
+        for (gates, ((c_before, c), m)) in gates.chunks_exact_mut(4 * hidden).zip(states) {
+            let [i, f, g, o] = split(gates, hidden);
+            row(i, f, g, o, c_before, c, m);
         }
     }
 }
@@ -217,12 +226,14 @@ vectorised! {
         dm: &'a [F],
         dc: &'a mut [F]
     ) {
-        let one = F::one();
-        let rows = gates.chunks_exact_mut(4 * hidden).zip(c_before.chunks_exact(hidden)).zip(c.chunks_exact(hidden));
-        let gradients = dm.chunks_exact(hidden).zip(dc.chunks_exact_mut(hidden));
-        for (((row, c_before), c), (dm, dc)) in rows.zip(gradients) {
-            let [i, f, g, o] = split(row, hidden);
-            for k in 0..hidden {
+        #[inline(always)]
+        #[allow(clippy::too_many_arguments)]
+        fn row<F: Float>(
+            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], c_before: &[F], c: &[F], dm: &[F], dc: &mut [F],
+        ) {
+            let (h, one) = (dm.len(), F::one());
+            assert!([i.len(), f.len(), g.len(), o.len(), c_before.len(), c.len(), dc.len()] == [h; 7]);
+            for k in 0..h {
                 let tanh_c = tanh(c[k]);
                 let dc_k = dc[k] + dm[k] * o[k] * (one - tanh_c * tanh_c);
                 dc[k] = dc_k * f[k];
@@ -233,6 +244,12 @@ vectorised! {
                     dm[k] * tanh_c * o[k] * (one - o[k]),
                 );
             }
+        }
+        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact(hidden));
+        let gradients = dm.chunks_exact(hidden).zip(dc.chunks_exact_mut(hidden));
+        for (gates, ((c_before, c), (dm, dc))) in gates.chunks_exact_mut(4 * hidden).zip(states.zip(gradients)) {
+            let [i, f, g, o] = split(gates, hidden);
+            row(i, f, g, o, c_before, c, dm, dc);
         }
     }
 }
