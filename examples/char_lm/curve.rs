@@ -101,6 +101,7 @@ impl Curve {
             .axis_desc_style(FONT)
             .x_desc("characters seen (millions)")
             .y_desc("bits per character")
+            .x_label_formatter(&|x| if end < 0.5 { format!("{x:.2}") } else { format!("{x:.1}") })
             .draw()?;
 
         // Each line has its name at its end, a little above or below it.
@@ -112,7 +113,8 @@ impl Curve {
         for (name, bits, dash) in [("unigram", unigram, 2), ("trigram", trigram, 9)] {
             let line = [(0.0, bits), (end, bits)];
             chart.draw_series(DashedLineSeries::new(line, dash, 5, BLACK.stroke_width(2)))?;
-            chart.draw_series([label(format!("{name} {bits:.2}"), bits, VPos::Bottom, &BLACK)])?;
+            let free = if self.last_validation() < bits { VPos::Bottom } else { VPos::Top };
+            chart.draw_series([label(format!("{name} {bits:.2}"), bits, free, &BLACK)])?;
         }
         let (trained, validated) = (self.training.last().copied().unwrap_or(highest), self.last_validation());
         chart.draw_series(LineSeries::new(training, TRAINING.stroke_width(2)))?;

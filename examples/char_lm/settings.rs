@@ -17,7 +17,7 @@ Trains a character language model and compares it with n-grams.
   --text FILE          UTF-8 text to learn [a snapshot of this crate's sources]
   --hidden N           features of the cell [256]
   --embedding N        features of a character [48]
-  --steps N            updates [4000]
+  --steps N            updates [6000]
   --batch N            sequences side by side [8]
   --bptt N             steps that a gradient goes back [64]
   --lr X               highest learning rate [0.007]
@@ -26,7 +26,7 @@ Trains a character language model and compares it with n-grams.
   --temperature X      of the sample: below 1 plays safe [0.7]
   --sample N           characters to write at the end [600]
   --out DIR            where the picture goes [out]
-  --quick              a few seconds: --steps 400 --hidden 64, unless given
+  --quick              a few seconds: --steps 1000 --hidden 64, unless given
   --help               this text
 ";
 
@@ -91,7 +91,7 @@ impl Default for Training {
             cell: Cell::Lstm,
             hidden: 256,
             embedding: 48,
-            updates: 4000,
+            updates: 6000,
             batch: 8,
             bptt: 64,
             learning_rate: 7e-3,
@@ -144,7 +144,7 @@ impl Settings {
             }
         }
         training.hidden = hidden.unwrap_or(if quick { 64 } else { training.hidden });
-        training.updates = updates.unwrap_or(if quick { 400 } else { training.updates });
+        training.updates = updates.unwrap_or(if quick { 1000 } else { training.updates });
         Ok(Some(Settings { training, temperature, sample, out }))
     }
 }
