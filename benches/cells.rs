@@ -79,7 +79,7 @@ fn steps<L: Causal<Elem = f32>>(
     group.throughput(Throughput::Elements((batch * flops) as u64));
     group.bench_function(BenchmarkId::new("step", size), |bencher| {
         bencher.iter(|| {
-            black_box(layer.step((&x).into(), &mut state, &mut cache));
+            black_box(layer.step(&x, &mut state, &mut cache));
         });
     });
     group.finish();

@@ -16,7 +16,8 @@
 //! drate = Σ_t ds_t ∘ (s_{t-1} - x_t) ∘ a ∘ (1 - a)    as dσ/drate = a (1 - a)
 //! ```
 
-use gradflow::cache::{Pending, reuse};
+use gradflow::cache::{Pending, check_shape, reuse};
+use gradflow::contract::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
@@ -43,6 +44,11 @@ impl<F: Float> Smoothing<F> {
     /// a
     fn decay(&self, feature: usize) -> F {
         F::one() / (F::one() + (-self.rate[feature]).exp())
+    }
+
+    /// Panics where a state, or its gradient, is not one of this layer for this batch.
+    fn check_state(&self, state: &Array2<F>, batch: usize) {
+        check_shape(NAME, "state", &[batch, self.rate.len()], state.shape());
     }
 }
 
@@ -77,6 +83,7 @@ impl<F: Float> Layer for Smoothing<F> {
         cache: &'c mut SmoothingCache<F>,
     ) -> ArrayView3<'c, F> {
         let features = x.features(NAME, Some(self.rate.len()));
+        self.check_state(state, features.dim().1);
         cache.pending.set(&x);
         reuse(&mut cache.before, features.dim());
         reuse(&mut cache.y, features.dim());
@@ -111,7 +118,10 @@ impl<F: Float> Layer for Smoothing<F> {
         reuse(dx, features.dim());
         reuse(ds, (batch, size));
         match &dstate {
-            Some(dstate) => ds.assign(dstate),
+            Some(dstate) => {
+                self.check_state(dstate, batch);
+                ds.assign(dstate);
+            }
             None => ds.fill(F::zero()),
         }
         for t in (0..steps).rev() {
@@ -140,7 +150,8 @@ fn main() {
     let rng = &mut StdRng::seed_from_u64(0);
     let layer = Smoothing::<f64>::new(2);
 
-    // CONTRACT: the library's contract test of `layer` goes here.
+    Contract::new(NAME, &layer, 2).check_causal();
+    println!("The layer keeps the contract: lengths, chunks, caches, streams, padding.\n");
 
     let x = Array3::from_shape_simple_fn((5, 3, 2), || rng.random_range(-1.0..1.0));
     let state = Array2::from_shape_simple_fn((3, 2), || rng.random_range(-1.0..1.0));

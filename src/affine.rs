@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayViewMut1, ArrayViewMut2, Dimension, s};
 
 use crate::cache::reuse;
-use crate::kernels::{Accumulate, product, vectorised};
+use crate::kernels::{Accumulate, Packed, product, product_packed, vectorised};
 use crate::{Float, Sequence};
 
 /// `values`, any number of rows of `width`, as a matrix.
@@ -48,6 +48,33 @@ pub(crate) fn affine<F: Float>(
             mode = Accumulate::Add;
         }
         product(x_rows.slice(s![run, ..]), weight.t(), a, mode);
+    }
+}
+
+/// The right operand of a product that is computed once a step: packed, where there are steps enough to repay it.
+pub(crate) enum StepOperand<'a, F: Float> {
+    /// For many steps.
+    Packed(&'a Packed<F>),
+    /// For a single one.
+    AsItIs(ArrayView2<'a, F>),
+}
+
+impl<'a, F: Float> StepOperand<'a, F> {
+    /// `operand` for `steps` products, packed into `memory`.
+    pub(crate) fn new(operand: ArrayView2<'a, F>, steps: usize, memory: &'a mut Packed<F>) -> Self {
+        if steps == 1 {
+            return StepOperand::AsItIs(operand);
+        }
+        memory.pack(operand);
+        StepOperand::Packed(memory)
+    }
+
+    /// `c = v · operand`, or `c += v · operand`.
+    pub(crate) fn multiply(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
+        match self {
+            StepOperand::Packed(operand) => product_packed(v, operand, c, mode),
+            StepOperand::AsItIs(operand) => product(v, operand.view(), c, mode),
+        }
     }
 }
 

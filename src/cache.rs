@@ -1,8 +1,10 @@
-//! What a layer's cache is made of: buffers that are reused, and the mark of a forward pass that awaits its backward.
+//! What a layer is made of besides its equations: buffers that are reused, the mark of a forward pass that awaits its
+//! backward, and a check of shapes.
 
 use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
 
-use crate::error::{check_shape, mismatch};
+pub use crate::error::check_shape;
+use crate::error::mismatch;
 use crate::{Float, Mode, Sequence};
 
 /// Gives `buffer` the shape `shape`, in the memory it has where that is enough. What it then holds is unspecified.

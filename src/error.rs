@@ -81,9 +81,13 @@ pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display,
     panic!("{layer}: {argument}: expected {expected}, got {got}")
 }
 
-/// Panics unless the two shapes are the same.
+/// Panics unless the two shapes are the same, in the words that this crate's layers use: for the state, the parameters
+/// and whatever else a layer must check of its arguments.
+///
+/// # Panics
+/// With `layer: argument: expected [..], got [..]`.
 #[track_caller]
-pub(crate) fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
+pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
     if expected != got {
         mismatch(layer, argument, &format_args!("{expected:?}"), &format_args!("{got:?}"))
     }

@@ -168,12 +168,13 @@ pub trait Causal: Layer {
     ///
     /// # Panics
     /// Where `x` has more than one step, and as [`forward`](Layer::forward).
-    fn step<'c>(
+    fn step<'c, 'x>(
         &self,
-        x: Sequence<'_, Self::Elem>,
+        x: impl Into<Sequence<'x, Self::Elem>>,
         state: &mut Self::State,
         cache: &'c mut Self::Cache,
     ) -> ArrayView2<'c, Self::Elem> {
+        let x = x.into();
         let (steps, batch) = x.dims();
         if steps != 1 {
             mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))

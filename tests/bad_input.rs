@@ -156,7 +156,7 @@ fn wrong_states_are_named() {
     let mut other = BoxLayer::new(GruCell::<f64>::new(2, 5, rng)).zero_state(3);
     let message = panic_of(|| boxed.forward((&x).into(), &mut other, &mut boxed.cache()).sum());
     assert_says(&message, &["BoxLayer", "state", "LstmState", "another layer"]);
-    let message = panic_of(|| lstm.step((&x).into(), &mut lstm.zero_state(3), &mut lstm.cache()).sum());
+    let message = panic_of(|| lstm.step(&x, &mut lstm.zero_state(3), &mut lstm.cache()).sum());
     assert_says(&message, &["step", "one step", "[4, 3, ..]"]);
 }
 

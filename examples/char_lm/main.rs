@@ -14,6 +14,7 @@ mod settings;
 
 use std::f64::consts::{LN_2, PI};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -78,10 +79,7 @@ fn run() -> Result<(), Failure> {
         return Ok(());
     };
     let Settings { training, temperature, sample, out } = &settings;
-    let text = training.text.as_deref().map_or_else(|| Ok(SNAPSHOT.to_owned()), common::read_text)?;
-    let corpus = Corpus::new(&text).map_err(|error| {
-        Failure::Run(format!("{}: {error}", training.text.as_deref().unwrap_or("the snapshot".as_ref()).display()))
-    })?;
+    let corpus = read(training.text.as_deref())?;
     let picture = Output::create(out, "char_lm.svg")?;
     let mut stdout = io::stdout();
 
@@ -125,6 +123,12 @@ fn run() -> Result<(), Failure> {
     } else {
         Err(Failure::Run(format!("the {cell} ends at {bits:.3}, not below the trigram's {trigram_bits:.3}")))
     }
+}
+
+/// The corpus of a file; without one, of the snapshot.
+fn read(path: Option<&Path>) -> Result<Corpus, Failure> {
+    let Some(path) = path else { return Ok(Corpus::new(SNAPSHOT).expect("the snapshot is long enough")) };
+    Corpus::new(&common::read_text(path)?).map_err(|error| Failure::Run(format!("{}: {error}", path.display())))
 }
 
 /// Trains the model and returns how it went.
@@ -190,11 +194,11 @@ fn speak(
     let (mut state, mut cache) = (model.zero_state(1), model.cache());
     let (&last, before) = prompt.split_last().expect("a prompt");
     for &id in before {
-        model.step((&arr2(&[[id]])).into(), &mut state, &mut cache);
+        model.step(&arr2(&[[id]]), &mut state, &mut cache);
     }
     let mut id = last;
     for _ in 0..count {
-        let logits = model.step((&arr2(&[[id]])).into(), &mut state, &mut cache);
+        let logits = model.step(&arr2(&[[id]]), &mut state, &mut cache);
         id = draw(logits.row(0), temperature, rng);
         say(id)?;
     }

@@ -26,7 +26,7 @@ Trains a character language model and compares it with n-grams.
   --temperature X      of the sample: below 1 plays safe [0.7]
   --sample N           characters to write at the end [600]
   --out DIR            where the picture goes [out]
-  --quick              a few seconds: --steps 1000 --hidden 64, unless given
+  --quick              a few seconds: --steps 1500 --hidden 64, unless given
   --help               this text
 ";
 
@@ -144,7 +144,7 @@ impl Settings {
             }
         }
         training.hidden = hidden.unwrap_or(if quick { 64 } else { training.hidden });
-        training.updates = updates.unwrap_or(if quick { 1000 } else { training.updates });
+        training.updates = updates.unwrap_or(if quick { 1500 } else { training.updates });
         Ok(Some(Settings { training, temperature, sample, out }))
     }
 }

@@ -120,7 +120,7 @@ pub struct Progress {
 impl Progress {
     /// For `total` steps.
     pub fn new(total: usize) -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
+        let style = ProgressStyle::with_template("{bar:16} {pos}/{len}  {eta} left  {wide_msg}");
         let bar = ProgressBar::new(total as u64).with_style(style.expect("a valid template"));
         Progress { bar, plain: !io::stderr().is_terminal() }
     }

@@ -7,12 +7,12 @@ use super::builder::{FromParameters, Parameters, zero_parameters};
 use super::history::History;
 use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
 use crate::affine::{
-    add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
+    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::check_shape;
 use crate::kernels::math::{sigmoid, tanh};
-use crate::kernels::{Accumulate, Packed, product_packed, vectorised};
+use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "GruCell";
@@ -231,7 +231,7 @@ impl<F: Float> Layer for GruCell<F> {
         h.start(steps, state);
 
         affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih], gates);
-        packed.pack(self.weight_hh.t());
+        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
         for run in (0..steps).flat_map(|t| x.step_runs(t)) {
             let (h_before, h) = h.step(&run);
             let (gates, s, h_part) = (rows_of(gates, &run), rows_of(s, &run), rows_of(h_part, &sequences(&run, batch)));
@@ -244,7 +244,7 @@ impl<F: Float> Layer for GruCell<F> {
                 }
                 None => Accumulate::Overwrite,
             };
-            product_packed(matrix(h_before, hidden), packed, part, mode);
+            weight_hh.multiply(matrix(h_before, hidden), part, mode);
             activate(hidden, gates, h_part, s, h_before, h);
         }
         h.finish(&x, state);
@@ -276,16 +276,16 @@ impl<F: Float> Layer for GruCell<F> {
 
         // r and z add the hidden state's part as it is, n under the reset gate: their rows of W_hh act apart.
         let rz = s![.., ..2 * hidden];
-        packed.pack(self.weight_hh.slice(s![..2 * hidden, ..]));
-        packed_n.pack(self.weight_hh.slice(s![2 * hidden.., ..]));
+        let weight_rz = StepOperand::new(self.weight_hh.slice(s![..2 * hidden, ..]), steps, packed);
+        let weight_n = StepOperand::new(self.weight_hh.slice(s![2 * hidden.., ..]), steps, packed_n);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (h_before, _) = h.step(&run);
             let (gates, s, dh) = (rows_of(gates, &run), rows_of(s, &run), rows_of(dh, &sequences(&run, batch)));
             activate_backward(hidden, gates, s, h_before, &dy[span(&run, hidden)], dh);
             // dh_{t-1} = z ∘ dh + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ ds
             let mut dh = matrix_mut(dh, hidden);
-            product_packed(matrix(gates, 3 * hidden).slice(rz), packed, dh.view_mut(), Accumulate::Add);
-            product_packed(matrix(s, hidden), packed_n, dh, Accumulate::Add);
+            weight_rz.multiply(matrix(gates, 3 * hidden).slice(rz), dh.view_mut(), Accumulate::Add);
+            weight_n.multiply(matrix(s, hidden), dh, Accumulate::Add);
         }
         if let Some(dstate) = dstate {
             dstate.assign(dh);

@@ -7,12 +7,12 @@ use super::builder::{FromParameters, Parameters, zero_parameters};
 use super::history::History;
 use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
 use crate::affine::{
-    add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
+    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::check_shape;
 use crate::kernels::math::{sigmoid, tanh};
-use crate::kernels::{Accumulate, Packed, product_packed, vectorised};
+use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "LstmCell";
@@ -40,14 +40,14 @@ const NAME: &str = "LstmCell";
 /// al. 2014 (PyTorch's `proj_size`).
 ///
 /// ```
-/// use gradflow::{Causal, Layer, LstmCell, Sequence, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Causal, Layer, LstmCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let cell = LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// let (mut state, mut cache) = (cell.zero_state(2), cell.cache());
 /// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cache);
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// // One step at a time, from where the sequence ended:
-/// let y = cell.step((&Array3::ones((1, 2, 3))).into(), &mut state, &mut cache);
+/// let y = cell.step(&Array3::ones((1, 2, 3)), &mut state, &mut cache);
 /// assert_eq!(y, state.h);
 /// ```
 #[derive(Clone, Debug)]
@@ -292,25 +292,25 @@ impl<F: Float> Layer for LstmCell<F> {
         reuse(gates, (steps, batch, 4 * hidden));
         h.start(steps, &state.h);
         c.start(steps, &state.c);
-        if let Some(weight_hr) = &self.weight_hr {
-            reuse(&mut projection.m, (steps, batch, hidden));
-            projection.packed.pack(weight_hr.t());
-        }
+        let Projection { packed: packed_hr, m, .. } = projection;
+        let weight_hr = self.weight_hr.as_ref().map(|weight_hr| {
+            reuse(m, (steps, batch, hidden));
+            StepOperand::new(weight_hr.t(), steps, packed_hr)
+        });
 
         affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], gates);
-        packed.pack(self.weight_hh.t());
+        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
         for run in (0..steps).flat_map(|t| x.step_runs(t)) {
             let ((h_before, h), (c_before, c)) = (h.step(&run), c.step(&run));
             let gates = rows_of(gates, &run);
             // a += W_hh h_{t-1}
-            product_packed(matrix(h_before, output), packed, matrix_mut(gates, 4 * hidden), Accumulate::Add);
-            if self.weight_hr.is_none() {
-                activate(hidden, gates, c_before, c, h);
-            } else {
-                let Projection { packed, m, .. } = &mut *projection;
+            weight_hh.multiply(matrix(h_before, output), matrix_mut(gates, 4 * hidden), Accumulate::Add);
+            if let Some(weight_hr) = &weight_hr {
                 let m = rows_of(m, &run);
                 activate(hidden, gates, c_before, c, m);
-                product_packed(matrix(m, hidden), packed, matrix_mut(h, output), Accumulate::Overwrite);
+                weight_hr.multiply(matrix(m, hidden), matrix_mut(h, output), Accumulate::Overwrite);
+            } else {
+                activate(hidden, gates, c_before, c, h);
             }
         }
         h.finish(&x, &mut state.h);
@@ -343,30 +343,30 @@ impl<F: Float> Layer for LstmCell<F> {
         final_gradient(dh, (batch, output), dstate.as_deref().map(|dstate| &dstate.h));
         final_gradient(dc, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.c));
 
-        if let Some(weight_hr) = &self.weight_hr {
-            reuse(&mut projection.dm, (batch, hidden));
-            reuse(&mut projection.dh, (steps, batch, output));
-            projection.packed.pack(weight_hr.view());
-        }
+        let Projection { packed: packed_hr, m, dm, dh: dh_steps } = projection;
+        let weight_hr = self.weight_hr.as_ref().map(|weight_hr| {
+            reuse(dm, (batch, hidden));
+            reuse(dh_steps, (steps, batch, output));
+            StepOperand::new(weight_hr.view(), steps, packed_hr)
+        });
 
-        packed.pack(self.weight_hh.view());
+        let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (c_before, c) = c.step(&run);
             let sequences = sequences(&run, batch);
             let (gates, dh, dc) = (rows_of(gates, &run), rows_of(dh, &sequences), rows_of(dc, &sequences));
             add(&dy[span(&run, output)], dh);
-            if self.weight_hr.is_none() {
-                activate_backward(hidden, gates, c_before, c, dh, dc);
-            } else {
-                let Projection { packed, dm, dh: dh_steps, .. } = &mut *projection;
+            if let Some(weight_hr) = &weight_hr {
                 rows_of(dh_steps, &run).copy_from_slice(dh);
                 let dm = rows_of(dm, &sequences);
                 // dm = W_hrᵀ dh
-                product_packed(matrix(dh, output), packed, matrix_mut(dm, hidden), Accumulate::Overwrite);
+                weight_hr.multiply(matrix(dh, output), matrix_mut(dm, hidden), Accumulate::Overwrite);
                 activate_backward(hidden, gates, c_before, c, dm, dc);
+            } else {
+                activate_backward(hidden, gates, c_before, c, dh, dc);
             }
             // dh_{t-1} = W_hhᵀ da
-            product_packed(matrix(gates, 4 * hidden), packed, matrix_mut(dh, output), Accumulate::Overwrite);
+            weight_hh.multiply(matrix(gates, 4 * hidden), matrix_mut(dh, output), Accumulate::Overwrite);
         }
         if let Some(dstate) = dstate {
             dstate.h.assign(dh);
@@ -377,7 +377,7 @@ impl<F: Float> Layer for LstmCell<F> {
         add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
         add_weight_gradient(&x, da, h.before(), grad.weight_hh.view_mut());
         if let Some(dw_hr) = &mut grad.weight_hr {
-            add_weight_gradient(&x, rows(projection.dh.view()), rows(projection.m.view()), dw_hr.view_mut());
+            add_weight_gradient(&x, rows(dh_steps.view()), rows(m.view()), dw_hr.view_mut());
         }
         for bias in [&mut grad.bias_ih, &mut grad.bias_hh].into_iter().flatten() {
             add_bias_gradient(&x, da, bias.view_mut());

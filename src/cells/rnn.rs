@@ -7,12 +7,12 @@ use super::builder::{FromParameters, Parameters, zero_parameters};
 use super::history::History;
 use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
 use crate::affine::{
-    add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
+    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::check_shape;
 use crate::kernels::math::tanh;
-use crate::kernels::{Accumulate, Packed, product_packed, vectorised};
+use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "RnnCell";
@@ -189,12 +189,12 @@ impl<F: Float> Layer for RnnCell<F> {
         h.start(steps, state);
 
         affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], a);
-        packed.pack(self.weight_hh.t());
+        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
         for run in (0..steps).flat_map(|t| x.step_runs(t)) {
             let (h_before, h) = h.step(&run);
             let a = rows_of(a, &run);
             // a += W_hh h_{t-1}
-            product_packed(matrix(h_before, hidden), packed, matrix_mut(a, hidden), Accumulate::Add);
+            weight_hh.multiply(matrix(h_before, hidden), matrix_mut(a, hidden), Accumulate::Add);
             activate(self.nonlinearity == RnnNonlinearity::Relu, a, h);
         }
         h.finish(&x, state);
@@ -224,13 +224,13 @@ impl<F: Float> Layer for RnnCell<F> {
         }
         final_gradient(dh, (batch, hidden), dstate.as_deref());
 
-        packed.pack(self.weight_hh.view());
+        let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (_, h) = h.step(&run);
             let (da, dh) = (rows_of(da, &run), rows_of(dh, &sequences(&run, batch)));
             activate_backward(self.nonlinearity == RnnNonlinearity::Relu, h, &dy[span(&run, hidden)], dh, da);
             // dh_{t-1} = W_hhᵀ da
-            product_packed(matrix(da, hidden), packed, matrix_mut(dh, hidden), Accumulate::Overwrite);
+            weight_hh.multiply(matrix(da, hidden), matrix_mut(dh, hidden), Accumulate::Overwrite);
         }
         if let Some(dstate) = dstate {
             dstate.assign(dh);
