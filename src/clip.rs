@@ -283,6 +283,13 @@ mod tests {
     }
 
     #[test]
+    fn several_models_are_clipped_by_one_norm() {
+        let (mut a, mut b) = (arr1(&[3.0]), arr1(&[0.0, 4.0]));
+        assert_eq!(ClipNorm::new(2.5).eps(0.0).clip(&mut (&mut a, &mut b)), Ok(5.0));
+        assert_eq!((a, b), (arr1(&[1.5]), arr1(&[0.0, 2.0])));
+    }
+
+    #[test]
     fn values_are_clipped_each_on_its_own() {
         let mut g = (arr1(&[1.0f32, -3.0]), arr1(&[0.5, 9.0]));
         clip_grad_value(&mut g, 2.0).unwrap();

@@ -39,6 +39,22 @@ pub struct GradCheck {
     seed: u64,
 }
 
+/// [`GradCheck`] with its defaults: every element of the input's, the parameters' and the initial state's gradient.
+///
+/// ```
+/// use gradflow::{GruCell, Layer, gradcheck, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let cell = GruCell::<f64>::new(2, 3, &mut StdRng::seed_from_u64(0));
+/// let report = gradcheck(&cell, (&Array3::ones((4, 1, 2))).into(), &cell.zero_state(1));
+/// assert!(report.passed(), "{report}");
+/// ```
+///
+/// # Panics
+/// Where `x` or `state` does not fit the layer.
+pub fn gradcheck<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> GradReport {
+    GradCheck::default().check(layer, x, state)
+}
+
 impl Default for GradCheck {
     fn default() -> Self {
         GradCheck { directions: None, tolerance: None, step: None, floor: 1e-3, seed: 0 }

@@ -46,7 +46,7 @@
 //! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`] |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
 //! | Training | [`SoftmaxCrossEntropy`], [`MeanSquaredError`], [`Sgd`], [`Adam`], [`AdamW`], [`ClipNorm`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
-//! | Proof | [`GradCheck`], [`contract`] |
+//! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |
 //!
 //! # Words and shapes
 //!
@@ -91,7 +91,7 @@ pub use cells::*;
 pub use clip::{ClipNorm, NonFinite, NonFiniteGradient, clip_grad_norm, clip_grad_value, grad_norm};
 pub use error::{LengthsError, SizeError};
 pub use float::Float;
-pub use gradcheck::{GradCheck, GradReport, TensorCheck};
+pub use gradcheck::{GradCheck, GradReport, TensorCheck, gradcheck};
 pub use init::Init;
 pub use layer::{Causal, Layer, Pass, State};
 pub use layers::*;

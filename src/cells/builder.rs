@@ -143,6 +143,19 @@ impl<C: Gated> CellBuilder<C> {
         CellBuilder { weight_hr: init.into(), ..self }
     }
 
+    /// The cell with all parameters zero, for weights that will be loaded.
+    pub fn zeros(self) -> C {
+        let (rows, h_size) = (C::GATES * self.hidden, self.projection.unwrap_or(self.hidden));
+        let bias = self.bias.then(|| Array1::zeros(rows));
+        C::from_parameters(Parameters {
+            weight_ih: Array2::zeros((rows, self.input)),
+            weight_hh: Array2::zeros((rows, h_size)),
+            weight_hr: self.projection.map(|projection| Array2::zeros((projection, self.hidden))),
+            bias_ih: bias.clone(),
+            bias_hh: bias,
+        })
+    }
+
     /// The cell, drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> C {
         let Self { input, hidden, projection, .. } = self;
@@ -170,17 +183,5 @@ impl<C: Gated> CellBuilder<C> {
         let biases = self.bias.then(|| [bias(self.bias_ih), bias(self.bias_hh)]);
         let [bias_ih, bias_hh] = biases.map_or([None, None], |biases| biases.map(Some));
         C::from_parameters(Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh })
-    }
-}
-
-/// All parameters zero: for weights that will be loaded.
-pub(super) fn zero_parameters<F: Float>(gates: usize, input: usize, hidden: usize) -> Parameters<F> {
-    let bias = Some(Array1::zeros(gates * hidden));
-    Parameters {
-        weight_ih: Array2::zeros((gates * hidden, input)),
-        weight_hh: Array2::zeros((gates * hidden, hidden)),
-        weight_hr: None,
-        bias_ih: bias.clone(),
-        bias_hh: bias,
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
-use super::builder::{FromParameters, Parameters, zero_parameters};
+use super::builder::{FromParameters, Parameters};
 use super::history::History;
 use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
 use crate::affine::{
@@ -75,7 +75,7 @@ impl<F: Float> GruCell<F> {
 
     /// All parameters zero, for weights that will be loaded.
     pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::from_parameters(zero_parameters(3, input, hidden))
+        Self::builder(input, hidden).zeros()
     }
 
     /// I, the number of input features.

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use super::builder::{FromParameters, Parameters, zero_parameters};
+use super::builder::{FromParameters, Parameters};
 use super::history::History;
 use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
 use crate::affine::{
@@ -85,7 +85,7 @@ impl<F: Float> RnnCell<F> {
 
     /// All parameters zero, for weights that will be loaded.
     pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::from_parameters(zero_parameters(1, input, hidden))
+        Self::builder(input, hidden).zeros()
     }
 
     /// The same cell with another f.
