@@ -3,14 +3,14 @@
 
 use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
 
-pub use crate::error::check_shape;
 use crate::error::mismatch;
+pub use crate::error::{check_gradient, check_shape};
 use crate::{Float, Mode, Sequence};
 
 /// Gives `buffer` the shape `shape`, in the memory it has where that is enough. What it then holds is unspecified.
 pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoDimension<Dim = D>) {
     let shape = shape.into_dimension();
-    if buffer.raw_dim() != shape {
+    if buffer.raw_dim() != shape || !buffer.is_standard_layout() {
         let (mut memory, _) = std::mem::take(buffer).into_raw_vec_and_offset();
         memory.resize(shape.size(), F::zero());
         *buffer = Array::from_shape_vec(shape, memory).expect("the memory has the shape's size");
@@ -20,16 +20,26 @@ pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoD
 /// The mark that a forward pass leaves in a cache and its backward pass takes: so a stale cache or another input
 /// panics instead of giving wrong gradients.
 ///
-/// It keeps `T`, `B` and a fingerprint of a few dozen values of `x`; [`Layer::pass`](crate::Layer::pass) goes further
+/// It keeps `T`, `B`, the mode and a fingerprint of a few dozen values of `x`; [`Layer::pass`](crate::Layer::pass) goes further
 /// and has the compiler refuse such mistakes.
 #[derive(Clone, Debug, Default)]
-pub struct Pending(Option<(usize, usize, u64)>);
+pub struct Pending(LastPass);
+
+#[derive(Clone, Debug, Default)]
+enum LastPass {
+    #[default]
+    None,
+    Inference,
+    Forward(u64),
+}
 
 impl Pending {
     /// A forward pass over `x` is done; in [`Mode::Infer`] no backward pass may follow.
     pub fn set<F: Float>(&mut self, x: &Sequence<'_, F>) {
-        let (steps, batch) = x.dims();
-        self.0 = (x.mode() != Some(Mode::Infer)).then(|| (steps, batch, x.fingerprint()));
+        self.0 = match x.mode() {
+            Some(Mode::Infer) => LastPass::Inference,
+            _ => LastPass::Forward(x.fingerprint()),
+        };
     }
 
     /// Its backward pass begins, for the layer named `layer` with `output` features.
@@ -39,11 +49,14 @@ impl Pending {
     #[track_caller]
     pub fn take<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>, dy: &ArrayRef3<F>, output: usize) {
         let (steps, batch) = x.dims();
-        let Some(forward) = self.0.take() else {
-            mismatch(layer, "cache", &"a forward pass that awaits its backward", &"a stale cache")
-        };
-        if forward != (steps, batch, x.fingerprint()) {
-            mismatch(layer, "x", &"the x of the forward pass", &"another (stale cache)")
+        let expected = "a forward pass that awaits its backward";
+        match std::mem::take(&mut self.0) {
+            LastPass::Forward(fingerprint) if fingerprint == x.fingerprint() => {}
+            LastPass::Forward(_) => {
+                mismatch(layer, "x", &"the x of the forward pass, in its mode", &"another (stale cache)")
+            }
+            LastPass::Inference => mismatch(layer, "cache", &expected, &"an inference pass, which keeps nothing"),
+            LastPass::None => mismatch(layer, "cache", &expected, &"a stale cache"),
         }
         check_shape(layer, "dy", &[steps, batch, output], dy.shape());
     }

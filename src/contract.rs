@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use ndarray::{Array2, Array3, ArrayRef3, Axis, s};
+use ndarray::{Array2, Array3, ArrayRef3, Axis, Dimension, s};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Causal, Float, GradCheck, Layer, Sequence, Size, Tensors, TensorsExt};
@@ -14,7 +14,7 @@ use crate::{Causal, Float, GradCheck, Layer, Sequence, Size, Tensors, TensorsExt
 pub enum Input {
     /// Features `[T, B, D]`, with this D.
     Features(usize),
-    /// Token ids `[T, B]`, below this number.
+    /// Token ids `[T, B]`, below this number, which is at least 2.
     Tokens(usize),
 }
 
@@ -80,6 +80,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         let worst = self.gradients_are_right();
         self.cache_is_reusable();
         self.stale_cache_is_refused();
+        self.unwanted_gradients_change_nothing();
         self.empty_batch_is_refused();
         self.sequences_do_not_mix();
         self.padding_is_never_read();
@@ -220,6 +221,23 @@ impl<'a, L: Layer> Contract<'a, L> {
             self.layer.forward(x, &mut self.state(BATCH + 1), &mut self.layer.cache());
         });
         self.assert(refused || self.state(BATCH).count() == 0, "`forward` accepts a state of another batch");
+    }
+
+    /// No gradient of the final state is a zero one, and `dL/dx` that is not wanted leaves the others as they are.
+    fn unwanted_gradients_change_nothing(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let run = |x: Sequence<'_, L::Elem>, dstate: Option<&mut L::State>| {
+            let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
+            let y = self.layer.forward(x, &mut self.state(BATCH), &mut cache).raw_dim();
+            let dx = self.layer.backward(x, &output_gradient(y.into_pattern()), dstate, &mut cache, &mut grad);
+            (dx.iter().map(|value| value.bits()).collect::<Vec<_>>(), bits(&grad))
+        };
+        let x = batch.sequence().eval();
+        let (dx, grad) = run(x, None);
+        let zero = run(x, Some(&mut self.layer.zero_state(BATCH)));
+        let dx_fits = self.input_is_tokens() || dx == zero.0;
+        self.assert(dx_fits && grad == zero.1, "no `dstate` gives other gradients than a zero one");
+        self.assert(run(x.constant(), None).1 == grad, "a constant x changes the parameters' gradients");
     }
 
     fn empty_batch_is_refused(&self) {

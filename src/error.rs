@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Size;
+use crate::{Float, Size, Tensors};
 
 /// A layer was offered an input of a size that it does not take.
 ///
@@ -91,6 +91,16 @@ pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize
     if expected != got {
         mismatch(layer, argument, &format_args!("{expected:?}"), &format_args!("{got:?}"))
     }
+}
+
+/// Panics unless `grad` has the tensors of `layer`, called `name`: a gradient made before a bias or a scale was added
+/// would otherwise silently not train it.
+///
+/// # Panics
+/// With the tensor and both shapes.
+#[track_caller]
+pub fn check_gradient<F: Float>(name: &str, layer: &impl Tensors<F>, grad: &impl Tensors<F>) {
+    crate::tensors::check_alike(&format_args!("{name}: grad"), layer, grad);
 }
 
 /// Panics unless the batch has at least one step of at least one sequence, with at least one feature each.

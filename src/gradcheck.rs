@@ -5,6 +5,7 @@ use std::fmt;
 use ndarray::Array3;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use crate::error::check_shape;
 use crate::{Float, Layer, Sequence, Size, Tensors, TensorsExt};
 
 /// Checks a layer's backward pass against central differences.
@@ -187,6 +188,9 @@ impl GradCheck {
         let mut grad = layer.zeros_like();
         let before = NonZero::fill(&mut grad, rng);
         let dx = layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
+        if x.wants_gradient() {
+            check_shape("GradCheck", "dL/dx", x.features("GradCheck", None).shape(), dx.shape());
+        }
 
         let mut tensors = Vec::new();
         if let (true, Size::Features(_)) = (x.wants_gradient(), x.size()) {
@@ -322,7 +326,9 @@ impl Differences {
                 let signs: Vec<f64> = (0..analytic.len())
                     .map(|k| if is_varied(k) { [-1.0, 1.0][usize::from(rng.random::<bool>())] } else { 0.0 })
                     .collect();
-                let along: f64 = analytic.iter().zip(&signs).map(|(value, sign)| value * sign).sum();
+                // What is not varied must have no gradient.
+                let stray = (0..analytic.len()).filter(|&k| !is_varied(k)).map(|k| analytic[k].abs()).sum::<f64>();
+                let along: f64 = stray + analytic.iter().zip(&signs).map(|(value, sign)| value * sign).sum::<f64>();
                 let mut side = |step: f64| {
                     loss(&mut |values| {
                         for (value, &sign) in values.iter_mut().zip(&signs) {

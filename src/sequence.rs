@@ -228,10 +228,18 @@ impl<'a, F: Float> Sequence<'a, F> {
     }
 
     /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
+    ///
+    /// # Panics
+    /// Where their T or B is another.
     pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,
     {
+        let (steps, batch, _) = features.dim();
+        if (steps, batch) != self.dims() {
+            let expected = format_args!("[T, B] = {:?}", self.dims());
+            mismatch("Sequence::with", "features", &expected, &format_args!("{:?} (stale cache)", (steps, batch)))
+        }
         Sequence { values: Values::Features(features), lengths: self.lengths, mode: self.mode, constant: false }
     }
 
@@ -299,6 +307,11 @@ impl<'a, F: Float> Sequence<'a, F> {
         let (steps, batch) = self.dims();
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        mix(steps as u64);
+        mix(batch as u64);
+        if let Some(Mode::Train { seed }) = self.mode {
+            mix(seed);
+        }
         let features = match self.size() {
             Size::Features(features) => features,
             Size::Tokens => 1,
@@ -322,6 +335,12 @@ impl<'a, F: Float> Sequence<'a, F> {
 impl<'a, F> From<ArrayView3<'a, F>> for Sequence<'a, F> {
     fn from(x: ArrayView3<'a, F>) -> Self {
         Sequence { values: Values::Features(x), lengths: None, mode: None, constant: false }
+    }
+}
+
+impl<'a, F> From<&'a ArrayView3<'_, F>> for Sequence<'a, F> {
+    fn from(x: &'a ArrayView3<'_, F>) -> Self {
+        x.view().into()
     }
 }
 

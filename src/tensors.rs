@@ -66,7 +66,7 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
     /// Where the tensors differ in number or size.
     #[track_caller]
     fn add_assign(&mut self, other: &(impl Tensors<F> + ?Sized)) {
-        check_alike("add_assign", self, other);
+        check_alike(&"add_assign", self, other);
         for i in 0..self.count() {
             for (sum, &value) in self.tensor_mut(i).iter_mut().zip(other.tensor(i).1) {
                 *sum += value;
@@ -80,7 +80,7 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
     /// Where the tensors differ in number or size.
     #[track_caller]
     fn copy_from(&mut self, other: &(impl Tensors<F> + ?Sized)) {
-        check_alike("copy_from", self, other);
+        check_alike(&"copy_from", self, other);
         for i in 0..self.count() {
             self.tensor_mut(i).copy_from_slice(other.tensor(i).1);
         }
@@ -92,7 +92,7 @@ impl<F: Float, T: Tensors<F> + ?Sized> TensorsExt<F> for T {}
 /// Panics unless both hold as many tensors, of the same sizes.
 #[track_caller]
 pub(crate) fn check_alike<F: Float>(
-    who: &str,
+    who: &dyn std::fmt::Display,
     expected: &(impl Tensors<F> + ?Sized),
     got: &(impl Tensors<F> + ?Sized),
 ) {

@@ -301,3 +301,104 @@ fn optimizers_refuse_settings_and_gradients_that_make_no_sense() {
     let mut another = other.clone();
     assert_says(&panic_of(|| adam.step(&mut another, &other)), &["AdamW", "weight", "[2, 3]", "[4, 3]"]);
 }
+
+#[test]
+fn a_gradient_of_another_make_is_refused() {
+    let rng = &mut rng();
+    let x = Array3::ones((4, 2, 3));
+    fn refused<L: Layer<Elem = f64>>(layer: &L, mut grad: L, x: &Array3<f64>) -> String {
+        let mut cache = layer.cache();
+        let dy = layer.forward(x.into(), &mut layer.zero_state(2), &mut cache).mapv(|_| 1.0);
+        panic_of(|| layer.backward(x.into(), &dy, None, &mut cache, &mut grad).sum())
+    }
+    let linear = Linear::new(3, 4, rng);
+    let message = refused(&linear, linear.zeros_like().without_bias(), &x);
+    assert_says(&message, &["Linear", "grad", "expected 2 tensors, got 1"]);
+    assert_says(&refused(&linear, Linear::zeros(3, 5), &x), &["Linear", "grad", "weight", "[4, 3]", "[5, 3]"]);
+    let message = refused(&LstmCell::new(3, 4, rng), LstmCell::builder(3, 4).bias(false).zeros(), &x);
+    assert_says(&message, &["LstmCell", "grad", "expected 4 tensors, got 2"]);
+    assert_says(&refused(&GruCell::new(3, 4, rng), GruCell::zeros(3, 5), &x), &["GruCell", "grad", "weight_ih"]);
+    assert_says(&refused(&RnnCell::new(3, 4, rng), RnnCell::zeros(3, 5), &x), &["RnnCell", "grad", "weight_ih"]);
+    assert_says(&refused(&LayerNorm::new(3), LayerNorm::new(5), &x), &["LayerNorm", "grad", "weight"]);
+    let block = Residual::new(Linear::new(3, 3, rng));
+    assert_says(&refused(&block.clone().rezero(), block, &x), &["Residual", "grad", "expected 3 tensors, got 2"]);
+}
+
+#[test]
+fn an_inference_pass_and_another_seed_have_no_backward() {
+    let rng = &mut rng();
+    let (x, dy) = (Array3::<f64>::ones((4, 3, 2)), Array3::ones((4, 3, 5)));
+    let layer = Linear::new(2, 5, rng);
+    let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+    let x = Sequence::from(&x);
+    layer.forward(x.infer(), &mut (), &mut cache);
+    let message = panic_of(|| layer.backward(x, &dy, None, &mut cache, &mut grad).sum());
+    assert_says(&message, &["Linear", "an inference pass, which keeps nothing"]);
+    layer.forward(x.train(3), &mut (), &mut cache);
+    let message = panic_of(|| layer.backward(x.train(4), &dy, None, &mut cache, &mut grad).sum());
+    assert_says(&message, &["Linear", "in its mode"]);
+}
+
+/// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
+mod not_causal {
+    use gradflow::ndarray::{ArrayRef3, ArrayView3};
+    use gradflow::{Layer, Linear, Sequence, Size, SizeError, Tensors, sequential};
+
+    #[derive(Clone)]
+    pub struct Offline(pub Linear<f64>);
+    type Inner = Linear<f64>;
+
+    impl Tensors<f64> for Offline {
+        fn count(&self) -> usize {
+            self.0.count()
+        }
+        fn name(&self, i: usize) -> String {
+            self.0.name(i)
+        }
+        fn tensor(&self, i: usize) -> (&[usize], &[f64]) {
+            self.0.tensor(i)
+        }
+        fn tensor_mut(&mut self, i: usize) -> &mut [f64] {
+            self.0.tensor_mut(i)
+        }
+    }
+
+    impl Layer for Offline {
+        type Elem = f64;
+        type State = ();
+        type Cache = <Inner as Layer>::Cache;
+        fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+            self.0.output_size(input)
+        }
+        fn zero_state(&self, _: usize) {}
+        fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, f64> {
+            self.0.forward(x, &mut (), cache)
+        }
+        fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, f64> {
+            self.0.output(cache)
+        }
+        fn backward<'c>(
+            &self,
+            x: Sequence<'_, f64>,
+            dy: &ArrayRef3<f64>,
+            _: Option<&mut ()>,
+            cache: &'c mut Self::Cache,
+            grad: &mut Self,
+        ) -> ArrayView3<'c, f64> {
+            self.0.backward(x, dy, None, cache, &mut grad.0)
+        }
+    }
+
+    sequential! {
+        #[derive(Clone)]
+        pub struct Reader: Layer<f64> {
+            pub offline: Offline,
+        }
+    }
+}
+
+#[test]
+fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
+    let model = not_causal::Reader { offline: not_causal::Offline(Linear::zeros(2, 3)) };
+    gradflow::contract::Contract::new("Reader", &model, 2).check();
+}

@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use super::Residual;
-use crate::{Activation, Float, LayerNorm, Linear, Nonlinearity, sequential};
+use crate::{Activation, Float, LayerNorm, Linear, Nonlinearity, TensorsExt, sequential};
 
 sequential! {
     /// Two affine layers with a nonlinearity between: `fc2(f(fc1(x)))`, D features to D by way of `hidden`.
@@ -54,9 +54,15 @@ impl<F: Float> PreNormBlock<F> {
         Residual::new(PreNormBranch { norm: LayerNorm::new(features), fc1, activation, fc2 })
     }
 
+    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    pub fn pre_norm_zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
+        let FeedForward { fc1, activation, fc2 } = FeedForward::zeros(features, hidden, f);
+        Residual::new(PreNormBranch { norm: LayerNorm::new(features), fc1, activation, fc2 })
+    }
+
     /// The branch's last layer zero: the block starts as the identity, with gradient exactly 1.
     pub fn zero_init(mut self) -> Self {
-        self.branch.fc2 = zeroed(&self.branch.fc2);
+        self.branch.fc2.set_zero();
         self
     }
 }
@@ -81,9 +87,15 @@ impl<F: Float> PostNormBlock<F> {
         PostNormBlock { residual, norm: LayerNorm::new(features) }
     }
 
+    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
+        let residual = Residual::new(FeedForward::zeros(features, hidden, f));
+        PostNormBlock { residual, norm: LayerNorm::new(features) }
+    }
+
     /// The branch's last layer zero: the block starts as its normalisation alone.
     pub fn zero_init(mut self) -> Self {
-        self.residual.branch.fc2 = zeroed(&self.residual.branch.fc2);
+        self.residual.branch.fc2.set_zero();
         self
     }
 }
@@ -97,8 +109,13 @@ impl<F: Float> FeedForward<F> {
             fc2: Linear::new(hidden, features, rng),
         }
     }
-}
 
-fn zeroed<F: Float>(layer: &Linear<F>) -> Linear<F> {
-    Linear::zeros(layer.weight.ncols(), layer.weight.nrows())
+    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
+        FeedForward {
+            fc1: Linear::zeros(features, hidden),
+            activation: Activation::new(f),
+            fc2: Linear::zeros(hidden, features),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use rand::Rng;
 
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::{check_shape, mismatch};
+use crate::error::{check_gradient, check_shape, mismatch};
 use crate::kernels::vectorised;
 use crate::layers::{Linear, LinearCache};
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, parameters};
@@ -277,6 +277,7 @@ impl<L: Layer> Layer for Residual<L> {
         let ResidualCache { pending, x_copy, dy_copy, branch, shortcut, y, d, dx } = cache;
         let features = y.dim().2;
         pending.take(NAME, &x, dy, features);
+        check_gradient(NAME, self, grad);
         let dy_values = dy_copy.values(dy.view());
         if let Some(dscale) = grad.scale.learned_mut() {
             let branch = x_copy.values(self.branch.output(branch));

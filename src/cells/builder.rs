@@ -132,6 +132,18 @@ impl<C: Gated> CellBuilder<C> {
         self
     }
 
+    /// The bias of a gate on the input's side alone.
+    pub(super) fn input_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
+        self.bias_ih[gate] = init.into();
+        self
+    }
+
+    /// The bias of a gate on the hidden state's side alone.
+    pub(super) fn hidden_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
+        self.bias_hh[gate] = init.into();
+        self
+    }
+
     /// With the hidden state projected to `size` features.
     pub(super) fn projected(self, size: usize) -> Self {
         assert!(size > 0, "cell: sizes must not be 0, got projection {size}");

@@ -10,7 +10,7 @@ use crate::affine::{
     StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::check_shape;
+use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::{sigmoid, tanh};
 use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -104,9 +104,14 @@ impl<F: Float> CellBuilder<GruCell<F>> {
         self.gate_bias(1, init)
     }
 
-    /// How the bias of `n`, what could be written, starts; that of `s`, under the reset gate, is zero.
-    pub fn new_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(2, init)
+    /// How `b_in`, the bias of what could be written, starts.
+    pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
+        self.input_gate_bias(2, init)
+    }
+
+    /// How `b_hn`, the bias of `s` under the reset gate, starts.
+    pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
+        self.hidden_gate_bias(2, init)
     }
 }
 
@@ -268,6 +273,7 @@ impl<F: Float> Layer for GruCell<F> {
         let (steps, batch) = x.dims();
         let GruCache { pending, x_copy, dy_copy, packed, packed_n, gates, s, h, dh, dx, .. } = cache;
         pending.take(NAME, &x, dy, hidden);
+        check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
         if let Some(dstate) = &dstate {
             check_shape(NAME, "dstate", &[batch, hidden], dstate.shape());

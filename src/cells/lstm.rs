@@ -10,7 +10,7 @@ use crate::affine::{
     StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::check_shape;
+use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::{sigmoid, tanh};
 use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -335,6 +335,7 @@ impl<F: Float> Layer for LstmCell<F> {
         let (steps, batch) = x.dims();
         let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx, projection } = cache;
         pending.take(NAME, &x, dy, output);
+        check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
         if let Some(dstate) = &dstate {
             check_shape(NAME, "dstate.h", &[batch, output], dstate.h.shape());

@@ -10,7 +10,7 @@ use crate::affine::{
     StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
 };
 use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::check_shape;
+use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::tanh;
 use crate::kernels::{Accumulate, Packed, vectorised};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -218,6 +218,7 @@ impl<F: Float> Layer for RnnCell<F> {
         let (steps, batch) = x.dims();
         let RnnCache { pending, x_copy, dy_copy, packed, a: da, h, dh, dx } = cache;
         pending.take(NAME, &x, dy, hidden);
+        check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
         if let Some(dstate) = &dstate {
             check_shape(NAME, "dstate", &[batch, hidden], dstate.shape());

@@ -72,7 +72,11 @@ impl<F: Float> Activation<F> {
     }
 
     /// [`Nonlinearity::LeakyRelu`] with `slope` for negative inputs.
+    ///
+    /// # Panics
+    /// Where the slope is not finite.
     pub fn leaky_relu(slope: f64) -> Self {
+        assert!(slope.is_finite(), "{NAME}: slope: expected a finite number, got {slope}");
         Self::new(Nonlinearity::LeakyRelu { slope })
     }
 

@@ -4,7 +4,7 @@ use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
 use crate::cache::{Pending, reuse};
-use crate::error::mismatch;
+use crate::error::{check_gradient, mismatch};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "Embedding";
@@ -116,6 +116,7 @@ impl<F: Float> Layer for Embedding<F> {
     ) -> ArrayView3<'c, F> {
         let EmbeddingCache { pending, y } = cache;
         pending.take(NAME, &x, dy, self.weight.ncols());
+        check_gradient(NAME, self, grad);
         for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
             if x.valid(t, b) {
                 let mut row = grad.weight.row_mut(id);

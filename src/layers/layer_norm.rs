@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::check_shape;
+use crate::error::{check_gradient, check_shape};
 use crate::kernels::vectorised;
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
@@ -174,6 +174,7 @@ impl<F: Float> Layer for LayerNorm<F> {
         let features = self.weight.len();
         let LayerNormCache { pending, x_copy, dy_copy, statistics, y } = cache;
         pending.take(NAME, &x, dy, features);
+        check_gradient(NAME, self, grad);
         let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
         let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));

@@ -5,7 +5,7 @@ use rand::Rng;
 
 use crate::affine::{add_bias_gradient, add_weight_gradient, affine, input_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::check_shape;
+use crate::error::{check_gradient, check_shape};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "Linear";
@@ -134,6 +134,7 @@ impl<F: Float> Layer for Linear<F> {
         let (input, output) = self.sizes();
         let LinearCache { pending, x_copy, dy_copy, dx, .. } = cache;
         pending.take(NAME, &x, dy, output);
+        check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.rows(dy.view()));
         add_weight_gradient(&x, dy, x_rows, grad.weight.view_mut());
         if let Some(bias) = &mut grad.bias {

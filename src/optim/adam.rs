@@ -77,7 +77,7 @@ impl<F: Float> Moments<F> {
     fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>, coupled_decay: f64, shrink: f64) {
         let zeros = || NamedTensors::zeros_like(&*model);
         let [m, v] = self.averages.get_or_insert_with(|| [zeros(), zeros()]);
-        check_alike(self.name, m, model);
+        check_alike(&self.name, m, model);
         self.steps += 1;
         let (beta1, beta2) = self.betas;
         let power = i32::try_from(self.steps).unwrap_or(i32::MAX);

@@ -55,7 +55,7 @@ fn for_each_tensor<F: Float>(
     grad: &dyn Tensors<F>,
     mut update: impl FnMut(usize, &mut [F], &[F]),
 ) {
-    check_alike(optimizer, model, grad);
+    check_alike(&optimizer, model, grad);
     for i in 0..model.count() {
         update(i, model.tensor_mut(i), grad.tensor(i).1);
     }

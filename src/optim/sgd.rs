@@ -134,7 +134,7 @@ impl<F: Float> Optimizer<F> for Sgd<F> {
             return for_each_tensor(NAME, model, grad, |_, p, g| descend(step, p, g));
         }
         let velocity = self.velocity.get_or_insert_with(|| NamedTensors::zeros_like(model));
-        check_alike(NAME, velocity, model);
+        check_alike(&NAME, velocity, model);
         for_each_tensor(NAME, model, grad, |i, p, g| descend_with_momentum(step, p, g, velocity.tensor_mut(i)));
     }
 

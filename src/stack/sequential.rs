@@ -52,7 +52,8 @@ macro_rules! sequential {
             impl $(<$($g: $b),*>)? Tensors<$f> for $name $(<$($g),*>)? { $($field $(as $label)?),+ }
         }
         $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field: $layer),+ }
-        impl $(<$($g: $b),*>)? $crate::Causal for $name $(<$($g),*>)? where $($layer: $crate::Causal),+ {}
+        // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
+        impl $(<$($g: $b),*>)? $crate::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::Causal),+ {}
     };
 }
 
