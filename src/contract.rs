@@ -48,6 +48,9 @@ pub struct Contract<'a, L: Layer> {
 /// Calls a function and counts its allocations.
 pub type CountAllocations = fn(&mut dyn FnMut()) -> u64;
 
+/// Says what a pass over a sequence is for.
+type InMode<F> = for<'a> fn(Sequence<'a, F>) -> Sequence<'a, F>;
+
 const STEPS: usize = 4;
 const BATCH: usize = 3;
 /// Unsorted, with a full one and a shortest one.
@@ -83,8 +86,11 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.unwanted_gradients_change_nothing();
         self.empty_batch_is_refused();
         self.sequences_do_not_mix();
-        self.padding_is_never_read();
-        self.layout_does_not_matter();
+        let modes: [InMode<L::Elem>; 2] = [|x| x.eval(), |x| x.train(3)];
+        for mode in modes {
+            self.padding_is_never_read(mode);
+            self.layout_does_not_matter(mode);
+        }
         self.nothing_is_allocated();
         worst
     }
@@ -154,7 +160,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         let batch = self.batch(STEPS, BATCH);
         let output =
             self.layer.output_size(batch.sequence().size()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        let outcome = self.pass(batch.sequence(), self.state(BATCH), &mut self.layer.cache());
+        let outcome = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
         self.assert(outcome.y.dim() == (STEPS, BATCH, output), &format!("y is {:?}", outcome.y.dim()));
         if let Input::Features(features) = self.input {
             self.assert(outcome.dx.dim() == (STEPS, BATCH, features), &format!("dL/dx is {:?}", outcome.dx.dim()));
@@ -286,11 +292,11 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.assert(self.all_near(&sum, &all.grad), "the batch's gradient is not the sum of its sequences'");
     }
 
-    fn padding_is_never_read(&self) {
+    fn padding_is_never_read(&self, mode: InMode<L::Elem>) {
         let batch = self.batch(STEPS, BATCH);
         let junk = batch.with_padding(&LENGTHS);
         let lengths = |batch: &Batch<L::Elem>, cache: &mut L::Cache| {
-            let x = batch.sequence().eval().with_lengths(&LENGTHS).expect("lengths that fit");
+            let x = mode(batch.sequence()).with_lengths(&LENGTHS).expect("lengths that fit");
             let mut state = self.state(BATCH);
             let y = self.layer.forward(x, &mut state, cache).to_owned();
             let mut dy = output_gradient(y.dim());
@@ -301,7 +307,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         };
         // A cache full of other numbers: stale values must not show either.
         let mut cache = self.layer.cache();
-        self.pass(self.batch(STEPS, BATCH).changed().sequence().eval(), self.state(BATCH), &mut cache);
+        self.pass(mode(self.batch(STEPS, BATCH).changed().sequence()), self.state(BATCH), &mut cache);
         let (want, got) = (lengths(&batch, &mut self.layer.cache()), lengths(&junk, &mut cache));
         self.assert(got.bits() == want.bits(), "what the padding holds changes the result");
         for (t, b) in padding() {
@@ -310,17 +316,17 @@ impl<'a, L: Layer> Contract<'a, L> {
             self.assert(self.input_is_tokens() || zero(&got.dx), "dL/dx is not zero past a length");
         }
         let full = [STEPS; BATCH];
-        let x = batch.sequence().eval();
+        let x = mode(batch.sequence());
         let with = self.pass(x.with_lengths(&full).expect("fits"), self.state(BATCH), &mut self.layer.cache());
         let without = self.pass(x, self.state(BATCH), &mut self.layer.cache());
         self.assert(with.bits() == without.bits(), "full lengths give other numbers than no lengths");
     }
 
-    fn layout_does_not_matter(&self) {
+    fn layout_does_not_matter(&self, mode: InMode<L::Elem>) {
         let batch = self.batch(STEPS, BATCH);
-        let want = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
+        let want = self.pass(mode(batch.sequence()), self.state(BATCH), &mut self.layer.cache());
         let turned = batch.in_other_order();
-        let x = turned.sequence().eval();
+        let x = mode(turned.sequence());
         let mut cache = self.layer.cache();
         let mut state = self.state(BATCH);
         let y = self.layer.forward(x, &mut state, &mut cache).to_owned();

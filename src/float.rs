@@ -35,6 +35,9 @@ pub trait Float:
 
     /// The bits, widened: equal exactly where the values are the same, sign of zero and NaN payload included.
     fn bits(self) -> u64;
+
+    /// The value that has these bits, as [`bits`](Float::bits) gives them.
+    fn from_bits(bits: u64) -> Self;
 }
 
 impl Float for f32 {
@@ -47,6 +50,9 @@ impl Float for f32 {
     fn bits(self) -> u64 {
         u64::from(self.to_bits())
     }
+    fn from_bits(bits: u64) -> f32 {
+        f32::from_bits(bits as u32)
+    }
 }
 
 impl Float for f64 {
@@ -58,5 +64,8 @@ impl Float for f64 {
     }
     fn bits(self) -> u64 {
         self.to_bits()
+    }
+    fn from_bits(bits: u64) -> f64 {
+        f64::from_bits(bits)
     }
 }

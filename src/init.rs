@@ -5,6 +5,7 @@ use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
 use crate::Float;
+use crate::kernels::math::sum;
 
 /// How a weight or bias starts.
 ///
@@ -58,6 +59,13 @@ pub enum Init {
         /// What every vector's length is multiplied by; for recurrent weights, the gradient's growth per step.
         gain: f64,
     },
+    /// `log(u)`, u uniform in `[1, t_max - 1)`: Tallec and Ollivier 2018, for the bias of a gate that keeps. Through a
+    /// sigmoid, `log(u)` keeps a state for about u steps, so that the units of a cell start with memories from one
+    /// step to `t_max`.
+    Chrono {
+        /// The number of steps of the longest dependency.
+        t_max: f64,
+    },
 }
 
 impl From<f64> for Init {
@@ -68,6 +76,10 @@ impl From<f64> for Init {
 
 impl Init {
     /// Fills `weight`, `[out, in]`.
+    ///
+    /// # Panics
+    /// Where the `t_max` of [`Init::Chrono`] is below 2 or not finite.
+    #[track_caller]
     pub fn fill<F: Float>(self, weight: &mut ArrayRef2<F>, rng: &mut (impl Rng + ?Sized)) {
         let (fan_out, fan_in) = (weight.nrows() as f64, weight.ncols() as f64);
         match self {
@@ -79,6 +91,7 @@ impl Init {
             Init::KaimingUniform { gain } => uniform(weight, gain * (3.0 / fan_in).sqrt(), rng),
             Init::KaimingNormal { gain } => normal(weight, gain / fan_in.sqrt(), rng),
             Init::Orthogonal { gain } => orthogonal(weight, gain, rng),
+            Init::Chrono { t_max } => chrono(weight, t_max, rng),
         }
     }
 }
@@ -89,6 +102,15 @@ fn uniform<F: Float>(weight: &mut ArrayRef2<F>, bound: f64, rng: &mut (impl Rng 
 
 fn normal<F: Float>(weight: &mut ArrayRef2<F>, std: f64, rng: &mut (impl Rng + ?Sized)) {
     weight.map_inplace(|value| *value = F::of(std * rng.sample::<f64, _>(StandardNormal)));
+}
+
+#[track_caller]
+fn chrono<F: Float>(weight: &mut ArrayRef2<F>, t_max: f64, rng: &mut (impl Rng + ?Sized)) {
+    assert!(
+        t_max >= 2.0 && t_max.is_finite(),
+        "Init: Chrono: t_max: expected a finite number, at least 2, got {t_max}"
+    );
+    weight.map_inplace(|value| *value = F::of((1.0 + (t_max - 2.0) * rng.random::<f64>()).ln()));
 }
 
 /// Gram-Schmidt over Gaussian vectors, each projected twice: once leaves an error that grows with the number of
@@ -119,17 +141,9 @@ fn orthogonal<F: Float>(weight: &mut ArrayRef2<F>, gain: f64, rng: &mut (impl Rn
     }
 }
 
-/// Eight partial sums, so that the compiler may keep them in one vector.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    let mut sums = [0.0; 8];
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for k in 0..8 {
-            sums[k] += a[k] * b[k];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
+    let b = &b[..a.len()];
+    sum(a.len(), |k| a[k] * b[k])
 }
 
 fn norm(vector: &[f64]) -> f64 {
@@ -182,5 +196,18 @@ mod tests {
             assert!((got / want - 1.0).abs() < 0.02, "{init:?}: {got} for {want}");
         }
         assert_eq!(draw(0.25.into(), (2, 2)), Array2::from_elem((2, 2), 0.25));
+    }
+
+    #[test]
+    fn chrono_is_the_logarithm_of_a_uniform_number() {
+        let u = draw(Init::Chrono { t_max: 101.0 }, (300, 200)).exp();
+        assert!(u.iter().all(|&u| (1.0..100.0 + 1e-9).contains(&u)));
+        // Uniform in [1, 100]: mean 50.5, standard deviation 99 / sqrt(12).
+        assert!((u.mean().expect("not empty") / 50.5 - 1.0).abs() < 0.01);
+        assert!((u.std(0.0) / (99.0 / 12.0_f64.sqrt()) - 1.0).abs() < 0.01);
+        assert_eq!(draw(Init::Chrono { t_max: 2.0 }, (2, 2)), Array2::<f64>::zeros((2, 2)));
+        for t_max in [1.9, -5.0, f64::NAN, f64::INFINITY] {
+            assert!(std::panic::catch_unwind(|| draw(Init::Chrono { t_max }, (2, 2))).is_err(), "{t_max}");
+        }
     }
 }

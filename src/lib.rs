@@ -42,10 +42,12 @@
 //! | --- | --- |
 //! | The trait | [`Layer`], [`Causal`] (runs on a stream), [`Pass`], [`Sequence`] (the input: `[T, B, D]` or token ids `[T, B]`, lengths, mode), [`Tensors`] |
 //! | Cells | [`RnnCell`], [`LstmCell`], [`GruCell`], made by [`CellBuilder`] |
-//! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`] |
-//! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`] |
+//! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`], [`Dropout`], [`Identity`] |
+//! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
-//! | Training | [`SoftmaxCrossEntropy`], [`MeanSquaredError`], [`Sgd`], [`Adam`], [`AdamW`], [`ClipNorm`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
+//! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
+//! | Files | `io`: state dicts, PyTorch's included, and checkpoints |
+//! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
 //! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |
 //!
 //! # Words and shapes
@@ -61,10 +63,12 @@
 //! layer, the argument, what was expected and what came ([`Layer::output_size`] asks beforehand). Lengths and
 //! gradients that are not finite come from data: they are `Result`s. NaN is never masked.
 //!
-//! There are no feature flags.
+//! One feature, on by default: `safetensors`, the files of `io`, with which come 16 crates that nothing else needs.
 
 pub mod cache;
 pub mod contract;
+#[cfg(feature = "safetensors")]
+pub mod io;
 pub mod tensors;
 
 mod affine;
@@ -80,6 +84,7 @@ mod layer;
 mod layers;
 mod loss;
 mod optim;
+mod probe;
 mod sequence;
 mod stack;
 
@@ -88,15 +93,22 @@ pub use rand;
 
 pub use blocks::*;
 pub use cells::*;
-pub use clip::{ClipNorm, NonFinite, NonFiniteGradient, clip_grad_norm, clip_grad_value, grad_norm};
+pub use clip::{
+    ClipAdaptive, ClipNorm, ClipReport, NonFinite, NonFiniteGradient, NormSummary, clip_grad_norm, clip_grad_value,
+    grad_norm,
+};
 pub use error::{LengthsError, SizeError};
 pub use float::Float;
 pub use gradcheck::{GradCheck, GradReport, TensorCheck, gradcheck};
 pub use init::Init;
 pub use layer::{Causal, Layer, Pass, State};
 pub use layers::*;
-pub use loss::{MeanSquaredError, Reduction, SoftmaxCrossEntropy};
-pub use optim::{Adam, AdamW, Optimizer, Sgd};
+pub use loss::{BinaryCrossEntropy, Huber, MeanSquaredError, Reduction, SoftmaxCrossEntropy};
+pub use optim::{
+    Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
+    RmsProp, Schedule, ScheduleError, Select, Sgd,
+};
+pub use probe::{GradientFlow, GradientProbe, LayerFlow, Probed, RecordsState, StateRecorder};
 pub use sequence::{Mode, Sequence, Size};
 pub use stack::*;
 pub use tensors::{NamedTensors, Tensors, TensorsExt};

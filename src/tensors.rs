@@ -117,6 +117,35 @@ struct NamedTensor<F> {
 }
 
 impl<F: Float> NamedTensors<F> {
+    /// Tensors of given names, shapes and row-major values, in this order.
+    ///
+    /// ```
+    /// use gradflow::{NamedTensors, Tensors};
+    ///
+    /// let tensors = NamedTensors::new([("exp_avg.weight".to_owned(), vec![1, 2], vec![0.5, -0.5])]);
+    /// assert_eq!(tensors.get("exp_avg.weight"), Some((&[1, 2][..], &[0.5, -0.5][..])));
+    /// assert_eq!(tensors.get("weight"), None);
+    /// ```
+    ///
+    /// # Panics
+    /// Where there are not as many values as the shape has elements.
+    #[track_caller]
+    pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
+        let mut list = Vec::new();
+        for (name, shape, values) in tensors {
+            let (expected, got) = (shape.iter().product::<usize>(), values.len());
+            assert!(expected == got, "NamedTensors: {name}: expected {expected} values for {shape:?}, got {got}");
+            list.push(NamedTensor { name, shape, values });
+        }
+        NamedTensors { tensors: list }
+    }
+
+    /// Shape and values of the tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<(&[usize], &[F])> {
+        let tensor = self.tensors.iter().find(|tensor| tensor.name == name)?;
+        Some((&tensor.shape, &tensor.values))
+    }
+
     /// Zeros under the names and in the shapes of `model`'s tensors.
     pub fn zeros_like(model: &(impl Tensors<F> + ?Sized)) -> Self {
         let zeros = |i| NamedTensor {

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use gradflow::ndarray::{Array2, Array3, arr2};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, AdamW, BoxLayer, Causal, Embedding, GruCell, Layer, LayerNorm, LengthsError, Linear, LstmCell,
-    MeanSquaredError, Nonlinearity, Optimizer, PreNormBlock, Residual, RnnCell, Sequence, Sgd, Size,
-    SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm, sequential,
+    Activation, AdamW, BoxLayer, Causal, DenseConcat, Dropout, Embedding, GruCell, Highway, Identity, Layer, LayerNorm,
+    LengthsError, Linear, LstmCell, MeanSquaredError, Nonlinearity, Optimizer, PreNormBlock, Residual, RnnCell,
+    Sequence, Sgd, Size, SoftmaxCrossEntropy, Stacked, StochasticDepth, TensorsExt, clip_grad_norm, sequential,
 };
 
 fn rng() -> StdRng {
@@ -132,6 +132,54 @@ fn a_model_without_parameters_can_be_clipped_and_stepped() {
 }
 
 #[test]
+fn dropping_needs_a_mode_and_a_probability() {
+    let (rng, x) = (&mut rng(), Array3::<f64>::zeros((4, 2, 3)));
+    let says = ["a mode: say x.train(seed), x.eval() or x.infer()"];
+    let (dropout, branch) = (Dropout::new(0.5, rng), Linear::new(3, 3, rng));
+    let depth = Residual::new(StochasticDepth::new(branch.clone(), 0.5, rng));
+    assert_says(&forward_panic(&dropout, (&x).into()), &["Dropout: x", says[0]]);
+    assert_says(&forward_panic(&Dropout::new(0.0, rng), (&x).into()), &["Dropout: x", says[0]]);
+    assert_says(&forward_panic(&depth, (&x).into()), &["StochasticDepth: x", says[0]]);
+    for p in [-0.1, 1.0, f64::NAN] {
+        let p_expected = ["a probability in 0..1"];
+        assert_says(&panic_of(|| Dropout::<f64>::new(p, &mut *rng)), &["Dropout: p", p_expected[0], &p.to_string()]);
+        let depth = panic_of(|| StochasticDepth::new(branch.clone(), p, &mut *rng));
+        assert_says(&depth, &["StochasticDepth: p", p_expected[0]]);
+        let depth = panic_of(|| StochasticDepth::linear(branch.clone(), p, 0, 3, &mut *rng));
+        assert_says(&depth, &["StochasticDepth: last", p_expected[0]]);
+    }
+    let message = panic_of(|| StochasticDepth::linear(branch.clone(), 0.5, 3, 3, rng));
+    assert_says(&message, &["StochasticDepth: k", "below 3", "got 3"]);
+}
+
+#[test]
+fn connections_refuse_branches_that_do_not_fit() {
+    let (rng, x) = (&mut rng(), Array3::<f64>::zeros((4, 2, 3)));
+    let message = panic_of(|| Highway::new(Linear::<f64>::zeros(3, 4), 3, rng));
+    assert_says(&message, &["Highway", "3 features, 3 from the gate and 4 from the branch"]);
+    let highway = Highway::new(Linear::new(5, 5, rng), 5, rng);
+    assert_says(&forward_panic(&highway, (&x).into()), &["Highway: Linear takes 5 features, got 3"]);
+    let dense = DenseConcat::new(Linear::new(5, 2, rng));
+    assert_says(&forward_panic(&dense, (&x).into()), &["DenseConcat: Linear takes 5 features, got 3"]);
+    let ids = arr2(&[[0, 1]]);
+    let dense = DenseConcat::new(Embedding::new(5, 2, rng));
+    assert_says(&forward_panic(&dense, (&ids).into()), &["DenseConcat takes features, got token ids"]);
+    let depth = StochasticDepth::new(Linear::new(5, 2, rng), 0.5, rng);
+    assert_says(&forward_panic(&depth, (&x).into()), &["StochasticDepth: Linear takes 5 features, got 3"]);
+}
+
+#[test]
+fn what_is_dropped_may_not_hide_nan() {
+    let rng = &mut rng();
+    let x = Array3::from_elem((1, 4, 50), f64::NAN);
+    let x = Sequence::from(&x).train(3);
+    let dropout = Dropout::new(0.9, rng);
+    assert!(dropout.forward(x, &mut (), &mut dropout.cache()).iter().all(|y| y.is_nan()));
+    let depth = StochasticDepth::new(Identity::new(), 0.9, rng);
+    assert!(depth.forward(x, &mut (), &mut depth.cache()).iter().all(|y| y.is_nan()));
+}
+
+#[test]
 fn lengths_that_do_not_fit_are_errors() {
     let x = Array3::<f64>::zeros((4, 3, 2));
     let with = |lengths: &[usize]| Sequence::from(&x).with_lengths(lengths).map(|_| ());
@@ -224,6 +272,15 @@ fn logits_of_ten_thousand_are_safe_and_nan_is_not_hidden() {
             loss
         );
     }
+    // In f32 too, the loss depends on differences of logits alone.
+    for offset in [0.0, 100.0, -1e3, 1e4] {
+        let equal = Array3::from_elem((1, 1, 2), offset as f32);
+        let loss = SoftmaxCrossEntropy::new().evaluate(&equal, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+        assert!((loss - 2f64.ln()).abs() < 1e-7, "{offset}: {loss}");
+    }
+    let sure = Array3::from_shape_vec((1, 1, 2), vec![17.0f32, 0.0]).unwrap();
+    let loss = SoftmaxCrossEntropy::new().evaluate(&sure, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+    assert!((loss / (-17f64).exp().ln_1p() - 1.0).abs() < 1e-5, "{loss:e}");
     let logits = Array3::from_shape_vec((1, 1, 3), vec![0.0, f64::NAN, 0.0]).unwrap();
     assert!(SoftmaxCrossEntropy::new().evaluate(&logits, &arr2(&[[0]]), None, &mut dy).is_nan());
     assert!(MeanSquaredError::new().evaluate(&logits, &logits, None, &mut dy).is_nan());
@@ -247,6 +304,9 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
         check(&Activation::new(f));
     }
     check(&Activation::leaky_relu(0.1));
+    check(&Identity::new());
+    check(&Highway::new(Linear::new(5, 5, rng), 5, rng));
+    check(&DenseConcat::new(Linear::new(5, 2, rng)));
     check(&LayerNorm::new(5));
     check(&RnnCell::new(5, 4, rng));
     check(&RnnCell::new(5, 4, rng).with_nonlinearity(gradflow::RnnNonlinearity::Relu));

@@ -3,8 +3,9 @@
 use gradflow::contract::{Contract, Input};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, BoxLayer, Causal, Embedding, FeedForward, GruCell, Init, Layer, LayerNorm, Linear, LstmCell,
-    Nonlinearity, PostNormBlock, PreNormBlock, Residual, RnnCell, RnnNonlinearity, Stacked, sequential,
+    Activation, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, GruCell, Highway,
+    Identity, Init, Layer, LayerNorm, Linear, LstmCell, Nonlinearity, PostNormBlock, PreNormBlock, Probed, Residual,
+    RnnCell, RnnNonlinearity, Stacked, StochasticDepth, sequential,
 };
 
 fn count(act: &mut dyn FnMut()) -> u64 {
@@ -66,6 +67,31 @@ contracts! {
     residual_projected_gru: 3 => |rng| Residual::projected(GruCell::<F>::new(3, 4, rng), 3, rng).layer_scale(4, 0.5);
     pre_norm_block: 4 => |rng| PreNormBlock::<F>::pre_norm(4, 6, Nonlinearity::Gelu, rng);
     post_norm_block: 4 => |rng| PostNormBlock::<F>::new(4, 6, Nonlinearity::Tanh, rng);
+    dropout: 5 => |rng| Dropout::<F>::new(0.4, rng);
+    dropout_of_nothing: 5 => |rng| Dropout::<F>::new(0.0, rng);
+    identity: 3 => |_rng| Identity::<F>::new();
+    highway: 4 => |rng| Highway::new(Linear::<F>::new(4, 4, rng), 4, rng);
+    highway_lstm: 4 => |rng| Highway::new(LstmCell::<F>::new(4, 4, rng), 4, rng).gate_bias(0.5);
+    dense_concat: 4 => |rng| DenseConcat::new(Linear::<F>::new(4, 3, rng));
+    dense_concat_gru: 4 => |rng| DenseConcat::new(GruCell::<F>::new(4, 3, rng));
+    dense_stack: 2 => |rng| Stacked::build(3, |k| DenseConcat::new(Linear::<F>::new(2 + 3 * k, 3, rng)));
+    stochastic_depth: 4 => |rng| StochasticDepth::new(Linear::<F>::new(4, 3, rng), 0.5, rng);
+    stochastic_depth_lstm: 4 => |rng| Residual::new(StochasticDepth::new(LstmCell::<F>::new(4, 4, rng), 0.5, rng));
+    stochastic_depth_whole_batch: 4 => |rng|
+        Residual::new(StochasticDepth::new(GruCell::<F>::new(4, 4, rng), 0.5, rng).whole_batch());
+    dropout_in_a_stack: 4 => |rng| Stacked::build(2, |_| Residual::new((
+        LayerNorm::<F>::new(4), LstmCell::new(4, 4, rng), Dropout::new(0.3, rng),
+    )));
+    probed: 3 => |rng| Probed::new("linear", Linear::<F>::new(3, 4, rng), &GradientProbe::new());
+    probed_and_recorded: 3 => |rng| {
+        let probe = GradientProbe::new();
+        probe.record(true);
+        (
+            Probed::recurrent("lstm", LstmCell::<F>::new(3, 4, rng), &probe),
+            Probed::recurrent("gru", GruCell::new(4, 4, rng), &probe),
+            Probed::recurrent("rnn", RnnCell::new(4, 2, rng), &probe),
+        )
+    };
     tuple_of_one: 3 => |rng| (RnnCell::<F>::new(3, 4, rng),);
     tuple_of_eight: 3 => |rng| (
         LayerNorm::<F>::new(3), Linear::new(3, 4, rng), Activation::tanh(), LstmCell::new(4, 4, rng),

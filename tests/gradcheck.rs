@@ -3,9 +3,9 @@
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, Embedding, GradCheck, GradReport, GruCell, Layer, LayerNorm, Linear, LstmCell, LstmState, Nonlinearity,
-    PostNormBlock, PreNormBlock, Residual, RnnCell, RnnNonlinearity, Sequence, Size, SizeError, Stacked, TensorsExt,
-    parameters,
+    Activation, DenseConcat, Dropout, Embedding, GradCheck, GradReport, GruCell, Highway, Identity, Layer, LayerNorm,
+    Linear, LstmCell, LstmState, Nonlinearity, PostNormBlock, PreNormBlock, Residual, RnnCell, RnnNonlinearity,
+    Sequence, Size, SizeError, Stacked, StochasticDepth, TensorsExt, parameters,
 };
 
 const LENGTHS: [usize; 3] = [4, 6, 2];
@@ -65,6 +65,31 @@ fn every_layer() {
     check("PostNormBlock", &PostNormBlock::new(5, 7, Nonlinearity::Gelu, rng), x);
     check("Residual projected", &Residual::projected(Linear::new(5, 3, rng), 5, rng), x);
     check("Residual LayerScale LSTM", &Residual::new(LstmCell::new(5, 5, rng)).layer_scale(5, 0.3), x);
+}
+
+#[test]
+fn what_is_dropped_and_what_is_gated() {
+    let rng = &mut StdRng::seed_from_u64(6);
+    let x = input(5);
+    let x = Sequence::from(&x);
+    check("Identity", &Identity::new(), x);
+    check("Highway", &Highway::new(Linear::new(5, 5, rng), 5, rng), x);
+    check("Highway GRU", &Highway::new(GruCell::new(5, 5, rng), 5, rng).gate_bias(0.3), x);
+    check("DenseConcat", &DenseConcat::new(Linear::new(5, 3, rng)), x);
+    check("DenseConcat LSTM", &DenseConcat::new(LstmCell::new(5, 3, rng)), x);
+    for seed in 0..4 {
+        let x = x.train(seed);
+        check("Dropout", &Dropout::new(0.4, rng), x);
+        check("StochasticDepth", &StochasticDepth::new(Linear::new(5, 3, rng), 0.5, rng), x);
+        let lstm = StochasticDepth::new(LstmCell::new(5, 5, rng), 0.5, rng);
+        check("StochasticDepth LSTM", &Residual::new(lstm.clone()), x);
+        check("StochasticDepth LSTM, whole batch", &Residual::new(lstm.whole_batch()), x);
+        let deep = Stacked::build(3, |k| {
+            let branch = (LayerNorm::new(5), GruCell::new(5, 5, rng), Dropout::new(0.3, rng));
+            Highway::new(StochasticDepth::linear(branch, 0.5, k, 3, rng), 5, rng)
+        });
+        check("3 highways, all of it", &deep, x);
+    }
 }
 
 #[test]

@@ -54,6 +54,17 @@ impl Corpus {
         &self.ids
     }
 
+    /// The characters that are known, in order.
+    pub fn vocabulary(&self) -> String {
+        self.characters.iter().collect()
+    }
+
+    /// A number that another text will hardly have (FNV-1a of the ids).
+    pub fn fingerprint(&self) -> u64 {
+        let step = |hash: u64, &id: &usize| (hash ^ id as u64).wrapping_mul(0x0100_0000_01b3);
+        self.ids.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
     /// The training text.
     pub fn train(&self) -> &[usize] {
         &self.ids[..self.split]
@@ -106,6 +117,17 @@ impl<'a> Readers<'a> {
     pub fn new(ring: &'a [usize], steps: usize, batch: usize) -> Self {
         let places = (0..batch).map(|b| b * ring.len() / batch).collect();
         Readers { ring, places, window: Array2::zeros((steps + 1, batch)) }
+    }
+
+    /// Where the first of them goes on; the others keep their distances.
+    pub fn place(&self) -> usize {
+        self.places[0]
+    }
+
+    /// Back to where [`place`](Readers::place) was `place`.
+    pub fn go_to(&mut self, place: usize) {
+        let (length, way) = (self.ring.len(), place % self.ring.len() + self.ring.len() - self.places[0]);
+        self.places.iter_mut().for_each(|place| *place = (*place + way) % length);
     }
 
     /// The next characters and, as targets, those that follow each: `[T, B]` both.

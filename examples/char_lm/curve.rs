@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::fmt;
 
+use gradflow::io::{Checkpoint, LoadError};
+use gradflow::ndarray::{Array1, Array2};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::common::Failure;
 
-const WIDTH: u32 = 830;
-const HEIGHT: u32 = 470;
-const FONT: (&str, u32) = ("sans-serif", 17);
+pub const WIDTH: u32 = 830;
+pub const HEIGHT: u32 = 470;
+pub const FONT: (&str, u32) = ("sans-serif", 17);
 
 /// The weight that one update's loss has in the smoothed loss.
 const SMOOTHING: f64 = 0.02;
@@ -19,8 +21,8 @@ const SMOOTHING: f64 = 0.02;
 const POINTS: usize = 300;
 
 /// A colour of the picture, told from the others by its lightness too.
-const TRAINING: RGBColor = RGBColor(90, 140, 200);
-const VALIDATION: RGBColor = RGBColor(150, 30, 20);
+pub const TRAINING: RGBColor = RGBColor(90, 140, 200);
+pub const VALIDATION: RGBColor = RGBColor(150, 30, 20);
 
 /// Bits per character over characters seen.
 pub struct Curve {
@@ -54,6 +56,32 @@ impl Curve {
     /// The last validation loss.
     pub fn last_validation(&self) -> f64 {
         self.validation.last().map_or(f64::NAN, |&(_, bits)| bits)
+    }
+
+    /// How many updates there were.
+    pub fn updates(&self) -> usize {
+        self.training.len()
+    }
+
+    /// The checkpoint, with this curve.
+    pub fn saved(&self, checkpoint: Checkpoint) -> Checkpoint {
+        let validation: Vec<_> = self.validation.iter().map(|&(update, bits)| [update as f64, bits]).collect();
+        let checkpoint = checkpoint.with_tensors("training_curve", &Array1::from_vec(self.training.clone()));
+        checkpoint.with_tensors("validation_curve", &Array2::from(validation))
+    }
+
+    /// The curve that a checkpoint of `updates` updates was saved with.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn load(&mut self, checkpoint: &Checkpoint, updates: usize) -> Result<(), LoadError> {
+        let validations = checkpoint.state_dict().shape("validation_curve").map_or(0, |shape| shape[0]);
+        let (mut training, mut validation) = (Array1::<f64>::zeros(updates), Array2::<f64>::zeros((validations, 2)));
+        checkpoint.load_tensors("training_curve", &mut training)?;
+        checkpoint.load_tensors("validation_curve", &mut validation)?;
+        self.training = training.to_vec();
+        self.validation = validation.rows().into_iter().map(|row| (row[0] as usize, row[1])).collect();
+        Ok(())
     }
 
     /// How many characters were seen.

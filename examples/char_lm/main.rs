@@ -9,28 +9,32 @@
 mod common;
 mod corpus;
 mod curve;
+mod flow;
 mod ngram;
+mod run;
 mod settings;
 
-use std::f64::consts::{LN_2, PI};
+use std::f64::consts::LN_2;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use gradflow::ndarray::{Array3, ArrayView1, Axis, arr2};
+use gradflow::ndarray::{Array3, ArrayView1, Axis, arr2, s};
 use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    AdamW, BoxLayer, Causal, Embedding, GruCell, Layer, Linear, LstmCell, Optimizer, RnnCell, Sequence,
+    BoxLayer, Causal, Embedding, GradientProbe, GruCell, Layer, Linear, LstmCell, Optimizer, Probed, RnnCell, Sequence,
     SoftmaxCrossEntropy, TensorsExt, clip_grad_norm, sequential,
 };
 
-use common::{Failure, Output, Progress};
-use corpus::{Corpus, IGNORED, Readers};
-use curve::Curve;
+use common::{Failure, Interrupt, Output, Progress};
+use corpus::{Corpus, IGNORED};
+use flow::Flow;
 use ngram::Ngram;
-use settings::{Cell, Settings, Training};
+use run::Run;
+use settings::{Cell, Settings, Start, Training};
 
 /// A frozen snapshot of this crate's own text: see `examples/data/make_text.py`.
 const SNAPSHOT: &str = include_str!("../data/text.txt");
@@ -40,6 +44,9 @@ const VALIDATIONS: usize = 12;
 
 /// How many pieces of the validation text are read side by side.
 const LANES: usize = 32;
+
+/// How many steps a gradient is followed back at the end: at most those before the validation text's lanes.
+const FLOW_STEPS: usize = 64;
 
 sequential! {
     /// Logits of the next character.
@@ -55,14 +62,14 @@ sequential! {
 }
 
 impl CharLm {
-    fn new(classes: usize, training: &Training, rng: &mut impl Rng) -> Self {
+    fn new(classes: usize, training: &Training, probe: &GradientProbe, rng: &mut impl Rng) -> Self {
         let (embedding, hidden) = (training.embedding, training.hidden);
         CharLm {
             embedding: Embedding::new(classes, embedding, rng),
             cell: match training.cell {
-                Cell::Rnn => BoxLayer::new(RnnCell::new(embedding, hidden, rng)),
-                Cell::Gru => BoxLayer::new(GruCell::new(embedding, hidden, rng)),
-                Cell::Lstm => BoxLayer::new(LstmCell::new(embedding, hidden, rng)),
+                Cell::Rnn => BoxLayer::new(Probed::recurrent("cell", RnnCell::new(embedding, hidden, rng), probe)),
+                Cell::Gru => BoxLayer::new(Probed::recurrent("cell", GruCell::new(embedding, hidden, rng), probe)),
+                Cell::Lstm => BoxLayer::new(Probed::recurrent("cell", LstmCell::new(embedding, hidden, rng), probe)),
             },
             head: Linear::new(hidden, classes, rng),
         }
@@ -74,25 +81,62 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(settings) = Settings::from_env()? else {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let Some(mut settings) = Settings::parse(arguments.clone())? else {
         print!("{}", settings::HELP);
         return Ok(());
     };
-    let Settings { training, temperature, sample, out } = &settings;
+    let checkpoint = match settings.start.clone() {
+        Start::Fresh => None,
+        Start::Resume(path) | Start::SampleOnly(path) => {
+            let (checkpoint, saved) = run::open(&path)?;
+            settings = continued(&saved, arguments, &path)?;
+            Some((checkpoint, path))
+        }
+    };
+    let Settings { training, temperature, sample, out, save, start, .. } = &settings;
     let corpus = read(training.text.as_deref())?;
-    let picture = Output::create(out, "char_lm.svg")?;
     let mut stdout = io::stdout();
 
     let (classes, validation) = (corpus.classes(), corpus.validation());
     writeln!(stdout, "text: {} characters to train on, {} to validate", corpus.train().len(), validation.len())?;
     writeln!(stdout, "      {classes} classes, <unknown> included: {} of the latter", corpus.unknown())?;
     let rng = &mut StdRng::seed_from_u64(training.seed);
-    let mut model = CharLm::new(classes, training, rng);
-    let (cell, parameters) = (training.cell.name(), model.element_count());
-    writeln!(stdout, "model: {cell}, {parameters} parameters; {} updates", training.updates)?;
+    let probe = GradientProbe::new();
+    let mut run = Run::new(&corpus, training, &probe, rng);
+    let (cell, parameters) = (training.cell.name(), run.model.element_count());
+    if let Some((checkpoint, path)) = &checkpoint {
+        let loaded = match start {
+            Start::SampleOnly(_) => run.load_model(checkpoint),
+            _ => run.resume(checkpoint),
+        };
+        loaded.map_err(|misfit| misfit.of(path))?;
+    }
+    let prompt = &corpus.train()[corpus.train().len() - 100..];
+    let mut sample = |model: &CharLm| {
+        writeln!(io::stdout(), "\nThe training text, continued at temperature {temperature}:\n")?;
+        speak(model, prompt, *sample, *temperature, rng, |id| {
+            write!(io::stdout(), "{}", corpus.character(id))?;
+            io::stdout().flush()
+        })?;
+        writeln!(io::stdout())
+    };
+    if let Start::SampleOnly(_) = start {
+        writeln!(stdout, "model: {cell}, {parameters} parameters")?;
+        return Ok(sample(&run.model)?);
+    }
+    let picture = Output::create(out, "char_lm.svg")?;
+    let flow_picture = Output::create(out, "gradient_flow.svg")?;
+    save.as_deref().map_or(Ok(()), run::check_writable)?;
+    let before = match run.updates() {
+        0 => String::new(),
+        done => format!(", {done} of them done"),
+    };
+    writeln!(stdout, "model: {cell}, {parameters} parameters; {} updates{before}", training.updates)?;
 
     let clock = Instant::now();
-    let curve = train(&mut model, training, &corpus)?;
+    train(&mut run, &settings)?;
+    let Run { model, curve, .. } = &run;
     let seconds = clock.elapsed().as_secs_f64();
 
     let [unigram, trigram] = [1, 3].map(|order| Ngram::fit(corpus.train(), classes, order));
@@ -102,19 +146,17 @@ fn run() -> Result<(), Failure> {
         return Err(Failure::Run("training diverged: the validation loss is not finite".into()));
     }
     let path = picture.write(&curve.svg(cell, unigram_bits, trigram_bits)?)?;
+    let flow = gradient_flow(model, &corpus, &probe);
+    let flow_path = flow_picture.write(&flow.svg(cell)?)?;
 
-    let prompt = &corpus.train()[corpus.train().len() - 100..];
-    writeln!(stdout, "\nThe training text, continued at temperature {temperature}:\n")?;
-    speak(&model, prompt, *sample, *temperature, rng, |id| {
-        write!(stdout, "{}", corpus.character(id))?;
-        stdout.flush()
-    })?;
-
-    writeln!(stdout, "\n\nbits per character of the {} validation characters:", validation.len())?;
+    sample(model)?;
+    writeln!(stdout, "\nbits per character of the {} validation characters:", validation.len())?;
     writeln!(stdout, "  unigram {unigram_bits:>6.3}")?;
     writeln!(stdout, "  trigram {trigram_bits:>6.3}   discounts {:?}", trigram.discounts())?;
     writeln!(stdout, "  {cell:<7} {bits:>6.3}   after {seconds:.0} s")?;
-    writeln!(stdout, "picture: {}", path.display())?;
+    writeln!(stdout, "norm of the gradient of the last step's loss, in nats, by the distance from there in steps:")?;
+    writeln!(stdout, "{}", flow.table())?;
+    writeln!(stdout, "pictures: {}, {}", path.display(), flow_path.display())?;
 
     if bits < trigram_bits {
         Ok(())
@@ -125,48 +167,70 @@ fn run() -> Result<(), Failure> {
     }
 }
 
+/// The settings of a checkpoint, as a command line, with flags that may say the same and nothing else; to write a sample
+/// only, another seed too.
+fn continued(saved: &str, arguments: Vec<OsString>, path: &Path) -> Result<Settings, Failure> {
+    let saved = || saved.lines().map(Into::into);
+    let (Some(before), Some(now)) = (Settings::parse(saved())?, Settings::parse(saved().chain(arguments))?) else {
+        unreachable!("neither asks for help")
+    };
+    let mut compared = now.training.clone();
+    if let Start::SampleOnly(_) = now.start {
+        compared.seed = before.training.seed;
+    }
+    match compared.difference(&before.training) {
+        Some(difference) => Err(Failure::Run(format!("{}: {difference}", path.display()))),
+        None => Ok(now),
+    }
+}
+
 /// The corpus of a file; without one, of the snapshot.
 fn read(path: Option<&Path>) -> Result<Corpus, Failure> {
     let Some(path) = path else { return Ok(Corpus::new(SNAPSHOT).expect("the snapshot is long enough")) };
     Corpus::new(&common::read_text(path)?).map_err(|error| Failure::Run(format!("{}: {error}", path.display())))
 }
 
-/// Trains the model and returns how it went.
-fn train(model: &mut CharLm, training: &Training, corpus: &Corpus) -> Result<Curve, Failure> {
-    let Training { batch, bptt, updates, learning_rate, clip, .. } = *training;
-    let mut curve = Curve::new(batch * bptt);
-    let (progress, clock) = (Progress::new(updates), Instant::now());
+/// Trains the model to the end of its schedule, or to Ctrl-C.
+fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
+    let Settings { training: Training { updates, clip, .. }, save, save_every, .. } = settings;
+    let (updates, interrupt) = (*updates, Interrupt::listen()?);
+    let (progress, clock) = (Progress::new(updates).resumed(run.updates()), Instant::now());
+    let seen = run.curve.characters();
 
-    let mut readers = Readers::new(corpus.train(), bptt, batch);
-    let (mut state, mut cache, mut grad) = (model.zero_state(batch), model.cache(), model.zeros_like());
+    let (mut cache, mut grad) = (run.model.cache(), run.model.zeros_like());
     let (loss, mut dlogits) = (SoftmaxCrossEntropy::new(), Array3::default((0, 0, 0)));
-    let mut optimizer = AdamW::new(learning_rate).weight_decay(0.1);
-    for update in 0..updates {
+    for update in run.updates()..updates {
         // The state goes on from batch to batch; the gradient goes back as far as this batch.
-        let (ids, targets) = readers.read();
-        let pass = model.pass(ids, &mut state, &mut cache);
+        let (ids, targets) = run.readers.read();
+        let pass = run.model.pass(ids, &mut run.state, &mut cache);
         let nats = loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
         grad.set_zero();
         pass.backward(&dlogits, &mut grad);
-        let norm = clip_grad_norm(&mut grad, clip)?;
-        optimizer.set_learning_rate(learning_rate * schedule(update, updates));
-        optimizer.step(model, &grad);
+        let norm = clip_grad_norm(&mut grad, *clip)?;
+        run.optimizer.set_learning_rate(run.schedule.learning_rate(update as u64));
+        run.optimizer.step(&mut run.model, &grad);
 
-        curve.trained(nats / LN_2);
-        if update + 1 == updates || (update + 1) % updates.div_ceil(VALIDATIONS) == 0 {
-            curve.validated(validate(model, corpus));
+        run.curve.trained(nats / LN_2);
+        let (done, interrupted) = (update + 1, interrupt.came());
+        if done == updates || done % updates.div_ceil(VALIDATIONS) == 0 {
+            run.curve.validated(validate(&run.model, run.corpus));
         }
-        let speed = curve.characters() / clock.elapsed().as_secs_f64();
-        progress.step(format!("loss {nats:.3}  {}  |g| {norm:.2}  {speed:.0} chars/s", curve));
+        let speed = (run.curve.characters() - seen) / clock.elapsed().as_secs_f64();
+        progress.step(format!("loss {nats:.3}  {}  |g| {norm:.2}  {speed:.0} chars/s", run.curve));
+        if let Some(path) = save.as_deref().filter(|_| interrupted || done == updates || done % save_every == 0) {
+            run.save(path)?;
+        }
+        if interrupted {
+            progress.finish();
+            let kept = match save {
+                Some(path) => format!("saved to {}", path.display()),
+                None => "nothing was saved, for want of --save".into(),
+            };
+            return Err(Failure::Interrupted(format!("interrupted after update {done} of {updates}: {kept}")));
+        }
     }
     progress.finish();
-    Ok(curve)
-}
-
-/// The learning rate, as a fraction of the highest: up in a line over the first twentieth, then down along a cosine.
-fn schedule(update: usize, updates: usize) -> f64 {
-    let done = (update as f64 + 0.5) / updates as f64;
-    (done / 0.05).min(0.5 + 0.5 * (PI * done).cos())
+    Ok(())
 }
 
 /// Bits per character of the validation text.
@@ -180,6 +244,26 @@ fn validate(model: &CharLm, corpus: &Corpus) -> f64 {
         loss.evaluate(&logits, &targets, None, &mut dlogits)
     });
     nats.sum::<f64>() / corpus.validation().len() as f64 / LN_2
+}
+
+/// How the gradient of one step's loss, at the end of a piece of the validation text, fades on its way back.
+fn gradient_flow(model: &CharLm, corpus: &Corpus, probe: &GradientProbe) -> Flow {
+    let (ids, mut targets) = corpus.lanes(LANES);
+    let (before, piece) = ids.view().split_at(Axis(0), ids.nrows() - FLOW_STEPS);
+    let (mut state, mut cache, mut grad) = (model.zero_state(LANES), model.cache(), model.zeros_like());
+    if !before.is_empty() {
+        model.forward(Sequence::from(before).infer(), &mut state, &mut cache);
+    }
+
+    let (loss, mut dlogits) = (SoftmaxCrossEntropy::new().ignore(IGNORED), Array3::default((0, 0, 0)));
+    let mut targets = targets.slice_mut(s![-(FLOW_STEPS as isize).., ..]);
+    targets.slice_mut(s![..-1, ..]).fill(IGNORED);
+    let pass = model.pass(piece, &mut state, &mut cache);
+    loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
+    probe.record(true);
+    pass.backward(&dlogits, &mut grad);
+    probe.record(false);
+    Flow::new(probe.flow().get("cell").expect("the model's cell is probed"))
 }
 
 /// Reads `prompt`, then says `count` characters, each drawn from what the model expects after those before it.

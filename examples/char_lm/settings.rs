@@ -1,5 +1,6 @@
 //! The flags of the example.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -25,7 +26,11 @@ Trains a character language model and compares it with n-grams.
   --seed N             of the weights and of the sample [0]
   --temperature X      of the sample: below 1 plays safe [0.7]
   --sample N           characters to write at the end [600]
-  --out DIR            where the picture goes [out]
+  --out DIR            where the pictures go [out]
+  --save FILE          keep a checkpoint there, up to date at the end and after Ctrl-C
+  --save-every N       updates from checkpoint to checkpoint [500]
+  --resume FILE        go on with a checkpoint's training, with its settings, to the same bits as uninterrupted
+  --sample-only FILE   only write, with a checkpoint's model
   --quick              a few seconds: --steps 1500 --hidden 64, unless given
   --help               this text
 ";
@@ -101,6 +106,48 @@ impl Default for Training {
     }
 }
 
+impl Training {
+    /// As flags: those that decide over the model's shape, then the others.
+    fn flags(&self) -> [(&'static str, String); 9] {
+        [
+            ("cell", self.cell.name().to_lowercase()),
+            ("hidden", self.hidden.to_string()),
+            ("embedding", self.embedding.to_string()),
+            ("batch", self.batch.to_string()),
+            ("steps", self.updates.to_string()),
+            ("bptt", self.bptt.to_string()),
+            ("lr", self.learning_rate.to_string()),
+            ("clip", self.clip.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
+    }
+
+    /// As a command line, one flag a line.
+    pub fn command_line(&self) -> String {
+        let flags = self.flags().map(|(name, value)| format!("--{name}={value}"));
+        let text = self.text.as_ref().and_then(|text| text.to_str()).map(|text| format!("--text={text}"));
+        Vec::from_iter(flags.into_iter().chain(text)).join("\n")
+    }
+
+    /// What differs, as a sentence. The text's name does not count: its contents are compared.
+    pub fn difference(&self, saved: &Training) -> Option<String> {
+        let mut pairs = self.flags().into_iter().zip(saved.flags());
+        let differing = pairs.find(|(here, there)| here != there);
+        differing.map(|((name, here), (_, there))| format!("saved with --{name} {there}, not --{name} {here}"))
+    }
+}
+
+/// What the model starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// Random weights.
+    Fresh,
+    /// A checkpoint, to train on.
+    Resume(PathBuf),
+    /// A checkpoint, to write only.
+    SampleOnly(PathBuf),
+}
+
 /// All flags.
 pub struct Settings {
     /// What decides how good the model gets.
@@ -109,20 +156,27 @@ pub struct Settings {
     pub temperature: f64,
     /// The number of characters to write.
     pub sample: usize,
-    /// The folder of the picture.
+    /// The folder of the pictures.
     pub out: PathBuf,
+    /// What the model starts from.
+    pub start: Start,
+    /// The checkpoint's file.
+    pub save: Option<PathBuf>,
+    /// Updates from checkpoint to checkpoint.
+    pub save_every: usize,
 }
 
 impl Settings {
-    /// From the command line; `None` where help is asked for.
+    /// From a command line; `None` where help is asked for.
     ///
     /// # Errors
-    /// Where a flag is unknown or has no good value.
-    pub fn from_env() -> Result<Option<Self>, Failure> {
+    /// Where a flag is unknown, has no good value, or makes no sense beside another.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, Failure> {
         let mut training = Training::default();
-        let (mut temperature, mut sample, mut out) = (0.7, 600, PathBuf::from("out"));
+        let (mut temperature, mut sample, mut out) = (0.7, 600, None);
+        let (mut resume, mut sample_only, mut save, mut save_every) = (None, None, None, None);
         let (mut quick, mut hidden, mut updates) = (false, None, None);
-        let parser = &mut lexopt::Parser::from_env();
+        let parser = &mut lexopt::Parser::from_args(arguments);
         while let Some(flag) = parser.next()? {
             match flag {
                 Long("cell") => training.cell = parsed(parser, "cell", "rnn, gru or lstm", |_| true)?,
@@ -137,14 +191,37 @@ impl Settings {
                 Long("seed") => training.seed = whole(parser, "seed", 0..=u64::MAX)?,
                 Long("temperature") => temperature = positive(parser, "temperature")?,
                 Long("sample") => sample = whole(parser, "sample", 1..=1_000_000)?,
-                Long("out") => out = parser.value()?.into(),
+                Long("out") => out = Some(parser.value()?.into()),
+                Long("save") => save = Some(parser.value()?.into()),
+                Long("save-every") => save_every = Some(whole(parser, "save-every", 1..=1_000_000)?),
+                Long("resume") => resume = Some(parser.value()?.into()),
+                Long("sample-only") => sample_only = Some(parser.value()?.into()),
                 Long("quick") => quick = true,
                 Long("help") | Short('h') => return Ok(None),
                 unexpected => return Err(unexpected.unexpected().into()),
             }
         }
+        let idle = [
+            ("resume", resume.is_some()),
+            ("save", save.is_some()),
+            ("save-every", save_every.is_some()),
+            ("out", out.is_some()),
+            ("quick", quick),
+        ];
+        if let (Some(_), Some((flag, _))) = (&sample_only, idle.iter().find(|(_, given)| *given)) {
+            return Err(Failure::Usage(format!("--sample-only does not train: --{flag} makes no sense with it")));
+        }
+        if save.is_none() && save_every.is_some() {
+            return Err(Failure::Usage("--save-every makes no sense without --save".into()));
+        }
+        let start = match (resume, sample_only) {
+            (_, Some(file)) => Start::SampleOnly(file),
+            (Some(file), None) => Start::Resume(file),
+            (None, None) => Start::Fresh,
+        };
         training.hidden = hidden.unwrap_or(if quick { 64 } else { training.hidden });
         training.updates = updates.unwrap_or(if quick { 1500 } else { training.updates });
-        Ok(Some(Settings { training, temperature, sample, out }))
+        let (out, save_every) = (out.unwrap_or_else(|| "out".into()), save_every.unwrap_or(500));
+        Ok(Some(Settings { training, temperature, sample, out, start, save, save_every }))
     }
 }

@@ -10,6 +10,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gradflow::NonFiniteGradient;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,6 +23,8 @@ pub enum Failure {
     Usage(String),
     /// A file that cannot be read or written, a training that diverged, a claim that did not hold: status 1.
     Run(String),
+    /// Ctrl-C: status 130, as shells have it.
+    Interrupted(String),
 }
 
 impl From<lexopt::Error> for Failure {
@@ -41,12 +45,19 @@ impl From<NonFiniteGradient> for Failure {
     }
 }
 
+/// The exit status after Ctrl-C: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
 /// The end of `main`: a failure as one line on stderr, and the exit status.
 pub fn finish(result: Result<(), Failure>) -> ExitCode {
     let (status, message) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => (2, format!("{message} (--help lists all flags)")),
         Err(Failure::Run(message)) => (1, message),
+        Err(Failure::Interrupted(message)) => {
+            eprintln!("{message}");
+            return ExitCode::from(INTERRUPTED);
+        }
     };
     eprintln!("error: {message}");
     ExitCode::from(status)
@@ -125,6 +136,11 @@ impl Progress {
         Progress { bar, plain: !io::stderr().is_terminal() }
     }
 
+    /// For a work of which `done` steps were done before.
+    pub fn resumed(self, done: usize) -> Self {
+        Progress { bar: self.bar.with_position(done as u64), ..self }
+    }
+
     /// One step is done; `message` tells how things stand.
     pub fn step(&self, message: String) {
         self.bar.inc(1);
@@ -139,5 +155,39 @@ impl Progress {
     /// The bar goes away.
     pub fn finish(self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Ctrl-C, asked about between two steps instead of ending the program where it happens to be.
+///
+/// The second time, and once this value is gone, it ends the program at once.
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    heeded: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Listens from now on. A program does so once.
+    pub fn listen() -> Result<Self, Failure> {
+        let (asked, heeded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+        let interrupt = Interrupt { asked: asked.clone(), heeded: heeded.clone() };
+        let handler = move || {
+            if !heeded.load(Ordering::SeqCst) || asked.swap(true, Ordering::SeqCst) {
+                std::process::exit(INTERRUPTED.into());
+            }
+        };
+        let listening = ctrlc::set_handler(handler);
+        listening.map(|()| interrupt).map_err(|error| Failure::Run(format!("Ctrl-C cannot be heeded: {error}")))
+    }
+
+    /// Whether it came.
+    pub fn came(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.heeded.store(false, Ordering::SeqCst);
     }
 }

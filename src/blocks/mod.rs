@@ -1,7 +1,13 @@
 //! Direct connections: what lets a gradient pass many layers.
 
+mod dense_concat;
 mod feed_forward;
+mod highway;
 mod residual;
+mod stochastic_depth;
 
+pub use dense_concat::{DenseConcat, DenseConcatCache};
 pub use feed_forward::{FeedForward, PostNormBlock, PreNormBlock, PreNormBranch};
+pub use highway::{Highway, HighwayCache};
 pub use residual::{BranchScale, Residual, ResidualCache};
+pub use stochastic_depth::{StochasticDepth, StochasticDepthCache};

@@ -13,7 +13,7 @@ use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::{sigmoid, tanh};
 use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
 
 const NAME: &str = "GruCell";
 
@@ -129,7 +129,9 @@ pub struct GruCache<F> {
     h: History<F>,       // [T + 1, B, H]
     dh: Array2<F>,       // [B, H]
     dx: Array3<F>,       // [T, B, I]
+    recorder: StateRecorder,
 }
+records_state!(GruCache);
 
 /// Splits a row `[3 H]` into its gates.
 #[inline(always)]
@@ -271,7 +273,7 @@ impl<F: Float> Layer for GruCell<F> {
     ) -> ArrayView3<'c, F> {
         let (input, hidden) = self.sizes();
         let (steps, batch) = x.dims();
-        let GruCache { pending, x_copy, dy_copy, packed, packed_n, gates, s, h, dh, dx, .. } = cache;
+        let GruCache { pending, x_copy, dy_copy, packed, packed_n, gates, s, h, dh, dx, recorder, .. } = cache;
         pending.take(NAME, &x, dy, hidden);
         check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
@@ -284,15 +286,19 @@ impl<F: Float> Layer for GruCell<F> {
         let rz = s![.., ..2 * hidden];
         let weight_rz = StepOperand::new(self.weight_hh.slice(s![..2 * hidden, ..]), steps, packed);
         let weight_n = StepOperand::new(self.weight_hh.slice(s![2 * hidden.., ..]), steps, packed_n);
+        recorder.start(steps);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (h_before, _) = h.step(&run);
             let (gates, s, dh) = (rows_of(gates, &run), rows_of(s, &run), rows_of(dh, &sequences(&run, batch)));
-            activate_backward(hidden, gates, s, h_before, &dy[span(&run, hidden)], dh);
+            let dy = &dy[span(&run, hidden)];
+            recorder.hidden(run.start / batch, dy.iter().zip(&*dh).map(|(&dy, &dh)| dy + dh));
+            activate_backward(hidden, gates, s, h_before, dy, dh);
             // dh_{t-1} = z ∘ dh + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ ds
             let mut dh = matrix_mut(dh, hidden);
             weight_rz.multiply(matrix(gates, 3 * hidden).slice(rz), dh.view_mut(), Accumulate::Add);
             weight_n.multiply(matrix(s, hidden), dh, Accumulate::Add);
         }
+        recorder.finish();
         if let Some(dstate) = dstate {
             dstate.assign(dh);
         }

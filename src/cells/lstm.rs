@@ -13,7 +13,7 @@ use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::{sigmoid, tanh};
 use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
 
 const NAME: &str = "LstmCell";
 
@@ -172,7 +172,9 @@ pub struct LstmCache<F> {
     dc: Array2<F>,    // [B, H]
     dx: Array3<F>,    // [T, B, I]
     projection: Projection<F>,
+    recorder: StateRecorder,
 }
+records_state!(LstmCache);
 
 /// What a projection `h = W_hr m` needs besides; unused without one.
 #[derive(Clone, Default)]
@@ -254,6 +256,21 @@ vectorised! {
     }
 }
 
+/// dL/dc_t: what came back through c_{t+1}, and through o ∘ tanh(c_t).
+fn memory_gradient<'a, F: Float>(
+    hidden: usize,
+    gates: &'a [F],
+    c: &'a [F],
+    dm: &'a [F],
+    dc: &'a [F],
+) -> impl Iterator<Item = F> + 'a {
+    let o = gates.chunks_exact(4 * hidden).flat_map(move |gates| &gates[3 * hidden..]);
+    o.zip(c).zip(dm.iter().zip(dc)).map(|((&o, &c), (&dm, &dc))| {
+        let tanh_c = tanh(c);
+        dc + dm * o * (F::one() - tanh_c * tanh_c)
+    })
+}
+
 vectorised! {
     /// dh += dy.
     fn add<'a, F: Float>(dy: &'a [F], dh: &'a mut [F]) {
@@ -333,7 +350,7 @@ impl<F: Float> Layer for LstmCell<F> {
     ) -> ArrayView3<'c, F> {
         let (input, hidden, output) = self.sizes();
         let (steps, batch) = x.dims();
-        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx, projection } = cache;
+        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx, projection, recorder } = cache;
         pending.take(NAME, &x, dy, output);
         check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
@@ -352,23 +369,29 @@ impl<F: Float> Layer for LstmCell<F> {
         });
 
         let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
+        recorder.start(steps);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (c_before, c) = c.step(&run);
             let sequences = sequences(&run, batch);
             let (gates, dh, dc) = (rows_of(gates, &run), rows_of(dh, &sequences), rows_of(dc, &sequences));
+            let t = run.start / batch;
             add(&dy[span(&run, output)], dh);
+            recorder.hidden(t, dh.iter().copied());
             if let Some(weight_hr) = &weight_hr {
                 rows_of(dh_steps, &run).copy_from_slice(dh);
                 let dm = rows_of(dm, &sequences);
                 // dm = W_hrᵀ dh
                 weight_hr.multiply(matrix(dh, output), matrix_mut(dm, hidden), Accumulate::Overwrite);
+                recorder.memory(t, memory_gradient(hidden, gates, c, dm, dc));
                 activate_backward(hidden, gates, c_before, c, dm, dc);
             } else {
+                recorder.memory(t, memory_gradient(hidden, gates, c, dh, dc));
                 activate_backward(hidden, gates, c_before, c, dh, dc);
             }
             // dh_{t-1} = W_hhᵀ da
             weight_hh.multiply(matrix(gates, 4 * hidden), matrix_mut(dh, output), Accumulate::Overwrite);
         }
+        recorder.finish();
         if let Some(dstate) = dstate {
             dstate.h.assign(dh);
             dstate.c.assign(dc);

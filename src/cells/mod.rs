@@ -4,6 +4,17 @@
 //! by step, the hidden state's part is added and the gates act. Backward the same in reverse: step by step the gates'
 //! gradients, then the parameters' as large products over all steps. Only the gates differ from cell to cell.
 
+/// A cache with a recorder can be probed.
+macro_rules! records_state {
+    ($cache:ident) => {
+        impl<F: Float> crate::RecordsState for $cache<F> {
+            fn recorder(&mut self) -> &mut StateRecorder {
+                &mut self.recorder
+            }
+        }
+    };
+}
+
 mod builder;
 mod gru;
 mod history;

@@ -13,7 +13,7 @@ use crate::cache::{Pending, StandardLayout, reuse, rows};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::tanh;
 use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
 
 const NAME: &str = "RnnCell";
 
@@ -127,7 +127,9 @@ pub struct RnnCache<F> {
     h: History<F>, // [T + 1, B, H]
     dh: Array2<F>, // [B, H]
     dx: Array3<F>, // [T, B, I]
+    recorder: StateRecorder,
 }
+records_state!(RnnCache);
 
 vectorised! {
     /// h = f(a).
@@ -216,7 +218,7 @@ impl<F: Float> Layer for RnnCell<F> {
     ) -> ArrayView3<'c, F> {
         let (input, hidden) = self.sizes();
         let (steps, batch) = x.dims();
-        let RnnCache { pending, x_copy, dy_copy, packed, a: da, h, dh, dx } = cache;
+        let RnnCache { pending, x_copy, dy_copy, packed, a: da, h, dh, dx, recorder } = cache;
         pending.take(NAME, &x, dy, hidden);
         check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
@@ -226,13 +228,17 @@ impl<F: Float> Layer for RnnCell<F> {
         final_gradient(dh, (batch, hidden), dstate.as_deref());
 
         let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
+        recorder.start(steps);
         for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
             let (_, h) = h.step(&run);
             let (da, dh) = (rows_of(da, &run), rows_of(dh, &sequences(&run, batch)));
-            activate_backward(self.nonlinearity == RnnNonlinearity::Relu, h, &dy[span(&run, hidden)], dh, da);
+            let dy = &dy[span(&run, hidden)];
+            recorder.hidden(run.start / batch, dy.iter().zip(&*dh).map(|(&dy, &dh)| dy + dh));
+            activate_backward(self.nonlinearity == RnnNonlinearity::Relu, h, dy, dh, da);
             // dh_{t-1} = W_hhᵀ da
             weight_hh.multiply(matrix(da, hidden), matrix_mut(dh, hidden), Accumulate::Overwrite);
         }
+        recorder.finish();
         if let Some(dstate) = dstate {
             dstate.assign(dh);
         }

@@ -32,6 +32,23 @@ pub(crate) fn sigmoid<F: Simd>(x: F) -> F {
     x.logistic()
 }
 
+/// Σ f(k) for all k below `count`, in eight partial sums that the compiler may keep in one vector.
+#[inline(always)]
+pub(crate) fn sum<T: Copy + num_traits::Zero + std::ops::AddAssign>(count: usize, f: impl Fn(usize) -> T) -> T {
+    const LANES: usize = 8;
+    let mut sums = [T::zero(); LANES];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    let mut total = T::zero();
+    (whole..count).for_each(|k| total += f(k));
+    sums.into_iter().for_each(|sum| total += sum);
+    total
+}
+
 /// The error function, by libm: accurate, but neither inlined nor vectorised.
 #[inline(always)]
 pub(crate) fn erf<F: Simd>(x: F) -> F {

@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
+use crate::kernels::math::sum;
 use crate::kernels::vectorised;
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
@@ -64,21 +65,6 @@ pub struct LayerNormCache<F> {
     dy_copy: StandardLayout<F>,
     statistics: Array2<F>, // [T · B, 2]: μ and 1 / sqrt(v + eps)
     y: Array3<F>,          // [T, B, D] and, after a backward pass, dx
-}
-
-/// Σ f(k), in eight partial sums that the compiler may keep in one vector.
-#[inline(always)]
-fn sum<F: Float>(count: usize, f: impl Fn(usize) -> F) -> F {
-    const LANES: usize = 8;
-    let mut sums = [F::zero(); LANES];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(start + lane);
-        }
-    }
-    let rest: F = (whole..count).map(&f).sum();
-    sums.into_iter().sum::<F>() + rest
 }
 
 vectorised! {

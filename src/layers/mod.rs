@@ -1,12 +1,17 @@
 //! Feed-forward layers: each row of the `T * B` on its own.
 
 mod activation;
+mod dropout;
 mod embedding;
+mod identity;
 mod layer_norm;
 mod linear;
 
 pub use activation::{Activation, ActivationCache, Nonlinearity};
+pub use dropout::{Dropout, DropoutCache};
+pub(crate) use dropout::{Mask, RandomDrop};
 pub use embedding::{Embedding, EmbeddingCache};
+pub use identity::{Identity, IdentityCache};
 pub use layer_norm::{LayerNorm, LayerNormCache};
 pub use linear::{Linear, LinearCache};
 

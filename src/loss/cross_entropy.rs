@@ -6,7 +6,7 @@ use super::Reduction;
 use crate::Float;
 use crate::cache::reuse;
 use crate::error::{check_not_empty, check_shape, mismatch};
-use crate::kernels::math::exp;
+use crate::kernels::math::{exp, sum};
 use crate::kernels::vectorised;
 
 const NAME: &str = "SoftmaxCrossEntropy";
@@ -17,8 +17,17 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// loss_tb = log Σ_k exp(z_tbk) - z_tb,id           dL/dz_tbk = w (softmax(z_tb)_k - [k = id])
 /// ```
 ///
-/// with `w` = 1/(number of positions that count) for the mean and 1 for the sum. The largest logit is taken out
-/// first, so logits of any finite size are safe.
+/// with `w` = 1/(number of positions that count) for the mean and 1 for the sum. With
+/// [weights](SoftmaxCrossEntropy::class_weights) `c_k` and [smoothing](SoftmaxCrossEntropy::label_smoothing) ε, as in
+/// PyTorch's `CrossEntropyLoss`:
+///
+/// ```text
+/// q_k = (1 - ε) c_id [k = id] + ε c_k / V
+/// loss_tb = -Σ_k q_k log softmax(z_tb)_k           dL/dz_tbk = w (softmax(z_tb)_k Σ_j q_j - q_k)
+/// ```
+///
+/// and `w` = 1/(sum of the `c_id` that count) for the mean. The largest logit is taken out first, so logits of any
+/// finite size are safe.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -34,9 +43,11 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// assert!((nats - 4f64.ln()).abs() < 1e-15);
 /// assert_eq!(gradient.as_slice().unwrap(), [0.25, 0.25, 0.25, -0.75, 0.0, 0.0, 0.0, 0.0]);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SoftmaxCrossEntropy {
     ignored: Option<usize>,
+    smoothing: f64,
+    weights: Option<Vec<f64>>, // [V]
     reduction: Reduction,
 }
 
@@ -51,6 +62,28 @@ impl SoftmaxCrossEntropy {
         SoftmaxCrossEntropy { ignored: Some(id), ..self }
     }
 
+    /// A share `epsilon` of the target goes to all classes alike, its own included (Szegedy et al. 2016): the logits
+    /// need not grow for ever.
+    ///
+    /// # Panics
+    /// Where `epsilon` is not in `0..=1`.
+    pub fn label_smoothing(self, epsilon: f64) -> Self {
+        if !(0.0..=1.0).contains(&epsilon) {
+            mismatch(NAME, "label smoothing", &"a share in 0..=1", &epsilon)
+        }
+        SoftmaxCrossEntropy { smoothing: epsilon, ..self }
+    }
+
+    /// One weight a class, for classes of which some are rare. The mean is then weighted: over the sum of the targets'
+    /// weights, not their number; 0 where that is 0.
+    ///
+    /// # Panics
+    /// Where a weight is negative or not finite.
+    pub fn class_weights(self, weights: &[f64]) -> Self {
+        super::check_weights(NAME, "class weights", weights);
+        SoftmaxCrossEntropy { weights: Some(weights.to_vec()), ..self }
+    }
+
     /// The sum over the positions instead of their mean.
     pub fn sum(self) -> Self {
         SoftmaxCrossEntropy { reduction: Reduction::Sum, ..self }
@@ -60,7 +93,8 @@ impl SoftmaxCrossEntropy {
     /// where given, do not count.
     ///
     /// # Panics
-    /// Where shapes differ, the batch is empty, the lengths do not fit or an id that counts is not below V.
+    /// Where shapes differ, the batch is empty, the lengths do not fit, the weights are not one a class or an id that
+    /// counts is not below V.
     #[track_caller]
     pub fn evaluate<F: Float>(
         &self,
@@ -75,8 +109,16 @@ impl SoftmaxCrossEntropy {
         super::check_lengths(NAME, lengths, (steps, batch));
         let counts =
             |t: usize, b: usize, id: usize| lengths.is_none_or(|lengths| t < lengths[b]) && self.ignored != Some(id);
-        let count = ids.indexed_iter().filter(|&((t, b), &id)| counts(t, b, id)).count();
-        let weight = self.reduction.weight(count);
+        if let Some(weights) = &self.weights {
+            check_shape(NAME, "class weights", &[classes], &[weights.len()]);
+        }
+        // An id out of range has no weight; it is refused below.
+        let class_weight = |id: usize| self.weights.as_ref().map_or(1.0, |weights| *weights.get(id).unwrap_or(&0.0));
+        let counted = ids.indexed_iter().filter(|&((t, b), &id)| counts(t, b, id));
+        let weight = self.reduction.weight(counted.map(|(_, &id)| class_weight(id)).sum());
+        // What every class has of the target, whichever is the id: ε c_k / V.
+        let share = |k: usize| self.smoothing * class_weight(k) / classes as f64;
+        let shares: f64 = (0..classes).map(share).sum();
 
         reuse(dlogits, logits.raw_dim());
         dlogits.assign(logits);
@@ -86,9 +128,19 @@ impl SoftmaxCrossEntropy {
             if !counts(t, b, id) {
                 row.fill(F::zero());
             } else if id < classes {
-                let z_id = row[id].widen();
-                loss += softmax(F::of(weight), row).widen() - z_id;
-                row[id] -= F::of(weight);
+                let own = (1.0 - self.smoothing) * class_weight(id);
+                // Everything against the largest logit: a difference of large logits keeps its digits.
+                let largest = largest(row);
+                let above = |z: F| (z - largest).widen();
+                let mut target = own * above(row[id]); // Σ q_k (z_k - max z)
+                if self.smoothing > 0.0 {
+                    target += row.iter().enumerate().map(|(k, &z)| share(k) * above(z)).sum::<f64>();
+                }
+                loss += (own + shares) * softmax(F::of(weight * (own + shares)), largest, row).ln() - target;
+                row[id] -= F::of(weight * own);
+                if self.smoothing > 0.0 {
+                    row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * share(k)));
+                }
             } else {
                 let got = format_args!("{id} at step {t} of sequence {b}");
                 mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
@@ -98,18 +150,22 @@ impl SoftmaxCrossEntropy {
     }
 }
 
+/// The largest logit; NaN where one is NaN.
+fn largest<F: Float>(z: &[F]) -> F {
+    z.iter().fold(F::neg_infinity(), |largest, &z| if z <= largest || largest.is_nan() { largest } else { z })
+}
+
 vectorised! {
-    /// `weight · softmax(z)` in place of z; returns log Σ exp(z).
-    fn softmax<'a, F: Float>(weight: F, z: &'a mut [F]) -> F {
-        let largest = z.iter().fold(F::neg_infinity(), |largest, &z| if z > largest { z } else { largest });
+    /// `weight · softmax(z)` in place of z; returns Σ exp(z - largest), in f64 so that what is small beside 1 counts.
+    fn softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
         for z in z.iter_mut() {
             *z = exp(*z - largest);
         }
-        let sum: F = z.iter().copied().sum();
-        let scale = weight / sum;
+        let total = sum(z.len(), |k| z[k].widen());
+        let scale = weight / F::of(total);
         for z in z.iter_mut() {
             *z *= scale;
         }
-        largest + sum.ln()
+        total
     }
 }

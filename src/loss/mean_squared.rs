@@ -59,7 +59,7 @@ impl MeanSquaredError {
         check_shape(NAME, "target", y.shape(), target.shape());
         super::check_lengths(NAME, lengths, (steps, batch));
         let positions = lengths.map_or(steps * batch, |lengths| lengths.iter().sum());
-        let weight = self.reduction.weight(positions * features);
+        let weight = self.reduction.weight((positions * features) as f64);
         let factor = F::of(2.0 * weight);
 
         reuse(dy, y.raw_dim());

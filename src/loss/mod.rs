@@ -1,10 +1,20 @@
 //! What training minimises: a number, and its gradient by the model's output.
 
+mod binary;
 mod cross_entropy;
+mod huber;
 mod mean_squared;
 
+use ndarray::{Array3, ArrayRef3, Zip};
+
+pub use binary::BinaryCrossEntropy;
 pub use cross_entropy::SoftmaxCrossEntropy;
+pub use huber::Huber;
 pub use mean_squared::MeanSquaredError;
+
+use crate::Float;
+use crate::cache::reuse;
+use crate::error::{check_not_empty, check_shape, mismatch};
 
 /// How the losses of all positions become one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +27,11 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// What each of `count` positions' losses is multiplied by.
-    fn weight(self, count: usize) -> f64 {
+    /// What each of the losses is multiplied by, where `total` counts them or sums their weights.
+    fn weight(self, total: f64) -> f64 {
         match self {
-            Reduction::Mean => 1.0 / count.max(1) as f64,
+            Reduction::Mean if total == 0.0 => 0.0,
+            Reduction::Mean => 1.0 / total,
             Reduction::Sum => 1.0,
         }
     }
@@ -30,8 +41,45 @@ impl Reduction {
 #[track_caller]
 fn check_lengths(loss: &str, lengths: Option<&[usize]>, (steps, batch): (usize, usize)) {
     let Some(lengths) = lengths else { return };
-    if lengths.len() != batch || lengths.iter().any(|&length| length > steps) {
-        let expected = format_args!("{batch} lengths of at most {steps}");
-        crate::error::mismatch(loss, "lengths", &expected, &format_args!("{lengths:?}"))
+    if lengths.len() != batch || lengths.iter().any(|length| !(1..=steps).contains(length)) {
+        let expected = format_args!("{batch} lengths of at least 1 and at most {steps}");
+        mismatch(loss, "lengths", &expected, &format_args!("{lengths:?}"))
     }
+}
+
+/// Panics unless every weight is a number from 0 up.
+#[track_caller]
+fn check_weights(loss: &str, argument: &str, weights: &[f64]) {
+    if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
+        mismatch(loss, argument, &"finite weights from 0 up", weight)
+    }
+}
+
+/// A loss of each element by itself: `element` gives it and its slope from the feature's number, `y` and `target`.
+#[track_caller]
+fn evaluate_elements<F: Float>(
+    loss: &str,
+    reduction: Reduction,
+    y: &ArrayRef3<F>,
+    target: &ArrayRef3<F>,
+    lengths: Option<&[usize]>,
+    dy: &mut Array3<F>,
+    element: impl Fn(usize, f64, f64) -> (f64, f64),
+) -> f64 {
+    let (steps, batch, features) = y.dim();
+    check_not_empty(loss, y.shape());
+    check_shape(loss, "target", y.shape(), target.shape());
+    check_lengths(loss, lengths, (steps, batch));
+    let positions = lengths.map_or(steps * batch, |lengths| lengths.iter().sum());
+    let weight = reduction.weight((positions * features) as f64);
+
+    reuse(dy, y.raw_dim());
+    let mut sum = 0.0;
+    Zip::indexed(&mut *dy).and(y).and(target).for_each(|(t, b, k), dy, &y, &target| {
+        let counts = lengths.is_none_or(|lengths| t < lengths[b]);
+        let (value, slope) = if counts { element(k, y.widen(), target.widen()) } else { (0.0, 0.0) };
+        sum += value;
+        *dy = F::of(weight * slope);
+    });
+    sum * weight
 }

@@ -1,19 +1,17 @@
 //! Adam and AdamW.
 
-use super::{Optimizer, check_fraction, check_setting, for_each_tensor};
+use super::{At, Core, Rule, check_fraction, check_setting, optimizer};
+use crate::Float;
 use crate::kernels::vectorised;
-use crate::tensors::check_alike;
-use crate::{Float, NamedTensors, Tensors};
 
-/// What Adam and AdamW share: settings, step count and moments.
+/// What Adam and AdamW share.
 #[derive(Clone, Debug)]
-struct Moments<F> {
-    name: &'static str,
-    learning_rate: f64,
-    betas: (f64, f64),
+struct Moments {
+    beta1: f64,
+    beta2: f64,
     eps: f64,
-    steps: u64,
-    averages: Option<[NamedTensors<F>; 2]>,
+    /// Whether the weight decay acts on the parameters, not on their gradient.
+    decoupled: bool,
 }
 
 /// The settings of one step, in the element type.
@@ -45,64 +43,43 @@ vectorised! {
     }
 }
 
-impl<F: Float> Moments<F> {
-    #[track_caller]
-    fn new(name: &'static str, learning_rate: f64) -> Self {
-        Moments {
-            name,
-            learning_rate: check_setting(name, "learning rate", learning_rate),
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            steps: 0,
-            averages: None,
-        }
+impl<F: Float> Rule<F> for Moments {
+    fn settings(&self) -> Vec<(&'static str, f64)> {
+        vec![("beta1", self.beta1), ("beta2", self.beta2), ("eps", self.eps)]
     }
 
-    #[track_caller]
-    fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = check_setting(self.name, "learning rate", learning_rate);
+    fn moments(&self) -> Vec<(&'static str, f64)> {
+        vec![("exp_avg", 0.0), ("exp_avg_sq", 0.0)]
     }
 
-    #[track_caller]
-    fn betas(self, beta1: f64, beta2: f64) -> Self {
-        let betas = (check_fraction(self.name, "beta1", beta1), check_fraction(self.name, "beta2", beta2));
-        Moments { betas, ..self }
-    }
-
-    #[track_caller]
-    fn eps(self, eps: f64) -> Self {
-        Moments { eps: check_setting(self.name, "eps", eps), ..self }
-    }
-
-    fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>, coupled_decay: f64, shrink: f64) {
-        let zeros = || NamedTensors::zeros_like(&*model);
-        let [m, v] = self.averages.get_or_insert_with(|| [zeros(), zeros()]);
-        check_alike(&self.name, m, model);
-        self.steps += 1;
-        let (beta1, beta2) = self.betas;
-        let power = i32::try_from(self.steps).unwrap_or(i32::MAX);
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+        let [m, v] = moments else { unreachable!("two moments") };
+        let (coupled_decay, shrink) =
+            if self.decoupled { (0.0, 1.0 - at.learning_rate * at.weight_decay) } else { (at.weight_decay, 1.0) };
         let step = Step {
             coupled_decay: F::of(coupled_decay),
             shrink: F::of(shrink),
-            beta1: F::of(beta1),
-            beta2: F::of(beta2),
-            entering1: F::of(1.0 - beta1),
-            entering2: F::of(1.0 - beta2),
-            size: F::of(self.learning_rate / (1.0 - beta1.powi(power))),
-            correction: F::of(1.0 / (1.0 - beta2.powi(power)).sqrt()),
+            beta1: F::of(self.beta1),
+            beta2: F::of(self.beta2),
+            entering1: F::of(1.0 - self.beta1),
+            entering2: F::of(1.0 - self.beta2),
+            size: F::of(at.learning_rate / (1.0 - at.power(self.beta1))),
+            correction: F::of(1.0 / (1.0 - at.power(self.beta2)).sqrt()),
             eps: F::of(self.eps),
         };
-        for_each_tensor(self.name, model, grad, |i, p, g| adapt(step, p, g, m.tensor_mut(i), v.tensor_mut(i)));
+        adapt(step, p, g, m, v);
     }
 }
 
 macro_rules! adam {
-    ($(#[$doc:meta])* $name:ident, decay: $decay:literal, $(#[$decay_doc:meta])* step: $step:expr) => {
+    (
+        $(#[$doc:meta])* $name:ident, decoupled: $decoupled:literal, decay: $decay:literal,
+        $(#[$decay_doc:meta])* weight_decay
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name<F> {
-            moments: Moments<F>,
-            weight_decay: f64,
+            core: Core<F, Moments>,
         }
 
         impl<F: Float> $name<F> {
@@ -112,50 +89,36 @@ macro_rules! adam {
             /// Where the learning rate is negative or not finite.
             #[track_caller]
             pub fn new(learning_rate: f64) -> Self {
-                $name { moments: Moments::new(stringify!($name), learning_rate), weight_decay: $decay }
+                let rule = Moments { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: $decoupled };
+                $name { core: Core::new(stringify!($name), learning_rate, $decay, rule) }
             }
 
             /// With other decays of the two moments.
             ///
             /// # Panics
-            /// Where one is not in `0..1`.
+            /// Where one is not in `0..1`, or a step was taken.
             #[track_caller]
             pub fn betas(self, beta1: f64, beta2: f64) -> Self {
-                $name { moments: self.moments.betas(beta1, beta2), ..self }
+                let beta1 = check_fraction(stringify!($name), "beta1", beta1);
+                let beta2 = check_fraction(stringify!($name), "beta2", beta2);
+                $name { core: self.core.with(|rule| (rule.beta1, rule.beta2) = (beta1, beta2)) }
             }
 
             /// With another eps.
             ///
             /// # Panics
-            /// Where it is negative or not finite.
+            /// Where it is negative or not finite, or a step was taken.
             #[track_caller]
             pub fn eps(self, eps: f64) -> Self {
-                $name { moments: self.moments.eps(eps), ..self }
-            }
-
-            $(#[$decay_doc])*
-            ///
-            /// # Panics
-            /// Where it is negative or not finite.
-            #[track_caller]
-            pub fn weight_decay(self, weight_decay: f64) -> Self {
-                $name { weight_decay: check_setting(stringify!($name), "weight decay", weight_decay), ..self }
+                let eps = check_setting(stringify!($name), "eps", eps);
+                $name { core: self.core.with(|rule| rule.eps = eps) }
             }
         }
 
-        impl<F: Float> Optimizer<F> for $name<F> {
-            fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>) {
-                let (coupled_decay, shrink) = $step(self.learning_rate(), self.weight_decay);
-                self.moments.step(model, grad, coupled_decay, shrink);
-            }
-
-            fn learning_rate(&self) -> f64 {
-                self.moments.learning_rate
-            }
-
-            fn set_learning_rate(&mut self, learning_rate: f64) {
-                self.moments.set_learning_rate(learning_rate);
-            }
+        optimizer! {
+            $name,
+            $(#[$decay_doc])*
+            weight_decay
         }
     };
 }
@@ -176,9 +139,9 @@ adam! {
     /// Adam::new(0.1).step(&mut parameter, &arr1(&[2.0]));
     /// assert!((parameter[0] - 0.9f64).abs() < 1e-8); // the first step has length lr
     /// ```
-    Adam, decay: 0.0,
+    Adam, decoupled: false, decay: 0.0,
     /// With `weight_decay · p` added to each gradient.
-    step: |_, weight_decay| (weight_decay, 1.0)
+    weight_decay
 }
 
 adam! {
@@ -198,7 +161,7 @@ adam! {
     /// optimizer.step(&mut parameter, &arr1(&[2.0]));
     /// assert!(parameter[0] < 0.997);
     /// ```
-    AdamW, decay: 0.01,
+    AdamW, decoupled: true, decay: 0.01,
     /// With each parameter shrunk by `lr · weight_decay` at every step; 0.01 unless said otherwise.
-    step: |learning_rate: f64, weight_decay: f64| (0.0, 1.0 - learning_rate * weight_decay)
+    weight_decay
 }

@@ -1,12 +1,25 @@
 //! Optimizers, with PyTorch's exact semantics.
 
+mod accumulate;
+mod adagrad;
 mod adam;
+mod core;
+mod groups;
+mod rms_prop;
+mod schedule;
 mod sgd;
+mod state;
 
+pub use accumulate::GradAccumulator;
+pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
+pub use groups::{Group, ParameterGroups, Select};
+pub use rms_prop::RmsProp;
+pub use schedule::{Schedule, ScheduleError};
 pub use sgd::Sgd;
+pub use state::{OptimizerState, OptimizerStateError};
 
-use crate::tensors::check_alike;
+use self::core::{At, Core, Rule, optimizer};
 use crate::{Float, Tensors};
 
 /// Changes a model's parameters by their gradient.
@@ -28,6 +41,20 @@ pub trait Optimizer<F: Float> {
     /// # Panics
     /// Where it is negative or not finite.
     fn set_learning_rate(&mut self, learning_rate: f64);
+
+    /// All that the optimizer remembers, by name.
+    fn state(&self) -> OptimizerState<F>;
+
+    /// Restores what [`state`](Optimizer::state) gave, learning rate included, so that training goes on to the bit as
+    /// if it had not been interrupted. The other settings are not restored but must be the same.
+    ///
+    /// # Errors
+    /// Where the state is of another kind of optimizer or has other settings, or its tensors have not the names and
+    /// shapes that belong to `model`; nothing is changed then.
+    ///
+    /// # Panics
+    /// Where a rule of the [`ParameterGroups`] fits no parameter of `model`.
+    fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
 }
 
 /// Panics unless `value` is finite and at least 0.
@@ -45,18 +72,4 @@ fn check_setting(optimizer: &str, setting: &str, value: f64) -> f64 {
 fn check_fraction(optimizer: &str, setting: &str, value: f64) -> f64 {
     assert!((0.0..1.0).contains(&value), "{optimizer}: {setting}: expected a number in 0..1, got {value}");
     value
-}
-
-/// Calls `update` for each tensor's index, once the gradient is known to fit the model.
-#[track_caller]
-fn for_each_tensor<F: Float>(
-    optimizer: &str,
-    model: &mut dyn Tensors<F>,
-    grad: &dyn Tensors<F>,
-    mut update: impl FnMut(usize, &mut [F], &[F]),
-) {
-    check_alike(&optimizer, model, grad);
-    for i in 0..model.count() {
-        update(i, model.tensor_mut(i), grad.tensor(i).1);
-    }
 }

@@ -1,9 +1,8 @@
 //! Stochastic gradient descent.
 
-use super::{Optimizer, check_setting, for_each_tensor};
+use super::{At, Core, Rule, check_setting, optimizer};
+use crate::Float;
 use crate::kernels::vectorised;
-use crate::tensors::check_alike;
-use crate::{Float, NamedTensors, Tensors};
 
 const NAME: &str = "Sgd";
 
@@ -26,12 +25,14 @@ const NAME: &str = "Sgd";
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sgd<F> {
-    learning_rate: f64,
+    core: Core<F, Descent>,
+}
+
+#[derive(Clone, Debug)]
+struct Descent {
     momentum: f64,
     dampening: f64,
     nesterov: bool,
-    weight_decay: f64,
-    velocity: Option<NamedTensors<F>>,
 }
 
 impl<F: Float> Sgd<F> {
@@ -41,55 +42,47 @@ impl<F: Float> Sgd<F> {
     /// Where the learning rate is negative or not finite.
     #[track_caller]
     pub fn new(learning_rate: f64) -> Self {
-        Sgd {
-            learning_rate: check_setting(NAME, "learning rate", learning_rate),
-            momentum: 0.0,
-            dampening: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-            velocity: None,
-        }
+        let rule = Descent { momentum: 0.0, dampening: 0.0, nesterov: false };
+        Sgd { core: Core::new(NAME, learning_rate, 0.0, rule) }
     }
 
     /// With momentum; 0 is none.
     ///
     /// # Panics
-    /// Where it is negative or not finite.
+    /// Where it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn momentum(self, momentum: f64) -> Self {
-        Sgd { momentum: check_setting(NAME, "momentum", momentum), ..self }
+        let momentum = check_setting(NAME, "momentum", momentum);
+        Sgd { core: self.core.with(|rule| rule.momentum = momentum) }
     }
 
     /// With each gradient but the first entering the velocity by `1 - dampening`.
     ///
     /// # Panics
-    /// Where it is not finite, or Nesterov's momentum is on.
+    /// Where it is not finite, Nesterov's momentum is on, or a step was taken.
     #[track_caller]
     pub fn dampening(self, dampening: f64) -> Self {
         assert!(dampening.is_finite(), "{NAME}: dampening: expected a finite number, got {dampening}");
-        assert!(!self.nesterov, "{NAME}: dampening: Nesterov's momentum has none");
-        Sgd { dampening, ..self }
+        assert!(!self.core.rule.nesterov, "{NAME}: dampening: Nesterov's momentum has none");
+        Sgd { core: self.core.with(|rule| rule.dampening = dampening) }
     }
 
     /// With Nesterov's momentum.
     ///
     /// # Panics
-    /// Where there is no momentum, or dampening.
+    /// Where there is no momentum, or dampening, or a step was taken.
     #[track_caller]
     pub fn nesterov(self) -> Self {
-        let fits = self.momentum > 0.0 && self.dampening == 0.0;
-        assert!(fits, "{NAME}: Nesterov's momentum needs a momentum and no dampening");
-        Sgd { nesterov: true, ..self }
+        let Descent { momentum, dampening, .. } = self.core.rule;
+        assert!(momentum > 0.0 && dampening == 0.0, "{NAME}: Nesterov's momentum needs a momentum and no dampening");
+        Sgd { core: self.core.with(|rule| rule.nesterov = true) }
     }
+}
 
+optimizer! {
+    Sgd,
     /// With `weight_decay · p` added to each gradient.
-    ///
-    /// # Panics
-    /// Where it is negative or not finite.
-    #[track_caller]
-    pub fn weight_decay(self, weight_decay: f64) -> Self {
-        Sgd { weight_decay: check_setting(NAME, "weight decay", weight_decay), ..self }
-    }
+    weight_decay
 }
 
 /// The settings of one step, in the element type.
@@ -120,29 +113,27 @@ vectorised! {
     }
 }
 
-impl<F: Float> Optimizer<F> for Sgd<F> {
-    fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>) {
-        let first = self.velocity.is_none();
+impl<F: Float> Rule<F> for Descent {
+    fn settings(&self) -> Vec<(&'static str, f64)> {
+        let nesterov = f64::from(u8::from(self.nesterov));
+        vec![("momentum", self.momentum), ("dampening", self.dampening), ("nesterov", nesterov)]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, f64)> {
+        if self.momentum == 0.0 { vec![] } else { vec![("momentum_buffer", 0.0)] }
+    }
+
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
         let step = Step {
-            learning_rate: F::of(self.learning_rate),
+            learning_rate: F::of(at.learning_rate),
             momentum: F::of(self.momentum),
-            entering: F::of(if first { 1.0 } else { 1.0 - self.dampening }),
+            entering: F::of(if at.step == 1 { 1.0 } else { 1.0 - self.dampening }),
             nesterov: self.nesterov,
-            weight_decay: F::of(self.weight_decay),
+            weight_decay: F::of(at.weight_decay),
         };
-        if self.momentum == 0.0 {
-            return for_each_tensor(NAME, model, grad, |_, p, g| descend(step, p, g));
+        match moments {
+            [v] => descend_with_momentum(step, p, g, v),
+            _ => descend(step, p, g),
         }
-        let velocity = self.velocity.get_or_insert_with(|| NamedTensors::zeros_like(model));
-        check_alike(&NAME, velocity, model);
-        for_each_tensor(NAME, model, grad, |i, p, g| descend_with_momentum(step, p, g, velocity.tensor_mut(i)));
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = check_setting(NAME, "learning rate", learning_rate);
     }
 }

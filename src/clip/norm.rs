@@ -1,41 +1,12 @@
-//! Gradient clipping: what keeps one huge step from turning the weights into NaN (Pascanu, Mikolov and Bengio 2013).
+//! Clipping by norm and by value.
 
-use std::fmt;
-
+use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
+use crate::kernels::math::sum;
 use crate::{Float, Tensors, TensorsExt};
 
-/// A gradient whose norm is infinite or NaN: nothing was changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NonFiniteGradient {
-    /// The first tensor with an element, or a norm, that is not finite.
-    pub tensor: String,
-    /// The norm of all tensors together.
-    pub norm: f64,
-}
-
-impl fmt::Display for NonFiniteGradient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gradient is not finite (norm {}), first in {}", self.norm, self.tensor)
-    }
-}
-
-impl std::error::Error for NonFiniteGradient {}
-
-/// What clipping does about a gradient whose norm is not finite.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NonFinite {
-    /// An error; the gradient stays as it is.
-    #[default]
-    Error,
-    /// Goes on, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element.
-    Pass,
-    /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned tells.
-    Skip,
-}
-
-/// Clipping by the norm of all tensors together: `g ← g · min(1, max / (‖g‖ + eps))`.
+/// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///
-/// The direction is kept; only the length of the step changes.
+/// Together, the direction is kept; only the length of the step changes.
 ///
 /// ```
 /// use gradflow::{ClipNorm, NonFinite, ndarray::arr1};
@@ -51,6 +22,7 @@ pub struct ClipNorm {
     max: f64,
     p: f64,
     eps: f64,
+    per_tensor: bool,
     non_finite: NonFinite,
 }
 
@@ -62,7 +34,7 @@ impl ClipNorm {
     #[track_caller]
     pub fn new(max: f64) -> Self {
         check_limit("ClipNorm: max", max);
-        ClipNorm { max, p: 2.0, eps: 1e-6, non_finite: NonFinite::Error }
+        ClipNorm { max, p: 2.0, eps: 1e-6, per_tensor: false, non_finite: NonFinite::Error }
     }
 
     /// The p-norm instead: `(Σ |g|^p)^(1/p)`, or the largest `|g|` for `f64::INFINITY`.
@@ -85,33 +57,70 @@ impl ClipNorm {
         ClipNorm { eps, ..self }
     }
 
+    /// Each tensor by its own norm, so that one large gradient does not shrink the others. The direction of the whole
+    /// is not kept then.
+    ///
+    /// ```
+    /// use gradflow::{ClipNorm, ndarray::arr1};
+    ///
+    /// let mut gradient = (arr1(&[0.0, 100.0]), arr1(&[0.5]));
+    /// let report = ClipNorm::new(1.0).eps(0.0).per_tensor().clip_report(&mut gradient)?;
+    /// assert_eq!(gradient, (arr1(&[0.0, 1.0]), arr1(&[0.5])));
+    /// assert_eq!((report.scale, report.clipped), (0.01, 1));
+    /// # Ok::<(), gradflow::NonFiniteGradient>(())
+    /// ```
+    pub fn per_tensor(self) -> Self {
+        ClipNorm { per_tensor: true, ..self }
+    }
+
     /// What to do about a norm that is not finite.
     pub fn non_finite(self, non_finite: NonFinite) -> Self {
         ClipNorm { non_finite, ..self }
     }
 
-    /// Clips, and returns the norm before clipping. Several models together: `&mut (&mut a, &mut b)`.
+    /// Clips, and returns the norm of all tensors before clipping. Several models together: `&mut (&mut a, &mut b)`.
     ///
     /// # Errors
     /// Where the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
     pub fn clip<F: Float>(&self, grad: &mut (impl Tensors<F> + ?Sized)) -> Result<f64, NonFiniteGradient> {
-        let norm = grad_norm(grad, self.p);
-        if !norm.is_finite() {
-            match self.non_finite {
-                NonFinite::Error => return Err(NonFiniteGradient { tensor: first_non_finite(grad, self.p), norm }),
-                NonFinite::Skip => {
-                    grad.set_zero();
-                    return Ok(norm);
-                }
-                NonFinite::Pass => {}
-            }
+        self.clip_report(grad).map(|report| report.norm)
+    }
+
+    /// [`clip`](ClipNorm::clip), and says what it found and did.
+    ///
+    /// # Errors
+    /// Where the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
+    pub fn clip_report<F: Float>(
+        &self,
+        grad: &mut (impl Tensors<F> + ?Sized),
+    ) -> Result<ClipReport, NonFiniteGradient> {
+        let (mut report, any_left) = screen(grad, self.p, self.non_finite)?;
+        if !any_left {
+            return Ok(report);
         }
+        if self.per_tensor {
+            for i in 0..grad.count() {
+                if let Some(factor) = self.factor(norm_of(|| std::iter::once(grad.values(i)), self.p)) {
+                    scale(grad.tensor_mut(i), factor);
+                    report.scaled(factor);
+                    report.clipped += 1;
+                }
+            }
+        } else if let Some(factor) = self.factor(report.norm) {
+            for i in 0..grad.count() {
+                scale(grad.tensor_mut(i), factor);
+            }
+            report.scaled(factor);
+            report.clipped = grad.count();
+        }
+        Ok(report)
+    }
+
+    /// What to multiply by, where anything is to be clipped.
+    fn factor(&self, norm: f64) -> Option<f64> {
         let factor = self.max / (norm + self.eps);
         // Written so that NaN is not taken for a reason to leave the gradient as it is.
-        if !(factor >= 1.0 || norm == 0.0) {
-            grad.scale(F::of(factor));
-        }
-        Ok(norm)
+        if factor >= 1.0 || norm == 0.0 { None } else { Some(factor) }
     }
 }
 
@@ -166,41 +175,41 @@ pub fn clip_grad_value<F: Float>(grad: &mut (impl Tensors<F> + ?Sized), max: f64
 #[track_caller]
 pub fn grad_norm<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> f64 {
     assert!(p > 0.0, "grad_norm: p: expected a number above 0, got {p}");
-    let values = || (0..grad.count()).map(|i| grad.values(i));
+    norm_of(|| (0..grad.count()).map(|i| grad.values(i)), p)
+}
+
+/// The p-norm of several slices together.
+pub(super) fn norm_of<'a, F: Float, I: Iterator<Item = &'a [F]>>(values: impl Fn() -> I, p: f64) -> f64 {
+    let largest = || values().flatten().fold(0.0, |largest, value| larger(largest, value.widen().abs()));
     if p == f64::INFINITY {
-        return values().fold(0.0, |largest, tensor| larger(largest, largest_magnitude(tensor)));
+        return largest();
     }
-    let norm = |unit: f64| values().map(|tensor| power_sum(tensor, p, unit)).sum::<f64>().powf(1.0 / p) * unit;
-    let plain = norm(1.0);
-    if plain.is_normal() {
-        return plain;
+    let powers = |unit: f64| values().map(|values| power_sum(values, p, unit)).sum::<f64>();
+    let plain = powers(1.0);
+    // Powers may overflow or vanish where the norm itself does neither; near the smallest numbers they lose digits.
+    if plain.is_finite() && plain > f64::MIN_POSITIVE / f64::EPSILON {
+        return plain.powf(1.0 / p);
     }
-    // Squares may overflow or vanish where the norm itself does neither.
-    match grad_norm(grad, f64::INFINITY) {
-        largest if largest.is_finite() && largest > 0.0 => norm(largest),
+    match largest() {
+        largest if largest.is_finite() && largest > 0.0 => powers(largest).powf(1.0 / p) * largest,
         largest => largest,
     }
 }
 
 /// Σ |g / unit|^p.
 fn power_sum<F: Float>(values: &[F], p: f64, unit: f64) -> f64 {
-    const LANES: usize = 8;
-    if p != 2.0 || unit != 1.0 {
-        return values.iter().map(|value| (value.widen().abs() / unit).powf(p)).sum();
+    if p == 2.0 && unit == 1.0 {
+        return sum(values.len(), |k| values[k].widen() * values[k].widen());
     }
-    let chunks = values.chunks_exact(LANES);
-    let rest: f64 = chunks.remainder().iter().map(|value| value.widen() * value.widen()).sum();
-    let mut sums = [0.0; LANES];
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value.widen() * value.widen();
-        }
-    }
-    sums.iter().sum::<f64>() + rest
+    sum(values.len(), |k| (values[k].widen().abs() / unit).powf(p))
 }
 
-fn largest_magnitude<F: Float>(values: &[F]) -> f64 {
-    values.iter().fold(0.0, |largest, value| larger(largest, value.widen().abs()))
+pub(super) fn scale<F: Float>(values: &mut [F], factor: f64) {
+    // A factor below the element type's normal numbers is applied as two: by itself it would lose digits.
+    let (first, second) =
+        if factor < F::min_positive_value().widen() { (factor.sqrt(), factor.sqrt()) } else { (factor, 1.0) };
+    let (first, second) = (F::of(first), F::of(second));
+    values.iter_mut().for_each(|value| *value = *value * first * second);
 }
 
 /// The larger of two magnitudes, or NaN where there is one: `f64::max` would drop it.
@@ -208,15 +217,10 @@ fn larger(a: f64, b: f64) -> f64 {
     if a >= b || a.is_nan() { a } else { b }
 }
 
-fn first_non_finite<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> String {
+pub(super) fn first_non_finite<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> String {
     (0..grad.count())
         .find(|&i| !power_sum(grad.values(i), if p.is_finite() { p } else { 1.0 }, 1.0).is_finite())
         .map_or_else(|| "all tensors together".into(), |i| grad.name(i))
-}
-
-#[track_caller]
-fn check_limit(what: &str, limit: f64) {
-    assert!(limit >= 0.0, "{what}: expected a number, at least 0, got {limit}");
 }
 
 #[cfg(test)]
@@ -237,10 +241,17 @@ mod tests {
 
     #[test]
     fn finite_gradients_have_finite_norms() {
-        for unit in [1e200, 1e-200] {
+        for unit in [1e200, 1e-200, 1e-160, 1.7e-162] {
             let norm = grad_norm(&arr1(&[3.0 * unit, 4.0 * unit]), 2.0);
             assert!((norm / (5.0 * unit) - 1.0).abs() < 1e-14, "{norm:e}");
         }
+    }
+
+    #[test]
+    fn the_largest_gradients_come_down_to_the_smallest_limit() {
+        let mut g = arr1(&[2e38f32, -2e38]);
+        ClipNorm::new(1e-3).clip(&mut g).unwrap();
+        assert!((grad_norm(&g, 2.0) / 1e-3 - 1.0).abs() < 1e-6, "{g}");
     }
 
     #[test]
@@ -294,5 +305,51 @@ mod tests {
         let mut g = (arr1(&[1.0f32, -3.0]), arr1(&[0.5, 9.0]));
         clip_grad_value(&mut g, 2.0).unwrap();
         assert_eq!(g, (arr1(&[1.0, -2.0]), arr1(&[0.5, 2.0])));
+    }
+
+    #[test]
+    fn each_tensor_is_clipped_by_its_own_norm() {
+        let before = (arr1(&[3.0, -4.0]), arr1(&[0.3, 0.4]), arr1(&[0.0, 0.0]), arr1(&[10.0, 0.0]));
+        let mut g = before.clone();
+        let report = ClipNorm::new(1.0).per_tensor().clip_report(&mut g).unwrap();
+        let factor = |norm: f64| 1.0 / (norm + 1e-6);
+        assert_eq!(g, (&before.0 * factor(5.0), before.1.clone(), before.2.clone(), &before.3 * factor(10.0)));
+        assert_eq!((report.clipped, report.scale, report.non_finite), (2, factor(10.0), None));
+        assert!((report.norm - 125.25_f64.sqrt()).abs() < 1e-14);
+
+        let mut g = before.clone();
+        ClipNorm::new(2.0).eps(0.0).p(f64::INFINITY).per_tensor().clip(&mut g).unwrap();
+        assert_eq!(g, (arr1(&[1.5, -2.0]), before.1, before.2, arr1(&[2.0, 0.0])));
+    }
+
+    #[test]
+    fn reports_say_what_was_done() {
+        let before = (arr1(&[3.0, 0.0]), arr1(&[4.0]));
+        let mut g = before.clone();
+        let untouched = ClipNorm::new(5.1).clip_report(&mut g).unwrap();
+        assert_eq!((&g, untouched), (&before, ClipReport::new(5.0, None)));
+        let clipped = ClipNorm::new(2.5).eps(0.0).clip_report(&mut g).unwrap();
+        assert_eq!(clipped, ClipReport { norm: 5.0, scale: 0.5, clipped: 2, non_finite: None });
+        assert_eq!(g, (arr1(&[1.5, 0.0]), arr1(&[2.0])));
+
+        for per_tensor in [false, true] {
+            let clip = |non_finite: NonFinite| {
+                let mut g = (arr1(&[3.0, 0.0]), arr1(&[f64::NAN]));
+                let clip = ClipNorm::new(1.0).eps(0.0).non_finite(non_finite);
+                let clip = if per_tensor { clip.per_tensor() } else { clip };
+                (clip.clip_report(&mut g), g)
+            };
+            assert_eq!(clip(NonFinite::Error).0.unwrap_err().tensor, "1");
+            let (report, g) = clip(NonFinite::Skip);
+            let report = report.unwrap();
+            assert_eq!((report.scale, report.clipped, report.non_finite.as_deref()), (0.0, 2, Some("1")));
+            assert_eq!(g, (arr1(&[0.0, 0.0]), arr1(&[0.0])));
+            let (report, g) = clip(NonFinite::Pass);
+            let report = report.unwrap();
+            assert!(report.norm.is_nan() && report.scale.is_nan() && g.1[0].is_nan());
+            assert_eq!(report.non_finite.as_deref(), Some("1"));
+            // Each on its own, NaN stays in its tensor.
+            assert_eq!(g.0[0].is_nan(), !per_tensor);
+        }
     }
 }

@@ -1,0 +1,98 @@
+//! Gradient clipping: what keeps one huge step from turning the weights into NaN (Pascanu, Mikolov and Bengio 2013).
+
+mod adaptive;
+mod norm;
+mod summary;
+
+use std::fmt;
+
+pub use adaptive::ClipAdaptive;
+pub use norm::{ClipNorm, clip_grad_norm, clip_grad_value, grad_norm};
+pub use summary::NormSummary;
+
+use crate::{Float, Tensors, TensorsExt};
+
+/// A gradient whose norm is infinite or NaN: nothing was changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NonFiniteGradient {
+    /// The first tensor with an element, or a norm, that is not finite.
+    pub tensor: String,
+    /// The norm of all tensors together.
+    pub norm: f64,
+}
+
+impl fmt::Display for NonFiniteGradient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gradient is not finite (norm {}), first in {}", self.norm, self.tensor)
+    }
+}
+
+impl std::error::Error for NonFiniteGradient {}
+
+/// What clipping does about a gradient whose norm is not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonFinite {
+    /// An error; the gradient stays as it is.
+    #[default]
+    Error,
+    /// Goes on, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element.
+    Pass,
+    /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned tells.
+    Skip,
+}
+
+/// What clipping found and did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClipReport {
+    /// The norm of all tensors together, before clipping.
+    pub norm: f64,
+    /// The smallest factor that anything was multiplied by: 1 where nothing was clipped, 0 where the gradient was set
+    /// to zero.
+    pub scale: f64,
+    /// How many tensors were clipped, in whole or in part.
+    pub clipped: usize,
+    /// The first tensor with an element, or a norm, that is not finite; `None` in all healthy steps.
+    pub non_finite: Option<String>,
+}
+
+impl ClipReport {
+    /// Before anything is clipped.
+    fn new(norm: f64, non_finite: Option<String>) -> Self {
+        ClipReport { norm, scale: 1.0, clipped: 0, non_finite }
+    }
+
+    /// Notes that something was multiplied by `factor`; NaN is kept.
+    fn scaled(&mut self, factor: f64) {
+        if !(factor >= self.scale || self.scale.is_nan()) {
+            self.scale = factor;
+        }
+    }
+}
+
+/// The report to start with, and whether there is anything left to clip: what every way of clipping does first about
+/// `grad`, whose norm is `norm`.
+fn screen<F: Float>(
+    grad: &mut (impl Tensors<F> + ?Sized),
+    p: f64,
+    non_finite: NonFinite,
+) -> Result<(ClipReport, bool), NonFiniteGradient> {
+    let norm = grad_norm(grad, p);
+    if norm.is_finite() {
+        return Ok((ClipReport::new(norm, None), true));
+    }
+    let tensor = norm::first_non_finite(grad, p);
+    match non_finite {
+        NonFinite::Error => Err(NonFiniteGradient { tensor, norm }),
+        NonFinite::Pass => Ok((ClipReport::new(norm, Some(tensor)), true)),
+        NonFinite::Skip => {
+            grad.set_zero();
+            let clipped = grad.count();
+            Ok((ClipReport { norm, scale: 0.0, clipped, non_finite: Some(tensor) }, false))
+        }
+    }
+}
+
+#[track_caller]
+fn check_limit(what: &str, limit: f64) {
+    assert!(limit >= 0.0, "{what}: expected a number, at least 0, got {limit}");
+}

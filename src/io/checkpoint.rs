@@ -1,0 +1,283 @@
+//! A whole training.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use super::{LoadError, LoadOptions, Mismatch, StateDict, file};
+use crate::{Float, Optimizer, OptimizerState, Schedule, Tensors};
+
+/// The one format there is.
+const VERSION: u32 = 1;
+
+/// What the keys of this crate begin with.
+const RESERVED: &str = "gradflow.";
+const FORMAT: &str = "gradflow.format";
+const CHECKSUM: &str = "gradflow.checksum";
+const KIND: &str = "gradflow.optimizer.kind";
+const STEPS: &str = "gradflow.optimizer.steps";
+const SETTING: &str = "gradflow.optimizer.setting.";
+const SCHEDULE: &str = "gradflow.schedule";
+const NUMBER: &str = "gradflow.number.";
+
+/// The section of the optimizer's tensors.
+const OPTIMIZER: &str = "optimizer";
+
+/// A training as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
+///
+/// It has its own copy of everything, so that training can go on while another thread saves it. See
+/// [`io`](crate::io) for an example, for the file's format, and for what a crash while saving leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    dict: StateDict,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Checkpoint::new()
+    }
+}
+
+impl Checkpoint {
+    /// Empty.
+    pub fn new() -> Self {
+        Checkpoint { dict: StateDict::new().with_metadata(FORMAT, VERSION.to_string()) }
+    }
+
+    /// With the tensors of a model, a carried state or anything else that has some, in a section of their own:
+    /// `model`, `state`, `average`.
+    ///
+    /// # Panics
+    /// Where the section's name is empty, has a dot or is `optimizer`, or two of its tensors have the same name.
+    #[track_caller]
+    pub fn with_tensors<F: Float>(self, section: &str, tensors: &(impl Tensors<F> + ?Sized)) -> Self {
+        let allowed = !section.is_empty() && !section.contains('.') && section != OPTIMIZER;
+        assert!(allowed, "Checkpoint: section: expected a name without dots that is not reserved, got {section:?}");
+        Checkpoint { dict: self.dict.with_tensors(section, tensors) }
+    }
+
+    /// With all that an optimizer remembers.
+    ///
+    /// # Panics
+    /// Where there is one already, or the model's tensors have not all different names.
+    #[track_caller]
+    pub fn with_optimizer<F: Float>(self, optimizer: &(impl Optimizer<F> + ?Sized)) -> Self {
+        assert!(!self.dict.metadata().contains_key(KIND), "Checkpoint: expected one optimizer, got two");
+        let OptimizerState { kind, steps, settings, tensors } = optimizer.state();
+        let dict = self.dict.with_tensors(OPTIMIZER, &tensors).with_metadata(KIND, kind);
+        let dict = dict.with_metadata(STEPS, steps.to_string());
+        let with_setting = |dict: StateDict, (name, value): (String, f64)| {
+            dict.with_metadata(format!("{SETTING}{name}"), value.to_string())
+        };
+        Checkpoint { dict: settings.into_iter().fold(dict, with_setting) }
+    }
+
+    /// With a schedule.
+    pub fn with_schedule(self, schedule: &Schedule) -> Self {
+        Checkpoint { dict: self.dict.with_metadata(SCHEDULE, schedule.to_string()) }
+    }
+
+    /// With a number: the step, a random generator's seed and position, the place in the data.
+    pub fn with_number(self, name: &str, number: u64) -> Self {
+        Checkpoint { dict: self.dict.with_metadata(format!("{NUMBER}{name}"), number.to_string()) }
+    }
+
+    /// With a string of the caller's under `key`, in place of the one that was there.
+    ///
+    /// # Panics
+    /// Where the key begins with `gradflow.`, as those of this crate do.
+    #[track_caller]
+    pub fn with_metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let key = key.into();
+        assert!(!key.starts_with(RESERVED), "Checkpoint: metadata: expected a key outside {RESERVED}, got {key:?}");
+        Checkpoint { dict: self.dict.with_metadata(key, value) }
+    }
+
+    /// Saves to a file, whole or not at all: see [`io`](crate::io).
+    ///
+    /// # Errors
+    /// Where the file could not be written; the one that was there is untouched.
+    pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        file::replace(path.as_ref(), |writer| self.save_to(writer))
+    }
+
+    /// Writes a file's bytes; what becomes of them is the writer's matter.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn save_to(&self, writer: impl Write) -> io::Result<()> {
+        let mut metadata = self.dict.metadata().clone();
+        metadata.insert(CHECKSUM.into(), checksum(&self.dict));
+        self.dict.save_with(&metadata, writer)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is not a safetensors file or not a checkpoint, is of an unknown format, or was altered.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Checkpoint::verified(StateDict::open(path)?)
+    }
+
+    /// Reads a file's bytes to their end.
+    ///
+    /// # Errors
+    /// As [`open`](Checkpoint::open).
+    pub fn read_from(reader: impl Read) -> Result<Self, LoadError> {
+        Checkpoint::verified(StateDict::read_from(reader)?)
+    }
+
+    fn verified(mut dict: StateDict) -> Result<Self, LoadError> {
+        let format = dict.metadata().get(FORMAT).ok_or(LoadError::NotACheckpoint)?;
+        if *format != VERSION.to_string() {
+            return Err(LoadError::Version { found: format.clone(), supported: VERSION });
+        }
+        let saved = dict.metadata_mut().remove(CHECKSUM).ok_or_else(|| absent(CHECKSUM))?;
+        let actual = checksum(&dict);
+        if saved == actual { Ok(Checkpoint { dict }) } else { Err(LoadError::Checksum { saved, actual }) }
+    }
+
+    /// Copies a section's tensors into `tensors`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
+    pub fn load_tensors<F: Float>(
+        &self,
+        section: &str,
+        tensors: &mut (impl Tensors<F> + ?Sized),
+    ) -> Result<(), Mismatch> {
+        self.dict.load_with(&LoadOptions::new().prefix(section), tensors).map(|_| ())
+    }
+
+    /// Restores the optimizer, for `model`.
+    ///
+    /// # Errors
+    /// Where the checkpoint has no optimizer, or that one's state does not fit: see [`Optimizer::load_state`]. Nothing
+    /// is changed then.
+    pub fn load_optimizer<F: Float>(
+        &self,
+        model: &dyn Tensors<F>,
+        optimizer: &mut (impl Optimizer<F> + ?Sized),
+    ) -> Result<(), LoadError> {
+        let (kind, steps) = (self.text(KIND)?.to_owned(), self.parsed(STEPS)?);
+        let keys = self.dict.metadata().keys().filter(|key| key.starts_with(SETTING));
+        let settings = keys.map(|key| Ok((key[SETTING.len()..].to_owned(), self.parsed(key)?)));
+        let settings = settings.collect::<Result<_, LoadError>>()?;
+        let tensors = self.dict.named_tensors(OPTIMIZER)?;
+        Ok(optimizer.load_state(model, &OptimizerState { kind, steps, settings, tensors })?)
+    }
+
+    /// Restores a model, from its section, and its optimizer: both or neither.
+    ///
+    /// # Errors
+    /// As [`load_tensors`](Checkpoint::load_tensors) and [`load_optimizer`](Checkpoint::load_optimizer); nothing is
+    /// changed then.
+    pub fn load_training<F: Float>(
+        &self,
+        section: &str,
+        model: &mut dyn Tensors<F>,
+        optimizer: &mut (impl Optimizer<F> + ?Sized),
+    ) -> Result<(), LoadError> {
+        self.dict.fit(&LoadOptions::new().prefix(section), model)?;
+        self.load_optimizer(model, optimizer)?;
+        Ok(self.load_tensors(section, model)?)
+    }
+
+    /// The schedule.
+    ///
+    /// # Errors
+    /// Where there is none, or its text is not one.
+    pub fn schedule(&self) -> Result<Schedule, LoadError> {
+        Ok(self.text(SCHEDULE)?.parse()?)
+    }
+
+    /// The number called `name`.
+    ///
+    /// # Errors
+    /// Where there is none, or it is not one.
+    pub fn number(&self, name: &str) -> Result<u64, LoadError> {
+        self.parsed(&format!("{NUMBER}{name}"))
+    }
+
+    /// The caller's string under `key`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.dict.metadata().get(key).map(String::as_str)
+    }
+
+    /// All tensors, as `section.name`, and all metadata: to look into, or to load from with [`LoadOptions`].
+    pub fn state_dict(&self) -> &StateDict {
+        &self.dict
+    }
+
+    fn text(&self, key: &str) -> Result<&str, LoadError> {
+        self.metadata(key).ok_or_else(|| absent(key))
+    }
+
+    fn parsed<T: FromStr>(&self, key: &str) -> Result<T, LoadError> {
+        let value = self.text(key)?;
+        value.parse().map_err(|_| LoadError::Value { key: key.into(), value: value.into() })
+    }
+}
+
+fn absent(key: &str) -> LoadError {
+    LoadError::Absent { key: key.into() }
+}
+
+/// The checksum of a checkpoint's content, as [`io`](crate::io) defines it.
+fn checksum(dict: &StateDict) -> String {
+    let mut hash = Fnv1a::new();
+    hash.number(dict.names().count());
+    for (name, dtype, shape, bytes) in dict.tensors() {
+        hash.text(name);
+        hash.text(&dtype.to_string());
+        hash.number(shape.len());
+        shape.iter().for_each(|&size| hash.number(size));
+        hash.bytes(bytes);
+    }
+    for (key, value) in dict.metadata() {
+        hash.text(key);
+        hash.text(value);
+    }
+    format!("{:016x}", hash.0)
+}
+
+/// The 64-bit hash of Fowler, Noll and Vo. Each byte changes it by a bijection of the hash: two texts of the same length
+/// that differ in one byte never have the same.
+struct Fnv1a(u64);
+
+impl Fnv1a {
+    fn new() -> Self {
+        Fnv1a(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn number(&mut self, number: usize) {
+        self.bytes(&(number as u64).to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.bytes(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fnv1a;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        for (text, expected) in
+            [("", 0xcbf29ce484222325_u64), ("a", 0xaf63dc4c8601ec8c), ("foobar", 0x85944171f73967e8)]
+        {
+            let mut hash = Fnv1a::new();
+            hash.bytes(text.as_bytes());
+            assert_eq!(hash.0, expected);
+        }
+    }
+}

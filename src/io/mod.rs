@@ -1,0 +1,119 @@
+//! Parameters and whole trainings in files: [`StateDict`] and [`Checkpoint`].
+//!
+//! # Parameters
+//!
+//! A [`StateDict`] holds tensors under their names, as PyTorch's `state_dict()` does, and is saved in the safetensors
+//! format: `safetensors.torch.load_file` reads what is written here, and the other way round. Names, gate orders and
+//! shapes are PyTorch's; where only names differ, as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] says how.
+//!
+//! ```
+//! use gradflow::io::{LoadOptions, StateDict};
+//! use gradflow::{LstmCell, rand::{SeedableRng, rngs::StdRng}};
+//!
+//! # let path = std::env::temp_dir().join(format!("gradflow-doc-dict-{}.safetensors", std::process::id()));
+//! let rng = &mut StdRng::seed_from_u64(0);
+//! let (lstm, mut other) = (LstmCell::<f32>::new(3, 4, rng), LstmCell::<f32>::new(3, 4, rng));
+//! StateDict::of(&lstm).save(&path)?;
+//! StateDict::open(&path)?.load(&mut other)?;
+//! assert_eq!(other.weight_ih, lstm.weight_ih);
+//!
+//! // As the part `encoder.lstm` of a PyTorch module whose LSTM has one layer, and back.
+//! StateDict::new().with_renamed(&lstm, |name| format!("encoder.lstm.{name}_l0")).save(&path)?;
+//! let torch = LoadOptions::new().prefix("encoder.lstm").rename(|name| format!("{name}_l0"));
+//! StateDict::open(&path)?.load_with(&torch, &mut other)?;
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Loading is strict unless told otherwise: one error, [`Mismatch`], names everything that is missing, unexpected, of
+//! another shape or of another type, and nothing is changed. Values are data and are not judged: a NaN is loaded as it
+//! is, to the bit.
+//!
+//! # Trainings
+//!
+//! A [`Checkpoint`] holds what a training needs to go on to the bit as if it had not been interrupted.
+//!
+//! ```
+//! use gradflow::io::Checkpoint;
+//! use gradflow::ndarray::{Array3, ArrayRef3};
+//! use gradflow::rand::{SeedableRng, rngs::StdRng};
+//! use gradflow::{AdamW, GruCell, Layer, Optimizer, Schedule};
+//!
+//! # let path = std::env::temp_dir().join(format!("gradflow-doc-checkpoint-{}.safetensors", std::process::id()));
+//! fn train(model: &mut GruCell<f32>, optimizer: &mut AdamW<f32>, schedule: &Schedule, steps: std::ops::Range<u64>) {
+//!     let (mut cache, mut grad) = (model.cache(), model.zeros_like());
+//!     for step in steps {
+//!         let x = Array3::from_elem((5, 2, 3), 0.1 * step as f32);
+//!         let pass = model.pass(&x, &mut model.zero_state(2), &mut cache);
+//!         let dy = pass.output().to_owned();
+//!         pass.backward(&dy, &mut grad);
+//!         optimizer.set_learning_rate(schedule.learning_rate(step));
+//!         optimizer.step(model, &grad);
+//!     }
+//! }
+//!
+//! let new = |seed| (GruCell::new(3, 4, &mut StdRng::seed_from_u64(seed)), AdamW::new(0.1));
+//! let (schedule, (mut model, mut optimizer)) = (Schedule::cosine(0.1, 20, 0.0), new(0));
+//! train(&mut model, &mut optimizer, &schedule, 0..10);
+//! Checkpoint::new()
+//!     .with_tensors("model", &model)
+//!     .with_optimizer(&optimizer)
+//!     .with_schedule(&schedule)
+//!     .with_number("step", 10)
+//!     .with_metadata("data", "a constant")
+//!     .save(&path)?;
+//! train(&mut model, &mut optimizer, &schedule, 10..20);
+//!
+//! let checkpoint = Checkpoint::open(&path)?;
+//! let (mut resumed, mut optimizer) = new(1);
+//! checkpoint.load_training("model", &mut resumed, &mut optimizer)?;
+//! train(&mut resumed, &mut optimizer, &checkpoint.schedule()?, checkpoint.number("step")?..20);
+//! assert_eq!(resumed.weight_ih, model.weight_ih);
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The format of a checkpoint
+//!
+//! A safetensors file, format 1. Its tensors stand under the name of their section: `model.lstm.weight_ih`,
+//! `state.h`, `optimizer.exp_avg.lstm.weight_ih`. What is not a tensor is metadata, strings under these keys:
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `gradflow.format` | `1` |
+//! | `gradflow.checksum` | 16 hexadecimal digits, see below |
+//! | `gradflow.optimizer.kind` | the optimizer's name, `AdamW` |
+//! | `gradflow.optimizer.steps` | how many steps it took, decimal |
+//! | `gradflow.optimizer.setting.<name>` | a setting, in decimal digits that give the same `f64` |
+//! | `gradflow.schedule` | the text of the [`Schedule`](crate::Schedule) |
+//! | `gradflow.number.<name>` | a number of the caller's, a decimal `u64` |
+//! | any other | the caller's |
+//!
+//! A file of another format is refused by [`LoadError::Version`]. The same content gives the same bytes.
+//!
+//! The checksum is the 64-bit FNV-1a hash of the content: the number of tensors; of each tensor, by name, the name, the
+//! type (`F32`), the number of axes and their sizes, and the bytes; then of each metadata entry but the checksum, by
+//! key, key and value. Numbers are hashed as 8 bytes, little-endian, and a string as its length and its bytes. It finds
+//! any single altered byte, wherever it is; it is no protection against intent.
+//!
+//! # A crash while saving
+//!
+//! `save` never touches the file that is there. It writes a temporary file, `.<name>.<process>-<number>.tmp` in the
+//! same folder, has the system put its content on the disk (`fsync`), renames it to the file's name, and has the folder
+//! put on the disk. The rename is atomic: whoever opens the file, and whenever the process is killed or the power
+//! fails, finds the whole old content or the whole new. Once `save` has returned, it is the new one.
+//!
+//! An error, as from a full disk, comes before the rename: the old file is untouched and the temporary one is removed.
+//! (Only the folder's own `fsync` comes later; where that fails, the new file is in place and a power failure may bring
+//! the old one back.) A process that is killed cannot tidy up: its temporary file stays, is never read, and may be
+//! deleted. A symbolic link in place of the file is replaced, not followed.
+
+mod checkpoint;
+mod error;
+mod file;
+mod format;
+mod state_dict;
+
+pub use checkpoint::Checkpoint;
+pub use error::{LoadError, Mismatch, ShapeMismatch, TypeMismatch};
+pub use state_dict::{LoadOptions, Skipped, StateDict};

@@ -1,0 +1,122 @@
+//! Adagrad.
+
+use super::{At, Core, Rule, check_setting, optimizer};
+use crate::Float;
+use crate::kernels::vectorised;
+
+const NAME: &str = "Adagrad";
+
+/// Adagrad (Duchi, Hazan and Singer 2011): each element's step shrinks with the squared gradients it has seen, so that
+/// rare features, such as a rare token's embedding, keep a large one.
+///
+/// ```text
+/// g ← g + weight_decay · p
+/// s ← s + g²                                             s = initial_accumulator_value before the first step
+/// p ← p - lr / (1 + (t - 1) lr_decay) · g / (sqrt(s) + eps)
+/// ```
+///
+/// ```
+/// use gradflow::{Adagrad, Optimizer, ndarray::arr1};
+///
+/// let mut optimizer = Adagrad::new(0.1);
+/// let mut parameter = arr1(&[1.0]);
+/// optimizer.step(&mut parameter, &arr1(&[2.0])); // by lr
+/// optimizer.step(&mut parameter, &arr1(&[2.0])); // by lr / sqrt(2)
+/// assert!((parameter[0] - (0.9 - 0.1 / 2f64.sqrt())).abs() < 1e-10);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Adagrad<F> {
+    core: Core<F, Sum>,
+}
+
+#[derive(Clone, Debug)]
+struct Sum {
+    lr_decay: f64,
+    initial: f64,
+    eps: f64,
+}
+
+impl<F: Float> Adagrad<F> {
+    /// With PyTorch's defaults: no decay of the learning rate, sums that start at 0, eps 1e-10.
+    ///
+    /// # Panics
+    /// Where the learning rate is negative or not finite.
+    #[track_caller]
+    pub fn new(learning_rate: f64) -> Self {
+        Adagrad { core: Core::new(NAME, learning_rate, 0.0, Sum { lr_decay: 0.0, initial: 0.0, eps: 1e-10 }) }
+    }
+
+    /// With a learning rate that falls as `1 / (1 + (t - 1) lr_decay)`.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite, or a step was taken.
+    #[track_caller]
+    pub fn lr_decay(self, lr_decay: f64) -> Self {
+        let lr_decay = check_setting(NAME, "lr_decay", lr_decay);
+        Adagrad { core: self.core.with(|rule| rule.lr_decay = lr_decay) }
+    }
+
+    /// With sums of squares that start at `value`.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite, or a step was taken.
+    #[track_caller]
+    pub fn initial_accumulator_value(self, value: f64) -> Self {
+        let initial = check_setting(NAME, "initial_accumulator_value", value);
+        Adagrad { core: self.core.with(|rule| rule.initial = initial) }
+    }
+
+    /// With another eps.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite, or a step was taken.
+    #[track_caller]
+    pub fn eps(self, eps: f64) -> Self {
+        let eps = check_setting(NAME, "eps", eps);
+        Adagrad { core: self.core.with(|rule| rule.eps = eps) }
+    }
+}
+
+optimizer! {
+    Adagrad,
+    /// With `weight_decay · p` added to each gradient.
+    weight_decay
+}
+
+/// The settings of one step, in the element type.
+#[derive(Clone, Copy)]
+struct Step<F> {
+    size: F,
+    weight_decay: F,
+    eps: F,
+}
+
+vectorised! {
+    fn adapt<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F], s: &'a mut [F]) {
+        for ((p, &g), s) in p.iter_mut().zip(g).zip(s) {
+            let g = g + step.weight_decay * *p;
+            *s += g * g;
+            *p -= step.size * g / (s.sqrt() + step.eps);
+        }
+    }
+}
+
+impl<F: Float> Rule<F> for Sum {
+    fn settings(&self) -> Vec<(&'static str, f64)> {
+        vec![("lr_decay", self.lr_decay), ("initial_accumulator_value", self.initial), ("eps", self.eps)]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, f64)> {
+        vec![("sum", self.initial)]
+    }
+
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+        let [s] = moments else { unreachable!("one moment") };
+        let step = Step {
+            size: F::of(at.learning_rate / (1.0 + (at.step - 1) as f64 * self.lr_decay)),
+            weight_decay: F::of(at.weight_decay),
+            eps: F::of(self.eps),
+        };
+        adapt(step, p, g, s);
+    }
+}

@@ -1,0 +1,176 @@
+//! Parameters that are treated otherwise than the rest.
+
+use std::fmt;
+
+use super::check_setting;
+use crate::{Float, Tensors, TensorsExt};
+
+/// Which parameters a rule of [`ParameterGroups`] is about.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Select {
+    /// Those whose name starts with this: `encoder.`.
+    Prefix(String),
+    /// Those whose name ends with this: `norm.weight`.
+    Suffix(String),
+    /// Those whose name contains this: `bias`.
+    Contains(String),
+    /// Those with at most one axis: biases, gains of norms, scales of residual branches.
+    Vectors,
+    /// Those for whose name and shape a function is true.
+    Where {
+        /// What they are called, where none is found.
+        what: String,
+        /// Name and shape to whether it is one.
+        is_one: fn(&str, &[usize]) -> bool,
+    },
+}
+
+impl Select {
+    /// Those whose name starts with `prefix`.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Select::Prefix(prefix.into())
+    }
+
+    /// Those whose name ends with `suffix`.
+    pub fn suffix(suffix: impl Into<String>) -> Self {
+        Select::Suffix(suffix.into())
+    }
+
+    /// Those whose name contains `part`.
+    pub fn contains(part: impl Into<String>) -> Self {
+        Select::Contains(part.into())
+    }
+
+    /// Those for whose name and shape `is_one` is true; `what` they are, for the message where there is none.
+    pub fn matching(what: impl Into<String>, is_one: fn(&str, &[usize]) -> bool) -> Self {
+        Select::Where { what: what.into(), is_one }
+    }
+
+    fn fits(&self, name: &str, shape: &[usize]) -> bool {
+        match self {
+            Select::Prefix(prefix) => name.starts_with(prefix.as_str()),
+            Select::Suffix(suffix) => name.ends_with(suffix.as_str()),
+            Select::Contains(part) => name.contains(part.as_str()),
+            Select::Vectors => shape.len() <= 1,
+            Select::Where { is_one, .. } => is_one(name, shape),
+        }
+    }
+}
+
+impl fmt::Display for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Select::Prefix(prefix) => write!(f, "prefix {prefix:?}"),
+            Select::Suffix(suffix) => write!(f, "suffix {suffix:?}"),
+            Select::Contains(part) => write!(f, "part {part:?}"),
+            Select::Vectors => f.write_str("at most one axis"),
+            Select::Where { what, .. } => f.write_str(what),
+        }
+    }
+}
+
+/// How the parameters of a group are treated: as all others, until said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    pub(super) learning_rate_factor: f64,
+    pub(super) weight_decay: Option<f64>,
+    pub(super) frozen: bool,
+}
+
+impl Group {
+    /// As all others.
+    pub fn new() -> Self {
+        Group { learning_rate_factor: 1.0, weight_decay: None, frozen: false }
+    }
+
+    /// With the learning rate multiplied by `factor`.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite.
+    #[track_caller]
+    pub fn learning_rate_factor(self, factor: f64) -> Self {
+        Group { learning_rate_factor: check_setting("Group", "learning rate factor", factor), ..self }
+    }
+
+    /// With this weight decay instead of the optimizer's; 0 is none.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite.
+    #[track_caller]
+    pub fn weight_decay(self, weight_decay: f64) -> Self {
+        Group { weight_decay: Some(check_setting("Group", "weight decay", weight_decay)), ..self }
+    }
+
+    /// Never changed: no step, no decay, nothing remembered. Their gradient still counts in the norm that clipping
+    /// takes.
+    pub fn frozen(self) -> Self {
+        Group { frozen: true, ..self }
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Group::new()
+    }
+}
+
+/// Rules by which an optimizer treats some parameters otherwise than the rest: no decay on biases, a smaller learning
+/// rate, frozen layers.
+///
+/// Where several rules fit a parameter, all of them act: learning-rate factors multiply, the last weight decay holds,
+/// and one that freezes suffices. The rules are resolved at the first step; one that fits no parameter at all is a
+/// mistake and panics then.
+///
+/// ```
+/// use gradflow::rand::{SeedableRng, rngs::StdRng};
+/// use gradflow::{AdamW, Group, Layer, Linear, LstmCell, Optimizer, ParameterGroups, Select, TensorsExt};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let mut model = (LstmCell::<f32>::new(3, 4, rng), Linear::new(4, 2, rng));
+/// assert_eq!(model.names()[3..], ["0.bias_hh", "1.weight", "1.bias"]);
+/// let groups = ParameterGroups::new()
+///     .add(Select::Vectors, Group::new().weight_decay(0.0))
+///     .add(Select::prefix("0."), Group::new().learning_rate_factor(0.1))
+///     .add(Select::suffix("weight_hh"), Group::new().frozen());
+/// let (before, grad) = (model.clone(), model.zeros_like());
+/// AdamW::new(1e-2).weight_decay(0.1).groups(groups).step(&mut model, &grad);
+/// assert_eq!((&model.1.bias, &model.0.weight_hh), (&before.1.bias, &before.0.weight_hh));
+/// assert_ne!(model.1.weight, before.1.weight);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ParameterGroups {
+    rules: Vec<(Select, Group)>,
+}
+
+impl ParameterGroups {
+    /// No rules: all parameters alike.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more rule.
+    pub fn add(mut self, select: Select, group: Group) -> Self {
+        self.rules.push((select, group));
+        self
+    }
+
+    /// The treatment of each of `model`'s tensors, in order.
+    #[track_caller]
+    pub(super) fn resolve<F: Float>(&self, optimizer: &str, model: &dyn Tensors<F>) -> Vec<Group> {
+        let mut groups = vec![Group::new(); model.count()];
+        for (select, rule) in &self.rules {
+            let mut found = false;
+            for (i, group) in groups.iter_mut().enumerate() {
+                if select.fits(&model.name(i), model.shape(i)) {
+                    found = true;
+                    group.learning_rate_factor *= rule.learning_rate_factor;
+                    group.weight_decay = rule.weight_decay.or(group.weight_decay);
+                    group.frozen |= rule.frozen;
+                }
+            }
+            assert!(found, "{optimizer}: groups: {select}: fits no parameter of {:?}", model.names());
+        }
+        groups
+    }
+}

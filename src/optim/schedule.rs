@@ -1,0 +1,229 @@
+//! Learning rates that change with the step.
+
+use std::f64::consts::PI;
+use std::fmt;
+use std::str::FromStr;
+
+use super::check_setting;
+
+const NAME: &str = "Schedule";
+
+/// A learning rate as a function of the step: a value, without a memory of its own.
+///
+/// Steps count from 0; the step before which `n` steps were taken is step `n`. Where PyTorch has the schedule, the
+/// numbers are those of its `lr_scheduler`. As text ([`Display`](fmt::Display), [`FromStr`]) a schedule fits into a
+/// checkpoint's metadata, and comes back exactly.
+///
+/// ```
+/// use gradflow::{AdamW, Optimizer, Schedule, ndarray::arr1};
+///
+/// let schedule = Schedule::cosine(3e-3, 900, 1e-5).warm_up(100, 0.01);
+/// let (mut optimizer, mut parameter) = (AdamW::new(schedule.learning_rate(0)), arr1(&[1.0f32]));
+/// for step in 0..1000 {
+///     optimizer.set_learning_rate(schedule.learning_rate(step));
+///     optimizer.step(&mut parameter, &arr1(&[2.0]));
+/// }
+/// assert_eq!(schedule.learning_rate(100), 3e-3);
+/// assert_eq!(schedule.to_string(), "warm_up(100, 0.01) cosine(0.003, 900, 1e-5)");
+/// assert_eq!(schedule.to_string().parse(), Ok(schedule));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule(Kind);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Constant { learning_rate: f64 },
+    Step { learning_rate: f64, every: u64, factor: f64 },
+    Cosine { learning_rate: f64, steps: u64, minimum: f64 },
+    OneCycle { maximum: f64, steps: u64, rising: f64, start_divisor: f64, end_divisor: f64 },
+    WarmUp { steps: u64, start: f64, then: Box<Schedule> },
+}
+
+impl Schedule {
+    /// The same learning rate at every step.
+    ///
+    /// # Panics
+    /// Where it is negative or not finite.
+    #[track_caller]
+    pub fn constant(learning_rate: f64) -> Self {
+        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
+        Schedule(Kind::Constant { learning_rate })
+    }
+
+    /// Multiplied by `factor` every so many steps: `lr · factor^⌊step / every⌋`, PyTorch's `StepLR`.
+    ///
+    /// # Panics
+    /// Where a number is negative or not finite, or `every` is 0.
+    #[track_caller]
+    pub fn step(learning_rate: f64, every: u64, factor: f64) -> Self {
+        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
+        let (every, factor) = (check_steps("every", every), check_setting(NAME, "factor", factor));
+        Schedule(Kind::Step { learning_rate, every, factor })
+    }
+
+    /// Half a cosine from `learning_rate` at step 0 to `minimum` at step `steps`, PyTorch's `CosineAnnealingLR`
+    /// (Loshchilov and Hutter 2017):
+    ///
+    /// ```text
+    /// minimum + (lr - minimum) · (1 + cos(π · step / steps)) / 2
+    /// ```
+    ///
+    /// Past `steps` it rises again, as there; the whole is periodic with `2 · steps`.
+    ///
+    /// # Panics
+    /// Where a number is negative or not finite, or `steps` is 0.
+    #[track_caller]
+    pub fn cosine(learning_rate: f64, steps: u64, minimum: f64) -> Self {
+        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
+        let (steps, minimum) = (check_steps("steps", steps), check_setting(NAME, "minimum", minimum));
+        Schedule(Kind::Cosine { learning_rate, steps, minimum })
+    }
+
+    /// Half a cosine up to `maximum`, then half a cosine down, `steps` in all (Smith and Topin 2018): PyTorch's
+    /// `OneCycleLR` with its defaults.
+    ///
+    /// It starts at `maximum / 25`, takes 30% of the steps to the maximum and ends at 1/10000 of where it started. Past
+    /// its end it stays there, where PyTorch raises an error.
+    ///
+    /// # Panics
+    /// Where the maximum is negative or not finite, or there are fewer than 2 steps.
+    #[track_caller]
+    pub fn one_cycle(maximum: f64, steps: u64) -> Self {
+        Self::one_cycle_with(maximum, steps, 0.3, 25.0, 1e4)
+    }
+
+    /// [`one_cycle`](Schedule::one_cycle) with PyTorch's `pct_start`, the part of the steps up to the maximum,
+    /// `div_factor`, the maximum by the start, and `final_div_factor`, the start by the end.
+    ///
+    /// # Panics
+    /// Where the maximum is negative or not finite, there are fewer than 2 steps, `pct_start` is not in `0..1`, or a
+    /// divisor is not above 0 or not finite.
+    #[track_caller]
+    pub fn one_cycle_with(maximum: f64, steps: u64, pct_start: f64, div_factor: f64, final_div_factor: f64) -> Self {
+        let maximum = check_setting(NAME, "maximum", maximum);
+        assert!(steps >= 2, "{NAME}: steps: expected at least 2, got {steps}");
+        let rising = super::check_fraction(NAME, "pct_start", pct_start);
+        for (name, divisor) in [("div_factor", div_factor), ("final_div_factor", final_div_factor)] {
+            assert!(
+                divisor > 0.0 && divisor.is_finite(),
+                "{NAME}: {name}: expected a finite number above 0, got {divisor}"
+            );
+        }
+        Schedule(Kind::OneCycle { maximum, steps, rising, start_divisor: div_factor, end_divisor: final_div_factor })
+    }
+
+    /// Before this schedule, `steps` steps that rise linearly to its first learning rate, from `start` times it:
+    /// PyTorch's `LinearLR`, followed by this one through `SequentialLR`.
+    ///
+    /// ```text
+    /// lr₀ · (start + (1 - start) · step / steps)
+    /// ```
+    ///
+    /// # Panics
+    /// Where `start` is negative or not finite, `steps` is 0, or there is a warm-up already.
+    #[track_caller]
+    pub fn warm_up(self, steps: u64, start: f64) -> Self {
+        assert!(!matches!(self.0, Kind::WarmUp { .. }), "{NAME}: warm_up: there is one already");
+        let (steps, start) = (check_steps("steps", steps), check_setting(NAME, "start", start));
+        Schedule(Kind::WarmUp { steps, start, then: Box::new(self) })
+    }
+
+    /// The learning rate of step `step`, counted from 0.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        match &self.0 {
+            Kind::Constant { learning_rate } => *learning_rate,
+            Kind::Step { learning_rate, every, factor } => learning_rate * factor.powf((step / every) as f64),
+            Kind::Cosine { learning_rate, steps, minimum } => {
+                // One period, so that a large step loses no digits.
+                between(*learning_rate, *minimum, (step % steps.saturating_mul(2)) as f64 / *steps as f64)
+            }
+            Kind::OneCycle { maximum, steps, rising, start_divisor, end_divisor } => {
+                let (start, top) = (maximum / start_divisor, rising * *steps as f64 - 1.0);
+                let (step, last) = ((step as f64).min((steps - 1) as f64), (steps - 1) as f64);
+                if step < top {
+                    between(start, *maximum, step / top)
+                } else {
+                    between(*maximum, start / end_divisor, (step - top) / (last - top))
+                }
+            }
+            Kind::WarmUp { steps, start, then } => match step.checked_sub(*steps) {
+                Some(step) => then.learning_rate(step),
+                None => then.learning_rate(0) * (start + (1.0 - start) * (step as f64 / *steps as f64)),
+            },
+        }
+    }
+}
+
+/// From `a` at 0 to `b` at 1 along half a cosine.
+fn between(a: f64, b: f64, position: f64) -> f64 {
+    b + (a - b) * (1.0 + (PI * position).cos()) / 2.0
+}
+
+#[track_caller]
+fn check_steps(what: &str, steps: u64) -> u64 {
+    assert!(steps > 0, "{NAME}: {what}: expected at least 1 step, got 0");
+    steps
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Constant { learning_rate } => write!(f, "constant({learning_rate:?})"),
+            Kind::Step { learning_rate, every, factor } => write!(f, "step({learning_rate:?}, {every}, {factor:?})"),
+            Kind::Cosine { learning_rate, steps, minimum } => {
+                write!(f, "cosine({learning_rate:?}, {steps}, {minimum:?})")
+            }
+            Kind::OneCycle { maximum, steps, rising, start_divisor, end_divisor } => {
+                write!(f, "one_cycle({maximum:?}, {steps}, {rising:?}, {start_divisor:?}, {end_divisor:?})")
+            }
+            Kind::WarmUp { steps, start, then } => write!(f, "warm_up({steps}, {start:?}) {then}"),
+        }
+    }
+}
+
+/// A text that is not a [`Schedule`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleError {
+    /// The text, or the part of it, that was not understood.
+    pub text: String,
+}
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no schedule: {:?}", self.text)
+    }
+}
+
+impl std::error::Error for ScheduleError {}
+
+impl FromStr for Schedule {
+    type Err = ScheduleError;
+
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
+        parse(text).ok_or_else(|| ScheduleError { text: text.into() })
+    }
+}
+
+fn parse(text: &str) -> Option<Schedule> {
+    let steps = |text: &str, least: u64| text.parse().ok().filter(|&steps: &u64| steps >= least);
+    let number = |text: &str| text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite());
+    let above_0 = |text: &str| number(text).filter(|&value| value > 0.0);
+    let (name, rest) = text.split_once('(')?;
+    let (arguments, rest) = rest.split_once(')')?;
+    let arguments: Vec<&str> = arguments.split(", ").collect();
+    if let ("warm_up", [n, start]) = (name, &arguments[..]) {
+        let then = rest.strip_prefix(' ').filter(|then| !then.starts_with("warm_up"))?;
+        return Some(parse(then)?.warm_up(steps(n, 1)?, number(start)?));
+    }
+    let schedule = match (name, &arguments[..]) {
+        ("constant", [rate]) => Schedule::constant(number(rate)?),
+        ("step", [rate, every, factor]) => Schedule::step(number(rate)?, steps(every, 1)?, number(factor)?),
+        ("cosine", [rate, n, minimum]) => Schedule::cosine(number(rate)?, steps(n, 1)?, number(minimum)?),
+        ("one_cycle", [maximum, n, rising, start, end]) => {
+            let rising = number(rising).filter(|&rising| rising < 1.0)?;
+            Schedule::one_cycle_with(number(maximum)?, steps(n, 2)?, rising, above_0(start)?, above_0(end)?)
+        }
+        _ => return None,
+    };
+    rest.is_empty().then_some(schedule)
+}

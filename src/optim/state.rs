@@ -1,0 +1,111 @@
+//! What an optimizer remembers, as a value.
+
+use std::fmt;
+
+use crate::NamedTensors;
+
+/// What an [`Optimizer`](crate::Optimizer) remembers: enough to continue a training to the bit, in a form that a file
+/// can hold.
+///
+/// ```
+/// use gradflow::{AdamW, Optimizer, TensorsExt, ndarray::arr1};
+///
+/// let (mut parameter, gradient) = (arr1(&[1.0, -1.0]), arr1(&[0.5, 2.0]));
+/// let mut optimizer = AdamW::new(0.1);
+/// optimizer.step(&mut parameter, &gradient);
+/// let state = optimizer.state();
+/// assert_eq!((state.kind.as_str(), state.steps, state.setting("lr")), ("AdamW", 1, Some(0.1)));
+/// assert_eq!(state.tensors.names(), ["exp_avg", "exp_avg_sq"]); // `exp_avg.<name>`, where the parameter has a name
+///
+/// let (mut resumed, mut copy) = (AdamW::new(0.1), parameter.clone());
+/// resumed.load_state(&copy, &state)?;
+/// resumed.step(&mut copy, &gradient);
+/// optimizer.step(&mut parameter, &gradient);
+/// assert_eq!(copy, parameter);
+/// # Ok::<(), gradflow::OptimizerStateError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerState<F> {
+    /// The optimizer's name: `AdamW`.
+    pub kind: String,
+    /// How many steps were taken.
+    pub steps: u64,
+    /// Its settings in PyTorch's spelling, switches as 0 and 1: `lr`, `weight_decay`, `beta1`, …
+    pub settings: Vec<(String, f64)>,
+    /// Its moments, under PyTorch's name and their parameter's: `exp_avg.lstm.weight_ih`. Empty before the first step;
+    /// a frozen parameter has none.
+    pub tensors: NamedTensors<F>,
+}
+
+impl<F> OptimizerState<F> {
+    /// The setting called `name`.
+    pub fn setting(&self, name: &str) -> Option<f64> {
+        self.settings.iter().find(|(setting, _)| setting == name).map(|&(_, value)| value)
+    }
+}
+
+/// Why a state is not one of this optimizer with this model: nothing was changed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum OptimizerStateError {
+    /// It is another optimizer's.
+    Kind {
+        /// The optimizer that should load it.
+        expected: String,
+        /// The optimizer that it comes from.
+        got: String,
+    },
+    /// Its learning rate is missing, negative or not finite.
+    LearningRate {
+        /// What it holds.
+        got: Option<f64>,
+    },
+    /// Another setting than the learning rate is not this optimizer's. The learning rate itself is restored.
+    Setting {
+        /// The setting's name.
+        name: String,
+        /// Its value in the optimizer that should load the state.
+        expected: f64,
+        /// Its value in the state, where it has one.
+        got: Option<f64>,
+    },
+    /// The model needs a tensor that it lacks.
+    MissingTensor {
+        /// The tensor's name.
+        name: String,
+    },
+    /// It has a tensor that the model, or a state before the first step, has no use for; or has it twice.
+    UnexpectedTensor {
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor has another shape than the model's.
+    Shape {
+        /// The tensor's name.
+        name: String,
+        /// The shape in the model.
+        expected: Vec<usize>,
+        /// The shape in the state.
+        got: Vec<usize>,
+    },
+}
+
+impl fmt::Display for OptimizerStateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use OptimizerStateError::*;
+        match self {
+            Kind { expected, got } => write!(f, "the state is of {got}, not of {expected}"),
+            LearningRate { got: None } => write!(f, "the state has no learning rate"),
+            LearningRate { got: Some(got) } => write!(f, "the state's learning rate is {got}"),
+            Setting { name, expected, got: None } => write!(f, "the state has no {name}, which is {expected} here"),
+            Setting { name, expected, got: Some(got) } => {
+                write!(f, "{name} is {got} in the state and {expected} here")
+            }
+            MissingTensor { name } => write!(f, "the state has no {name}"),
+            UnexpectedTensor { name } => write!(f, "the state has {name}, which the model has no use for"),
+            Shape { name, expected, got } => write!(f, "{name} is {got:?} in the state and {expected:?} in the model"),
+        }
+    }
+}
+
+impl std::error::Error for OptimizerStateError {}

@@ -1,0 +1,347 @@
+//! Gradient norms step by step and layer by layer, taken from an ordinary backward pass.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ndarray::{ArrayRef3, ArrayView3};
+
+use crate::error::mismatch;
+use crate::{Causal, Float, Layer, Sequence, Size, SizeError, parameters};
+
+const NAME: &str = "Probed";
+
+/// Collects the gradient norms of the [`Probed`] layers of one model: where gradients vanish and explode.
+///
+/// A probe starts switched off, and then costs a [`Probed`] layer one look at a flag: nothing is computed or stored. While
+/// it [records](GradientProbe::record), every backward pass leaves its norms, in the place of the pass's before, and
+/// [`flow`](GradientProbe::flow) reads them. Neither changes a bit of the gradients. Clones share what is collected, as
+/// do a model's clones; threads may work on one model at once, and each layer shows the pass that was last.
+///
+/// ```
+/// use gradflow::ndarray::Array3;
+/// use gradflow::rand::{SeedableRng, rngs::StdRng};
+/// use gradflow::{GradientProbe, Init, Layer, Linear, Probed, RnnCell};
+///
+/// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
+/// let cell = RnnCell::<f64>::builder(3, 8).weight_hh(Init::Orthogonal { gain: 0.5 }).build(rng);
+/// let model = (Probed::recurrent("rnn", cell, &probe), Probed::new("head", Linear::new(8, 1, rng), &probe));
+///
+/// probe.record(true);
+/// let (x, mut dy) = (Array3::ones((20, 2, 3)), Array3::zeros((20, 2, 1)));
+/// dy[[19, 0, 0]] = 1.0; // the loss looks at the last step only
+/// let (mut state, mut cache, mut grad) = (model.zero_state(2), model.cache(), model.zeros_like());
+/// model.pass(&x, &mut state, &mut cache).backward(&dy, &mut grad);
+///
+/// let flow = probe.flow();
+/// println!("{flow}");
+/// let hidden = &flow.get("rnn").unwrap().hidden; // ‖dL/dh_t‖, t = 0, 1 …
+/// assert!(hidden[0] < 1e-5 * hidden[19]); // vanished: at least halved with every step
+/// assert_eq!(flow.get("head").unwrap().output[19], 1.0);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct GradientProbe(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    recording: AtomicBool,
+    layers: Mutex<Vec<LayerFlow>>,
+}
+
+impl GradientProbe {
+    /// A probe that is switched off.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Switches it on or off; what is there stays until the next backward pass that is recorded.
+    pub fn record(&self, on: bool) {
+        self.0.recording.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether it is switched on.
+    pub fn is_recording(&self) -> bool {
+        self.0.recording.load(Ordering::Relaxed)
+    }
+
+    /// The norms of each layer's last recorded backward pass.
+    pub fn flow(&self) -> GradientFlow {
+        GradientFlow { layers: self.layers().clone() }
+    }
+
+    fn layers(&self) -> MutexGuard<'_, Vec<LayerFlow>> {
+        self.0.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a [`GradientProbe`] has collected; prints as a table of norms over the distance from the last step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GradientFlow {
+    /// One entry a [`Probed`] layer, in the order in which they were made.
+    pub layers: Vec<LayerFlow>,
+}
+
+/// The gradient norms (Euclidean, over the batch and the features together) of one layer's backward pass, step by step.
+///
+/// With lengths, a step has the norm of the sequences that reach it.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct LayerFlow {
+    /// The layer's name.
+    pub name: String,
+    /// `‖dL/dy_t‖`, `[T]`: what arrives at the layer's output, from above. Empty before the first recorded pass.
+    pub output: Vec<f64>,
+    /// `‖dL/dh_t‖`, `[T]`: `dL/dy_t` and what comes back through time. Empty but for
+    /// [recurrent](Probed::recurrent) layers.
+    pub hidden: Vec<f64>,
+    /// `‖dL/dc_t‖`, `[T]`: what comes back through `h_t` and, past it, through `c_{t+1}`. Empty but for an LSTM.
+    pub memory: Vec<f64>,
+}
+
+impl LayerFlow {
+    /// `‖dL/dy‖`, of all steps together.
+    pub fn total(&self) -> f64 {
+        norm(&self.output)
+    }
+}
+
+impl GradientFlow {
+    /// The entry of the layer named `name`.
+    pub fn get(&self, name: &str) -> Option<&LayerFlow> {
+        self.layers.iter().find(|layer| layer.name == name)
+    }
+}
+
+impl fmt::Display for GradientFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max(5);
+        let steps = self.layers.iter().map(|layer| layer.output.len()).max().unwrap_or(0);
+        // 0, 1, 2, 4 … and the first step's.
+        let mut distances: Vec<usize> = std::iter::once(0)
+            .chain((0..usize::BITS).map(|power| 1 << power))
+            .take_while(|&distance| distance + 1 < steps)
+            .collect();
+        distances.extend(steps.checked_sub(1));
+        writeln!(f, "{:width$}  {:<5}  {:>9}  by distance from the last step", "layer", "of", "total")?;
+        write!(f, "{:width$}  {:<5}  {:>9}", "", "", "")?;
+        for distance in &distances {
+            write!(f, " {distance:>9}")?;
+        }
+        writeln!(f)?;
+        for LayerFlow { name, output, hidden, memory } in &self.layers {
+            for (of, norms) in [("dL/dy", output), ("dL/dh", hidden), ("dL/dc", memory)] {
+                if norms.is_empty() {
+                    continue;
+                }
+                write!(f, "{name:width$}  {of:<5}  {:>9.2e}", norm(norms))?;
+                for distance in distances.iter().filter(|&&distance| distance < norms.len()) {
+                    write!(f, " {:>9.2e}", norms[norms.len() - 1 - distance])?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sum of squares as `scale² · sum`, which neither overflows nor underflows: gradients do both.
+#[derive(Clone, Copy, Debug, Default)]
+struct Squares {
+    scale: f64,
+    sum: f64,
+}
+
+impl Squares {
+    fn add(&mut self, value: f64) {
+        let size = value.abs();
+        if size == self.scale {
+            self.sum += f64::from(size != 0.0);
+        } else if size > self.scale {
+            *self = Squares { scale: size, sum: 1.0 + self.sum * (self.scale / size).powi(2) };
+        } else {
+            self.sum += (value / self.scale).powi(2);
+        }
+    }
+
+    fn norm(self) -> f64 {
+        self.scale * self.sum.sqrt()
+    }
+}
+
+fn norm<'a, F: Float>(values: impl IntoIterator<Item = &'a F>) -> f64 {
+    let mut squares = Squares::default();
+    values.into_iter().for_each(|value| squares.add(value.widen()));
+    squares.norm()
+}
+
+/// In the cache of a recurrent cell: takes the norms of its state's gradient, for a [`Probed::recurrent`] layer.
+///
+/// A backward pass calls [`start`](StateRecorder::start), then [`hidden`](StateRecorder::hidden) and, where there is a
+/// memory, [`memory`](StateRecorder::memory) for the valid rows of each step, and [`finish`](StateRecorder::finish).
+/// Switched off, they do nothing: iterators are not run.
+#[derive(Clone, Debug, Default)]
+pub struct StateRecorder {
+    to: Option<(GradientProbe, usize)>,
+    hidden: Vec<Squares>, // [T]
+    memory: Vec<Squares>, // [T], or empty
+}
+
+impl StateRecorder {
+    /// A backward pass over `steps` steps begins.
+    pub fn start(&mut self, steps: usize) {
+        if self.to.is_some() {
+            self.hidden.clear();
+            self.hidden.resize(steps, Squares::default());
+            self.memory.clear();
+        }
+    }
+
+    /// Some elements of `dL/dh_t`, that of `y_t` included.
+    pub fn hidden<F: Float>(&mut self, t: usize, gradient: impl IntoIterator<Item = F>) {
+        if self.to.is_some() {
+            gradient.into_iter().for_each(|value| self.hidden[t].add(value.widen()));
+        }
+    }
+
+    /// Some elements of `dL/dc_t`, what comes through `h_t` included.
+    pub fn memory<F: Float>(&mut self, t: usize, gradient: impl IntoIterator<Item = F>) {
+        if self.to.is_some() {
+            self.memory.resize(self.hidden.len(), Squares::default());
+            gradient.into_iter().for_each(|value| self.memory[t].add(value.widen()));
+        }
+    }
+
+    /// The last step is done.
+    pub fn finish(&mut self) {
+        if let Some((probe, at)) = &self.to {
+            let layer = &mut probe.layers()[*at];
+            for (norms, squares) in [(&mut layer.hidden, &self.hidden), (&mut layer.memory, &self.memory)] {
+                norms.clear();
+                norms.extend(squares.iter().map(|squares| squares.norm()));
+            }
+        }
+    }
+}
+
+/// The cache of a recurrent cell that can be [probed](Probed::recurrent).
+pub trait RecordsState {
+    /// Its recorder.
+    fn recorder(&mut self) -> &mut StateRecorder;
+}
+
+/// Any layer, with the norm of the gradient that arrives at it recorded by a [`GradientProbe`].
+///
+/// In everything else it is the layer inside: the same numbers, parameters' names, state and cache.
+///
+/// ```
+/// use gradflow::{GradientProbe, Nonlinearity, PreNormBlock, Probed, Stacked, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
+/// let net = Stacked::build(50, |k| {
+///     Probed::new(format!("block {k}"), PreNormBlock::<f32>::pre_norm(8, 16, Nonlinearity::Gelu, rng), &probe)
+/// });
+/// ```
+pub struct Probed<L: Layer> {
+    /// The layer inside.
+    pub layer: L,
+    probe: GradientProbe,
+    at: usize,
+    recorder: Option<fn(&mut L::Cache) -> &mut StateRecorder>,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for Probed<L> { layer as ""; skip probe, at, recorder } }
+
+// Derived, both would ask the cache to be so too.
+impl<L: Layer> Clone for Probed<L> {
+    fn clone(&self) -> Self {
+        Probed { layer: self.layer.clone(), probe: self.probe.clone(), ..*self }
+    }
+}
+
+impl<L: Layer + fmt::Debug> fmt::Debug for Probed<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(NAME).field("layer", &self.layer).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl<L: Layer> Probed<L> {
+    /// Records `‖dL/dy_t‖` of `layer` under `name`.
+    ///
+    /// # Panics
+    /// Where `probe` has a layer of this name already.
+    pub fn new(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self {
+        let name = name.into();
+        let mut layers = probe.layers();
+        if layers.iter().any(|layer| layer.name == name) {
+            drop(layers);
+            mismatch(NAME, "name", &"one that the probe has not yet", &format_args!("{name:?} again"))
+        }
+        layers.push(LayerFlow { name, ..LayerFlow::default() });
+        Probed { layer, probe: probe.clone(), at: layers.len() - 1, recorder: None }
+    }
+
+    /// Records `‖dL/dh_t‖` of the recurrent cell `layer` too and, of an LSTM, `‖dL/dc_t‖`.
+    ///
+    /// # Panics
+    /// Where `probe` has a layer of this name already.
+    pub fn recurrent(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self
+    where
+        L::Cache: RecordsState,
+    {
+        Probed { recorder: Some(L::Cache::recorder), ..Self::new(name, layer, probe) }
+    }
+}
+
+impl<L: Layer> Layer for Probed<L> {
+    type Elem = L::Elem;
+    type State = L::State;
+    type Cache = L::Cache;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.layer.output_size(input)
+    }
+
+    fn zero_state(&self, batch: usize) -> L::State {
+        self.layer.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &'c mut L::Cache,
+    ) -> ArrayView3<'c, L::Elem> {
+        self.layer.forward(x, state, cache)
+    }
+
+    fn output<'c>(&self, cache: &'c L::Cache) -> ArrayView3<'c, L::Elem> {
+        self.layer.output(cache)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut L::State>,
+        cache: &'c mut L::Cache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let recording = self.probe.is_recording();
+        if let Some(recorder) = self.recorder {
+            recorder(cache).to = recording.then(|| (self.probe.clone(), self.at));
+        }
+        let dx = self.layer.backward(x, dy, dstate, cache, &mut grad.layer);
+        if recording {
+            let (steps, batch, features) = dy.dim();
+            let output = &mut self.probe.layers()[self.at].output;
+            output.clear();
+            output.extend((0..steps).map(|t| {
+                let valid = (0..batch).filter(|&b| x.valid(t, b));
+                norm(valid.flat_map(|b| (0..features).map(move |k| &dy[[t, b, k]])))
+            }));
+        }
+        dx
+    }
+}
+
+impl<L: Causal> Causal for Probed<L> {}
