@@ -6,8 +6,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gradflow::ndarray::{Array2, Array3, arr2};
-use gradflow::{BinaryCrossEntropy, Float, Huber, SoftmaxCrossEntropy};
+use gradflow::ndarray::{Array2, Array3, arr2, s};
+use gradflow::{BinaryCrossEntropy, Float, Huber, MeanSquaredError, SoftmaxCrossEntropy};
 
 const SHAPE: (usize, usize, usize) = (3, 2, 4);
 const LENGTHS: [usize; 2] = [3, 2];
@@ -342,4 +342,31 @@ fn a_second_evaluation_allocates_nothing() {
     };
     evaluate();
     assert_eq!(allocation_counter::measure(evaluate).count_total, 0);
+}
+
+#[test]
+fn ignored_targets_do_not_count() {
+    let y = Array3::from_shape_vec((2, 1, 2), vec![0.3, -1.2, 2.5, 0.7]).unwrap();
+    for ignored in [-1.0, f64::NAN] {
+        let target = Array3::from_shape_vec((2, 1, 2), vec![1.0, ignored, 0.0, ignored]).unwrap();
+        let (kept_y, kept_target) = (y.slice(s![.., .., ..1]).to_owned(), target.slice(s![.., .., ..1]).to_owned());
+        fn same(name: &str, [(loss, dy), (kept_loss, kept_dy)]: [(f64, Array3<f64>); 2]) {
+            assert!((loss - kept_loss).abs() < 1e-15, "{name}: {loss} for {kept_loss}");
+            assert_eq!(dy.slice(s![.., .., ..1]), kept_dy, "{name}");
+            assert!(dy.slice(s![.., .., 1..]).iter().all(|&d| d == 0.0), "{name}");
+        }
+        macro_rules! check {
+            ($loss:expr) => {{
+                let run = |y: &Array3<f64>, target: &Array3<f64>| {
+                    let mut dy = Array3::default((0, 0, 0));
+                    ($loss.evaluate(y, target, None, &mut dy), dy)
+                };
+                same(stringify!($loss), [run(&y, &target), run(&kept_y, &kept_target)]);
+            }};
+        }
+        check!(MeanSquaredError::new().ignore(ignored));
+        check!(MeanSquaredError::new().ignore(ignored).sum());
+        check!(Huber::new(0.5).ignore(ignored));
+        check!(BinaryCrossEntropy::new().ignore(ignored));
+    }
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayRef3};
 
-use super::{Reduction, check_weights, evaluate_elements};
+use super::{Elements, Reduction, check_weights};
 use crate::Float;
 use crate::error::check_shape;
 
@@ -30,7 +30,7 @@ const NAME: &str = "BinaryCrossEntropy";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BinaryCrossEntropy {
     pos_weight: Option<Vec<f64>>,
-    reduction: Reduction,
+    elements: Elements,
 }
 
 impl BinaryCrossEntropy {
@@ -49,9 +49,14 @@ impl BinaryCrossEntropy {
         BinaryCrossEntropy { pos_weight: Some(weights.to_vec()), ..self }
     }
 
+    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    pub fn ignore(self, target: f64) -> Self {
+        BinaryCrossEntropy { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
+    }
+
     /// The sum over the elements instead of their mean.
     pub fn sum(self) -> Self {
-        BinaryCrossEntropy { reduction: Reduction::Sum, ..self }
+        BinaryCrossEntropy { elements: Elements { reduction: Reduction::Sum, ..self.elements }, ..self }
     }
 
     /// The loss; its gradient by the logits goes to `dlogits`, which takes their shape. Positions past the lengths,
@@ -70,7 +75,7 @@ impl BinaryCrossEntropy {
         if let Some(weights) = &self.pos_weight {
             check_shape(NAME, "pos_weight", &[logits.dim().2], &[weights.len()]);
         }
-        evaluate_elements(NAME, self.reduction, logits, target, lengths, dlogits, |k, z, y| {
+        self.elements.evaluate(NAME, logits, target, lengths, dlogits, |k, z, y| {
             let (no, yes) = (1.0 - y, self.pos_weight.as_ref().map_or(1.0, |weights| weights[k]) * y);
             // log σ(-|z|) = -|z| - near, log σ(|z|) = -near
             let small = (-z.abs()).exp();

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayRef3};
 
-use super::{Reduction, evaluate_elements};
+use super::{Elements, Reduction};
 use crate::Float;
 use crate::error::mismatch;
 
@@ -31,7 +31,7 @@ const NAME: &str = "Huber";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Huber {
     delta: f64,
-    reduction: Reduction,
+    elements: Elements,
 }
 
 impl Huber {
@@ -43,12 +43,17 @@ impl Huber {
         if !(delta > 0.0 && delta.is_finite()) {
             mismatch(NAME, "delta", &"a positive number", &delta)
         }
-        Huber { delta, reduction: Reduction::Mean }
+        Huber { delta, elements: Elements::default() }
+    }
+
+    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    pub fn ignore(self, target: f64) -> Self {
+        Huber { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
     }
 
     /// The sum over the elements instead of their mean.
     pub fn sum(self) -> Self {
-        Huber { reduction: Reduction::Sum, ..self }
+        Huber { elements: Elements { reduction: Reduction::Sum, ..self.elements }, ..self }
     }
 
     /// The loss; its gradient by `y` goes to `dy`, which takes its shape. Positions past the lengths, where given, do
@@ -65,7 +70,7 @@ impl Huber {
         dy: &mut Array3<F>,
     ) -> f64 {
         let delta = self.delta;
-        evaluate_elements(NAME, self.reduction, y, target, lengths, dy, |_, y, target| {
+        self.elements.evaluate(NAME, y, target, lengths, dy, |_, y, target| {
             let error = y - target;
             // NaN is not beyond delta.
             if error.abs() > delta {

@@ -1,11 +1,9 @@
 //! The mean squared error.
 
-use ndarray::{Array3, ArrayRef3, Zip};
+use ndarray::{Array3, ArrayRef3};
 
-use super::Reduction;
+use super::{Elements, Reduction};
 use crate::Float;
-use crate::cache::reuse;
-use crate::error::{check_not_empty, check_shape};
 
 const NAME: &str = "MeanSquaredError";
 
@@ -25,9 +23,9 @@ const NAME: &str = "MeanSquaredError";
 /// assert_eq!(MeanSquaredError::new().evaluate(&y, &target, None, &mut gradient), 4.0);
 /// assert_eq!(gradient.as_slice().unwrap(), [-2.0, -2.0]);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MeanSquaredError {
-    reduction: Reduction,
+    elements: Elements,
 }
 
 impl MeanSquaredError {
@@ -36,9 +34,14 @@ impl MeanSquaredError {
         Self::default()
     }
 
+    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    pub fn ignore(self, target: f64) -> Self {
+        MeanSquaredError { elements: Elements { ignored: Some(target), ..self.elements } }
+    }
+
     /// The sum over the elements instead of their mean.
     pub fn sum(self) -> Self {
-        MeanSquaredError { reduction: Reduction::Sum }
+        MeanSquaredError { elements: Elements { reduction: Reduction::Sum, ..self.elements } }
     }
 
     /// The loss; its gradient by `y` goes to `dy`, which takes its shape. Positions past the lengths, where given, do
@@ -54,21 +57,9 @@ impl MeanSquaredError {
         lengths: Option<&[usize]>,
         dy: &mut Array3<F>,
     ) -> f64 {
-        let (steps, batch, features) = y.dim();
-        check_not_empty(NAME, y.shape());
-        check_shape(NAME, "target", y.shape(), target.shape());
-        super::check_lengths(NAME, lengths, (steps, batch));
-        let positions = lengths.map_or(steps * batch, |lengths| lengths.iter().sum());
-        let weight = self.reduction.weight((positions * features) as f64);
-        let factor = F::of(2.0 * weight);
-
-        reuse(dy, y.raw_dim());
-        let mut loss = 0.0;
-        Zip::indexed(&mut *dy).and(y).and(target).for_each(|(t, b, _), dy, &y, &target| {
-            let error = if lengths.is_none_or(|lengths| t < lengths[b]) { y - target } else { F::zero() };
-            *dy = factor * error;
-            loss += error.widen() * error.widen();
-        });
-        loss * weight
+        self.elements.evaluate(NAME, y, target, lengths, dy, |_, y, target| {
+            let error = y - target;
+            (error * error, 2.0 * error)
+        })
     }
 }

@@ -55,31 +55,49 @@ fn check_weights(loss: &str, argument: &str, weights: &[f64]) {
     }
 }
 
-/// A loss of each element by itself: `element` gives it and its slope from the feature's number, `y` and `target`.
-#[track_caller]
-fn evaluate_elements<F: Float>(
-    loss: &str,
+/// Which elements of a loss of single elements count, and how their losses become one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Elements {
     reduction: Reduction,
-    y: &ArrayRef3<F>,
-    target: &ArrayRef3<F>,
-    lengths: Option<&[usize]>,
-    dy: &mut Array3<F>,
-    element: impl Fn(usize, f64, f64) -> (f64, f64),
-) -> f64 {
-    let (steps, batch, features) = y.dim();
-    check_not_empty(loss, y.shape());
-    check_shape(loss, "target", y.shape(), target.shape());
-    check_lengths(loss, lengths, (steps, batch));
-    let positions = lengths.map_or(steps * batch, |lengths| lengths.iter().sum());
-    let weight = reduction.weight((positions * features) as f64);
+    /// Elements with this target do not count.
+    ignored: Option<f64>,
+}
 
-    reuse(dy, y.raw_dim());
-    let mut sum = 0.0;
-    Zip::indexed(&mut *dy).and(y).and(target).for_each(|(t, b, k), dy, &y, &target| {
-        let counts = lengths.is_none_or(|lengths| t < lengths[b]);
-        let (value, slope) = if counts { element(k, y.widen(), target.widen()) } else { (0.0, 0.0) };
-        sum += value;
-        *dy = F::of(weight * slope);
-    });
-    sum * weight
+impl Elements {
+    /// The loss, its gradient to `dy`: `element` gives an element's loss and slope from the number of its feature, `y`
+    /// and `target`.
+    #[track_caller]
+    fn evaluate<F: Float>(
+        self,
+        loss: &str,
+        y: &ArrayRef3<F>,
+        target: &ArrayRef3<F>,
+        lengths: Option<&[usize]>,
+        dy: &mut Array3<F>,
+        element: impl Fn(usize, f64, f64) -> (f64, f64),
+    ) -> f64 {
+        let (steps, batch, features) = y.dim();
+        check_not_empty(loss, y.shape());
+        check_shape(loss, "target", y.shape(), target.shape());
+        check_lengths(loss, lengths, (steps, batch));
+        let ignored = self.ignored.map(F::of);
+        let counts = |t: usize, b: usize, target: F| {
+            let is_ignored = ignored.is_some_and(|ignored| target == ignored || (target.is_nan() && ignored.is_nan()));
+            lengths.is_none_or(|lengths| t < lengths[b]) && !is_ignored
+        };
+        let count = match ignored {
+            Some(_) => target.indexed_iter().filter(|&((t, b, _), &target)| counts(t, b, target)).count(),
+            None => lengths.map_or(steps * batch, |lengths| lengths.iter().sum()) * features,
+        };
+        let weight = self.reduction.weight(count as f64);
+
+        reuse(dy, y.raw_dim());
+        let mut sum = 0.0;
+        Zip::indexed(&mut *dy).and(y).and(target).for_each(|(t, b, k), dy, &y, &target| {
+            let (value, slope) = if counts(t, b, target) { element(k, y.widen(), target.widen()) } else { (0.0, 0.0) };
+            sum += value;
+            *dy = F::of(weight * slope);
+        });
+        sum * weight
+    }
 }
