@@ -126,7 +126,7 @@ pub struct ResidualCache<L: Layer> {
     branch: L::Cache,
     shortcut: LinearCache<L::Elem>,
     y: Array3<L::Elem>,  // [T, B, O]
-    d: Array3<L::Elem>,  // [T, B, O]: scale ∘ dy on the valid rows
+    d: Array3<L::Elem>,  // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
     dx: Array3<L::Elem>, // [T, B, I]
 }
 
@@ -286,12 +286,17 @@ impl<L: Layer> Layer for Residual<L> {
                 add_scale_gradient(features, &dy_values[span.clone()], &branch[span], dscale.tensor_mut(0));
             }
         }
-        reuse(d, dy.raw_dim());
-        self.with_scale(features, |scale| {
-            for run in x.runs() {
-                multiply(features, scale, &dy_values[span(&run, features)], rows_of(d, &run));
-            }
-        });
+        let d: &ArrayRef3<_> = if matches!(self.scale, BranchScale::Fixed(scale) if scale == 1.0) {
+            dy
+        } else {
+            reuse(d, dy.raw_dim());
+            self.with_scale(features, |scale| {
+                for run in x.runs() {
+                    multiply(features, scale, &dy_values[span(&run, features)], rows_of(d, &run));
+                }
+            });
+            d
+        };
         let dx_branch = self.branch.backward(x, d, dstate, branch, &mut grad.branch);
         let dx_direct = match (&self.shortcut, &mut grad.shortcut) {
             (Some(layer), Some(grad)) => layer.backward(x, dy, None, shortcut, grad),
