@@ -5,13 +5,8 @@ use std::ops::Range;
 use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayViewMut1, ArrayViewMut2, Dimension, s};
 
 use crate::cache::reuse;
-use crate::kernels::{Accumulate, Packed, product, product_packed, vectorised};
+use crate::kernels::{Accumulate, product, vectorised};
 use crate::{Float, Sequence};
-
-/// `values`, any number of rows of `width`, as a matrix.
-pub(crate) fn matrix<F: Float>(values: &[F], width: usize) -> ArrayView2<'_, F> {
-    ArrayView2::from_shape((values.len() / width, width), values).expect("whole rows")
-}
 
 /// `values`, any number of rows of `width`, as a matrix.
 pub(crate) fn matrix_mut<F: Float>(values: &mut [F], width: usize) -> ArrayViewMut2<'_, F> {
@@ -51,33 +46,6 @@ pub(crate) fn affine<F: Float>(
     }
 }
 
-/// The right operand of a product that is computed once a step: packed, where there are steps enough to repay it.
-pub(crate) enum StepOperand<'a, F: Float> {
-    /// For many steps.
-    Packed(&'a Packed<F>),
-    /// For a single one.
-    AsItIs(ArrayView2<'a, F>),
-}
-
-impl<'a, F: Float> StepOperand<'a, F> {
-    /// `operand` for `steps` products, packed into `memory`.
-    pub(crate) fn new(operand: ArrayView2<'a, F>, steps: usize, memory: &'a mut Packed<F>) -> Self {
-        if steps == 1 {
-            return StepOperand::AsItIs(operand);
-        }
-        memory.pack(operand);
-        StepOperand::Packed(memory)
-    }
-
-    /// `c = v · operand`, or `c += v · operand`.
-    pub(crate) fn multiply(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
-        match self {
-            StepOperand::Packed(operand) => product_packed(v, operand, c, mode),
-            StepOperand::AsItIs(operand) => product(v, operand.view(), c, mode),
-        }
-    }
-}
-
 /// `dW += daᵀ v` on the valid rows.
 pub(crate) fn add_weight_gradient<F: Float>(
     x: &Sequence<'_, F>,
@@ -92,7 +60,7 @@ pub(crate) fn add_weight_gradient<F: Float>(
 
 vectorised! {
     /// Adds each row to `sums`.
-    fn add_rows<'a, F: Float>(rows: ArrayView2<'a, F>, sums: &'a mut [F]) {
+    pub(crate) fn add_rows<'a, F: Float>(rows: ArrayView2<'a, F>, sums: &'a mut [F]) {
         for row in rows.outer_iter() {
             let row = row.to_slice().expect("rows side by side");
             for (sum, &value) in sums.iter_mut().zip(row) {

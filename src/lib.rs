@@ -85,6 +85,7 @@ mod layers;
 mod loss;
 mod optim;
 mod probe;
+mod recurrent;
 mod sequence;
 mod stack;
 
@@ -109,6 +110,7 @@ pub use optim::{
     RmsProp, Schedule, ScheduleError, Select, Sgd,
 };
 pub use probe::{GradientFlow, GradientProbe, LayerFlow, Probed, RecordsState, StateRecorder};
+pub use recurrent::*;
 pub use sequence::{Mode, Sequence, Size};
 pub use stack::*;
 pub use tensors::{NamedTensors, Tensors, TensorsExt};

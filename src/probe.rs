@@ -197,6 +197,11 @@ impl StateRecorder {
         }
     }
 
+    /// Whether anything is recorded.
+    pub fn is_on(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// Some elements of `dL/dh_t`, that of `y_t` included.
     pub fn hidden<F: Float>(&mut self, t: usize, gradient: impl IntoIterator<Item = F>) {
         if self.to.is_some() {

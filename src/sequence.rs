@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayRef2, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
 
 use crate::error::{check_not_empty, mismatch};
 use crate::{Float, Layer, LengthsError};
@@ -74,8 +74,17 @@ enum Values<'a, F> {
 pub struct Sequence<'a, F> {
     values: Values<'a, F>,
     lengths: Option<&'a [usize]>,
+    /// The step of the whole sequence, by which `lengths` counts, that is the first one here.
+    start: usize,
     mode: Option<Mode>,
     constant: bool,
+    reversed: bool,
+}
+
+impl<'a, F> Sequence<'a, F> {
+    fn new(values: Values<'a, F>) -> Self {
+        Sequence { values, lengths: None, start: 0, mode: None, constant: false, reversed: false }
+    }
 }
 
 impl<'a, F: Float> Sequence<'a, F> {
@@ -100,8 +109,68 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
         match lengths.iter().position(|length| !(1..=steps).contains(length)) {
             Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
-            None => Ok(Sequence { lengths: Some(lengths), ..self }),
+            None => Ok(Sequence { lengths: Some(lengths), start: 0, ..self }),
         }
+    }
+
+    /// The steps `range` alone: a chunk of the batch. Lengths are cut with it; a sequence that ended before has length 0
+    /// there, and its state stays as it is.
+    ///
+    /// # Panics
+    /// Where `range` is past the last step.
+    #[track_caller]
+    pub fn steps(self, range: Range<usize>) -> Self {
+        let (steps, _) = self.dims();
+        if range.start > range.end || range.end > steps {
+            mismatch("Sequence::steps", "range", &format_args!("steps within 0..{steps}"), &format_args!("{range:?}"))
+        }
+        let start = self.start + range.start;
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.slice_move(s![range, .., ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![range, ..])),
+        };
+        Sequence { values, start, ..self }
+    }
+
+    /// The batch in chunks of `steps` steps, in order; the last one may be shorter.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((5, 2, 3));
+    /// let x = Sequence::from(&x).with_lengths(&[5, 1])?;
+    /// let lengths: Vec<_> = x.chunks(2).map(|chunk| (chunk.length(0), chunk.length(1))).collect();
+    /// assert_eq!(lengths, [(2, 1), (2, 0), (1, 0)]);
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where `steps` is 0.
+    #[track_caller]
+    pub fn chunks(self, steps: usize) -> impl ExactSizeIterator<Item = Self> + DoubleEndedIterator + use<'a, F> {
+        if steps == 0 {
+            mismatch("Sequence::chunks", "steps", &"at least 1", &steps)
+        }
+        let all = self.dims().0;
+        (0..all.div_ceil(steps)).map(move |chunk| self.steps(chunk * steps..all.min((chunk + 1) * steps)))
+    }
+
+    /// A batch that lies sequence by sequence in memory, `[B, T, D]`: the same values seen as `[T, B, D]`, no copy.
+    ///
+    /// `y.permuted_axes([1, 0, 2])` turns an output's view back.
+    pub fn batch_first(x: &'a ArrayRef3<F>) -> Self {
+        x.view().permuted_axes([1, 0, 2]).into()
+    }
+
+    /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
+    /// [`Bidirectional`](crate::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
+    /// at the last valid step and goes out at the first. Twice reversed is as before; feed-forward layers do not mind.
+    pub fn reversed(self) -> Self {
+        Sequence { reversed: !self.reversed, ..self }
+    }
+
+    /// Whether the last step comes first.
+    pub fn is_reversed(&self) -> bool {
+        self.reversed
     }
 
     /// For training; `seed` is what dropout draws from, so give another one each step.
@@ -134,9 +203,9 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.mode
     }
 
-    /// The sequences' lengths, where they were given.
-    pub fn lengths(&self) -> Option<&'a [usize]> {
-        self.lengths
+    /// Whether lengths were given.
+    pub fn has_lengths(&self) -> bool {
+        self.lengths.is_some()
     }
 
     /// `(T, B)`.
@@ -157,7 +226,8 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// The length of sequence `b`: `T` where no lengths were given.
     pub fn length(&self, b: usize) -> usize {
-        self.lengths.map_or(self.dims().0, |lengths| lengths[b])
+        let steps = self.dims().0;
+        self.lengths.map_or(steps, |lengths| lengths[b].saturating_sub(self.start).min(steps))
     }
 
     /// Whether sequence `b` reaches step `t`.
@@ -167,20 +237,18 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// The number of valid positions: the sum of the lengths.
     pub fn valid_count(&self) -> usize {
-        let (steps, batch) = self.dims();
-        self.lengths.map_or(steps * batch, |lengths| lengths.iter().sum())
+        (0..self.dims().1).map(|b| self.length(b)).sum()
     }
 
     /// Step `t`'s valid rows, as ranges of the `T * B` rows counted together: row `t * B + b` is step `t` of
     /// sequence `b`.
     pub fn step_runs(&self, t: usize) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
         let batch = self.dims().1;
-        let lengths = self.lengths;
+        let this = *self;
         let mut b = 0;
         std::iter::from_fn(move || {
-            let valid = |b: usize| lengths.is_none_or(|lengths| t < lengths[b]);
-            let start = (b..batch).find(|&b| valid(b))?;
-            b = (start..batch).find(|&b| !valid(b)).unwrap_or(batch);
+            let start = (b..batch).find(|&b| this.valid(t, b))?;
+            b = (start..batch).find(|&b| !this.valid(t, b)).unwrap_or(batch);
             Some(t * batch + start..t * batch + b)
         })
     }
@@ -224,7 +292,7 @@ impl<'a, F: Float> Sequence<'a, F> {
             Values::Features(x) => Values::Features(x.reborrow()),
             Values::Tokens(ids) => Values::Tokens(ids.reborrow()),
         };
-        Sequence { values, lengths: self.lengths, mode: self.mode, constant: self.constant }
+        self.holding(values)
     }
 
     /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
@@ -240,7 +308,16 @@ impl<'a, F: Float> Sequence<'a, F> {
             let expected = format_args!("[T, B] = {:?}", self.dims());
             mismatch("Sequence::with", "features", &expected, &format_args!("{:?} (stale cache)", (steps, batch)))
         }
-        Sequence { values: Values::Features(features), lengths: self.lengths, mode: self.mode, constant: false }
+        Sequence { constant: false, ..self.holding(Values::Features(features)) }
+    }
+
+    /// Other values, everything else as it is.
+    fn holding<'s>(self, values: Values<'s, F>) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let Sequence { lengths, start, mode, constant, reversed, .. } = self;
+        Sequence { values, lengths, start, mode, constant, reversed }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
@@ -291,10 +368,12 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// Zeroes what lies past the lengths in a buffer of `[T, B, any]`.
     pub fn zero_padding(&self, values: &mut Array3<F>) {
-        let Some(lengths) = self.lengths else { return };
+        if !self.has_lengths() {
+            return;
+        }
         for (t, mut step) in values.outer_iter_mut().enumerate() {
-            for (mut row, &length) in step.outer_iter_mut().zip(lengths) {
-                if t >= length {
+            for (b, mut row) in step.outer_iter_mut().enumerate() {
+                if !self.valid(t, b) {
                     row.fill(F::zero());
                 }
             }
@@ -327,14 +406,17 @@ impl<'a, F: Float> Sequence<'a, F> {
                 });
             }
         }
-        self.lengths.into_iter().flatten().for_each(|&length| mix(length as u64));
+        mix(self.reversed.into());
+        if self.has_lengths() {
+            (0..batch).for_each(|b| mix(self.length(b) as u64));
+        }
         hash
     }
 }
 
 impl<'a, F> From<ArrayView3<'a, F>> for Sequence<'a, F> {
     fn from(x: ArrayView3<'a, F>) -> Self {
-        Sequence { values: Values::Features(x), lengths: None, mode: None, constant: false }
+        Sequence::new(Values::Features(x))
     }
 }
 
@@ -352,7 +434,7 @@ impl<'a, F> From<&'a Array3<F>> for Sequence<'a, F> {
 
 impl<'a, F: Float> From<ArrayView2<'a, usize>> for Sequence<'a, F> {
     fn from(ids: ArrayView2<'a, usize>) -> Self {
-        Sequence { values: Values::Tokens(ids), lengths: None, mode: None, constant: false }
+        Sequence::new(Values::Tokens(ids))
     }
 }
 

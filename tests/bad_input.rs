@@ -309,7 +309,7 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
     check(&DenseConcat::new(Linear::new(5, 2, rng)));
     check(&LayerNorm::new(5));
     check(&RnnCell::new(5, 4, rng));
-    check(&RnnCell::new(5, 4, rng).with_nonlinearity(gradflow::RnnNonlinearity::Relu));
+    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::RnnNonlinearity::Relu).build(rng));
     check(&LstmCell::new(5, 4, rng));
     check(&GruCell::new(5, 4, rng));
     check(&Residual::new(GruCell::new(5, 5, rng)));

@@ -1,39 +1,60 @@
 //! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
 
 use gradflow::contract::{Contract, Input};
-use gradflow::rand::{SeedableRng, rngs::StdRng};
+use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, GruCell, Highway,
-    Identity, Init, Layer, LayerNorm, Linear, LstmCell, Nonlinearity, PostNormBlock, PreNormBlock, Probed, Residual,
-    RnnCell, RnnNonlinearity, Stacked, StochasticDepth, sequential,
+    Activation, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
+    GruCell, GruReset, Highway, Identity, Init, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity,
+    PostNormBlock, PreNormBlock, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth, sequential,
 };
 
 fn count(act: &mut dyn FnMut()) -> u64 {
     allocation_counter::measure(act).count_total
 }
 
-fn check<L: Causal>(name: &str, layer: &L, input: impl Into<Input>) {
-    let worst = Contract::new(name, layer, input).allocations(count).check_causal();
-    println!("{name:<24} {:>4}  {worst:.1e}", std::any::type_name::<L::Elem>());
+fn check_causal<L: Causal>(name: &str, layer: &L, input: impl Into<Input>) {
+    report::<L>(name, Contract::new(name, layer, input).allocations(count).check_causal());
+}
+
+/// For layers that need the whole sequence.
+fn check_any<L: Layer>(name: &str, layer: &L, input: impl Into<Input>) {
+    report::<L>(name, Contract::new(name, layer, input).allocations(count).check());
+}
+
+fn report<L: Layer>(name: &str, worst: f64) {
+    println!("{name:<28} {:>4}  {worst:.1e}", std::any::type_name::<L::Elem>());
 }
 
 /// `name: input => layer`, with `F` its element type and `rng` to draw from.
 macro_rules! contracts {
-    ($($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {$(
+    ($($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {
+        contracts! { check_causal; $($name: $input => |$rng| $layer;)+ }
+    };
+    ($check:ident; $($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {$(
         #[test]
         fn $name() {
             {
                 type F = f64;
                 let $rng = &mut StdRng::seed_from_u64(1);
-                check(stringify!($name), &$layer, $input);
+                $check(stringify!($name), &$layer, $input);
             }
             {
                 type F = f32;
                 let $rng = &mut StdRng::seed_from_u64(1);
-                check(stringify!($name), &$layer, $input);
+                $check(stringify!($name), &$layer, $input);
             }
         }
     )+};
+}
+
+/// Every parameter moved from where it starts: peepholes that are 0 and gains that are 1 would hide mistakes.
+fn lively<L: Layer>(mut layer: L, rng: &mut impl Rng) -> L {
+    for i in 0..layer.count() {
+        for value in layer.tensor_mut(i) {
+            *value += gradflow::Float::of(rng.random_range(-0.3..0.3));
+        }
+    }
+    layer
 }
 
 contracts! {
@@ -48,7 +69,7 @@ contracts! {
     layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
     embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
     rnn_cell: 3 => |rng| RnnCell::<F>::new(3, 4, rng);
-    rnn_cell_relu: 3 => |rng| RnnCell::<F>::builder(3, 4).hidden_bias(0.3).build(rng).with_nonlinearity(RnnNonlinearity::Relu);
+    rnn_cell_relu: 3 => |rng| RnnCell::<F>::builder(3, 4).hidden_bias(0.3).nonlinearity(RnnNonlinearity::Relu).build(rng);
     rnn_cell_without_bias: 3 => |rng| RnnCell::<F>::builder(3, 4).bias(false).build(rng);
     lstm_cell: 3 => |rng| LstmCell::<F>::builder(3, 4).pytorch().build(rng);
     lstm_cell_wide: 3 => |rng| LstmCell::<F>::new(3, 19, rng);
@@ -57,6 +78,42 @@ contracts! {
     gru_cell: 3 => |rng| GruCell::<F>::builder(3, 4).pytorch().build(rng);
     gru_cell_wide: 3 => |rng| GruCell::<F>::new(3, 19, rng);
     gru_cell_without_bias: 3 => |rng| GruCell::<F>::builder(3, 4).bias(false).build(rng);
+    lstm_cell_peepholes: 3 => |rng| lively(LstmCell::<F>::builder(3, 4).peepholes().build(rng), rng);
+    lstm_cell_coupled: 3 => |rng| LstmCell::<F>::builder(3, 4).coupled().build(rng);
+    lstm_cell_layer_norm: 3 => |rng| lively(LstmCell::<F>::builder(3, 4).layer_norm().build(rng), rng);
+    lstm_cell_recurrent_dropout: 3 => |rng| LstmCell::<F>::builder(3, 4).recurrent_dropout(0.4).build(rng);
+    lstm_cell_zoneout: 3 => |rng| LstmCell::<F>::builder(3, 4).zoneout(0.2, 0.4).build(rng);
+    lstm_cell_peepholes_coupled: 3 => |rng| lively(LstmCell::<F>::builder(3, 4).peepholes().coupled().build(rng), rng);
+    lstm_cell_all_variants: 3 => |rng| lively(
+        LstmCell::<F>::builder(3, 4).peepholes().coupled().layer_norm().projection(2).recurrent_dropout(0.3)
+            .zoneout(0.3, 0.2).build(rng),
+        rng,
+    );
+    gru_cell_reset_before: 3 => |rng| GruCell::<F>::builder(3, 4).reset(GruReset::BeforeProduct).pytorch().build(rng);
+    gru_cell_layer_norm: 3 => |rng| lively(GruCell::<F>::builder(3, 4).layer_norm().build(rng), rng);
+    gru_cell_recurrent_dropout: 3 => |rng| GruCell::<F>::builder(3, 4).recurrent_dropout(0.4).build(rng);
+    gru_cell_zoneout: 3 => |rng| GruCell::<F>::builder(3, 4).zoneout(0.4, 0.0).build(rng);
+    gru_cell_all_variants: 3 => |rng| lively(
+        GruCell::<F>::builder(3, 4).reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0)
+            .build(rng),
+        rng,
+    );
+    gru_cell_all_but_reset: 3 => |rng| lively(
+        GruCell::<F>::builder(3, 4).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0).bias(false).build(rng),
+        rng,
+    );
+    rnn_cell_layer_norm: 3 => |rng| lively(RnnCell::<F>::builder(3, 4).layer_norm().build(rng), rng);
+    rnn_cell_recurrent_dropout: 3 => |rng| RnnCell::<F>::builder(3, 4).recurrent_dropout(0.4).build(rng);
+    rnn_cell_zoneout: 3 => |rng| RnnCell::<F>::builder(3, 4).zoneout(0.4, 0.0).build(rng);
+    learned_state_lstm: 3 => |rng| lively(LearnedState::new(LstmCell::<F>::new(3, 4, rng)), rng);
+    learned_state_gru: 3 => |rng| lively(LearnedState::new(Gru::<F>::builder(3, 4).num_layers(2).build(rng)), rng);
+    rnn: 3 => |rng| Rnn::<F>::builder(3, 4).num_layers(3).build(rng);
+    lstm: 3 => |rng| Lstm::<F>::builder(3, 4).num_layers(3).dropout(0.3).build(rng);
+    lstm_of_one_layer: 3 => |rng| Lstm::<F>::builder(3, 4).build(rng);
+    lstm_projected: 3 => |rng| Lstm::<F>::builder(3, 5).num_layers(2).projection(2).build(rng);
+    gru: 3 => |rng| Gru::<F>::builder(3, 4).num_layers(2).pytorch().build(rng);
+    residual_lstms: 4 => |rng| Stacked::build(3, |_| Residual::new(LstmCell::<F>::new(4, 4, rng)));
+    highway_grus: 4 => |rng| Stacked::build(2, |_| Highway::new(Gru::<F>::builder(4, 4).build(rng), 4, rng));
     feed_forward: 3 => |rng| FeedForward::<F>::new(3, 5, Nonlinearity::Silu, rng);
     residual: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng));
     residual_scaled: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng)).scaled(0.3);
@@ -102,6 +159,36 @@ contracts! {
     named: Input::Tokens(6) => |rng| Tagger::<F> {
         embedding: Embedding::new(6, 3, rng), gru: GruCell::new(3, 4, rng), head: Linear::new(4, 2, rng),
     };
+}
+
+contracts! {
+    check_any;
+    bi_rnn: 3 => |rng| Rnn::<F>::builder(3, 4).num_layers(2).bidirectional().build(rng);
+    bi_lstm: 3 => |rng| Lstm::<F>::builder(3, 4).num_layers(3).dropout(0.3).bidirectional().build(rng);
+    bi_lstm_projected: 3 => |rng| Lstm::<F>::builder(3, 5).num_layers(2).projection(2).bidirectional().build(rng);
+    bi_lstm_all_variants: 3 => |rng| lively(
+        Lstm::<F>::builder(3, 4).num_layers(2).bidirectional().peepholes().coupled().layer_norm().projection(3)
+            .recurrent_dropout(0.3).zoneout(0.3, 0.2).dropout(0.2).build(rng),
+        rng,
+    );
+    bi_gru: 3 => |rng| Gru::<F>::builder(3, 4).bidirectional().build(rng);
+    bi_gru_all_variants: 3 => |rng| lively(
+        Gru::<F>::builder(3, 4).num_layers(2).bidirectional().reset(GruReset::BeforeProduct).layer_norm()
+            .recurrent_dropout(0.3).zoneout(0.3, 0.0).dropout(0.2).build(rng),
+        rng,
+    );
+    bidirectional_lstm_cell: 3 => |rng| Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng));
+    bidirectional_model: 3 => |rng| {
+        let mut one = || (Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng)), Linear::new(4, 2, rng));
+        Bidirectional::new(one(), one())
+    };
+    bidirectional_in_both: 3 => |rng| {
+        let mut one = || Gru::<F>::builder(3, 2).bidirectional().build(rng);
+        Bidirectional::new(one(), one())
+    };
+    residual_bi_lstms: 4 => |rng| Stacked::build(2, |_| Residual::new(Lstm::<F>::builder(4, 2).bidirectional().build(rng)));
+    learned_state_bi_lstm: 3 => |rng|
+        lively(LearnedState::new(Lstm::<F>::builder(3, 4).bidirectional().build(rng)), rng);
 }
 
 // A boxed layer gives its state and cache behind a pointer, and allocates no more than the layer inside.

@@ -56,7 +56,7 @@ fn every_layer() {
     check("LayerNorm", &LayerNorm::new(5), x);
     check("Embedding", &Embedding::new(7, 4, rng), (&ids).into());
     check("RnnCell tanh", &RnnCell::new(5, 4, rng), x);
-    check("RnnCell relu", &RnnCell::new(5, 4, rng).with_nonlinearity(RnnNonlinearity::Relu), x);
+    check("RnnCell relu", &RnnCell::builder(5, 4).nonlinearity(RnnNonlinearity::Relu).build(rng), x);
     check("LstmCell", &LstmCell::builder(5, 4).pytorch().build(rng), x);
     check("LstmCell without bias", &LstmCell::builder(5, 4).bias(false).build(rng), x);
     check("LstmCell projected", &LstmCell::builder(5, 4).projection(3).build(rng), x);

@@ -1,56 +1,115 @@
-//! How a cell's parameters start.
+//! What a cell is, and how its parameters start.
 
 use std::marker::PhantomData;
 
 use ndarray::{Array1, Array2, s};
 use rand::Rng;
 
-use crate::{Float, GruCell, Init, LstmCell, RnnCell};
+use super::{GruReset, RnnNonlinearity};
+use crate::layers::RandomDrop;
+use crate::recurrent::{Cell, Zoneout};
+use crate::{Float, Init};
 
 mod sealed {
+    use super::*;
+
     /// The parameters that every cell has; gate by gate, `G` of them.
     pub struct Parameters<F> {
         /// `[G H, I]`
-        pub weight_ih: ndarray::Array2<F>,
+        pub weight_ih: Array2<F>,
         /// `[G H, H]`, or `[G H, P]` with a projection.
-        pub weight_hh: ndarray::Array2<F>,
+        pub weight_hh: Array2<F>,
         /// `[P, H]`, of an LSTM with a projection.
-        pub weight_hr: Option<ndarray::Array2<F>>,
+        pub weight_hr: Option<Array2<F>>,
         /// `[G H]`
-        pub bias_ih: Option<ndarray::Array1<F>>,
+        pub bias_ih: Option<Array1<F>>,
         /// `[G H]`
-        pub bias_hh: Option<ndarray::Array1<F>>,
+        pub bias_hh: Option<Array1<F>>,
+        /// `[G H]`, with layer normalisation.
+        pub norm_ih: Option<Array1<F>>,
+        /// `[G H]`, with layer normalisation.
+        pub norm_hh: Option<Array1<F>>,
     }
 
-    pub trait FromParameters<F>: Sized {
-        const GATES: usize;
-        fn from_parameters(parameters: Parameters<F>) -> Self;
+    /// What a cell is, besides its weights: each option of the cells that have it.
+    #[derive(Clone, Debug)]
+    pub struct Options {
+        pub hidden: usize,
+        pub bias: bool,
+        pub layer_norm: bool,
+        pub nonlinearity: RnnNonlinearity,
+        pub reset: GruReset,
+        pub peepholes: bool,
+        pub coupled: bool,
+        pub projection: Option<usize>,
+        pub recurrent_dropout: Option<RandomDrop>,
+        pub zoneout: Option<Zoneout>,
+    }
+
+    /// What a builder builds: a cell, or a model of several.
+    pub trait Model: Sized {
+        type Cell: BuiltCell;
+        const DIRECTIONS: usize;
+
+        /// From its cells, layer by layer and in each direction by direction, and the dropout between layers.
+        fn of_cells(cells: Vec<Self::Cell>, dropout: Vec<RandomDrop>) -> Self;
     }
 }
-pub(super) use sealed::{FromParameters, Parameters};
+pub(crate) use sealed::{Model, Options, Parameters};
 
 /// A cell of this crate; sealed.
-pub trait Gated: FromParameters<<Self as Gated>::Elem> {
+pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem> {
     /// `f32` or `f64`.
     type Elem: Float;
+
+    /// A gate whose bias does not start at 0.
+    #[doc(hidden)]
+    const DEFAULT_BIAS: Option<(usize, f64)> = None;
+
+    /// The gates that it has, as places in the order in which their biases are named.
+    #[doc(hidden)]
+    fn gates(options: &Options) -> &'static [usize];
+
+    /// From its parameters.
+    #[doc(hidden)]
+    fn assemble(parameters: Parameters<<Self as BuiltCell>::Elem>, options: &Options) -> Self;
 }
 
-impl<F: Float> Gated for RnnCell<F> {
-    type Elem = F;
+/// A cell with a gate that keeps the state and, maybe, one that writes to it; sealed.
+pub trait Gated: BuiltCell {
+    /// The place of the gate that keeps.
+    #[doc(hidden)]
+    const KEEPS: usize;
+    /// The place of the gate that writes, where it is not the opposite of the other.
+    #[doc(hidden)]
+    const WRITES: Option<usize>;
 }
 
-impl<F: Float> Gated for LstmCell<F> {
-    type Elem = F;
-}
+impl<C: BuiltCell> Model for C {
+    type Cell = C;
+    const DIRECTIONS: usize = 1;
 
-impl<F: Float> Gated for GruCell<F> {
-    type Elem = F;
+    fn of_cells(mut cells: Vec<C>, _: Vec<RandomDrop>) -> C {
+        cells.pop().expect("one cell")
+    }
 }
 
 /// The most gates that a cell has.
 const MOST_GATES: usize = 4;
 
-/// How each parameter of a cell starts: made by `RnnCell::builder`, `LstmCell::builder` and `GruCell::builder`.
+/// How a gate's bias starts.
+#[derive(Clone, Copy, Debug)]
+enum Bias {
+    /// Nobody said how: at 0.
+    Zero,
+    Init(Init),
+    /// As the negative of another gate's.
+    NegativeOf(usize),
+}
+
+/// What a recurrent cell is and how its parameters start; made by `builder` of [`RnnCell`](crate::RnnCell),
+/// [`LstmCell`](crate::LstmCell) and [`GruCell`](crate::GruCell), and of the models [`Rnn`](crate::Rnn),
+/// [`Lstm`](crate::Lstm) and [`Gru`](crate::Gru), which have the same options for each of their cells.
 ///
 /// Unless said otherwise, input weights are Xavier uniform, recurrent weights orthogonal (each gate on its own), biases
 /// zero, and an LSTM's forget bias 1, so that its memory holds from the start (Jozefowicz et al. 2015).
@@ -67,36 +126,56 @@ const MOST_GATES: usize = 4;
 /// assert_eq!(cell.bias_ih.unwrap().to_vec()[4..8], [3.0; 4]);
 /// ```
 #[derive(Clone, Debug)]
-pub struct CellBuilder<C> {
+pub struct CellBuilder<M> {
+    pub(super) options: Options,
     input: usize,
-    hidden: usize,
+    num_layers: usize,
+    dropout: f64,
+    recurrent_dropout: f64,
+    zoneout: (f64, f64),
     weight_ih: Init,
     weight_hh: Init,
     weight_hr: Init,
-    projection: Option<usize>,
-    bias: bool,
-    bias_ih: [Init; MOST_GATES],
-    bias_hh: [Init; MOST_GATES],
-    /// A gate whose bias starts as the negative of another's: `(this, that)`.
-    opposite: Option<(usize, usize)>,
-    cell: PhantomData<fn() -> C>,
+    bias_ih: [Bias; MOST_GATES],
+    bias_hh: [Bias; MOST_GATES],
+    model: PhantomData<fn() -> M>,
 }
 
-impl<C: Gated> CellBuilder<C> {
-    pub(super) fn new(input: usize, hidden: usize) -> Self {
+/// The forget gate's place among an LSTM's gates, and the input gate's.
+const FORGET: usize = 1;
+const INPUT: usize = 0;
+
+impl<M: Model> CellBuilder<M> {
+    pub(crate) fn new(input: usize, hidden: usize) -> Self {
         assert!(input > 0 && hidden > 0, "cell: sizes must not be 0, got input {input}, hidden {hidden}");
+        let mut bias_ih = [Bias::Zero; MOST_GATES];
+        if let Some((gate, bias)) = M::Cell::DEFAULT_BIAS {
+            bias_ih[gate] = Bias::Init(Init::Constant(bias));
+        }
         CellBuilder {
+            options: Options {
+                hidden,
+                bias: true,
+                layer_norm: false,
+                nonlinearity: RnnNonlinearity::Tanh,
+                reset: GruReset::AfterProduct,
+                peepholes: false,
+                coupled: false,
+                projection: None,
+                recurrent_dropout: None,
+                zoneout: None,
+            },
             input,
-            hidden,
+            num_layers: 1,
+            dropout: 0.0,
+            recurrent_dropout: 0.0,
+            zoneout: (0.0, 0.0),
             weight_ih: Init::XavierUniform { gain: 1.0 },
             weight_hh: Init::Orthogonal { gain: 1.0 },
             weight_hr: Init::XavierUniform { gain: 1.0 },
-            projection: None,
-            bias: true,
-            bias_ih: [Init::Constant(0.0); MOST_GATES],
-            bias_hh: [Init::Constant(0.0); MOST_GATES],
-            opposite: None,
-            cell: PhantomData,
+            bias_ih,
+            bias_hh: [Bias::Zero; MOST_GATES],
+            model: PhantomData,
         }
     }
 
@@ -111,48 +190,71 @@ impl<C: Gated> CellBuilder<C> {
     }
 
     /// Whether there are biases.
-    pub fn bias(self, bias: bool) -> Self {
-        CellBuilder { bias, ..self }
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.options.bias = bias;
+        self
     }
 
-    /// Every parameter uniform in `±1/sqrt(H)`, as PyTorch starts them.
+    /// With layer normalisation inside the cell (Ba, Kiros and Hinton 2016); its gains start at 1.
+    pub fn layer_norm(mut self) -> Self {
+        self.options.layer_norm = true;
+        self
+    }
+
+    /// With dropout on what the recurrent product is given: each unit with probability `p`, the same mask at every step
+    /// (Gal and Ghahramani 2016), another for each seed of [`Sequence::train`](crate::Sequence::train).
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics where `p` is not in `0..1`, and a pass that says no mode does.
+    pub fn recurrent_dropout(self, p: f64) -> Self {
+        CellBuilder { recurrent_dropout: p, ..self }
+    }
+
+    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`, those of the memory with `c`.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics where one is not in `0..1`, and a pass that says no mode does.
+    pub fn zoneout(self, h: f64, c: f64) -> Self {
+        CellBuilder { zoneout: (h, c), ..self }
+    }
+
+    /// Every parameter uniform in `±1/sqrt(H)`, as PyTorch starts them; peepholes and gains start as without.
     pub fn pytorch(self) -> Self {
-        let init = Init::Uniform { bound: 1.0 / (self.hidden as f64).sqrt() };
+        let init = Init::Uniform { bound: 1.0 / (self.options.hidden as f64).sqrt() };
         CellBuilder {
             weight_ih: init,
             weight_hh: init,
             weight_hr: init,
-            bias_ih: [init; MOST_GATES],
-            bias_hh: [init; MOST_GATES],
-            opposite: None,
+            bias_ih: [Bias::Init(init); MOST_GATES],
+            bias_hh: [Bias::Init(init); MOST_GATES],
             ..self
         }
     }
 
     /// The two biases of a gate add up: `bias_ih` takes the value, `bias_hh` is zero.
     pub(super) fn gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        self.bias_ih[gate] = init.into();
-        self.bias_hh[gate] = Init::Constant(0.0);
-        self.opposite = self.opposite.filter(|&(this, that)| gate != this && gate != that);
+        self.bias_ih[gate] = Bias::Init(init.into());
+        self.bias_hh[gate] = Bias::Zero;
+        self
+    }
+
+    /// The bias of a gate starts as the negative of another's.
+    pub(super) fn opposite_bias(mut self, gate: usize, other: usize) -> Self {
+        self.bias_ih[gate] = Bias::NegativeOf(other);
+        self.bias_hh[gate] = Bias::Zero;
         self
     }
 
     /// The bias of a gate on the input's side alone.
     pub(super) fn input_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        self.bias_ih[gate] = init.into();
+        self.bias_ih[gate] = Bias::Init(init.into());
         self
     }
 
     /// The bias of a gate on the hidden state's side alone.
     pub(super) fn hidden_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        self.bias_hh[gate] = init.into();
+        self.bias_hh[gate] = Bias::Init(init.into());
         self
-    }
-
-    /// With the hidden state projected to `size` features.
-    pub(super) fn projected(self, size: usize) -> Self {
-        assert!(size > 0, "cell: sizes must not be 0, got projection {size}");
-        CellBuilder { projection: Some(size), ..self }
     }
 
     /// How the projection starts.
@@ -160,29 +262,83 @@ impl<C: Gated> CellBuilder<C> {
         CellBuilder { weight_hr: init.into(), ..self }
     }
 
-    /// The cell with all parameters zero, for weights that will be loaded.
-    pub fn zeros(self) -> C {
-        let (rows, h_size) = (C::GATES * self.hidden, self.projection.unwrap_or(self.hidden));
-        let bias = self.bias.then(|| Array1::zeros(rows));
-        C::from_parameters(Parameters {
-            weight_ih: Array2::zeros((rows, self.input)),
-            weight_hh: Array2::zeros((rows, h_size)),
-            weight_hr: self.projection.map(|projection| Array2::zeros((projection, self.hidden))),
-            bias_ih: bias.clone(),
-            bias_hh: bias,
-        })
+    /// Another model with the same options.
+    pub(crate) fn retarget<N>(self) -> CellBuilder<N> {
+        let CellBuilder { options, input, num_layers, dropout, recurrent_dropout, zoneout, .. } = self;
+        let CellBuilder { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, .. } = self;
+        CellBuilder {
+            options,
+            input,
+            num_layers,
+            dropout,
+            recurrent_dropout,
+            zoneout,
+            weight_ih,
+            weight_hh,
+            weight_hr,
+            bias_ih,
+            bias_hh,
+            model: PhantomData,
+        }
     }
 
-    /// The cell, drawn from `rng`: the same seed gives the same bits.
+    /// For models of several layers.
+    pub(crate) fn with_layers(self, num_layers: usize) -> Self {
+        assert!(num_layers > 0, "cell: num_layers must not be 0");
+        CellBuilder { num_layers, ..self }
+    }
+
+    /// For models of several layers.
+    pub(crate) fn with_dropout(self, dropout: f64) -> Self {
+        CellBuilder { dropout, ..self }
+    }
+
+    /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
+    #[track_caller]
+    pub fn zeros(self) -> M {
+        use crate::TensorsExt;
+        let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+        let (cells, dropout) = self.draw(rng);
+        let zero = |mut cell: M::Cell| {
+            cell.set_zero();
+            cell
+        };
+        M::of_cells(cells.into_iter().map(zero).collect(), dropout)
+    }
+
+    /// Drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Where a bias is said to start by [`Init::Chrono`] with a `t_max` below 2 or not finite.
+    /// Where a bias is said to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, or a probability is not in
+    /// `0..1`.
     #[track_caller]
-    pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> C {
-        let Self { input, hidden, projection, .. } = self;
+    pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
+        let (cells, dropout) = self.draw(rng);
+        M::of_cells(cells, dropout)
+    }
+
+    #[track_caller]
+    fn draw(mut self, rng: &mut (impl Rng + ?Sized)) -> (Vec<M::Cell>, Vec<RandomDrop>) {
+        let output = M::DIRECTIONS * self.options.projection.unwrap_or(self.options.hidden);
+        let mut cells = Vec::new();
+        for layer in 0..self.num_layers {
+            for _ in 0..M::DIRECTIONS {
+                let input = if layer == 0 { self.input } else { output };
+                cells.push(self.cell(input, rng));
+            }
+        }
+        let between = if self.dropout != 0.0 { self.num_layers - 1 } else { 0 };
+        let dropout = (0..between).map(|_| RandomDrop::new("dropout", self.dropout, rng)).collect();
+        (cells, dropout)
+    }
+
+    #[track_caller]
+    fn cell(&mut self, input: usize, rng: &mut (impl Rng + ?Sized)) -> M::Cell {
+        let (hidden, projection) = (self.options.hidden, self.options.projection);
+        let gates = M::Cell::gates(&self.options);
         let mut weight = |columns: usize, init: Init| {
-            let mut weight = Array2::zeros((C::GATES * hidden, columns));
-            for gate in 0..C::GATES {
+            let mut weight = Array2::zeros((gates.len() * hidden, columns));
+            for gate in 0..gates.len() {
                 init.fill(&mut weight.slice_mut(s![gate * hidden..(gate + 1) * hidden, ..]), rng);
             }
             weight
@@ -194,33 +350,48 @@ impl<C: Gated> CellBuilder<C> {
             self.weight_hr.fill(&mut weight, rng);
             weight
         });
-        let mut bias = |init: [Init; MOST_GATES]| {
-            let mut bias: Array1<C::Elem> = Array1::zeros(C::GATES * hidden);
-            for (mut gate, init) in bias.exact_chunks_mut(hidden).into_iter().zip(init) {
-                init.fill(&mut gate.view_mut().insert_axis(ndarray::Axis(0)), rng);
-            }
-            bias
-        };
-        let mut biases = self.bias.then(|| [bias(self.bias_ih), bias(self.bias_hh)]);
-        if let (Some([bias_ih, _]), Some((this, that))) = (&mut biases, self.opposite) {
-            let negative = bias_ih.slice(s![that * hidden..(that + 1) * hidden]).mapv(|bias| -bias);
-            bias_ih.slice_mut(s![this * hidden..(this + 1) * hidden]).assign(&negative);
+        let mut bias_ih = self.bias_ih;
+        if self.options.coupled && matches!(bias_ih[INPUT], Bias::Zero) {
+            bias_ih[INPUT] = Bias::NegativeOf(FORGET);
         }
-        let [bias_ih, bias_hh] = biases.map_or([None, None], |biases| biases.map(Some));
-        C::from_parameters(Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh })
+        let mut bias = |init: [Bias; MOST_GATES]| {
+            // All gates that have a name, so that one can start as the negative of one that the cell has not.
+            let mut named = Array1::zeros(MOST_GATES * hidden);
+            for (mut gate, init) in named.exact_chunks_mut(hidden).into_iter().zip(init) {
+                if let Bias::Init(init) = init {
+                    init.fill(&mut gate.view_mut().insert_axis(ndarray::Axis(0)), rng);
+                }
+            }
+            let rows = |gate: usize| s![gate * hidden..(gate + 1) * hidden];
+            for (gate, init) in init.into_iter().enumerate() {
+                if let Bias::NegativeOf(other) = init {
+                    let negative = named.slice(rows(other)).mapv(|bias: <M::Cell as BuiltCell>::Elem| -bias);
+                    named.slice_mut(rows(gate)).assign(&negative);
+                }
+            }
+            gates.iter().flat_map(|&gate| named.slice(rows(gate)).to_vec()).collect::<Array1<_>>()
+        };
+        let [bias_ih, bias_hh] =
+            if self.options.bias { [Some(bias(bias_ih)), Some(bias(self.bias_hh))] } else { [None, None] };
+        let gain = || self.options.layer_norm.then(|| Array1::ones(gates.len() * hidden));
+        let (norm_ih, norm_hh) = (gain(), gain());
+        let drop = |p: f64, rng: &mut _| (p != 0.0).then(|| RandomDrop::new("cell", p, rng));
+        self.options.recurrent_dropout = drop(self.recurrent_dropout, rng);
+        let (h, c) = self.zoneout;
+        self.options.zoneout = (h != 0.0 || c != 0.0)
+            .then(|| Zoneout { h: RandomDrop::new("zoneout", h, rng), c: RandomDrop::new("zoneout", c, rng) });
+        let parameters = Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, norm_ih, norm_hh };
+        M::Cell::assemble(parameters, &self.options)
     }
 }
 
-#[track_caller]
-fn check_t_max(cell: &str, t_max: f64) -> Init {
-    assert!(t_max > 2.0 && t_max.is_finite(), "{cell}: t_max: expected a finite number above 2, got {t_max}");
-    Init::Chrono { t_max }
-}
-
-impl<F: Float> CellBuilder<LstmCell<F>> {
+impl<M: Model<Cell: Gated>> CellBuilder<M> {
     /// Memories of one step to `t_max` steps from the start, `t_max` being the longest dependency expected (Tallec and
-    /// Ollivier 2018): the forget bias is `log(u)`, u uniform in `[1, t_max - 1)`, and the input bias `-log(u)`, so
-    /// that what is written and what is forgotten balance.
+    /// Ollivier 2018).
+    ///
+    /// An LSTM's forget bias is `log(u)`, u uniform in `[1, t_max - 1)`, and its input bias `-log(u)`, so that what is
+    /// written and what is forgotten balance. A GRU's update bias is `log(u)`: the paper's gate is the opposite of this
+    /// one, which keeps; hence the other sign.
     ///
     /// ```
     /// use gradflow::{LstmCell, ndarray::s, rand::{SeedableRng, rngs::StdRng}};
@@ -234,23 +405,12 @@ impl<F: Float> CellBuilder<LstmCell<F>> {
     /// Where `t_max` is not above 2 or not finite.
     #[track_caller]
     pub fn chrono(self, t_max: f64) -> Self {
-        let (input, forget) = (0, 1);
-        let builder = self.gate_bias(forget, check_t_max("LstmCell", t_max)).gate_bias(input, 0.0);
-        CellBuilder { opposite: Some((input, forget)), ..builder }
-    }
-}
-
-impl<F: Float> CellBuilder<GruCell<F>> {
-    /// Memories of one step to `t_max` steps from the start, `t_max` being the longest dependency expected (Tallec and
-    /// Ollivier 2018): the update gate's bias is `log(u)`, u uniform in `[1, t_max - 1)`. The paper's gate is the
-    /// opposite of this one, which keeps; hence the other sign.
-    ///
-    /// # Panics
-    /// Where `t_max` is not above 2 or not finite.
-    #[track_caller]
-    pub fn chrono(self, t_max: f64) -> Self {
-        let update = 1;
-        self.gate_bias(update, check_t_max("GruCell", t_max))
+        assert!(t_max > 2.0 && t_max.is_finite(), "chrono: t_max: expected a finite number above 2, got {t_max}");
+        let builder = self.gate_bias(M::Cell::KEEPS, Init::Chrono { t_max });
+        match M::Cell::WRITES {
+            Some(writes) => builder.opposite_bias(writes, M::Cell::KEEPS),
+            None => builder,
+        }
     }
 }
 
@@ -260,7 +420,7 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::TensorsExt;
+    use crate::{GruCell, LstmCell, TensorsExt};
 
     const HIDDEN: usize = 400;
 

@@ -1,21 +1,30 @@
 //! The gated recurrent unit.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
 
-use super::builder::{FromParameters, Parameters};
-use super::history::History;
-use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
-use crate::affine::{
-    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
-};
-use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::{check_gradient, check_shape};
+use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
+use super::products::{HiddenPart, InputPart, Weights, add_biases};
+use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
+use crate::affine::{add_rows, rows_of};
+use crate::cache::reuse;
 use crate::kernels::math::{sigmoid, tanh};
-use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
+use crate::kernels::{Accumulate, vectorised};
+use crate::layers::RandomDrop;
+use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
+use crate::{Float, Init, Tensors, parameters};
 
 const NAME: &str = "GruCell";
+
+/// Where a GRU's reset gate acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GruReset {
+    /// After the product, on `W_hn h_{t-1} + b_hn`: PyTorch, cuDNN, Keras' default, ONNX with `linear_before_reset`.
+    #[default]
+    AfterProduct,
+    /// Before the product, on `h_{t-1}`: the first paper, ONNX' default, Keras with `reset_after=False`.
+    BeforeProduct,
+}
 
 /// A gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as in PyTorch and cuDNN.
 ///
@@ -35,10 +44,21 @@ const NAME: &str = "GruCell";
 ///
 /// The weights are stacked in the order r, z, n and named as in PyTorch's `nn.GRUCell`.
 ///
-/// ```
-/// use gradflow::{GruCell, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// # Variants
+/// Options of the [builder](GruCell::builder), in any combination:
 ///
-/// let cell = GruCell::<f32>::builder(3, 4).update_bias(1.0).build(&mut StdRng::seed_from_u64(0));
+/// | | |
+/// | --- | --- |
+/// | [`reset`](CellBuilder::reset) | before the product: `n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)` (Cho et al. 2014) |
+/// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over r and z together, and over n (Ba, Kiros and Hinton 2016) |
+/// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+///
+/// ```
+/// use gradflow::{GruCell, GruReset, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let cell = GruCell::<f32>::builder(3, 4).update_bias(1.0).reset(GruReset::BeforeProduct).build(rng);
 /// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut cell.zero_state(2), &mut cell.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// ```
@@ -52,14 +72,37 @@ pub struct GruCell<F> {
     pub bias_ih: Option<Array1<F>>,
     /// `[3 H]`
     pub bias_hh: Option<Array1<F>>,
+    /// `[3 H]`, with layer normalisation: the gain `γ_ih`
+    pub norm_ih: Option<Array1<F>>,
+    /// `[3 H]`, with layer normalisation: the gain `γ_hh`
+    pub norm_hh: Option<Array1<F>>,
+    reset: GruReset,
+    recurrent_dropout: Option<RandomDrop>,
+    zoneout: Option<Zoneout>,
 }
-parameters! { impl<F: Float> Tensors<F> for GruCell<F> { weight_ih, weight_hh, bias_ih, bias_hh } }
-
-impl<F: Float> FromParameters<F> for GruCell<F> {
-    const GATES: usize = 3;
-    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh, .. }: Parameters<F>) -> Self {
-        GruCell { weight_ih, weight_hh, bias_ih, bias_hh }
+parameters! {
+    impl<F: Float> Tensors<F> for GruCell<F> {
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, recurrent_dropout, zoneout
     }
+}
+
+impl<F: Float> BuiltCell for GruCell<F> {
+    type Elem = F;
+
+    fn gates(_: &Options) -> &'static [usize] {
+        &[0, 1, 2]
+    }
+
+    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
+        let Parameters { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, .. } = parameters;
+        let Options { reset, recurrent_dropout, zoneout, .. } = *options;
+        GruCell { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, reset, recurrent_dropout, zoneout }
+    }
+}
+
+impl<F: Float> Gated for GruCell<F> {
+    const KEEPS: usize = 1;
+    const WRITES: Option<usize> = None;
 }
 
 impl<F: Float> GruCell<F> {
@@ -68,7 +111,7 @@ impl<F: Float> GruCell<F> {
         Self::builder(input, hidden).build(rng)
     }
 
-    /// To choose how each parameter starts.
+    /// To choose variants, and how each parameter starts.
     pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
         CellBuilder::new(input, hidden)
     }
@@ -88,12 +131,31 @@ impl<F: Float> GruCell<F> {
         self.weight_hh.ncols()
     }
 
-    fn sizes(&self) -> (usize, usize) {
-        cell_sizes(NAME, 3, None, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
+    /// Where its reset gate acts.
+    pub fn reset(&self) -> GruReset {
+        self.reset
+    }
+
+    /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
+    fn weights(&self) -> [Weights<'_, F>; 3] {
+        let hidden = self.hidden_size();
+        let (w_rz, w_n) = self.weight_hh.view().split_at(Axis(0), 2 * hidden);
+        let (gain_rz, gain_n) = values(&self.norm_hh).map(|gain| gain.split_at(2 * hidden)).unzip();
+        [
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups: [2 * hidden, hidden] },
+            Weights { weight: w_rz, gain: gain_rz, groups: [2 * hidden, 0] },
+            Weights { weight: w_n, gain: gain_n, groups: [hidden, 0] },
+        ]
     }
 }
 
-impl<F: Float> CellBuilder<GruCell<F>> {
+impl<F: Float, M: Model<Cell = GruCell<F>>> CellBuilder<M> {
+    /// Where the reset gate acts.
+    pub fn reset(mut self, reset: GruReset) -> Self {
+        self.options.reset = reset;
+        self
+    }
+
     /// How the reset gate's bias starts.
     pub fn reset_bias(self, init: impl Into<Init>) -> Self {
         self.gate_bias(0, init)
@@ -115,23 +177,18 @@ impl<F: Float> CellBuilder<GruCell<F>> {
     }
 }
 
-/// The cache of a [`GruCell`].
+/// What a [`GruCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
-pub struct GruCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    packed: Packed<F>,   // W_hhᵀ; backward, its rows of r and z
-    packed_n: Packed<F>, // backward, W_hn
-    gates: Array3<F>,    // [T, B, 3 H]: r, z, n and, after a backward pass, their da
-    s: Array3<F>,        // [T, B, H] and, after a backward pass, ds
-    h_part: Array2<F>,   // [B, 3 H]: one step's W_hh h_{t-1} + b_hh
-    h: History<F>,       // [T + 1, B, H]
-    dh: Array2<F>,       // [B, H]
-    dx: Array3<F>,       // [T, B, I]
-    recorder: StateRecorder,
+pub struct GruBuffers<F> {
+    input: InputPart<F>,
+    hidden_rz: HiddenPart<F>,
+    hidden_n: HiddenPart<F>,
+    bias: Array1<F>,    // [3 H]: what all rows of a start from
+    gates: Array2<F>,   // [R, 3 H]: a, then r, z, n and, after a backward pass, their da
+    s: Array2<F>,       // [R, H]: s and, after a backward pass, ds; with the reset before the product r ∘ h
+    d_reset: Array2<F>, // [B, H], with the reset before the product: d(r ∘ h)
+    scratch: Array2<F>,
 }
-records_state!(GruCache);
 
 /// Splits a row `[3 H]` into its gates.
 #[inline(always)]
@@ -142,42 +199,26 @@ fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 3] {
 }
 
 vectorised! {
-    /// The gates' values in place of the input's part of their a; s and h of the step.
-    fn activate<'a, F: Float>(
-        hidden: usize,
-        gates: &'a mut [F],
-        h_part: &'a [F],
-        s: &'a mut [F],
-        h_before: &'a [F],
-        h: &'a mut [F]
-    ) {
+    /// With the reset after the product: the gates' values in place of their a, and h.
+    fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], s: &'a [F], h_before: &'a [F], h: &'a mut [F]) {
         // A function of its own: as its arguments the compiler knows that the slices do not overlap.
         #[inline(always)]
-        fn row<F: Float>(
-            r: &mut [F], z: &mut [F], n: &mut [F], h_part: &[F], s: &mut [F], h_before: &[F], h: &mut [F],
-        ) {
+        fn row<F: Float>(r: &mut [F], z: &mut [F], n: &mut [F], s: &[F], h_before: &[F], h: &mut [F]) {
             let hidden = h.len();
             assert!([r.len(), z.len(), n.len(), s.len(), h_before.len()] == [hidden; 5]);
-            let (h_r, h_part) = h_part.split_at(hidden);
-            let (h_z, h_n) = h_part.split_at(hidden);
             for k in 0..hidden {
-                s[k] = h_n[k];
-                r[k] = sigmoid(r[k] + h_r[k]);
-                z[k] = sigmoid(z[k] + h_z[k]);
+                (r[k], z[k]) = (sigmoid(r[k]), sigmoid(z[k]));
                 n[k] = tanh(n[k] + r[k] * s[k]);
                 h[k] = n[k] + z[k] * (h_before[k] - n[k]);
             }
         }
-        let parts = h_part.chunks_exact(3 * hidden).zip(s.chunks_exact_mut(hidden));
-        let states = h_before.chunks_exact(hidden).zip(h.chunks_exact_mut(hidden));
-        for (gates, ((h_part, s), (h_before, h))) in gates.chunks_exact_mut(3 * hidden).zip(parts.zip(states)) {
+        let rows = s.chunks_exact(hidden).zip(h_before.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden));
+        for (gates, ((s, h_before), h)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
             let [r, z, n] = split(gates, hidden);
-            row(r, z, n, h_part, s, h_before, h);
+            row(r, z, n, s, h_before, h);
         }
     }
-}
 
-vectorised! {
     /// The gates' da in place of their values, ds in place of s, and z ∘ dh, the direct part of dh_{t-1}, in place of
     /// dh.
     fn activate_backward<'a, F: Float>(
@@ -185,140 +226,203 @@ vectorised! {
         gates: &'a mut [F],
         s: &'a mut [F],
         h_before: &'a [F],
-        dy: &'a [F],
         dh: &'a mut [F]
     ) {
         #[inline(always)]
-        fn row<F: Float>(
-            r: &mut [F], z: &mut [F], n: &mut [F], s: &mut [F], h_before: &[F], dy: &[F], dh: &mut [F],
-        ) {
+        fn row<F: Float>(r: &mut [F], z: &mut [F], n: &mut [F], s: &mut [F], h_before: &[F], dh: &mut [F]) {
             let (hidden, one) = (dh.len(), F::one());
-            assert!([r.len(), z.len(), n.len(), s.len(), h_before.len(), dy.len()] == [hidden; 6]);
+            assert!([r.len(), z.len(), n.len(), s.len(), h_before.len()] == [hidden; 5]);
             for k in 0..hidden {
-                let dh_k = dy[k] + dh[k];
-                let da_n = dh_k * (one - z[k]) * (one - n[k] * n[k]);
-                dh[k] = dh_k * z[k];
-                z[k] = dh_k * (h_before[k] - n[k]) * z[k] * (one - z[k]);
-                n[k] = da_n;
+                let da_n = dh[k] * (one - z[k]) * (one - n[k] * n[k]);
+                let da_z = dh[k] * (h_before[k] - n[k]) * z[k] * (one - z[k]);
+                dh[k] *= z[k];
+                (z[k], n[k]) = (da_z, da_n);
                 (r[k], s[k]) = (da_n * s[k] * r[k] * (one - r[k]), da_n * r[k]);
             }
         }
-        let parts = s.chunks_exact_mut(hidden).zip(h_before.chunks_exact(hidden));
-        let gradients = dy.chunks_exact(hidden).zip(dh.chunks_exact_mut(hidden));
-        for (gates, ((s, h_before), (dy, dh))) in gates.chunks_exact_mut(3 * hidden).zip(parts.zip(gradients)) {
+        let rows = s.chunks_exact_mut(hidden).zip(h_before.chunks_exact(hidden)).zip(dh.chunks_exact_mut(hidden));
+        for (gates, ((s, h_before), dh)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
             let [r, z, n] = split(gates, hidden);
-            row(r, z, n, s, h_before, dy, dh);
+            row(r, z, n, s, h_before, dh);
+        }
+    }
+
+    /// With the reset before the product: r and z in place of their a, and r ∘ h_{t-1}.
+    fn reset<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], reset: &'a mut [F]) {
+        let rows = h_before.chunks_exact(hidden).zip(reset.chunks_exact_mut(hidden));
+        for (gates, (h_before, reset)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
+            let [r, z, _] = split(gates, hidden);
+            z.iter_mut().for_each(|z| *z = sigmoid(*z));
+            for ((reset, r), &h_before) in reset.iter_mut().zip(r).zip(h_before) {
+                *r = sigmoid(*r);
+                *reset = *r * h_before;
+            }
+        }
+    }
+
+    /// And then n in place of its a, and h.
+    fn update<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], h: &'a mut [F]) {
+        let rows = h_before.chunks_exact(hidden).zip(h.chunks_exact_mut(hidden));
+        for (gates, (h_before, h)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
+            let [_, z, n] = split(gates, hidden);
+            for (((h, n), &z), &h_before) in h.iter_mut().zip(n).zip(&*z).zip(h_before) {
+                *n = tanh(*n);
+                *h = *n + z * (h_before - *n);
+            }
+        }
+    }
+
+    /// The da of z and n in place of their values, and z ∘ dh in place of dh.
+    fn update_backward<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], dh: &'a mut [F]) {
+        let one = F::one();
+        let rows = h_before.chunks_exact(hidden).zip(dh.chunks_exact_mut(hidden));
+        for (gates, (h_before, dh)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
+            let [_, z, n] = split(gates, hidden);
+            for (((dh, n), z), &h_before) in dh.iter_mut().zip(n).zip(z).zip(h_before) {
+                let da_n = *dh * (one - *z) * (one - *n * *n);
+                let da_z = *dh * (h_before - *n) * *z * (one - *z);
+                *dh *= *z;
+                (*z, *n) = (da_z, da_n);
+            }
+        }
+    }
+
+    /// The da of r in place of its value, and `dh += r ∘ d(r ∘ h)`.
+    fn reset_backward<'a, F: Float>(
+        hidden: usize,
+        gates: &'a mut [F],
+        h_before: &'a [F],
+        d_reset: &'a [F],
+        dh: &'a mut [F]
+    ) {
+        let one = F::one();
+        let rows = h_before.chunks_exact(hidden).zip(d_reset.chunks_exact(hidden)).zip(dh.chunks_exact_mut(hidden));
+        for (gates, ((h_before, d_reset), dh)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
+            let [r, ..] = split(gates, hidden);
+            for (((dh, r), &d_reset), &h_before) in dh.iter_mut().zip(r).zip(d_reset).zip(h_before) {
+                *dh += d_reset * *r;
+                *r = d_reset * h_before * *r * (one - *r);
+            }
         }
     }
 }
 
-impl<F: Float> Layer for GruCell<F> {
+impl<F: Float> Cell for GruCell<F> {
     type Elem = F;
     type State = Array2<F>;
-    type Cache = GruCache<F>;
+    type Buffers = GruBuffers<F>;
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        cell_output_size(NAME, self.input_size(), self.hidden_size(), input)
+    fn sizes(&self) -> CellSizes {
+        let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
+        let (input, output) = cell_sizes(NAME, 3, None, [&self.weight_ih, &self.weight_hh], per_gate);
+        CellSizes { name: NAME, input, output, memory: 0 }
     }
 
-    fn zero_state(&self, batch: usize) -> Array2<F> {
-        Array2::zeros((batch, self.hidden_size()))
+    fn zoneout(&self) -> Option<Zoneout> {
+        self.zoneout
     }
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut Array2<F>, cache: &'c mut GruCache<F>) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
-        let x_features = x.features(NAME, Some(input));
-        let (steps, batch, _) = x_features.dim();
-        check_shape(NAME, "state", &[batch, hidden], state.shape());
-        let GruCache { pending, x_copy, packed, gates, s, h_part, h, .. } = &mut *cache;
-        pending.set(&x);
-        reuse(gates, (steps, batch, 3 * hidden));
-        reuse(s, (steps, batch, hidden));
-        reuse(h_part, (batch, 3 * hidden));
-        h.start(steps, state);
+    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut GruBuffers<F>) {
+        let GruBuffers { hidden_rz, hidden_n, s, .. } = buffers;
+        let [_, weights_rz, weights_n] = self.weights();
+        hidden_rz.start(weights_rz, NAME, self.recurrent_dropout, pass);
+        hidden_n.start(weights_n, NAME, self.recurrent_dropout, pass);
+        reuse(s, (pass.rows(), self.hidden_size()));
+    }
 
-        affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih], gates);
-        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
-        for run in (0..steps).flat_map(|t| x.step_runs(t)) {
-            let (h_before, h) = h.step(&run);
-            let (gates, s, h_part) = (rows_of(gates, &run), rows_of(s, &run), rows_of(h_part, &sequences(&run, batch)));
-            // W_hh h_{t-1} + b_hh
-            let mut part = matrix_mut(h_part, 3 * hidden);
-            let mode = match &self.bias_hh {
-                Some(bias) => {
-                    part.assign(bias);
-                    Accumulate::Add
+    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
+        let GruBuffers { input, bias, gates, .. } = buffers;
+        let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
+        // b_hn stands under the reset gate, unless that has acted before.
+        let outside = if self.reset == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
+        let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
+        input.project(weights, bias, pass, x, gates);
+    }
+
+    fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut GruBuffers<F>) {
+        let GruBuffers { hidden_rz, hidden_n, gates, s, .. } = buffers;
+        let CellStep { rows, h_before, h, .. } = step;
+        let ([_, weights_rz, weights_n], hidden) = (self.weights(), self.hidden_size());
+        let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
+        // a_r += W_hr h_{t-1}, a_z += W_hz h_{t-1}
+        hidden_rz.add(weights_rz, &rows, h_before, gates.slice_mut(rz));
+        match self.reset {
+            GruReset::AfterProduct => {
+                // s = W_hn h_{t-1} + b_hn
+                let mut s_now = s.slice_mut(s![rows.clone(), ..]);
+                match &self.bias_hh {
+                    Some(bias) => s_now.assign(&bias.slice(s![2 * hidden..])),
+                    None => s_now.fill(F::zero()),
                 }
-                None => Accumulate::Overwrite,
-            };
-            weight_hh.multiply(matrix(h_before, hidden), part, mode);
-            activate(hidden, gates, h_part, s, h_before, h);
+                hidden_n.add(weights_n, &rows, h_before, s_now);
+                activate(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
+            }
+            GruReset::BeforeProduct => {
+                reset(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
+                // a_n += W_hn (r ∘ h_{t-1})
+                hidden_n.add(weights_n, &rows, s.slice(s![rows.clone(), ..]), gates.slice_mut(n));
+                update(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
+            }
         }
-        h.finish(&x, state);
-        h.zero_padding(&x);
-        self.output(cache)
     }
 
-    fn output<'c>(&self, cache: &'c GruCache<F>) -> ArrayView3<'c, F> {
-        cache.h.after()
+    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut GruBuffers<F>) {
+        let GruBuffers { hidden_rz, hidden_n, d_reset, .. } = buffers;
+        let [_, weights_rz, weights_n] = self.weights();
+        hidden_rz.start_backward(weights_rz.weight, pass);
+        hidden_n.start_backward(weights_n.weight, pass);
+        reuse(d_reset, (pass.batch(), self.hidden_size()));
     }
 
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        dstate: Option<&mut Array2<F>>,
-        cache: &'c mut GruCache<F>,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
-        let (steps, batch) = x.dims();
-        let GruCache { pending, x_copy, dy_copy, packed, packed_n, gates, s, h, dh, dx, recorder, .. } = cache;
-        pending.take(NAME, &x, dy, hidden);
-        check_gradient(NAME, self, grad);
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
-        if let Some(dstate) = &dstate {
-            check_shape(NAME, "dstate", &[batch, hidden], dstate.shape());
+    fn backward_step(&self, step: CellStepBackward<'_, F>, buffers: &mut GruBuffers<F>, grad: &mut Self) {
+        let GruBuffers { hidden_rz, hidden_n, gates, s, d_reset, scratch, .. } = buffers;
+        let CellStepBackward { rows, h_before, mut dh, .. } = step;
+        let ([_, weights_rz, weights_n], hidden) = (self.weights(), self.hidden_size());
+        let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
+        let dnorm = values_mut(&mut grad.norm_hh).map(|gain| gain.split_at_mut(2 * hidden));
+        let (dnorm_rz, dnorm_n) = dnorm.unzip();
+        match self.reset {
+            GruReset::AfterProduct => {
+                let (gates, s_now) = (rows_of(gates, &rows), rows_of(s, &rows));
+                activate_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
+                // dh_{t-1} = z ∘ dh + W_hnᵀ ds + …
+                let ds = s.slice(s![rows.clone(), ..]);
+                hidden_n.backward(weights_n, &rows, ds, dnorm_n, dh.view_mut(), Accumulate::Add, scratch);
+            }
+            GruReset::BeforeProduct => {
+                let first = 0..rows.len();
+                update_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
+                // d(r ∘ h) = W_hnᵀ da_n, dh_{t-1} = z ∘ dh + r ∘ d(r ∘ h) + …
+                let d_now = d_reset.slice_mut(s![first.clone(), ..]);
+                hidden_n.backward(weights_n, &rows, gates.slice(n), dnorm_n, d_now, Accumulate::Overwrite, scratch);
+                let (gates, d_now) = (rows_of(gates, &rows), rows_of(d_reset, &first));
+                reset_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
+            }
         }
-        final_gradient(dh, (batch, hidden), dstate.as_deref());
+        // … + W_hrᵀ da_r + W_hzᵀ da_z
+        hidden_rz.backward(weights_rz, &rows, gates.slice(rz), dnorm_rz, dh, Accumulate::Add, scratch);
+    }
 
-        // r and z add the hidden state's part as it is, n under the reset gate: their rows of W_hh act apart.
-        let rz = s![.., ..2 * hidden];
-        let weight_rz = StepOperand::new(self.weight_hh.slice(s![..2 * hidden, ..]), steps, packed);
-        let weight_n = StepOperand::new(self.weight_hh.slice(s![2 * hidden.., ..]), steps, packed_n);
-        recorder.start(steps);
-        for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
-            let (h_before, _) = h.step(&run);
-            let (gates, s, dh) = (rows_of(gates, &run), rows_of(s, &run), rows_of(dh, &sequences(&run, batch)));
-            let dy = &dy[span(&run, hidden)];
-            recorder.hidden(run.start / batch, dy.iter().zip(&*dh).map(|(&dy, &dh)| dy + dh));
-            activate_backward(hidden, gates, s, h_before, dy, dh);
-            // dh_{t-1} = z ∘ dh + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ ds
-            let mut dh = matrix_mut(dh, hidden);
-            weight_rz.multiply(matrix(gates, 3 * hidden).slice(rz), dh.view_mut(), Accumulate::Add);
-            weight_n.multiply(matrix(s, hidden), dh, Accumulate::Add);
-        }
-        recorder.finish();
-        if let Some(dstate) = dstate {
-            dstate.assign(dh);
-        }
-
-        let (da, ds, h) = (rows(gates.view()), rows(s.view()), h.before());
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut GruBuffers<F>, grad: &mut Self) {
+        let GruBuffers { input, hidden_rz, hidden_n, gates, s, .. } = buffers;
+        let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
+        let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
+        // What the product W_hn gave, and what it was given.
+        let (dn, v) = match self.reset {
+            GruReset::AfterProduct => (s.view(), pass.h_before),
+            GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
+        };
+        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
         let (dw_rz, dw_n) = grad.weight_hh.view_mut().split_at(Axis(0), 2 * hidden);
-        add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
-        add_weight_gradient(&x, da.slice(rz), h, dw_rz);
-        add_weight_gradient(&x, ds, h, dw_n);
+        hidden_rz.add_weight_gradient(normalised, da_rz, pass.h_before, dw_rz);
+        hidden_n.add_weight_gradient(normalised, dn, v, dw_n);
         if let Some(bias) = &mut grad.bias_ih {
-            add_bias_gradient(&x, da, bias.view_mut());
+            add_rows(da, bias.tensor_mut(0));
         }
         if let Some(bias) = &mut grad.bias_hh {
-            let (db_rz, db_n) = bias.view_mut().split_at(Axis(0), 2 * hidden);
-            add_bias_gradient(&x, da.slice(rz), db_rz);
-            add_bias_gradient(&x, ds, db_n);
+            let (db_rz, db_n) = bias.tensor_mut(0).split_at_mut(2 * hidden);
+            add_rows(da_rz, db_rz);
+            add_rows(dn, db_n);
         }
-        input_gradient(&x, da, &self.weight_ih, dx);
-        dx.view()
     }
 }
-
-impl<F: Float> Causal for GruCell<F> {}

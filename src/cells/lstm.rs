@@ -1,19 +1,19 @@
 //! The long short-term memory cell.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use super::builder::{FromParameters, Parameters};
-use super::history::History;
-use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
-use crate::affine::{
-    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
-};
-use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::{check_gradient, check_shape};
+use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
+use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_bias_gradients, add_biases};
+use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
+use crate::affine::{add_rows, rows_of};
+use crate::cache::reuse;
+use crate::error::check_shape;
 use crate::kernels::math::{sigmoid, tanh};
-use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
+use crate::kernels::{Accumulate, product, vectorised};
+use crate::layers::{LayerNorm, RandomDrop};
+use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
+use crate::{Float, Init, Tensors, parameters};
 
 const NAME: &str = "LstmCell";
 
@@ -25,7 +25,7 @@ const NAME: &str = "LstmCell";
 /// g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what could be written
 /// o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        output gate: what is read
 /// c_t = f_t ∘ c_{t-1} + i_t ∘ g_t                       the memory
-/// h_t = o_t ∘ tanh(c_t)                                 with a projection: h_t = W_hr (o_t ∘ tanh(c_t))
+/// h_t = o_t ∘ tanh(c_t)
 /// ```
 ///
 /// | | shape |
@@ -36,25 +36,40 @@ const NAME: &str = "LstmCell";
 /// | state `c` | `[B, H]` |
 ///
 /// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed. The
-/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`. The projection is that of Sak et
-/// al. 2014 (PyTorch's `proj_size`).
+/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+///
+/// # Variants
+/// Options of the [builder](LstmCell::builder), in any combination:
+///
+/// | | |
+/// | --- | --- |
+/// | [`peepholes`](CellBuilder::peepholes) | the gates see the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added under their σ (Gers and Schmidhuber 2000) |
+/// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
+/// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
+/// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016) |
+/// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (m ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///
 /// ```
 /// use gradflow::{Causal, Layer, LstmCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
-/// let cell = LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let cell = LstmCell::<f32>::new(3, 4, rng);
 /// let (mut state, mut cache) = (cell.zero_state(2), cell.cache());
 /// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cache);
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// // One step at a time, from where the sequence ended:
 /// let y = cell.step(&Array3::ones((1, 2, 3)), &mut state, &mut cache);
 /// assert_eq!(y, state.h);
+///
+/// let variant: LstmCell<f32> = LstmCell::builder(3, 4).peepholes().coupled().layer_norm().build(rng);
+/// assert_eq!(variant.weight_ih.dim(), (3 * 4, 3)); // gates i, g, o
 /// ```
 #[derive(Clone, Debug)]
 pub struct LstmCell<F> {
-    /// `[4 H, I]`
+    /// `[4 H, I]`: i, f, g, o; with coupled gates `[3 H, I]`: i, g, o
     pub weight_ih: Array2<F>,
-    /// `[4 H, H]`, with a projection `[4 H, P]`
+    /// `[4 H, H]`, with a projection `[4 H, P]`; with coupled gates 3 H rows
     pub weight_hh: Array2<F>,
     /// `[4 H]`; without biases, both are `None`.
     pub bias_ih: Option<Array1<F>>,
@@ -62,25 +77,62 @@ pub struct LstmCell<F> {
     pub bias_hh: Option<Array1<F>>,
     /// `[P, H]`, the projection, where there is one.
     pub weight_hr: Option<Array2<F>>,
+    /// `[3, H]`, with peepholes: those of i, f and o; with coupled gates `[2, H]`: i and o
+    pub peephole: Option<Array2<F>>,
+    /// `[4 H]`, with layer normalisation: the gain `γ_ih`
+    pub norm_ih: Option<Array1<F>>,
+    /// `[4 H]`, with layer normalisation: the gain `γ_hh`
+    pub norm_hh: Option<Array1<F>>,
+    /// `[H]` each, with layer normalisation: weight `γ_c` and bias `β_c`
+    pub norm_c: Option<LayerNorm<F>>,
+    coupled: bool,
+    recurrent_dropout: Option<RandomDrop>,
+    zoneout: Option<Zoneout>,
 }
-parameters! { impl<F: Float> Tensors<F> for LstmCell<F> { weight_ih, weight_hh, bias_ih, bias_hh, weight_hr } }
-
-/// The state of an [`LstmCell`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct LstmState<F> {
-    /// The output of the last step, `[B, H]`; with a projection `[B, P]`.
-    pub h: Array2<F>,
-    /// The memory, `[B, H]`.
-    pub c: Array2<F>,
-}
-parameters! { impl<F: Float> Tensors<F> for LstmState<F> { h, c } }
-
-impl<F: Float> FromParameters<F> for LstmCell<F> {
-    const GATES: usize = 4;
-    fn from_parameters(parameters: Parameters<F>) -> Self {
-        let Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh } = parameters;
-        LstmCell { weight_ih, weight_hh, bias_ih, bias_hh, weight_hr }
+parameters! {
+    impl<F: Float> Tensors<F> for LstmCell<F> {
+        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, norm_ih, norm_hh, norm_c;
+        skip coupled, recurrent_dropout, zoneout
     }
+}
+
+/// The gates' places in the order i, f, g, o.
+const GATES: &[usize] = &[0, 1, 2, 3];
+const COUPLED_GATES: &[usize] = &[0, 2, 3];
+const INPUT: usize = 0;
+const FORGET: usize = 1;
+
+impl<F: Float> BuiltCell for LstmCell<F> {
+    type Elem = F;
+    const DEFAULT_BIAS: Option<(usize, f64)> = Some((FORGET, 1.0));
+
+    fn gates(options: &Options) -> &'static [usize] {
+        if options.coupled { COUPLED_GATES } else { GATES }
+    }
+
+    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
+        let Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, norm_ih, norm_hh } = parameters;
+        let hidden = options.hidden;
+        LstmCell {
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
+            weight_hr,
+            peephole: options.peepholes.then(|| Array2::zeros((if options.coupled { 2 } else { 3 }, hidden))),
+            norm_c: norm_ih.is_some().then(|| LayerNorm::new(hidden)),
+            norm_ih,
+            norm_hh,
+            coupled: options.coupled,
+            recurrent_dropout: options.recurrent_dropout,
+            zoneout: options.zoneout,
+        }
+    }
+}
+
+impl<F: Float> Gated for LstmCell<F> {
+    const KEEPS: usize = FORGET;
+    const WRITES: Option<usize> = Some(INPUT);
 }
 
 impl<F: Float> LstmCell<F> {
@@ -89,9 +141,9 @@ impl<F: Float> LstmCell<F> {
         Self::builder(input, hidden).build(rng)
     }
 
-    /// To choose how each parameter starts.
+    /// To choose variants, and how each parameter starts.
     pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden).forget_bias(1.0)
+        CellBuilder::new(input, hidden)
     }
 
     /// All parameters zero, for weights that will be loaded.
@@ -106,27 +158,422 @@ impl<F: Float> LstmCell<F> {
 
     /// H, the size of the memory.
     pub fn hidden_size(&self) -> usize {
-        self.weight_hh.nrows() / 4
+        self.weight_hh.nrows() / self.gate_count()
     }
 
-    /// The number of output features: H, or with a projection P.
-    fn h_size(&self) -> usize {
-        self.weight_hh.ncols()
+    /// Whether `f = 1 - i`.
+    pub fn is_coupled(&self) -> bool {
+        self.coupled
     }
 
-    /// `(I, H, the number of output features)`
-    fn sizes(&self) -> (usize, usize, usize) {
-        let projection = self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows());
-        let biases = [&self.bias_ih, &self.bias_hh];
-        let (input, hidden) = cell_sizes(NAME, 4, projection, [&self.weight_ih, &self.weight_hh], biases);
-        if let Some(weight_hr) = &self.weight_hr {
-            check_shape(NAME, "weight_hr", &[self.h_size(), hidden], weight_hr.shape());
-        }
-        (input, hidden, self.h_size())
+    fn gate_count(&self) -> usize {
+        if self.coupled { 3 } else { 4 }
+    }
+
+    /// How the gates see x and h: a product each, normalised over all gates together.
+    fn weights(&self) -> [Weights<'_, F>; 2] {
+        let groups = [self.weight_ih.nrows(), 0];
+        [
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups },
+            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), groups },
+        ]
     }
 }
 
-impl<F: Float> CellBuilder<LstmCell<F>> {
+/// What an [`LstmCell`] keeps for its backward pass.
+#[derive(Clone, Default)]
+pub struct LstmBuffers<F> {
+    input: InputPart<F>,
+    hidden: HiddenPart<F>,
+    bias: Array1<F>,     // [4 H]: the sum of both
+    gates: Array2<F>,    // [R, 4 H]: a, then i, f, g, o and, after a backward pass, their da
+    normal_c: Normal<F>, // [R, H], with layer normalisation: n(c)
+    u: Array2<F>,        // [R, H], with layer normalisation: γ_c ∘ n(c) + β_c, which is read in place of c
+    projection: Projection<F>,
+    scratch: Array2<F>,
+}
+
+/// What a projection `h = W_hr m` needs besides; unused without one.
+#[derive(Clone, Default)]
+struct Projection<F> {
+    product: StepProduct<F>,
+    m: Array2<F>,  // [R, H]: o ∘ tanh(c)
+    dm: Array2<F>, // [B, H]
+    dh: Array2<F>, // [R, P]: dL/dh of every step
+}
+
+/// Splits a row `[4 H]` into i, f, g, o; of coupled gates, `[3 H]`, f is empty.
+#[inline(always)]
+fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
+    let coupled = row.len() == 3 * hidden;
+    let (i, row) = row.split_at_mut(hidden);
+    let (f, row) = row.split_at_mut(if coupled { 0 } else { hidden });
+    let (g, o) = row.split_at_mut(hidden);
+    [i, f, g, o]
+}
+
+/// Rows of a peephole, `[3 H]` or `[2 H]`: i, f, o; all empty without peepholes.
+#[inline(always)]
+fn split_peephole<F>(peephole: &[F], hidden: usize) -> [&[F]; 3] {
+    match peephole.len() / hidden {
+        0 => [&[], &[], &[]],
+        2 => [&peephole[..hidden], &[], &peephole[hidden..]],
+        _ => [&peephole[..hidden], &peephole[hidden..2 * hidden], &peephole[2 * hidden..]],
+    }
+}
+
+/// Calls `row` with what the cell's options are as constants.
+macro_rules! with_options {
+    ($read:expr, $coupled:expr, $peephole:expr, $row:ident($($argument:expr),*)) => {
+        match ($read, $coupled, $peephole) {
+            (true, false, false) => $row::<F, true, false, false>($($argument),*),
+            (true, false, true) => $row::<F, true, false, true>($($argument),*),
+            (true, true, false) => $row::<F, true, true, false>($($argument),*),
+            (true, true, true) => $row::<F, true, true, true>($($argument),*),
+            (false, false, false) => $row::<F, false, false, false>($($argument),*),
+            (false, false, true) => $row::<F, false, false, true>($($argument),*),
+            (false, true, false) => $row::<F, false, true, false>($($argument),*),
+            (false, true, true) => $row::<F, false, true, true>($($argument),*),
+        }
+    };
+}
+
+vectorised! {
+    /// The gates' values in place of their a, c and, where c is read as it is, `m = o ∘ tanh(c)`.
+    fn activate<'a, F: Float>(
+        hidden: usize,
+        reads_c: bool,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c_before: &'a [F],
+        c: &'a mut [F],
+        m: &'a mut [F]
+    ) {
+        // A function of its own: as its arguments the compiler knows that the slices do not overlap.
+        #[inline(always)]
+        #[allow(clippy::too_many_arguments)]
+        fn row<F: Float, const READ: bool, const COUPLED: bool, const PEEPHOLE: bool>(
+            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], [p_i, p_f, p_o]: [&[F]; 3], c_before: &[F],
+            c: &mut [F], m: &mut [F],
+        ) {
+            let h = c.len();
+            assert!([i.len(), g.len(), o.len(), c_before.len(), m.len()] == [h; 5] && (COUPLED || f.len() == h));
+            assert!(!PEEPHOLE || p_i.len() == h && p_o.len() == h && (COUPLED || p_f.len() == h));
+            for k in 0..h {
+                if PEEPHOLE {
+                    i[k] += p_i[k] * c_before[k];
+                    if !COUPLED {
+                        f[k] += p_f[k] * c_before[k];
+                    }
+                }
+                (i[k], g[k]) = (sigmoid(i[k]), tanh(g[k]));
+                let forget = if COUPLED { F::one() - i[k] } else { sigmoid(f[k]) };
+                if !COUPLED {
+                    f[k] = forget;
+                }
+                c[k] = forget * c_before[k] + i[k] * g[k];
+                if PEEPHOLE {
+                    o[k] += p_o[k] * c[k];
+                }
+                o[k] = sigmoid(o[k]);
+                if READ {
+                    m[k] = o[k] * tanh(c[k]);
+                }
+            }
+        }
+        let (width, p) = (gates.len() / c.len() * hidden, split_peephole(peephole, hidden));
+        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden));
+        for (gates, ((c_before, c), m)) in gates.chunks_exact_mut(width).zip(states) {
+            let [i, f, g, o] = split(gates, hidden);
+            with_options!(reads_c, f.is_empty(), !peephole.is_empty(), row(i, f, g, o, p, c_before, c, m));
+        }
+    }
+
+    /// The gates' da in place of their values and dc before the step in place of dc after it, from dm; where c is not read
+    /// as it is, the output gate's da is there already, and dc holds what came through m.
+    fn activate_backward<'a, F: Float>(
+        hidden: usize,
+        reads_c: bool,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c_before: &'a [F],
+        c: &'a [F],
+        dm: &'a [F],
+        dc: &'a mut [F]
+    ) {
+        #[inline(always)]
+        #[allow(clippy::too_many_arguments)]
+        fn row<F: Float, const READ: bool, const COUPLED: bool, const PEEPHOLE: bool>(
+            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], [p_i, p_f, p_o]: [&[F]; 3], c_before: &[F],
+            c: &[F], dm: &[F], dc: &mut [F],
+        ) {
+            let (h, one) = (dc.len(), F::one());
+            assert!([i.len(), g.len(), o.len(), c_before.len(), c.len(), dm.len()] == [h; 6]);
+            assert!((COUPLED || f.len() == h));
+            assert!(!PEEPHOLE || p_i.len() == h && p_o.len() == h && (COUPLED || p_f.len() == h));
+            for k in 0..h {
+                let mut dc_k = dc[k];
+                if READ {
+                    let tanh_c = tanh(c[k]);
+                    dc_k += dm[k] * o[k] * (one - tanh_c * tanh_c);
+                    o[k] = dm[k] * tanh_c * o[k] * (one - o[k]);
+                }
+                if PEEPHOLE {
+                    dc_k += p_o[k] * o[k];
+                }
+                let (i_k, g_k) = (i[k], g[k]);
+                let forget = if COUPLED { one - i_k } else { f[k] };
+                let di = if COUPLED { dc_k * (g_k - c_before[k]) } else { dc_k * g_k };
+                i[k] = di * i_k * (one - i_k);
+                g[k] = dc_k * i_k * (one - g_k * g_k);
+                if !COUPLED {
+                    f[k] = dc_k * c_before[k] * forget * (one - forget);
+                }
+                dc[k] = dc_k * forget;
+                if PEEPHOLE {
+                    dc[k] += p_i[k] * i[k];
+                    if !COUPLED {
+                        dc[k] += p_f[k] * f[k];
+                    }
+                }
+            }
+        }
+        let (width, p) = (gates.len() / dc.len() * hidden, split_peephole(peephole, hidden));
+        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact(hidden));
+        let gradients = dm.chunks_exact(hidden).zip(dc.chunks_exact_mut(hidden));
+        for (gates, ((c_before, c), (dm, dc))) in gates.chunks_exact_mut(width).zip(states.zip(gradients)) {
+            let [i, f, g, o] = split(gates, hidden);
+            with_options!(reads_c, f.is_empty(), !peephole.is_empty(), row(i, f, g, o, p, c_before, c, dm, dc));
+        }
+    }
+
+    /// `m = o ∘ tanh(u)`, u being what is read of c.
+    fn read<'a, F: Float>(hidden: usize, gates: &'a mut [F], u: &'a [F], m: &'a mut [F]) {
+        let width = gates.len() / m.len() * hidden;
+        let rows = u.chunks_exact(hidden).zip(m.chunks_exact_mut(hidden));
+        for (gates, (u, m)) in gates.chunks_exact_mut(width).zip(rows) {
+            let [.., o] = split(gates, hidden);
+            for (m, (&u, &o)) in m.iter_mut().zip(u.iter().zip(&*o)) {
+                *m = o * tanh(u);
+            }
+        }
+    }
+
+    /// The output gate's da in place of its value, and du in place of u, from dm.
+    fn read_backward<'a, F: Float>(hidden: usize, gates: &'a mut [F], dm: &'a [F], u: &'a mut [F]) {
+        let (width, one) = (gates.len() / dm.len() * hidden, F::one());
+        let rows = dm.chunks_exact(hidden).zip(u.chunks_exact_mut(hidden));
+        for (gates, (dm, u)) in gates.chunks_exact_mut(width).zip(rows) {
+            let [.., o] = split(gates, hidden);
+            for (u, (&dm, o)) in u.iter_mut().zip(dm.iter().zip(o)) {
+                let tanh_u = tanh(*u);
+                *u = dm * *o * (one - tanh_u * tanh_u);
+                *o = dm * tanh_u * *o * (one - *o);
+            }
+        }
+    }
+
+    /// sum += a ∘ b, for rows of the length of `sum`, those of `a` being `stride` apart.
+    fn add_products<'a, F: Float>(stride: usize, a: &'a [F], b: &'a [F], sum: &'a mut [F]) {
+        let width = sum.len();
+        for (a, b) in a.chunks(stride).zip(b.chunks_exact(width)) {
+            let a = &a[..width];
+            for k in 0..width {
+                sum[k] += a[k] * b[k];
+            }
+        }
+    }
+}
+
+/// dL/dc_t: what came back through c_{t+1}, through m and through the output gate's peephole.
+fn memory_gradient<'a, F: Float>(
+    hidden: usize,
+    reads_c: bool,
+    gates: &'a [F],
+    peephole: &'a [F],
+    c: &'a [F],
+    dm: &'a [F],
+    dc: &'a [F],
+) -> impl Iterator<Item = F> + 'a {
+    let (width, one) = (gates.len() / c.len() * hidden, F::one());
+    let [.., p_o] = split_peephole(peephole, hidden);
+    (0..c.len()).map(move |k| {
+        let o = gates[k / hidden * width + width - hidden + k % hidden];
+        let tanh_c = tanh(c[k]);
+        let (direct, da_o) = match reads_c {
+            true => (dm[k] * o * (one - tanh_c * tanh_c), dm[k] * tanh_c * o * (one - o)),
+            false => (F::zero(), o), // it holds its da by then
+        };
+        let through_gate = p_o.get(k % hidden).map_or(F::zero(), |&p_o| p_o * da_o);
+        dc[k] + direct + through_gate
+    })
+}
+
+impl<F: Float> Cell for LstmCell<F> {
+    type Elem = F;
+    type State = LstmState<F>;
+    type Buffers = LstmBuffers<F>;
+
+    fn sizes(&self) -> CellSizes {
+        let output = self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows());
+        let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
+        let (input, hidden) = cell_sizes(NAME, self.gate_count(), output, [&self.weight_ih, &self.weight_hh], per_gate);
+        if let Some(weight_hr) = &self.weight_hr {
+            check_shape(NAME, "weight_hr", &[self.weight_hh.ncols(), hidden], weight_hr.shape());
+        }
+        if let Some(peephole) = &self.peephole {
+            check_shape(NAME, "peephole", &[self.gate_count() - 1, hidden], peephole.shape());
+        }
+        CellSizes { name: NAME, input, output: self.weight_hh.ncols(), memory: hidden }
+    }
+
+    fn zoneout(&self) -> Option<Zoneout> {
+        self.zoneout
+    }
+
+    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut LstmBuffers<F>) {
+        let LstmBuffers { hidden, projection, normal_c, u, .. } = buffers;
+        let [_, weights] = self.weights();
+        hidden.start(weights, NAME, self.recurrent_dropout, pass);
+        let size = self.hidden_size();
+        if let Some(weight_hr) = &self.weight_hr {
+            projection.product.start(weight_hr.t(), pass);
+            reuse(&mut projection.m, (pass.rows(), size));
+        }
+        if self.norm_c.is_some() {
+            normal_c.start((pass.rows(), size));
+            reuse(u, (pass.rows(), size));
+        }
+    }
+
+    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut LstmBuffers<F>) {
+        let [weights, _] = self.weights();
+        let LstmBuffers { input, gates, bias, .. } = buffers;
+        let bias = add_biases([&self.bias_ih, &self.bias_hh], self.weight_ih.nrows(), bias);
+        input.project(weights, bias, pass, x, gates);
+    }
+
+    fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut LstmBuffers<F>) {
+        let LstmBuffers { hidden, gates, normal_c, u, projection, .. } = buffers;
+        let CellStep { rows, h_before, c_before, mut h, c, .. } = step;
+        let ([_, weights], size) = (self.weights(), self.hidden_size());
+        // a += W_hh h_{t-1}
+        hidden.add(weights, &rows, h_before, gates.slice_mut(s![rows.clone(), ..]));
+
+        let (gates, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat_mut(c));
+        let peephole = values(&self.peephole).unwrap_or(&[]);
+        let m = match &self.weight_hr {
+            Some(_) => rows_of(&mut projection.m, &rows),
+            None => flat_mut(h.view_mut()),
+        };
+        activate(size, self.norm_c.is_none(), gates, peephole, c_before, c, m);
+        if let Some(norm) = &self.norm_c {
+            // u = γ_c ∘ n(c) + β_c
+            let mut u = u.slice_mut(s![rows.clone(), ..]);
+            u.assign(&norm.bias);
+            flat_mut(normal_c.z(&rows)).copy_from_slice(c);
+            normal_c.add(&rows, [size, 0], norm.weight.tensor(0).1, u.view_mut());
+            read(size, gates, flat(u.view()), m);
+        }
+        if let Some(weight_hr) = &self.weight_hr {
+            let m = projection.m.slice(s![rows, ..]);
+            projection.product.multiply(m, weight_hr.t(), h, Accumulate::Overwrite);
+        }
+    }
+
+    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut LstmBuffers<F>) {
+        let LstmBuffers { hidden, projection, .. } = buffers;
+        hidden.start_backward(self.weight_hh.view(), pass);
+        if let Some(weight_hr) = &self.weight_hr {
+            projection.product.start_backward(weight_hr.view(), pass);
+            reuse(&mut projection.dm, (pass.batch(), self.hidden_size()));
+            reuse(&mut projection.dh, (pass.rows(), weight_hr.nrows()));
+        }
+    }
+
+    fn backward_step(&self, step: CellStepBackward<'_, F>, buffers: &mut LstmBuffers<F>, grad: &mut Self) {
+        let LstmBuffers { hidden, gates, normal_c, u, projection, scratch, .. } = buffers;
+        let CellStepBackward { rows, c_before, c, mut dh, mut dc, mut recorder, .. } = step;
+        let ([_, weights], size) = (self.weights(), self.hidden_size());
+        let (gates_now, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat(c));
+        let peephole = values(&self.peephole).unwrap_or(&[]);
+        let dm = match &self.weight_hr {
+            Some(weight_hr) => {
+                // dm = W_hrᵀ dh
+                let first = 0..rows.len();
+                projection.dh.slice_mut(s![rows.clone(), ..]).assign(&dh);
+                let dm = projection.dm.slice_mut(s![first.clone(), ..]);
+                projection.product.multiply(dh.view(), weight_hr.view(), dm, Accumulate::Overwrite);
+                &*rows_of(&mut projection.dm, &first)
+            }
+            None => &*flat_mut(dh.view_mut()),
+        };
+        if let (Some(norm), Some(dnorm)) = (&self.norm_c, &mut grad.norm_c) {
+            // From dm to du, and through the normalisation to dc.
+            let mut u = u.slice_mut(s![rows.clone(), ..]);
+            read_backward(size, gates_now, dm, flat_mut(u.view_mut()));
+            add_rows(u.view(), dnorm.bias.tensor_mut(0));
+            normal_c.backward(&rows, [size, 0], norm.weight.tensor(0).1, u.view(), dnorm.weight.tensor_mut(0));
+            dc += &normal_c.dz(&rows);
+        }
+        let (reads_c, dc) = (self.norm_c.is_none(), flat_mut(dc));
+        recorder.memory(size, || memory_gradient(size, reads_c, gates_now, peephole, c, dm, dc));
+        activate_backward(size, reads_c, gates_now, peephole, c_before, c, dm, dc);
+        if let Some(dpeephole) = &mut grad.peephole {
+            // dp_i = Σ da_i ∘ c_{t-1}, dp_f = Σ da_f ∘ c_{t-1}, dp_o = Σ da_o ∘ c_t
+            let seen: &[(usize, &[F])] =
+                if self.coupled { &[(0, c_before), (2, c)] } else { &[(0, c_before), (1, c_before), (3, c)] };
+            for ((gate, c), dp) in seen.iter().zip(dpeephole.tensor_mut(0).chunks_exact_mut(size)) {
+                add_products(self.gate_count() * size, &gates_now[gate * size..], c, dp);
+            }
+        }
+        // dh_{t-1} = W_hhᵀ da
+        let da = gates.slice(s![rows.clone(), ..]);
+        hidden.backward(weights, &rows, da, values_mut(&mut grad.norm_hh), dh, Accumulate::Overwrite, scratch);
+    }
+
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut LstmBuffers<F>, grad: &mut Self) {
+        let LstmBuffers { input, hidden, gates, projection, .. } = buffers;
+        let ([weights, _], da) = (self.weights(), gates.view());
+        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
+        hidden.add_weight_gradient(self.norm_hh.is_some(), da, pass.h_before, grad.weight_hh.view_mut());
+        if let Some(dw_hr) = &mut grad.weight_hr {
+            product(projection.dh.t(), projection.m.view(), dw_hr.view_mut(), Accumulate::Add);
+        }
+        add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
+    }
+}
+
+impl<F: Float, M: Model<Cell = LstmCell<F>>> CellBuilder<M> {
+    /// With gates that see the memory (Gers and Schmidhuber 2000); their weights start at 0.
+    pub fn peepholes(mut self) -> Self {
+        self.options.peepholes = true;
+        self
+    }
+
+    /// With `f = 1 - i`: what is forgotten is what is written over (Greff et al. 2017). Unless the input gate's bias is
+    /// given, it starts as the negative of the forget gate's, so that the memory holds from the start.
+    pub fn coupled(mut self) -> Self {
+        self.options.coupled = true;
+        self
+    }
+
+    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
+    ///
+    /// # Panics
+    /// Where `size` is 0.
+    #[track_caller]
+    pub fn projection(mut self, size: usize) -> Self {
+        assert!(size > 0, "{NAME}: sizes must not be 0, got projection {size}");
+        self.options.projection = Some(size);
+        self
+    }
+
+    /// How the projection's weight starts.
+    pub fn weight_hr(self, init: impl Into<Init>) -> Self {
+        self.projection_weight(init)
+    }
+
     /// How the input gate's bias starts.
     pub fn input_bias(self, init: impl Into<Init>) -> Self {
         self.gate_bias(0, init)
@@ -146,269 +593,4 @@ impl<F: Float> CellBuilder<LstmCell<F>> {
     pub fn output_bias(self, init: impl Into<Init>) -> Self {
         self.gate_bias(3, init)
     }
-
-    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
-    pub fn projection(self, size: usize) -> Self {
-        self.projected(size)
-    }
-
-    /// How the projection's weight starts.
-    pub fn weight_hr(self, init: impl Into<Init>) -> Self {
-        self.projection_weight(init)
-    }
 }
-
-/// The cache of an [`LstmCell`].
-#[derive(Clone, Default)]
-pub struct LstmCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    packed: Packed<F>,
-    gates: Array3<F>, // [T, B, 4 H]: i, f, g, o and, after a backward pass, their da
-    h: History<F>,    // [T + 1, B, H], with a projection [T + 1, B, P]
-    c: History<F>,    // [T + 1, B, H]
-    dh: Array2<F>,    // [B, H], with a projection [B, P]
-    dc: Array2<F>,    // [B, H]
-    dx: Array3<F>,    // [T, B, I]
-    projection: Projection<F>,
-    recorder: StateRecorder,
-}
-records_state!(LstmCache);
-
-/// What a projection `h = W_hr m` needs besides; unused without one.
-#[derive(Clone, Default)]
-struct Projection<F> {
-    packed: Packed<F>,
-    m: Array3<F>,  // [T, B, H]: o ∘ tanh(c)
-    dm: Array2<F>, // [B, H]
-    dh: Array3<F>, // [T, B, P]: dL/dh of every step
-}
-
-/// Splits a row `[4 H]` into its gates.
-#[inline(always)]
-fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
-    let (i, row) = row.split_at_mut(hidden);
-    let (f, row) = row.split_at_mut(hidden);
-    let (g, o) = row.split_at_mut(hidden);
-    [i, f, g, o]
-}
-
-vectorised! {
-    /// The gates' values in place of their a; c and m = o ∘ tanh(c) after the step.
-    fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], c_before: &'a [F], c: &'a mut [F], m: &'a mut [F]) {
-        // A function of its own: as its arguments the compiler knows that the slices do not overlap.
-        #[inline(always)]
-        fn row<F: Float>(
-            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], c_before: &[F], c: &mut [F], m: &mut [F],
-        ) {
-            let h = m.len();
-            assert!([i.len(), f.len(), g.len(), o.len(), c_before.len(), c.len()] == [h; 6]);
-            for k in 0..h {
-                (i[k], f[k], g[k], o[k]) = (sigmoid(i[k]), sigmoid(f[k]), tanh(g[k]), sigmoid(o[k]));
-                c[k] = f[k] * c_before[k] + i[k] * g[k];
-                m[k] = o[k] * tanh(c[k]);
-            }
-        }
-        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden));
-        for (gates, ((c_before, c), m)) in gates.chunks_exact_mut(4 * hidden).zip(states) {
-            let [i, f, g, o] = split(gates, hidden);
-            row(i, f, g, o, c_before, c, m);
-        }
-    }
-}
-
-vectorised! {
-    /// The gates' da in place of their values, dc before the step in place of dc after it, from dm = dL/d(o ∘ tanh(c)).
-    fn activate_backward<'a, F: Float>(
-        hidden: usize,
-        gates: &'a mut [F],
-        c_before: &'a [F],
-        c: &'a [F],
-        dm: &'a [F],
-        dc: &'a mut [F]
-    ) {
-        #[inline(always)]
-        #[allow(clippy::too_many_arguments)]
-        fn row<F: Float>(
-            i: &mut [F], f: &mut [F], g: &mut [F], o: &mut [F], c_before: &[F], c: &[F], dm: &[F], dc: &mut [F],
-        ) {
-            let (h, one) = (dm.len(), F::one());
-            assert!([i.len(), f.len(), g.len(), o.len(), c_before.len(), c.len(), dc.len()] == [h; 7]);
-            for k in 0..h {
-                let tanh_c = tanh(c[k]);
-                let dc_k = dc[k] + dm[k] * o[k] * (one - tanh_c * tanh_c);
-                dc[k] = dc_k * f[k];
-                (i[k], f[k], g[k], o[k]) = (
-                    dc_k * g[k] * i[k] * (one - i[k]),
-                    dc_k * c_before[k] * f[k] * (one - f[k]),
-                    dc_k * i[k] * (one - g[k] * g[k]),
-                    dm[k] * tanh_c * o[k] * (one - o[k]),
-                );
-            }
-        }
-        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact(hidden));
-        let gradients = dm.chunks_exact(hidden).zip(dc.chunks_exact_mut(hidden));
-        for (gates, ((c_before, c), (dm, dc))) in gates.chunks_exact_mut(4 * hidden).zip(states.zip(gradients)) {
-            let [i, f, g, o] = split(gates, hidden);
-            row(i, f, g, o, c_before, c, dm, dc);
-        }
-    }
-}
-
-/// dL/dc_t: what came back through c_{t+1}, and through o ∘ tanh(c_t).
-fn memory_gradient<'a, F: Float>(
-    hidden: usize,
-    gates: &'a [F],
-    c: &'a [F],
-    dm: &'a [F],
-    dc: &'a [F],
-) -> impl Iterator<Item = F> + 'a {
-    let o = gates.chunks_exact(4 * hidden).flat_map(move |gates| &gates[3 * hidden..]);
-    o.zip(c).zip(dm.iter().zip(dc)).map(|((&o, &c), (&dm, &dc))| {
-        let tanh_c = tanh(c);
-        dc + dm * o * (F::one() - tanh_c * tanh_c)
-    })
-}
-
-vectorised! {
-    /// dh += dy.
-    fn add<'a, F: Float>(dy: &'a [F], dh: &'a mut [F]) {
-        for (dh, &dy) in dh.iter_mut().zip(dy) {
-            *dh += dy;
-        }
-    }
-}
-
-impl<F: Float> Layer for LstmCell<F> {
-    type Elem = F;
-    type State = LstmState<F>;
-    type Cache = LstmCache<F>;
-
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        cell_output_size(NAME, self.input_size(), self.h_size(), input)
-    }
-
-    fn zero_state(&self, batch: usize) -> LstmState<F> {
-        LstmState { h: Array2::zeros((batch, self.h_size())), c: Array2::zeros((batch, self.hidden_size())) }
-    }
-
-    fn forward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        state: &mut LstmState<F>,
-        cache: &'c mut LstmCache<F>,
-    ) -> ArrayView3<'c, F> {
-        let (input, hidden, output) = self.sizes();
-        let x_features = x.features(NAME, Some(input));
-        let (steps, batch, _) = x_features.dim();
-        check_shape(NAME, "state.h", &[batch, output], state.h.shape());
-        check_shape(NAME, "state.c", &[batch, hidden], state.c.shape());
-        let LstmCache { pending, x_copy, packed, gates, h, c, projection, .. } = &mut *cache;
-        pending.set(&x);
-        reuse(gates, (steps, batch, 4 * hidden));
-        h.start(steps, &state.h);
-        c.start(steps, &state.c);
-        let Projection { packed: packed_hr, m, .. } = projection;
-        let weight_hr = self.weight_hr.as_ref().map(|weight_hr| {
-            reuse(m, (steps, batch, hidden));
-            StepOperand::new(weight_hr.t(), steps, packed_hr)
-        });
-
-        affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], gates);
-        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
-        for run in (0..steps).flat_map(|t| x.step_runs(t)) {
-            let ((h_before, h), (c_before, c)) = (h.step(&run), c.step(&run));
-            let gates = rows_of(gates, &run);
-            // a += W_hh h_{t-1}
-            weight_hh.multiply(matrix(h_before, output), matrix_mut(gates, 4 * hidden), Accumulate::Add);
-            if let Some(weight_hr) = &weight_hr {
-                let m = rows_of(m, &run);
-                activate(hidden, gates, c_before, c, m);
-                weight_hr.multiply(matrix(m, hidden), matrix_mut(h, output), Accumulate::Overwrite);
-            } else {
-                activate(hidden, gates, c_before, c, h);
-            }
-        }
-        h.finish(&x, &mut state.h);
-        c.finish(&x, &mut state.c);
-        h.zero_padding(&x);
-        self.output(cache)
-    }
-
-    fn output<'c>(&self, cache: &'c LstmCache<F>) -> ArrayView3<'c, F> {
-        cache.h.after()
-    }
-
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        dstate: Option<&mut LstmState<F>>,
-        cache: &'c mut LstmCache<F>,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let (input, hidden, output) = self.sizes();
-        let (steps, batch) = x.dims();
-        let LstmCache { pending, x_copy, dy_copy, packed, gates, h, c, dh, dc, dx, projection, recorder } = cache;
-        pending.take(NAME, &x, dy, output);
-        check_gradient(NAME, self, grad);
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
-        if let Some(dstate) = &dstate {
-            check_shape(NAME, "dstate.h", &[batch, output], dstate.h.shape());
-            check_shape(NAME, "dstate.c", &[batch, hidden], dstate.c.shape());
-        }
-        final_gradient(dh, (batch, output), dstate.as_deref().map(|dstate| &dstate.h));
-        final_gradient(dc, (batch, hidden), dstate.as_deref().map(|dstate| &dstate.c));
-
-        let Projection { packed: packed_hr, m, dm, dh: dh_steps } = projection;
-        let weight_hr = self.weight_hr.as_ref().map(|weight_hr| {
-            reuse(dm, (batch, hidden));
-            reuse(dh_steps, (steps, batch, output));
-            StepOperand::new(weight_hr.view(), steps, packed_hr)
-        });
-
-        let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
-        recorder.start(steps);
-        for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
-            let (c_before, c) = c.step(&run);
-            let sequences = sequences(&run, batch);
-            let (gates, dh, dc) = (rows_of(gates, &run), rows_of(dh, &sequences), rows_of(dc, &sequences));
-            let t = run.start / batch;
-            add(&dy[span(&run, output)], dh);
-            recorder.hidden(t, dh.iter().copied());
-            if let Some(weight_hr) = &weight_hr {
-                rows_of(dh_steps, &run).copy_from_slice(dh);
-                let dm = rows_of(dm, &sequences);
-                // dm = W_hrᵀ dh
-                weight_hr.multiply(matrix(dh, output), matrix_mut(dm, hidden), Accumulate::Overwrite);
-                recorder.memory(t, memory_gradient(hidden, gates, c, dm, dc));
-                activate_backward(hidden, gates, c_before, c, dm, dc);
-            } else {
-                recorder.memory(t, memory_gradient(hidden, gates, c, dh, dc));
-                activate_backward(hidden, gates, c_before, c, dh, dc);
-            }
-            // dh_{t-1} = W_hhᵀ da
-            weight_hh.multiply(matrix(gates, 4 * hidden), matrix_mut(dh, output), Accumulate::Overwrite);
-        }
-        recorder.finish();
-        if let Some(dstate) = dstate {
-            dstate.h.assign(dh);
-            dstate.c.assign(dc);
-        }
-
-        let da = rows(gates.view());
-        add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
-        add_weight_gradient(&x, da, h.before(), grad.weight_hh.view_mut());
-        if let Some(dw_hr) = &mut grad.weight_hr {
-            add_weight_gradient(&x, rows(dh_steps.view()), rows(m.view()), dw_hr.view_mut());
-        }
-        for bias in [&mut grad.bias_ih, &mut grad.bias_hh].into_iter().flatten() {
-            add_bias_gradient(&x, da, bias.view_mut());
-        }
-        input_gradient(&x, da, &self.weight_ih, dx);
-        dx.view()
-    }
-}
-
-impl<F: Float> Causal for LstmCell<F> {}

@@ -1,19 +1,17 @@
 //! The plain recurrent cell.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use super::builder::{FromParameters, Parameters};
-use super::history::History;
-use super::{CellBuilder, cell_output_size, cell_sizes, final_gradient, sequences};
-use crate::affine::{
-    StepOperand, add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix, matrix_mut, rows_of, span,
-};
-use crate::cache::{Pending, StandardLayout, reuse, rows};
-use crate::error::{check_gradient, check_shape};
+use super::builder::{BuiltCell, Model, Options, Parameters};
+use super::products::{HiddenPart, InputPart, Weights, add_bias_gradients, add_biases};
+use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
+use crate::affine::rows_of;
 use crate::kernels::math::tanh;
-use crate::kernels::{Accumulate, Packed, vectorised};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, StateRecorder, parameters};
+use crate::kernels::{Accumulate, vectorised};
+use crate::layers::RandomDrop;
+use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
+use crate::{Float, Init, parameters};
 
 const NAME: &str = "RnnCell";
 
@@ -42,6 +40,11 @@ pub enum RnnNonlinearity {
 /// The gradient of a far `h_{t-k}` passes through k factors `W_hhᵀ diag(f'(a))`: it vanishes or explodes, which is
 /// what [`LstmCell`](crate::LstmCell) is for. Parameters are named as in PyTorch's `nn.RNNCell`.
 ///
+/// # Variants
+/// Options of the [builder](RnnCell::builder), in any combination: [`relu`](CellBuilder::nonlinearity),
+/// [`layer_norm`](CellBuilder::layer_norm) (`a = γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, Ba, Kiros and
+/// Hinton 2016), [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
+///
 /// ```
 /// use gradflow::{Layer, RnnCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
@@ -61,14 +64,31 @@ pub struct RnnCell<F> {
     pub bias_ih: Option<Array1<F>>,
     /// `[H]`
     pub bias_hh: Option<Array1<F>>,
+    /// `[H]`, with layer normalisation: the gain `γ_ih`
+    pub norm_ih: Option<Array1<F>>,
+    /// `[H]`, with layer normalisation: the gain `γ_hh`
+    pub norm_hh: Option<Array1<F>>,
     nonlinearity: RnnNonlinearity,
+    recurrent_dropout: Option<RandomDrop>,
+    zoneout: Option<Zoneout>,
 }
-parameters! { impl<F: Float> Tensors<F> for RnnCell<F> { weight_ih, weight_hh, bias_ih, bias_hh; skip nonlinearity } }
+parameters! {
+    impl<F: Float> Tensors<F> for RnnCell<F> {
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip nonlinearity, recurrent_dropout, zoneout
+    }
+}
 
-impl<F: Float> FromParameters<F> for RnnCell<F> {
-    const GATES: usize = 1;
-    fn from_parameters(Parameters { weight_ih, weight_hh, bias_ih, bias_hh, .. }: Parameters<F>) -> Self {
-        RnnCell { weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity: RnnNonlinearity::Tanh }
+impl<F: Float> BuiltCell for RnnCell<F> {
+    type Elem = F;
+
+    fn gates(_: &Options) -> &'static [usize] {
+        &[0]
+    }
+
+    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
+        let Parameters { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, .. } = parameters;
+        let Options { nonlinearity, recurrent_dropout, zoneout, .. } = *options;
+        RnnCell { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, nonlinearity, recurrent_dropout, zoneout }
     }
 }
 
@@ -78,7 +98,7 @@ impl<F: Float> RnnCell<F> {
         Self::builder(input, hidden).build(rng)
     }
 
-    /// To choose how each parameter starts.
+    /// To choose variants, and how each parameter starts.
     pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
         CellBuilder::new(input, hidden)
     }
@@ -86,11 +106,6 @@ impl<F: Float> RnnCell<F> {
     /// All parameters zero, for weights that will be loaded.
     pub fn zeros(input: usize, hidden: usize) -> Self {
         Self::builder(input, hidden).zeros()
-    }
-
-    /// The same cell with another f.
-    pub fn with_nonlinearity(self, nonlinearity: RnnNonlinearity) -> Self {
-        RnnCell { nonlinearity, ..self }
     }
 
     /// Its f.
@@ -107,29 +122,38 @@ impl<F: Float> RnnCell<F> {
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.ncols()
     }
+
+    fn weights(&self) -> [Weights<'_, F>; 2] {
+        let groups = [self.weight_ih.nrows(), 0];
+        [
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups },
+            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), groups },
+        ]
+    }
 }
 
-impl<F: Float> CellBuilder<RnnCell<F>> {
+impl<F: Float, M: Model<Cell = RnnCell<F>>> CellBuilder<M> {
+    /// With another f than tanh.
+    pub fn nonlinearity(mut self, nonlinearity: RnnNonlinearity) -> Self {
+        self.options.nonlinearity = nonlinearity;
+        self
+    }
+
     /// How the bias of the cell's only gate starts.
     pub fn hidden_bias(self, init: impl Into<Init>) -> Self {
         self.gate_bias(0, init)
     }
 }
 
-/// The cache of an [`RnnCell`].
+/// What an [`RnnCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
-pub struct RnnCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    packed: Packed<F>,
-    a: Array3<F>,  // [T, B, H] and, after a backward pass, da
-    h: History<F>, // [T + 1, B, H]
-    dh: Array2<F>, // [B, H]
-    dx: Array3<F>, // [T, B, I]
-    recorder: StateRecorder,
+pub struct RnnBuffers<F> {
+    input: InputPart<F>,
+    hidden: HiddenPart<F>,
+    bias: Array1<F>, // [H]: the sum of both
+    a: Array2<F>,    // [R, H] and, after a backward pass, da
+    scratch: Array2<F>,
 }
-records_state!(RnnCache);
 
 vectorised! {
     /// h = f(a).
@@ -148,110 +172,74 @@ vectorised! {
 }
 
 vectorised! {
-    /// da = f'(a) (dy + dh), with f' from h.
-    fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dy: &'a [F], dh: &'a [F], da: &'a mut [F]) {
+    /// da = f'(a) dh, with f' from h.
+    fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
         let slope = |h: F| match relu {
             true if h > F::zero() => F::one(),
             true if h <= F::zero() => F::zero(),
             _ => F::one() - h * h,
         };
-        for (((da, &h), &dy), &dh) in da.iter_mut().zip(h).zip(dy).zip(dh) {
-            *da = slope(h) * (dy + dh);
+        for ((da, &h), &dh) in da.iter_mut().zip(h).zip(dh) {
+            *da = slope(h) * dh;
         }
     }
 }
 
-impl<F: Float> RnnCell<F> {
-    fn sizes(&self) -> (usize, usize) {
-        cell_sizes(NAME, 1, None, [&self.weight_ih, &self.weight_hh], [&self.bias_ih, &self.bias_hh])
-    }
-}
-
-impl<F: Float> Layer for RnnCell<F> {
+impl<F: Float> Cell for RnnCell<F> {
     type Elem = F;
     type State = Array2<F>;
-    type Cache = RnnCache<F>;
+    type Buffers = RnnBuffers<F>;
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        cell_output_size(NAME, self.input_size(), self.hidden_size(), input)
+    fn sizes(&self) -> CellSizes {
+        let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
+        let (input, output) = cell_sizes(NAME, 1, None, [&self.weight_ih, &self.weight_hh], per_gate);
+        CellSizes { name: NAME, input, output, memory: 0 }
     }
 
-    fn zero_state(&self, batch: usize) -> Array2<F> {
-        Array2::zeros((batch, self.hidden_size()))
+    fn zoneout(&self) -> Option<Zoneout> {
+        self.zoneout
     }
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut Array2<F>, cache: &'c mut RnnCache<F>) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
-        let x_features = x.features(NAME, Some(input));
-        let (steps, batch, _) = x_features.dim();
-        check_shape(NAME, "state", &[batch, hidden], state.shape());
-        let RnnCache { pending, x_copy, packed, a, h, .. } = &mut *cache;
-        pending.set(&x);
-        reuse(a, (steps, batch, hidden));
-        h.start(steps, state);
-
-        affine(&x, x_copy.rows(x_features), &self.weight_ih, &[&self.bias_ih, &self.bias_hh], a);
-        let weight_hh = StepOperand::new(self.weight_hh.t(), steps, packed);
-        for run in (0..steps).flat_map(|t| x.step_runs(t)) {
-            let (h_before, h) = h.step(&run);
-            let a = rows_of(a, &run);
-            // a += W_hh h_{t-1}
-            weight_hh.multiply(matrix(h_before, hidden), matrix_mut(a, hidden), Accumulate::Add);
-            activate(self.nonlinearity == RnnNonlinearity::Relu, a, h);
-        }
-        h.finish(&x, state);
-        h.zero_padding(&x);
-        self.output(cache)
+    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut RnnBuffers<F>) {
+        let [_, weights] = self.weights();
+        buffers.hidden.start(weights, NAME, self.recurrent_dropout, pass);
     }
 
-    fn output<'c>(&self, cache: &'c RnnCache<F>) -> ArrayView3<'c, F> {
-        cache.h.after()
+    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {
+        let RnnBuffers { input, bias, a, .. } = buffers;
+        let [weights, _] = self.weights();
+        let bias = add_biases([&self.bias_ih, &self.bias_hh], self.hidden_size(), bias);
+        input.project(weights, bias, pass, x, a);
     }
 
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        dstate: Option<&mut Array2<F>>,
-        cache: &'c mut RnnCache<F>,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let (input, hidden) = self.sizes();
-        let (steps, batch) = x.dims();
-        let RnnCache { pending, x_copy, dy_copy, packed, a: da, h, dh, dx, recorder } = cache;
-        pending.take(NAME, &x, dy, hidden);
-        check_gradient(NAME, self, grad);
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.values(dy.view()));
-        if let Some(dstate) = &dstate {
-            check_shape(NAME, "dstate", &[batch, hidden], dstate.shape());
-        }
-        final_gradient(dh, (batch, hidden), dstate.as_deref());
+    fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut RnnBuffers<F>) {
+        let RnnBuffers { hidden, a, .. } = buffers;
+        let CellStep { rows, h_before, h, .. } = step;
+        let [_, weights] = self.weights();
+        // a += W_hh h_{t-1}
+        hidden.add(weights, &rows, h_before, a.slice_mut(s![rows.clone(), ..]));
+        activate(self.nonlinearity == RnnNonlinearity::Relu, rows_of(a, &rows), flat_mut(h));
+    }
 
-        let weight_hh = StepOperand::new(self.weight_hh.view(), steps, packed);
-        recorder.start(steps);
-        for run in (0..steps).rev().flat_map(|t| x.step_runs(t)) {
-            let (_, h) = h.step(&run);
-            let (da, dh) = (rows_of(da, &run), rows_of(dh, &sequences(&run, batch)));
-            let dy = &dy[span(&run, hidden)];
-            recorder.hidden(run.start / batch, dy.iter().zip(&*dh).map(|(&dy, &dh)| dy + dh));
-            activate_backward(self.nonlinearity == RnnNonlinearity::Relu, h, dy, dh, da);
-            // dh_{t-1} = W_hhᵀ da
-            weight_hh.multiply(matrix(da, hidden), matrix_mut(dh, hidden), Accumulate::Overwrite);
-        }
-        recorder.finish();
-        if let Some(dstate) = dstate {
-            dstate.assign(dh);
-        }
+    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut RnnBuffers<F>) {
+        buffers.hidden.start_backward(self.weight_hh.view(), pass);
+    }
 
-        let da = rows(da.view());
-        add_weight_gradient(&x, da, x_rows, grad.weight_ih.view_mut());
-        add_weight_gradient(&x, da, h.before(), grad.weight_hh.view_mut());
-        for bias in [&mut grad.bias_ih, &mut grad.bias_hh].into_iter().flatten() {
-            add_bias_gradient(&x, da, bias.view_mut());
-        }
-        input_gradient(&x, da, &self.weight_ih, dx);
-        dx.view()
+    fn backward_step(&self, step: CellStepBackward<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
+        let RnnBuffers { hidden, a: da, scratch, .. } = buffers;
+        let CellStepBackward { rows, h, dh, .. } = step;
+        let relu = self.nonlinearity == RnnNonlinearity::Relu;
+        activate_backward(relu, flat(h), flat(dh.view()), rows_of(da, &rows));
+        // dh_{t-1} = W_hhᵀ da
+        let ([_, weights], da, dnorm) = (self.weights(), da.slice(s![rows.clone(), ..]), values_mut(&mut grad.norm_hh));
+        hidden.backward(weights, &rows, da, dnorm, dh, Accumulate::Overwrite, scratch);
+    }
+
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
+        let RnnBuffers { input, hidden, a: da, .. } = buffers;
+        let ([weights, _], da) = (self.weights(), da.view());
+        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
+        hidden.add_weight_gradient(self.norm_hh.is_some(), da, pass.h_before, grad.weight_hh.view_mut());
+        add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
     }
 }
-
-impl<F: Float> Causal for RnnCell<F> {}

@@ -19,5 +19,5 @@ mod tile;
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
-pub(crate) use product::{Accumulate, Packed, product, product_packed};
+pub(crate) use product::{Accumulate, Packed, Summation, product, product_in_order, product_packed};
 pub use simd::Simd;

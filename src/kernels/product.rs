@@ -53,15 +53,32 @@ thread_local! {
     static BLOCKS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
 }
 
+/// In which order a product adds up its terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Summation {
+    /// In the order that is fastest for the shapes: a row's bits depend on how many rows there are.
+    Fastest,
+    /// One term after the other, in lanes along the columns: a row's bits do not depend on the number of rows.
+    Sequential,
+    /// In lanes along the depth, where both operands' vectors are contiguous: as the fastest one for a single row.
+    Lanes,
+}
+
 /// C `[m, n]` <- A `[m, k]` B `[k, n]`, or C + A B.
 ///
 /// A and B may have any strides, as transposed views have; the columns of C are contiguous. Infinities and NaN
 /// propagate as in the sum of products.
-pub(crate) fn product<F: Float>(
+pub(crate) fn product<F: Float>(a: ArrayView2<'_, F>, b: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
+    product_in_order(a, b, c, mode, Summation::Fastest);
+}
+
+/// [`product`], its terms added up as `order` says.
+pub(crate) fn product_in_order<F: Float>(
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
     mut c: ArrayViewMut2<'_, F>,
     mode: Accumulate,
+    order: Summation,
 ) {
     check(a.dim(), b.dim(), &c);
     let ((rows, depth), columns) = (a.dim(), b.ncols());
@@ -69,11 +86,11 @@ pub(crate) fn product<F: Float>(
         return empty_sums(c, mode);
     }
     // A column is computed as a row, where that can be stored as one: C^T = B^T A^T.
-    if columns == 1 && rows > 1 && c.strides()[0] == 1 {
+    if order == Summation::Fastest && columns == 1 && rows > 1 && c.strides()[0] == 1 {
         c.swap_axes(0, 1);
         return product(b.reversed_axes(), a.reversed_axes(), c, mode);
     }
-    F::multiply(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode) });
+    F::multiply(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode), order });
 }
 
 /// A right operand, packed once for many products.
@@ -192,6 +209,7 @@ pub struct Product<F> {
     a: Strided<F>,
     b: Strided<F>,
     c: Output<F>,
+    order: Summation,
 }
 
 impl<F: Float> WithSimd for Product<F> {
@@ -203,15 +221,19 @@ impl<F: Float> WithSimd for Product<F> {
         let b_rows_contiguous = columns == 1 || b.column == 1;
         let b_columns_contiguous = depth == 1 || b.row == 1;
         let a_rows_contiguous = depth == 1 || a.column == 1;
-        if b_rows_contiguous && rows <= IN_PLACE_ROWS {
+        let dots_are_fastest = if a_rows_contiguous {
+            rows <= DOT_ROWS || columns <= DOT_COLUMNS
+        } else {
+            rows <= DOT_ROWS && depth <= DOT_DEPTH
+        };
+        let dots = match self.order {
+            Summation::Fastest => dots_are_fastest,
+            Summation::Sequential => false,
+            Summation::Lanes => a_rows_contiguous,
+        };
+        if self.order == Summation::Fastest && b_rows_contiguous && rows <= IN_PLACE_ROWS {
             self.in_place(simd);
-        } else if b_columns_contiguous
-            && if a_rows_contiguous {
-                rows <= DOT_ROWS || columns <= DOT_COLUMNS
-            } else {
-                rows <= DOT_ROWS && depth <= DOT_DEPTH
-            }
-        {
+        } else if b_columns_contiguous && dots {
             self.by_dots(simd, a_rows_contiguous);
         } else {
             self.by_blocks(simd);
@@ -238,7 +260,7 @@ impl<F: Float> Product<F> {
     /// Each element of C by itself: the columns of B are contiguous, and the rows of A are, or are copied.
     #[inline(always)]
     fn by_dots<S: Simd>(self, simd: S, contiguous: bool) {
-        let Self { rows, depth, columns, mut a, b, c } = self;
+        let Self { rows, depth, columns, mut a, b, c, .. } = self;
         let mut blocks = Buffer::new();
         if !contiguous {
             blocks = BLOCKS.take();
@@ -257,7 +279,7 @@ impl<F: Float> Product<F> {
     /// Blocks of B are packed, and those of A if its rows are not contiguous.
     #[inline(always)]
     fn by_blocks<S: Simd>(self, simd: S) {
-        let Self { rows, depth, columns, a, b, c } = self;
+        let Self { rows, depth, columns, a, b, c, .. } = self;
         let width = width::<S, F>();
         // A panel alone does not repay packing A.
         let pack_a = a.column != 1 && columns > width;

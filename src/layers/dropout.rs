@@ -52,7 +52,11 @@ impl<F: Float> Dropout<F> {
     /// # Panics
     /// Where `p` is not in `0..1`.
     pub fn new(p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Dropout { drop: RandomDrop::new(NAME, p, rng), elem: PhantomData }
+        Self::from_drop(RandomDrop::new(NAME, p, rng))
+    }
+
+    pub(crate) fn from_drop(drop: RandomDrop) -> Self {
+        Dropout { drop, elem: PhantomData }
     }
 
     /// The probability with which an element is dropped.
@@ -63,7 +67,7 @@ impl<F: Float> Dropout<F> {
 
 /// A probability of being dropped, and the id that tells its masks from others'.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct RandomDrop {
+pub struct RandomDrop {
     pub p: f64,
     id: u64,
 }
@@ -80,7 +84,13 @@ impl RandomDrop {
     /// The mask of a pass over `x`; `None` where nothing is dropped.
     #[track_caller]
     pub fn mask<F: Float>(&self, layer: &str, x: &Sequence<'_, F>) -> Option<Mask> {
-        match x.mode() {
+        self.mask_in(layer, x.mode())
+    }
+
+    /// The mask of a pass in `mode`; `None` where nothing is dropped.
+    #[track_caller]
+    pub fn mask_in(&self, layer: &str, mode: Option<Mode>) -> Option<Mask> {
+        match mode {
             Some(Mode::Train { seed }) => (self.p > 0.0).then(|| Mask {
                 key: mix(mix(seed) ^ self.id),
                 threshold: (self.p * 2f64.powi(64)) as u64,
@@ -94,7 +104,7 @@ impl RandomDrop {
 
 /// The mask of one pass: what is kept is multiplied by `scale`, the rest by 0.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mask {
+pub struct Mask {
     key: u64,
     threshold: u64,
     scale: f64,
@@ -112,6 +122,12 @@ impl Mask {
     }
 }
 
+/// Whether the mask drops element `k`.
+#[inline(always)]
+pub(crate) fn chosen(mask: Mask, k: usize) -> bool {
+    mix(mask.key.wrapping_add(GOLDEN.wrapping_mul(k as u64))) < mask.threshold
+}
+
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A step of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit of `key`.
@@ -125,7 +141,7 @@ fn mix(key: u64) -> u64 {
 
 vectorised! {
     /// y = m ∘ x, for one row. A product and no choice: NaN is not dropped.
-    fn multiply<'a, F: Float>(mask: Mask, x: &'a [F], y: &'a mut [F]) {
+    pub(crate) fn multiply<'a, F: Float>(mask: Mask, x: &'a [F], y: &'a mut [F]) {
         let (zero, scale) = (F::zero(), F::of(mask.scale));
         let mut key = mask.key;
         for (y, &x) in y.iter_mut().zip(x) {

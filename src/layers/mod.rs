@@ -9,7 +9,7 @@ mod linear;
 
 pub use activation::{Activation, ActivationCache, Nonlinearity};
 pub use dropout::{Dropout, DropoutCache};
-pub(crate) use dropout::{Mask, RandomDrop};
+pub(crate) use dropout::{Mask, RandomDrop, chosen, multiply as drop_row};
 pub use embedding::{Embedding, EmbeddingCache};
 pub use identity::{Identity, IdentityCache};
 pub use layer_norm::{LayerNorm, LayerNormCache};

@@ -56,8 +56,8 @@ fn run<F: Float>(
         }
         (module, _) if projection.is_some() => Err(format!("a projection of {module} is not supported")),
         ("RNN", nonlinearity) => {
-            let cell = RnnCell::builder(input, hidden).bias(bias).build(rng);
-            pass(case, cell.with_nonlinearity(rnn_nonlinearity(nonlinearity)?), spelling, x, dy)
+            let builder = RnnCell::builder(input, hidden).bias(bias).nonlinearity(rnn_nonlinearity(nonlinearity)?);
+            pass(case, builder.build(rng), spelling, x, dy)
         }
         ("GRU", "tanh") => pass(case, GruCell::builder(input, hidden).bias(bias).build(rng), spelling, x, dy),
         (module, nonlinearity) => Err(format!("unknown module {module} with {nonlinearity}")),

@@ -1,0 +1,386 @@
+//! The summed inputs of a cell's gates: what comes from x, for all steps at once, and what comes from h, step by step.
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
+
+use crate::affine::{add_rows, rows_of};
+use crate::cache::reuse;
+use crate::kernels::math::sum;
+use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_packed, vectorised};
+use crate::layers::{RandomDrop, drop_row};
+use crate::{Float, Mode, Tensors, Unrolled};
+
+/// Up to so many rows, a single step of inference does not repay packing the weights.
+const UNPACKED_ROWS: usize = 12;
+
+/// Whether a pass is one step of a stream, which is as fast as can be; other passes give the same bits in chunks of any
+/// size.
+fn is_stream(pass: &Unrolled<'_>) -> bool {
+    pass.steps() == 1 && pass.mode() == Some(Mode::Infer)
+}
+
+/// `W v` with the same W at every step: packed once a pass, where that pays.
+#[derive(Clone, Default)]
+pub(super) struct StepProduct<F> {
+    packed: Packed<F>,
+    is_packed: bool,
+}
+
+impl<F: Float> StepProduct<F> {
+    /// For `v W`, W being `operand`.
+    pub fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+        self.is_packed = pass.batch() > if is_stream(pass) { UNPACKED_ROWS } else { 1 };
+        if self.is_packed {
+            self.packed.pack(operand);
+        }
+    }
+
+    /// For the way back: nothing there has to have the same bits in chunks.
+    pub fn start_backward(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+        self.is_packed = pass.batch() > 1 && pass.steps() > 1;
+        if self.is_packed {
+            self.packed.pack(operand);
+        }
+    }
+
+    /// `c = v · operand`, or `c += v · operand`; the operand as at the start.
+    pub fn multiply(
+        &self,
+        v: ArrayView2<'_, F>,
+        operand: ArrayView2<'_, F>,
+        c: ArrayViewMut2<'_, F>,
+        mode: Accumulate,
+    ) {
+        match self.is_packed {
+            true => product_packed(v, &self.packed, c, mode),
+            false => product(v, operand, c, mode),
+        }
+    }
+}
+
+/// A small number that keeps the normalisation of a constant row finite, as [`LayerNorm`](crate::LayerNorm)'s.
+const EPS: f64 = 1e-5;
+
+vectorised! {
+    /// n in place of z, of mean 0 and variance 1, and `out += gain ∘ n`; gives 1 / sqrt(variance + eps).
+    fn normalise_row<'a, F: Float>(gain: &'a [F], z: &'a mut [F], out: &'a mut [F]) -> F {
+        let width = gain.len();
+        let (z, out, count) = (&mut z[..width], &mut out[..width], F::of(width as f64));
+        let mean = sum(width, |k| z[k]) / count;
+        let variance = sum(width, |k| (z[k] - mean) * (z[k] - mean)) / count;
+        let inverse = F::one() / (variance + F::of(EPS)).sqrt();
+        for k in 0..width {
+            z[k] = (z[k] - mean) * inverse;
+            out[k] += gain[k] * z[k];
+        }
+        inverse
+    }
+
+    /// dz in place of n: `dz = (d - mean(d) - n mean(d ∘ n)) inverse` with `d = gain ∘ dout`; adds to `dgain`.
+    fn normalise_row_backward<'a, F: Float>(
+        gain: &'a [F],
+        inverse: F,
+        dout: &'a [F],
+        dgain: &'a mut [F],
+        n: &'a mut [F]
+    ) {
+        let width = gain.len();
+        let (n, dout, dgain, count) = (&mut n[..width], &dout[..width], &mut dgain[..width], F::of(width as f64));
+        let d_mean = sum(width, |k| gain[k] * dout[k]) / count;
+        let d_n_mean = sum(width, |k| gain[k] * dout[k] * n[k]) / count;
+        for k in 0..width {
+            dgain[k] += dout[k] * n[k];
+            n[k] = (gain[k] * dout[k] - d_mean - n[k] * d_n_mean) * inverse;
+        }
+    }
+}
+
+/// The most groups of features that are normalised each on its own; a width of 0 is none.
+const GROUPS: usize = 2;
+
+/// Layer normalisation of rows (Ba, Kiros and Hinton 2016), group by group of their features: `out += gain ∘ n(z)`.
+#[derive(Clone, Default)]
+pub(super) struct Normal<F> {
+    n: Array2<F>,       // [R, N]: z, then n(z), after a backward pass dz
+    inverse: Array2<F>, // [R, GROUPS]
+}
+
+impl<F: Float> Normal<F> {
+    /// Room for `shape`, `[R, N]`.
+    pub fn start(&mut self, shape: (usize, usize)) {
+        reuse(&mut self.n, shape);
+        reuse(&mut self.inverse, (shape.0, GROUPS));
+    }
+
+    /// The rows `rows`, in which z is to be written.
+    pub fn z(&mut self, rows: &Range<usize>) -> ArrayViewMut2<'_, F> {
+        self.n.slice_mut(s![rows.clone(), ..])
+    }
+
+    /// `out += gain ∘ n(z)`, group by group.
+    pub fn add(&mut self, rows: &Range<usize>, groups: [usize; GROUPS], gain: &[F], mut out: ArrayViewMut2<'_, F>) {
+        for (row, mut out) in rows.clone().zip(out.outer_iter_mut()) {
+            let (z, out) = (rows_of(&mut self.n, &(row..row + 1)), out.as_slice_mut().expect("contiguous rows"));
+            let mut first = 0;
+            for (group, width) in groups.into_iter().enumerate().filter(|&(_, width)| width > 0) {
+                let columns = first..first + width;
+                let gain = &gain[columns.clone()];
+                self.inverse[[row, group]] = normalise_row(gain, &mut z[columns.clone()], &mut out[columns]);
+                first += width;
+            }
+        }
+    }
+
+    /// dz of the rows, in place of n, from that of `out`.
+    pub fn backward(
+        &mut self,
+        rows: &Range<usize>,
+        groups: [usize; GROUPS],
+        gain: &[F],
+        dout: ArrayView2<'_, F>,
+        dgain: &mut [F],
+    ) {
+        for (row, dout) in rows.clone().zip(dout.outer_iter()) {
+            let (n, dout) = (rows_of(&mut self.n, &(row..row + 1)), dout.to_slice().expect("contiguous rows"));
+            let mut first = 0;
+            for (group, width) in groups.into_iter().enumerate().filter(|&(_, width)| width > 0) {
+                let columns = first..first + width;
+                let (gain, inverse) = (&gain[columns.clone()], self.inverse[[row, group]]);
+                let dgain = &mut dgain[columns.clone()];
+                normalise_row_backward(gain, inverse, &dout[columns.clone()], dgain, &mut n[columns]);
+                first += width;
+            }
+        }
+    }
+
+    /// dz of the rows, after their backward step.
+    pub fn dz(&self, rows: &Range<usize>) -> ArrayView2<'_, F> {
+        self.n.slice(s![rows.clone(), ..])
+    }
+}
+
+/// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
+#[derive(Clone, Default)]
+pub(super) struct InputPart<F> {
+    normal: Normal<F>,
+}
+
+/// Weight and gain of a part, and the groups that are normalised each on its own.
+pub(super) struct Weights<'a, F> {
+    pub weight: ArrayView2<'a, F>, // [N, K]
+    pub gain: Option<&'a [F]>,     // [N], with layer normalisation
+    pub groups: [usize; GROUPS],   // the widths of what is normalised together, of sum N
+}
+
+impl<F: Float> InputPart<F> {
+    /// `a`, `[R, N]`, of all rows.
+    pub fn project(
+        &mut self,
+        Weights { weight, gain, groups }: Weights<'_, F>,
+        bias: Option<&Array1<F>>,
+        pass: &Unrolled<'_>,
+        x: ArrayView2<'_, F>,
+        a: &mut Array2<F>,
+    ) {
+        let order = match pass.batch() {
+            _ if is_stream(pass) => Summation::Fastest,
+            1 => Summation::Lanes,
+            _ => Summation::Sequential,
+        };
+        reuse(a, (x.nrows(), weight.nrows()));
+        match bias {
+            Some(bias) => a.assign(bias),
+            None => a.fill(F::zero()),
+        }
+        let Some(gain) = gain else {
+            return product_in_order(x, weight.t(), a.view_mut(), Accumulate::Add, order);
+        };
+        let rows = 0..x.nrows();
+        self.normal.start(a.dim());
+        product_in_order(x, weight.t(), self.normal.z(&rows), Accumulate::Overwrite, order);
+        self.normal.add(&rows, groups, gain, a.view_mut());
+    }
+
+    /// The gradients, from `da`, `[R, N]`.
+    pub fn finish(
+        &mut self,
+        Weights { weight, gain, groups }: Weights<'_, F>,
+        x: ArrayView2<'_, F>,
+        da: ArrayView2<'_, F>,
+        dx: Option<ArrayViewMut2<'_, F>>,
+        dw: ArrayViewMut2<'_, F>,
+        dgain: Option<&mut [F]>,
+    ) {
+        let rows = 0..x.nrows();
+        let dz = match gain.zip(dgain) {
+            None => da,
+            Some((gain, dgain)) => {
+                self.normal.backward(&rows, groups, gain, da, dgain);
+                self.normal.dz(&rows)
+            }
+        };
+        product(dz.t(), x, dw, Accumulate::Add);
+        if let Some(dx) = dx {
+            product(dz, weight, dx, Accumulate::Overwrite);
+        }
+    }
+}
+
+/// What comes from h, step by step: `a += W (m ∘ h)`, or `a += gain ∘ n(W (m ∘ h))` with layer normalisation; m is the
+/// mask of recurrent dropout, the same at every step (Gal and Ghahramani 2016), or 1.
+#[derive(Clone, Default)]
+pub(super) struct HiddenPart<F> {
+    product: StepProduct<F>,
+    dropped: bool,
+    mask: Array2<F>,   // [B, K], with dropout
+    masked: Array2<F>, // [R, K], with dropout: m ∘ h
+    normal: Normal<F>, // [R, N], with normalisation
+}
+
+vectorised! {
+    /// y = a ∘ x.
+    fn hadamard<'a, F: Float>(a: &'a [F], x: &'a [F], y: &'a mut [F]) {
+        for (y, (&a, &x)) in y.iter_mut().zip(a.iter().zip(x)) {
+            *y = a * x;
+        }
+    }
+
+    /// y = a ∘ y.
+    fn scale<'a, F: Float>(a: &'a [F], y: &'a mut [F]) {
+        for (y, &a) in y.iter_mut().zip(a) {
+            *y *= a;
+        }
+    }
+}
+
+impl<F: Float> HiddenPart<F> {
+    /// Before the first step.
+    pub fn start(&mut self, weights: Weights<'_, F>, name: &str, drop: Option<RandomDrop>, pass: &Unrolled<'_>) {
+        let Weights { weight, gain, .. } = weights;
+        let (gates, features) = weight.dim();
+        self.product.start(weight.t(), pass);
+        let mask = drop.and_then(|drop| drop.mask_in(name, pass.mode()));
+        self.dropped = mask.is_some();
+        if let Some(mask) = mask {
+            reuse(&mut self.masked, (pass.rows() + 1, features));
+            reuse(&mut self.mask, (pass.batch(), features));
+            let ones = rows_of(&mut self.masked, &(pass.rows()..pass.rows() + 1));
+            ones.fill(F::one());
+            for j in 0..pass.batch() {
+                drop_row(mask.part(pass.sequence(j)), ones, rows_of(&mut self.mask, &(j..j + 1)));
+            }
+        }
+        if gain.is_some() {
+            self.normal.start((pass.rows(), gates));
+        }
+    }
+
+    /// One step: adds to `out`.
+    pub fn add(
+        &mut self,
+        Weights { weight, gain, groups }: Weights<'_, F>,
+        rows: &Range<usize>,
+        h: ArrayView2<'_, F>,
+        out: ArrayViewMut2<'_, F>,
+    ) {
+        let h = match self.dropped {
+            false => h,
+            true => {
+                let masked = rows_of(&mut self.masked, rows);
+                let mask = &rows_of(&mut self.mask, &(0..rows.len()))[..];
+                hadamard(mask, h.to_slice().expect("rows side by side"), masked);
+                self.masked.slice(s![rows.clone(), ..])
+            }
+        };
+        let Some(gain) = gain else {
+            return self.product.multiply(h, weight.t(), out, Accumulate::Add);
+        };
+        self.product.multiply(h, weight.t(), self.normal.z(rows), Accumulate::Overwrite);
+        self.normal.add(rows, groups, gain, out);
+    }
+
+    /// Before the last step is done backwards.
+    pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+        self.product.start_backward(weight, pass);
+    }
+
+    /// One step back: `dh`, or what is added to it, from `dout`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &mut self,
+        Weights { weight, gain, groups }: Weights<'_, F>,
+        rows: &Range<usize>,
+        dout: ArrayView2<'_, F>,
+        dgain: Option<&mut [F]>,
+        mut dh: ArrayViewMut2<'_, F>,
+        mode: Accumulate,
+        scratch: &mut Array2<F>,
+    ) {
+        let dz = match gain.zip(dgain) {
+            None => dout,
+            Some((gain, dgain)) => {
+                self.normal.backward(rows, groups, gain, dout, dgain);
+                self.normal.dz(rows)
+            }
+        };
+        if !self.dropped {
+            return self.product.multiply(dz, weight, dh, mode);
+        }
+        let first = 0..rows.len();
+        let mask = &rows_of(&mut self.mask, &first)[..];
+        match mode {
+            Accumulate::Overwrite => {
+                self.product.multiply(dz, weight, dh.view_mut(), Accumulate::Overwrite);
+                scale(mask, dh.into_slice().expect("rows side by side"));
+            }
+            Accumulate::Add => {
+                reuse(scratch, dh.dim());
+                self.product.multiply(dz, weight, scratch.view_mut(), Accumulate::Overwrite);
+                scale(mask, rows_of(scratch, &first));
+                dh += &*scratch;
+            }
+        }
+    }
+
+    /// `dW += dzᵀ (m ∘ h)` over all rows.
+    pub fn add_weight_gradient(
+        &self,
+        normalised: bool,
+        dout: ArrayView2<'_, F>,
+        h: ArrayView2<'_, F>,
+        dw: ArrayViewMut2<'_, F>,
+    ) {
+        let rows = 0..h.nrows();
+        let dz = if normalised { self.normal.dz(&rows) } else { dout };
+        let h = if self.dropped { self.masked.slice(s![rows, ..]) } else { h };
+        product(dz.t(), h, dw, Accumulate::Add);
+    }
+}
+
+/// The two biases in one, where there are any: what all rows start from. Of the second the first `columns` alone.
+pub(super) fn add_biases<'a, F: Float>(
+    [first, second]: [&Option<Array1<F>>; 2],
+    columns: usize,
+    sum: &'a mut Array1<F>,
+) -> Option<&'a Array1<F>> {
+    let bias = first.as_ref().or(second.as_ref())?;
+    reuse(sum, bias.dim());
+    match first {
+        Some(first) => sum.assign(first),
+        None => sum.fill(F::zero()),
+    }
+    if let Some(second) = second {
+        let columns = s![..columns];
+        let mut sum = sum.slice_mut(columns);
+        sum += &second.slice(columns);
+    }
+    Some(sum)
+}
+
+/// `db += Σ da`, for both biases.
+pub(super) fn add_bias_gradients<F: Float>(da: ArrayView2<'_, F>, biases: [&mut Option<Array1<F>>; 2]) {
+    for bias in biases.into_iter().flatten() {
+        add_rows(da, bias.tensor_mut(0));
+    }
+}

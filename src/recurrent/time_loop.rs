@@ -1,0 +1,387 @@
+//! The loop over time, forward and back, for every cell.
+
+use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
+
+use super::cell::{
+    AllSteps, Cell, CellSizes, CellStep, CellStepBackward, RecurrentState, StateParts, StepRecorder, Unrolled,
+};
+use super::history::History;
+use super::rows::Rows;
+use super::zoneout::Keep;
+use crate::affine::{matrix_mut, rows_of, span};
+use crate::cache::{Pending, StandardLayout, reuse};
+use crate::error::{check_gradient, check_shape};
+use crate::kernels::vectorised;
+use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder};
+
+/// In inference, about so many rows are projected at a time: enough for fast products, and not the memory of all steps.
+const INFERENCE_ROWS: usize = 256;
+
+/// The cache of a [`Cell`].
+pub struct CellCache<C: Cell> {
+    pending: Pending,
+    rows: Rows,
+    x: Packable<C::Elem>,      // [R, I]
+    dy: Packable<C::Elem>,     // [R, O]
+    h: Part<C::Elem>,          // of size O
+    c: Part<C::Elem>,          // of size M
+    y: Array3<C::Elem>,        // [T, B, O], where rows are packed
+    h_before: Array2<C::Elem>, // [R, O], where rows are packed
+    dx: Array3<C::Elem>,       // [T, B, I]
+    dx_rows: Array2<C::Elem>,  // [R, I], where rows are packed
+    buffers: C::Buffers,
+    recorder: StateRecorder,
+}
+
+/// One part of the state, h or c, through a pass and back.
+#[derive(Clone, Default)]
+struct Part<F> {
+    history: History<F>,  // [R + B, ·]
+    zoned: bool,          // whether there is zoneout
+    candidate: Array2<F>, // [R, ·], with zoneout: what the cell computed
+    d: Array2<F>,         // [B, ·]
+    d_kept: Array2<F>,    // [B, ·], with zoneout: what goes past the cell
+}
+
+impl<F: Float> Part<F> {
+    fn start(&mut self, rows: &Rows, initial: ArrayView2<'_, F>, rolling: bool, zoned: bool) {
+        self.history.start(rows, initial, rolling);
+        self.zoned = zoned;
+        reuse(&mut self.candidate, (if zoned { rows.count() } else { 0 }, initial.ncols()));
+    }
+
+    /// Step `s`'s rows, before it and, to be written, after it.
+    fn step(&mut self, rows: &Rows, s: usize) -> (ArrayView2<'_, F>, ArrayViewMut2<'_, F>) {
+        let (now, width) = (rows.of(s..s + 1), self.candidate.ncols());
+        let shape = (now.len(), width);
+        let (before, after) = match self.zoned {
+            true => (self.history.read(rows, s).0, rows_of(&mut self.candidate, &now)),
+            false => self.history.step(rows, s),
+        };
+        let before = ArrayView2::from_shape(shape, before).expect("whole rows");
+        (before, ArrayViewMut2::from_shape(shape, after).expect("whole rows"))
+    }
+
+    /// Zoneout after step `s`.
+    fn keep(&mut self, rows: &Rows, s: usize, keep: Keep) {
+        let (now, width) = (rows.of(s..s + 1), self.candidate.ncols());
+        let candidate = rows_of(&mut self.candidate, &now);
+        let (before, after) = self.history.step(rows, s);
+        for j in 0..if width == 0 { 0 } else { now.len() } {
+            let row = span(&(j..j + 1), width);
+            let (t, b) = (rows.time(s, j), rows.sequence(j));
+            keep.forward(t, b, &before[row.clone()], &candidate[row.clone()], &mut after[row]);
+        }
+    }
+
+    /// The gradient of the final state, zero where none is given, starts the way back.
+    fn start_backward(&mut self, rows: &Rows, dstate: Option<ArrayView2<'_, F>>) {
+        let shape = (rows.batch(), self.candidate.ncols());
+        reuse(&mut self.d, shape);
+        reuse(&mut self.d_kept, if self.zoned { shape } else { (0, shape.1) });
+        match dstate {
+            None => self.d.fill(F::zero()),
+            Some(dstate) => {
+                for (j, mut row) in self.d.outer_iter_mut().enumerate() {
+                    row.assign(&dstate.row(rows.sequence(j)));
+                }
+            }
+        }
+    }
+
+    /// Zoneout on the way back through step `s`: `d` becomes the gradient of what the cell computed.
+    fn split(&mut self, rows: &Rows, s: usize, keep: Keep) {
+        let count = if self.d.ncols() == 0 { 0 } else { rows.of(s..s + 1).len() };
+        for j in 0..count {
+            let (t, b) = (rows.time(s, j), rows.sequence(j));
+            keep.backward(t, b, rows_of(&mut self.d, &(j..j + 1)), rows_of(&mut self.d_kept, &(j..j + 1)));
+        }
+    }
+
+    /// And what went past the cell joins what came through it.
+    fn join(&mut self, rows: &Rows, s: usize) {
+        let first = 0..rows.of(s..s + 1).len();
+        add(rows_of(&mut self.d_kept, &first), rows_of(&mut self.d, &first));
+    }
+
+    /// Step `s`'s rows: before, as the cell wrote them, and their gradient.
+    fn step_back(&mut self, rows: &Rows, s: usize) -> (ArrayView2<'_, F>, ArrayView2<'_, F>, ArrayViewMut2<'_, F>) {
+        let now = rows.of(s..s + 1);
+        let shape = (now.len(), self.candidate.ncols());
+        let (before, after) = self.history.read(rows, s);
+        let after = if self.zoned { &*rows_of(&mut self.candidate, &now) } else { after };
+        let view = |values| ArrayView2::from_shape(shape, values).expect("whole rows");
+        let d = rows_of(&mut self.d, &(0..now.len()));
+        (view(before), view(after), ArrayViewMut2::from_shape(shape, d).expect("whole rows"))
+    }
+
+    /// The gradient of the initial state.
+    fn finish_backward(&self, rows: &Rows, mut dstate: ArrayViewMut2<'_, F>) {
+        for (j, row) in self.d.outer_iter().enumerate() {
+            dstate.row_mut(rows.sequence(j)).assign(&row);
+        }
+    }
+
+    /// The state before each row's step, `[R, ·]`.
+    fn before<'a>(&'a self, rows: &Rows, packed: &'a mut Array2<F>) -> ArrayView2<'a, F> {
+        if !rows.packed() {
+            return self.history.before(rows);
+        }
+        reuse(packed, (rows.count(), self.candidate.ncols()));
+        for s in 0..rows.steps() {
+            rows_of(packed, &rows.of(s..s + 1)).copy_from_slice(self.history.read(rows, s).0);
+        }
+        packed.view()
+    }
+}
+
+/// The rows of an input, packed where the recurrence packs its rows.
+#[derive(Clone, Default)]
+struct Packable<F> {
+    copy: StandardLayout<F>,
+    packed: Array2<F>, // [R, ·]
+}
+
+impl<F: Float> Packable<F> {
+    fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>, rows: &Rows) -> ArrayView2<'a, F> {
+        let width = x.dim().2;
+        if !rows.packed() {
+            return self.copy.rows(x);
+        }
+        reuse(&mut self.packed, (rows.count(), width));
+        rows.gather(width, self.copy.values(x), rows_of(&mut self.packed, &(0..rows.count())));
+        self.packed.view()
+    }
+}
+
+impl<C: Cell> Default for CellCache<C> {
+    fn default() -> Self {
+        CellCache {
+            pending: Pending::default(),
+            rows: Rows::default(),
+            x: Packable::default(),
+            dy: Packable::default(),
+            h: Part::default(),
+            c: Part::default(),
+            y: Array3::default((0, 0, 0)),
+            h_before: Array2::default((0, 0)),
+            dx: Array3::default((0, 0, 0)),
+            dx_rows: Array2::default((0, 0)),
+            buffers: C::Buffers::default(),
+            recorder: StateRecorder::default(),
+        }
+    }
+}
+
+impl<C: Cell> RecordsState for CellCache<C> {
+    fn recorder(&mut self) -> &mut StateRecorder {
+        &mut self.recorder
+    }
+}
+
+vectorised! {
+    /// sum += values.
+    fn add<'a, F: Float>(values: &'a [F], sum: &'a mut [F]) {
+        for (sum, &value) in sum.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
+
+/// What the cell keeps of its h and c, where it has [`Zoneout`](crate::Zoneout).
+fn zoneout<C: Cell>(cell: &C, name: &str, mode: Option<Mode>) -> Option<[Keep; 2]> {
+    cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| Keep::new(name, drop, mode)))
+}
+
+fn check_state<F>(name: &str, what: &str, sizes: CellSizes, batch: usize, state: &StateParts<'_, F>) {
+    check_shape(name, what, &[batch, sizes.output], state.h.shape());
+    check_shape(name, what, &[batch, sizes.memory], state.c.shape());
+}
+
+/// `cell` over all steps of `x`, from `state`, which is advanced: `[T, B, O]`.
+pub(super) fn forward<'c, C: Cell>(
+    cell: &C,
+    x: Sequence<'_, C::Elem>,
+    state: StateParts<'_, C::Elem>,
+    cache: &'c mut CellCache<C>,
+) -> ArrayView3<'c, C::Elem> {
+    let sizes @ CellSizes { name, input, output, .. } = cell.sizes();
+    let features = x.features(name, Some(input));
+    let (steps, batch, _) = features.dim();
+    check_state(name, "state", sizes, batch, &state);
+    let zoneout = zoneout(cell, name, x.mode());
+    let infer = x.mode() == Some(Mode::Infer);
+    let CellCache { pending, rows, x: x_rows, h, c, y, buffers, .. } = &mut *cache;
+    pending.set(&x);
+    rows.plan(&x);
+    let rows = &*rows;
+    let x_rows = x_rows.rows(features, rows);
+    h.start(rows, state.h.view(), false, zoneout.is_some());
+    c.start(rows, state.c.view(), infer, zoneout.is_some());
+
+    let at_once = if infer { INFERENCE_ROWS.div_ceil(batch) } else { rows.steps().max(1) };
+    let pass = Unrolled { rows, rows_at_once: rows.count().min(at_once * batch), mode: x.mode() };
+    cell.begin(&pass, buffers);
+    for first in (0..rows.steps()).step_by(at_once) {
+        let some = first..rows.steps().min(first + at_once);
+        let projected = rows.of(some.clone());
+        cell.project(&pass, x_rows.slice(s![projected.clone(), ..]), buffers);
+        for s in some {
+            let now = rows.of(s..s + 1);
+            let ((h_before, h_now), (c_before, c_now)) = (h.step(rows, s), c.step(rows, s));
+            let step = CellStep {
+                rows: now.start - projected.start..now.end - projected.start,
+                x: x_rows.slice(s![now, ..]),
+                h_before,
+                c_before,
+                h: h_now,
+                c: c_now,
+            };
+            cell.forward_step(step, buffers);
+            if let Some([keep_h, keep_c]) = zoneout {
+                h.keep(rows, s, keep_h);
+                c.keep(rows, s, keep_c);
+            }
+        }
+    }
+    h.history.finish(rows, state.h);
+    c.history.finish(rows, state.c);
+    if rows.packed() {
+        reuse(y, (steps, batch, output));
+        let h = h.history.after(rows);
+        rows.scatter(output, h.as_slice().expect("rows side by side"), rows_of(y, &(0..steps * batch)));
+        x.zero_padding(y);
+    }
+    self::output(cell, cache)
+}
+
+/// The output of the last forward pass.
+pub(super) fn output<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
+    let CellCache { rows, h, y, .. } = cache;
+    if rows.packed() || rows.batch() == 0 {
+        return y.view();
+    }
+    let shape = (rows.steps(), rows.batch(), cell.sizes().output);
+    h.history.after(rows).into_shape_with_order(shape).expect("standard layout")
+}
+
+/// The way back through all steps: `dstate` in as the gradient of the final state, out as that of the initial one.
+pub(super) fn backward<'c, C: Cell>(
+    cell: &C,
+    x: Sequence<'_, C::Elem>,
+    dy: ArrayView3<'_, C::Elem>,
+    dstate: Option<StateParts<'_, C::Elem>>,
+    cache: &'c mut CellCache<C>,
+    grad: &mut C,
+) -> ArrayView3<'c, C::Elem> {
+    let sizes @ CellSizes { name, input, output, .. } = cell.sizes();
+    let (steps, batch) = x.dims();
+    let CellCache { pending, rows, x: x_rows, dy: dy_rows, h, c, h_before, dx, dx_rows, buffers, recorder, .. } = cache;
+    pending.take(name, &x, &dy, output);
+    check_gradient(name, cell, grad);
+    if let Some(dstate) = &dstate {
+        check_state(name, "dstate", sizes, batch, dstate);
+    }
+    let (rows, wanted) = (&*rows, x.wants_gradient());
+    let zoneout = zoneout(cell, name, x.mode());
+    let x_rows = x_rows.rows(x.features(name, Some(input)), rows);
+    let dy = dy_rows.rows(dy, rows).to_slice().expect("rows side by side");
+    h.start_backward(rows, dstate.as_ref().map(|dstate| dstate.h.view()));
+    c.start_backward(rows, dstate.as_ref().map(|dstate| dstate.c.view()));
+    reuse(dx, (steps, batch, if wanted { input } else { 0 }));
+    reuse(dx_rows, (if rows.packed() { rows.count() } else { 0 }, dx.dim().2));
+    let all = 0..rows.count();
+    let dx_values = if rows.packed() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
+
+    cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode() }, buffers);
+    recorder.start(steps);
+    for s in (0..rows.steps()).rev() {
+        let now = rows.of(s..s + 1);
+        add(&dy[span(&now, output)], rows_of(&mut h.d, &(0..now.len())));
+        if recorder.is_on() {
+            for (j, row) in h.d.outer_iter().take(now.len()).enumerate() {
+                recorder.hidden(rows.time(s, j), row.iter().copied());
+            }
+        }
+        if let Some([keep_h, keep_c]) = zoneout {
+            h.split(rows, s, keep_h);
+            c.split(rows, s, keep_c);
+        }
+        let ((h_before, h_now, dh), (c_before, c_now, dc)) = (h.step_back(rows, s), c.step_back(rows, s));
+        let step = CellStepBackward {
+            x: x_rows.slice(s![now.clone(), ..]),
+            h_before,
+            c_before,
+            h: h_now,
+            c: c_now,
+            dh,
+            dc,
+            dx: wanted.then(|| matrix_mut(&mut dx_values[span(&now, input)], input)),
+            rows: now,
+            recorder: StepRecorder { to: recorder, rows, step: s },
+        };
+        cell.backward_step(step, buffers, grad);
+        if zoneout.is_some() {
+            h.join(rows, s);
+            c.join(rows, s);
+        }
+    }
+    recorder.finish();
+    let h_before = h.before(rows, h_before);
+    let dx_all = wanted.then(|| matrix_mut(dx_values, input));
+    cell.finish_backward(AllSteps { x: x_rows, h_before, dx: dx_all }, buffers, grad);
+
+    if let Some(dstate) = dstate {
+        h.finish_backward(rows, dstate.h);
+        c.finish_backward(rows, dstate.c);
+    }
+    if rows.packed() && wanted {
+        rows.scatter(input, dx_rows.as_slice().expect("standard layout"), rows_of(dx, &(0..steps * batch)));
+        x.zero_padding(dx);
+    }
+    dx.view()
+}
+
+impl<C: Cell> Layer for C {
+    type Elem = C::Elem;
+    type State = C::State;
+    type Cache = CellCache<C>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let sizes = self.sizes();
+        match input {
+            Size::Features(features) if features == sizes.input => Ok(sizes.output),
+            _ => Err(SizeError::features(sizes.name, sizes.input, input)),
+        }
+    }
+
+    fn zero_state(&self, batch: usize) -> C::State {
+        C::State::zeros(batch, self.sizes())
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, C::Elem>,
+        state: &mut C::State,
+        cache: &'c mut CellCache<C>,
+    ) -> ArrayView3<'c, C::Elem> {
+        forward(self, x, state.parts(), cache)
+    }
+
+    fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
+        output(self, cache)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, C::Elem>,
+        dy: &ArrayRef3<C::Elem>,
+        dstate: Option<&mut C::State>,
+        cache: &'c mut CellCache<C>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, C::Elem> {
+        backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad)
+    }
+}
+
+impl<C: Cell> Causal for C {}

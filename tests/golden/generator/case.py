@@ -1,0 +1,112 @@
+"""One case: its references' common tools, what makes it worth having, and its file.
+
+References are computed in double precision, those of F32 cases too: their given tensors are exact in F32 and what must
+come out is rounded to it. Only ONNX Runtime's own numbers are F32 from the start.
+
+A case is only worth having if it can be passed and can be failed, so before it is written
+
+- it must be well-conditioned: one rounding error in every float that is given moves the results by less than a tenth of
+  the tolerance that `tests/golden.rs` allows;
+- where relu is used, no pre-activation may be near the kink and not all units may be dead;
+- another setting of any one option that leaves the tensors' shapes alone must move the results by far more than the
+  tolerance.
+
+Numbers are drawn until the first two hold.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+FOLDER = Path(__file__).parent.parent
+DTYPES = {"F32": np.float32, "F64": np.float64}
+
+
+def tolerance(case):
+    """As in `tests/golden.rs`."""
+    return 1e-5 if case["dtype"] == "F32" else 1e-9 if case["kind"] == "train" else 1e-12
+
+
+# --- For the references: given tensors in, the tensors that must come out and the distance from any kink out. ---
+
+
+def tensors_under(given, prefix):
+    return {name.removeprefix(prefix): torch.from_numpy(x) for name, x in given.items() if name.startswith(prefix)}
+
+
+def leaf(given, name):
+    x = given.get(name)
+    return None if x is None else torch.from_numpy(x).requires_grad_()
+
+
+def gradients(leaves, parameters, outputs, given):
+    """`grad.*` of everything that was given, for the `grad_output.*` of each output."""
+    dy = [torch.from_numpy(given[f"grad_output.{name}"]) for name in outputs]
+    torch.autograd.backward(list(outputs.values()), dy)
+    results = {f"output.{name}": y.detach().numpy() for name, y in outputs.items()}
+    leaves = {name: x for name, x in leaves.items() if x is not None} | dict(parameters)
+    return results | {f"grad.{name}": x.grad.numpy() for name, x in leaves.items()}
+
+
+def worst(got, want):
+    """The largest error of any tensor, relative to the largest element but at least 1: what the test looks at."""
+    return max(np.abs(got[name] - x).max() / max(1.0, np.abs(x).max()) for name, x in want.items())
+
+
+# --- What makes a case worth having. ---
+
+
+def is_well_conditioned(case, run, given, want, rng):
+    ulp = np.finfo(DTYPES[case["dtype"]]).eps
+    for _ in range(4):
+        nudged = {
+            key: x * (1 + ulp * rng.choice([-1.0, 1.0], x.shape)) if x.dtype == np.float64 else x
+            for key, x in given.items()
+        }
+        if worst(run(case, nudged)[0], want) >= tolerance(case) / 10:
+            return False
+    return True
+
+
+def check_options_show(name, case, run, others, given, want):
+    """No option may be one that could be left out, or set otherwise, unnoticed."""
+    for what, options in others.items():
+        # The norms of a training are a report, not what comes of it.
+        error = worst(run(case | options, given)[0], {key: x for key, x in want.items() if key != "output.norms"})
+        assert error > 1e3 * tolerance(case), f"{name}: {what}: differs by {error:.1e} only"
+
+
+def write(name, draw, run, others=lambda case: {}, **case):
+    """Writes the case that `draw(rng, case)` gives the tensors of, at the first try that is fit.
+
+    `run(case, given)` is the reference, and `others(case)` are the options that must make a difference, each by what
+    to call it where it makes none.
+    """
+    case = {"dtype": "F64", "reference": f"torch {torch.__version__.split('+')[0]}"} | case
+    dtype = DTYPES[case["dtype"]]
+    floor = 1e-3 if dtype == np.float32 else 1e-6
+    for attempt in range(200):
+        rng = np.random.default_rng([zlib.crc32(name.encode()), attempt])
+        given = draw(rng, case)
+        junk = given.pop("junk", {})
+        given = {key: x if x.dtype == np.int64 else x.astype(dtype).astype(np.float64) for key, x in given.items()}
+        want, margin = run(case, given)
+        alive = any(x.any() for key, x in want.items() if key.startswith("output."))
+        if margin > floor and alive and is_well_conditioned(case, run, given, want, rng):
+            break
+    else:
+        raise AssertionError(f"{name}: always near a kink, zero or ill-conditioned")
+    check_options_show(name, case, run, others(case), given, want)
+    assert all(np.isfinite(x).all() for x in want.values()), f"{name}: not finite"
+    # Junk last: the reference never sees it.
+    for key, padding in junk.items():
+        given[key] = np.where(padding["where"], padding["values"], given[key])
+    tensors = {key: x if x.dtype == np.int64 else x.astype(dtype) for key, x in (given | want).items()}
+    tensors = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    file = FOLDER / f"{name}.safetensors"
+    assert not file.exists(), f"{name}: two cases of this name"
+    save_file(tensors, file, {"case": json.dumps(case, sort_keys=True)})

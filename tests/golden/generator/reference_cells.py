@@ -1,0 +1,105 @@
+"""Recurrent cells in plain torch, with the options that `torch.nn` has not: the reference of kind `variant`.
+
+Every sequence case of another kind is also run through them, so that PyTorch, ONNX Runtime and Keras vouch for
+everything in here that they have.
+
+Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity` and `zoneout_*`.
+"""
+
+import torch
+from torch.nn.functional import layer_norm
+
+EPS = 1e-5
+
+
+def received(p, of, x, rows=slice(None)):
+    """What gates receive from x (`of` is `ih`) or from h (`hh`)."""
+    a, bias = x @ p[f"weight_{of}"][rows].T, p.get(f"bias_{of}")
+    bias = None if bias is None else bias[rows]
+    if f"norm_{of}" in p:
+        return layer_norm(a, a.shape[-1:], p[f"norm_{of}"][rows], bias, EPS)
+    return a if bias is None else a + bias
+
+
+def rnn(options, p, x, h):
+    a = received(p, "ih", x) + received(p, "hh", h)
+    return [torch.relu(a) if options.get("nonlinearity") == "relu" else torch.tanh(a)], a
+
+
+def gru(options, p, x, h):
+    hidden = h.shape[-1]
+    gates, candidate = slice(0, 2 * hidden), slice(2 * hidden, None)
+    r, z = torch.sigmoid(received(p, "ih", x, gates) + received(p, "hh", h, gates)).chunk(2, dim=-1)
+    from_x = received(p, "ih", x, candidate)
+    if options.get("reset", "after") == "after":
+        n = torch.tanh(from_x + r * received(p, "hh", h, candidate))
+    else:
+        n = torch.tanh(from_x + received(p, "hh", r * h, candidate))
+    return [(1 - z) * n + z * h], None
+
+
+def lstm(options, p, x, h, c):
+    a = (received(p, "ih", x) + received(p, "hh", h)).chunk(3 if options.get("coupled") else 4, dim=-1)
+    a = dict(zip("igo" if options.get("coupled") else "ifgo", a))
+    peephole = dict(zip("io" if options.get("coupled") else "ifo", p.get("peephole", ())))
+    i = torch.sigmoid(a["i"] + peephole.get("i", 0.0) * c)
+    f = 1 - i if options.get("coupled") else torch.sigmoid(a["f"] + peephole.get("f", 0.0) * c)
+    c = f * c + i * torch.tanh(a["g"])
+    o = torch.sigmoid(a["o"] + peephole.get("o", 0.0) * c)
+    shown = layer_norm(c, c.shape[-1:], p["norm_c.weight"], p["norm_c.bias"], EPS) if "norm_c.weight" in p else c
+    h = o * torch.tanh(shown)
+    return [h @ p["weight_hr"].T if "weight_hr" in p else h, c], None
+
+
+STEPS = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
+
+
+def backwards(x, lengths):
+    """Each sequence from its last valid step to its first; what lies past it stays."""
+    t = torch.arange(len(x))[:, None]
+    return x[torch.where(t < lengths, lengths - 1 - t, t), torch.arange(x.shape[1])]
+
+
+def unroll(cell, options, p, x, state, lengths=None, reverse=False):
+    """`cell` over a sequence: y `[T, B, H]`, the last state, and how near relu's pre-activations come to 0."""
+    lengths = torch.full([x.shape[1]], len(x)) if lengths is None else lengths
+    x = backwards(x, lengths) if reverse else x
+    y, margin = [], float("inf")
+    for t, x_t in enumerate(x):
+        valid = (t < lengths)[:, None]
+        after, a = STEPS[cell](options, p, x_t, *state)
+        for part, name in enumerate("hc"[: len(state)]):
+            zoneout = options.get(f"zoneout_{name}", 0.0)
+            after[part] = zoneout * state[part] + (1 - zoneout) * after[part] if zoneout else after[part]
+        state = [torch.where(valid, new, old) for new, old in zip(after, state)]
+        y.append(torch.where(valid, state[0], 0.0))
+        if options.get("nonlinearity") == "relu":
+            margin = min(margin, a[valid[:, 0]].abs().min().item() if valid.any() else margin)
+    y = torch.stack(y)
+    return backwards(y, lengths) if reverse else y, state, margin
+
+
+def zero_state(cell, p, batch):
+    """`[B, H]`, of an LSTM `[B, H or P]` and `[B, H]`."""
+    h = torch.zeros(batch, p["weight_hh"].shape[1], dtype=torch.float64)
+    gates = p["weight_hr"].shape[1] if "weight_hr" in p else h.shape[1]
+    return [h, torch.zeros(batch, gates, dtype=torch.float64)] if cell == "LSTM" else [h]
+
+
+def layers(cell, options, parameters, x, given, lengths=None):
+    """Layers upon each other, each a list of one direction or two: `parameters[layer][direction]`.
+
+    `given` has the states that are given, by `h` and `c`, `[layers * directions, B, H]`; the last states are such too.
+    """
+    final, margin = [], float("inf")
+    for directions in parameters:
+        ys = []
+        for reverse, p in enumerate(directions):
+            state = zero_state(cell, p, x.shape[1])
+            state = [given[part][len(final)] if part in given else zero for part, zero in zip("hc", state)]
+            y, state, near = unroll(cell, options, p, x, state, lengths, bool(reverse))
+            ys.append(y)
+            final.append(state)
+            margin = min(margin, near)
+        x = torch.cat(ys, dim=-1)
+    return x, [torch.stack(parts) for parts in zip(*final)], margin
