@@ -44,6 +44,7 @@
 //! | Cells | [`RnnCell`], [`LstmCell`], [`GruCell`], made by [`CellBuilder`] |
 //! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`], [`Dropout`], [`Identity`] |
 //! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
+//! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
 //! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
 //! | Files | `io`: state dicts, PyTorch's included, and checkpoints |
@@ -72,6 +73,7 @@ pub mod io;
 pub mod tensors;
 
 mod affine;
+mod attention;
 mod blocks;
 mod cells;
 mod clip;
@@ -92,6 +94,7 @@ mod stack;
 pub use ndarray;
 pub use rand;
 
+pub use attention::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore};
 pub use blocks::*;
 pub use cells::*;
 pub use clip::{

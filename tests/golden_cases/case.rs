@@ -15,6 +15,9 @@ pub struct Tensor {
     pub values: Vec<f64>,
 }
 
+/// The given tensors that hold no floats.
+const INTEGERS: [&str; 4] = ["input.ids", "input.lengths", "input.query_lengths", "input.memory_lengths"];
+
 /// Named settings; what nobody asked for is an option that nobody knows.
 pub struct Options(Map<String, Value>);
 
@@ -71,7 +74,7 @@ impl Case {
         let floats = case.dtype()?.to_owned();
         for (name, view) in SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?.iter() {
             let values = match view.dtype() {
-                Dtype::I64 if ["input.ids", "input.lengths"].contains(&name) => {
+                Dtype::I64 if INTEGERS.contains(&name) => {
                     numbers(view.data(), |bytes| i64::from_le_bytes(bytes) as f64)
                 }
                 Dtype::F64 if floats == "F64" => numbers(view.data(), f64::from_le_bytes),

@@ -1,5 +1,6 @@
 //! Golden cases: what a file holds, what the library makes of it, and whether the two agree. A module per kind of case.
 
+mod attention;
 mod case;
 mod recurrent;
 mod residual_ff;
@@ -27,6 +28,7 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
         "cell" => recurrent::run_cell::<F>(case),
         "residual_ff" => residual_ff::run::<F>(case),
         "train" => train::run::<F>(case),
+        "attention" => attention::run::<F>(case),
         "onnx" => Err("kind onnx is not supported yet".into()),
         kind => Err(format!("unknown kind {kind}")),
     }

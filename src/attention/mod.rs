@@ -1,0 +1,513 @@
+//! Attention over the outputs of an encoder.
+
+mod score;
+
+use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
+use rand::Rng;
+
+pub use score::{AdditiveScore, AttentionScore, BilinearScore};
+
+use crate::cache::{StandardLayout, reuse, rows};
+use crate::error::{check_gradient, check_shape, mismatch};
+use crate::kernels::math::{exp, sum};
+use crate::kernels::{Accumulate, product, vectorised};
+use crate::{Float, Mode, Sequence, TensorsExt, parameters};
+
+const NAME: &str = "Attention";
+// The layers, as it were, whose `x` the two inputs are.
+const QUERY: &str = "Attention: query";
+const MEMORY: &str = "Attention: memory";
+
+/// Attention of a decoder over the outputs of an encoder: for each query a mean of the memory, weighted by a
+/// [score](AttentionScore) of the two.
+///
+/// ```text
+/// e_ts = score(q_t, m_s)        dot: q·m    bilinear: qᵀ W m    additive: vᵀ tanh(W_q q + W_m m + b)
+/// α_ts = exp(e_ts) / Σ_r exp(e_tr)              over the positions within the memory's length
+/// c_t  = Σ_s α_ts m_s
+/// ```
+///
+/// | | shape | |
+/// | --- | --- | --- |
+/// | `query` | `[Tq, B, Q]` | states of the decoder |
+/// | `memory` | `[Tm, B, M]` | outputs of the encoder; for a dot score `M = Q` |
+/// | context | `[Tq, B, M]` | `c` |
+/// | [weights](AttentionCache::weights) | `[Tq, B, Tm]` | `α` |
+///
+/// Sources: Bahdanau, Cho and Bengio 2015 (additive); Luong, Pham and Manning 2015 (dot, bilinear).
+///
+/// It has two inputs and so is no [`Layer`](crate::Layer), but keeps a layer's rules: it holds parameters and nothing
+/// else, a gradient is a value of its own type to which backward passes *add*, and from the second pass of a shape on
+/// nothing is allocated. Each input may have lengths. Memory past its length has weight 0 and is not read; rows past
+/// the query's length are not computed, and are zero.
+///
+/// # The whole sequence
+/// Where all queries are known at once, as in training on known targets without feedback of the context,
+/// [`forward`](Attention::forward) and [`backward`](Attention::backward) work on all of them:
+///
+/// ```
+/// use gradflow::ndarray::Array3;
+/// use gradflow::rand::{SeedableRng, rngs::StdRng};
+/// use gradflow::{Attention, GruCell, Layer, Sequence};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::ones((5, 2, 3))); // [T, B, D]
+/// let lengths = [7, 4];
+/// let (encoder, decoder) = (GruCell::new(3, 8, rng), GruCell::new(3, 8, rng));
+/// let attention = Attention::bilinear(8, 8, rng);
+/// let (mut encoder_cache, mut decoder_cache, mut cache) = (encoder.cache(), decoder.cache(), attention.cache());
+///
+/// // The decoder starts from the encoder's last state; its outputs are the queries.
+/// let source = Sequence::from(&source).with_lengths(&lengths)?;
+/// let mut state = encoder.zero_state(2);
+/// let memory = encoder.forward(source, &mut state, &mut encoder_cache).to_owned();
+/// let memory = source.with(memory.view());
+/// let query = decoder.forward((&target).into(), &mut state, &mut decoder_cache).to_owned();
+/// let context = attention.forward((&query).into(), memory, &mut cache);
+/// assert_eq!(context.dim(), (5, 2, 8));
+/// assert_eq!(cache.weights().dim(), (5, 2, 7));
+/// assert_eq!(cache.weights()[[0, 1, 4]], 0.0); // padding
+///
+/// let dcontext = Array3::ones((5, 2, 8));
+/// let (mut grad, mut dencoder, mut ddecoder) = (attention.zeros_like(), encoder.zeros_like(), decoder.zeros_like());
+/// let (dquery, dmemory) = attention.backward((&query).into(), memory, &dcontext, &mut cache, &mut grad);
+/// let mut dstate = decoder.zero_state(2);
+/// decoder.backward((&target).into(), &dquery, Some(&mut dstate), &mut decoder_cache, &mut ddecoder);
+/// encoder.backward(source, &dmemory, Some(&mut dstate), &mut encoder_cache, &mut dencoder);
+/// # Ok::<(), gradflow::LengthsError>(())
+/// ```
+///
+/// # Step by step
+/// Where the context is fed back to the decoder, or its own output is, the queries come one at a time. The two methods
+/// are each made of two parts: [`memorize`](Attention::memorize) projects the memory once, and
+/// [`attend`](Attention::attend) takes one query or some more, as often as needed; going back,
+/// [`attend_backward`](Attention::attend_backward) undoes the calls of `attend` in reverse order, and
+/// [`memorize_backward`](Attention::memorize_backward) gives the gradient of the memory, summed over them all. The
+/// cache keeps what it needs of every `attend` that awaits its backward pass; in [`Mode::Infer`] it keeps nothing, so
+/// that decoding may go on for ever.
+///
+/// ```
+/// # use gradflow::{Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
+/// # let attention = Attention::<f64>::additive(3, 4, 5, &mut StdRng::seed_from_u64(0));
+/// # let (query, memory) = (Array3::ones((6, 2, 3)), Array3::ones((7, 2, 4)));
+/// # let (mut cache, mut grad, memory) = (attention.cache(), attention.zeros_like(), Sequence::from(&memory));
+/// attention.memorize(memory, &mut cache);
+/// for t in 0..6 {
+///     let query = query.slice(s![t..=t, .., ..]); // [1, B, Q], from the decoder's state
+///     let context = attention.attend(query.into(), memory, &mut cache); // [1, B, M], for its next step
+///     # assert_eq!(context.dim(), (1, 2, 4));
+/// }
+/// for t in (0..6).rev() {
+///     let query = query.slice(s![t..=t, .., ..]);
+///     let dcontext = Array3::ones((1, 2, 4)); // from the decoder's next step
+///     let dquery = attention.attend_backward(query.into(), memory, &dcontext, &mut cache, &mut grad);
+///     # assert_eq!(dquery.dim(), (1, 2, 3));
+/// }
+/// let dmemory = attention.memorize_backward(memory, &mut cache, &mut grad);
+/// # assert_eq!(dmemory.dim(), (7, 2, 4));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Attention<F> {
+    /// What query and memory are compared by, with its parameters.
+    pub score: AttentionScore<F>,
+}
+parameters! { impl<F: Float> Tensors<F> for Attention<F> { score as "" } }
+
+impl<F: Float> From<AttentionScore<F>> for Attention<F> {
+    fn from(score: AttentionScore<F>) -> Self {
+        Attention { score }
+    }
+}
+
+impl<F: Float> From<BilinearScore<F>> for Attention<F> {
+    fn from(score: BilinearScore<F>) -> Self {
+        AttentionScore::Bilinear(score).into()
+    }
+}
+
+impl<F: Float> From<AdditiveScore<F>> for Attention<F> {
+    fn from(score: AdditiveScore<F>) -> Self {
+        AttentionScore::Additive(score).into()
+    }
+}
+
+/// The cache of an [`Attention`].
+#[derive(Clone, Default)]
+pub struct AttentionCache<F> {
+    memorized: Memorized,
+    attended: Vec<Attended<F>>, // the first `open` await their backward pass
+    open: usize,
+    last: usize,
+    memory_copy: StandardLayout<F>,
+    query_copy: StandardLayout<F>,
+    dcontext_copy: StandardLayout<F>,
+    keys: Array3<F>,     // [Tm, B, A]: W m, where the memory is not compared as it is
+    terms: Array1<F>,    // [A]
+    context: Array3<F>,  // [Tq, B, M]
+    dscores: Array2<F>,  // [Tq, Tm], of one sequence
+    dqueries: Array3<F>, // [Tq, B, A]
+    dquery: Array3<F>,   // [Tq, B, Q]
+    dkeys: Array3<F>,    // [Tm, B, A]
+    dmemory: Array3<F>,  // [Tm, B, M], empty where it is not wanted
+}
+
+/// Which memory's keys are in a cache, by its fingerprint.
+#[derive(Clone, Copy, Default)]
+enum Memorized {
+    #[default]
+    Nothing,
+    ForInference(u64),
+    ForBackward(u64),
+}
+
+/// What the backward pass needs of an `attend`.
+#[derive(Clone, Default)]
+struct Attended<F> {
+    fingerprint: u64,
+    queries: Array3<F>, // [Tq, B, A]: W_q q + b, where the query is not compared as it is
+    weights: Array3<F>, // [Tq, B, Tm]
+}
+
+impl<F: Float> AttentionCache<F> {
+    /// `α`, `[Tq, B, Tm]`, of the last [`attend`](Attention::attend) or [`forward`](Attention::forward): what each
+    /// query has looked at. Zero past the lengths; each row before sums to 1.
+    ///
+    /// # Panics
+    /// Where there was none.
+    pub fn weights(&self) -> ArrayView3<'_, F> {
+        match self.attended.get(self.last) {
+            Some(attended) => attended.weights.view(),
+            None => mismatch("AttentionCache", "weights", &"an `attend` before", &"a new cache"),
+        }
+    }
+
+    /// Panics unless `memory` is what was memorized; says whether a backward pass may follow.
+    fn check_memory(&self, memory: &Sequence<'_, F>) -> bool {
+        let (fingerprint, backward) = match self.memorized {
+            Memorized::Nothing => mismatch(NAME, "cache", &"a memory: call `memorize`", &"a stale cache"),
+            Memorized::ForInference(fingerprint) => (fingerprint, false),
+            Memorized::ForBackward(fingerprint) => (fingerprint, true),
+        };
+        if fingerprint != memory.fingerprint() {
+            mismatch(NAME, "memory", &"the memory of `memorize`, in its mode", &"another (stale cache)")
+        }
+        backward
+    }
+}
+
+/// `[Tq, B, any]` as `[steps, any]`: the first steps of sequence b.
+fn sequence<'a, F: Float>(x: &'a ArrayRef3<F>, b: usize, steps: usize) -> ArrayView2<'a, F> {
+    x.slice(s![..steps, b, ..])
+}
+
+/// `[Tq, B, any]` as `[steps, any]`: the first steps of sequence b.
+fn sequence_mut<'a, F: Float>(x: &'a mut ArrayRef3<F>, b: usize, steps: usize) -> ArrayViewMut2<'a, F> {
+    x.slice_mut(s![..steps, b, ..])
+}
+
+/// Rows `[T · B, D]` as `[T, B, D]`.
+fn steps_of<F: Float>(rows: ArrayView2<'_, F>, batch: usize) -> ArrayView3<'_, F> {
+    let (count, features) = rows.dim();
+    rows.into_shape_with_order((count / batch, batch, features)).expect("standard layout")
+}
+
+impl<F: Float> Attention<F> {
+    /// By `q · m`.
+    pub fn dot() -> Self {
+        AttentionScore::Dot { scaled: false }.into()
+    }
+
+    /// By `q · m / sqrt(Q)`.
+    pub fn scaled_dot() -> Self {
+        AttentionScore::Dot { scaled: true }.into()
+    }
+
+    /// By `qᵀ W m`, for queries of `query` features and a memory of `memory`: see [`BilinearScore::new`].
+    ///
+    /// # Panics
+    /// Where a size is 0.
+    pub fn bilinear(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        BilinearScore::new(query, memory, rng).into()
+    }
+
+    /// By `vᵀ tanh(W_q q + W_m m + b)` with `hidden` units: see [`AdditiveScore::new`].
+    ///
+    /// # Panics
+    /// Where a size is 0.
+    pub fn additive(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        AdditiveScore::new(query, memory, hidden, rng).into()
+    }
+
+    /// The same attention with every parameter zero: a fresh gradient.
+    pub fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.set_zero();
+        zeros
+    }
+
+    /// An empty cache.
+    pub fn cache(&self) -> AttentionCache<F> {
+        AttentionCache::default()
+    }
+
+    /// The context of every query, `[Tq, B, M]`, borrowed from `cache`: [`memorize`](Attention::memorize) and
+    /// [`attend`](Attention::attend).
+    ///
+    /// # Panics
+    /// Where an input has a size that the score does not take, their batches differ, or they are empty.
+    pub fn forward<'c>(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        cache: &'c mut AttentionCache<F>,
+    ) -> ArrayView3<'c, F> {
+        self.memorize(memory, cache);
+        self.attend(query, memory, cache)
+    }
+
+    /// `dL/dquery` and `dL/dmemory` from `dcontext` = `dL/dcontext`; *adds* `dL/dparameter` into `grad`. The gradient
+    /// of an input that is [constant](Sequence::constant) is not computed and has no elements.
+    ///
+    /// # Panics
+    /// Where `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
+    /// shape.
+    pub fn backward<'c>(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        dcontext: &ArrayRef3<F>,
+        cache: &'c mut AttentionCache<F>,
+        grad: &mut Self,
+    ) -> (ArrayView3<'c, F>, ArrayView3<'c, F>) {
+        self.attend_backward(query, memory, dcontext, cache, grad);
+        self.memorize_backward(memory, cache, grad);
+        (cache.dquery.view(), cache.dmemory.view())
+    }
+
+    /// Makes `cache` ready for queries over `memory`, `[Tm, B, M]`: what the score needs of the memory alone is
+    /// computed here, once. Whatever awaited a backward pass is forgotten.
+    ///
+    /// # Panics
+    /// Where the memory has a size that the score does not take, or is empty.
+    pub fn memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
+        let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
+        let (steps, batch, size) = features.dim();
+        let AttentionCache { memory_copy, keys, dkeys, dmemory, .. } = cache;
+        self.score.keys(&memory, memory_copy.rows(features), keys);
+        cache.open = 0;
+        let fingerprint = memory.fingerprint();
+        if memory.mode() == Some(Mode::Infer) {
+            cache.memorized = Memorized::ForInference(fingerprint);
+            return;
+        }
+        cache.memorized = Memorized::ForBackward(fingerprint);
+        reuse(dmemory, (steps, batch, if memory.wants_gradient() { size } else { 0 }));
+        dmemory.fill(F::zero());
+        if !self.score.compares_memory() {
+            reuse(dkeys, keys.raw_dim());
+            dkeys.fill(F::zero());
+        }
+    }
+
+    /// The context of one query or more, `[Tq, B, M]`, borrowed from `cache`, over the memory of the last
+    /// [`memorize`](Attention::memorize). Where query or memory is in [`Mode::Infer`], no backward pass follows.
+    ///
+    /// # Panics
+    /// Where the memory is another than `memorize` had, the query has a size that the score does not take or another
+    /// batch than the memory, or is empty.
+    pub fn attend<'c>(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        cache: &'c mut AttentionCache<F>,
+    ) -> ArrayView3<'c, F> {
+        let (query_features, memory_features) = self.features(&query, &memory);
+        let backward = cache.check_memory(&memory) && query.mode() != Some(Mode::Infer);
+        let (steps, batch, query_size) = query_features.dim();
+        let (memory_steps, _, memory_size) = memory_features.dim();
+        let AttentionCache { attended, open, last, memory_copy, query_copy, keys, terms, context, .. } = cache;
+        *last = *open;
+        if attended.len() == *last {
+            attended.push(Attended::default());
+        }
+        *open += usize::from(backward);
+        let Attended { fingerprint, queries, weights } = &mut attended[*last];
+        *fingerprint = query.fingerprint();
+
+        let memory_values = steps_of(memory_copy.rows(memory_features), batch);
+        let query_rows = query_copy.rows(query_features);
+        self.score.queries(&query, query_rows, queries);
+        let keys = if self.score.compares_memory() { memory_values } else { keys.view() };
+        let queries = if self.score.compares_query() { steps_of(query_rows, batch) } else { queries.view() };
+        let scale = self.score.scale(query_size);
+        reuse(weights, (steps, batch, memory_steps));
+        reuse(context, (steps, batch, memory_size));
+        for b in 0..batch {
+            let (steps, length) = (query.length(b), memory.length(b));
+            weights.slice_mut(s![.., b, length..]).fill(F::zero());
+            let mut weights = weights.slice_mut(s![..steps, b, ..length]);
+            let keys = sequence(&keys, b, length);
+            self.score.scores(sequence(&queries, b, steps), keys, terms, weights.view_mut());
+            softmax(scale, weights.view_mut());
+            let context = sequence_mut(context, b, steps);
+            product(weights.view(), sequence(&memory_values, b, length), context, Accumulate::Overwrite);
+        }
+        query.zero_padding(weights);
+        query.zero_padding(context);
+        context.view()
+    }
+
+    /// `dL/dquery`, `[Tq, B, Q]`, of the last [`attend`](Attention::attend) that awaits its backward pass, from
+    /// `dcontext` = `dL/dcontext`; *adds* to `grad`, and to what
+    /// [`memorize_backward`](Attention::memorize_backward) will give.
+    ///
+    /// # Panics
+    /// Where no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
+    pub fn attend_backward<'c>(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        dcontext: &ArrayRef3<F>,
+        cache: &'c mut AttentionCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let (query_features, memory_features) = self.features(&query, &memory);
+        cache.check_memory(&memory);
+        let (steps, batch, query_size) = query_features.dim();
+        let (memory_steps, _, memory_size) = memory_features.dim();
+        let AttentionCache { attended, open, memory_copy, query_copy, dcontext_copy, keys, .. } = cache;
+        let AttentionCache { dscores, dqueries, dquery, dkeys, dmemory, .. } = cache;
+        if *open == 0 {
+            let got = "none (a stale cache, or inference, which keeps nothing)";
+            mismatch(NAME, "cache", &"an `attend` that awaits its backward", &got)
+        }
+        *open -= 1;
+        let Attended { fingerprint, queries, weights } = &attended[*open];
+        if *fingerprint != query.fingerprint() {
+            let expected = "the query of the last `attend` that awaits its backward, in its mode";
+            mismatch(NAME, "query", &expected, &"another (not the reverse order, or a stale cache)")
+        }
+        check_shape(NAME, "dcontext", &[steps, batch, memory_size], dcontext.shape());
+        check_gradient(NAME, self, grad);
+
+        let memory_values = steps_of(memory_copy.rows(memory_features), batch);
+        let query_rows = query_copy.rows(query_features);
+        let dcontext = steps_of(dcontext_copy.rows(dcontext.view()), batch);
+        let keys = if self.score.compares_memory() { memory_values } else { keys.view() };
+        let queries = if self.score.compares_query() { steps_of(query_rows, batch) } else { queries.view() };
+        let scale = self.score.scale(query_size);
+        if self.score.compares_query() {
+            reuse(dquery, (steps, batch, if query.wants_gradient() { query_size } else { 0 }));
+        } else {
+            reuse(dqueries, queries.raw_dim());
+            dqueries.fill(F::zero());
+        }
+        reuse(dscores, (steps, memory_steps));
+        for b in 0..batch {
+            let (steps, length) = (query.length(b), memory.length(b));
+            let (weights, dcontext) = (weights.slice(s![..steps, b, ..length]), sequence(&dcontext, b, steps));
+            let mut dscores = dscores.slice_mut(s![..steps, ..length]);
+            let dweights = dscores.view_mut();
+            product(dcontext, sequence(&memory_values, b, length).reversed_axes(), dweights, Accumulate::Overwrite);
+            if !dmemory.is_empty() {
+                product(weights.t(), dcontext, sequence_mut(dmemory, b, length), Accumulate::Add);
+            }
+            softmax_backward(scale, weights, dscores.view_mut());
+            let dkeys = if self.score.compares_memory() { &mut *dmemory } else { &mut *dkeys };
+            let dqueries = if self.score.compares_query() { &mut *dquery } else { &mut *dqueries };
+            self.score.scores_backward(
+                (sequence(&queries, b, steps), sequence_mut(dqueries, b, steps)),
+                (sequence(&keys, b, length), sequence_mut(dkeys, b, length)),
+                dscores.view(),
+                &mut grad.score,
+            );
+        }
+        if self.score.compares_query() {
+            query.zero_padding(dquery);
+        } else {
+            self.score.queries_backward(&query, query_rows, rows(dqueries.view()), dquery, &mut grad.score);
+        }
+        dquery.view()
+    }
+
+    /// `dL/dmemory`, `[Tm, B, M]`, summed over all queries; *adds* to `grad` what the memory's projection has to it. It
+    /// ends what [`memorize`](Attention::memorize) began.
+    ///
+    /// # Panics
+    /// Where the memory is another than `memorize` had, it was memorized for inference, an
+    /// [`attend`](Attention::attend) still awaits its backward pass, or `grad` has another shape.
+    pub fn memorize_backward<'c>(
+        &self,
+        memory: Sequence<'_, F>,
+        cache: &'c mut AttentionCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        if !cache.check_memory(&memory) {
+            mismatch(NAME, "cache", &"a memory that awaits its backward", &"an inference pass, which keeps nothing")
+        }
+        let AttentionCache { open, memory_copy, dkeys, dmemory, .. } = cache;
+        if *open > 0 {
+            mismatch(NAME, "cache", &"the backward of every `attend` first", &format_args!("{open} that await it"))
+        }
+        check_gradient(NAME, self, grad);
+        cache.memorized = Memorized::Nothing;
+        if !self.score.compares_memory() {
+            let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
+            let memory_rows = memory_copy.rows(features);
+            self.score.keys_backward(&memory, memory_rows, rows(dkeys.view()), dmemory, &mut grad.score);
+        }
+        dmemory.view()
+    }
+
+    /// The features of both, of fitting sizes.
+    fn features<'q, 'm>(
+        &self,
+        query: &Sequence<'q, F>,
+        memory: &Sequence<'m, F>,
+    ) -> (ArrayView3<'q, F>, ArrayView3<'m, F>) {
+        let sizes = self.score.sizes();
+        let memory = memory.features(MEMORY, sizes.map(|(_, memory)| memory));
+        let (_, batch, memory_size) = memory.dim();
+        let query = query.features(QUERY, Some(sizes.map_or(memory_size, |(query, _)| query)));
+        let (steps, got, query_size) = query.dim();
+        if got != batch {
+            let expected = format_args!("[Tq, B, Q] = {:?}, as the memory has B = {batch}", [steps, batch, query_size]);
+            mismatch(NAME, "query", &expected, &format_args!("{:?}", query.shape()))
+        }
+        (query, memory)
+    }
+}
+
+vectorised! {
+    /// Each row `e` becomes `softmax(scale e)`. A NaN makes its row NaN.
+    fn softmax<'a, F: Float>(scale: F, scores: ArrayViewMut2<'a, F>) {
+        let mut scores = scores;
+        for row in scores.outer_iter_mut() {
+            let e = row.into_slice().expect("scores side by side");
+            let largest = e.iter().fold(F::neg_infinity(), |largest, &e| if e > largest { e } else { largest });
+            for e in e.iter_mut() {
+                *e = exp((*e - largest) * scale);
+            }
+            let total = sum(e.len(), |s| e[s]);
+            for e in e.iter_mut() {
+                *e /= total;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Each row `dα` becomes `de = scale α ∘ (dα - α · dα)`.
+    fn softmax_backward<'a, F: Float>(scale: F, weights: ArrayView2<'a, F>, dscores: ArrayViewMut2<'a, F>) {
+        let mut dscores = dscores;
+        for (weights, dscores) in weights.outer_iter().zip(dscores.outer_iter_mut()) {
+            let weights = weights.to_slice().expect("weights side by side");
+            let d = dscores.into_slice().expect("scores side by side");
+            let weights = &weights[..d.len()];
+            let mean = sum(d.len(), |s| weights[s] * d[s]);
+            for (d, &weight) in d.iter_mut().zip(weights) {
+                *d = scale * weight * (*d - mean);
+            }
+        }
+    }
+}
