@@ -257,8 +257,10 @@ vectorised! {
             c: &mut [F], m: &mut [F],
         ) {
             let h = c.len();
-            assert!([i.len(), g.len(), o.len(), c_before.len(), m.len()] == [h; 5] && (COUPLED || f.len() == h));
-            assert!(!PEEPHOLE || p_i.len() == h && p_o.len() == h && (COUPLED || p_f.len() == h));
+            let (i, g, o, c_before, m) = (&mut i[..h], &mut g[..h], &mut o[..h], &c_before[..h], &mut m[..h]);
+            let f = if COUPLED { f } else { &mut f[..h] };
+            let (p_i, p_o) = if PEEPHOLE { (&p_i[..h], &p_o[..h]) } else { (p_i, p_o) };
+            let p_f = if PEEPHOLE && !COUPLED { &p_f[..h] } else { p_f };
             for k in 0..h {
                 if PEEPHOLE {
                     i[k] += p_i[k] * c_before[k];
@@ -308,9 +310,11 @@ vectorised! {
             c: &[F], dm: &[F], dc: &mut [F],
         ) {
             let (h, one) = (dc.len(), F::one());
-            assert!([i.len(), g.len(), o.len(), c_before.len(), c.len(), dm.len()] == [h; 6]);
-            assert!((COUPLED || f.len() == h));
-            assert!(!PEEPHOLE || p_i.len() == h && p_o.len() == h && (COUPLED || p_f.len() == h));
+            let (i, g, o, c_before) = (&mut i[..h], &mut g[..h], &mut o[..h], &c_before[..h]);
+            let (c, dm) = (&c[..h], &dm[..h]);
+            let f = if COUPLED { f } else { &mut f[..h] };
+            let (p_i, p_o) = if PEEPHOLE { (&p_i[..h], &p_o[..h]) } else { (p_i, p_o) };
+            let p_f = if PEEPHOLE && !COUPLED { &p_f[..h] } else { p_f };
             for k in 0..h {
                 let mut dc_k = dc[k];
                 if READ {

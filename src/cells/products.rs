@@ -11,34 +11,34 @@ use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, p
 use crate::layers::{RandomDrop, drop_row};
 use crate::{Float, Mode, Tensors, Unrolled};
 
-/// Up to so many rows, a single step of inference does not repay packing the weights.
-const UNPACKED_ROWS: usize = 12;
-
-/// Whether a pass is one step of a stream, which is as fast as can be; other passes give the same bits in chunks of any
-/// size.
-fn is_stream(pass: &Unrolled<'_>) -> bool {
-    pass.steps() == 1 && pass.mode() == Some(Mode::Infer)
+/// Passes give the same bits in chunks of any size, save for single steps of a stream or of one sequence alone: there a
+/// product with the weights where they lie is several times as fast as one that packs them.
+fn order_of(pass: &Unrolled<'_>) -> Summation {
+    let stream = pass.batch() == 1 || pass.mode() == Some(Mode::Infer);
+    if pass.steps() == 1 && stream { Summation::Fastest } else { Summation::Sequential }
 }
 
-/// `W v` with the same W at every step: packed once a pass, where that pays.
+/// `W v` with the same W at every step: packed once a pass, where there are steps enough to repay it.
 #[derive(Clone, Default)]
 pub(super) struct StepProduct<F> {
     packed: Packed<F>,
     is_packed: bool,
+    order: Option<Summation>,
 }
 
 impl<F: Float> StepProduct<F> {
     /// For `v W`, W being `operand`.
     pub fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
-        self.is_packed = pass.batch() > if is_stream(pass) { UNPACKED_ROWS } else { 1 };
-        if self.is_packed {
-            self.packed.pack(operand);
-        }
+        self.prepare(operand, pass, order_of(pass));
     }
 
     /// For the way back: nothing there has to have the same bits in chunks.
     pub fn start_backward(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
-        self.is_packed = pass.batch() > 1 && pass.steps() > 1;
+        self.prepare(operand, pass, Summation::Fastest);
+    }
+
+    fn prepare(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>, order: Summation) {
+        (self.is_packed, self.order) = (pass.steps() > 1, Some(order));
         if self.is_packed {
             self.packed.pack(operand);
         }
@@ -54,7 +54,7 @@ impl<F: Float> StepProduct<F> {
     ) {
         match self.is_packed {
             true => product_packed(v, &self.packed, c, mode),
-            false => product(v, operand, c, mode),
+            false => product_in_order(v, operand, c, mode, self.order.expect("started")),
         }
     }
 }
@@ -183,11 +183,7 @@ impl<F: Float> InputPart<F> {
         x: ArrayView2<'_, F>,
         a: &mut Array2<F>,
     ) {
-        let order = match pass.batch() {
-            _ if is_stream(pass) => Summation::Fastest,
-            1 => Summation::Lanes,
-            _ => Summation::Sequential,
-        };
+        let order = order_of(pass);
         reuse(a, (x.nrows(), weight.nrows()));
         match bias {
             Some(bias) => a.assign(bias),

@@ -60,8 +60,6 @@ pub(crate) enum Summation {
     Fastest,
     /// One term after the other, in lanes along the columns: a row's bits do not depend on the number of rows.
     Sequential,
-    /// In lanes along the depth, where both operands' vectors are contiguous: as the fastest one for a single row.
-    Lanes,
 }
 
 /// C `[m, n]` <- A `[m, k]` B `[k, n]`, or C + A B.
@@ -226,14 +224,10 @@ impl<F: Float> WithSimd for Product<F> {
         } else {
             rows <= DOT_ROWS && depth <= DOT_DEPTH
         };
-        let dots = match self.order {
-            Summation::Fastest => dots_are_fastest,
-            Summation::Sequential => false,
-            Summation::Lanes => a_rows_contiguous,
-        };
-        if self.order == Summation::Fastest && b_rows_contiguous && rows <= IN_PLACE_ROWS {
+        let fastest = self.order == Summation::Fastest;
+        if fastest && b_rows_contiguous && rows <= IN_PLACE_ROWS {
             self.in_place(simd);
-        } else if b_columns_contiguous && dots {
+        } else if fastest && b_columns_contiguous && dots_are_fastest {
             self.by_dots(simd, a_rows_contiguous);
         } else {
             self.by_blocks(simd);
@@ -283,15 +277,17 @@ impl<F: Float> Product<F> {
         let width = width::<S, F>();
         // A panel alone does not repay packing A.
         let pack_a = a.column != 1 && columns > width;
+        // For a few rows, a panel is used once: it does not leave the near cache.
+        let block_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMNS };
         let (b_len, a_len) = (
-            panels_len(depth.min(BLOCK_DEPTH), columns.min(BLOCK_COLUMNS), width),
+            panels_len(depth.min(BLOCK_DEPTH), columns.min(block_columns), width),
             rows.min(BLOCK_ROWS) * depth.min(BLOCK_DEPTH),
         );
         // Taken, not borrowed by a closure: the compiler would not inline that into the vectorised function.
         let mut blocks = BLOCKS.take();
         let (b_panels, a_tiles) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
-        for column in (0..columns).step_by(BLOCK_COLUMNS) {
-            let columns = BLOCK_COLUMNS.min(columns - column);
+        for column in (0..columns).step_by(block_columns) {
+            let columns = block_columns.min(columns - column);
             for start in (0..depth).step_by(BLOCK_DEPTH) {
                 let depth = BLOCK_DEPTH.min(depth - start);
                 // SAFETY: a block of B.
