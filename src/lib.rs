@@ -68,6 +68,7 @@
 
 pub mod cache;
 pub mod contract;
+pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;
 pub mod tensors;

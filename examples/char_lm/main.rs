@@ -126,7 +126,7 @@ fn run() -> Result<(), Failure> {
         return Ok(sample(&run.model)?);
     }
     let picture = Output::create(out, "char_lm.svg")?;
-    let flow_picture = Output::create(out, "gradient_flow.svg")?;
+    let flow_picture = Output::create(out, "char_lm_flow.svg")?;
     save.as_deref().map_or(Ok(()), run::check_writable)?;
     let before = match run.updates() {
         0 => String::new(),

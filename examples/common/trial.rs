@@ -1,0 +1,442 @@
+//! Trainings on a task that makes its sequences as they are needed: how many must a model see until it makes no
+//! mistake?
+//!
+//! Shared by `adding_problem` and `temporal_order`, after Hochreiter and Schmidhuber 1997. All models of a seed see the
+//! same sequences in the same order, with the same clipping and the same budget. Training ends when a check is passed;
+//! whether it succeeded is decided once, by sequences that neither training nor any check has seen.
+
+use std::ops::Range;
+
+use gradflow::ndarray::{Array2, Array3, ArrayView3};
+use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
+use gradflow::{
+    Adam, BoxLayer, GruCell, Init, Layer, Linear, LstmCell, Optimizer, RnnCell, Sequence, TensorsExt, clip_grad_norm,
+};
+
+use crate::common::picture::Line;
+use crate::common::{Progress, in_parallel};
+
+/// A batch of sequences with one target at the end of each.
+pub struct Batch<T> {
+    /// `[T, B, I]`
+    pub x: Array3<f32>,
+    /// `[B]`, the longest first: at every step, the sequences that go on stand side by side.
+    pub lengths: Vec<usize>,
+    /// What stands at the sequences' ends; elsewhere, what the loss ignores.
+    pub targets: T,
+}
+
+impl<T> Batch<T> {
+    /// The input of a model.
+    pub fn sequence(&self) -> Sequence<'_, f32> {
+        let x = Sequence::from(&self.x).constant();
+        x.with_lengths(&self.lengths).expect("one length within the steps for every sequence")
+    }
+}
+
+/// What is to be learned.
+pub trait Task: Copy + Send + Sync {
+    /// The targets of a batch.
+    type Targets;
+
+    /// How many features a step has.
+    const INPUTS: usize;
+
+    /// What it is called.
+    fn name(&self) -> String;
+
+    /// How many outputs a model has.
+    fn outputs(&self) -> usize;
+
+    /// `count` sequences that were never seen before.
+    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<Self::Targets>;
+
+    /// The mean error of `y`, `[T, B, O]`; its gradient goes to `dy`.
+    fn error(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, dy: &mut Array3<f32>) -> f64;
+
+    /// How many of the sequences have an output that is farther off than `share` of what is tolerated.
+    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, share: f32) -> usize;
+}
+
+/// How the recurrent weights of a tanh RNN start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// Every parameter uniform in ±1/√H, as PyTorch starts them.
+    Uniform,
+    /// A random orthogonal matrix.
+    Orthogonal,
+    /// The identity, with input weights near 0 (Le et al. 2015).
+    Identity,
+}
+
+/// The recurrent layer of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    /// With the biases of two gates at the start.
+    Lstm { forget: f64, input: f64 },
+    /// With the crate's defaults.
+    Gru,
+    /// With tanh.
+    Rnn(Start),
+}
+
+/// A recurrent layer of `hidden` units and a linear one, trained by Adam.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Model {
+    pub cell: Cell,
+    pub hidden: usize,
+    pub learning_rate: f64,
+}
+
+type Net = (BoxLayer<f32>, Linear<f32>);
+
+impl Model {
+    /// The same cell with several learning rates.
+    pub fn grid(cell: Cell, hidden: usize, learning_rates: &[f64]) -> Vec<Model> {
+        learning_rates.iter().map(|&learning_rate| Model { cell, hidden, learning_rate }).collect()
+    }
+
+    fn build<T: Task>(&self, task: &T, rng: &mut impl Rng) -> Net {
+        let (inputs, hidden) = (T::INPUTS, self.hidden);
+        let cell = match self.cell {
+            Cell::Lstm { forget, input } => {
+                BoxLayer::new(LstmCell::builder(inputs, hidden).forget_bias(forget).input_bias(input).build(rng))
+            }
+            Cell::Gru => BoxLayer::new(GruCell::new(inputs, hidden, rng)),
+            Cell::Rnn(Start::Uniform) => BoxLayer::new(RnnCell::builder(inputs, hidden).pytorch().build(rng)),
+            Cell::Rnn(Start::Orthogonal) => BoxLayer::new(RnnCell::new(inputs, hidden, rng)),
+            Cell::Rnn(Start::Identity) => {
+                let mut cell = RnnCell::builder(inputs, hidden).weight_ih(Init::Normal { std: 0.001 }).build(rng);
+                cell.weight_hh = Array2::eye(hidden);
+                BoxLayer::new(cell)
+            }
+        };
+        (cell, Linear::new(hidden, task.outputs(), rng))
+    }
+
+    /// How it starts and learns.
+    fn setting(&self) -> String {
+        let Model { cell, learning_rate, .. } = self;
+        match cell {
+            Cell::Lstm { forget, input } => format!("biases: forget {forget}, input {input}; rate {learning_rate}"),
+            Cell::Gru => format!("rate {learning_rate}"),
+            Cell::Rnn(start) => format!("{}; rate {learning_rate}", format!("{start:?}").to_lowercase()),
+        }
+    }
+}
+
+/// What all trainings of a comparison have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Sequences of an update.
+    pub batch: usize,
+    /// Sequences from check to check.
+    pub check_every: usize,
+    /// Sequences after which a training is given up.
+    pub budget: usize,
+    /// The largest norm of a gradient.
+    pub clip: f64,
+}
+
+/// A check is passed when so many new sequences come out right; the paper stops after as many training sequences.
+pub const CHECKED: usize = 2000;
+
+/// The share of the tolerance that a check leaves, so that the test after it is no matter of luck.
+const STRICTNESS: f32 = 0.75;
+
+/// How many sequences a trained model is judged by,
+pub const TESTED: usize = 2560;
+
+/// and how many of them may be wrong, as in the paper.
+pub const ALLOWED: usize = 3;
+
+/// How many go through a model together where none is trained.
+const CHUNK: usize = 250;
+
+/// How a training went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The sequences seen until each check, and the mean error then.
+    pub curve: Vec<(usize, f64)>,
+    /// The sequences seen until a check was passed.
+    stopped: Option<usize>,
+    /// How many test sequences are wrong; `None` where a gradient was not finite and nothing was left to test.
+    pub wrong: Option<usize>,
+    /// The mean error of the test sequences; NaN where there was no test.
+    pub error: f64,
+}
+
+impl Outcome {
+    /// The sequences that were needed, where the training succeeded.
+    pub fn needed(&self) -> Option<usize> {
+        self.stopped.filter(|_| self.wrong.is_some_and(|wrong| wrong <= ALLOWED))
+    }
+}
+
+/// What random numbers are for: each role of a seed has its own stream.
+#[derive(Clone, Copy)]
+enum Role {
+    Weights,
+    Training,
+    Checks,
+    Test,
+}
+
+fn stream(seed: u64, role: Role) -> StdRng {
+    StdRng::seed_from_u64(4 * seed + role as u64)
+}
+
+/// Trains until a check is passed or the budget is used up, then tests.
+pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcome {
+    let mut net = model.build(task, &mut stream(seed, Role::Weights));
+    let mut training = stream(seed, Role::Training);
+    let mut checks = Judge::new(task, STRICTNESS, stream(seed, Role::Checks));
+    let (mut cache, mut grad, mut dy) = (net.cache(), net.zeros_like(), Array3::default((0, 0, 0)));
+    let mut optimizer = Adam::new(model.learning_rate);
+    let mut outcome = Outcome { curve: Vec::new(), stopped: None, wrong: None, error: f64::NAN };
+    let mut seen = 0;
+    loop {
+        let (error, passed) = checks.check(&net);
+        outcome.curve.push((seen, error));
+        if passed {
+            outcome.stopped = Some(seen);
+        }
+        if passed || seen >= plan.budget {
+            break;
+        }
+        for _ in 0..plan.check_every / plan.batch {
+            let batch = task.draw(plan.batch, &mut training);
+            let mut state = net.zero_state(plan.batch);
+            let pass = net.pass(batch.sequence(), &mut state, &mut cache);
+            task.error(&pass.output(), &batch, &mut dy);
+            grad.set_zero();
+            pass.backward(&dy, &mut grad);
+            if clip_grad_norm(&mut grad, plan.clip).is_err() {
+                return outcome; // diverged
+            }
+            optimizer.step(&mut net, &grad);
+            seen += plan.batch;
+        }
+    }
+    let (error, wrong) = Judge::new(task, 1.0, stream(seed, Role::Test)).test(&net);
+    Outcome { wrong: Some(wrong), error, ..outcome }
+}
+
+/// New sequences from a stream of its own, to see how good a model is.
+struct Judge<'a, T> {
+    task: &'a T,
+    rng: StdRng,
+    share: f32,
+    cache: Option<<Net as Layer>::Cache>,
+    dy: Array3<f32>,
+}
+
+impl<'a, T: Task> Judge<'a, T> {
+    /// To whom a sequence is right within `share` of what is tolerated.
+    fn new(task: &'a T, share: f32, rng: StdRng) -> Self {
+        Judge { task, rng, share, cache: None, dy: Array3::default((0, 0, 0)) }
+    }
+
+    /// The mean error of `count` new sequences, and how many are wrong.
+    fn evaluate(&mut self, net: &Net, count: usize) -> (f64, usize) {
+        let batch = self.task.draw(count, &mut self.rng);
+        let cache = self.cache.get_or_insert_with(|| net.cache());
+        let y = net.forward(batch.sequence().infer(), &mut net.zero_state(count), cache);
+        (self.task.error(&y, &batch, &mut self.dy), self.task.wrong(&y, &batch, self.share))
+    }
+
+    /// The error of the first chunk, and whether all of [`CHECKED`] sequences are right; after a wrong one, no further
+    /// chunk is drawn.
+    fn check(&mut self, net: &Net) -> (f64, bool) {
+        let (error, wrong) = self.evaluate(net, CHUNK);
+        (error, wrong == 0 && (1..CHECKED / CHUNK).all(|_| self.evaluate(net, CHUNK).1 == 0))
+    }
+
+    /// The mean error of [`TESTED`] sequences, and how many are wrong.
+    fn test(&mut self, net: &Net) -> (f64, usize) {
+        let sizes = std::iter::repeat_n(CHUNK, TESTED / CHUNK).chain([TESTED % CHUNK]);
+        let (mut sum, mut wrong) = (0.0, 0);
+        for size in sizes.filter(|&size| size > 0) {
+            let (chunk_error, chunk_wrong) = self.evaluate(net, size);
+            sum += chunk_error * size as f64;
+            wrong += chunk_wrong;
+        }
+        (sum / TESTED as f64, wrong)
+    }
+}
+
+/// A model that takes part in a comparison.
+#[derive(Clone, Debug)]
+pub struct Entry<T> {
+    pub task: T,
+    pub name: &'static str,
+    /// Of several settings, the best with the first seeds goes on with all of them.
+    pub settings: Vec<Model>,
+    pub plan: Plan,
+}
+
+/// What became of an [`Entry`].
+pub struct Runs<T> {
+    pub task: T,
+    pub name: &'static str,
+    /// The only setting, or the best.
+    pub model: Model,
+    pub parameters: usize,
+    /// One for each seed.
+    pub outcomes: Vec<Outcome>,
+    /// Of several settings: what became of each with the first seeds.
+    grid: Vec<(Model, Vec<Outcome>)>,
+}
+
+/// Trains every entry with all seeds; where it has several settings, each of them with the first `grid_seeds` seeds and
+/// the best with the others too.
+pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u64) -> Vec<Runs<T>> {
+    let tried = |entry: &Entry<T>| match entry.settings.len() {
+        1 => seeds.clone(),
+        _ => seeds.start..(seeds.start + grid_seeds).min(seeds.end),
+    };
+    let mut first = Vec::new();
+    for entry in &entries {
+        for &model in &entry.settings {
+            first.extend(tried(entry).map(|seed| (entry, model, seed)));
+        }
+    }
+    let later: u64 = entries.iter().map(|entry| seeds.end - tried(entry).end).sum();
+    let progress = Progress::new(first.len() + later as usize);
+    let run = |(entry, model, seed): (&Entry<T>, Model, u64)| {
+        let outcome = train(&entry.task, &model, &entry.plan, seed);
+        let end = match outcome.needed() {
+            Some(needed) => format!("solved after {}", thousands(needed)),
+            None => format!("not solved, error {:.4}", outcome.error),
+        };
+        progress.step(format!("{}, {}, seed {seed}: {end}", entry.task.name(), entry.name));
+        outcome
+    };
+    let mut outcomes = in_parallel(first, run).into_iter();
+    let mut grids: Vec<Vec<(Model, Vec<Outcome>)>> = Vec::new();
+    for entry in &entries {
+        let mut of = |&model: &Model| (model, outcomes.by_ref().take(tried(entry).count()).collect());
+        grids.push(entry.settings.iter().map(&mut of).collect());
+    }
+    let best: Vec<usize> = grids.iter().map(|grid| best(grid)).collect();
+    let mut second = Vec::new();
+    for (entry, &best) in entries.iter().zip(&best) {
+        second.extend((tried(entry).end..seeds.end).map(|seed| (entry, entry.settings[best], seed)));
+    }
+    let mut outcomes = in_parallel(second, run).into_iter();
+    progress.finish();
+    let runs = |((entry, grid), best): ((&Entry<T>, Vec<(Model, Vec<Outcome>)>), usize)| {
+        let (model, first) = grid[best].clone();
+        let rest = outcomes.by_ref().take((seeds.end - tried(entry).end) as usize);
+        Runs {
+            task: entry.task,
+            name: entry.name,
+            model,
+            parameters: model.build(&entry.task, &mut stream(0, Role::Weights)).element_count(),
+            outcomes: first.into_iter().chain(rest).collect(),
+            grid: if grid.len() > 1 { grid } else { Vec::new() },
+        }
+    };
+    entries.iter().zip(grids).zip(best).map(runs).collect()
+}
+
+/// The setting with the most successes; of several, that with the lowest error. NaN is the highest.
+fn best(grid: &[(Model, Vec<Outcome>)]) -> usize {
+    let merit = |outcomes: &[Outcome]| {
+        let failures = outcomes.iter().filter(|outcome| outcome.needed().is_none()).count();
+        (failures, outcomes.iter().map(|outcome| outcome.error).sum::<f64>())
+    };
+    let order = |&a: &usize, &b: &usize| {
+        let (a, b) = (merit(&grid[a].1), merit(&grid[b].1));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    };
+    (0..grid.len()).min_by(order).expect("a setting")
+}
+
+impl<T: Task> Runs<T> {
+    /// The sequences that the successful trainings needed.
+    pub fn needed(&self) -> Vec<usize> {
+        self.outcomes.iter().filter_map(Outcome::needed).collect()
+    }
+
+    /// Their mean; NaN where none was successful.
+    pub fn mean_needed(&self) -> f64 {
+        let needed = self.needed();
+        needed.iter().sum::<usize>() as f64 / needed.len() as f64
+    }
+
+    /// How many trainings were successful.
+    pub fn rate(&self) -> String {
+        format!("{} of {}", self.needed().len(), self.outcomes.len())
+    }
+
+    /// The mean of the sequences needed, and the range.
+    pub fn needed_text(&self) -> String {
+        match (self.needed().iter().min(), self.needed().iter().max()) {
+            (Some(&least), Some(&most)) => {
+                let mean = self.mean_needed().round() as usize;
+                format!("{} ({} to {})", thousands(mean), thousands(least), thousands(most))
+            }
+            _ => "-".into(),
+        }
+    }
+
+    /// The error in the checks over the sequences seen, in thousands: the median of the seeds, and a band from the lowest
+    /// to the highest. A training that has ended stays at its last error.
+    pub fn line(&self, style: usize) -> Line {
+        let longest = self.outcomes.iter().map(|outcome| &outcome.curve).max_by_key(|curve| curve.len());
+        let longest = longest.expect("a training");
+        let last = longest.len() - 1;
+        let stride = longest.len().div_ceil(POINTS);
+        let (mut median, mut band) = (Vec::new(), Vec::new());
+        for i in (0..=last).filter(|i| i % stride == 0 || *i == last) {
+            let at =
+                |outcome: &Outcome| outcome.curve.get(i).or(outcome.curve.last()).map_or(f64::NAN, |&(_, error)| error);
+            let mut errors: Vec<f64> = self.outcomes.iter().map(at).collect();
+            errors.sort_by(f64::total_cmp);
+            let (x, half) = (longest[i].0 as f64 / 1000.0, errors.len() / 2);
+            let middle = if errors.len() % 2 == 1 { errors[half] } else { (errors[half - 1] + errors[half]) / 2.0 };
+            median.push((x, middle));
+            band.push((x, errors[0], errors[errors.len() - 1]));
+        }
+        Line::new(self.name, style, median).band(band)
+    }
+}
+
+/// The most points that a curve is drawn with.
+const POINTS: usize = 64;
+
+/// Prints what became of the entries of a task, and the whole grid where there was one.
+pub fn print<T: Task>(runs: &[&Runs<T>]) {
+    let Some(first) = runs.first() else { return };
+    println!("\n{}", first.task.name());
+    println!("  model               parameters  solved  sequences needed            error    setting");
+    for run in runs {
+        let Runs { name, parameters, outcomes, model, .. } = run;
+        let mut errors: Vec<f64> = outcomes.iter().map(|outcome| outcome.error).collect();
+        errors.sort_by(f64::total_cmp);
+        let (rate, needed, error) = (run.rate(), run.needed_text(), errors[errors.len() / 2]);
+        println!("  {name:<18}  {parameters:>10}  {rate:<6}  {needed:<26}  {error:<7.5}  {}", model.setting());
+    }
+    for run in runs.iter().filter(|run| !run.grid.is_empty()) {
+        println!("  {}, all settings, with the first seeds:", run.name);
+        for (model, outcomes) in &run.grid {
+            let solved = outcomes.iter().filter(|outcome| outcome.needed().is_some()).count();
+            let errors: Vec<String> = outcomes.iter().map(|outcome| format!("{:.5}", outcome.error)).collect();
+            println!("    {:<39}  {solved} of {}  errors {}", model.setting(), outcomes.len(), errors.join(" "));
+        }
+    }
+}
+
+/// With commas: 74,000.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
