@@ -1,5 +1,6 @@
 //! The two element types.
 
+use crate::cells::{GruKernels, LstmKernels, RnnKernels};
 use crate::kernels::Simd;
 
 mod sealed {
@@ -15,6 +16,9 @@ mod sealed {
 pub trait Float:
     sealed::Sealed
     + Simd
+    + RnnKernels<Self>
+    + LstmKernels<Self>
+    + GruKernels<Self>
     + num_traits::Float
     + num_traits::NumAssign
     + ndarray::LinalgScalar

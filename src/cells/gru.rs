@@ -199,6 +199,8 @@ fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 3] {
 }
 
 vectorised! {
+    once in GruKernels<F>;
+
     /// With the reset after the product: the gates' values in place of their a, and h.
     fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], s: &'a [F], h_before: &'a [F], h: &'a mut [F]) {
         // A function of its own: as its arguments the compiler knows that the slices do not overlap.

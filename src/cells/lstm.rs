@@ -239,6 +239,8 @@ macro_rules! with_options {
 }
 
 vectorised! {
+    once in LstmKernels<F>;
+
     /// The gates' values in place of their a, c and, where c is read as it is, `m = o ∘ tanh(c)`.
     fn activate<'a, F: Float>(
         hidden: usize,

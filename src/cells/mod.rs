@@ -15,8 +15,11 @@ use ndarray::{Array, Array1, Array2, ArrayView2, ArrayViewMut2, Dimension};
 
 pub(crate) use builder::Model;
 pub use builder::{BuiltCell, CellBuilder, Gated};
+pub(crate) use gru::GruKernels;
 pub use gru::{GruBuffers, GruCell, GruReset};
+pub(crate) use lstm::LstmKernels;
 pub use lstm::{LstmBuffers, LstmCell};
+pub(crate) use rnn::RnnKernels;
 pub use rnn::{RnnBuffers, RnnCell, RnnNonlinearity};
 
 use crate::error::check_shape;

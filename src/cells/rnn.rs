@@ -156,6 +156,8 @@ pub struct RnnBuffers<F> {
 }
 
 vectorised! {
+    once in RnnKernels<F>;
+
     /// h = f(a).
     fn activate<'a, F: Float>(relu: bool, a: &'a [F], h: &'a mut [F]) {
         if relu {
@@ -169,9 +171,7 @@ vectorised! {
             }
         }
     }
-}
 
-vectorised! {
     /// da = f'(a) dh, with f' from h.
     fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
         let slope = |h: F| match relu {

@@ -3,6 +3,7 @@
 mod cell;
 mod history;
 mod learned_state;
+mod part;
 mod rows;
 mod stack;
 mod time_loop;
