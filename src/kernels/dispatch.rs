@@ -119,7 +119,9 @@ macro_rules! vectorised {
     };
     (once in $kernels:ident<$parameter:ident>; $(
         $(#[$attribute:meta])*
-        fn $name:ident<$($lifetime:lifetime,)* $same:ident: $bound:path>($($argument:ident: $type:ty),* $(,)?) $body:block
+        $visibility:vis fn $name:ident<$($lifetime:lifetime,)* $same:ident: $bound:path>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $body:block
     )+) => {
         /// Functions that are compiled once, in this crate.
         #[allow(clippy::too_many_arguments)]
@@ -131,7 +133,7 @@ macro_rules! vectorised {
         $(
             $(#[$attribute])*
             #[allow(clippy::too_many_arguments)]
-            fn $name<$($lifetime,)* $parameter: $bound>($($argument: $type),*) {
+            $visibility fn $name<$($lifetime,)* $parameter: $bound>($($argument: $type),*) {
                 <$parameter as $kernels<$parameter>>::$name($($argument),*)
             }
         )+
