@@ -41,12 +41,13 @@
 //! | | |
 //! | --- | --- |
 //! | The trait | [`Layer`], [`Causal`] (runs on a stream), [`Pass`], [`Sequence`] (the input: `[T, B, D]` or token ids `[T, B]`, lengths, mode), [`Tensors`] |
-//! | Cells | [`RnnCell`], [`LstmCell`], [`GruCell`], made by [`CellBuilder`] |
+//! | Recurrence | [`Rnn`], [`Lstm`], [`Gru`] and [`BiRnn`], [`BiLstm`], [`BiGru`]: layers of cells in one or both directions; the cells [`RnnCell`], [`LstmCell`], [`GruCell`], all made by [`CellBuilder`]; [`Cell`] for your own, [`Recurrent`] to stack it; [`Bidirectional`], [`LearnedState`], [`TruncatedBptt`] |
 //! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`], [`Dropout`], [`Identity`] |
 //! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
 //! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
 //! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
+//! | Texts | [`guide`]: gradients through time and depth, the recurrent family |
 //! | Files | `io`: state dicts, PyTorch's included, and checkpoints |
 //! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
 //! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |
