@@ -7,7 +7,9 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 use crate::affine::{add_rows, rows_of};
 use crate::cache::reuse;
 use crate::kernels::math::sum;
-use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_packed, vectorised};
+use crate::kernels::{
+    Accumulate, Packed, StepPanels, Summation, product, product_in_order, product_packed, vectorised,
+};
 use crate::layers::{RandomDrop, drop_row};
 use crate::{Float, Mode, Tensors, Unrolled};
 
@@ -21,7 +23,7 @@ fn order_of(pass: &Unrolled<'_>) -> Summation {
 /// `W v` with the same W at every step: packed once a pass, where there are steps enough to repay it.
 #[derive(Clone, Default)]
 pub(super) struct StepProduct<F> {
-    packed: Packed<F>,
+    panels: StepPanels<F>,
     is_packed: bool,
     order: Option<Summation>,
 }
@@ -40,7 +42,7 @@ impl<F: Float> StepProduct<F> {
     fn prepare(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>, order: Summation) {
         (self.is_packed, self.order) = (pass.steps() > 1, Some(order));
         if self.is_packed {
-            self.packed.pack(operand);
+            self.panels.pack(operand);
         }
     }
 
@@ -53,7 +55,7 @@ impl<F: Float> StepProduct<F> {
         mode: Accumulate,
     ) {
         match self.is_packed {
-            true => product_packed(v, &self.packed, c, mode),
+            true => self.panels.multiply(v, c, mode),
             false => product_in_order(v, operand, c, mode, self.order.expect("started")),
         }
     }
@@ -163,6 +165,7 @@ impl<F: Float> Normal<F> {
 /// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
 #[derive(Clone, Default)]
 pub(super) struct InputPart<F> {
+    packed: Packed<F>, // W, where it is multiplied with a part of the rows at a time
     normal: Normal<F>,
 }
 
@@ -174,6 +177,13 @@ pub(super) struct Weights<'a, F> {
 }
 
 impl<F: Float> InputPart<F> {
+    /// Before a pass.
+    pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_>) {
+        if pass.in_parts() {
+            self.packed.pack(weight.t());
+        }
+    }
+
     /// `a`, `[R, N]`, of all rows.
     pub fn project(
         &mut self,
@@ -183,18 +193,21 @@ impl<F: Float> InputPart<F> {
         x: ArrayView2<'_, F>,
         a: &mut Array2<F>,
     ) {
-        let order = order_of(pass);
+        let multiply = |packed: &Packed<F>, c: ArrayViewMut2<'_, F>, mode| match pass.in_parts() {
+            true => product_packed(x, packed, c, mode),
+            false => product_in_order(x, weight.t(), c, mode, order_of(pass)),
+        };
         reuse(a, (x.nrows(), weight.nrows()));
         match bias {
             Some(bias) => a.assign(bias),
             None => a.fill(F::zero()),
         }
         let Some(gain) = gain else {
-            return product_in_order(x, weight.t(), a.view_mut(), Accumulate::Add, order);
+            return multiply(&self.packed, a.view_mut(), Accumulate::Add);
         };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        product_in_order(x, weight.t(), self.normal.z(&rows), Accumulate::Overwrite, order);
+        multiply(&self.packed, self.normal.z(&rows), Accumulate::Overwrite);
         self.normal.add(&rows, groups, gain, a.view_mut());
     }
 

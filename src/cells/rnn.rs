@@ -201,7 +201,8 @@ impl<F: Float> Cell for RnnCell<F> {
     }
 
     fn begin(&self, pass: &Unrolled<'_>, buffers: &mut RnnBuffers<F>) {
-        let [_, weights] = self.weights();
+        let [weights_ih, weights] = self.weights();
+        buffers.input.start(&weights_ih, pass);
         buffers.hidden.start(weights, NAME, self.recurrent_dropout, pass);
     }
 

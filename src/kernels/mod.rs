@@ -3,6 +3,7 @@
 //! * `dispatch`: functions compiled once per instruction set, of which the best is picked at run time;
 //! * `simd`: a small vector trait over the element types;
 //! * `math`: branch-free elementary functions, which vectorise;
+//! * `recurrent`: the product of a recurrent step;
 //! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`).
 
 mod block;
@@ -11,6 +12,7 @@ pub(crate) mod dispatch;
 pub(crate) mod math;
 mod pack;
 mod product;
+mod recurrent;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -20,4 +22,5 @@ mod tile;
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
 pub(crate) use product::{Accumulate, Packed, Summation, product, product_in_order, product_packed};
+pub use recurrent::StepPanels;
 pub use simd::Simd;

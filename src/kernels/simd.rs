@@ -6,6 +6,7 @@ use pulp::MemMask;
 use super::dispatch::dispatch;
 use super::math;
 use super::product::{Pack, Product, ProductPacked};
+use super::recurrent::{PackStep, Sweep};
 
 /// What the kernels need of an element type, so that each algorithm is written once for both types and for all
 /// instruction sets.
@@ -75,6 +76,12 @@ pub trait Simd: Copy + 'static {
     /// Packs an operand.
     fn pack(pack: Pack<'_, Self>);
 
+    /// Packs the weights of a recurrent step.
+    fn pack_step(pack: PackStep<'_, Self>);
+
+    /// Runs a recurrent step.
+    fn sweep(step: Sweep<'_, Self>);
+
     /// See [`math::exp`].
     fn exponential(self) -> Self;
 
@@ -83,6 +90,12 @@ pub trait Simd: Copy + 'static {
 
     /// See [`math::sigmoid`].
     fn logistic(self) -> Self;
+
+    /// See [`math::tanh_fraction`].
+    fn hyperbolic_tangent_fraction(self) -> (Self, Self);
+
+    /// See [`math::sigmoid_fraction`].
+    fn logistic_fraction(self) -> (Self, Self);
 
     /// See [`math::erf`].
     fn error_function(self) -> Self;
@@ -170,6 +183,16 @@ macro_rules! simd {
                 dispatch(pack)
             }
 
+            #[inline(never)]
+            fn pack_step(pack: PackStep<'_, Self>) {
+                dispatch(pack)
+            }
+
+            #[inline(never)]
+            fn sweep(step: Sweep<'_, Self>) {
+                dispatch(step)
+            }
+
             #[inline(always)]
             fn exponential(self) -> Self {
                 math::$element::exp(self)
@@ -183,6 +206,16 @@ macro_rules! simd {
             #[inline(always)]
             fn logistic(self) -> Self {
                 math::$element::sigmoid(self)
+            }
+
+            #[inline(always)]
+            fn hyperbolic_tangent_fraction(self) -> (Self, Self) {
+                math::$element::tanh_fraction(self)
+            }
+
+            #[inline(always)]
+            fn logistic_fraction(self) -> (Self, Self) {
+                math::$element::sigmoid_fraction(self)
             }
 
             #[inline(always)]

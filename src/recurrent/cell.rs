@@ -134,6 +134,11 @@ impl Unrolled<'_> {
         self.rows_at_once
     }
 
+    /// Whether the rows are projected a part at a time.
+    pub(crate) fn in_parts(&self) -> bool {
+        self.rows_at_once < self.rows.count()
+    }
+
     /// What the pass is for.
     pub fn mode(&self) -> Option<Mode> {
         self.mode

@@ -1,7 +1,7 @@
 //! What a GRU's gates do with their summed inputs, element by element, and back.
 
 use crate::Float;
-use crate::kernels::math::{sigmoid, tanh};
+use crate::kernels::math::{quotients2, sigmoid, sigmoid_fraction, tanh};
 use crate::kernels::vectorised;
 
 /// Splits a row `[3 H]` into its gates.
@@ -23,7 +23,7 @@ vectorised! {
             let hidden = h.len();
             assert!([r.len(), z.len(), n.len(), s.len(), h_before.len()] == [hidden; 5]);
             for k in 0..hidden {
-                (r[k], z[k]) = (sigmoid(r[k]), sigmoid(z[k]));
+                [r[k], z[k]] = quotients2([sigmoid_fraction(r[k]), sigmoid_fraction(z[k])]);
                 n[k] = tanh(n[k] + r[k] * s[k]);
                 h[k] = n[k] + z[k] * (h_before[k] - n[k]);
             }

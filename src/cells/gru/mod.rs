@@ -210,8 +210,9 @@ impl<F: Float> Cell for GruCell<F> {
     }
 
     fn begin(&self, pass: &Unrolled<'_>, buffers: &mut GruBuffers<F>) {
-        let GruBuffers { hidden_rz, hidden_n, s, .. } = buffers;
-        let [_, weights_rz, weights_n] = self.weights();
+        let GruBuffers { input, hidden_rz, hidden_n, s, .. } = buffers;
+        let [weights_ih, weights_rz, weights_n] = self.weights();
+        input.start(&weights_ih, pass);
         hidden_rz.start(weights_rz, NAME, self.recurrent_dropout, pass);
         hidden_n.start(weights_n, NAME, self.recurrent_dropout, pass);
         reuse(s, (pass.rows(), self.hidden_size()));

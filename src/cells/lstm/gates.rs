@@ -1,7 +1,7 @@
 //! What an LSTM's gates do with their summed inputs, element by element, and back.
 
 use crate::Float;
-use crate::kernels::math::{sigmoid, tanh};
+use crate::kernels::math::{quotients2, quotients3, sigmoid_fraction, tanh, tanh_fraction};
 use crate::kernels::vectorised;
 
 /// Splits a row `[4 H]` into i, f, g, o; of coupled gates, `[3 H]`, f is empty.
@@ -72,18 +72,23 @@ vectorised! {
                         f[k] += p_f[k] * c_before[k];
                     }
                 }
-                (i[k], g[k]) = (sigmoid(i[k]), tanh(g[k]));
-                let forget = if COUPLED { F::one() - i[k] } else { sigmoid(f[k]) };
-                if !COUPLED {
-                    f[k] = forget;
+                let (a_i, a_g) = (sigmoid_fraction(i[k]), tanh_fraction(g[k]));
+                let forget;
+                if COUPLED {
+                    [i[k], g[k]] = quotients2([a_i, a_g]);
+                    forget = F::one() - i[k];
+                } else {
+                    [i[k], f[k], g[k]] = quotients3([a_i, sigmoid_fraction(f[k]), a_g]);
+                    forget = f[k];
                 }
                 c[k] = forget * c_before[k] + i[k] * g[k];
                 if PEEPHOLE {
                     o[k] += p_o[k] * c[k];
                 }
-                o[k] = sigmoid(o[k]);
+                let tanh_c;
+                [o[k], tanh_c] = quotients2([sigmoid_fraction(o[k]), tanh_fraction(c[k])]);
                 if READ {
-                    m[k] = o[k] * tanh(c[k]);
+                    m[k] = o[k] * tanh_c;
                 }
             }
         }

@@ -229,8 +229,9 @@ impl<F: Float> Cell for LstmCell<F> {
     }
 
     fn begin(&self, pass: &Unrolled<'_>, buffers: &mut LstmBuffers<F>) {
-        let LstmBuffers { hidden, projection, normal_c, u, .. } = buffers;
-        let [_, weights] = self.weights();
+        let LstmBuffers { input, hidden, projection, normal_c, u, .. } = buffers;
+        let [weights_ih, weights] = self.weights();
+        input.start(&weights_ih, pass);
         hidden.start(weights, NAME, self.recurrent_dropout, pass);
         let size = self.hidden_size();
         if let Some(weight_hr) = &self.weight_hr {

@@ -1,2 +1,3 @@
 mod math;
 mod product;
+mod recurrent;

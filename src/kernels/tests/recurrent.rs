@@ -1,0 +1,113 @@
+//! Recurrent steps and the quotients of gates against scalar code, on every instruction set.
+
+use ndarray::{Array2, s};
+
+use crate::float::Float;
+use crate::kernels::math::{quotients2, quotients3};
+use crate::kernels::{Accumulate, StepPanels, for_each_isa};
+
+/// Small integers, of which every product and sum is exact whatever the order.
+fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
+    })
+}
+
+fn step_matches_the_scalar_one<F: Float>() {
+    let sizes =
+        [(1, 1, 1), (1, 32, 128), (2, 7, 65), (6, 64, 64), (7, 130, 63), (13, 257, 17), (16, 300, 129), (64, 33, 200)];
+    for_each_isa(|isa| {
+        let mut panels = StepPanels::<F>::default();
+        for (rows, depth, columns) in sizes {
+            let (v, w, c) =
+                (integers::<F>(rows, depth, 1), integers::<F>(depth, columns, 2), integers(rows, columns, 3));
+            let product = v.dot(&w);
+            // As W of a forward pass is, transposed, and as that of a backward pass is.
+            for operand in [w.view(), w.t().as_standard_layout().into_owned().t()] {
+                panels.pack(operand);
+                // Between columns that are not its own.
+                let mut wide = Array2::from_elem((rows, columns + 2), F::nan());
+                for (mode, expected) in [(Accumulate::Overwrite, product.clone()), (Accumulate::Add, &product + &c)] {
+                    wide.slice_mut(s![.., 1..=columns]).assign(&c);
+                    panels.multiply(v.view(), wide.slice_mut(s![.., 1..=columns]), mode);
+                    assert_eq!(wide.slice(s![.., 1..=columns]), expected, "{isa:?} {rows} {depth} {columns} {mode:?}");
+                    assert!(wide.column(0).iter().chain(wide.column(columns + 1)).all(|x| x.is_nan()));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn step_matches_the_scalar_one_f32() {
+    step_matches_the_scalar_one::<f32>();
+}
+
+#[test]
+fn step_matches_the_scalar_one_f64() {
+    step_matches_the_scalar_one::<f64>();
+}
+
+#[test]
+fn a_row_of_a_step_has_the_same_bits_in_any_company() {
+    for_each_isa(|isa| {
+        let fractions = |rows, columns, seed| integers::<f32>(rows, columns, seed).mapv(|x| x * 0.1);
+        let (v, w) = (fractions(23, 411, 1), fractions(411, 90, 2));
+        let mut panels = StepPanels::default();
+        panels.pack(w.view());
+        let mut all = Array2::zeros((23, 90));
+        panels.multiply(v.view(), all.view_mut(), Accumulate::Overwrite);
+        for rows in [1, 2, 5, 7, 16] {
+            let mut some = Array2::zeros((rows, 90));
+            panels.multiply(v.slice(s![..rows, ..]), some.view_mut(), Accumulate::Overwrite);
+            assert_eq!(some, all.slice(s![..rows, ..]), "{isa:?}, {rows} rows");
+        }
+    });
+}
+
+#[test]
+fn infinities_and_nan_pass_through_a_step() {
+    for_each_isa(|isa| {
+        let (mut v, w) = (integers::<f32>(3, 5, 1), integers::<f32>(5, 70, 2).mapv(|x| x.abs() + 1.0));
+        (v[[0, 1]], v[[1, 4]]) = (f32::INFINITY, f32::NAN);
+        let mut panels = StepPanels::default();
+        panels.pack(w.view());
+        let mut c = Array2::zeros((3, 70));
+        panels.multiply(v.view(), c.view_mut(), Accumulate::Overwrite);
+        assert!(c.row(0).iter().all(|&x| x == f32::INFINITY), "{isa:?}");
+        assert!(c.row(1).iter().all(|x| x.is_nan()), "{isa:?}");
+        assert!(c.row(2).iter().all(|x| x.is_finite()), "{isa:?}");
+    });
+}
+
+/// The greatest error, in units of the last place, of quotients that share a division.
+fn worst_ulp(quotients: impl Fn([(f32, f32); 3]) -> [f32; 3]) -> f64 {
+    let mut worst = 0.0_f64;
+    // Numbers without a pattern: a Weyl sequence of the golden ratio.
+    let unit = |k: u32| f64::from(k.wrapping_mul(2_654_435_769)) / f64::from(u32::MAX);
+    for k in (0..3_000_000_u32).step_by(6) {
+        let fractions = [0, 2, 4].map(|j| ((2.0 * unit(k + j) - 1.0) as f32, (1.0 + unit(k + j + 1)) as f32));
+        for (found, (n, d)) in quotients(fractions).into_iter().zip(fractions) {
+            let exact = f64::from(n) / f64::from(d);
+            let ulp = 2.0_f64.powi(exact.abs().log2().floor() as i32 - 23);
+            worst = worst.max((f64::from(found) - exact).abs() / ulp);
+        }
+    }
+    worst
+}
+
+#[test]
+fn quotients_with_one_division_are_accurate() {
+    let two = worst_ulp(|[a, b, (n, d)]| {
+        let [a, b] = quotients2([a, b]);
+        [a, b, n / d]
+    });
+    let three = worst_ulp(quotients3);
+    println!("two: {two:.2} ULP, three: {three:.2} ULP");
+    assert!(two <= 3.0 && three <= 4.0, "{two} and {three} ULP");
+    assert!(quotients2([(1.0, 1.0), (f32::NAN, 1.5)])[1].is_nan());
+    assert_eq!(
+        quotients3([(0.0, 1.0), (-0.0, 2.0), (-1.0, 1.0)]).map(f32::to_bits),
+        [0.0, -0.0, -1.0].map(f32::to_bits)
+    );
+}
