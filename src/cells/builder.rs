@@ -375,8 +375,8 @@ impl<M: Model> CellBuilder<M> {
             if self.options.bias { [Some(bias(bias_ih)), Some(bias(self.bias_hh))] } else { [None, None] };
         let gain = || self.options.layer_norm.then(|| Array1::ones(gates.len() * hidden));
         let (norm_ih, norm_hh) = (gain(), gain());
-        let drop = |p: f64, rng: &mut _| (p != 0.0).then(|| RandomDrop::new("cell", p, rng));
-        self.options.recurrent_dropout = drop(self.recurrent_dropout, rng);
+        let p = self.recurrent_dropout;
+        self.options.recurrent_dropout = (p != 0.0).then(|| RandomDrop::new("cell", p, rng));
         let (h, c) = self.zoneout;
         self.options.zoneout = (h != 0.0 || c != 0.0)
             .then(|| Zoneout { h: RandomDrop::new("zoneout", h, rng), c: RandomDrop::new("zoneout", c, rng) });

@@ -82,7 +82,7 @@ vectorised! {
     fn mix_backward<'a, F: Float>(share: F, d: &'a mut [F], before: &'a mut [F]) {
         for (d, before) in d.iter_mut().zip(before) {
             *before = share * *d;
-            *d = *d - *before;
+            *d -= *before;
         }
     }
 }
