@@ -74,8 +74,10 @@ enum Values<'a, F> {
 pub struct Sequence<'a, F> {
     values: Values<'a, F>,
     lengths: Option<&'a [usize]>,
-    /// The step of the whole sequence, by which `lengths` counts, that is the first one here.
+    /// The step of the whole sequence that is the first one here.
     start: usize,
+    /// The step of the whole sequence from which `lengths` count.
+    lengths_start: usize,
     mode: Option<Mode>,
     constant: bool,
     reversed: bool,
@@ -83,7 +85,7 @@ pub struct Sequence<'a, F> {
 
 impl<'a, F> Sequence<'a, F> {
     fn new(values: Values<'a, F>) -> Self {
-        Sequence { values, lengths: None, start: 0, mode: None, constant: false, reversed: false }
+        Sequence { values, lengths: None, start: 0, lengths_start: 0, mode: None, constant: false, reversed: false }
     }
 }
 
@@ -109,7 +111,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
         match lengths.iter().position(|length| !(1..=steps).contains(length)) {
             Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
-            None => Ok(Sequence { lengths: Some(lengths), start: 0, ..self }),
+            None => Ok(Sequence { lengths: Some(lengths), lengths_start: self.start, ..self }),
         }
     }
 
@@ -216,6 +218,12 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
+    /// The step of the whole sequence that is the first one here: not 0 in a later [chunk](Sequence::steps). What is drawn
+    /// for each step is drawn by this count, so that chunks are given what the whole sequence is.
+    pub fn first_step(&self) -> usize {
+        self.start
+    }
+
     /// The number of features, or that these are token ids.
     pub fn size(&self) -> Size {
         match &self.values {
@@ -226,8 +234,8 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// The length of sequence `b`: `T` where no lengths were given.
     pub fn length(&self, b: usize) -> usize {
-        let steps = self.dims().0;
-        self.lengths.map_or(steps, |lengths| lengths[b].saturating_sub(self.start).min(steps))
+        let (steps, passed) = (self.dims().0, self.start - self.lengths_start);
+        self.lengths.map_or(steps, |lengths| lengths[b].saturating_sub(passed).min(steps))
     }
 
     /// Whether sequence `b` reaches step `t`.
@@ -316,8 +324,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     where
         'a: 's,
     {
-        let Sequence { lengths, start, mode, constant, reversed, .. } = self;
-        Sequence { values, lengths, start, mode, constant, reversed }
+        let Sequence { lengths, start, lengths_start, mode, constant, reversed, .. } = self;
+        Sequence { values, lengths, start, lengths_start, mode, constant, reversed }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
@@ -407,6 +415,7 @@ impl<'a, F: Float> Sequence<'a, F> {
             }
         }
         mix(self.reversed.into());
+        mix(self.start as u64);
         if self.has_lengths() {
             (0..batch).for_each(|b| mix(self.length(b) as u64));
         }

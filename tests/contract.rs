@@ -5,7 +5,8 @@ use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Activation, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
     GruCell, GruReset, Highway, Identity, Init, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity,
-    PostNormBlock, PreNormBlock, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth, sequential,
+    PostNormBlock, PreNormBlock, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth,
+    TruncatedBptt, sequential,
 };
 
 fn count(act: &mut dyn FnMut()) -> u64 {
@@ -112,6 +113,14 @@ contracts! {
     lstm_of_one_layer: 3 => |rng| Lstm::<F>::builder(3, 4).build(rng);
     lstm_projected: 3 => |rng| Lstm::<F>::builder(3, 5).num_layers(2).projection(2).build(rng);
     gru: 3 => |rng| Gru::<F>::builder(3, 4).num_layers(2).pytorch().build(rng);
+    truncated_bptt: 3 => |rng| TruncatedBptt::new(LstmCell::<F>::new(3, 4, rng), 2).pass_gradients();
+    truncated_bptt_of_uneven_chunks: 3 => |rng|
+        TruncatedBptt::new(Gru::<F>::builder(3, 4).num_layers(2).zoneout(0.3, 0.0).build(rng), 3).pass_gradients();
+    truncated_bptt_recomputed: 3 => |rng| {
+        let lstm = Lstm::<F>::builder(3, 4).num_layers(2).dropout(0.3).build(rng);
+        TruncatedBptt::new((lstm, Linear::new(4, 2, rng)), 1).pass_gradients().recompute()
+    };
+    truncated_bptt_in_one_chunk: 3 => |rng| TruncatedBptt::new(LstmCell::<F>::new(3, 4, rng), 9);
     residual_lstms: 4 => |rng| Stacked::build(3, |_| Residual::new(LstmCell::<F>::new(4, 4, rng)));
     highway_grus: 4 => |rng| Stacked::build(2, |_| Highway::new(Gru::<F>::builder(4, 4).build(rng), 4, rng));
     feed_forward: 3 => |rng| FeedForward::<F>::new(3, 5, Nonlinearity::Silu, rng);

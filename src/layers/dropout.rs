@@ -21,8 +21,8 @@ const NAME: &str = "Dropout";
 /// ```
 ///
 /// `[T, B, D]` to `[T, B, D]`. The mask is a hash of the seed, the layer's id, `t`, `b` and `k`: it needs no state, does
-/// not depend on the number of sequences or threads, and comes back with the seed, so give each training step another
-/// one. The id, drawn by [`new`](Dropout::new), keeps the dropouts of one model apart; a clone keeps it.
+/// not depend on the number of sequences or threads, is the whole sequence's in its chunks, and comes back with the seed, so
+/// give each training step another one. The id, drawn by [`new`](Dropout::new), keeps the dropouts of one model apart; a clone keeps it.
 ///
 /// # Panics
 /// `forward` panics where `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
@@ -170,7 +170,7 @@ fn apply<F: Float>(mask: Option<Mask>, x: &Sequence<'_, F>, values: &[F], y: &mu
             continue;
         };
         for (row, (from, to)) in run.zip(from.chunks_exact(features).zip(to.chunks_exact_mut(features))) {
-            multiply(mask.part(row / batch).part(row % batch), from, to);
+            multiply(mask.part(x.first_step() + row / batch).part(row % batch), from, to);
         }
     }
     x.zero_padding(y);

@@ -1,12 +1,11 @@
 //! An initial state that is learned.
 
-use std::ops::Range;
-
 use ndarray::{Array2, ArrayRef3, ArrayView3};
 use num_traits::{One, Zero};
 
+use super::batch_state::{Places, keep};
 use crate::cache::{check_gradient, check_shape};
-use crate::{Causal, Float, Layer, Sequence, Size, SizeError, State, Tensors, TensorsExt, parameters};
+use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
 const NAME: &str = "LearnedState";
 
@@ -74,42 +73,9 @@ impl<L: Layer> Default for LearnedStateCache<L> {
     }
 }
 
-/// `value`'s elements in `place`, in the memory there where they fit.
-fn keep<F: Float, S: State<F>>(place: &mut Option<S>, value: &S) {
-    match place {
-        Some(kept) if (0..value.count()).all(|i| kept.shape(i) == value.shape(i)) => kept.copy_from(value),
-        _ => *place = Some(value.clone()),
-    }
-}
-
-/// How a tensor of a batch's state lies in memory: blocks of B sequences with `inner` elements each.
-#[derive(Clone, Copy)]
-struct Places {
-    batch: usize,
-    blocks: usize,
-    inner: usize,
-}
-
-impl Places {
-    /// From the tensor's shape, and its shape for a batch of one.
-    fn new(all: &[usize], one: &[usize], batch: usize) -> Self {
-        let size = one.iter().product::<usize>();
-        // Of a batch of one the batch's axis cannot be told; its elements lie one after the other anyway.
-        let inner = match all.iter().zip(one).position(|(all, one)| all != one) {
-            None => size,
-            Some(axis) => one[axis + 1..].iter().product(),
-        };
-        Places { batch, blocks: size / inner.max(1), inner }
-    }
-
-    /// Every sequence with the places of its elements in the batch's tensor, and in that of a batch of one.
-    fn sequences(self) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> {
-        let Places { batch, blocks, inner } = self;
-        (0..blocks * batch).map(move |at| {
-            let block = at / batch;
-            (at % batch, at * inner..(at + 1) * inner, block * inner..(block + 1) * inner)
-        })
-    }
+/// How far sequence `b` has started before a pass; nothing where it has no step in it, and its state stays as it is.
+fn begins<F: Float>(x: &Sequence<'_, F>, started: &Array2<F>, b: usize) -> Option<F> {
+    (x.length(b) > 0).then(|| started[[b, 0]])
 }
 
 impl<L: Layer> Layer for LearnedState<L> {
@@ -139,7 +105,7 @@ impl<L: Layer> Layer for LearnedState<L> {
             let places = Places::new(state.state.shape(i), shape, batch);
             let (values, started) = (state.state.tensor_mut(i), &state.started);
             for (b, own, one) in places.sequences() {
-                let started = started[[b, 0]];
+                let Some(started) = begins(&x, started, b) else { continue };
                 for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
                     *value = started * *value + (L::Elem::one() - started) * initial;
                 }
@@ -183,12 +149,19 @@ impl<L: Layer> Layer for LearnedState<L> {
         let dx = self.layer.backward(x, dy, Some(d), layer, &mut grad.layer);
         let mut dstate = dstate;
         if let Some(dstate) = &mut dstate {
-            dstate.started.fill(L::Elem::zero());
+            for (_, d) in dstate.started.iter_mut().enumerate().filter(|(b, _)| x.length(*b) > 0) {
+                *d = L::Elem::zero();
+            }
         }
         for i in 0..self.initial.count() {
             let ((shape, initial), (all, d)) = (self.initial.tensor(i), d.tensor(i));
             for (b, own, one) in Places::new(all, shape, batch).sequences() {
-                let started = given.started[[b, 0]];
+                let Some(started) = begins(&x, &given.started, b) else {
+                    if let Some(dstate) = &mut dstate {
+                        dstate.state.tensor_mut(i)[own.clone()].copy_from_slice(&d[own]);
+                    }
+                    continue;
+                };
                 let dinitial = &mut grad.initial.tensor_mut(i)[one.clone()];
                 for (sum, &d) in dinitial.iter_mut().zip(&d[own.clone()]) {
                     *sum += (L::Elem::one() - started) * d;

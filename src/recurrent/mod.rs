@@ -1,5 +1,6 @@
 //! Recurrence: what a cell is, the loop over time for every cell, and what is built on it.
 
+mod batch_state;
 mod cell;
 mod history;
 mod learned_state;
@@ -7,6 +8,7 @@ mod part;
 mod rows;
 mod stack;
 mod time_loop;
+mod truncated;
 mod zoneout;
 
 pub use cell::{
@@ -16,4 +18,5 @@ pub use cell::{
 pub use learned_state::{LearnedState, LearnedStateCache, StartedState};
 pub use stack::{BiGru, BiLstm, BiRnn, Gru, Lstm, Recurrent, RecurrentCache, Rnn};
 pub use time_loop::CellCache;
+pub use truncated::{TruncatedBptt, TruncatedBpttCache};
 pub use zoneout::Zoneout;

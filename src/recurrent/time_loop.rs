@@ -77,8 +77,8 @@ impl<C: Cell> RecordsState for CellCache<C> {
 }
 
 /// What the cell keeps of its h and c, where it has [`Zoneout`](crate::Zoneout).
-fn zoneout<C: Cell>(cell: &C, name: &str, mode: Option<Mode>) -> Option<[Keep; 2]> {
-    cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| Keep::new(name, drop, mode)))
+fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[Keep; 2]> {
+    cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| Keep::new(name, drop, x)))
 }
 
 fn check_state<F>(name: &str, what: &str, sizes: CellSizes, batch: usize, state: &StateParts<'_, F>) {
@@ -97,7 +97,7 @@ pub(super) fn forward<'c, C: Cell>(
     let features = x.features(name, Some(input));
     let (steps, batch, _) = features.dim();
     check_state(name, "state", sizes, batch, &state);
-    let zoneout = zoneout(cell, name, x.mode());
+    let zoneout = zoneout(cell, name, &x);
     let infer = x.mode() == Some(Mode::Infer);
     let CellCache { pending, rows, x: x_rows, h, c, y, buffers, .. } = &mut *cache;
     pending.set(&x);
@@ -171,7 +171,7 @@ pub(super) fn backward<'c, C: Cell>(
         check_state(name, "dstate", sizes, batch, dstate);
     }
     let (rows, wanted) = (&*rows, x.wants_gradient());
-    let zoneout = zoneout(cell, name, x.mode());
+    let zoneout = zoneout(cell, name, &x);
     let x_rows = x_rows.rows(x.features(name, Some(input)), rows);
     let dy = dy_rows.rows(dy, rows).to_slice().expect("rows side by side");
     h.start_backward(rows, dstate.as_ref().map(|dstate| dstate.h.view()));

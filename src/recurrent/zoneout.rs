@@ -2,7 +2,7 @@
 
 use crate::kernels::vectorised;
 use crate::layers::{Mask, RandomDrop, chosen};
-use crate::{Float, Mode};
+use crate::{Float, Mode, Sequence};
 
 /// Zoneout (Krueger et al. 2017): in training each unit of the state keeps its value for a step with a probability; in
 /// evaluation the expected state takes its place.
@@ -22,7 +22,14 @@ pub struct Zoneout {
 
 /// What zoneout does with a state in one pass.
 #[derive(Clone, Copy)]
-pub(super) enum Keep {
+pub(super) struct Keep {
+    what: Kept,
+    /// The step of the whole sequence that is the pass's first one.
+    start: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kept {
     /// Everything passes.
     Nothing,
     /// Training: these units keep their values.
@@ -33,29 +40,30 @@ pub(super) enum Keep {
 
 impl Keep {
     #[track_caller]
-    pub fn new(cell: &str, drop: RandomDrop, mode: Option<Mode>) -> Self {
-        match (mode, drop.mask_in(cell, mode)) {
-            (_, Some(mask)) => Keep::Some(mask),
-            (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Keep::Share(drop.p),
-            _ => Keep::Nothing,
-        }
+    pub fn new<F: Float>(cell: &str, drop: RandomDrop, x: &Sequence<'_, F>) -> Self {
+        let what = match (x.mode(), drop.mask(cell, x)) {
+            (_, Some(mask)) => Kept::Some(mask),
+            (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Kept::Share(drop.p),
+            _ => Kept::Nothing,
+        };
+        Keep { what, start: x.first_step() }
     }
 
     /// The state of one sequence at time `t`: the one before, or its candidate.
     pub fn forward<F: Float>(self, t: usize, b: usize, before: &[F], candidate: &[F], after: &mut [F]) {
-        match self {
-            Keep::Nothing => after.copy_from_slice(candidate),
-            Keep::Some(mask) => choose(mask.part(t).part(b), before, candidate, after),
-            Keep::Share(share) => mix(F::of(share), before, candidate, after),
+        match self.what {
+            Kept::Nothing => after.copy_from_slice(candidate),
+            Kept::Some(mask) => choose(mask.part(self.start + t).part(b), before, candidate, after),
+            Kept::Share(share) => mix(F::of(share), before, candidate, after),
         }
     }
 
     /// The gradient `d` of a state becomes that of its candidate; the part of the state before goes to `before`.
     pub fn backward<F: Float>(self, t: usize, b: usize, d: &mut [F], before: &mut [F]) {
-        match self {
-            Keep::Nothing => before.fill(F::zero()),
-            Keep::Some(mask) => choose_backward(mask.part(t).part(b), d, before),
-            Keep::Share(share) => mix_backward(F::of(share), d, before),
+        match self.what {
+            Kept::Nothing => before.fill(F::zero()),
+            Kept::Some(mask) => choose_backward(mask.part(self.start + t).part(b), d, before),
+            Kept::Share(share) => mix_backward(F::of(share), d, before),
         }
     }
 }
