@@ -48,7 +48,7 @@
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
 //! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
 //! | Texts | [`guide`]: gradients through time and depth, the recurrent family |
-//! | Files | `io`: state dicts, PyTorch's included, and checkpoints |
+//! | Files | `io`: state dicts, PyTorch's included, and checkpoints; [`convert`]: weights of ONNX and Keras, to and fro |
 //! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
 //! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |
 //!
@@ -69,6 +69,7 @@
 
 pub mod cache;
 pub mod contract;
+pub mod convert;
 pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;

@@ -298,7 +298,8 @@ impl<M: Model> CellBuilder<M> {
     pub fn zeros(self) -> M {
         use crate::TensorsExt;
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
-        let (cells, dropout) = self.draw(rng);
+        let none = Init::Constant(0.0); // spares the orthogonal weights of large cells
+        let (cells, dropout) = CellBuilder { weight_ih: none, weight_hh: none, weight_hr: none, ..self }.draw(rng);
         let zero = |mut cell: M::Cell| {
             cell.set_zero();
             cell

@@ -98,6 +98,11 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         &mut self.cells[layer * DIRECTIONS + direction]
     }
 
+    /// The cells of each layer, one a direction.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &[C]> {
+        self.cells.chunks_exact(DIRECTIONS)
+    }
+
     /// The sizes of all cells: but for the input, they are the same.
     fn sizes(&self) -> CellSizes {
         self.cells[0].sizes()

@@ -1,0 +1,244 @@
+//! Keras' layers SimpleRNN, LSTM and GRU.
+
+use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
+
+use super::{ConvertError, Elem, check, check_supported, read, rows, tensor, written};
+use crate::cells::{BuiltCell, Model};
+use crate::{Float, GruCell, GruReset, LstmCell, Recurrent, RnnCell, RnnNonlinearity};
+
+/// Which layer of Keras it is; activations are the layer's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KerasKind {
+    /// `SimpleRNN`, with `activation` tanh or relu.
+    SimpleRnn(RnnNonlinearity),
+    /// `LSTM`.
+    Lstm,
+    /// `GRU`.
+    Gru {
+        /// Whether the reset gate acts after the product.
+        reset_after: bool,
+    },
+}
+
+impl KerasKind {
+    fn name(self) -> &'static str {
+        match self {
+            KerasKind::SimpleRnn(_) => "SimpleRNN",
+            KerasKind::Lstm => "LSTM",
+            KerasKind::Gru { .. } => "GRU",
+        }
+    }
+
+    fn gates(self) -> usize {
+        match self {
+            KerasKind::SimpleRnn(_) => 1,
+            KerasKind::Lstm => 4,
+            KerasKind::Gru { .. } => 3,
+        }
+    }
+
+    /// The shape of a bias.
+    fn bias(self, columns: usize) -> Vec<usize> {
+        if self == (KerasKind::Gru { reset_after: true }) { vec![2, columns] } else { vec![columns] }
+    }
+}
+
+/// The weights of one direction, as `layer.get_weights()` gives them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KerasWeights<F> {
+    /// `[I, G H]`: of x
+    pub kernel: Array2<F>,
+    /// `[H, G H]`: of h
+    pub recurrent_kernel: Array2<F>,
+    /// `[G H]`; of a GRU with `reset_after` `[2, G H]`: of x, of h; without `use_bias` none
+    pub bias: Option<ArrayD<F>>,
+}
+
+/// One recurrent layer of Keras, or a `Bidirectional` of two.
+///
+/// ```
+/// use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights};
+/// use gradflow::{Gru, ndarray::{Array2, ArrayD}};
+///
+/// let weights = KerasWeights::<f32> {
+///     kernel: Array2::from_elem((3, 3 * 5), 0.1),           // I = 3, H = 5
+///     recurrent_kernel: Array2::from_elem((5, 3 * 5), 0.2),
+///     bias: Some(ArrayD::zeros(vec![2, 3 * 5])),
+/// };
+/// let layer = KerasLayer { kind: KerasKind::Gru { reset_after: true }, forward: weights, backward: None };
+/// let gru = Gru::from_keras(&[layer.clone()])?;
+/// assert_eq!(gru.cell(0, 0).weight_ih.dim(), (3 * 5, 3));
+/// assert_eq!(gru.to_keras()?, [layer]);
+///
+/// let lstm = gradflow::Lstm::<f32>::builder(3, 5).peepholes().zeros();
+/// assert_eq!(lstm.to_keras().unwrap_err(), ConvertError::Unsupported { layer: 0, option: "peephole".into() });
+/// # Ok::<(), ConvertError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct KerasLayer<F> {
+    /// What the layer is, in each direction.
+    pub kind: KerasKind,
+    /// The layer, or `Bidirectional`'s `forward_layer`.
+    pub forward: KerasWeights<F>,
+    /// `Bidirectional`'s `backward_layer`, where it is one.
+    pub backward: Option<KerasWeights<F>>,
+}
+
+/// A cell that is a layer of Keras too; sealed.
+pub trait KerasCell: BuiltCell {
+    /// Zeros for the weights of a layer; nothing where it is of another kind.
+    #[doc(hidden)]
+    fn of_kind(kind: KerasKind, sizes: [usize; 2], bias: bool) -> Option<Self>;
+
+    /// What the cell is to Keras, where it is anything.
+    #[doc(hidden)]
+    fn kind(&self) -> Option<KerasKind>;
+
+    /// What it is in whatever way.
+    #[doc(hidden)]
+    const NAME: &str;
+
+    /// The place of each of its gates in Keras' order.
+    #[doc(hidden)]
+    const PLACES: &[usize];
+}
+
+impl<F: Float> KerasCell for RnnCell<F> {
+    fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
+        let KerasKind::SimpleRnn(nonlinearity) = kind else { return None };
+        Some(RnnCell::builder(input, hidden).nonlinearity(nonlinearity).bias(bias).zeros())
+    }
+    fn kind(&self) -> Option<KerasKind> {
+        Some(KerasKind::SimpleRnn(self.nonlinearity()))
+    }
+    const NAME: &str = "SimpleRNN";
+    const PLACES: &[usize] = &[0];
+}
+
+impl<F: Float> KerasCell for LstmCell<F> {
+    fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
+        (kind == KerasKind::Lstm).then(|| LstmCell::builder(input, hidden).bias(bias).zeros())
+    }
+    fn kind(&self) -> Option<KerasKind> {
+        (!self.is_coupled()).then_some(KerasKind::Lstm)
+    }
+    const NAME: &str = "LSTM";
+    const PLACES: &[usize] = &[0, 1, 2, 3]; // i, f, g, o among i, f, c, o
+}
+
+impl<F: Float> KerasCell for GruCell<F> {
+    fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
+        let KerasKind::Gru { reset_after } = kind else { return None };
+        let reset = if reset_after { GruReset::AfterProduct } else { GruReset::BeforeProduct };
+        Some(GruCell::builder(input, hidden).reset(reset).bias(bias).zeros())
+    }
+    fn kind(&self) -> Option<KerasKind> {
+        Some(KerasKind::Gru { reset_after: self.reset() == GruReset::AfterProduct })
+    }
+    const NAME: &str = "GRU";
+    const PLACES: &[usize] = &[1, 0, 2]; // r, z, n among z, r, h
+}
+
+impl<F: Float> KerasWeights<F> {
+    /// The cell of layer `layer`, which is of `kind` and is given `input` features, where that is settled, by layers of H =
+    /// `hidden`.
+    fn cell<C: KerasCell + BuiltCell<Elem = F>>(
+        &self,
+        kind: KerasKind,
+        layer: usize,
+        input: Option<usize>,
+        hidden: usize,
+    ) -> Result<C, ConvertError> {
+        let KerasWeights { kernel, recurrent_kernel, bias } = self;
+        let (gates, input) = (kind.gates(), input.unwrap_or(kernel.nrows()));
+        check(layer, "recurrent_kernel", &[hidden, gates * hidden], recurrent_kernel.shape())?;
+        check(layer, "kernel", &[input, gates * hidden], kernel.shape())?;
+        if let Some(bias) = bias {
+            check(layer, "bias", &kind.bias(gates * hidden), bias.shape())?;
+        }
+        let other = ConvertError::Kind { layer, expected: C::NAME, got: kind.name() };
+        let mut cell = C::of_kind(kind, [input, hidden], bias.is_some()).ok_or(other)?;
+        for (name, weight) in [("weight_ih", kernel), ("weight_hh", recurrent_kernel)] {
+            let weight = transposed(weight.view());
+            read(&mut cell, name, rows(weight.as_slice().expect("standard layout"), gates), C::PLACES);
+        }
+        if let Some(bias) = bias {
+            // One bias is that of x; the other one stays zero.
+            let values: Vec<_> = bias.iter().copied().collect();
+            for (name, values) in ["bias_ih", "bias_hh"].into_iter().zip(values.chunks_exact(gates * hidden)) {
+                read(&mut cell, name, rows(values, gates), C::PLACES);
+            }
+        }
+        Ok(cell)
+    }
+
+    fn of_cell<C: KerasCell + BuiltCell<Elem = F>>(cell: &C, kind: KerasKind) -> Self {
+        let gates = kind.gates();
+        let written = |name: &str| Some(written(tensor(cell, gates, name)?, C::PLACES, gates));
+        let weight = |name: &str| {
+            let weight = written(name).expect("every cell has it");
+            let rows = gates * cell.sizes().output;
+            let columns = weight.len() / rows;
+            transposed(weight.into_shape_with_order((rows, columns)).expect("whole rows").view())
+        };
+        let bias = written("bias_ih").zip(written("bias_hh")).map(|(of_x, of_h)| {
+            let columns = of_x.len();
+            let values: Vec<_> = if kind.bias(columns).len() == 2 {
+                of_x.iter().chain(&of_h).copied().collect()
+            } else {
+                (of_x + of_h).into_iter().collect()
+            };
+            ArrayD::from_shape_vec(IxDyn(&kind.bias(columns)), values).expect("whole gates")
+        });
+        KerasWeights { kernel: weight("weight_ih"), recurrent_kernel: weight("weight_hh"), bias }
+    }
+}
+
+/// In standard layout.
+fn transposed<F: Float>(weight: ArrayView2<'_, F>) -> Array2<F> {
+    weight.t().as_standard_layout().into_owned()
+}
+
+impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
+    /// From the weights of Keras' layers in a row: see [`convert`](crate::convert).
+    ///
+    /// # Errors
+    /// Where there are none, or one is of another kind or does not fit the others.
+    pub fn from_keras(layers: &[KerasLayer<Elem<C>>]) -> Result<Self, ConvertError> {
+        let hidden = layers.first().ok_or(ConvertError::NoLayers)?.forward.recurrent_kernel.nrows();
+        let (mut cells, mut input) = (Vec::new(), None);
+        for (layer, KerasLayer { kind, forward, backward }) in layers.iter().enumerate() {
+            let got = 1 + usize::from(backward.is_some());
+            if got != DIRECTIONS {
+                return Err(ConvertError::Directions { layer, expected: DIRECTIONS, got });
+            }
+            for weights in std::iter::once(forward).chain(backward) {
+                // Both directions see the same x.
+                let input = input.unwrap_or(forward.kernel.nrows());
+                cells.push(weights.cell(*kind, layer, Some(input), hidden)?);
+            }
+            input = Some(DIRECTIONS * hidden);
+        }
+        Ok(Model::of_cells(cells, Vec::new()))
+    }
+
+    /// As the weights of Keras' layers in a row: see [`convert`](crate::convert).
+    ///
+    /// # Errors
+    /// Where the model has an option that Keras has not: peepholes, coupled gates, a projection, layer normalisation, zoneout.
+    pub fn to_keras(&self) -> Result<Vec<KerasLayer<Elem<C>>>, ConvertError> {
+        let layer = |(layer, cells): (usize, &[C])| {
+            let unsupported = |option: String| ConvertError::Unsupported { layer, option };
+            let kinds: Vec<_> = cells.iter().map(C::kind).collect();
+            cells.iter().try_for_each(|cell| check_supported(cell, layer, &[]))?;
+            let kind = kinds[0].ok_or_else(|| unsupported("coupled".into()))?;
+            if kinds.iter().any(|&other| other != Some(kind)) {
+                return Err(unsupported(format!("a direction that is {:?}, another {:?}", kinds[0], kinds[1])));
+            }
+            let mut directions = cells.iter().map(|cell| KerasWeights::of_cell(cell, kind));
+            let forward = directions.next().expect("a direction");
+            Ok(KerasLayer { kind, forward, backward: directions.next() })
+        };
+        self.layers().enumerate().map(layer).collect()
+    }
+}

@@ -1,0 +1,185 @@
+//! Weights of ONNX and Keras, to and fro. (PyTorch's need no conversion: its names, shapes and gate orders are this crate's;
+//! see [`io`](crate::io).)
+//!
+//! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::Recurrent) model in one direction or in both,
+//! several in a row are its layers. [`from_onnx`](crate::Recurrent::from_onnx), [`to_onnx`](crate::Recurrent::to_onnx),
+//! [`from_keras`](crate::Recurrent::from_keras) and [`to_keras`](crate::Recurrent::to_keras) convert arrays; reading them from
+//! a file is the caller's.
+//!
+//! # Gates
+//!
+//! | | here and in PyTorch | ONNX | Keras |
+//! | --- | --- | --- | --- |
+//! | LSTM | i, f, g, o | i, o, f, c | i, f, c, o |
+//! | its peepholes | i, f, o | i, o, f | |
+//! | GRU | r, z, n | z, r, h | z, r, h |
+//! | GRU, reset after the product | [`GruReset::AfterProduct`](crate::GruReset) | `linear_before_reset=1` | `reset_after=True` |
+//! | GRU, reset before the product | [`GruReset::BeforeProduct`](crate::GruReset) | `linear_before_reset=0` | `reset_after=False` |
+//! | LSTM, f = 1 - i | [`coupled`](crate::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f that mean nothing | |
+//!
+//! # Shapes
+//!
+//! G gates, D directions, forward first. Keras' weights are transposed; its batch comes first, see
+//! [`Sequence::batch_first`](crate::Sequence::batch_first).
+//!
+//! | | here | ONNX | Keras |
+//! | --- | --- | --- | --- |
+//! | of x | `weight_ih` `[G H, I]` | `W` `[D, G H, I]` | `kernel` `[I, G H]` |
+//! | of h | `weight_hh` `[G H, H]` | `R` `[D, G H, H]` | `recurrent_kernel` `[H, G H]` |
+//! | biases | `bias_ih`, `bias_hh` `[G H]` | `B` `[D, 2 G H]`: both, one after the other | `bias` `[G H]`: their sum; with `reset_after` `[2, G H]` |
+//! | peepholes | `peephole` `[3, H]` | `P` `[D, 3 H]` | |
+//! | states | `[L D, B, H]` | `[D, B, H]` a node | `[B, H]` a layer and direction |
+//! | outputs | `[T, B, D H]` | `[T, D, B, H]` | `[B, T, D H]` |
+//!
+//! # Directions
+//!
+//! ONNX' `direction=reverse` and Keras' `go_backwards=True` are a model of one direction that is given
+//! [`x.reversed()`](crate::Sequence::reversed). Outputs keep the places of their steps, as ONNX' do; Keras' come in the order
+//! in which the steps were taken.
+//!
+//! # What is lost
+//!
+//! From ONNX and back, every bit comes back, but for the weights of f that mean nothing. From Keras and back as well; towards
+//! Keras two biases become their sum, unless the reset gate acts after the product. Dropout is not part of the weights. What
+//! the other system has not, such as layer normalisation, is refused with a [`ConvertError`].
+
+mod keras;
+mod onnx;
+
+use std::fmt;
+
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
+pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
+
+use crate::cells::BuiltCell;
+use crate::recurrent::Cell;
+use crate::{Float, Tensors};
+
+/// Why weights could not be converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// A model has at least one layer.
+    NoLayers,
+    /// A layer of another kind than the model's cells.
+    Kind {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// What the model's cells are there.
+        expected: &'static str,
+        /// What the layer is.
+        got: &'static str,
+    },
+    /// A layer in another number of directions than the model's.
+    Directions {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// The model's.
+        expected: usize,
+        /// The layer's.
+        got: usize,
+    },
+    /// A tensor of another shape.
+    Shape {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// The tensor, as the other system calls it.
+        tensor: &'static str,
+        /// The shape that the other tensors ask for.
+        expected: Vec<usize>,
+        /// The shape that it has.
+        got: Vec<usize>,
+    },
+    /// A tensor that layers of this kind have not.
+    Unexpected {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// The tensor, as the other system calls it.
+        tensor: &'static str,
+    },
+    /// An option of the model that the other system has not.
+    Unsupported {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// The option, or the parameter that it brings.
+        option: String,
+    },
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConvertError::NoLayers => f.write_str("expected at least one layer, got none"),
+            ConvertError::Kind { layer, expected, got } => write!(f, "layer {layer}: expected {expected}, got {got}"),
+            ConvertError::Directions { layer, expected, got } => {
+                write!(f, "layer {layer}: expected directions: {expected}, got {got}")
+            }
+            ConvertError::Shape { layer, tensor, expected, got } => {
+                write!(f, "layer {layer}: {tensor}: expected {expected:?}, got {got:?}")
+            }
+            ConvertError::Unexpected { layer, tensor } => write!(f, "layer {layer}: {tensor}: expected none"),
+            ConvertError::Unsupported { layer, option } => {
+                write!(f, "layer {layer}: {option} has no counterpart there")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConvertError {}
+
+type Elem<C> = <C as BuiltCell>::Elem;
+
+/// The parameters that have a counterpart in both systems.
+const PARAMETERS: [&str; 4] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
+
+/// Fails where the cell has something besides [`PARAMETERS`] and `more`.
+fn check_supported<C: BuiltCell>(cell: &C, layer: usize, more: &[&str]) -> Result<(), ConvertError> {
+    let unsupported = |option: String| Err(ConvertError::Unsupported { layer, option });
+    for name in (0..cell.count()).map(|i| cell.name(i)) {
+        if !PARAMETERS.iter().chain(more).any(|&known| known == name) {
+            return unsupported(name);
+        }
+    }
+    if Cell::zoneout(cell).is_some() { unsupported("zoneout".into()) } else { Ok(()) }
+}
+
+fn check(layer: usize, tensor: &'static str, expected: &[usize], got: &[usize]) -> Result<(), ConvertError> {
+    if expected == got && !got.contains(&0) {
+        return Ok(());
+    }
+    // What is empty cannot be as expected, whatever that is.
+    let expected = expected.iter().map(|&size| size.max(1)).collect();
+    Err(ConvertError::Shape { layer, tensor, expected, got: got.to_vec() })
+}
+
+/// Tensor `name` of a cell, gate by gate: `[G H, columns]`, one column of what has one axis.
+fn tensor<'a, F: Float>(cell: &'a impl Tensors<F>, gates: usize, name: &str) -> Option<ArrayView2<'a, F>> {
+    let (_, values) = (0..cell.count()).find(|&i| cell.name(i) == name).map(|i| cell.tensor(i))?;
+    Some(rows(values, gates))
+}
+
+/// `gates` rows or blocks of rows.
+fn rows<F>(values: &[F], count: usize) -> ArrayView2<'_, F> {
+    ArrayView2::from_shape((count, values.len() / count), values).expect("whole gates")
+}
+
+/// Sets tensor `name` of a cell from gates that lie elsewhere: the cell's `k`th is the `places[k]`th of them.
+fn read<F: Float>(cell: &mut impl Tensors<F>, name: &str, gates: ArrayView2<'_, F>, places: &[usize]) {
+    let i = (0..cell.count()).find(|&i| cell.name(i) == name).expect("a parameter of the cell");
+    let own = cell.tensor_mut(i);
+    let size = own.len() / places.len();
+    for (own, &place) in own.chunks_exact_mut(size).zip(places) {
+        own.iter_mut().zip(gates.row(place)).for_each(|(own, &value)| *own = value);
+    }
+}
+
+/// The other way round: `count` gates, of which the `places[k]`th is the cell's `k`th, and the others zero.
+fn written<F: Float>(own: ArrayView2<'_, F>, places: &[usize], count: usize) -> Array2<F> {
+    let mut gates = Array2::zeros((count, own.ncols()));
+    for (own, &place) in own.axis_iter(Axis(0)).zip(places) {
+        gates.slice_mut(s![place, ..]).assign(&own);
+    }
+    gates
+}
