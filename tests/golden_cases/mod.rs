@@ -2,6 +2,8 @@
 
 mod attention;
 mod case;
+mod keras;
+mod onnx;
 mod recurrent;
 mod residual_ff;
 mod train;
@@ -10,8 +12,8 @@ mod verdict;
 pub use case::{Case, Results};
 pub use verdict::Verdict;
 
-use gradflow::ndarray::{Array3, Ix3};
-use gradflow::{Float, Layer};
+use gradflow::ndarray::{Array, Array3, Dimension, Ix3};
+use gradflow::{Float, Layer, Sequence};
 
 /// What the library makes of what a case gives.
 pub fn run(case: &Case) -> Result<Results, String> {
@@ -28,8 +30,10 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
         "cell" => recurrent::run_cell::<F>(case),
         "residual_ff" => residual_ff::run::<F>(case),
         "train" => train::run::<F>(case),
+        "variant" => recurrent::run_variant::<F>(case),
+        "onnx" => onnx::run::<F>(case),
+        "keras" => keras::run::<F>(case),
         "attention" => attention::run::<F>(case),
-        "onnx" => Err("kind onnx is not supported yet".into()),
         kind => Err(format!("unknown kind {kind}")),
     }
 }
@@ -38,7 +42,12 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
 /// padding, comes out wrong.
 fn use_cache<L: Layer>(layer: &L, shape: Ix3, cache: &mut L::Cache) {
     let x = Array3::ones(shape);
-    let pass = layer.pass(&x, &mut layer.zero_state(shape[1]), cache);
+    let pass = layer.pass(Sequence::from(&x).eval(), &mut layer.zero_state(shape[1]), cache);
     let dy = Array3::ones(pass.output().raw_dim());
     pass.backward(&dy, &mut layer.zeros_like());
+}
+
+/// Shape and values of an array, to the bit.
+fn bits<F: Float, D: Dimension>(array: &Array<F, D>) -> (Vec<usize>, Vec<u64>) {
+    (array.shape().to_vec(), array.iter().map(|value| value.bits()).collect())
 }

@@ -2,8 +2,8 @@
 
 use gradflow::ndarray::{Array1, Array3, ArrayView2, Axis, Ix2, Ix3, s};
 use gradflow::{
-    Adam, AdamW, ClipNorm, Float, GruCell, Layer, Linear, LstmCell, NonFinite, Optimizer, RnnCell, Sgd,
-    SoftmaxCrossEntropy, TensorsExt, clip_grad_value, grad_norm, sequential,
+    Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Lstm, NonFinite, Optimizer, Rnn, Sgd, SoftmaxCrossEntropy,
+    TensorsExt, clip_grad_value, grad_norm, sequential,
 };
 
 use super::{Case, Results};
@@ -17,21 +17,23 @@ sequential! {
 }
 
 pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
-    case.only("num_layers", 1)?;
     case.only("carry_state", true)?;
+    let layers = case.size("num_layers")?;
+    if layers == 0 {
+        return Err("num_layers = 0".into());
+    }
     let (vocabulary, hidden) = case.array::<F, Ix2>("state_dict.head.weight")?.dim();
     let head = Linear::<F>::zeros(hidden, vocabulary);
     match case.text("module")? {
-        "RNN" => train(case, Model { rnn: RnnCell::zeros(vocabulary, hidden), head }),
-        "LSTM" => train(case, Model { rnn: LstmCell::zeros(vocabulary, hidden), head }),
-        "GRU" => train(case, Model { rnn: GruCell::zeros(vocabulary, hidden), head }),
+        "RNN" => train(case, Model { rnn: Rnn::builder(vocabulary, hidden).num_layers(layers).zeros(), head }),
+        "LSTM" => train(case, Model { rnn: Lstm::builder(vocabulary, hidden).num_layers(layers).zeros(), head }),
+        "GRU" => train(case, Model { rnn: Gru::builder(vocabulary, hidden).num_layers(layers).zeros(), head }),
         module => Err(format!("unknown module {module}")),
     }
 }
 
 fn train<F: Float, R: Layer<Elem = F>>(case: &Case, mut model: Model<F, R>) -> Result<Results, String> {
-    let file_name = |name: String| if name.starts_with("rnn.") { format!("{name}_l0") } else { name };
-    case.load(&mut model, file_name)?;
+    case.load(&mut model, |name| name)?;
     let (mut optimizer, clip) = (optimizer::<F>(case)?, Clip::of(case)?);
     let ids = case.integers::<Ix3>("input.ids")?;
     if ids.dim().0 != case.size("steps")? {
@@ -58,7 +60,7 @@ fn train<F: Float, R: Layer<Elem = F>>(case: &Case, mut model: Model<F, R>) -> R
     if !norms.is_empty() {
         results.array("output.norms", &Array1::from(norms));
     }
-    results.tensors("output.state_dict.", &model, file_name);
+    results.tensors("output.state_dict.", &model, |name| name);
     Ok(results)
 }
 
