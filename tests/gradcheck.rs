@@ -3,9 +3,10 @@
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, DenseConcat, Dropout, Embedding, GradCheck, GradReport, GruCell, Highway, Identity, Layer, LayerNorm,
-    Linear, LstmCell, LstmState, Nonlinearity, PostNormBlock, PreNormBlock, Residual, RnnCell, RnnNonlinearity,
-    Sequence, Size, SizeError, Stacked, StochasticDepth, TensorsExt, parameters,
+    Activation, Bidirectional, DenseConcat, Dropout, Embedding, GradCheck, GradReport, Gru, GruCell, GruReset, Highway,
+    Identity, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, LstmState, Nonlinearity, PostNormBlock,
+    PreNormBlock, Residual, Rnn, RnnCell, RnnNonlinearity, Sequence, Size, SizeError, Stacked, StochasticDepth,
+    TensorsExt, TruncatedBptt, parameters,
 };
 
 const LENGTHS: [usize; 3] = [4, 6, 2];
@@ -26,7 +27,17 @@ fn varied_state<L: Layer<Elem = f64>>(layer: &L) -> L::State {
 
 /// Checks in full, without and with lengths, and prints the line of the table.
 fn check<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
-    let report = |x| GradCheck::default().check(layer, x, &varied_state(layer));
+    check_by(GradCheck::default(), name, layer, x);
+}
+
+/// With a smaller step. Normalising the small sums of a few hidden units is steep, and the error of central differences
+/// falls with the square of their step.
+fn check_finely<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
+    check_by(GradCheck::default().step(1e-6), name, layer, x);
+}
+
+fn check_by<L: Layer<Elem = f64>>(differences: GradCheck, name: &str, layer: &L, x: Sequence<'_, f64>) {
+    let report = |x| differences.check(layer, x, &varied_state(layer));
     let reports = [report(x), report(x.with_lengths(&LENGTHS).unwrap())];
     let worst = reports.iter().map(GradReport::worst_error).fold(0.0, f64::max);
     println!("{name:<36} {:>3} tensors  worst error {worst:.1e}", reports[0].tensors.len());
@@ -65,6 +76,92 @@ fn every_layer() {
     check("PostNormBlock", &PostNormBlock::new(5, 7, Nonlinearity::Gelu, rng), x);
     check("Residual projected", &Residual::projected(Linear::new(5, 3, rng), 5, rng), x);
     check("Residual LayerScale LSTM", &Residual::new(LstmCell::new(5, 5, rng)).layer_scale(5, 0.3), x);
+}
+
+/// Every option of the cells alone, and all together: forwards and backwards in time.
+#[test]
+fn every_variant_of_the_cells() {
+    let rng = &mut StdRng::seed_from_u64(7);
+    let x = input(5);
+    let x = Sequence::from(&x);
+    macro_rules! variants {
+        ($($name:literal: $builder:expr;)+) => {$({
+            let cell = lively($builder.build(rng), rng);
+            for seed in [1, 2] {
+                check_finely(concat!($name, ", training"), &cell, x.train(seed));
+            }
+            check_finely($name, &cell, x.eval());
+            check_finely(concat!($name, ", reversed"), &cell, x.train(3).reversed());
+        })+};
+    }
+    variants! {
+        "LSTM peepholes": LstmCell::builder(5, 4).peepholes();
+        "LSTM coupled": LstmCell::builder(5, 4).coupled();
+        "LSTM layer norm": LstmCell::builder(5, 4).layer_norm();
+        "LSTM recurrent dropout": LstmCell::builder(5, 4).recurrent_dropout(0.4);
+        "LSTM zoneout": LstmCell::builder(5, 4).zoneout(0.3, 0.4);
+        "LSTM projection": LstmCell::builder(5, 4).projection(3);
+        "LSTM forget bias, chrono": LstmCell::builder(5, 4).chrono(20.0);
+        "LSTM peepholes, coupled": LstmCell::builder(5, 4).peepholes().coupled();
+        "LSTM peepholes, layer norm": LstmCell::builder(5, 4).peepholes().layer_norm();
+        "LSTM all": LstmCell::builder(5, 4).peepholes().coupled().layer_norm().projection(3)
+            .recurrent_dropout(0.3).zoneout(0.3, 0.2);
+        "GRU reset before": GruCell::builder(5, 4).reset(GruReset::BeforeProduct);
+        "GRU layer norm": GruCell::builder(5, 4).layer_norm();
+        "GRU recurrent dropout": GruCell::builder(5, 4).recurrent_dropout(0.4);
+        "GRU zoneout": GruCell::builder(5, 4).zoneout(0.4, 0.0);
+        "GRU all": GruCell::builder(5, 4).reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3)
+            .zoneout(0.3, 0.0);
+        "RNN layer norm": RnnCell::builder(5, 4).layer_norm();
+        "RNN recurrent dropout": RnnCell::builder(5, 4).recurrent_dropout(0.4);
+        "RNN zoneout": RnnCell::builder(5, 4).zoneout(0.4, 0.0);
+        "RNN all": RnnCell::builder(5, 4).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0);
+    }
+}
+
+/// Layers, directions, connections between layers, learned starts, chunks.
+#[test]
+fn recurrent_models() {
+    let rng = &mut StdRng::seed_from_u64(8);
+    let x = input(5);
+    let x = Sequence::from(&x).train(4);
+    check("RNN, 3 layers", &Rnn::builder(5, 4).num_layers(3).dropout(0.2).build(rng), x);
+    check("LSTM, 3 layers", &Lstm::builder(5, 4).num_layers(3).dropout(0.2).build(rng), x);
+    check("GRU, 3 layers", &Gru::builder(5, 4).num_layers(3).dropout(0.2).build(rng), x);
+    check("RNN, 2 layers, both directions", &Rnn::builder(5, 4).num_layers(2).bidirectional().build(rng), x);
+    check("LSTM, 3 layers, both directions", &Lstm::builder(5, 3).num_layers(3).bidirectional().build(rng), x);
+    check("GRU, 2 layers, both directions", &Gru::builder(5, 4).num_layers(2).bidirectional().build(rng), x);
+    let lstm = Lstm::builder(5, 4).num_layers(2).bidirectional().peepholes().coupled().layer_norm().projection(3);
+    let lstm = lstm.recurrent_dropout(0.3).zoneout(0.3, 0.2).dropout(0.2).build(rng);
+    check_finely("LSTM, 2 layers, both directions, all", &lively(lstm, rng), x);
+    let gru = Gru::builder(5, 4).num_layers(2).bidirectional().reset(GruReset::BeforeProduct).layer_norm();
+    let gru = gru.recurrent_dropout(0.3).zoneout(0.3, 0.0).dropout(0.2).build(rng);
+    check_finely("GRU, 2 layers, both directions, all", &lively(gru, rng), x);
+    check(
+        "Bidirectional residual GRU",
+        &{
+            let mut direction = || Residual::new(GruCell::new(5, 5, rng));
+            Bidirectional::new(direction(), direction())
+        },
+        x,
+    );
+    check("3 residual LSTMs", &Stacked::build(3, |_| Residual::new(LstmCell::new(5, 5, rng))), x);
+    check("2 highway RNNs", &Stacked::build(2, |_| Highway::new(RnnCell::new(5, 5, rng), 5, rng)), x);
+    check("learned state, LSTM", &lively(LearnedState::new(Lstm::builder(5, 4).num_layers(2).build(rng)), rng), x);
+    let gru = Gru::builder(5, 4).bidirectional().build(rng);
+    check("learned state, GRU in both directions", &lively(LearnedState::new(gru), rng), x);
+    let lstm = Lstm::builder(5, 4).num_layers(2).zoneout(0.2, 0.1).build(rng);
+    check("chunks with gradients passed", &TruncatedBptt::new(lstm.clone(), 4).pass_gradients(), x);
+    check("chunks, recomputed", &TruncatedBptt::new(lstm, 2).pass_gradients().recompute(), x.reversed());
+}
+
+/// Every parameter moved from where it starts: peepholes that are 0 and gains that are 1 would hide mistakes.
+fn lively<L: Layer<Elem = f64>>(mut layer: L, rng: &mut StdRng) -> L {
+    use gradflow::{Tensors, rand::RngExt};
+    for i in 0..layer.count() {
+        layer.tensor_mut(i).iter_mut().for_each(|value| *value += rng.random_range(-0.3..0.3));
+    }
+    layer
 }
 
 #[test]
