@@ -3,12 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gradflow::ndarray::{Array2, Array3, arr2};
+use gradflow::ndarray::{Array2, Array3, Ix3, arr2};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, AdamW, BoxLayer, Causal, DenseConcat, Dropout, Embedding, GruCell, Highway, Identity, Layer, LayerNorm,
-    LengthsError, Linear, LstmCell, MeanSquaredError, Nonlinearity, Optimizer, PreNormBlock, Residual, RnnCell,
-    Sequence, Sgd, Size, SoftmaxCrossEntropy, Stacked, StochasticDepth, TensorsExt, clip_grad_norm, sequential,
+    Activation, AdamW, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, Gru, GruCell, Highway,
+    Identity, Layer, LayerNorm, LearnedState, LengthsError, Linear, Lstm, LstmCell, LstmState, MeanSquaredError,
+    Nonlinearity, Optimizer, PreNormBlock, Recurrent, Residual, RnnCell, Sequence, Sgd, Size, SoftmaxCrossEntropy,
+    Stacked, StochasticDepth, TensorsExt, TruncatedBptt, clip_grad_norm, sequential,
 };
 
 fn rng() -> StdRng {
@@ -206,6 +207,97 @@ fn wrong_states_are_named() {
     assert_says(&message, &["BoxLayer", "state", "LstmState", "another layer"]);
     let message = panic_of(|| lstm.step(&x, &mut lstm.zero_state(3), &mut lstm.cache()).sum());
     assert_says(&message, &["step", "one step", "[4, 3, ..]"]);
+}
+
+#[test]
+fn recurrent_models_name_what_does_not_fit() {
+    let rng = &mut rng();
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let bi = Lstm::builder(2, 5).num_layers(2).bidirectional().build(rng);
+    // States of another batch, of one layer, of one direction.
+    let forward =
+        |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward((&x).into(), &mut state, &mut bi.cache()).sum());
+    assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]"]);
+    let layer = Lstm::builder(2, 5).num_layers(2).build(rng);
+    assert_says(&forward(layer.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[2, 3, 5]"]);
+    let narrow = Lstm::builder(2, 4).num_layers(2).bidirectional().build(rng);
+    assert_says(&forward(narrow.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[4, 3, 4]"]);
+    let mut crooked = bi.zero_state(3);
+    crooked.c = narrow.zero_state(3).c;
+    assert_says(&forward(crooked), &["Recurrent", "state.c", "[4, 3, 5]", "[4, 3, 4]"]);
+
+    // Gradients of another shape, of states and of outputs.
+    let backward = |dstate: &mut LstmState<f64, Ix3>, dy: Array3<f64>| {
+        let (mut cache, mut grad) = (bi.cache(), bi.zeros_like());
+        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
+        panic_of(|| bi.backward((&x).into(), &dy, Some(dstate), &mut cache, &mut grad).sum())
+    };
+    let message = backward(&mut layer.zero_state(3), Array3::zeros((4, 3, 10)));
+    assert_says(&message, &["Recurrent", "dstate.h", "[4, 3, 5]", "[2, 3, 5]"]);
+    let message = backward(&mut bi.zero_state(3), Array3::zeros((4, 3, 5)));
+    assert_says(&message, &["Recurrent", "dy", "[4, 3, 10]", "[4, 3, 5]"]);
+    let message = panic_of(|| {
+        let mut cache = bi.cache();
+        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
+        bi.backward((&x).into(), &Array3::zeros((4, 3, 10)), None, &mut cache, &mut narrow.zeros_like()).sum()
+    });
+    assert_says(&message, &["Recurrent", "grad", "weight_ih_l0", "[20, 2]", "[16, 2]"]);
+
+    // Inputs of another size, deep inside as well.
+    let error = bi.output_size(3.into()).unwrap_err();
+    assert_says(&error.to_string(), &["l0", "LstmCell", "takes 2 features, got 3"]);
+    let cells = vec![[GruCell::<f64>::new(2, 5, rng)], [GruCell::new(4, 5, rng)]];
+    assert_says(&panic_of(|| Recurrent::new(cells)), &["Recurrent", "l1", "takes 4 features, got 5"]);
+    assert_says(&panic_of(|| Recurrent::<GruCell<f64>>::new(vec![])), &["Recurrent", "at least one layer"]);
+
+    // Options that make no sense.
+    assert_says(&panic_of(|| Lstm::<f64>::builder(2, 5).num_layers(0)), &["num_layers"]);
+    assert_says(&panic_of(|| Lstm::<f64>::builder(2, 5).projection(0)), &["projection 0"]);
+    assert_says(&panic_of(|| Gru::<f64>::builder(0, 5)), &["input 0"]);
+    for p in [-0.1, 1.0, f64::NAN] {
+        assert_says(&panic_of(|| Gru::<f64>::builder(2, 5).num_layers(2).dropout(p).zeros()), &["p", "0..1"]);
+        assert_says(&panic_of(|| LstmCell::<f64>::builder(2, 5).zoneout(0.0, p).zeros()), &["zoneout", "0..1"]);
+        assert_says(&panic_of(|| RnnCell::<f64>::builder(2, 5).recurrent_dropout(p).zeros()), &["p", "0..1"]);
+    }
+    // What is random needs a mode.
+    for cell in [LstmCell::<f64>::builder(2, 5).zoneout(0.2, 0.2), LstmCell::builder(2, 5).recurrent_dropout(0.2)] {
+        assert_says(&forward_panic(&cell.build(rng), (&x).into()), &["LstmCell", "a mode"]);
+    }
+
+    // Parameters that someone put in another shape.
+    let mut cell = LstmCell::<f64>::builder(2, 5).peepholes().projection(3).build(rng);
+    cell.peephole = Some(Array2::zeros((2, 5)));
+    assert_says(&forward_panic(&cell, (&x).into()), &["LstmCell", "peephole", "[3, 5]", "[2, 5]"]);
+    cell.peephole = None;
+    cell.weight_hr = Some(Array2::zeros((3, 4)));
+    assert_says(&forward_panic(&cell, (&x).into()), &["LstmCell", "weight_hr", "[3, 5]", "[3, 4]"]);
+}
+
+#[test]
+fn chunks_learned_states_and_directions_refuse_what_does_not_fit() {
+    let rng = &mut rng();
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let cell = || GruCell::<f64>::zeros(2, 5);
+    assert_says(&panic_of(|| TruncatedBptt::new(cell(), 0)), &["TruncatedBptt", "steps", "at least 1", "got 0"]);
+    assert_says(&panic_of(|| Sequence::from(&x).chunks(0).count()), &["Sequence::chunks", "at least 1", "got 0"]);
+    assert_says(&panic_of(|| Sequence::from(&x).steps(2..5)), &["Sequence::steps", "0..4", "2..5"]);
+    let chunked = TruncatedBptt::new(cell(), 3);
+    let message = panic_of(|| chunked.forward((&x).into(), &mut chunked.zero_state(2), &mut chunked.cache()).sum());
+    assert_says(&message, &["GruCell", "state", "[3, 5]", "[2, 5]"]);
+    let empty = Array3::<f64>::zeros((0, 3, 2));
+    assert_says(&forward_panic(&chunked, (&empty).into()), &["TruncatedBptt", "at least one step"]);
+    let message = panic_of(|| {
+        let mut cache = chunked.cache();
+        chunked.forward((&x).into(), &mut chunked.zero_state(3), &mut cache);
+        chunked.backward((&x).into(), &Array3::zeros((3, 3, 5)), None, &mut cache, &mut chunked.zeros_like()).sum()
+    });
+    assert_says(&message, &["TruncatedBptt", "dy", "[4, 3, 5]", "[3, 3, 5]"]);
+
+    let learned = LearnedState::new(cell());
+    let message = panic_of(|| learned.forward((&x).into(), &mut learned.zero_state(2), &mut learned.cache()).sum());
+    assert_says(&message, &["LearnedState", "state.started", "[3, 1]", "[2, 1]"]);
+    let both = Bidirectional::new(cell(), GruCell::new(3, 5, rng));
+    assert_says(&forward_panic(&both, (&x).into()), &["reverse", "GruCell", "takes 3 features, got 2"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::cache::{check_gradient, check_shape, reuse};
 use crate::cells::{BuiltCell, CellBuilder, Model};
 use crate::error::mismatch;
 use crate::layers::{Dropout, DropoutCache, RandomDrop};
+use crate::tensors::join;
 use crate::{Causal, GruCell, Layer, LstmCell, RnnCell, Sequence, Size, SizeError, Tensors, TensorsExt};
 
 const NAME: &str = "Recurrent";
@@ -232,7 +233,11 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     fn check_state(&self, what: &str, batch: usize, state: &<Self as Layer>::State) {
         let CellSizes { output, memory, .. } = self.sizes();
         for (i, size) in (0..state.count()).zip([output, memory]) {
-            check_shape(NAME, what, &[self.cells.len(), batch, size], state.shape(i));
+            let expected = [self.cells.len(), batch, size];
+            if state.shape(i) != expected {
+                let part = join(what, state.name(i));
+                check_shape(NAME, &part, &expected, state.shape(i));
+            }
         }
     }
 }

@@ -81,9 +81,15 @@ fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[
     cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| Keep::new(name, drop, x)))
 }
 
+#[track_caller]
 fn check_state<F>(name: &str, what: &str, sizes: CellSizes, batch: usize, state: &StateParts<'_, F>) {
-    check_shape(name, what, &[batch, sizes.output], state.h.shape());
-    check_shape(name, what, &[batch, sizes.memory], state.c.shape());
+    let StateParts { h, c } = state;
+    for (part, size, got) in [(".h", sizes.output, h.shape()), (".c", sizes.memory, c.shape())] {
+        if got != [batch, size] {
+            let part = if sizes.memory == 0 { "" } else { part };
+            check_shape(name, &format!("{what}{part}"), &[batch, size], got);
+        }
+    }
 }
 
 /// `cell` over all steps of `x`, from `state`, which is advanced: `[T, B, O]`.
