@@ -1,0 +1,51 @@
+//! What the driver and its workers say to each other: one JSON object a line, over a worker's stdin and stdout.
+//!
+//! Each peer is a process of its own, which the driver asks in turn; tensors travel as safetensors files.
+
+mod point;
+mod serve;
+mod tensors;
+
+pub use point::{Cell, Dtype, Mode, Point};
+pub use serve::{Peer, Work, serve};
+pub use tensors::{Tensor, Tensors};
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the driver asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Request {
+    /// Makes the model, input and buffers of a point, from the tensors in a file.
+    Prepare { point: Point, given: PathBuf },
+    /// Runs once and writes what came out: `y`, and in training `dx` and `grad.{parameter}`.
+    Outputs { to: PathBuf },
+    /// Runs so many times, and says how long that took.
+    Run { iterations: u64 },
+    /// Runs so many times, and says how much memory that took above what was there before `Prepare`.
+    Memory { point: Point, given: PathBuf, iterations: u64 },
+}
+
+/// What a worker answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The first line: who this is.
+    Version(String),
+    Done,
+    Seconds(f64),
+    Memory(Memory),
+    /// The peer has no such layer, or not in this mode: why.
+    Cannot(String),
+}
+
+/// Bytes that a point takes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    /// The process's largest resident size, above what it was before the point.
+    pub peak: u64,
+    /// What the layer keeps between forward and backward, where the peer can tell.
+    pub cache: Option<u64>,
+}

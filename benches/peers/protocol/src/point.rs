@@ -1,0 +1,153 @@
+//! What is measured.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cell {
+    Lstm,
+    Gru,
+    /// With tanh.
+    Rnn,
+    /// Pre-norm blocks, `x + fc2(gelu(fc1(layer_norm(x))))`, one after another.
+    Residual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Forward, and backward with `dx` and the gradients of all parameters.
+    Train,
+    /// Forward alone.
+    Infer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    F32,
+    F64,
+}
+
+impl Cell {
+    pub const ALL: [Cell; 4] = [Cell::Lstm, Cell::Gru, Cell::Rnn, Cell::Residual];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Cell::Lstm => "lstm",
+            Cell::Gru => "gru",
+            Cell::Rnn => "rnn",
+            Cell::Residual => "residual",
+        }
+    }
+
+    /// 1 for a plain cell; `None` for what is not recurrent.
+    pub fn gates(self) -> Option<usize> {
+        match self {
+            Cell::Lstm => Some(4),
+            Cell::Gru => Some(3),
+            Cell::Rnn => Some(1),
+            Cell::Residual => None,
+        }
+    }
+}
+
+impl Mode {
+    pub const ALL: [Mode; 2] = [Mode::Train, Mode::Infer];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Train => "train",
+            Mode::Infer => "infer",
+        }
+    }
+}
+
+impl Dtype {
+    pub const ALL: [Dtype; 2] = [Dtype::F32, Dtype::F64];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F64 => "f64",
+        }
+    }
+}
+
+/// One measurement: a cell at a size, in a mode and a precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Point {
+    pub cell: Cell,
+    pub mode: Mode,
+    pub dtype: Dtype,
+    /// T; 1 for residual blocks.
+    pub steps: usize,
+    /// B; the rows of residual blocks.
+    pub batch: usize,
+    /// I; the width of residual blocks.
+    pub input: usize,
+    /// H; the width of residual blocks.
+    pub hidden: usize,
+    /// Blocks one after another; 1 for cells.
+    pub depth: usize,
+}
+
+impl Point {
+    /// How many times as wide as outside a residual block is inside.
+    pub const EXPANSION: usize = 4;
+
+    /// Names and shapes of the parameters: PyTorch's.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let &Point { input, hidden, .. } = self;
+        if let Some(gates) = self.cell.gates() {
+            let rows = gates * hidden;
+            let list = [
+                ("weight_ih", vec![rows, input]),
+                ("weight_hh", vec![rows, hidden]),
+                ("bias_ih", vec![rows]),
+                ("bias_hh", vec![rows]),
+            ];
+            return list.map(|(name, shape)| (format!("{name}_l0"), shape)).into();
+        }
+        let inner = Self::EXPANSION * hidden;
+        let block = [
+            ("norm.weight", vec![hidden]),
+            ("norm.bias", vec![hidden]),
+            ("fc1.weight", vec![inner, hidden]),
+            ("fc1.bias", vec![inner]),
+            ("fc2.weight", vec![hidden, inner]),
+            ("fc2.bias", vec![hidden]),
+        ];
+        let blocks = (0..self.depth).flat_map(|k| block.clone().map(|(name, shape)| (format!("{k}.{name}"), shape)));
+        blocks.collect()
+    }
+
+    /// Floating-point operations of the matrix products; backward, twice those of forward.
+    pub fn flops(&self) -> f64 {
+        let &Point { steps, batch, input, hidden, depth, .. } = self;
+        let row = match self.cell.gates() {
+            Some(gates) => gates * hidden * (input + hidden),
+            None => depth * 2 * hidden * Self::EXPANSION * hidden,
+        };
+        let forward = (2 * steps * batch * row) as f64;
+        if self.mode == Mode::Train { 3.0 * forward } else { forward }
+    }
+
+    /// The sizes alone: `T50 B64 I512 H512`, `N64 D256 x8`.
+    pub fn size(&self) -> String {
+        let Point { steps, batch, input, hidden, depth, .. } = self;
+        match self.cell {
+            Cell::Residual => format!("N{batch} D{hidden} x{depth}"),
+            _ => format!("T{steps} B{batch} I{input} H{hidden}"),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.cell.name(), self.mode.name(), self.dtype.name(), self.size())
+    }
+}

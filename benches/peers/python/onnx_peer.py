@@ -1,0 +1,108 @@
+"""ONNX Runtime: inference, with its own operators and outputs bound once."""
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from point import Cannot, parameters
+
+OPSET = 20  # the first with Gelu
+NODES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+GATES = {"lstm": "iofc", "gru": "zrh", "rnn": "n"}
+TORCH_GATES = {"lstm": "ifco", "gru": "rzh", "rnn": "n"}
+TYPES = {"f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE}
+
+
+def in_onnx_order(cell, rows):
+    """PyTorch's gates in the order of ONNX."""
+    gates = dict(zip(TORCH_GATES[cell], np.split(rows, len(GATES[cell]))))
+    return np.concatenate([gates[gate] for gate in GATES[cell]])
+
+
+def recurrent(point, given):
+    """Nodes and tensors of one cell: x [T, B, I] to y [T, 1, B, H]."""
+    order = {name: in_onnx_order(point.cell, value) for name, value in given.items()}
+    tensors = {
+        "w": order["weight_ih_l0"][None],
+        "r": order["weight_hh_l0"][None],
+        "b": np.concatenate([order["bias_ih_l0"], order["bias_hh_l0"]])[None],
+    }
+    variant = {"linear_before_reset": 1} if point.cell == "gru" else {}
+    node = helper.make_node(NODES[point.cell], ["x", "w", "r", "b"], ["y"], hidden_size=point.hidden, **variant)
+    return [node], tensors
+
+
+def residual(point, given):
+    """Nodes and tensors of blocks one after another."""
+    nodes, tensors, x = [], {}, "x"
+    for k in range(point.depth):
+        block = f"{k}."
+        for name in ("fc1", "fc2"):
+            tensors[f"{block}{name}.weight"] = np.ascontiguousarray(given[f"{block}{name}.weight"].T)
+            tensors[f"{block}{name}.bias"] = given[f"{block}{name}.bias"]
+        for name in ("norm.weight", "norm.bias"):
+            tensors[block + name] = given[block + name]
+
+        def node(operator, inputs, output, block=block, **attributes):
+            nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+            return output
+
+        norm = [x, block + "norm.weight", block + "norm.bias"]
+        a = node("LayerNormalization", norm, f"{block}a", axis=-1, epsilon=1e-5)
+        a = node("MatMul", [a, block + "fc1.weight"], f"{block}b")
+        a = node("Add", [a, block + "fc1.bias"], f"{block}c")
+        a = node("Gelu", [a], f"{block}d")
+        a = node("MatMul", [a, block + "fc2.weight"], f"{block}e")
+        a = node("Add", [a, block + "fc2.bias"], f"{block}f")
+        x = node("Add", [x, a], "y" if k + 1 == point.depth else f"{block}y")
+    return nodes, tensors
+
+
+class Peer:
+    def __init__(self, threads):
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+        self.options.log_severity_level = 3
+
+    def version(self):
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def prepare(self, point, given):
+        if point.trains:
+            raise Cannot("inference only")
+        nodes, tensors = (residual if point.cell == "residual" else recurrent)(point, parameters(given))
+        kind, shape = TYPES[point.dtype], [point.steps, point.batch]
+        out = [*shape, point.hidden] if point.cell == "residual" else [point.steps, 1, point.batch, point.hidden]
+        graph = helper.make_graph(
+            nodes,
+            "point",
+            [helper.make_tensor_value_info("x", kind, [*shape, point.input])],
+            [helper.make_tensor_value_info("y", kind, out)],
+            [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
+            )
+        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+            raise Cannot(f"no {point.dtype} operator: {str(error).splitlines()[0][:80]}") from error
+        return Inference(session, given["x"], (*shape, point.hidden))
+
+
+class Inference:
+    def __init__(self, session, x, shape):
+        self.session, self.shape = session, shape
+        self.x = onnxruntime.OrtValue.ortvalue_from_numpy(x)
+        self.binding = session.io_binding()
+        self.binding.bind_ortvalue_input("x", self.x)
+        out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, x.dtype, "cpu")
+        self.binding.bind_ortvalue_output("y", out)
+
+    def run(self):
+        self.session.run_with_iobinding(self.binding)
+
+    def outputs(self):
+        self.run()
+        return {"y": self.binding.copy_outputs_to_cpu()[0].reshape(self.shape)}

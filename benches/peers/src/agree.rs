@@ -1,0 +1,30 @@
+//! Whether two sides computed the same.
+
+use protocol::{Dtype, Tensors};
+
+/// The largest relative difference in the Euclidean norm that is rounding.
+fn tolerance(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 1e-4,
+        Dtype::F64 => 1e-10,
+    }
+}
+
+/// # Errors
+/// The first tensor of `ours` that `theirs` has not, or has otherwise.
+pub fn check(ours: &Tensors, theirs: &Tensors, dtype: Dtype) -> Result<(), String> {
+    for (name, ours) in &ours.0 {
+        let Some(theirs) = theirs.0.get(name) else { return Err(format!("no {name}")) };
+        if theirs.shape != ours.shape {
+            return Err(format!("{name}: {:?}, here {:?}", theirs.shape, ours.shape));
+        }
+        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+        let difference = square(&mut ours.values.iter().zip(&theirs.values).map(|(a, b)| a - b));
+        // Zero where all is zero, as the gradient of recurrent weights after a single step from a zero state.
+        let relative = if difference == 0.0 { 0.0 } else { difference / square(&mut ours.values.iter().copied()) };
+        if relative.is_nan() || relative > tolerance(dtype) {
+            return Err(format!("{name}: relative difference {relative:.1e}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! A side's process.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use protocol::{Answer, Memory, Point, Request, Tensors};
+
+use crate::args::Isa;
+use crate::{given, peers};
+
+/// What all sides of a run have in common.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    pub threads: usize,
+    pub isa: Isa,
+}
+
+pub struct Worker {
+    pub name: String,
+    pub version: String,
+    process: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// Times that memory is looked at after: a second run may still allocate, a third does not.
+const MEMORY_ITERATIONS: u64 = 3;
+
+impl Worker {
+    pub fn start(name: &str, settings: &Settings) -> Result<Self, Box<dyn Error>> {
+        let mut command = peers::command(name, settings)?;
+        for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+            command.env(variable, settings.threads.to_string());
+        }
+        if settings.isa == Isa::Avx2 {
+            command.env("GRADFLOW_ISA", "avx2");
+            command.env("ATEN_CPU_CAPABILITY", "avx2");
+            command.env("ONEDNN_MAX_CPU_ISA", "AVX2");
+            command.env("MKL_ENABLE_INSTRUCTIONS", "AVX2");
+        }
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{name}: {}: {error}", command.get_program().to_string_lossy()))?;
+        let requests = process.stdin.take().expect("piped");
+        let answers = BufReader::new(process.stdout.take().expect("piped"));
+        let mut worker = Worker { name: name.into(), version: String::new(), process, requests, answers };
+        worker.version = match worker.answer()? {
+            Answer::Version(version) => version,
+            other => return Err(worker.unexpected(&other)),
+        };
+        Ok(worker)
+    }
+
+    /// `Err` inside where the peer has no such layer.
+    pub fn prepare(&mut self, point: &Point, given: &Path) -> Result<Result<(), String>, Box<dyn Error>> {
+        match self.ask(&Request::Prepare { point: *point, given: given.into() })? {
+            Answer::Done => Ok(Ok(())),
+            Answer::Cannot(reason) => Ok(Err(reason)),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    pub fn outputs(&mut self, scratch: &Path) -> Result<Tensors, Box<dyn Error>> {
+        let to = scratch.join("outputs.safetensors");
+        match self.ask(&Request::Outputs { to: to.clone() })? {
+            Answer::Done => Ok(Tensors::open(&to)?),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The seconds of so many runs.
+    pub fn run(&mut self, iterations: u64) -> Result<f64, Box<dyn Error>> {
+        match self.ask(&Request::Run { iterations })? {
+            Answer::Seconds(seconds) => Ok(seconds),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The memory of a point, after one of another point has loaded what is loaded once; `None` where the peer has no
+    /// such layer.
+    pub fn memory(
+        &mut self,
+        first: &Point,
+        point: &Point,
+        given: &Path,
+        scratch: &Path,
+    ) -> Result<Option<Memory>, Box<dyn Error>> {
+        let folder = scratch.join("first");
+        std::fs::create_dir_all(&folder)?;
+        let small = given::write(first, &folder)?;
+        let mut memory = None;
+        for (point, given) in [(first, small.as_path()), (point, given)] {
+            let request = Request::Memory { point: *point, given: given.into(), iterations: MEMORY_ITERATIONS };
+            memory = match self.ask(&request)? {
+                Answer::Memory(memory) => Some(memory),
+                Answer::Cannot(_) => None,
+                other => return Err(self.unexpected(&other)),
+            };
+        }
+        Ok(memory)
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Answer, Box<dyn Error>> {
+        let line = serde_json::to_string(request)?;
+        writeln!(self.requests, "{line}").map_err(|error| format!("{}: {error}", self.name))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Answer, Box<dyn Error>> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(|error| format!("{}: {error}: {line:?}", self.name).into())
+    }
+
+    fn unexpected(&self, answer: &Answer) -> Box<dyn Error> {
+        format!("{}: unexpected {answer:?}", self.name).into()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
