@@ -1,5 +1,7 @@
 """ONNX Runtime: inference, with its own operators and outputs bound once."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -92,6 +94,8 @@ class Peer:
 
 
 class Inference:
+    mode = nullcontext
+
     def __init__(self, session, x, shape):
         self.session, self.shape = session, shape
         self.x = onnxruntime.OrtValue.ortvalue_from_numpy(x)

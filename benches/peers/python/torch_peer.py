@@ -1,12 +1,19 @@
 """PyTorch, eager: training by `torch.autograd.grad`, inference under `inference_mode`."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
 from point import Point, parameters
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+# For single steps: several times as fast as a sequence of one.
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
+
+
+LAYER = "_l0"  # what a layer's parameters have at their names' end, and a cell's have not
 
 
 def set_threads(threads):
@@ -34,8 +41,11 @@ def module_of(point: Point, given):
     if point.cell == "residual":
         inner = given["0.fc1.weight"].shape[0]
         module = nn.Sequential(*(PreNormBlock(point.hidden, inner) for _ in range(point.depth)))
-    else:
+    elif point.steps == 1:
         module = CELLS[point.cell](point.input, point.hidden)
+        given = {name.removesuffix(LAYER): value for name, value in given.items()}
+    else:
+        module = LAYERS[point.cell](point.input, point.hidden)
     module.to(dtype).load_state_dict(given)
     return module
 
@@ -58,40 +68,56 @@ class Forward:
 
     def __init__(self, point, module, given):
         self.module = module
-        self.x = torch.from_numpy(given["x"])
-        self.names = [name for name, _ in module.named_parameters()]
-        self.parameters = list(module.parameters())
         self.recurrent = point.cell != "residual"
+        self.single_step = self.recurrent and point.steps == 1
+        self.x = self.squeezed(torch.from_numpy(given["x"]))
         if self.recurrent:
-            h = torch.zeros(1, point.batch, point.hidden, dtype=self.x.dtype)
+            h = self.squeezed(torch.zeros(1, point.batch, point.hidden, dtype=self.x.dtype))
             self.state = (h, h.clone()) if point.cell == "lstm" else h
+            self.has_pair = point.cell == "lstm"
+
+    def squeezed(self, tensor):
+        """Without the axis of time, where there is a single step."""
+        return tensor[0] if self.single_step else tensor
+
+    def given_shape(self, tensor):
+        tensor = tensor.detach()
+        return (tensor[None] if self.single_step else tensor).contiguous().numpy()
 
     def forward(self):
-        return self.module(self.x, self.state)[0] if self.recurrent else self.module(self.x)
+        if not self.recurrent:
+            return self.module(self.x)
+        y = self.module(self.x, self.state)
+        return y[0] if self.has_pair or not self.single_step else y
 
 
 class Inference(Forward):
-    @torch.inference_mode()
+    mode = torch.inference_mode
+
     def run(self):
         self.forward()
 
     @torch.inference_mode()
     def outputs(self):
-        return {"y": self.forward().numpy()}
+        return {"y": self.given_shape(self.forward())}
 
 
 class Training(Forward):
+    mode = nullcontext
+
     def __init__(self, point, module, given):
         super().__init__(point, module, given)
         self.x.requires_grad_()
-        self.dy = torch.from_numpy(given["dy"])
-        self.inputs = [self.x, *self.parameters]
+        self.dy = self.squeezed(torch.from_numpy(given["dy"]))
+        self.inputs = [self.x, *module.parameters()]
 
     def run(self):
         torch.autograd.grad(self.forward(), self.inputs, self.dy)
 
     def outputs(self):
         y = self.forward()
-        grads = torch.autograd.grad(y, self.inputs, self.dy)
-        names = ["dx", *(f"grad.{name}" for name in self.names)]
-        return {"y": y.detach().numpy(), **{name: grad.contiguous().numpy() for name, grad in zip(names, grads)}}
+        dx, *grads = torch.autograd.grad(y, self.inputs, self.dy)
+        layer = LAYER if self.single_step else ""
+        names = [f"grad.{name}{layer}" for name, _ in self.module.named_parameters()]
+        outputs = {name: grad.contiguous().numpy() for name, grad in zip(names, grads)}
+        return {"y": self.given_shape(y), "dx": self.given_shape(dx), **outputs}

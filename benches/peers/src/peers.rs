@@ -59,7 +59,7 @@ fn rust_peers_target() -> PathBuf {
 fn build_rust_peers() -> Result<(), Box<dyn Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(folder()).args(["build", "--locked", "--profile", "peers", "--package", "rust-peers"]);
+    build.current_dir(folder()).args(["build", "--locked", "--release", "--package", "rust-peers"]);
     run(build.arg("--target-dir").arg(rust_peers_target()).env("RUSTFLAGS", "-C target-cpu=native"))
 }
 
@@ -73,7 +73,7 @@ pub fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error
     let mut command = match name {
         "gradflow" => Command::new(env::current_exe()?),
         name if is_python(name) => Command::new(python()),
-        _ => Command::new(rust_peers_target().join("peers/rust-peers")),
+        _ => Command::new(rust_peers_target().join("release/rust-peers")),
     };
     match name {
         "gradflow" => command.arg("worker"),
