@@ -17,7 +17,7 @@ TYPES = {"f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE}
 
 def in_onnx_order(cell, rows):
     """PyTorch's gates in the order of ONNX."""
-    gates = dict(zip(TORCH_GATES[cell], np.split(rows, len(GATES[cell]))))
+    gates = dict(zip(TORCH_GATES[cell], np.split(rows, len(GATES[cell])), strict=True))
     return np.concatenate([gates[gate] for gate in GATES[cell]])
 
 
@@ -37,6 +37,11 @@ def recurrent(point, given):
 def residual(point, given):
     """Nodes and tensors of blocks one after another."""
     nodes, tensors, x = [], {}, "x"
+
+    def node(operator, inputs, output, **attributes):
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
     for k in range(point.depth):
         block = f"{k}."
         for name in ("fc1", "fc2"):
@@ -45,17 +50,13 @@ def residual(point, given):
         for name in ("norm.weight", "norm.bias"):
             tensors[block + name] = given[block + name]
 
-        def node(operator, inputs, output, block=block, **attributes):
-            nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-            return output
-
         norm = [x, block + "norm.weight", block + "norm.bias"]
-        a = node("LayerNormalization", norm, f"{block}a", axis=-1, epsilon=1e-5)
-        a = node("MatMul", [a, block + "fc1.weight"], f"{block}b")
-        a = node("Add", [a, block + "fc1.bias"], f"{block}c")
-        a = node("Gelu", [a], f"{block}d")
-        a = node("MatMul", [a, block + "fc2.weight"], f"{block}e")
-        a = node("Add", [a, block + "fc2.bias"], f"{block}f")
+        a = node("LayerNormalization", norm, f"{block}norm", axis=-1, epsilon=1e-5)
+        a = node("MatMul", [a, block + "fc1.weight"], f"{block}product1")
+        a = node("Add", [a, block + "fc1.bias"], f"{block}fc1")
+        a = node("Gelu", [a], f"{block}gelu")
+        a = node("MatMul", [a, block + "fc2.weight"], f"{block}product2")
+        a = node("Add", [a, block + "fc2.bias"], f"{block}fc2")
         x = node("Add", [x, a], "y" if k + 1 == point.depth else f"{block}y")
     return nodes, tensors
 
@@ -65,7 +66,7 @@ class Peer:
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.options.inter_op_num_threads = 1
-        self.options.log_severity_level = 3
+        self.options.log_severity_level = 4
 
     def version(self):
         return f"onnxruntime {onnxruntime.__version__}"
@@ -88,9 +89,11 @@ class Peer:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
             )
-        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
-            raise Cannot(f"no {point.dtype} operator: {str(error).splitlines()[0][:80]}") from error
-        return Inference(session, given["x"], (*shape, point.hidden))
+            inference = Inference(session, given["x"], (*shape, point.hidden))
+            inference.run()
+        except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented) as error:
+            raise Cannot(str(error).split("Message: ")[-1].splitlines()[0]) from error
+        return inference
 
 
 class Inference:

@@ -16,7 +16,7 @@ class Peer:
     def version(self):
         return "sgemm {}x{}x{} by torch {}".format(*self.sizes, torch.__version__)
 
-    def prepare(self, point, given):
+    def prepare(self, point, _given):
         return Product(*self.sizes, DTYPES[point.dtype])
 
 

@@ -119,5 +119,5 @@ class Training(Forward):
         dx, *grads = torch.autograd.grad(y, self.inputs, self.dy)
         layer = LAYER if self.single_step else ""
         names = [f"grad.{name}{layer}" for name, _ in self.module.named_parameters()]
-        outputs = {name: grad.contiguous().numpy() for name, grad in zip(names, grads)}
+        outputs = {name: grad.contiguous().numpy() for name, grad in zip(names, grads, strict=True)}
         return {"y": self.given_shape(y), "dx": self.given_shape(dx), **outputs}

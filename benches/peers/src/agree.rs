@@ -28,3 +28,32 @@ pub fn check(ours: &Tensors, theirs: &Tensors, dtype: Dtype) -> Result<(), Strin
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::Tensor;
+
+    use super::*;
+
+    fn tensors(values: &[f64]) -> Tensors {
+        let mut tensors = Tensors::default();
+        tensors.insert("y", Tensor::new([values.len()], values.iter().copied()));
+        tensors
+    }
+
+    #[test]
+    fn rounding_agrees() {
+        assert_eq!(check(&tensors(&[1.0, 2.0]), &tensors(&[1.0, 2.00001]), Dtype::F32), Ok(()));
+        assert_eq!(check(&tensors(&[0.0, 0.0]), &tensors(&[0.0, 0.0]), Dtype::F64), Ok(()));
+    }
+
+    #[test]
+    fn differences_do_not() {
+        let ours = tensors(&[1.0, 2.0]);
+        for theirs in [&[1.0, 2.001][..], &[1.0, f64::NAN], &[1.0], &[2.0, 1.0]] {
+            assert!(check(&ours, &tensors(theirs), Dtype::F32).is_err(), "{theirs:?}");
+        }
+        assert!(check(&ours, &Tensors::default(), Dtype::F32).is_err());
+        assert!(check(&ours, &tensors(&[1.0, 2.00001]), Dtype::F64).is_err());
+    }
+}

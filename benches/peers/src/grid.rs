@@ -67,6 +67,12 @@ fn sizes(cell: Cell) -> Vec<(usize, usize, usize, usize)> {
     SEQUENCES.into_iter().chain(steps).collect()
 }
 
+/// A point's place among its cell's; those of no grid come last.
+pub fn place(point: &Point) -> usize {
+    let own = (point.steps, point.batch, point.input, point.hidden);
+    sizes(point.cell).into_iter().position(|size| size == own).unwrap_or(usize::MAX)
+}
+
 /// A small point of the same kind, after which a process has loaded what it loads once.
 pub fn warm_up(point: &Point) -> Point {
     let depth = point.depth.min(1);

@@ -10,13 +10,14 @@ mod peers;
 mod report;
 mod worker;
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
 use args::{Args, Task};
-use measure::Measurement;
+use measure::{Measurement, Refusal};
 use protocol::{Cell, Mode, Point};
 use report::Results;
 use worker::{Settings, Worker};
@@ -25,6 +26,9 @@ use worker::{Settings, Worker};
 pub fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// The load of a minute above which other work disturbs the measurements.
+const BUSY: f64 = 1.5;
 
 /// Where temporary files go: deleted at the end.
 struct Scratch(PathBuf);
@@ -115,7 +119,13 @@ fn time(
     for worker in [&us].into_iter().chain(&others) {
         println!("# {}", worker.version);
     }
+    if let Some(load) = report::machine::load().filter(|&load| load > BUSY) {
+        println!(
+            "# the machine has other work (load {load}): the ratios are worth little, those of several threads nothing"
+        );
+    }
     let mut all_agreed = true;
+    let mut said = HashSet::new();
     for point in points {
         let mut sides: Vec<&mut Worker> =
             others.iter_mut().filter(|peer| !(args.resume && results.has(point, settings, &peer.name))).collect();
@@ -124,9 +134,16 @@ fn time(
         }
         let with_rates = grid::is_sgemm_point(point);
         let rate_sides = if with_rates { &mut rates[..] } else { &mut [] };
-        let measurement = measure::interleaved(point, &mut us, &mut sides, rate_sides, args, scratch)?;
+        let measurement =
+            measure::interleaved(point, &mut us, &mut sides, rate_sides, settings.threads, args, scratch)?;
         all_agreed &= measurement.refused.iter().all(|refusal| !refusal.disagrees);
         println!("{}", line(&measurement));
+        for Refusal { name, reason, .. } in measurement.refused.iter().filter(|refusal| !refusal.disagrees) {
+            let refusal = format!("# {name}: no {} {}: {reason}", point.cell.name(), point.mode.name());
+            if said.insert(refusal.clone()) {
+                println!("{refusal}");
+            }
+        }
         results.add(&measurement, &us.version, settings)?;
     }
     Ok(all_agreed)
@@ -144,9 +161,8 @@ fn line(measurement: &Measurement) -> String {
         let rate_flops = grid::product_flops(&rate.name, point) / rate.seconds;
         line += &format!("| {:.3} of {} {:.1} ", point.flops() / ours / rate_flops, rate.name, 1e-9 * rate_flops);
     }
-    for refusal in refused {
-        let what = if refusal.disagrees { "DISAGREES" } else { "cannot" };
-        line += &format!("| {} {what}: {} ", refusal.name, refusal.reason);
+    for Refusal { name, reason, .. } in refused.iter().filter(|refusal| refusal.disagrees) {
+        line += &format!("| {name} DISAGREES: {reason} ");
     }
     line.trim_end().to_owned()
 }

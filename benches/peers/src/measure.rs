@@ -11,8 +11,9 @@ use crate::args::Args;
 use crate::worker::Worker;
 use crate::{agree, given};
 
-/// For threads that spin after their work before they sleep.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Before a measurement; with several threads longer, for those that spin after their work before they sleep.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where one measurement is longer, in seconds, there are only [`FEW_ROUNDS`] of it.
 const LONG: f64 = 0.5;
@@ -75,8 +76,8 @@ impl<'a> Side<'a> {
         Ok(Side { worker, is_rate, iterations, rounds, seconds: Vec::new() })
     }
 
-    fn measure(&mut self) -> Result<(), Box<dyn Error>> {
-        sleep(PAUSE);
+    fn measure(&mut self, pause: Duration) -> Result<(), Box<dyn Error>> {
+        sleep(pause);
         self.seconds.push(self.worker.run(self.iterations)? / self.iterations as f64);
         Ok(())
     }
@@ -102,6 +103,7 @@ pub fn interleaved(
     us: &mut Worker,
     peers: &mut [&mut Worker],
     rates: &mut [Worker],
+    threads: usize,
     args: &Args,
     scratch: &Path,
 ) -> Result<Measurement, Box<dyn Error>> {
@@ -126,12 +128,13 @@ pub fn interleaved(
         sides.push(Side::calibrate(worker, true, args)?);
     }
 
+    let pause = if threads == 1 { PAUSE } else { LONG_PAUSE };
     let (count, rounds) = (sides.len(), sides[0].rounds);
     for round in 0..rounds {
         for turn in 0..count {
             let side = &mut sides[(round + turn) % count];
             if round < side.rounds {
-                side.measure()?;
+                side.measure(pause)?;
             }
         }
     }

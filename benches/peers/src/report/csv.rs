@@ -86,3 +86,39 @@ fn parse_row(line: &str) -> Option<Row> {
         peer_flops: 1e9 * real(19)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back() {
+        let point = Point {
+            cell: Cell::Gru,
+            mode: Mode::Infer,
+            dtype: Dtype::F64,
+            steps: 50,
+            batch: 64,
+            input: 512,
+            hidden: 256,
+            depth: 1,
+        };
+        let row = Row {
+            date: "2026-01-31T00:00:00Z".into(),
+            cpu: "A processor".into(),
+            point,
+            threads: 2,
+            isa: "avx2".into(),
+            peer: "torch".into(),
+            peer_version: "torch 2.0 (MKL; AVX2)".into(),
+            gradflow_version: "gradflow 0.1.0".into(),
+            rounds: 9,
+            peer_seconds: 0.25,
+            gradflow_seconds: 0.125,
+            peer_flops: 5e9,
+        };
+        assert_eq!(parse(&format(std::slice::from_ref(&row))).unwrap(), [row]);
+        assert!(parse("another head\n").is_err());
+        assert!(parse(&format!("{HEAD}\n2026,cut off\n")).is_err());
+    }
+}

@@ -11,6 +11,11 @@ pub fn cpu() -> String {
     name.map_or("unknown", |(_, name)| name).trim().to_owned()
 }
 
+/// How many processes wanted to run during the last minute; Linux only.
+pub fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// `gradflow 0.1.0 (1234567)`: of the folder above, with its commit where there is one, and a `+` where files differ.
 pub fn gradflow_version() -> String {
     let root = crate::folder().join("../..");

@@ -10,10 +10,11 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use protocol::Point;
+use protocol::{Cell, Dtype, Mode, Point};
 
 use crate::measure::Measurement;
 use crate::worker::Settings;
+use crate::{grid, peers};
 pub use memory::{MemoryRow, write as write_memory};
 pub use summary::print as print_summary;
 
@@ -80,7 +81,7 @@ impl Results {
         let point = measurement.point;
         for timed in measurement.peers.iter().chain(&measurement.rates) {
             let is_rate = timed.name.starts_with("sgemm");
-            let flops = if is_rate { crate::grid::product_flops(&timed.name, &point) } else { point.flops() };
+            let flops = if is_rate { grid::product_flops(&timed.name, &point) } else { point.flops() };
             let row = Row {
                 date: machine::now(),
                 cpu: machine::cpu(),
@@ -124,16 +125,15 @@ impl Results {
 }
 
 /// The grid's order.
-fn order(row: &Row) -> (usize, &str, Point, usize) {
-    let place = crate::peers::ALL.iter().position(|peer| *peer == row.peer);
-    (row.threads, &row.isa, row.point, place.unwrap_or(usize::MAX))
+fn order(row: &Row) -> (usize, &str, Dtype, Mode, Cell, usize, usize) {
+    let Point { cell, mode, dtype, .. } = row.point;
+    let peer = peers::ALL.iter().position(|peer| *peer == row.peer);
+    (row.threads, &row.isa, dtype, mode, cell, grid::place(&row.point), peer.unwrap_or(usize::MAX))
 }
 
-/// `3.14`, `31.4`, `314`: three digits.
+/// `3.14`, `0.0314`, `314`: three digits.
 fn digits(value: f64) -> String {
-    match value {
-        small if small < 9.995 => format!("{small:.2}"),
-        middle if middle < 99.95 => format!("{middle:.1}"),
-        large => format!("{large:.0}"),
-    }
+    let before_point = value.abs().log10().floor();
+    let decimals = if before_point.is_finite() { (2.0 - before_point).clamp(0.0, 9.0) } else { 2.0 };
+    format!("{value:.0$}", decimals as usize)
 }
