@@ -134,24 +134,27 @@ fn time(
         }
         let with_rates = grid::is_sgemm_point(point);
         let rate_sides = if with_rates { &mut rates[..] } else { &mut [] };
-        let measurement =
+        let (measurement, refused) =
             measure::interleaved(point, &mut us, &mut sides, rate_sides, settings.threads, args, scratch)?;
-        all_agreed &= measurement.refused.iter().all(|refusal| !refusal.disagrees);
-        println!("{}", line(&measurement));
-        for Refusal { name, reason, .. } in measurement.refused.iter().filter(|refusal| !refusal.disagrees) {
-            let refusal = format!("# {name}: no {} {}: {reason}", point.cell.name(), point.mode.name());
-            if said.insert(refusal.clone()) {
-                println!("{refusal}");
+        if let Some(measurement) = measurement {
+            println!("{}", line(&measurement));
+            results.add(&measurement, &us.version, settings)?;
+        }
+        for Refusal { name, reason, disagrees } in refused {
+            all_agreed &= !disagrees;
+            if disagrees {
+                println!("# {name} DISAGREES: {point}: {reason}");
+            } else if said.insert((name.clone(), point.cell, point.mode)) {
+                println!("# {name}: no {} {}: {reason}", point.cell.name(), point.mode.name());
             }
         }
-        results.add(&measurement, &us.version, settings)?;
     }
     Ok(all_agreed)
 }
 
 /// A point's line: our time and rate, then every peer's time as a multiple of ours.
 fn line(measurement: &Measurement) -> String {
-    let Measurement { point, ours, peers, rates, refused, .. } = measurement;
+    let Measurement { point, ours, peers, rates } = measurement;
     let mut line = format!("{:<38}", point.to_string());
     line += &format!("gradflow {:>9.3} ms {:>6.1} GFLOP/s ", 1e3 * ours, 1e-9 * point.flops() / ours);
     for peer in peers {
@@ -160,9 +163,6 @@ fn line(measurement: &Measurement) -> String {
     for rate in rates {
         let rate_flops = grid::product_flops(&rate.name, point) / rate.seconds;
         line += &format!("| {:.3} of {} {:.1} ", point.flops() / ours / rate_flops, rate.name, 1e-9 * rate_flops);
-    }
-    for Refusal { name, reason, .. } in refused.iter().filter(|refusal| refusal.disagrees) {
-        line += &format!("| {name} DISAGREES: {reason} ");
     }
     line.trim_end().to_owned()
 }

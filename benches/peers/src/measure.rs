@@ -46,7 +46,6 @@ pub struct Measurement {
     pub peers: Vec<Timed>,
     /// Large products, measured in the same rounds.
     pub rates: Vec<Timed>,
-    pub refused: Vec<Refusal>,
 }
 
 /// A side with what one measurement of it is.
@@ -98,6 +97,7 @@ fn median(values: &mut [f64]) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
+/// No measurement where no peer has the point or agrees.
 pub fn interleaved(
     point: &Point,
     us: &mut Worker,
@@ -106,7 +106,7 @@ pub fn interleaved(
     threads: usize,
     args: &Args,
     scratch: &Path,
-) -> Result<Measurement, Box<dyn Error>> {
+) -> Result<(Option<Measurement>, Vec<Refusal>), Box<dyn Error>> {
     let given = given::write(point, scratch)?;
     let mut refused = Vec::new();
     us.prepare(point, &given)?.map_err(|reason| format!("{point}: gradflow: {reason}"))?;
@@ -122,6 +122,9 @@ pub fn interleaved(
         } else {
             sides.push(Side::calibrate(worker, false, args)?);
         }
+    }
+    if sides.len() == 1 {
+        return Ok((None, refused));
     }
     for worker in rates {
         worker.prepare(point, &given)?.map_err(|reason| format!("{point}: {}: {reason}", worker.name))?;
@@ -143,5 +146,6 @@ pub fn interleaved(
     let ours = timed.next().expect("gradflow").1.seconds;
     let (rates, peers): (Vec<_>, Vec<_>) = timed.partition(|(is_rate, _)| *is_rate);
     let without_mark = |list: Vec<(bool, Timed)>| list.into_iter().map(|(_, timed)| timed).collect();
-    Ok(Measurement { point: *point, ours, peers: without_mark(peers), rates: without_mark(rates), refused })
+    let measurement = Measurement { point: *point, ours, peers: without_mark(peers), rates: without_mark(rates) };
+    Ok((Some(measurement), refused))
 }
