@@ -5,8 +5,8 @@ use std::ops::Range;
 use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayViewMut1, ArrayViewMut2, Dimension, s};
 
 use crate::cache::reuse;
-use crate::kernels::{Accumulate, product, vectorised};
-use crate::{Float, Sequence};
+use crate::kernels::{Accumulate, Summation, product, product_with_bias, vectorised};
+use crate::{Float, Sequence, Tensors};
 
 /// `values`, any number of rows of `width`, as a matrix.
 pub(crate) fn matrix_mut<F: Float>(values: &mut [F], width: usize) -> ArrayViewMut2<'_, F> {
@@ -24,25 +24,21 @@ pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut Array<F, D>, r
     &mut buffer.as_slice_mut().expect("a buffer in standard layout")[span(run, width)]
 }
 
-/// `a = x Wᵀ + Σ biases`, on the valid rows.
+/// `a = x Wᵀ + b`, on the valid rows.
 pub(crate) fn affine<F: Float>(
     x: &Sequence<'_, F>,
-    x_rows: ArrayView2<'_, F>,     // [T·B, I]
-    weight: &Array2<F>,            // [G, I]
-    biases: &[&Option<Array1<F>>], // [G]
-    a: &mut Array3<F>,             // [T, B, G]
+    x_rows: ArrayView2<'_, F>, // [T·B, I]
+    weight: &Array2<F>,        // [G, I]
+    bias: Option<&Array1<F>>,  // [G]
+    a: &mut Array3<F>,         // [T, B, G]
 ) {
     for run in x.runs() {
-        let mut a = matrix_mut(rows_of(a, &run), weight.nrows());
-        let mut mode = Accumulate::Overwrite;
-        for bias in biases.iter().copied().flatten() {
-            match mode {
-                Accumulate::Overwrite => a.assign(bias),
-                Accumulate::Add => a += bias,
-            }
-            mode = Accumulate::Add;
+        let a = matrix_mut(rows_of(a, &run), weight.nrows());
+        let x_rows = x_rows.slice(s![run, ..]);
+        match bias {
+            Some(bias) => product_with_bias(x_rows, weight.t(), bias.tensor(0).1, a, Summation::Fastest),
+            None => product(x_rows, weight.t(), a, Accumulate::Overwrite),
         }
-        product(x_rows.slice(s![run, ..]), weight.t(), a, mode);
     }
 }
 

@@ -171,7 +171,7 @@ impl<F: Float> AttentionScore<F> {
         };
         let (steps, batch) = memory.dims();
         reuse(keys, (steps, batch, weight.nrows()));
-        affine(memory, rows, weight, &[], keys);
+        affine(memory, rows, weight, None, keys);
     }
 
     /// `dW += Σ dk mᵀ` and `dm += Wᵀ dk`, the latter where it is wanted.
@@ -206,7 +206,7 @@ impl<F: Float> AttentionScore<F> {
         if let AttentionScore::Additive(score) = self {
             let (steps, batch) = query.dims();
             reuse(queries, (steps, batch, score.v.len()));
-            affine(query, rows, &score.weight_query, &[&score.bias], queries);
+            affine(query, rows, &score.weight_query, score.bias.as_ref(), queries);
         }
     }
 

@@ -1,21 +1,27 @@
 //! Products of blocks, by sweeps of tiles.
 #![allow(unsafe_code)]
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
-use super::tile::{Output, Strided, dots, registers, tile};
+use super::tile::{Output, REGISTERS, Strided, most_rows, tile};
 use crate::float::Float;
-
-/// The most rows of C in a tile: with them, 24 of 32 registers or 12 of 16 accumulate.
-const ROWS: usize = 6;
 
 /// A block of A.
 #[derive(Clone, Copy)]
 pub(super) enum Left<F> {
-    /// Where it is.
+    /// Where it is, for tiles of at most [`Left::STRIDED_ROWS`] rows: more addresses would not fit into registers.
     Strided(Strided<F>),
-    /// In the order of the tiles, as by [`pack_rows`](super::pack::pack_rows).
-    Packed(*const F),
+    /// Copied to rows [`Left::ROW`] apart: a number that the compiler knows, so that one register addresses all rows.
+    Rows(*const F),
+    /// Column by column in the order of the tiles, as by [`pack_tiles`](super::pack::pack_tiles).
+    Tiles(*const F),
+}
+
+impl<F> Left<F> {
+    /// Not a multiple of a page, which would put all rows into the same lines of the first cache.
+    pub(super) const ROW: usize = super::product::BLOCK_DEPTH + 16;
+
+    pub(super) const STRIDED_ROWS: usize = 8;
 }
 
 /// A block of B in panels of [`width`](super::tile::width) columns: element `(p, j)` is at
@@ -27,8 +33,15 @@ pub(super) struct Right<F> {
     pub(super) row: isize,
 }
 
-/// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`.
-pub(super) struct Block<F> {
+impl<F> Right<F> {
+    /// The block from row `depth` on.
+    pub(super) fn after(self, depth: usize) -> Self {
+        Self { start: self.start.wrapping_offset((depth as isize).wrapping_mul(self.row)), ..self }
+    }
+}
+
+/// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
+pub struct Block<F> {
     pub(super) rows: usize,
     pub(super) depth: usize,
     pub(super) columns: usize,
@@ -37,154 +50,133 @@ pub(super) struct Block<F> {
     pub(super) c: Output<F>,
 }
 
-impl<F: Float> Block<F> {
-    /// Computes C, one panel of B after the other.
-    ///
-    /// # Safety
-    ///
-    /// A and B are readable as described, and C is writable and overlaps neither.
-    #[inline(always)]
-    pub(super) unsafe fn multiply<S: Simd>(&self, simd: S) {
-        // SAFETY: as the caller says.
-        unsafe {
-            if registers::<S>() == 4 {
-                self.sweep_panels::<S, 4>(simd);
-            } else {
-                self.sweep_panels::<S, 2>(simd);
-            }
-        }
-    }
+/// Computes C, one panel of B after the other.
+impl<F: Float> WithSimd for Block<F> {
+    type Output = ();
 
-    /// # Safety
-    ///
-    /// As [`multiply`](Self::multiply).
     #[inline(always)]
-    unsafe fn sweep_panels<S: Simd, const N: usize>(&self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let lanes = F::lanes::<S>();
-        let mut panel = self.b.start;
-        for column in (0..self.columns).step_by(N * lanes) {
-            let columns = (N * lanes).min(self.columns - column);
+        let mut first = 0;
+        if let (Left::Strided(a), true) = (self.a, self.rows <= 3 && self.b.panel == REGISTERS * lanes) {
+            // B lies where it was, row by row, and a few rows of A keep the vector units busy only in wide tiles.
+            // SAFETY: as the maker of the block says, which holds for columns of it.
+            first = unsafe {
+                match self.rows {
+                    1 => self.sweep_wide::<S, 1, 8>(simd, a),
+                    2 => self.sweep_wide::<S, 2, 4>(simd, a),
+                    _ => self.sweep_wide::<S, 3, 4>(simd, a),
+                }
+            };
+        }
+        let mut panel = self.b.start.wrapping_add(first / (REGISTERS * lanes) * self.b.panel);
+        for column in (first..self.columns).step_by(REGISTERS * lanes) {
+            let columns = (REGISTERS * lanes).min(self.columns - column);
             let c = self.c.from(0, column);
-            // SAFETY: one of the panels.
+            // SAFETY: as the maker of the block says, which holds for one of the panels.
             unsafe {
                 match columns.div_ceil(lanes) {
-                    _ if columns == N * lanes => self.sweep_rows::<S, N, false>(simd, columns, panel, c),
-                    1 => self.sweep_rows::<S, 1, true>(simd, columns, panel, c),
-                    2 => self.sweep_rows::<S, 2, true>(simd, columns, panel, c),
-                    3 => self.sweep_rows::<S, 3, true>(simd, columns, panel, c),
-                    _ => self.sweep_rows::<S, 4, true>(simd, columns, panel, c),
+                    _ if columns == REGISTERS * lanes => self.sweep::<S, REGISTERS, false>(simd, columns, panel, c),
+                    1 => self.sweep::<S, 1, true>(simd, columns, panel, c),
+                    _ => self.sweep::<S, REGISTERS, true>(simd, columns, panel, c),
                 }
             }
             panel = panel.wrapping_add(self.b.panel);
         }
     }
+}
 
+impl<F: Float> Block<F> {
+    /// Computes the columns that tiles of `N` registers fill, and gives their number; B lies row by row.
+    ///
     /// # Safety
     ///
-    /// As [`multiply`](Self::multiply), for one panel.
+    /// As the maker of the block says; it has `R` rows.
     #[inline(always)]
-    unsafe fn sweep_rows<S: Simd, const N: usize, const EDGE: bool>(
+    unsafe fn sweep_wide<S: Simd, const R: usize, const N: usize>(&self, simd: S, a: Strided<F>) -> usize {
+        let width = N * F::lanes::<S>();
+        let whole = self.columns - self.columns % width;
+        for column in (0..whole).step_by(width) {
+            let (b, c) = (self.b.start.wrapping_add(column), self.c.from(0, column));
+            // SAFETY: as the caller says, for some of the columns.
+            unsafe { tile::<S, F, R, N, false>(simd, self.depth, width, a, b, self.b.row, c) };
+        }
+        whole
+    }
+
+    /// The tiles of one panel.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says.
+    #[inline(always)]
+    unsafe fn sweep<S: Simd, const N: usize, const EDGE: bool>(
         &self,
         simd: S,
         columns: usize,
         panel: *const F,
         c: Output<F>,
     ) {
-        for (row, rows) in tiles(self.rows) {
-            let a = match self.a {
-                Left::Strided(a) => a.from(row, 0),
-                Left::Packed(start) => {
-                    Strided { start: start.wrapping_add(row * self.depth), row: 1, column: rows as isize }
+        let (depth, b_row) = (self.depth, self.b.row);
+        macro_rules! tiles {
+            ($most:expr, $a:expr; $($rows:literal)+) => {
+                for (row, rows) in tiles(self.rows, $most) {
+                    let c = c.from(row, 0);
+                    match rows {
+                        // SAFETY: as the caller says, for one of the tiles.
+                        $($rows => unsafe {
+                            tile::<S, F, $rows, N, EDGE>(simd, depth, columns, $a(row, $rows), panel, b_row, c)
+                        },)+
+                        _ => unreachable!("tiles of {rows} rows"),
+                    }
                 }
             };
-            let c = c.from(row, 0);
-            let (depth, b_row) = (self.depth, self.b.row);
-            // SAFETY: one of the tiles.
-            unsafe {
-                match rows {
-                    1 => tile::<S, F, 1, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    2 => tile::<S, F, 2, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    3 => tile::<S, F, 3, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    4 => tile::<S, F, 4, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    5 => tile::<S, F, 5, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
-                    _ => tile::<S, F, ROWS, N, EDGE>(simd, depth, columns, a, panel, b_row, c),
+        }
+        match self.a {
+            Left::Strided(a) => {
+                let a = |row, _: usize| a.from(row, 0);
+                if most_rows::<S>() < Left::<F>::STRIDED_ROWS {
+                    tiles!(most_rows::<S>(), a; 1 2 3 4 5 6);
+                } else {
+                    tiles!(Left::<F>::STRIDED_ROWS, a; 1 2 3 4 5 6 7 8);
+                }
+            }
+            Left::Rows(start) => {
+                let a = |row: usize, _: usize| Strided {
+                    start: start.wrapping_add(row * Left::<F>::ROW),
+                    row: Left::<F>::ROW as isize,
+                    column: 1,
+                };
+                if most_rows::<S>() == 14 {
+                    tiles!(14, a; 8 9 10 11 12 13 14);
+                } else {
+                    tiles!(6, a; 4 5 6);
+                }
+            }
+            Left::Tiles(start) => {
+                let a = |row: usize, rows: usize| Strided {
+                    start: start.wrapping_add(row * depth),
+                    row: 1,
+                    column: rows as isize,
+                };
+                if most_rows::<S>() == 14 {
+                    tiles!(14, a; 8 9 10 11 12 13 14);
+                } else {
+                    tiles!(6, a; 4 5 6);
                 }
             }
         }
     }
 }
 
-/// The first row and the number of rows of each tile of C: as few tiles as can be, of about as many rows each.
-pub(super) fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let count = rows.div_ceil(ROWS);
+/// The first row and the number of rows of each tile of C: as few tiles as can be, of about as many rows each. Above
+/// `most` rows, tiles have more than half of `most`.
+pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let count = rows.div_ceil(most);
     let mut row = 0;
     (0..count).map(move |tile| {
         let first = row;
         row += (rows - first).div_ceil(count - tile);
         (first, row - first)
     })
-}
-
-/// C of A and B by dot products, of a few rows of A and a few columns of B at a time.
-///
-/// # Safety
-///
-/// A `[rows, depth]` is readable with contiguous rows, `b_transposed` `[columns, depth]` too, and C `[rows, columns]`
-/// is writable and overlaps neither.
-#[inline(always)]
-pub(super) unsafe fn multiply_by_dots<S: Simd, F: Float>(
-    simd: S,
-    (rows, depth, columns): (usize, usize, usize),
-    a: Strided<F>,
-    b_transposed: Strided<F>,
-    c: Output<F>,
-) {
-    let mut first = 0;
-    if rows == 1 {
-        // As many sums at a time as for several rows, to keep the vector units busy.
-        while first + 8 <= columns {
-            let (b, c) = (b_transposed.from(first, 0), c.from(0, first));
-            // SAFETY: eight of the columns.
-            unsafe { dots::<S, F, 1, 8>(simd, depth, a, b, c) };
-            first += 8;
-        }
-    }
-    for column in (first..columns).step_by(4) {
-        let (b, c) = (b_transposed.from(column, 0), c.from(0, column));
-        // SAFETY: some of the columns.
-        unsafe {
-            match columns - column {
-                1 => dot_columns::<S, F, 1>(simd, rows, depth, a, b, c),
-                2 => dot_columns::<S, F, 2>(simd, rows, depth, a, b, c),
-                3 => dot_columns::<S, F, 3>(simd, rows, depth, a, b, c),
-                _ => dot_columns::<S, F, 4>(simd, rows, depth, a, b, c),
-            }
-        }
-    }
-}
-
-/// # Safety
-///
-/// As [`multiply_by_dots`], for `N` columns.
-#[inline(always)]
-unsafe fn dot_columns<S: Simd, F: Float, const N: usize>(
-    simd: S,
-    rows: usize,
-    depth: usize,
-    a: Strided<F>,
-    b_transposed: Strided<F>,
-    c: Output<F>,
-) {
-    for row in (0..rows).step_by(4) {
-        let (a, c) = (a.from(row, 0), c.from(row, 0));
-        // SAFETY: some of the rows.
-        unsafe {
-            match rows - row {
-                1 => dots::<S, F, 1, N>(simd, depth, a, b_transposed, c),
-                2 => dots::<S, F, 2, N>(simd, depth, a, b_transposed, c),
-                3 => dots::<S, F, 3, N>(simd, depth, a, b_transposed, c),
-                _ => dots::<S, F, 4, N>(simd, depth, a, b_transposed, c),
-            }
-        }
-    }
 }

@@ -9,6 +9,7 @@
 mod block;
 mod buffer;
 pub(crate) mod dispatch;
+mod dots;
 pub(crate) mod math;
 mod pack;
 mod product;
@@ -17,10 +18,11 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod transpose;
 
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
-pub(crate) use product::{Accumulate, Packed, Summation, product, product_in_order, product_packed};
+pub(crate) use product::{Accumulate, Packed, Summation, product, product_in_order, product_packed, product_with_bias};
 pub use recurrent::StepPanels;
 pub use simd::Simd;

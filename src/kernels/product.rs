@@ -1,21 +1,21 @@
 //! Matrix products.
 //!
-//! The large ones follow Goto and van de Geijn: a block of B is packed into panels as wide as a tile, and tiles of C,
-//! held in registers, sweep over one panel at a time while it stays in a near cache. Small ones, where packing
-//! would cost more than it gains, read B in place. The order of the sums depends on the shapes, the strides and the
-//! instruction set alone, so equal products have equal bits.
+//! The large ones follow Goto and van de Geijn: a block of B is packed into panels as wide as a tile, a block of A is
+//! copied to where one register addresses it, and tiles of C, held in registers, sweep over one panel at a time while it
+//! stays in a near cache. Small ones, where packing would cost more than it gains, read their operands in place. The order
+//! of the sums depends on the shapes, the strides and the instruction set alone, so equal products have equal bits.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
-use pulp::{Simd, WithSimd};
 
-use super::block::{Block, Left, Right, multiply_by_dots, tiles};
+use super::block::{Block, Left, Right};
 use super::buffer::Buffer;
-use super::pack::{copy_rows, pack_panels, pack_rows, panels_len};
-use super::tile::{Output, Strided, width};
+use super::dots::Dots;
+use super::pack::{Order, Pack, panels_len};
+use super::tile::{Base, Output, Strided};
 use crate::float::Float;
 
 /// What a product does with the elements that it finds in C.
@@ -27,17 +27,31 @@ pub(crate) enum Accumulate {
     Add,
 }
 
-/// The depth of a block. A panel so deep streams from the second cache, which costs less than more passes over C.
-const BLOCK_DEPTH: usize = 512;
+/// The greatest depth of a block. A panel so deep streams from the second cache, which costs less than more passes over
+/// C.
+pub(super) const BLOCK_DEPTH: usize = 512;
 
-/// The rows of a block of A: together with a panel of B it stays in the second cache.
-const BLOCK_ROWS: usize = 96;
+/// The bytes of a column of a block of A: together with a panel of B the block stays in the second cache.
+const BLOCK_ROW_BYTES: usize = 224 * 4;
 
-/// The columns of a block of B.
-const BLOCK_COLUMNS: usize = 2048;
+/// The bytes of a row of a block of B.
+const BLOCK_COLUMN_BYTES: usize = 1024 * 4;
 
-/// Up to so many rows of C, B is read in place if its rows are contiguous.
+/// Up to so many rows of C, A is read in place, and B too if its rows are contiguous.
 const IN_PLACE_ROWS: usize = 16;
+
+/// Up to so many columns of C, A is read in place if its rows are contiguous.
+const IN_PLACE_COLUMNS: usize = 96;
+
+/// A block of B that is read in place has so many rows if it does not fit into the first cache: each row is a stream
+/// from memory of its own.
+const IN_PLACE_DEPTH: usize = 16;
+
+/// The elements of B up to which it is read in place in one block.
+const IN_PLACE_SIZE: usize = 8192;
+
+/// Up to so many terms in a sum, C is computed row by row: reading and writing it is what takes time.
+const SHALLOW: usize = 4;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -49,7 +63,7 @@ const DOT_COLUMNS: usize = 4;
 const DOT_DEPTH: usize = 16_384;
 
 thread_local! {
-    /// Blocks of B and A, of at most `BLOCK_DEPTH * (BLOCK_COLUMNS + BLOCK_ROWS)` elements, or `DOT_ROWS * DOT_DEPTH`.
+    /// Blocks of B and A, or at most `DOT_ROWS * DOT_DEPTH` elements of A.
     static BLOCKS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
 }
 
@@ -74,21 +88,49 @@ pub(crate) fn product<F: Float>(a: ArrayView2<'_, F>, b: ArrayView2<'_, F>, c: A
 pub(crate) fn product_in_order<F: Float>(
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
-    mut c: ArrayViewMut2<'_, F>,
+    c: ArrayViewMut2<'_, F>,
     mode: Accumulate,
+    order: Summation,
+) {
+    product_onto(a, b, c, base(mode), order);
+}
+
+/// Each row of C <- `bias` + the row of A B.
+pub(crate) fn product_with_bias<F: Float>(
+    a: ArrayView2<'_, F>,
+    b: ArrayView2<'_, F>,
+    bias: &[F],
+    mut c: ArrayViewMut2<'_, F>,
+    order: Summation,
+) {
+    assert_eq!(bias.len(), c.ncols(), "the bias of a product");
+    if c.ncols() == 1 || a.ncols() == 0 {
+        for mut row in c.outer_iter_mut() {
+            row.as_slice_mut().expect("contiguous columns").copy_from_slice(bias);
+        }
+        return product_onto(a, b, c, Base::Output, order);
+    }
+    product_onto(a, b, c, Base::Row(bias.as_ptr()), order);
+}
+
+fn product_onto<F: Float>(
+    a: ArrayView2<'_, F>,
+    b: ArrayView2<'_, F>,
+    mut c: ArrayViewMut2<'_, F>,
+    base: Base<F>,
     order: Summation,
 ) {
     check(a.dim(), b.dim(), &c);
     let ((rows, depth), columns) = (a.dim(), b.ncols());
     if c.is_empty() || depth == 0 {
-        return empty_sums(c, mode);
+        return empty_sums(c, base);
     }
     // A column is computed as a row, where that can be stored as one: C^T = B^T A^T.
     if order == Summation::Fastest && columns == 1 && rows > 1 && c.strides()[0] == 1 {
         c.swap_axes(0, 1);
-        return product(b.reversed_axes(), a.reversed_axes(), c, mode);
+        return product_onto(b.reversed_axes(), a.reversed_axes(), c, base, order);
     }
-    F::multiply(Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, mode), order });
+    Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, base), order }.compute();
 }
 
 /// A right operand, packed once for many products.
@@ -105,7 +147,9 @@ impl<F: Float> Packed<F> {
     /// Packs B `[k, n]`, in the memory of the operand packed before.
     pub(crate) fn pack(&mut self, b: ArrayView2<'_, F>) {
         (self.depth, self.columns) = b.dim();
-        F::pack(Pack { b, packed: self });
+        self.width = F::tiling().0;
+        let to = self.panels.at_least(panels_len(self.depth, self.columns, self.width));
+        F::pack(Pack { from: strided(&b), rows: self.depth, columns: self.columns, order: Order::Panels, to });
     }
 
     /// The shape `[k, n]` of the operand.
@@ -114,7 +158,7 @@ impl<F: Float> Packed<F> {
     }
 }
 
-/// [`product`] with a packed right operand.
+/// [`product`] with a packed right operand, summed up in [order](Summation::Sequential).
 pub(crate) fn product_packed<F: Float>(
     a: ArrayView2<'_, F>,
     b: &Packed<F>,
@@ -123,9 +167,23 @@ pub(crate) fn product_packed<F: Float>(
 ) {
     check(a.dim(), b.dim(), &c);
     if c.is_empty() || b.depth == 0 {
-        return empty_sums(c, mode);
+        return empty_sums(c, base(mode));
     }
-    F::multiply_packed(ProductPacked { rows: a.nrows(), a: strided(&a), b, c: output(&mut c, mode) });
+    let (rows, a, c) = (a.nrows(), strided(&a), output(&mut c, base(mode)));
+    let width = F::tiling().0;
+    assert_eq!(b.width, width, "packed for another instruction set");
+    let panels = Right { start: b.panels.elements::<F>().as_ptr(), panel: b.depth * width, row: width as isize };
+    let mut blocks = BLOCKS.take();
+    for (start, depth) in depths(b.depth) {
+        for (row, rows) in parts(rows, BLOCK_ROW_BYTES / size_of::<F>()) {
+            let left = Operand { at: a.from(row, start), rows, depth, columns: b.columns };
+            let a_len = left.len();
+            let a = left.place(blocks.at_least(a_len));
+            let c = c.after(start).from(row, 0);
+            F::multiply(Block { rows, depth, columns: b.columns, a, b: panels.after(start), c });
+        }
+    }
+    BLOCKS.set(blocks);
 }
 
 fn check<F>(a: (usize, usize), b: (usize, usize), c: &ArrayViewMut2<'_, F>) {
@@ -134,9 +192,18 @@ fn check<F>(a: (usize, usize), b: (usize, usize), c: &ArrayViewMut2<'_, F>) {
 }
 
 /// A product without terms.
-fn empty_sums<F: Float>(mut c: ArrayViewMut2<'_, F>, mode: Accumulate) {
-    if mode == Accumulate::Overwrite {
-        c.fill(F::zero());
+fn empty_sums<F: Float>(mut c: ArrayViewMut2<'_, F>, base: Base<F>) {
+    match base {
+        Base::Nothing => c.fill(F::zero()),
+        Base::Output => {}
+        Base::Row(_) => assert!(c.is_empty(), "filled before"),
+    }
+}
+
+fn base<F>(mode: Accumulate) -> Base<F> {
+    match mode {
+        Accumulate::Overwrite => Base::Nothing,
+        Accumulate::Add => Base::Output,
     }
 }
 
@@ -144,63 +211,56 @@ fn strided<F>(view: &ArrayView2<'_, F>) -> Strided<F> {
     Strided { start: view.as_ptr(), row: view.strides()[0], column: view.strides()[1] }
 }
 
-fn output<F>(view: &mut ArrayViewMut2<'_, F>, mode: Accumulate) -> Output<F> {
-    Output { start: view.as_mut_ptr(), row: view.strides()[0], add: mode == Accumulate::Add }
+fn output<F>(view: &mut ArrayViewMut2<'_, F>, base: Base<F>) -> Output<F> {
+    Output { start: view.as_mut_ptr(), row: view.strides()[0], base }
 }
 
-/// An operand to pack.
-pub struct Pack<'a, F> {
-    b: ArrayView2<'a, F>,
-    packed: &'a mut Packed<F>,
+/// The first and the number of each part of `count`: as few parts of at most `most` as can be, of about equal size.
+fn parts(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    super::block::tiles(count, most)
 }
 
-impl<F: Float> WithSimd for Pack<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Packed { panels, depth, columns, width: packed_width, .. } = self.packed;
-        *packed_width = width::<S, F>();
-        let panels = panels.at_least(panels_len(*depth, *columns, *packed_width));
-        // SAFETY: B is a view of this shape.
-        unsafe { pack_panels(strided(&self.b), *depth, *columns, *packed_width, panels) };
-    }
+/// The blocks of a depth: they are the same for all products, whose sums are rounded to an element of C after each.
+fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
+    parts(depth, BLOCK_DEPTH)
 }
 
-/// A product of checked shapes, with terms.
-pub struct ProductPacked<'a, F> {
+/// A block of A `[rows, depth]` that is about to be multiplied with so many columns of B.
+struct Operand<F> {
+    at: Strided<F>,
     rows: usize,
-    a: Strided<F>,
-    b: &'a Packed<F>,
-    c: Output<F>,
+    depth: usize,
+    columns: usize,
 }
 
-impl<F: Float> WithSimd for ProductPacked<'_, F> {
-    type Output = ();
+impl<F: Float> Operand<F> {
+    fn is_read_in_place(&self) -> bool {
+        self.rows <= IN_PLACE_ROWS || self.at.column == 1 && self.columns <= IN_PLACE_COLUMNS
+    }
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rows, a, b, c } = self;
-        let width = width::<S, F>();
-        assert_eq!(b.width, width, "packed for another instruction set");
-        let panels = b.panels.elements::<F>();
-        for start in (0..b.depth).step_by(BLOCK_DEPTH) {
-            let block = Block {
-                rows,
-                depth: BLOCK_DEPTH.min(b.depth - start),
-                columns: b.columns,
-                a: Left::Strided(a.from(0, start)),
-                b: Right { start: panels[start * width..].as_ptr(), panel: b.depth * width, row: width as isize },
-                c: c.after(start),
-            };
-            // SAFETY: the shapes were checked, and the panels hold B.
-            unsafe { block.multiply(simd) };
+    /// The memory that it needs to be copied.
+    fn len(&self) -> usize {
+        match self.at.column {
+            _ if self.is_read_in_place() => 0,
+            1 => self.rows * Left::<F>::ROW,
+            _ => self.rows * self.depth,
         }
     }
+
+    /// Copied to where it is read fastest.
+    fn place(self, to: &mut [F]) -> Left<F> {
+        let Self { at: from, rows, depth: columns, .. } = self;
+        if self.is_read_in_place() {
+            return Left::Strided(from);
+        }
+        let order = if from.column == 1 { Order::Rows } else { Order::Tiles };
+        F::pack(Pack { from, rows, columns, order, to: &mut *to });
+        if from.column == 1 { Left::Rows(to.as_ptr()) } else { Left::Tiles(to.as_ptr()) }
+    }
 }
 
 /// A product of checked shapes, with terms.
-pub struct Product<F> {
+struct Product<F> {
     rows: usize,
     depth: usize,
     columns: usize,
@@ -210,11 +270,8 @@ pub struct Product<F> {
     order: Summation,
 }
 
-impl<F: Float> WithSimd for Product<F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+impl<F: Float> Product<F> {
+    fn compute(self) {
         let Self { rows, depth, columns, a, b, .. } = self;
         let b_rows_contiguous = columns == 1 || b.column == 1;
         let b_columns_contiguous = depth == 1 || b.row == 1;
@@ -225,92 +282,72 @@ impl<F: Float> WithSimd for Product<F> {
             rows <= DOT_ROWS && depth <= DOT_DEPTH
         };
         let fastest = self.order == Summation::Fastest;
-        if fastest && b_rows_contiguous && rows <= IN_PLACE_ROWS {
-            self.in_place(simd);
+        if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= SHALLOW) {
+            self.in_place();
         } else if fastest && b_columns_contiguous && dots_are_fastest {
-            self.by_dots(simd, a_rows_contiguous);
+            self.by_dots(a_rows_contiguous);
         } else {
-            self.by_blocks(simd);
+            self.by_blocks();
         }
     }
-}
 
-impl<F: Float> Product<F> {
-    /// B is read where it is, its rows being contiguous.
-    #[inline(always)]
-    fn in_place<S: Simd>(self, simd: S) {
-        let block = Block {
-            rows: self.rows,
-            depth: self.depth,
-            columns: self.columns,
-            a: Left::Strided(self.a),
-            b: Right { start: self.b.start, panel: width::<S, F>(), row: self.b.row },
-            c: self.c,
-        };
-        // SAFETY: the shapes were checked, and the rows of B are contiguous.
-        unsafe { block.multiply(simd) };
+    /// A and B are read where they are, the rows of B being contiguous.
+    fn in_place(self) {
+        let Self { rows, depth, columns, a, b, c, .. } = self;
+        let width = F::tiling().0;
+        let most_rows = if depth <= SHALLOW { 3 } else { IN_PLACE_ROWS };
+        let most_depth = if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH };
+        for (start, depth) in parts(depth, most_depth) {
+            for (row, rows) in parts(rows, most_rows) {
+                F::multiply(Block {
+                    rows,
+                    depth,
+                    columns,
+                    a: Left::Strided(a.from(row, start)),
+                    b: Right { start: b.from(start, 0).start, panel: width, row: b.row },
+                    c: c.after(start).from(row, 0),
+                });
+            }
+        }
     }
 
     /// Each element of C by itself: the columns of B are contiguous, and the rows of A are, or are copied.
-    #[inline(always)]
-    fn by_dots<S: Simd>(self, simd: S, contiguous: bool) {
+    fn by_dots(self, contiguous: bool) {
         let Self { rows, depth, columns, mut a, b, c, .. } = self;
         let mut blocks = Buffer::new();
         if !contiguous {
             blocks = BLOCKS.take();
-            let copied = blocks.at_least(rows * depth);
-            // SAFETY: the shapes were checked.
-            unsafe { copy_rows(a, rows, depth, depth, copied) };
-            a = Strided { start: copied.as_ptr(), row: depth as isize, column: 1 };
+            let to = blocks.at_least(rows * depth);
+            F::pack(Pack { from: a, rows, columns: depth, order: Order::Compact, to: &mut *to });
+            a = Strided { start: to.as_ptr(), row: depth as isize, column: 1 };
         }
-        // SAFETY: the shapes were checked, and the rows of A and columns of B are contiguous.
-        unsafe { multiply_by_dots(simd, (rows, depth, columns), a, b.transposed(), c) };
+        F::multiply_by_dots(Dots { rows, depth, columns, a, b_transposed: b.transposed(), c });
         if !contiguous {
             BLOCKS.set(blocks);
         }
     }
 
-    /// Blocks of B are packed, and those of A if its rows are not contiguous.
-    #[inline(always)]
-    fn by_blocks<S: Simd>(self, simd: S) {
+    /// Blocks of A and B are packed.
+    fn by_blocks(self) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
-        let width = width::<S, F>();
-        // A panel alone does not repay packing A.
-        let pack_a = a.column != 1 && columns > width;
+        let width = F::tiling().0;
         // For a few rows, a panel is used once: it does not leave the near cache.
-        let block_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMNS };
-        let (b_len, a_len) = (
-            panels_len(depth.min(BLOCK_DEPTH), columns.min(block_columns), width),
-            rows.min(BLOCK_ROWS) * depth.min(BLOCK_DEPTH),
-        );
-        // Taken, not borrowed by a closure: the compiler would not inline that into the vectorised function.
+        let most_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMN_BYTES / size_of::<F>() };
+        let most_rows = BLOCK_ROW_BYTES / size_of::<F>();
+        let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
+        let a_len = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(most_rows) * Left::<F>::ROW };
         let mut blocks = BLOCKS.take();
-        let (b_panels, a_tiles) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
-        for column in (0..columns).step_by(block_columns) {
-            let columns = block_columns.min(columns - column);
-            for start in (0..depth).step_by(BLOCK_DEPTH) {
-                let depth = BLOCK_DEPTH.min(depth - start);
-                // SAFETY: a block of B.
-                unsafe { pack_panels(b.from(start, column), depth, columns, width, b_panels) };
-                for row in (0..rows).step_by(BLOCK_ROWS) {
-                    let rows = BLOCK_ROWS.min(rows - row);
-                    let a = a.from(row, start);
-                    let block = Block {
-                        rows,
-                        depth,
-                        columns,
-                        a: if pack_a {
-                            // SAFETY: a block of A.
-                            unsafe { pack_rows(a, depth, tiles(rows), a_tiles) };
-                            Left::Packed(a_tiles.as_ptr())
-                        } else {
-                            Left::Strided(a)
-                        },
-                        b: Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize },
-                        c: c.after(start).from(row, column),
-                    };
-                    // SAFETY: the shapes were checked, and the operands are packed as the block says.
-                    unsafe { block.multiply(simd) };
+        let (b_panels, a_copy) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
+        for column in (0..columns).step_by(most_columns) {
+            let columns = most_columns.min(columns - column);
+            for (start, depth) in depths(depth) {
+                let from = b.from(start, column);
+                F::pack(Pack { from, rows: depth, columns, order: Order::Panels, to: &mut *b_panels });
+                let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
+                for (row, rows) in parts(rows, most_rows) {
+                    let a = Operand { at: a.from(row, start), rows, depth, columns }.place(&mut *a_copy);
+                    let c = c.after(start).from(row, column);
+                    F::multiply(Block { rows, depth, columns, a, b, c });
                 }
             }
         }

@@ -79,7 +79,7 @@ impl<F: Float> WithSimd for PackStep<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { operand, panels: StepPanels { panels, depth, columns, width, .. } } = self;
         *width = panel_registers::<S>() * F::lanes::<S>();
         let (depth, columns, width) = (*depth, *columns, *width);
@@ -94,7 +94,7 @@ impl<F: Float> WithSimd for PackStep<'_, F> {
             let columns = operand.slice(s![.., first..first + count]);
             let from = Strided { start: columns.as_ptr(), row: columns.strides()[0], column: columns.strides()[1] };
             // SAFETY: some columns of the operand.
-            unsafe { copy_rows(from, depth, count, width, panel) };
+            unsafe { copy_rows(simd, from, depth, count, width, panel) };
         }
     }
 }

@@ -1,12 +1,17 @@
 //! A small vector trait over the element types.
 #![allow(unsafe_code)]
 
-use pulp::MemMask;
+use pulp::{MemMask, WithSimd};
 
+use super::block::Block;
 use super::dispatch::dispatch;
+use super::dots::Dots;
 use super::math;
-use super::product::{Pack, Product, ProductPacked};
+use super::pack::Pack;
 use super::recurrent::{PackStep, Sweep};
+use super::tile;
+#[cfg(target_arch = "x86_64")]
+use super::transpose::{transpose_4x4, transpose_8x8};
 
 /// What the kernels need of an element type, so that each algorithm is written once for both types and for all
 /// instruction sets.
@@ -66,14 +71,28 @@ pub trait Simd: Copy + 'static {
     /// `to` is valid for writes of the selected elements.
     unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>);
 
-    /// Runs a product. The products are methods of the element types so that they are compiled once, in this crate,
-    /// and not again in every crate that names a layer.
-    fn multiply(product: Product<Self>);
+    /// The side of the square that [`transpose_square`](Self::transpose_square) copies.
+    const SQUARE: usize;
 
-    /// Runs a product with a packed operand.
-    fn multiply_packed(product: ProductPacked<'_, Self>);
+    /// Copies a square with contiguous columns, `column` apart, to rows `row` apart.
+    ///
+    /// # Safety
+    ///
+    /// The elements are readable, and writable where they go; the machine has AVX.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
 
-    /// Packs an operand.
+    /// The columns of a tile, and its most rows. Like the products below, a method of the element types so that it is
+    /// compiled once, in this crate, and not again in every crate that names a layer.
+    fn tiling() -> (usize, usize);
+
+    /// Multiplies blocks.
+    fn multiply(block: Block<Self>);
+
+    /// Multiplies by dot products.
+    fn multiply_by_dots(dots: Dots<Self>);
+
+    /// Copies an operand.
     fn pack(pack: Pack<'_, Self>);
 
     /// Packs the weights of a recurrent step.
@@ -103,7 +122,8 @@ pub trait Simd: Copy + 'static {
 
 macro_rules! simd {
     ($element:ident, $count:ident, $vector:ident, $mask:ident, $lanes:ident, $splat:ident, $add:ident, $mul_add:ident,
-     $sum:ident, $between:ident, $load:ident, $store:ident, $erf:path) => {
+     $sum:ident, $between:ident, $load:ident, $store:ident,
+     $side:literal, $transpose:ident) => {
         impl Simd for $element {
             type Vector<S: pulp::Simd> = S::$vector;
             type Mask<S: pulp::Simd> = MemMask<S::$mask>;
@@ -168,14 +188,36 @@ macro_rules! simd {
                 unsafe { simd.$store(mask, to, a) }
             }
 
-            #[inline(never)]
-            fn multiply(product: Product<Self>) {
-                dispatch(product)
+            const SQUARE: usize = $side;
+
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize) {
+                // SAFETY: the caller vouches for the elements and for AVX.
+                unsafe { $transpose(from, column, to, row) }
             }
 
             #[inline(never)]
-            fn multiply_packed(product: ProductPacked<'_, Self>) {
-                dispatch(product)
+            fn tiling() -> (usize, usize) {
+                struct Tiling;
+                impl WithSimd for Tiling {
+                    type Output = (usize, usize);
+                    #[inline(always)]
+                    fn with_simd<S: pulp::Simd>(self, _: S) -> (usize, usize) {
+                        (tile::width::<S, $element>(), tile::most_rows::<S>())
+                    }
+                }
+                dispatch(Tiling)
+            }
+
+            #[inline(never)]
+            fn multiply(block: Block<Self>) {
+                dispatch(block)
+            }
+
+            #[inline(never)]
+            fn multiply_by_dots(dots: Dots<Self>) {
+                dispatch(dots)
             }
 
             #[inline(never)]
@@ -220,7 +262,7 @@ macro_rules! simd {
 
             #[inline(always)]
             fn error_function(self) -> Self {
-                $erf(self)
+                math::$element::erf(self)
             }
         }
     };
@@ -239,7 +281,8 @@ simd!(
     mask_between_m32s,
     mask_load_ptr_f32s,
     mask_store_ptr_f32s,
-    libm::erff
+    8,
+    transpose_8x8
 );
 simd!(
     f64,
@@ -254,5 +297,6 @@ simd!(
     mask_between_m64s,
     mask_load_ptr_f64s,
     mask_store_ptr_f64s,
-    libm::erf
+    4,
+    transpose_4x4
 );

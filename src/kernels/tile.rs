@@ -5,14 +5,18 @@ use pulp::Simd;
 
 use crate::float::Float;
 
-/// The registers in a row of a tile.
-pub(super) const fn registers<S: Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+/// The registers in a row of a tile. Two, so that a tile is high: B is what streams from the second cache, and a row of
+/// it is used as often as the tile has rows.
+pub(super) const REGISTERS: usize = 2;
+
+/// The most rows of a tile: with them, 28 of 32 registers or 12 of 16 accumulate.
+pub(super) const fn most_rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 14 } else { 6 }
 }
 
 /// The columns of a tile.
 pub(super) fn width<S: Simd, F: Float>() -> usize {
-    registers::<S>() * F::lanes::<S>()
+    REGISTERS * F::lanes::<S>()
 }
 
 /// A matrix in memory: element `(i, j)` is at `start + i row + j column`.
@@ -42,8 +46,18 @@ impl<F> Strided<F> {
 pub(super) struct Output<F> {
     pub(super) start: *mut F,
     pub(super) row: isize,
-    /// Whether to add to the elements, or to overwrite them unread.
-    pub(super) add: bool,
+    pub(super) base: Base<F>,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Base<F> {
+    /// Nothing: C is overwritten unread.
+    Nothing,
+    /// The elements of C.
+    Output,
+    /// The same row for each row of C.
+    Row(*const F),
 }
 
 impl<F> Output<F> {
@@ -51,23 +65,44 @@ impl<F> Output<F> {
     #[inline(always)]
     pub(super) fn from(self, i: usize, j: usize) -> Self {
         let offset = (i as isize).wrapping_mul(self.row).wrapping_add(j as isize);
-        Self { start: self.start.wrapping_offset(offset), ..self }
+        let base = match self.base {
+            Base::Row(row) => Base::Row(row.wrapping_add(j)),
+            base => base,
+        };
+        Self { start: self.start.wrapping_offset(offset), base, ..self }
     }
 
     /// The matrix, for the terms of a product from `depth` on: the first ones may overwrite it, the others add to it.
     #[inline(always)]
     pub(super) fn after(self, depth: usize) -> Self {
-        Self { add: self.add || depth > 0, ..self }
+        Self { base: if depth > 0 { Base::Output } else { self.base }, ..self }
     }
 }
 
-/// `C <- A B` or `C <- C + A B` for `R` rows and `N` registers of columns, of which the last is cut off after
-/// `columns` where `EDGE`.
+/// Has a cache line fetched that will be needed soon.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+        // SAFETY: a hint, which reads nothing; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The rows of B that are fetched before they are needed.
+const AHEAD: isize = 8;
+
+/// `C <- base + A B` for `R` rows and `N` registers of columns, of which the last is cut off after `columns` where
+/// `EDGE`.
 ///
 /// # Safety
 ///
 /// A `[R, depth]` is readable, B `[depth, columns]` too (rows `b_row` apart, `columns = N lanes` unless `EDGE`), and C
-/// `[R, columns]` is writable and overlaps neither.
+/// `[R, columns]` is writable and overlaps neither; a row that is its base is readable.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
 pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, const EDGE: bool>(
@@ -81,48 +116,50 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
 ) {
     let lanes = F::lanes::<S>();
     let edge = F::first(simd, columns - (N - 1) * lanes);
+    // The last register of a row may be cut off.
+    let load = |from: *const F, j: usize| {
+        // SAFETY: a row of `columns` elements, as the callers below say.
+        unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } }
+    };
 
-    let mut sums = [[F::splat(simd, F::zero()); N]; R];
-    let mut a_rows = [a.start; R];
     for i in 0..R {
-        a_rows[i] = a.from(i, 0).start;
+        for j in 0..N {
+            prefetch(c.from(i, j * lanes).start);
+        }
     }
-    let (mut a_offset, mut b) = (0, b);
+    let mut sums = [[F::splat(simd, F::zero()); N]; R];
+    let (mut a_column, mut b) = (a.start, b);
     for _ in 0..depth {
         let mut b_vectors = [F::splat(simd, F::zero()); N];
         for j in 0..N {
-            let from = b.wrapping_add(j * lanes);
-            // SAFETY: row p of B has `columns` elements, of which the last register is cut off at an edge.
-            b_vectors[j] =
-                unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } };
+            // Row p of B.
+            b_vectors[j] = load(b.wrapping_add(j * lanes), j);
+            prefetch(b.wrapping_offset(AHEAD * b_row).wrapping_add(j * lanes));
         }
         for i in 0..R {
             // SAFETY: element (i, p) of A, with p < depth.
-            let a = F::splat(simd, unsafe { *a_rows[i].wrapping_offset(a_offset) });
+            let a = F::splat(simd, unsafe { *a_column.wrapping_offset(i as isize * a.row) });
             for j in 0..N {
                 sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
             }
         }
-        a_offset = a_offset.wrapping_add(a.column);
+        a_column = a_column.wrapping_offset(a.column);
         b = b.wrapping_offset(b_row);
     }
 
     for i in 0..R {
         for j in 0..N {
             let to = c.from(i, j * lanes).start;
+            let sum = match c.base {
+                Base::Nothing => sums[i][j],
+                Base::Output => F::plus(simd, load(to, j), sums[i][j]),
+                Base::Row(row) => F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]),
+            };
             // SAFETY: row i of C has `columns` elements, of which the last register is cut off at an edge.
             unsafe {
                 if EDGE && j == N - 1 {
-                    let mut sum = sums[i][j];
-                    if c.add {
-                        sum = F::plus(simd, F::load_first(simd, edge, to), sum);
-                    }
                     F::store_first(simd, edge, to, sum);
                 } else {
-                    let mut sum = sums[i][j];
-                    if c.add {
-                        sum = F::plus(simd, F::load(simd, to), sum);
-                    }
                     F::store(simd, to, sum);
                 }
             }
@@ -130,7 +167,7 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
     }
 }
 
-/// `C <- A B^T` or `C <- C + A B^T` for `R` rows and `N` columns as dot products, where the rows of A and of `B^T` are
+/// `C <- base + A B^T` for `R` rows and `N` columns as dot products, where the rows of A and of `B^T` are
 /// contiguous.
 ///
 /// # Safety
@@ -180,8 +217,14 @@ pub(super) unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
         for j in 0..N {
             let sum = F::total(simd, sums[i][j]);
             let to = c.from(i, j).start;
-            // SAFETY: element (i, j) of C.
-            unsafe { *to = if c.add { *to + sum } else { sum } };
+            // SAFETY: element (i, j) of C, and element j of a row that is its base.
+            unsafe {
+                *to = match c.base {
+                    Base::Nothing => sum,
+                    Base::Output => *to + sum,
+                    Base::Row(row) => *row.wrapping_add(j) + sum,
+                };
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ impl<F: Float> Layer for Linear<F> {
         let LinearCache { pending, x_copy, y, .. } = cache;
         pending.set(&x);
         reuse(y, (steps, batch, output));
-        affine(&x, x_copy.rows(x_features), &self.weight, &[&self.bias], y);
+        affine(&x, x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
         x.zero_padding(y);
         y.view()
     }
