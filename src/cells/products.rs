@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 
 use crate::affine::{add_rows, rows_of};
 use crate::cache::reuse;
 use crate::kernels::math::sum;
 use crate::kernels::{
-    Accumulate, Packed, StepPanels, Summation, product, product_in_order, product_packed, vectorised,
+    Accumulate, Packed, StepPanels, Summation, product, product_in_order, product_packed, product_packed_with_bias,
+    product_with_bias, vectorised,
 };
 use crate::layers::{RandomDrop, drop_row};
 use crate::{Float, Mode, Tensors, Unrolled};
@@ -193,21 +194,28 @@ impl<F: Float> InputPart<F> {
         x: ArrayView2<'_, F>,
         a: &mut Array2<F>,
     ) {
-        let multiply = |packed: &Packed<F>, c: ArrayViewMut2<'_, F>, mode| match pass.in_parts() {
-            true => product_packed(x, packed, c, mode),
-            false => product_in_order(x, weight.t(), c, mode, order_of(pass)),
-        };
         reuse(a, (x.nrows(), weight.nrows()));
-        match bias {
-            Some(bias) => a.assign(bias),
-            None => a.fill(F::zero()),
-        }
+        let (bias, order) = (bias.map(|bias| bias.tensor(0).1), order_of(pass));
         let Some(gain) = gain else {
-            return multiply(&self.packed, a.view_mut(), Accumulate::Add);
+            return match (pass.in_parts(), bias) {
+                (true, Some(bias)) => product_packed_with_bias(x, &self.packed, bias, a.view_mut()),
+                (true, None) => product_packed(x, &self.packed, a.view_mut(), Accumulate::Overwrite),
+                (false, Some(bias)) => product_with_bias(x, weight.t(), bias, a.view_mut(), order),
+                (false, None) => product_in_order(x, weight.t(), a.view_mut(), Accumulate::Overwrite, order),
+            };
         };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        multiply(&self.packed, self.normal.z(&rows), Accumulate::Overwrite);
+        match pass.in_parts() {
+            true => product_packed(x, &self.packed, self.normal.z(&rows), Accumulate::Overwrite),
+            false => product_in_order(x, weight.t(), self.normal.z(&rows), Accumulate::Overwrite, order),
+        }
+        for mut a in a.outer_iter_mut() {
+            match bias {
+                Some(bias) => a.assign(&ArrayView1::from(bias)),
+                None => a.fill(F::zero()),
+            }
+        }
         self.normal.add(&rows, groups, gain, a.view_mut());
     }
 

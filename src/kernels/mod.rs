@@ -23,6 +23,9 @@ mod transpose;
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
-pub(crate) use product::{Accumulate, Packed, Summation, product, product_in_order, product_packed, product_with_bias};
+pub(crate) use product::{
+    Accumulate, Packed, Summation, product, product_in_order, product_packed, product_packed_with_bias,
+    product_with_bias,
+};
 pub use recurrent::StepPanels;
 pub use simd::Simd;

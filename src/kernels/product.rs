@@ -159,17 +159,27 @@ impl<F: Float> Packed<F> {
 }
 
 /// [`product`] with a packed right operand, summed up in [order](Summation::Sequential).
-pub(crate) fn product_packed<F: Float>(
+pub(crate) fn product_packed<F: Float>(a: ArrayView2<'_, F>, b: &Packed<F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
+    product_packed_onto(a, b, c, base(mode));
+}
+
+/// Each row of C <- `bias` + the row of A B, with a packed B.
+pub(crate) fn product_packed_with_bias<F: Float>(
     a: ArrayView2<'_, F>,
     b: &Packed<F>,
-    mut c: ArrayViewMut2<'_, F>,
-    mode: Accumulate,
+    bias: &[F],
+    c: ArrayViewMut2<'_, F>,
 ) {
+    assert!(bias.len() == c.ncols() && b.depth > 0, "the bias of a product");
+    product_packed_onto(a, b, c, Base::Row(bias.as_ptr()));
+}
+
+fn product_packed_onto<F: Float>(a: ArrayView2<'_, F>, b: &Packed<F>, mut c: ArrayViewMut2<'_, F>, base: Base<F>) {
     check(a.dim(), b.dim(), &c);
     if c.is_empty() || b.depth == 0 {
-        return empty_sums(c, base(mode));
+        return empty_sums(c, base);
     }
-    let (rows, a, c) = (a.nrows(), strided(&a), output(&mut c, base(mode)));
+    let (rows, a, c) = (a.nrows(), strided(&a), output(&mut c, base));
     let width = F::tiling().0;
     assert_eq!(b.width, width, "packed for another instruction set");
     let panels = Right { start: b.panels.elements::<F>().as_ptr(), panel: b.depth * width, row: width as isize };

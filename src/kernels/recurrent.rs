@@ -175,7 +175,8 @@ impl<F: Float> Sweep<'_, F> {
         let tiles = rows.div_ceil(ROWS);
         let mut fetch = Fetch {
             next: block.weights.wrapping_byte_add(block.depth * row_bytes),
-            lines: if fetch { row_bytes.div_ceil(LINE_BYTES * tiles.max(1)) } else { 0 },
+            // For a single tile there is no time to fetch in.
+            lines: if fetch && tiles > 1 { row_bytes.div_ceil(LINE_BYTES * tiles) } else { 0 },
         };
         let mut row = 0;
         for tile in 0..tiles {
