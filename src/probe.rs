@@ -217,6 +217,23 @@ impl StateRecorder {
         }
     }
 
+    /// Becomes the recorder of a part of what `whole` records.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn follow(&mut self, whole: &StateRecorder) {
+        self.to.clone_from(&whole.to);
+    }
+
+    /// Adds what was recorded of a part.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn join(&mut self, part: &StateRecorder) {
+        if self.to.is_some() {
+            self.memory.resize(part.memory.len().max(self.memory.len()), Squares::default());
+            for (own, parts) in [(&mut self.hidden, &part.hidden), (&mut self.memory, &part.memory)] {
+                own.iter_mut().zip(parts).for_each(|(own, part)| own.add(part.norm()));
+            }
+        }
+    }
+
     /// The last step is done.
     pub fn finish(&mut self) {
         if let Some((probe, at)) = &self.to {

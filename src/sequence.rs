@@ -78,6 +78,8 @@ pub struct Sequence<'a, F> {
     start: usize,
     /// The step of the whole sequence from which `lengths` count.
     lengths_start: usize,
+    /// The sequence of the whole batch that is the first one here.
+    first: usize,
     mode: Option<Mode>,
     constant: bool,
     reversed: bool,
@@ -85,7 +87,8 @@ pub struct Sequence<'a, F> {
 
 impl<'a, F> Sequence<'a, F> {
     fn new(values: Values<'a, F>) -> Self {
-        Sequence { values, lengths: None, start: 0, lengths_start: 0, mode: None, constant: false, reversed: false }
+        let (start, lengths_start, first) = (0, 0, 0);
+        Sequence { values, lengths: None, start, lengths_start, first, mode: None, constant: false, reversed: false }
     }
 }
 
@@ -132,6 +135,34 @@ impl<'a, F: Float> Sequence<'a, F> {
             Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![range, ..])),
         };
         Sequence { values, start, ..self }
+    }
+
+    /// The sequences `range` alone: a shard of the batch, for one of several threads. Dropout draws for it what it draws for
+    /// the whole batch.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((5, 3, 2));
+    /// let shard = Sequence::from(&x).with_lengths(&[5, 1, 4])?.sequences(1..3);
+    /// assert_eq!((shard.dims(), shard.length(1), shard.first_sequence()), ((5, 2), 4, 1));
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where `range` is past the last sequence.
+    #[track_caller]
+    pub fn sequences(self, range: Range<usize>) -> Self {
+        let (_, batch) = self.dims();
+        if range.start > range.end || range.end > batch {
+            let expected = format_args!("sequences within 0..{batch}");
+            mismatch("Sequence::sequences", "range", &expected, &format_args!("{range:?}"))
+        }
+        let (first, lengths) = (self.first + range.start, self.lengths.map(|lengths| &lengths[range.clone()]));
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.slice_move(s![.., range, ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![.., range])),
+        };
+        Sequence { values, first, lengths, ..self }
     }
 
     /// The batch in chunks of `steps` steps, in order; the last one may be shorter.
@@ -222,6 +253,12 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// for each step is drawn by this count, so that chunks are given what the whole sequence is.
     pub fn first_step(&self) -> usize {
         self.start
+    }
+
+    /// The sequence of the whole batch that is the first one here: not 0 in a later [shard](Sequence::sequences). What is
+    /// drawn for each sequence is drawn by this count.
+    pub fn first_sequence(&self) -> usize {
+        self.first
     }
 
     /// The number of features, or that these are token ids.
@@ -324,8 +361,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     where
         'a: 's,
     {
-        let Sequence { lengths, start, lengths_start, mode, constant, reversed, .. } = self;
-        Sequence { values, lengths, start, lengths_start, mode, constant, reversed }
+        let Sequence { lengths, start, lengths_start, first, mode, constant, reversed, .. } = self;
+        Sequence { values, lengths, start, lengths_start, first, mode, constant, reversed }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
@@ -416,6 +453,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
         mix(self.reversed.into());
         mix(self.start as u64);
+        mix(self.first as u64);
         if self.has_lengths() {
             (0..batch).for_each(|b| mix(self.length(b) as u64));
         }

@@ -114,7 +114,7 @@ impl<L: Layer> StochasticDepth<L> {
         for run in x.runs() {
             let rows = values[span(&run, features)].chunks_exact(features);
             for (row, (to, from)) in run.clone().zip(rows_of(y, &run).chunks_exact_mut(features).zip(rows)) {
-                let mask = if self.whole_batch { mask } else { mask.part(row % batch) };
+                let mask = if self.whole_batch { mask } else { mask.part(x.first_sequence() + row % batch) };
                 let factor = L::Elem::of(mask.factor());
                 for (to, &from) in to.iter_mut().zip(from) {
                     *to = factor * from;

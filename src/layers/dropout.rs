@@ -170,7 +170,7 @@ fn apply<F: Float>(mask: Option<Mask>, x: &Sequence<'_, F>, values: &[F], y: &mu
             continue;
         };
         for (row, (from, to)) in run.zip(from.chunks_exact(features).zip(to.chunks_exact_mut(features))) {
-            multiply(mask.part(x.first_step() + row / batch).part(row % batch), from, to);
+            multiply(mask.part(x.first_step() + row / batch).part(x.first_sequence() + row % batch), from, to);
         }
     }
     x.zero_padding(y);

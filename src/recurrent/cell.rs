@@ -144,9 +144,10 @@ impl Unrolled<'_> {
         self.mode
     }
 
-    /// The sequence, counted in the batch, of the `j`th row of every step.
+    /// The sequence of the `j`th row of every step, counted in the whole batch, of which this may be a
+    /// [shard](crate::Sequence::sequences).
     pub fn sequence(&self, j: usize) -> usize {
-        self.rows.sequence(j)
+        self.rows.sequence_of_all(j)
     }
 }
 

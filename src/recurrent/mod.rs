@@ -6,6 +6,8 @@ mod history;
 mod learned_state;
 mod part;
 mod rows;
+#[cfg(feature = "rayon")]
+mod shards;
 mod stack;
 mod time_loop;
 mod truncated;

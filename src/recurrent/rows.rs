@@ -17,6 +17,7 @@ pub(super) struct Rows {
     batch: usize,
     reversed: bool,
     packed: bool,
+    first: usize,        // the sequence of the whole batch that is the first one here
     order: Vec<usize>,   // [B]: the sequences, the longest first; only where packed
     lengths: Vec<usize>, // [B], in that order
     starts: Vec<usize>,  // [steps + 1]: the first row of each step
@@ -25,7 +26,7 @@ pub(super) struct Rows {
 impl Rows {
     pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
         let (steps, batch) = x.dims();
-        (self.batch, self.reversed) = (batch, x.is_reversed());
+        (self.batch, self.reversed, self.first) = (batch, x.is_reversed(), x.first_sequence());
         self.packed = (0..batch).any(|b| x.length(b) < steps);
         if !self.packed {
             self.steps = steps;
@@ -106,6 +107,11 @@ impl Rows {
     /// The sequence of the `j`th row of any step.
     pub fn sequence(&self, j: usize) -> usize {
         if self.packed { self.order[j] } else { j }
+    }
+
+    /// The sequence of the `j`th row of any step, counted in the whole batch.
+    pub fn sequence_of_all(&self, j: usize) -> usize {
+        self.first + self.sequence(j)
     }
 
     /// How many steps the sequence of the `j`th rows takes.

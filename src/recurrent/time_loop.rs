@@ -30,6 +30,8 @@ pub struct CellCache<C: Cell> {
     dx_rows: Array2<C::Elem>,  // [R, I], where rows are packed
     buffers: C::Buffers,
     recorder: StateRecorder,
+    #[cfg(feature = "rayon")]
+    shards: super::shards::Shards<C>,
 }
 
 /// The rows of an input, packed where the recurrence packs its rows.
@@ -66,6 +68,8 @@ impl<C: Cell> Default for CellCache<C> {
             dx_rows: Array2::default((0, 0)),
             buffers: C::Buffers::default(),
             recorder: StateRecorder::default(),
+            #[cfg(feature = "rayon")]
+            shards: super::shards::Shards::default(),
         }
     }
 }
@@ -94,6 +98,24 @@ fn check_state<F>(name: &str, what: &str, sizes: CellSizes, batch: usize, state:
 
 /// `cell` over all steps of `x`, from `state`, which is advanced: `[T, B, O]`.
 pub(super) fn forward<'c, C: Cell>(
+    cell: &C,
+    x: Sequence<'_, C::Elem>,
+    state: StateParts<'_, C::Elem>,
+    cache: &'c mut CellCache<C>,
+) -> ArrayView3<'c, C::Elem> {
+    #[cfg(feature = "rayon")]
+    if cache.shards.plan(cell, &x) {
+        let sizes = cell.sizes();
+        x.features(sizes.name, Some(sizes.input));
+        check_state(sizes.name, "state", sizes, x.dims().1, &state);
+        cache.pending.set(&x);
+        return cache.shards.forward(cell, x, state);
+    }
+    forward_alone(cell, x, state, cache)
+}
+
+/// [`forward`] on this thread.
+pub(super) fn forward_alone<'c, C: Cell>(
     cell: &C,
     x: Sequence<'_, C::Elem>,
     state: StateParts<'_, C::Elem>,
@@ -146,11 +168,19 @@ pub(super) fn forward<'c, C: Cell>(
         rows.scatter(output, h.as_slice().expect("rows side by side"), rows_of(y, &(0..steps * batch)));
         x.zero_padding(y);
     }
-    self::output(cell, cache)
+    output_alone(cell, cache)
 }
 
 /// The output of the last forward pass.
 pub(super) fn output<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
+    #[cfg(feature = "rayon")]
+    if cache.shards.is_used() {
+        return cache.shards.output();
+    }
+    output_alone(cell, cache)
+}
+
+fn output_alone<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
     let CellCache { rows, h, y, .. } = cache;
     if rows.packed() || rows.batch() == 0 {
         return y.view();
@@ -161,6 +191,34 @@ pub(super) fn output<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayVie
 
 /// The way back through all steps: `dstate` in as the gradient of the final state, out as that of the initial one.
 pub(super) fn backward<'c, C: Cell>(
+    cell: &C,
+    x: Sequence<'_, C::Elem>,
+    dy: ArrayView3<'_, C::Elem>,
+    dstate: Option<StateParts<'_, C::Elem>>,
+    cache: &'c mut CellCache<C>,
+    grad: &mut C,
+) -> ArrayView3<'c, C::Elem> {
+    #[cfg(feature = "rayon")]
+    if cache.shards.is_used() {
+        let CellCache { pending, recorder, shards, .. } = cache;
+        let sizes = cell.sizes();
+        pending.take(sizes.name, &x, &dy, sizes.output);
+        check_gradient(sizes.name, cell, grad);
+        if let Some(dstate) = &dstate {
+            check_state(sizes.name, "dstate", sizes, x.dims().1, dstate);
+        }
+        recorder.start(x.dims().0);
+        shards.caches().iter_mut().for_each(|shard| shard.recorder.follow(recorder));
+        shards.backward(cell, x, dy, dstate, grad);
+        shards.caches().iter().for_each(|shard| recorder.join(&shard.recorder));
+        recorder.finish();
+        return shards.input_gradient();
+    }
+    backward_alone(cell, x, dy, dstate, cache, grad)
+}
+
+/// [`backward`] on this thread.
+pub(super) fn backward_alone<'c, C: Cell>(
     cell: &C,
     x: Sequence<'_, C::Elem>,
     dy: ArrayView3<'_, C::Elem>,

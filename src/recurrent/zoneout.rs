@@ -26,6 +26,8 @@ pub(super) struct Keep {
     what: Kept,
     /// The step of the whole sequence that is the pass's first one.
     start: usize,
+    /// The sequence of the whole batch that is the pass's first one.
+    first: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -46,14 +48,19 @@ impl Keep {
             (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Kept::Share(drop.p),
             _ => Kept::Nothing,
         };
-        Keep { what, start: x.first_step() }
+        Keep { what, start: x.first_step(), first: x.first_sequence() }
+    }
+
+    /// The mask of one sequence at time `t`.
+    fn part(self, mask: Mask, t: usize, b: usize) -> Mask {
+        mask.part(self.start + t).part(self.first + b)
     }
 
     /// The state of one sequence at time `t`: the one before, or its candidate.
     pub fn forward<F: Float>(self, t: usize, b: usize, before: &[F], candidate: &[F], after: &mut [F]) {
         match self.what {
             Kept::Nothing => after.copy_from_slice(candidate),
-            Kept::Some(mask) => choose(mask.part(self.start + t).part(b), before, candidate, after),
+            Kept::Some(mask) => choose(self.part(mask, t, b), before, candidate, after),
             Kept::Share(share) => mix(F::of(share), before, candidate, after),
         }
     }
@@ -62,7 +69,7 @@ impl Keep {
     pub fn backward<F: Float>(self, t: usize, b: usize, d: &mut [F], before: &mut [F]) {
         match self.what {
             Kept::Nothing => before.fill(F::zero()),
-            Kept::Some(mask) => choose_backward(mask.part(self.start + t).part(b), d, before),
+            Kept::Some(mask) => choose_backward(self.part(mask, t, b), d, before),
             Kept::Share(share) => mix_backward(F::of(share), d, before),
         }
     }
