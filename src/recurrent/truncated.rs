@@ -167,16 +167,17 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
         check_not_empty(NAME, &[steps, batch]);
         let TruncatedBpttCache { pending, chunks, starts, dstate, y, .. } = cache;
         pending.set(&x);
-        let infers = x.mode() == Some(Mode::Infer);
-        let count = steps.div_ceil(self.steps);
-        chunks.resize_with(chunks.len().max(if infers || self.recomputes { 1 } else { count }), L::Cache::default);
+        let kept = x.mode() != Some(Mode::Infer);
+        // Inference keeps nothing that chunks would spare.
+        let size = if kept { self.steps } else { steps };
+        let count = steps.div_ceil(size);
+        chunks.resize_with(chunks.len().max(if self.recomputes { 1 } else { count }), L::Cache::default);
         starts.resize_with(starts.len().max(if self.recomputes { count } else { 0 }), || None);
-        for (k, (start, chunk)) in walk(x, self.steps).enumerate() {
-            if self.recomputes && !infers {
+        for (k, (start, chunk)) in walk(x, size).enumerate() {
+            if self.recomputes && kept {
                 keep(&mut starts[k], state);
             }
-            let cache = &mut chunks[if infers || self.recomputes { 0 } else { k }];
-            let part = self.layer.forward(chunk, state, cache);
+            let part = self.layer.forward(chunk, state, &mut chunks[if self.recomputes { 0 } else { k }]);
             reuse(y, (steps, batch, part.dim().2));
             y.slice_mut(s![start..start + part.dim().0, .., ..]).assign(&part);
         }
