@@ -46,9 +46,9 @@ fn training_step<L: Layer<Elem = f64>>(model: &L, probe: &GradientProbe, x: &Arr
 
     let mut numbers = vec![loss];
     for array in [&y, &dx] {
-        for b in 0..batch {
-            numbers.extend(array.slice(s![..LENGTHS[b], b, ..]));
-            assert!(array.slice(s![LENGTHS[b].., b, ..]).iter().all(|&value| value == 0.0));
+        for (b, length) in LENGTHS.into_iter().enumerate() {
+            numbers.extend(array.slice(s![..length, b, ..]));
+            assert!(array.slice(s![length.., b, ..]).iter().all(|&value| value == 0.0));
         }
     }
     for i in 0..state.count() {
@@ -160,7 +160,7 @@ fn no_work_is_spent_on_padding() {
     static ROWS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
     let cell = |input| Counting { weight: Array2::from_elem((INPUT, input), 0.1), rows: &ROWS };
     let model = Recurrent::<Counting, 2>::new(vec![[cell(INPUT), cell(INPUT)], [cell(2 * INPUT), cell(2 * INPUT)]]);
-    let mut count = |lengths: Option<&[usize]>| {
+    let count = |lengths: Option<&[usize]>| {
         ROWS.iter().for_each(|rows| rows.store(0, Ordering::Relaxed));
         let x = padded(STEPS, 0.0);
         let mut x = Sequence::from(&x);

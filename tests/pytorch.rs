@@ -19,7 +19,7 @@ fn example(name: &str) -> Array3<f32> {
     let dict = dict();
     let shape = dict.shape(&format!("example.{name}")).unwrap();
     let mut array = Array3::zeros((shape[0], shape[1], shape[2]));
-    dict.load_with(&LoadOptions::new().prefix(&format!("example.{name}")), &mut array).unwrap();
+    dict.load_with(&LoadOptions::new().prefix(format!("example.{name}")), &mut array).unwrap();
     array
 }
 

@@ -73,7 +73,7 @@ pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
     if norm && case.number("norm_eps")? != Some(1e-5) {
         return Err("norm_eps is not 1e-5".into());
     }
-    let zoneout = |key: &str| Ok::<_, String>(case.number(key)?.ok_or(format!("{key} is missing"))?);
+    let zoneout = |key: &str| case.number(key)?.ok_or(format!("{key} is missing"));
     macro_rules! chosen {
         ($builder:ident; $($option:ident $(($argument:expr))? if $when:expr;)*) => {{
             let mut builder = $builder;
