@@ -157,7 +157,7 @@ fn recurrent_models() {
 
 /// Every parameter moved from where it starts: peepholes that are 0 and gains that are 1 would hide mistakes.
 fn lively<L: Layer<Elem = f64>>(mut layer: L, rng: &mut StdRng) -> L {
-    use gradflow::{Tensors, rand::RngExt};
+    use gradflow::rand::RngExt;
     for i in 0..layer.count() {
         layer.tensor_mut(i).iter_mut().for_each(|value| *value += rng.random_range(-0.3..0.3));
     }
