@@ -26,10 +26,8 @@ pub fn cannot_at_all(peer: &str, settings: &Settings) -> Option<&'static str> {
 /// Builds the Rust peers and makes the virtual environment, where they are wanted and not there.
 pub fn make_ready(peers: &[String]) -> Result<(), Box<dyn Error>> {
     make_python()?;
-    if peers.iter().any(|peer| !is_python(peer)) {
-        build_rust_peers()?;
-    }
-    Ok(())
+    let rust: Vec<&str> = peers.iter().map(String::as_str).filter(|peer| !is_python(peer)).collect();
+    if rust.is_empty() { Ok(()) } else { build_rust_peers(&rust) }
 }
 
 fn virtual_environment() -> PathBuf {
@@ -56,10 +54,11 @@ fn rust_peers_target() -> PathBuf {
     folder().join("target/rust-peers")
 }
 
-fn build_rust_peers() -> Result<(), Box<dyn Error>> {
+fn build_rust_peers(peers: &[&str]) -> Result<(), Box<dyn Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(folder()).args(["build", "--locked", "--release", "--package", "rust-peers"]);
+    build.args(["--no-default-features", "--features", &peers.join(",")]);
     run(build.arg("--target-dir").arg(rust_peers_target()).env("RUSTFLAGS", "-C target-cpu=native"))
 }
 

@@ -1,9 +1,14 @@
 //! The peers that are Rust crates: `rust-peers NAME` answers the driver's requests.
 
+#[cfg(feature = "burn")]
 mod burn;
+#[cfg(feature = "candle")]
 mod candle;
+#[allow(dead_code)] // each peer needs a part of it
 mod layout;
+#[cfg(feature = "rust-lstm")]
 mod rust_lstm;
+#[cfg(feature = "rustyml")]
 mod rustyml;
 
 use std::process::ExitCode;
@@ -13,12 +18,16 @@ use protocol::Peer;
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
     let peer: Box<dyn Peer> = match name.as_str() {
+        #[cfg(feature = "burn")]
         "burn" => Box::new(burn::Burn),
+        #[cfg(feature = "candle")]
         "candle" => Box::new(candle::Candle),
+        #[cfg(feature = "rust-lstm")]
         "rust-lstm" => Box::new(rust_lstm::RustLstm),
+        #[cfg(feature = "rustyml")]
         "rustyml" => Box::new(rustyml::RustyMl),
         _ => {
-            eprintln!("{name}: not one of burn, candle, rust-lstm, rustyml");
+            eprintln!("{name:?}: not one of the peers that were built: burn, candle, rust-lstm, rustyml");
             return ExitCode::FAILURE;
         }
     };
