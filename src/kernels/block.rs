@@ -19,7 +19,7 @@ pub(super) enum Left<F> {
 
 impl<F> Left<F> {
     /// Not a multiple of a page, which would put all rows into the same lines of the first cache.
-    pub(super) const ROW: usize = super::product::BLOCK_DEPTH + 16;
+    pub(super) const ROW: usize = super::blocked::BLOCK_DEPTH + 16;
 
     pub(super) const STRIDED_ROWS: usize = 8;
 }

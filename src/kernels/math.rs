@@ -75,20 +75,33 @@ pub(crate) fn erf<F: Simd>(x: F) -> F {
     x.error_function()
 }
 
-/// Σ f(k) for all k below `count`, in eight partial sums that the compiler may keep in one vector.
+/// Σ f(k) for all k below `count`, in partial sums that the compiler may keep in vectors: enough of them for the sums
+/// not to wait for each other.
 #[inline(always)]
 pub(crate) fn sum<T: Copy + num_traits::Zero + std::ops::AddAssign>(count: usize, f: impl Fn(usize) -> T) -> T {
-    const LANES: usize = 8;
-    let mut sums = [T::zero(); LANES];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
+    const WIDE: usize = 32;
+    const NARROW: usize = 8;
+    let whole = (count - count % WIDE, count - count % NARROW);
+    let mut sums = [T::zero(); WIDE];
+    for start in (0..whole.0).step_by(WIDE) {
         for (lane, sum) in sums.iter_mut().enumerate() {
             *sum += f(start + lane);
         }
     }
+    let (narrow, wide) = sums.split_at_mut(NARROW);
+    for more in wide.chunks_exact(NARROW) {
+        for (sum, &more) in narrow.iter_mut().zip(more) {
+            *sum += more;
+        }
+    }
+    for start in (whole.0..whole.1).step_by(NARROW) {
+        for (lane, sum) in narrow.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
     let mut total = T::zero();
-    (whole..count).for_each(|k| total += f(k));
-    sums.into_iter().for_each(|sum| total += sum);
+    (whole.1..count).for_each(|k| total += f(k));
+    narrow.iter().for_each(|&sum| total += sum);
     total
 }
 

@@ -7,6 +7,7 @@
 //! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`).
 
 mod block;
+mod blocked;
 mod buffer;
 pub(crate) mod dispatch;
 mod dots;

@@ -6,12 +6,12 @@
 //! of the sums depends on the shapes, the strides and the instruction set alone, so equal products have equal bits.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::block::{Block, Left, Right};
+use super::blocked::{BLOCK_ROW_BYTES, BLOCKS, Operand, depths, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
 use super::pack::{Order, Pack, panels_len};
@@ -27,21 +27,8 @@ pub(crate) enum Accumulate {
     Add,
 }
 
-/// The greatest depth of a block. A panel so deep streams from the second cache, which costs less than more passes over
-/// C.
-pub(super) const BLOCK_DEPTH: usize = 512;
-
-/// The bytes of a column of a block of A: together with a panel of B the block stays in the second cache.
-const BLOCK_ROW_BYTES: usize = 224 * 4;
-
-/// The bytes of a row of a block of B.
-const BLOCK_COLUMN_BYTES: usize = 1024 * 4;
-
 /// Up to so many rows of C, A is read in place, and B too if its rows are contiguous.
-const IN_PLACE_ROWS: usize = 16;
-
-/// Up to so many columns of C, A is read in place if its rows are contiguous.
-const IN_PLACE_COLUMNS: usize = 96;
+pub(super) const IN_PLACE_ROWS: usize = 16;
 
 /// A block of B that is read in place has so many rows if it does not fit into the first cache: each row is a stream
 /// from memory of its own.
@@ -61,11 +48,6 @@ const DOT_COLUMNS: usize = 4;
 
 /// The greatest depth of dot products with rows that are copied.
 const DOT_DEPTH: usize = 16_384;
-
-thread_local! {
-    /// Blocks of B and A, or at most `DOT_ROWS * DOT_DEPTH` elements of A.
-    static BLOCKS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
-}
 
 /// In which order a product adds up its terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,58 +207,14 @@ fn output<F>(view: &mut ArrayViewMut2<'_, F>, base: Base<F>) -> Output<F> {
     Output { start: view.as_mut_ptr(), row: view.strides()[0], base }
 }
 
-/// The first and the number of each part of `count`: as few parts of at most `most` as can be, of about equal size.
-fn parts(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    super::block::tiles(count, most)
-}
-
-/// The blocks of a depth: they are the same for all products, whose sums are rounded to an element of C after each.
-fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
-    parts(depth, BLOCK_DEPTH)
-}
-
-/// A block of A `[rows, depth]` that is about to be multiplied with so many columns of B.
-struct Operand<F> {
-    at: Strided<F>,
-    rows: usize,
-    depth: usize,
-    columns: usize,
-}
-
-impl<F: Float> Operand<F> {
-    fn is_read_in_place(&self) -> bool {
-        self.rows <= IN_PLACE_ROWS || self.at.column == 1 && self.columns <= IN_PLACE_COLUMNS
-    }
-
-    /// The memory that it needs to be copied.
-    fn len(&self) -> usize {
-        match self.at.column {
-            _ if self.is_read_in_place() => 0,
-            1 => self.rows * Left::<F>::ROW,
-            _ => self.rows * self.depth,
-        }
-    }
-
-    /// Copied to where it is read fastest.
-    fn place(self, to: &mut [F]) -> Left<F> {
-        let Self { at: from, rows, depth: columns, .. } = self;
-        if self.is_read_in_place() {
-            return Left::Strided(from);
-        }
-        let order = if from.column == 1 { Order::Rows } else { Order::Tiles };
-        F::pack(Pack { from, rows, columns, order, to: &mut *to });
-        if from.column == 1 { Left::Rows(to.as_ptr()) } else { Left::Tiles(to.as_ptr()) }
-    }
-}
-
 /// A product of checked shapes, with terms.
-struct Product<F> {
-    rows: usize,
-    depth: usize,
-    columns: usize,
-    a: Strided<F>,
-    b: Strided<F>,
-    c: Output<F>,
+pub(super) struct Product<F> {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+    pub(super) a: Strided<F>,
+    pub(super) b: Strided<F>,
+    pub(super) c: Output<F>,
     order: Summation,
 }
 
@@ -296,6 +234,8 @@ impl<F: Float> Product<F> {
             self.in_place();
         } else if fastest && b_columns_contiguous && dots_are_fastest {
             self.by_dots(a_rows_contiguous);
+        } else if b_columns_contiguous && self.is_faster_turned() {
+            self.turned();
         } else {
             self.by_blocks();
         }
@@ -335,32 +275,5 @@ impl<F: Float> Product<F> {
         if !contiguous {
             BLOCKS.set(blocks);
         }
-    }
-
-    /// Blocks of A and B are packed.
-    fn by_blocks(self) {
-        let Self { rows, depth, columns, a, b, c, .. } = self;
-        let width = F::tiling().0;
-        // For a few rows, a panel is used once: it does not leave the near cache.
-        let most_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMN_BYTES / size_of::<F>() };
-        let most_rows = BLOCK_ROW_BYTES / size_of::<F>();
-        let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
-        let a_len = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(most_rows) * Left::<F>::ROW };
-        let mut blocks = BLOCKS.take();
-        let (b_panels, a_copy) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
-        for column in (0..columns).step_by(most_columns) {
-            let columns = most_columns.min(columns - column);
-            for (start, depth) in depths(depth) {
-                let from = b.from(start, column);
-                F::pack(Pack { from, rows: depth, columns, order: Order::Panels, to: &mut *b_panels });
-                let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
-                for (row, rows) in parts(rows, most_rows) {
-                    let a = Operand { at: a.from(row, start), rows, depth, columns }.place(&mut *a_copy);
-                    let c = c.after(start).from(row, column);
-                    F::multiply(Block { rows, depth, columns, a, b, c });
-                }
-            }
-        }
-        BLOCKS.set(blocks);
     }
 }

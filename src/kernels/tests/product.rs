@@ -109,7 +109,7 @@ fn check_all<F: Float>() {
             }
         }
         // Several blocks of depth, rows and columns.
-        for (m, k, n) in [(20, 530, 70), (100, 520, 40), (400, 20, 66), (14, 12, 2065)] {
+        for (m, k, n) in [(20, 530, 70), (100, 520, 40), (400, 20, 66), (14, 12, 2065), (40, 300, 230), (9, 140, 460)] {
             check::<F>(&integers(m, k, 1), &integers(k, n, 2));
         }
     });
