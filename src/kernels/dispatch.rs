@@ -1,5 +1,7 @@
 //! Functions compiled once per instruction set, of which the best is picked at run time.
 
+use std::sync::OnceLock;
+
 use pulp::WithSimd;
 
 /// Runs `operation` compiled for the best instruction set of this machine.
@@ -33,7 +35,6 @@ pub(crate) fn dispatch<Op: WithSimd>(operation: Op) -> Op::Output {
 /// The instruction sets, the narrowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Isa {
-    #[cfg(test)]
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -43,10 +44,33 @@ pub(crate) enum Isa {
     Native,
 }
 
+#[cfg(target_arch = "x86_64")]
+const WIDEST: Isa = Isa::Avx512;
+#[cfg(not(target_arch = "x86_64"))]
+const WIDEST: Isa = Isa::Native;
+
+/// The environment variable that holds the kernels to an instruction set, for tests and comparisons: `scalar`, `avx2` or
+/// `avx512`. It is read once.
+const LIMIT: &str = "GRADFLOW_ISA";
+
+/// The widest instruction set that may be used.
+fn limit() -> Isa {
+    static LIMIT_SET: OnceLock<Isa> = OnceLock::new();
+    *LIMIT_SET.get_or_init(|| match std::env::var(LIMIT).as_deref() {
+        Err(_) | Ok("") => WIDEST,
+        Ok("scalar") => Isa::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx2") => Isa::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx512") => Isa::Avx512,
+        Ok(other) => panic!("{LIMIT}: expected scalar, avx2 or avx512, got {other}"),
+    })
+}
+
 #[cfg(not(test))]
 #[inline(always)]
-fn isa_allowed(_: Isa) -> bool {
-    true
+fn isa_allowed(isa: Isa) -> bool {
+    isa <= limit()
 }
 
 #[cfg(test)]
@@ -175,11 +199,11 @@ mod forced {
     const ALL: &[Isa] = &[Isa::Scalar, Isa::Native];
 
     thread_local! {
-        static WIDEST: Cell<Option<Isa>> = const { Cell::new(None) };
+        static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
     }
 
     pub(super) fn isa_allowed(isa: Isa) -> bool {
-        WIDEST.get().is_none_or(|widest| isa <= widest)
+        isa <= FORCED.get().unwrap_or_else(super::limit)
     }
 
     /// Runs `test` once per instruction set, for the calling thread.
@@ -187,12 +211,12 @@ mod forced {
         struct Restore;
         impl Drop for Restore {
             fn drop(&mut self) {
-                WIDEST.set(None);
+                FORCED.set(None);
             }
         }
         let _restore = Restore;
         for &isa in ALL {
-            WIDEST.set(Some(isa));
+            FORCED.set(Some(isa));
             test(isa);
         }
     }
