@@ -233,6 +233,12 @@ impl<M: Model> CellBuilder<M> {
 
     /// The two biases of a gate add up: `bias_ih` takes the value, `bias_hh` is zero.
     pub(super) fn gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
+        // What was to be the negative of another value is not that of this one.
+        for bias in &mut self.bias_ih {
+            if matches!(bias, Bias::NegativeOf(other) if *other == gate) {
+                *bias = Bias::Zero;
+            }
+        }
         self.bias_ih[gate] = Bias::Init(init.into());
         self.bias_hh[gate] = Bias::Zero;
         self

@@ -19,13 +19,14 @@ const NAME: &str = "LearnedState";
 /// streams go on. Set a sequence's `started` back to 0 to start it anew.
 ///
 /// ```
-/// use gradflow::{Layer, LearnedState, LstmCell, TensorsExt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::ndarray::{Array3, arr2};
+/// use gradflow::{Layer, LearnedState, LstmCell, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let cell = LearnedState::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
 /// assert_eq!(cell.names()[4..], ["initial.h", "initial.c"]);
 /// let (x, mut state) = (Array3::ones((5, 2, 3)), cell.zero_state(2));
 /// cell.forward((&x).into(), &mut state, &mut cell.cache());
-/// assert_eq!(state.started, [[1.0], [1.0]]);
+/// assert_eq!(state.started, arr2(&[[1.0], [1.0]]));
 /// ```
 #[derive(Clone, Debug)]
 pub struct LearnedState<L: Layer> {
