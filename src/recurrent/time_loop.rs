@@ -13,7 +13,8 @@ use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder};
 
-/// In inference, about so many rows are projected at a time: enough for fast products, and not the memory of all steps.
+/// In inference, about so many rows are projected at a time, or as many as there are inputs: enough for fast products, not
+/// the memory of all steps, and no more than that of the weights.
 const INFERENCE_ROWS: usize = 256;
 
 /// The cache of a [`Cell`].
@@ -135,7 +136,7 @@ pub(super) fn forward_alone<'c, C: Cell>(
     h.start(rows, state.h.view(), false, zoneout.is_some());
     c.start(rows, state.c.view(), infer, zoneout.is_some());
 
-    let at_once = if infer { INFERENCE_ROWS.div_ceil(batch) } else { rows.steps().max(1) };
+    let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(batch) } else { rows.steps().max(1) };
     let pass = Unrolled { rows, rows_at_once: rows.count().min(at_once * batch), mode: x.mode() };
     cell.begin(&pass, buffers);
     for first in (0..rows.steps()).step_by(at_once) {
