@@ -89,6 +89,7 @@ mod layer;
 mod layers;
 mod loss;
 mod optim;
+mod parallel;
 mod probe;
 mod recurrent;
 mod sequence;

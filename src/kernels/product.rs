@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -17,6 +18,7 @@ use super::dots::Dots;
 use super::pack::{Order, Pack, panels_len};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
+use crate::parallel::for_each_part;
 
 /// What a product does with the elements that it finds in C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,9 @@ const IN_PLACE_SIZE: usize = 8192;
 
 /// Up to so many terms in a sum, C is computed row by row: reading and writing it is what takes time.
 const SHALLOW: usize = 4;
+
+/// The multiplications that a thread does at least: about 50 µs of one core, a few times what it takes to wake another.
+const PART: usize = 1 << 22;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -208,6 +213,7 @@ fn output<F>(view: &mut ArrayViewMut2<'_, F>, base: Base<F>) -> Output<F> {
 }
 
 /// A product of checked shapes, with terms.
+#[derive(Clone, Copy)]
 pub(super) struct Product<F> {
     pub(super) rows: usize,
     pub(super) depth: usize,
@@ -218,9 +224,49 @@ pub(super) struct Product<F> {
     order: Summation,
 }
 
+// SAFETY: threads read A and B, which are borrowed for as long, and write parts of C that do not overlap.
+unsafe impl<F: Float> Sync for Product<F> {}
+
+/// How a product is computed.
+#[derive(Clone, Copy)]
+enum Way {
+    /// With operands where they are, in blocks of at most this depth.
+    InPlace { most_depth: usize },
+    /// By dot products, of the rows of A as they are or copied.
+    Dots { contiguous: bool },
+    /// In blocks, turned round.
+    Turned,
+    /// In blocks.
+    Blocks,
+}
+
 impl<F: Float> Product<F> {
     fn compute(self) {
-        let Self { rows, depth, columns, a, b, .. } = self;
+        let way = self.way();
+        // The least rows or columns of a part.
+        let least = |width: usize| PART.div_ceil(self.depth * width);
+        if self.columns >= self.rows {
+            for_each_part(self.columns, least(self.rows), F::tiling().0, |part| self.columns(part).compute_part(way));
+        } else {
+            for_each_part(self.rows, least(self.columns), F::tiling().1, |part| self.rows(part).compute_part(way));
+        }
+    }
+
+    /// The rows `part` of C.
+    fn rows(&self, part: Range<usize>) -> Self {
+        let (a, c) = (self.a.from(part.start, 0), self.c.from(part.start, 0));
+        Product { rows: part.len(), a, c, ..*self }
+    }
+
+    /// The columns `part` of C.
+    fn columns(&self, part: Range<usize>) -> Self {
+        let (b, c) = (self.b.from(0, part.start), self.c.from(0, part.start));
+        Product { columns: part.len(), b, c, ..*self }
+    }
+
+    /// The fastest way, in which a part of C is then computed too: it has the same bits in all parts.
+    fn way(&self) -> Way {
+        let Self { rows, depth, columns, a, b, .. } = *self;
         let b_rows_contiguous = columns == 1 || b.column == 1;
         let b_columns_contiguous = depth == 1 || b.row == 1;
         let a_rows_contiguous = depth == 1 || a.column == 1;
@@ -231,22 +277,30 @@ impl<F: Float> Product<F> {
         };
         let fastest = self.order == Summation::Fastest;
         if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= SHALLOW) {
-            self.in_place();
+            Way::InPlace { most_depth: if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH } }
         } else if fastest && b_columns_contiguous && dots_are_fastest {
-            self.by_dots(a_rows_contiguous);
+            Way::Dots { contiguous: a_rows_contiguous }
         } else if b_columns_contiguous && self.is_faster_turned() {
-            self.turned();
+            Way::Turned
         } else {
-            self.by_blocks();
+            Way::Blocks
+        }
+    }
+
+    fn compute_part(self, way: Way) {
+        match way {
+            Way::InPlace { most_depth } => self.in_place(most_depth),
+            Way::Dots { contiguous } => self.by_dots(contiguous),
+            Way::Turned => self.turned(),
+            Way::Blocks => self.by_blocks(),
         }
     }
 
     /// A and B are read where they are, the rows of B being contiguous.
-    fn in_place(self) {
+    fn in_place(self, most_depth: usize) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let width = F::tiling().0;
         let most_rows = if depth <= SHALLOW { 3 } else { IN_PLACE_ROWS };
-        let most_depth = if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH };
         for (start, depth) in parts(depth, most_depth) {
             for (row, rows) in parts(rows, most_rows) {
                 F::multiply(Block {

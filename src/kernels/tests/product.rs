@@ -2,7 +2,7 @@ use ndarray::{Array2, ArrayView2, s};
 
 use crate::float::Float;
 use crate::kernels::for_each_isa;
-use crate::kernels::{Accumulate, Packed, product, product_packed};
+use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_packed, product_with_bias};
 
 const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
 
@@ -155,6 +155,73 @@ fn equal_products_have_equal_bits() {
     };
     let first = compute();
     assert_eq!(first, std::thread::spawn(compute).join().unwrap());
+}
+
+/// Numbers whose sums are rounded.
+fn fractions<F: Float>(rows: usize, columns: usize) -> Array2<F> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| F::of((i as f64 * 31.7 + j as f64 * 17.3).sin()))
+}
+
+/// Also a bias, packed or not: what a row holds does not depend on how many rows there are.
+fn check_rows_in_order<F: Float>() {
+    for_each_isa(|_| {
+        for (k, n) in [(40, 300), (300, 230), (1100, 190)] {
+            let (x, w, bias) = (fractions::<F>(200, k), fractions::<F>(n, k), fractions::<F>(1, n));
+            let bias = bias.as_slice().unwrap();
+            let mut packed = Packed::default();
+            packed.pack(w.t());
+            let mut all = Array2::zeros((200, n));
+            product_with_bias(x.view(), w.t(), bias, all.view_mut(), Summation::Sequential);
+            for rows in [1, 2, 7, 8, 9, 16, 17, 29, 64, 161] {
+                let (x, all) = (x.slice(s![..rows, ..]), all.slice(s![..rows, ..]));
+                let mut c = Array2::from_elem((rows, n), F::nan());
+                product_with_bias(x, w.t(), bias, c.view_mut(), Summation::Sequential);
+                assert_eq!(c, all, "{rows} rows by {k}");
+                c.rows_mut().into_iter().for_each(|mut row| row.as_slice_mut().unwrap().copy_from_slice(bias));
+                product_in_order(x, w.t(), c.view_mut(), Accumulate::Add, Summation::Sequential);
+                assert_eq!(c, all, "{rows} rows by {k}, added");
+                c.rows_mut().into_iter().for_each(|mut row| row.as_slice_mut().unwrap().copy_from_slice(bias));
+                product_packed(x, &packed, c.view_mut(), Accumulate::Add);
+                assert_eq!(c, all, "{rows} rows by {k}, packed");
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_in_order_do_not_depend_on_their_number() {
+    let check = || {
+        check_rows_in_order::<f32>();
+        check_rows_in_order::<f64>();
+    };
+    // The limit that `for_each_isa` sets is one of its thread alone.
+    #[cfg(feature = "rayon")]
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(check);
+    #[cfg(not(feature = "rayon"))]
+    check();
+}
+
+/// Large enough to be split, in every way of computing a product.
+#[cfg(feature = "rayon")]
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let shapes = [(1, 3000, 5000), (9000, 3, 1000), (3, 9000, 1000), (100, 700, 900), (300, 700, 500), (900, 300, 200)];
+    for (m, k, n) in shapes {
+        let (a, b) = (fractions::<f32>(m, k), fractions::<f32>(k, n));
+        let (a_turned, b_turned) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());
+        for (a, b) in [(a.view(), b.view()), (a.view(), b_turned.t()), (a_turned.t(), b.view())] {
+            let compute = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut c = Array2::zeros((m, n));
+                pool.install(|| product(a, b, c.view_mut(), Accumulate::Overwrite));
+                c
+            };
+            let one = compute(1);
+            for threads in [2, 3, 8] {
+                assert_eq!(compute(threads), one, "{m} by {k} by {n}, {threads} threads");
+            }
+        }
+    }
 }
 
 #[test]
