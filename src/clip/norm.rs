@@ -2,6 +2,7 @@
 
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
 use crate::kernels::math::sum;
+use crate::kernels::vectorised;
 use crate::{Float, Tensors, TensorsExt};
 
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
@@ -196,10 +197,22 @@ pub(super) fn norm_of<'a, F: Float, I: Iterator<Item = &'a [F]>>(values: impl Fn
     }
 }
 
+vectorised! {
+    fn sum_of_squares<'a, F: Float>(values: &'a [F]) -> f64 {
+        sum(values.len(), |k| values[k].widen() * values[k].widen())
+    }
+}
+
+vectorised! {
+    fn multiply<'a, F: Float>(first: F, second: F, values: &'a mut [F]) {
+        values.iter_mut().for_each(|value| *value = *value * first * second);
+    }
+}
+
 /// Σ |g / unit|^p.
 fn power_sum<F: Float>(values: &[F], p: f64, unit: f64) -> f64 {
     if p == 2.0 && unit == 1.0 {
-        return sum(values.len(), |k| values[k].widen() * values[k].widen());
+        return sum_of_squares(values);
     }
     sum(values.len(), |k| (values[k].widen().abs() / unit).powf(p))
 }
@@ -208,8 +221,7 @@ pub(super) fn scale<F: Float>(values: &mut [F], factor: f64) {
     // A factor below the element type's normal numbers is applied as two: by itself it would lose digits.
     let (first, second) =
         if factor < F::min_positive_value().widen() { (factor.sqrt(), factor.sqrt()) } else { (factor, 1.0) };
-    let (first, second) = (F::of(first), F::of(second));
-    values.iter_mut().for_each(|value| *value = *value * first * second);
+    multiply(F::of(first), F::of(second), values);
 }
 
 /// The larger of two magnitudes, or NaN where there is one: `f64::max` would drop it.
