@@ -3,6 +3,7 @@
 // Each example compiles this module for itself and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+mod cells;
 mod claims;
 mod files;
 mod flags;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use gradflow::NonFiniteGradient;
 
+pub use cells::{Cell, Start};
 pub use claims::Claims;
 pub use files::{Output, read_text};
 pub use flags::{Flag, Settings, parsed, positive, whole};

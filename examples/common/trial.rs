@@ -7,14 +7,12 @@
 
 use std::ops::Range;
 
-use gradflow::ndarray::{Array2, Array3, ArrayView3};
+use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
-use gradflow::{
-    Adam, BoxLayer, GruCell, Init, Layer, Linear, LstmCell, Optimizer, RnnCell, Sequence, TensorsExt, clip_grad_norm,
-};
+use gradflow::{Adam, BoxLayer, Layer, Linear, Optimizer, Sequence, TensorsExt, clip_grad_norm};
 
 use crate::common::picture::Line;
-use crate::common::{Progress, in_parallel};
+use crate::common::{Cell, Progress, in_parallel};
 
 /// A batch of sequences with one target at the end of each.
 pub struct Batch<T> {
@@ -58,28 +56,6 @@ pub trait Task: Copy + Send + Sync {
     fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, share: f32) -> usize;
 }
 
-/// How the recurrent weights of a tanh RNN start.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
-    /// Every parameter uniform in ±1/√H, as PyTorch starts them.
-    Uniform,
-    /// A random orthogonal matrix.
-    Orthogonal,
-    /// The identity, with input weights near 0 (Le et al. 2015).
-    Identity,
-}
-
-/// The recurrent layer of a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Cell {
-    /// With the biases of two gates at the start.
-    Lstm { forget: f64, input: f64 },
-    /// With the crate's defaults.
-    Gru,
-    /// With tanh.
-    Rnn(Start),
-}
-
 /// A recurrent layer of `hidden` units and a linear one, trained by Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Model {
@@ -97,31 +73,13 @@ impl Model {
     }
 
     fn build<T: Task>(&self, task: &T, rng: &mut impl Rng) -> Net {
-        let (inputs, hidden) = (T::INPUTS, self.hidden);
-        let cell = match self.cell {
-            Cell::Lstm { forget, input } => {
-                BoxLayer::new(LstmCell::builder(inputs, hidden).forget_bias(forget).input_bias(input).build(rng))
-            }
-            Cell::Gru => BoxLayer::new(GruCell::new(inputs, hidden, rng)),
-            Cell::Rnn(Start::Uniform) => BoxLayer::new(RnnCell::builder(inputs, hidden).pytorch().build(rng)),
-            Cell::Rnn(Start::Orthogonal) => BoxLayer::new(RnnCell::new(inputs, hidden, rng)),
-            Cell::Rnn(Start::Identity) => {
-                let mut cell = RnnCell::builder(inputs, hidden).weight_ih(Init::Normal { std: 0.001 }).build(rng);
-                cell.weight_hh = Array2::eye(hidden);
-                BoxLayer::new(cell)
-            }
-        };
-        (cell, Linear::new(hidden, task.outputs(), rng))
+        let cell = self.cell.build(T::INPUTS, self.hidden, rng);
+        (cell, Linear::new(self.hidden, task.outputs(), rng))
     }
 
     /// How it starts and learns.
     fn setting(&self) -> String {
-        let Model { cell, learning_rate, .. } = self;
-        match cell {
-            Cell::Lstm { forget, input } => format!("biases: forget {forget}, input {input}; rate {learning_rate}"),
-            Cell::Gru => format!("rate {learning_rate}"),
-            Cell::Rnn(start) => format!("{}; rate {learning_rate}", format!("{start:?}").to_lowercase()),
-        }
+        format!("{}; rate {}", self.cell, self.learning_rate)
     }
 }
 
@@ -158,8 +116,8 @@ const CHUNK: usize = 250;
 pub struct Outcome {
     /// The sequences seen until each check, and the mean error then.
     pub curve: Vec<(usize, f64)>,
-    /// The sequences seen until a check was passed.
-    stopped: Option<usize>,
+    /// The sequences seen until a check was passed or the budget was used up.
+    seen: usize,
     /// How many test sequences are wrong; `None` where a gradient was not finite and nothing was left to test.
     pub wrong: Option<usize>,
     /// The mean error of the test sequences; NaN where there was no test.
@@ -169,7 +127,7 @@ pub struct Outcome {
 impl Outcome {
     /// The sequences that were needed, where the training succeeded.
     pub fn needed(&self) -> Option<usize> {
-        self.stopped.filter(|_| self.wrong.is_some_and(|wrong| wrong <= ALLOWED))
+        self.wrong.is_some_and(|wrong| wrong <= ALLOWED).then_some(self.seen)
     }
 }
 
@@ -193,15 +151,11 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
     let mut checks = Judge::new(task, STRICTNESS, stream(seed, Role::Checks));
     let (mut cache, mut grad, mut dy) = (net.cache(), net.zeros_like(), Array3::default((0, 0, 0)));
     let mut optimizer = Adam::new(model.learning_rate);
-    let mut outcome = Outcome { curve: Vec::new(), stopped: None, wrong: None, error: f64::NAN };
-    let mut seen = 0;
+    let mut outcome = Outcome { curve: Vec::new(), seen: 0, wrong: None, error: f64::NAN };
     loop {
         let (error, passed) = checks.check(&net);
-        outcome.curve.push((seen, error));
-        if passed {
-            outcome.stopped = Some(seen);
-        }
-        if passed || seen >= plan.budget {
+        outcome.curve.push((outcome.seen, error));
+        if passed || outcome.seen >= plan.budget {
             break;
         }
         for _ in 0..plan.check_every / plan.batch {
@@ -215,7 +169,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
                 return outcome; // diverged
             }
             optimizer.step(&mut net, &grad);
-            seen += plan.batch;
+            outcome.seen += plan.batch;
         }
     }
     let (error, wrong) = Judge::new(task, 1.0, stream(seed, Role::Test)).test(&net);
@@ -340,15 +294,17 @@ pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u
     entries.iter().zip(grids).zip(best).map(runs).collect()
 }
 
-/// The setting with the most successes; of several, that with the lowest error. NaN is the highest.
+/// The setting with the most successes; of several, the one that needed the fewest sequences, or had the lowest error where
+/// there was no success. NaN is the highest.
 fn best(grid: &[(Model, Vec<Outcome>)]) -> usize {
     let merit = |outcomes: &[Outcome]| {
-        let failures = outcomes.iter().filter(|outcome| outcome.needed().is_none()).count();
-        (failures, outcomes.iter().map(|outcome| outcome.error).sum::<f64>())
+        let needed: Vec<usize> = outcomes.iter().filter_map(Outcome::needed).collect();
+        let error: f64 = outcomes.iter().map(|outcome| outcome.error).sum();
+        (outcomes.len() - needed.len(), needed.iter().sum::<usize>(), error)
     };
     let order = |&a: &usize, &b: &usize| {
         let (a, b) = (merit(&grid[a].1), merit(&grid[b].1));
-        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        a.0.cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.total_cmp(&b.2))
     };
     (0..grid.len()).min_by(order).expect("a setting")
 }
@@ -363,6 +319,18 @@ impl<T: Task> Runs<T> {
     pub fn mean_needed(&self) -> f64 {
         let needed = self.needed();
         needed.iter().sum::<usize>() as f64 / needed.len() as f64
+    }
+
+    /// What the task is called.
+    pub fn task_name(&self) -> String {
+        self.task.name()
+    }
+
+    /// The median of the test errors; NaN is the highest.
+    pub fn median_error(&self) -> f64 {
+        let mut errors: Vec<f64> = self.outcomes.iter().map(|outcome| outcome.error).collect();
+        errors.sort_by(f64::total_cmp);
+        errors[errors.len() / 2]
     }
 
     /// How many trainings were successful.
@@ -412,10 +380,8 @@ pub fn print<T: Task>(runs: &[&Runs<T>]) {
     println!("\n{}", first.task.name());
     println!("  model               parameters  solved  sequences needed            error    setting");
     for run in runs {
-        let Runs { name, parameters, outcomes, model, .. } = run;
-        let mut errors: Vec<f64> = outcomes.iter().map(|outcome| outcome.error).collect();
-        errors.sort_by(f64::total_cmp);
-        let (rate, needed, error) = (run.rate(), run.needed_text(), errors[errors.len() / 2]);
+        let Runs { name, parameters, model, .. } = run;
+        let (rate, needed, error) = (run.rate(), run.needed_text(), run.median_error());
         println!("  {name:<18}  {parameters:>10}  {rate:<6}  {needed:<26}  {error:<7.5}  {}", model.setting());
     }
     for run in runs.iter().filter(|run| !run.grid.is_empty()) {

@@ -1,0 +1,121 @@
+//! The language models: how they are trained, and how often they choose the right verb.
+
+use gradflow::ndarray::Array3;
+use gradflow::rand::{SeedableRng, rngs::StdRng};
+use gradflow::{
+    Adam, BoxLayer, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt,
+    clip_grad_norm, sequential,
+};
+
+use crate::common::Cell;
+use crate::grammar::{Batch, Language, Sentence, WORDS};
+
+/// Features of a word.
+const FEATURES: usize = 16;
+
+/// The largest norm of a gradient.
+const CLIP: f64 = 1.0;
+
+/// How many sentences are judged together.
+const CHUNK: usize = 100;
+
+sequential! {
+    /// `[T, B]` words to `[T, B, V]` logits of the next ones.
+    #[derive(Clone, Debug)]
+    pub struct LanguageModel: Layer<f32> {
+        pub embedding: Embedding<f32>,
+        pub cell: BoxLayer<f32>,
+        pub head: Linear<f32>,
+    }
+}
+
+/// How a model is made and trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    pub cell: Cell,
+    pub hidden: usize,
+    pub learning_rate: f64,
+}
+
+/// What all trainings have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub updates: usize,
+    /// Sentences of an update.
+    pub batch: usize,
+    /// What they learn.
+    pub language: Language,
+}
+
+/// What random numbers are for: each role of a seed has its own stream.
+#[derive(Clone, Copy)]
+pub enum Role {
+    Weights,
+    Training,
+    Validation,
+    Test,
+}
+
+/// Its random numbers.
+pub fn stream(seed: u64, role: Role) -> StdRng {
+    StdRng::seed_from_u64(4 * seed + role as u64)
+}
+
+impl Recipe {
+    /// The model before it is trained.
+    pub fn build(&self, seed: u64) -> LanguageModel {
+        let rng = &mut stream(seed, Role::Weights);
+        LanguageModel {
+            embedding: Embedding::new(WORDS, FEATURES, rng),
+            cell: self.cell.build(FEATURES, self.hidden, rng),
+            head: Linear::new(self.hidden, WORDS, rng),
+        }
+    }
+
+    /// Trains a model on sentences that are drawn as they are needed.
+    ///
+    /// # Errors
+    /// Where a gradient is not finite.
+    pub fn train(&self, plan: &Plan, seed: u64) -> Result<LanguageModel, NonFiniteGradient> {
+        let (mut model, rng) = (self.build(seed), &mut stream(seed, Role::Training));
+        let (mut cache, mut grad, mut dlogits) = (model.cache(), model.zeros_like(), Array3::default((0, 0, 0)));
+        let (loss, mut optimizer) = (SoftmaxCrossEntropy::new(), Adam::new(self.learning_rate));
+        for _ in 0..plan.updates {
+            let sentences: Vec<Sentence> =
+                (0..plan.batch).map(|_| Sentence::draw(plan.language.gap(rng), rng)).collect();
+            let batch = Batch::of(&sentences);
+            let mut state = model.zero_state(plan.batch);
+            let pass = model.pass(batch.sequence(), &mut state, &mut cache);
+            loss.evaluate(&pass.output(), &batch.next, Some(&batch.lengths), &mut dlogits);
+            grad.set_zero();
+            pass.backward(&dlogits, &mut grad);
+            clip_grad_norm(&mut grad, CLIP)?;
+            optimizer.step(&mut model, &grad);
+        }
+        Ok(model)
+    }
+}
+
+impl Batch {
+    fn sequence(&self) -> Sequence<'_, f32> {
+        let words = Sequence::from(&self.words);
+        words.with_lengths(&self.lengths).expect("one length within the steps for every sentence")
+    }
+}
+
+impl LanguageModel {
+    /// In how many of the sentences the verb is more probable than the same verb in the wrong number, as a share.
+    pub fn accuracy(&self, sentences: &[Sentence]) -> f64 {
+        let mut cache = self.cache();
+        let right = sentences.chunks(CHUNK).map(|sentences| {
+            let batch = Batch::of(sentences);
+            let logits = self.forward(batch.sequence().infer(), &mut self.zero_state(sentences.len()), &mut cache);
+            let right = |(b, sentence): (usize, &Sentence)| {
+                let [right, wrong] = sentence.forms().map(|form| logits[[sentence.verb - 1, b, form]]);
+                right > wrong
+            };
+            sentences.iter().enumerate().filter(|&sentence| right(sentence)).count()
+        });
+        right.sum::<usize>() as f64 / sentences.len() as f64
+    }
+}

@@ -1,0 +1,58 @@
+//! The recurrent layers that are compared.
+
+use std::fmt;
+
+use gradflow::ndarray::Array2;
+use gradflow::rand::Rng;
+use gradflow::{BoxLayer, GruCell, Init, LstmCell, RnnCell};
+
+/// How the recurrent weights of a tanh RNN start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// Every parameter uniform in ±1/√H, as PyTorch starts them.
+    Uniform,
+    /// A random orthogonal matrix.
+    Orthogonal,
+    /// The identity, with input weights near 0 (Le et al. 2015).
+    Identity,
+}
+
+/// A recurrent layer, as it starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    /// With the biases of two gates at the start.
+    Lstm { forget: f64, input: f64 },
+    /// With the bias of the gate that keeps at the start.
+    Gru { update: f64 },
+    /// With tanh.
+    Rnn(Start),
+}
+
+impl Cell {
+    /// The layer, drawn from `rng`.
+    pub fn build(self, inputs: usize, hidden: usize, rng: &mut impl Rng) -> BoxLayer<f32> {
+        match self {
+            Cell::Lstm { forget, input } => {
+                BoxLayer::new(LstmCell::builder(inputs, hidden).forget_bias(forget).input_bias(input).build(rng))
+            }
+            Cell::Gru { update } => BoxLayer::new(GruCell::builder(inputs, hidden).update_bias(update).build(rng)),
+            Cell::Rnn(Start::Uniform) => BoxLayer::new(RnnCell::builder(inputs, hidden).pytorch().build(rng)),
+            Cell::Rnn(Start::Orthogonal) => BoxLayer::new(RnnCell::new(inputs, hidden, rng)),
+            Cell::Rnn(Start::Identity) => {
+                let mut cell = RnnCell::builder(inputs, hidden).weight_ih(Init::Normal { std: 0.001 }).build(rng);
+                cell.weight_hh = Array2::eye(hidden);
+                BoxLayer::new(cell)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cell::Lstm { forget, input } => write!(f, "biases: forget {forget}, input {input}"),
+            Cell::Gru { update } => write!(f, "bias: update {update}"),
+            Cell::Rnn(start) => f.write_str(&format!("{start:?}").to_lowercase()),
+        }
+    }
+}
