@@ -2,8 +2,9 @@
 //! mistake?
 //!
 //! Shared by `adding_problem` and `temporal_order`, after Hochreiter and Schmidhuber 1997. All models of a seed see the
-//! same sequences in the same order, with the same clipping and the same budget. Training ends when a check is passed;
-//! whether it succeeded is decided once, by sequences that neither training nor any check has seen.
+//! same sequences in the same order, with the same clipping and the same budget. Training ends when a check is passed
+//! or the budget is used up; whether it succeeded is decided once, by sequences that neither training nor any check has
+//! seen.
 
 use std::ops::Range;
 
@@ -229,6 +230,9 @@ pub struct Entry<T> {
     pub plan: Plan,
 }
 
+/// Settings, and what became of each with the first seeds.
+type Grid = Vec<(Model, Vec<Outcome>)>;
+
 /// What became of an [`Entry`].
 pub struct Runs<T> {
     pub task: T,
@@ -239,7 +243,7 @@ pub struct Runs<T> {
     /// One for each seed.
     pub outcomes: Vec<Outcome>,
     /// Of several settings: what became of each with the first seeds.
-    grid: Vec<(Model, Vec<Outcome>)>,
+    grid: Grid,
 }
 
 /// Trains every entry with all seeds; where it has several settings, each of them with the first `grid_seeds` seeds and
@@ -267,7 +271,7 @@ pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u
         outcome
     };
     let mut outcomes = in_parallel(first, run).into_iter();
-    let mut grids: Vec<Vec<(Model, Vec<Outcome>)>> = Vec::new();
+    let mut grids: Vec<Grid> = Vec::new();
     for entry in &entries {
         let mut of = |&model: &Model| (model, outcomes.by_ref().take(tried(entry).count()).collect());
         grids.push(entry.settings.iter().map(&mut of).collect());
@@ -279,7 +283,7 @@ pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u
     }
     let mut outcomes = in_parallel(second, run).into_iter();
     progress.finish();
-    let runs = |((entry, grid), best): ((&Entry<T>, Vec<(Model, Vec<Outcome>)>), usize)| {
+    let runs = |((entry, grid), best): ((&Entry<T>, Grid), usize)| {
         let (model, first) = grid[best].clone();
         let rest = outcomes.by_ref().take((seeds.end - tried(entry).end) as usize);
         Runs {
@@ -399,7 +403,7 @@ pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
