@@ -22,6 +22,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod curve;
 mod grammar;
 mod model;
 
@@ -29,12 +30,10 @@ use std::process::ExitCode;
 
 use common::picture::{Chart, Line, Panel, picture};
 use common::{Cell, Claims, Failure, Settings, Start};
-use compare::{Entry, Learned, test};
-use grammar::{Between, Gap, Language};
+use compare::{Entry, test};
+use curve::{BROKEN, Curve, TESTED, by_learned_gap, gap, print, tests};
+use grammar::Language;
 use model::Plan;
-
-/// A model has broken where the median of the seeds has fewer right.
-const BROKEN: f64 = 0.9;
 
 /// How many nouns attract the verb, and the number of words among which they stand.
 const ATTRACTORS: [usize; 5] = [0, 1, 2, 3, 4];
@@ -42,9 +41,6 @@ const AMONG: usize = 20;
 
 /// The gaps at which the models of the mixed language are tested, with one attractor; they learned from gaps up to 32.
 const TESTED_GAPS: [usize; 7] = [3, 6, 12, 24, 48, 96, 192];
-
-/// New sentences of each test.
-const TESTED: usize = 500;
 
 fn main() -> ExitCode {
     common::finish(run())
@@ -64,7 +60,7 @@ fn run() -> Result<(), Failure> {
     let plans: Vec<Plan> = gaps.iter().map(|&words| plan(Language::Only { words })).chain([plan(mixed)]).collect();
     let entries = entries(settings.quick);
 
-    let example = test(Gap { nouns: 2, words: 9, between: Between::Other }, 1, settings.seed);
+    let example = test(gap(2, 9), 1, settings.seed);
     println!("a sentence with two attractors: {}\n", example[0].text());
     let learned = compare::compare(&entries, &plans, settings.seeds(seeds), tried);
     let (only, mixed) = learned.split_at(learned.len() - entries.len());
@@ -101,81 +97,6 @@ fn entries(quick: bool) -> [Entry; 3] {
         Entry::new("GRU", &[0.0, 3.0].map(|update| Cell::Gru { update }), 28, &[0.003, 0.01]),
         Entry::new("RNN", &starts.map(Cell::Rnn), 48, &[0.001, 0.003]),
     ]
-}
-
-/// A gap in which all nouns are attractors.
-fn gap(nouns: usize, words: usize) -> Gap {
-    Gap { nouns, words, between: Between::Other }
-}
-
-/// Of numbers in order.
-fn median(numbers: &[f64]) -> f64 {
-    (numbers[(numbers.len() - 1) / 2] + numbers[numbers.len() / 2]) / 2.0
-}
-
-/// A model's accuracies over what is varied.
-struct Curve {
-    name: &'static str,
-    settings: Vec<String>,
-    /// What is varied, and the accuracy of each seed, the lowest first.
-    points: Vec<(usize, Vec<f64>)>,
-}
-
-impl Curve {
-    fn medians(&self) -> impl Iterator<Item = (usize, f64)> {
-        self.points.iter().map(|(at, accuracies)| (*at, median(accuracies)))
-    }
-
-    /// Where it first breaks.
-    fn breaks(&self) -> Option<usize> {
-        self.medians().find(|&(_, accuracy)| accuracy < BROKEN).map(|(at, _)| at)
-    }
-
-    fn line(&self, style: usize) -> Line {
-        let percent = |accuracy: f64| 100.0 * accuracy;
-        let band = self.points.iter().map(|(at, a)| (*at as f64, percent(a[0]), percent(a[a.len() - 1])));
-        let medians = self.medians().map(|(at, accuracy)| (at as f64, percent(accuracy)));
-        Line::new(self.name, style, medians.collect()).band(band.collect()).markers()
-    }
-}
-
-/// A curve for each model, over the gap that all sentences of its language have.
-fn by_learned_gap(learned: &[Learned], models: usize) -> Vec<Curve> {
-    let curve = |model: usize| {
-        let learned: Vec<&Learned> = learned.iter().skip(model).step_by(models).collect();
-        let point = |learned: &&Learned| match learned.language {
-            Language::Only { words } => (words, learned.accuracies(gap(1, words), TESTED)),
-            Language::Mixed { .. } => unreachable!("languages with one gap"),
-        };
-        let settings = learned.iter().map(|learned| learned.setting()).collect();
-        Curve { name: learned[0].name, settings, points: learned.iter().map(point).collect() }
-    };
-    (0..models).map(curve).collect()
-}
-
-/// A curve for each model, over tests of it.
-fn tests(learned: &[Learned], at: &[usize], gap: impl Fn(usize) -> Gap) -> Vec<Curve> {
-    let curve = |learned: &Learned| Curve {
-        name: learned.name,
-        settings: vec![learned.setting()],
-        points: at.iter().map(|&at| (at, learned.accuracies(gap(at), TESTED))).collect(),
-    };
-    learned.iter().map(curve).collect()
-}
-
-/// Medians over the seeds, the lowest below them, and the settings that were chosen.
-fn print(title: &str, curves: &[Curve]) {
-    println!("{title}: right verbs in percent, median (lowest) of the seeds");
-    let row = |cells: Vec<String>| cells.iter().map(|cell| format!(" {cell:>11}")).collect::<String>();
-    println!("  {:6}{}", "", row(curves[0].points.iter().map(|(at, _)| at.to_string()).collect()));
-    for Curve { name, points, .. } in curves {
-        let cell = |(_, a): &(usize, Vec<f64>)| format!("{:.0} ({:.0})", 100.0 * median(a), 100.0 * a[0]);
-        println!("  {name:6}{}", row(points.iter().map(cell).collect()));
-    }
-    for Curve { name, settings, .. } in curves {
-        println!("  {name}: {}", settings.join(" | "));
-    }
-    println!();
 }
 
 /// Who goes by the nearest noun is right without attractors, and always wrong with them: exactly, as the sentences show.
