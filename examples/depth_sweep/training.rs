@@ -1,0 +1,77 @@
+//! How a net is trained and judged.
+
+use gradflow::ndarray::{Array3, ArrayView1, ArrayView2, Axis};
+use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use gradflow::{Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, TensorsExt, clip_grad_norm};
+
+use crate::digits::Digits;
+use crate::net::{Block, Net};
+
+/// Images of an update.
+const BATCH: usize = 64;
+
+/// The momentum of gradient descent.
+const MOMENTUM: f64 = 0.9;
+
+/// The largest norm of a gradient.
+const CLIP: f64 = 1.0;
+
+/// A net, and how it learns.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub block: Block,
+    pub depth: usize,
+    pub learning_rate: f64,
+}
+
+/// What became of a net.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The mean loss of each epoch's batches, in nats, as they went by.
+    pub curve: Vec<f64>,
+    /// The loss of all training images in the end; infinite where a gradient was not finite.
+    pub loss: f64,
+    /// The share of the test images that are read right.
+    pub accuracy: f64,
+}
+
+/// Trains a net for so many epochs: its weights, and the order of the images, are drawn from the seed.
+pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Outcome {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let mut net = Net::new(setting.block, setting.depth, rng);
+    let (images, labels) = digits.training();
+    let mut order: Vec<usize> = (0..images.nrows()).collect();
+    let (mut cache, mut grad, mut dlogits) = (net.cache(), net.zeros_like(), Array3::default((0, 0, 0)));
+    let mut optimizer = Sgd::new(setting.learning_rate).momentum(MOMENTUM);
+    let (loss, mut curve) = (SoftmaxCrossEntropy::new(), Vec::new());
+    for _ in 0..epochs {
+        order.shuffle(rng);
+        let batches = order.chunks_exact(BATCH);
+        let (count, mut sum) = (batches.len(), 0.0);
+        for batch in batches {
+            let (x, ids) = (images.select(Axis(0), batch), labels.select(Axis(1), batch));
+            let mut state = net.zero_state(BATCH);
+            let pass = net.pass(Sequence::rows(&x).constant(), &mut state, &mut cache);
+            sum += loss.evaluate(&pass.output(), &ids, None, &mut dlogits);
+            grad.set_zero();
+            pass.backward(&dlogits, &mut grad);
+            if clip_grad_norm(&mut grad, CLIP).is_err() {
+                return Outcome { curve, loss: f64::INFINITY, accuracy: 0.0 };
+            }
+            optimizer.step(&mut net, &grad);
+        }
+        curve.push(sum / count as f64);
+    }
+    Outcome { curve, loss: judge(&net, digits.training()).0, accuracy: judge(&net, digits.test()).1 }
+}
+
+/// The mean loss of images, and the share that is read right.
+fn judge(net: &Net, (images, labels): (ArrayView2<'_, f32>, ArrayView2<'_, usize>)) -> (f64, f64) {
+    let (mut cache, mut state) = (net.cache(), net.zero_state(images.nrows()));
+    let logits = net.forward(Sequence::rows(&images).infer(), &mut state, &mut cache);
+    let loss = SoftmaxCrossEntropy::new().evaluate(&logits, &labels, None, &mut Array3::default((0, 0, 0)));
+    let largest = |row: ArrayView1<'_, f32>| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(k, _)| k);
+    let rows = logits.index_axis_move(Axis(0), 0);
+    let right = rows.rows().into_iter().zip(&labels).filter(|&(row, &label)| largest(row) == Some(label));
+    (loss, right.count() as f64 / labels.len() as f64)
+}
