@@ -1,0 +1,130 @@
+//! How a model is trained and judged.
+
+use gradflow::rand::{SeedableRng, rngs::StdRng};
+use gradflow::{Adam, NonFiniteGradient, Optimizer, Schedule, TensorsExt, clip_grad_norm};
+
+use crate::data::{Batch, Part};
+use crate::model::{Cache, Shape, Translator};
+use crate::words::{DIGITS, digits, words};
+
+/// Numbers of an update.
+pub const BATCH: usize = 64;
+
+/// The largest norm of a gradient.
+const CLIP: f64 = 1.0;
+
+/// How often a training is looked at.
+const LOOKS: usize = 10;
+
+/// Numbers of a look, and of the test.
+const VALIDATED: usize = 500;
+const TESTED: usize = 3000;
+
+/// The most words of a number: 999,999,999 has as many.
+pub const MOST_WORDS: usize = 2 * DIGITS - 1;
+
+/// A model, and how it learns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    pub shape: Shape,
+    /// The highest; it falls to 0.
+    pub learning_rate: f64,
+}
+
+/// What random numbers are for: each role of a seed has its own stream.
+#[derive(Clone, Copy)]
+enum Role {
+    Weights,
+    Training,
+    Validation,
+    Test,
+}
+
+fn stream(seed: u64, role: Role) -> StdRng {
+    StdRng::seed_from_u64(4 * seed + role as u64)
+}
+
+/// What became of a model.
+#[derive(Clone)]
+pub struct Outcome {
+    pub model: Translator,
+    /// Numbers seen, and the share of validation numbers written without a mistake.
+    pub curve: Vec<(usize, f64)>,
+    /// Of the test's numbers with so many words: how many, and how many without a mistake.
+    pub by_words: [(usize, usize); MOST_WORDS + 1],
+}
+
+impl Outcome {
+    /// The share of the test's numbers with a number of words in `range` that were written without a mistake; NaN where
+    /// there are none.
+    pub fn accuracy(&self, range: std::ops::RangeInclusive<usize>) -> f64 {
+        let (count, right) = self.by_words[range].iter().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        right as f64 / count as f64
+    }
+
+    /// Of all the test's numbers.
+    pub fn total(&self) -> f64 {
+        self.accuracy(0..=MOST_WORDS)
+    }
+
+    /// The last look's share.
+    pub fn validated(&self) -> f64 {
+        self.curve.last().map_or(0.0, |&(_, share)| share)
+    }
+}
+
+/// Trains a model, then tests it. One whose gradient was not finite is tested as it was left.
+pub fn train(setting: Setting, updates: usize, seed: u64) -> Outcome {
+    let (mut curve, looks) = (Vec::new(), &mut stream(seed, Role::Validation));
+    let look = |update: usize, model: &Translator| {
+        if update % (updates / LOOKS).max(1) == 0 {
+            let of = judge(model, &Part::Validation.numbers(VALIDATED, looks));
+            curve.push((update * BATCH, of.iter().map(|of| of.1).sum::<usize>() as f64 / VALIDATED as f64));
+        }
+    };
+    let model = learn(setting, updates, seed, look).unwrap_or_else(|(model, _)| model);
+    let test = Part::Test.numbers(TESTED, &mut stream(seed, Role::Test));
+    Outcome { by_words: judge(&model, &test), model, curve }
+}
+
+/// Trains a model; `look` is shown it after every update.
+///
+/// # Errors
+/// Where a gradient is not finite: the model as it was before.
+pub fn learn(
+    setting: Setting,
+    updates: usize,
+    seed: u64,
+    mut look: impl FnMut(usize, &Translator),
+) -> Result<Translator, (Translator, NonFiniteGradient)> {
+    let Setting { shape, learning_rate } = setting;
+    let mut model = Translator::new(shape, &mut stream(seed, Role::Weights));
+    let numbers = &mut stream(seed, Role::Training);
+    let (mut grad, mut cache, mut optimizer) = (model.zeros_like(), Cache::default(), Adam::new(learning_rate));
+    let warm_up = (updates as u64 / 20).max(1);
+    let falling = Schedule::cosine(learning_rate, (updates as u64 - warm_up).max(1), 0.0);
+    let schedule = falling.warm_up(warm_up, 0.1);
+    for update in 0..updates {
+        let batch = Batch::new(&Part::Training.numbers(BATCH, numbers));
+        grad.set_zero();
+        model.learn(&batch, &mut cache, &mut grad);
+        if let Err(error) = clip_grad_norm(&mut grad, CLIP) {
+            return Err((model, error));
+        }
+        optimizer.set_learning_rate(schedule.learning_rate(update as u64));
+        optimizer.step(&mut model, &grad);
+        look(update + 1, &model);
+    }
+    Ok(model)
+}
+
+/// How many of the numbers have so many words, and how many of these are written without a mistake.
+fn judge(model: &Translator, numbers: &[u32]) -> [(usize, usize); MOST_WORDS + 1] {
+    let mut of = [(0, 0); MOST_WORDS + 1];
+    for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers))) {
+        let of = &mut of[words(number).len()];
+        of.0 += 1;
+        of.1 += usize::from(answer.digits == digits(number));
+    }
+    of
+}
