@@ -191,7 +191,7 @@ fn count(quick: bool, claims: &mut Claims) -> Result<(), Failure> {
 fn draw(wide: &Surface, near: &Surface, steep: &[Path], gentle: &[Path]) -> Result<String, Failure> {
     let map = |surface: &Surface, title: &str| {
         HeatMap::surface(surface.errors.clone(), surface.w.clone(), surface.b.clone())
-            .names("w", "b", "error (no unit)")
+            .names("recurrent weight w (no unit)", "bias b (no unit)", "error (no unit)")
             .title(title)
             .log()
             .range(1e-5..1.0)
@@ -203,7 +203,7 @@ fn draw(wide: &Surface, near: &Surface, steep: &[Path], gentle: &[Path]) -> Resu
     let cliff = steep().map(|(path, _, style)| line((path, "", style)));
     let cliff = cliff.fold(map(near, "The same, near the cliff"), HeatMap::path);
     let norms = steep().fold(
-        Chart::new("update", "gradient norm").title("The gradient's norm before it is clipped").log_y(),
+        Chart::new("updates", "gradient norm (no unit)").title("The gradient's norm before it is clipped").log_y(),
         |chart, (path, name, style)| {
             let points = path.norms.iter().take(SHOWN).enumerate().map(|(k, &norm)| (k as f64, norm));
             chart.line(Line::new(name, style, points.collect()).thin())

@@ -179,7 +179,7 @@ fn draw(series: &Series, lstm: &Forecasts, errors: [(&str, Vec<f64>); 3]) -> Res
     };
     let next = years.clone().map(|year| (year as f64, lstm.of(year, 1))).collect();
     let one = Chart::new("year", "sunspot number")
-        .title("forecasts for the next year, mean of five LSTMs")
+        .title("Forecasts for the next year, mean of five LSTMs")
         .line(observed())
         .line(Line::new("LSTM", 0, next));
 
@@ -191,11 +191,11 @@ fn draw(series: &Series, lstm: &Forecasts, errors: [(&str, Vec<f64>); 3]) -> Res
     };
     let pieces = (SPLIT + 2..=series.last_year() - HORIZON).step_by(12).flat_map(piece).collect();
     let ten = Chart::new("year", "sunspot number")
-        .title("forecasts for the next ten years, from every twelfth year")
+        .title("Forecasts for the next ten years, from every twelfth year")
         .line(observed())
         .line(Line::new("LSTM", 0, pieces).markers());
 
-    let chart = Chart::new("years ahead", "RMSE (sunspot number)").title("error over all years of the test");
+    let chart = Chart::new("years ahead", "RMSE (sunspot number)").title("Error over all years of the test");
     let by_horizon = errors.into_iter().zip([0, 3, 2]).fold(chart, |chart, ((name, errors), style)| {
         let points = (1..).map(f64::from).zip(errors).collect();
         chart.line(Line::new(name, style, points).markers())

@@ -1,5 +1,7 @@
 //! Pairs of words and digits.
 
+use std::collections::HashSet;
+
 use gradflow::Sequence;
 use gradflow::ndarray::Array2;
 use gradflow::rand::{Rng, RngExt};
@@ -17,18 +19,18 @@ pub enum Part {
 }
 
 impl Part {
-    fn of(number: u32) -> Self {
-        match (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xffff {
+    fn of(number: u64) -> Self {
+        match (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xffff {
             0..0x199a => Part::Test,
             0x199a..0x3333 => Part::Validation,
             _ => Part::Training,
         }
     }
 
-    /// A number of this part; from one digit to nine, all counts are equally likely.
-    pub fn draw(self, rng: &mut impl Rng) -> u32 {
+    /// A number of this part; from one digit to [`DIGITS`], all counts are equally likely.
+    fn draw(self, rng: &mut impl Rng) -> u64 {
         loop {
-            let end = 10u32.pow(rng.random_range(1..=DIGITS as u32));
+            let end = 10u64.pow(rng.random_range(1..=DIGITS as u32));
             let number = rng.random_range(if end == 10 { 0 } else { end / 10 }..end);
             if Part::of(number) == self {
                 return number;
@@ -36,9 +38,17 @@ impl Part {
         }
     }
 
-    /// So many of them.
-    pub fn numbers(self, count: usize, rng: &mut impl Rng) -> Vec<u32> {
-        (0..count).map(|_| self.draw(rng)).collect()
+    /// So many of them, each another one.
+    pub fn numbers(self, count: usize, rng: &mut impl Rng) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let mut known = HashSet::new();
+        while numbers.len() < count {
+            let number = self.draw(rng);
+            if known.insert(number) {
+                numbers.push(number);
+            }
+        }
+        numbers
     }
 }
 
@@ -55,7 +65,7 @@ pub struct Batch {
 
 impl Batch {
     /// Of numbers, in their order.
-    pub fn new(numbers: &[u32]) -> Self {
+    pub fn new(numbers: &[u64]) -> Self {
         let answers: Vec<Vec<usize>> = numbers.iter().map(|&number| digits(number)).collect();
         let lengths: Vec<usize> = answers.iter().map(|answer| answer.len() + 1).collect();
         let shape = (lengths.iter().copied().max().unwrap_or(1), numbers.len());

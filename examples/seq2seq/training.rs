@@ -5,7 +5,7 @@ use gradflow::{Adam, NonFiniteGradient, Optimizer, Schedule, TensorsExt, clip_gr
 
 use crate::data::{Batch, Part};
 use crate::model::{Cache, Shape, Translator};
-use crate::words::{DIGITS, digits, words};
+use crate::words::{DIGITS, digits};
 
 /// Numbers of an update.
 pub const BATCH: usize = 64;
@@ -19,9 +19,6 @@ const LOOKS: usize = 10;
 /// Numbers of a look, and of the test.
 const VALIDATED: usize = 500;
 const TESTED: usize = 3000;
-
-/// The most words of a number: 999,999,999 has as many.
-pub const MOST_WORDS: usize = 2 * DIGITS - 1;
 
 /// A model, and how it learns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,21 +47,21 @@ pub struct Outcome {
     pub model: Translator,
     /// Numbers seen, and the share of validation numbers written without a mistake.
     pub curve: Vec<(usize, f64)>,
-    /// Of the test's numbers with so many words: how many, and how many without a mistake.
-    pub by_words: [(usize, usize); MOST_WORDS + 1],
+    /// Of the test's numbers with so many digits: how many, and how many were written without a mistake.
+    pub by_digits: [(usize, usize); DIGITS + 1],
 }
 
 impl Outcome {
-    /// The share of the test's numbers with a number of words in `range` that were written without a mistake; NaN where
+    /// The share of the test's numbers with a number of digits in `range` that were written without a mistake; NaN where
     /// there are none.
     pub fn accuracy(&self, range: std::ops::RangeInclusive<usize>) -> f64 {
-        let (count, right) = self.by_words[range].iter().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        let (count, right) = self.by_digits[range].iter().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         right as f64 / count as f64
     }
 
     /// Of all the test's numbers.
     pub fn total(&self) -> f64 {
-        self.accuracy(0..=MOST_WORDS)
+        self.accuracy(1..=DIGITS)
     }
 
     /// The last look's share.
@@ -84,7 +81,7 @@ pub fn train(setting: Setting, updates: usize, seed: u64) -> Outcome {
     };
     let model = learn(setting, updates, seed, look).unwrap_or_else(|(model, _)| model);
     let test = Part::Test.numbers(TESTED, &mut stream(seed, Role::Test));
-    Outcome { by_words: judge(&model, &test), model, curve }
+    Outcome { by_digits: judge(&model, &test), model, curve }
 }
 
 /// Trains a model; `look` is shown it after every update.
@@ -118,13 +115,14 @@ pub fn learn(
     Ok(model)
 }
 
-/// How many of the numbers have so many words, and how many of these are written without a mistake.
-fn judge(model: &Translator, numbers: &[u32]) -> [(usize, usize); MOST_WORDS + 1] {
-    let mut of = [(0, 0); MOST_WORDS + 1];
+/// How many of the numbers have so many digits, and how many of these are written without a mistake.
+fn judge(model: &Translator, numbers: &[u64]) -> [(usize, usize); DIGITS + 1] {
+    let mut of = [(0, 0); DIGITS + 1];
     for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers))) {
-        let of = &mut of[words(number).len()];
+        let digits = digits(number);
+        let of = &mut of[digits.len()];
         of.0 += 1;
-        of.1 += usize::from(answer.digits == digits(number));
+        of.1 += usize::from(answer.digits == digits);
     }
     of
 }

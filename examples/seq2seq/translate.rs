@@ -67,10 +67,10 @@ fn print(model: &Translator, ids: Vec<usize>) {
     let Answer { digits, looked_at } = answer;
     let number = String::from_iter(digits.iter().map(usize::to_string));
     println!("{} -> {number}", spell(&ids));
-    match number.parse().ok().filter(|&number: &u32| number < 1_000_000_000).map(words) {
+    match number.parse().ok().filter(|&number: &u64| number < 1_000_000_000_000).map(words) {
         Some(right) if right == ids => {}
         Some(other) => println!("  not those words: {number} is {:?}", spell(&other)),
-        None => println!("  no number below a thousand million"),
+        None => println!("  no number below a thousand billion"),
     }
     for (digit, weights) in digits.iter().chain([&END]).zip(looked_at.rows()) {
         let mut order: Vec<usize> = (0..weights.len()).collect();

@@ -1,7 +1,7 @@
 //! Numbers in English words, and in digits.
 
 /// All words, by their ids.
-const WORDS: [&str; 32] = [
+const WORDS: [&str; 33] = [
     "zero",
     "one",
     "two",
@@ -33,6 +33,7 @@ const WORDS: [&str; 32] = [
     "hundred",
     "thousand",
     "million",
+    "billion",
     "and",
 ];
 
@@ -43,7 +44,8 @@ const TWENTY: usize = 20;
 const HUNDRED: usize = 28;
 const THOUSAND: usize = 29;
 const MILLION: usize = 30;
-const AND: usize = 31;
+const BILLION: usize = 31;
+const AND: usize = 32;
 
 /// After the digits 0 to 9: before the first digit it is what the decoder reads, after the last what it must write.
 pub const END: usize = 10;
@@ -52,12 +54,13 @@ pub const END: usize = 10;
 pub const SYMBOLS: usize = 11;
 
 /// The most digits of a number.
-pub const DIGITS: usize = 9;
+pub const DIGITS: usize = 12;
 
-/// A number below a thousand million, as word ids: 407 is "four hundred and seven".
-pub fn words(number: u32) -> Vec<usize> {
+/// A number below a thousand billion, as word ids: 407 is "four hundred and seven".
+pub fn words(number: u64) -> Vec<usize> {
     let mut words = Vec::new();
-    for (unit, word) in [(1_000_000, Some(MILLION)), (1000, Some(THOUSAND)), (1, None)] {
+    for (unit, word) in [(1_000_000_000, Some(BILLION)), (1_000_000, Some(MILLION)), (1000, Some(THOUSAND)), (1, None)]
+    {
         let group = number / unit % 1000;
         if group == 0 {
             continue;
@@ -81,7 +84,7 @@ pub fn words(number: u32) -> Vec<usize> {
 }
 
 /// The digits of a number, the first one first.
-pub fn digits(number: u32) -> Vec<usize> {
+pub fn digits(number: u64) -> Vec<usize> {
     number.to_string().bytes().map(|digit| usize::from(digit - b'0')).collect()
 }
 
