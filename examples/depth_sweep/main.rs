@@ -152,7 +152,7 @@ fn judge(all: &[Vec<Runs>], claims: &mut Claims) {
     let highway = &direct[1][hundred];
     let ratio = plain[hundred].loss() / highway.loss();
     let what = "loss of plain by that of highway, 100 layers";
-    claims.check(what, "over 100", "over 100", format!("{ratio:.0}"), ratio > 100.0);
+    claims.check(what, "", "over 100", format!("{ratio:.0}"), ratio > 100.0);
     let open = highway.grid.iter().filter(|(setting, _)| setting.block == Block::Highway(-2.0));
     let best = open.map(|&(_, loss)| loss).fold(f64::INFINITY, f64::min);
     claims.note("highway, 100 layers, gate bias -2: best loss", "", "", format!("{best:.5}"));

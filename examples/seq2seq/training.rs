@@ -74,26 +74,24 @@ impl Outcome {
 pub fn train(setting: Setting, updates: usize, seed: u64) -> Outcome {
     let (mut curve, looks) = (Vec::new(), &mut stream(seed, Role::Validation));
     let look = |update: usize, model: &Translator| {
-        if update % (updates / LOOKS).max(1) == 0 {
+        if update.is_multiple_of((updates / LOOKS).max(1)) {
             let of = judge(model, &Part::Validation.numbers(VALIDATED, looks));
             curve.push((update * BATCH, of.iter().map(|of| of.1).sum::<usize>() as f64 / VALIDATED as f64));
         }
     };
-    let model = learn(setting, updates, seed, look).unwrap_or_else(|(model, _)| model);
+    let (model, _) = learn(setting, updates, seed, look);
     let test = Part::Test.numbers(TESTED, &mut stream(seed, Role::Test));
     Outcome { by_digits: judge(&model, &test), model, curve }
 }
 
-/// Trains a model; `look` is shown it after every update.
-///
-/// # Errors
-/// Where a gradient is not finite: the model as it was before.
+/// Trains a model; `look` is shown it after every update. Where a gradient is not finite, it ends with that error and the
+/// model as it was before.
 pub fn learn(
     setting: Setting,
     updates: usize,
     seed: u64,
     mut look: impl FnMut(usize, &Translator),
-) -> Result<Translator, (Translator, NonFiniteGradient)> {
+) -> (Translator, Result<(), NonFiniteGradient>) {
     let Setting { shape, learning_rate } = setting;
     let mut model = Translator::new(shape, &mut stream(seed, Role::Weights));
     let numbers = &mut stream(seed, Role::Training);
@@ -106,13 +104,13 @@ pub fn learn(
         grad.set_zero();
         model.learn(&batch, &mut cache, &mut grad);
         if let Err(error) = clip_grad_norm(&mut grad, CLIP) {
-            return Err((model, error));
+            return (model, Err(error));
         }
         optimizer.set_learning_rate(schedule.learning_rate(update as u64));
         optimizer.step(&mut model, &grad);
         look(update + 1, &model);
     }
-    Ok(model)
+    (model, Ok(()))
 }
 
 /// How many of the numbers have so many digits, and how many of these are written without a mistake.

@@ -46,7 +46,9 @@ fn model(setting: Setting, updates: usize, settings: &Settings) -> Result<Transl
     };
     let model = if load.as_os_str().is_empty() {
         eprintln!("training on {updates} batches of numbers ...");
-        learn(setting, updates, settings.seed, |_, _| ()).map_err(|(_, error)| Failure::from(error))?
+        let (model, trained) = learn(setting, updates, settings.seed, |_, _| ());
+        trained?;
+        model
     } else {
         let mut model = Translator::zeros(setting.shape);
         let dict = StateDict::open(&load).map_err(|error| failed(&load, &error))?;
