@@ -91,7 +91,7 @@ fn run() -> Result<(), Failure> {
 /// What became of every model, and of every setting.
 fn print(all: &[Runs]) {
     println!(
-        "\nmodel                    parameters  learned  test numbers right    of {LONG} digits and more  forget bias, rate"
+        "\nmodel                    parameters  learned  test numbers right      of {LONG} digits and more   forget bias, rate"
     );
     for runs in all {
         let Runs { name, setting: Setting { shape, learning_rate }, .. } = runs;
@@ -99,7 +99,7 @@ fn print(all: &[Runs]) {
             .map(|[low, mean, high]| format!("{mean:.1} % ({low:.1} to {high:.1})"));
         let (parameters, learned) = (runs.parameters(), runs.learned());
         let setting = format!("{}, {learning_rate}", shape.forget_bias);
-        println!("{name:<23}  {parameters:>10}  {learned:<7}  {total:<20}  {long:<20}  {setting}");
+        println!("{name:<23}  {parameters:>10}  {learned:<7}  {total:<22}  {long:<22}  {setting}");
     }
     println!("\nLearned: at least {} % right. Every setting, seed 0, validation numbers right:", 100.0 * LEARNED);
     for runs in all.iter().filter(|runs| runs.grid.len() > 1) {
