@@ -14,12 +14,13 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Work};
 
 use crate::layout::{block, joined, swapped, transposed};
+use crate::version::locked;
 
 pub struct Burn;
 
 impl Peer for Burn {
     fn version(&self) -> String {
-        "burn 0.22 (flex)".into()
+        format!("burn {} (flex)", locked("burn"))
     }
 
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {

@@ -10,12 +10,13 @@ use candle_nn::{Linear, VarBuilder, ops};
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Work};
 
 use crate::layout::swapped;
+use crate::version::locked;
 
 pub struct Candle;
 
 impl Peer for Candle {
     fn version(&self) -> String {
-        "candle-nn 0.11 (gemm)".into()
+        format!("candle-nn {} (gemm)", locked("candle-nn"))
     }
 
     fn prepare(&self, point: &Point, given: &Tensors) -> std::result::Result<Box<dyn Work>, String> {

@@ -10,6 +10,7 @@ mod layout;
 mod rust_lstm;
 #[cfg(feature = "rustyml")]
 mod rustyml;
+mod version;
 
 use std::process::ExitCode;
 

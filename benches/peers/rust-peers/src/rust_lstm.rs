@@ -8,12 +8,13 @@ use rust_lstm::layers::lstm_cell::{LSTMCell, LSTMCellGradients};
 use rust_lstm::models::lstm_network::LSTMNetwork;
 
 use crate::layout::{joined, transposed};
+use crate::version::locked;
 
 pub struct RustLstm;
 
 impl Peer for RustLstm {
     fn version(&self) -> String {
-        "rust-lstm 0.10 (f64)".into()
+        format!("rust-lstm {} (f64)", locked("rust-lstm"))
     }
 
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {

@@ -10,12 +10,13 @@ use rustyml::neural_network::layers::{Activation, LSTM, SimpleRNN};
 use rustyml::neural_network::traits::{ParamId, UnaryLayer};
 
 use crate::layout::{swapped, transposed};
+use crate::version::locked;
 
 pub struct RustyMl;
 
 impl Peer for RustyMl {
     fn version(&self) -> String {
-        "rustyml 0.17".into()
+        format!("rustyml {}", locked("rustyml"))
     }
 
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {
