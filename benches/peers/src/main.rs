@@ -76,7 +76,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
         results.write()?;
         return Ok(true);
     }
-    peers::make_ready(&args.peers)?;
+    peers::make_ready(&args.peers, &args.threads)?;
     let scratch = Scratch::new()?;
     let mut all_agreed = true;
     for &threads in &args.threads {

@@ -23,9 +23,12 @@ pub fn cannot_at_all(peer: &str, settings: &Settings) -> Option<&'static str> {
     (settings.isa == Isa::Avx2 && peer != "torch").then_some("cannot be held to AVX2")
 }
 
-/// Builds the Rust peers and makes the virtual environment, where they are wanted and not there.
-pub fn make_ready(peers: &[String]) -> Result<(), Box<dyn Error>> {
+/// Builds the Rust peers and gradflow with threads, and makes the virtual environment, where they are wanted and not there.
+pub fn make_ready(peers: &[String], threads: &[usize]) -> Result<(), Box<dyn Error>> {
     make_python()?;
+    if threads.iter().any(|&threads| threads > 1) {
+        build_with_threads()?;
+    }
     let rust: Vec<&str> = peers.iter().map(String::as_str).filter(|peer| !is_python(peer)).collect();
     if rust.is_empty() { Ok(()) } else { build_rust_peers(&rust) }
 }
@@ -49,16 +52,31 @@ fn make_python() -> Result<(), Box<dyn Error>> {
     Ok(fs::write(virtual_environment().join("ready"), "")?)
 }
 
+/// gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so that one thread
+/// would pay for what only several gain from; a user of one thread leaves it out.
+fn with_threads_target() -> PathBuf {
+    folder().join("target/threads")
+}
+
+fn build_with_threads() -> Result<(), Box<dyn Error>> {
+    let mut build = cargo_build();
+    run(build.args(["--package", "peers", "--features", "rayon", "--target-dir"]).arg(with_threads_target()))
+}
+
+fn cargo_build() -> Command {
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.current_dir(folder()).args(["build", "--locked", "--release"]);
+    build
+}
+
 /// In a target folder of their own: with the processor's instructions, as their documents recommend.
 fn rust_peers_target() -> PathBuf {
     folder().join("target/rust-peers")
 }
 
 fn build_rust_peers(peers: &[&str]) -> Result<(), Box<dyn Error>> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.current_dir(folder()).args(["build", "--locked", "--release", "--package", "rust-peers"]);
-    build.args(["--no-default-features", "--features", &peers.join(",")]);
+    let mut build = cargo_build();
+    build.args(["--package", "rust-peers", "--no-default-features", "--features", &peers.join(",")]);
     run(build.arg("--target-dir").arg(rust_peers_target()).env("RUSTFLAGS", "-C target-cpu=native"))
 }
 
@@ -70,6 +88,7 @@ fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
 /// The process of a side.
 pub fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error>> {
     let mut command = match name {
+        "gradflow" if settings.threads > 1 => Command::new(with_threads_target().join("release/peers")),
         "gradflow" => Command::new(env::current_exe()?),
         name if is_python(name) => Command::new(python()),
         _ => Command::new(rust_peers_target().join("release/rust-peers")),
