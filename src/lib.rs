@@ -65,7 +65,12 @@
 //! layer, the argument, what was expected and what came ([`Layer::output_size`] asks beforehand). Lengths and
 //! gradients that are not finite come from data: they are `Result`s. NaN is never masked.
 //!
-//! One feature, on by default: `safetensors`, the files of `io`, with which come 16 crates that nothing else needs.
+//! # Features
+//!
+//! - `safetensors`, on by default: the files of `io`, with which come 16 crates that nothing else needs.
+//! - `rayon`: large batches and large products on the threads of rayon's current pool. The number of threads changes no bit.
+//!
+//! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 
 pub mod cache;
 pub mod contract;
