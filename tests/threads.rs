@@ -121,7 +121,7 @@ fn shards_are_given_what_the_whole_batch_is() {
 fn a_probe_sees_all_shards() {
     let (x, dy) = (batch(INPUT), batch::<f64>(64));
     let norms = |parts: &[std::ops::Range<usize>]| {
-        let mut squares = vec![[0.0; 2]; STEPS];
+        let mut squares = [[0.0; 2]; STEPS];
         for part in parts {
             let probe = GradientProbe::new();
             probe.record(true);
@@ -136,7 +136,7 @@ fn a_probe_sees_all_shards() {
         }
         squares.concat()
     };
-    let (whole, parts) = (norms(&[0..BATCH]), norms(&[0..15, 15..28, 28..42, 42..56, 56..BATCH]));
+    let (whole, parts) = (norms(std::slice::from_ref(&(0..BATCH))), norms(&[0..15, 15..28, 28..42, 42..56, 56..BATCH]));
     assert!(whole.iter().zip(&parts).all(|(a, b)| *a > 0.0 && (a - b).abs() <= 1e-12 * a), "{whole:?} {parts:?}");
 }
 

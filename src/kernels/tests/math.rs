@@ -168,7 +168,7 @@ impl Precise {
 const LN_2: [f64; 4] =
     [0.693_147_180_485_539_1, 7.440_617_109_972_386e-11, 4.001_085_347_614_719_4e-22, -2.193_143_648_751_616e-39];
 
-const TWO_OVER_ROOT_PI: [f64; 2] = [1.128_379_167_095_512_6, 1.533_545_961_316_588_4e-17];
+const TWO_OVER_ROOT_PI: [f64; 2] = [std::f64::consts::FRAC_2_SQRT_PI, 1.533_545_961_316_588_4e-17];
 
 /// The greatest error, in units in the last place, and where.
 fn worst(function: Function, x: &[f64]) -> (f64, f64) {
