@@ -3,12 +3,9 @@
 use std::hint::black_box;
 
 use burn::module::Param;
-use burn::nn::gate_controller::GateController;
 use burn::nn::{
-    Gelu, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    gru::{Gru, GruConfig},
-    lstm::{Lstm, LstmConfig},
-    rnn::{Rnn, RnnConfig},
+    GateController, Gelu, Gru, GruConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm, LstmConfig, Rnn,
+    RnnConfig,
 };
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Work};
@@ -57,7 +54,7 @@ fn tensor<const D: usize>(values: &Values, device: &Device) -> Tensor<D> {
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Values {
     let shape = tensor.dims();
-    let values: Vec<f32> = tensor.into_data().to_vec().expect("f32");
+    let values: Vec<f32> = tensor.into_data().try_to_vec().expect("f32");
     Values::new(shape, values.into_iter().map(f64::from))
 }
 
