@@ -144,6 +144,8 @@ fn chunks_of_any_size_equal_the_whole() {
             true,
             Gru::<F>::builder(INPUT, 6).reset(GruReset::BeforeProduct).layer_norm().build(rng),
         );
+        // Sums of more terms than one block of a product has.
+        check("wide RNN", true, RnnCell::<F>::new(INPUT, 530, rng));
         check("learned state", true, fill(LearnedState::new(LstmCell::<F>::new(INPUT, 6, rng)), 0.2));
         check("residual LSTMs", true, {
             let lstm = |_| Residual::new((LstmCell::<F>::new(INPUT, INPUT, rng), Dropout::new(0.2, rng)));

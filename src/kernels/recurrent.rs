@@ -1,6 +1,6 @@
 //! The product of a recurrent step, `v W` with the same W at every step.
 //!
-//! W is packed once a pass ([`StepPanels`]) and swept over once a step: a part of a panel stays in the nearest cache for all
+//! W is packed once a pass ([`StepPanels`]) and swept over once a step: a part of a panel stays in a near cache for all
 //! rows, whose sums are held in registers, a tile of rows at a time. Meanwhile the next part is fetched into the second
 //! cache, a few lines with each term of the sums, so that weights that do not fit there cost little more than those that
 //! do.
@@ -12,13 +12,11 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use pulp::{Simd, WithSimd};
 
 use super::Accumulate;
+use super::blocked::depths;
 use super::buffer::Buffer;
 use super::pack::copy_rows;
 use super::tile::Strided;
 use crate::Float;
-
-/// The bytes of a panel that serve all rows before the next ones do.
-const BLOCK_BYTES: usize = 32 * 1024;
 
 /// Weights of up to so many bytes stay in the second cache from step to step; more are fetched ahead.
 const CACHED_BYTES: usize = 768 * 1024;
@@ -147,12 +145,12 @@ impl<F: Float> Sweep<'_, F> {
         let (depth, columns, width) = (*depth, *columns, *width);
         assert_eq!(width, N * F::lanes::<S>(), "packed for another instruction set");
         let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
-        let terms = BLOCK_BYTES / (width * size_of::<F>());
         for (panel, first) in values.chunks_exact(depth * width).zip((0..columns).step_by(width)) {
-            for start in (0..depth).step_by(terms) {
+            // Sums of the same parts as in other products: a step alone may be one of those.
+            for (start, depth) in depths(depth) {
                 let block = Block {
                     start,
-                    depth: terms.min(depth - start),
+                    depth,
                     first,
                     count: width.min(columns - first),
                     weights: panel[start * width..].as_ptr(),
