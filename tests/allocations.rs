@@ -4,8 +4,8 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, AdamW, Causal, Embedding, Float, GruCell, Layer, Linear, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
-    RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm, clip_grad_value,
+    Adam, AdamW, Causal, Cell, Embedding, Float, GruCell, GruReset, Layer, Linear, LstmCell, Nonlinearity, Optimizer,
+    PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm, clip_grad_value,
 };
 
 // Sizes that reach the packed products and their edges.
@@ -107,4 +107,50 @@ fn a_smaller_batch_in_between_costs_nothing() {
     };
     round();
     assert_eq!(measure(&mut round).count_total, 0);
+}
+
+/// The bytes that a new cache holds after a pass over `steps` steps.
+fn cache_bytes<C: Cell<Elem = f32>>(cell: &C, steps: usize, input: usize, train: bool) -> u64 {
+    let x = Array3::ones((steps, BATCH, input));
+    let dy = Array3::ones((steps, BATCH, cell.sizes().output));
+    let (mut state, mut grad, mut cache) = (cell.zero_state(BATCH), cell.zeros_like(), cell.cache());
+    let held = measure(|| match train {
+        true => drop(cell.pass(Sequence::from(&x).train(0), &mut state, &mut cache).backward(&dy, &mut grad)),
+        false => drop(cell.forward(Sequence::from(&x).infer(), &mut state, &mut cache)),
+    });
+    held.bytes_current.try_into().expect("a cache only grows")
+}
+
+/// Elements of the cache for each step and sequence, as `docs/kernels.md` has them.
+#[test]
+fn a_cache_holds_what_its_formula_says() {
+    const I: usize = 20;
+    const H: usize = HIDDEN;
+    const P: usize = 12;
+    fn check<C: Cell<Elem = f32>>(name: &str, cell: C, train: usize, infer: usize) {
+        for (mode, expected) in [(true, train), (false, infer)] {
+            // Enough steps for the rows of inference to be projected in parts.
+            let (few, many) = (100, 150);
+            cache_bytes(&cell, many, I, mode); // The blocks of products are the thread's, and stay.
+            let more = cache_bytes(&cell, many, I, mode) - cache_bytes(&cell, few, I, mode);
+            let elements = more as f64 / ((many - few) * BATCH * size_of::<f32>()) as f64;
+            println!("{name:<28} train {mode:<5}  {elements} elements a step and sequence");
+            assert_eq!(elements, expected as f64, "{name}, train {mode}");
+        }
+    }
+    let rng = &mut StdRng::seed_from_u64(0);
+    let (lstm, gru, rnn) = (LstmCell::builder(I, H), GruCell::builder(I, H), RnnCell::builder(I, H));
+    check("RNN", rnn.clone().build(rng), 2 * H + I, H);
+    check("GRU", gru.clone().build(rng), 5 * H + I, H);
+    check("GRU, reset before", gru.clone().reset(GruReset::BeforeProduct).build(rng), 5 * H + I, H);
+    check("LSTM", lstm.clone().build(rng), 6 * H + I, H);
+    check("LSTM, peepholes", lstm.clone().peepholes().build(rng), 6 * H + I, H);
+    check("LSTM, coupled", lstm.clone().coupled().build(rng), 5 * H + I, H);
+    check("LSTM, projection", lstm.clone().projection(P).build(rng), 6 * H + 2 * P + I, P);
+    check("RNN, layer norm", rnn.layer_norm().build(rng), 2 * H + I + 2 * H + 4, H);
+    check("GRU, layer norm", gru.clone().layer_norm().build(rng), 5 * H + I + 6 * H + 6, H);
+    check("LSTM, layer norm", lstm.clone().layer_norm().build(rng), 6 * H + I + 10 * H + 6, H);
+    check("GRU, recurrent dropout", gru.recurrent_dropout(0.1).build(rng), 5 * H + I + 2 * H, H);
+    check("LSTM, recurrent dropout", lstm.clone().recurrent_dropout(0.1).build(rng), 6 * H + I + H, H);
+    check("LSTM, zoneout", lstm.zoneout(0.1, 0.1).build(rng), 6 * H + I + 2 * H, H + 2 * H);
 }
