@@ -114,9 +114,12 @@ fn cache_bytes<C: Cell<Elem = f32>>(cell: &C, steps: usize, input: usize, train:
     let x = Array3::ones((steps, BATCH, input));
     let dy = Array3::ones((steps, BATCH, cell.sizes().output));
     let (mut state, mut grad, mut cache) = (cell.zero_state(BATCH), cell.zeros_like(), cell.cache());
-    let held = measure(|| match train {
-        true => drop(cell.pass(Sequence::from(&x).train(0), &mut state, &mut cache).backward(&dy, &mut grad)),
-        false => drop(cell.forward(Sequence::from(&x).infer(), &mut state, &mut cache)),
+    let held = measure(|| {
+        if train {
+            cell.pass(Sequence::from(&x).train(0), &mut state, &mut cache).backward(&dy, &mut grad);
+        } else {
+            cell.forward(Sequence::from(&x).infer(), &mut state, &mut cache);
+        }
     });
     held.bytes_current.try_into().expect("a cache only grows")
 }
