@@ -47,7 +47,7 @@
 //! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
 //! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
-//! | Texts | [`guide`]: gradients through time and depth, the recurrent family |
+//! | Texts | [`guide`]: gradients through time and depth, the recurrent family, how the kernels work |
 //! | Files | `io`: state dicts, PyTorch's included, and checkpoints; [`convert`]: weights of ONNX and Keras, to and fro |
 //! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
 //! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |

@@ -1,9 +1,9 @@
 //! The product of a recurrent step, `v W` with the same W at every step.
 //!
 //! W is packed once a pass ([`StepPanels`]) and swept over once a step: a part of a panel stays in a near cache for all
-//! rows, whose sums are held in registers, a tile of rows at a time. Meanwhile the next part is fetched into the second
-//! cache, a few lines with each term of the sums, so that weights that do not fit there cost little more than those that
-//! do.
+//! rows, whose sums are held in registers, a tile of rows at a time. Meanwhile, of weights that do not fit into the second
+//! cache, the next part is fetched into it, a few lines with each term of the sums, so that they cost little more than those
+//! that do.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
