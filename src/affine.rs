@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayViewMut1, ArrayViewMut2, Dimension, s};
+use ndarray::{
+    Array1, Array2, Array3, ArrayRef, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, Dimension, s,
+};
 
 use crate::cache::reuse;
 use crate::kernels::{Accumulate, Summation, product, product_with_bias, vectorised};
@@ -13,13 +15,18 @@ pub(crate) fn matrix_mut<F: Float>(values: &mut [F], width: usize) -> ArrayViewM
     ArrayViewMut2::from_shape((values.len() / width, width), values).expect("whole rows")
 }
 
+/// `values`, any number of rows of `width`, as a matrix.
+pub(crate) fn matrix<F: Float>(values: &[F], width: usize) -> ArrayView2<'_, F> {
+    ArrayView2::from_shape((values.len() / width, width), values).expect("whole rows")
+}
+
 /// Where the rows `run` lie in values of `width` each.
 pub(crate) fn span(run: &Range<usize>, width: usize) -> Range<usize> {
     run.start * width..run.end * width
 }
 
 /// The rows `run` of a buffer `[T, B, G]` or `[B, G]`, side by side.
-pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut Array<F, D>, run: &Range<usize>) -> &'a mut [F] {
+pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut ArrayRef<F, D>, run: &Range<usize>) -> &'a mut [F] {
     let width = buffer.shape()[buffer.ndim() - 1];
     &mut buffer.as_slice_mut().expect("a buffer in standard layout")[span(run, width)]
 }
@@ -34,11 +41,77 @@ pub(crate) fn affine<F: Float>(
 ) {
     for run in x.runs() {
         let a = matrix_mut(rows_of(a, &run), weight.nrows());
-        let x_rows = x_rows.slice(s![run, ..]);
+        affine_rows(x_rows, run, weight, bias, a);
+    }
+}
+
+/// `a = x Wᵀ + b`, for the rows `run` of x.
+pub(crate) fn affine_rows<F: Float>(
+    x_rows: ArrayView2<'_, F>, // [T·B, I]
+    run: Range<usize>,
+    weight: &Array2<F>,       // [G, I]
+    bias: Option<&Array1<F>>, // [G]
+    a: ArrayViewMut2<'_, F>,  // [run, G]
+) {
+    let x_rows = x_rows.slice(s![run, ..]);
+    match bias {
+        Some(bias) => product_with_bias(x_rows, weight.t(), bias.tensor(0).1, a, Summation::Fastest),
+        None => product(x_rows, weight.t(), a, Accumulate::Overwrite),
+    }
+}
+
+/// `a = skip + x Wᵀ + b`, on the valid rows.
+pub(crate) fn affine_with_skip<F: Float>(
+    x: &Sequence<'_, F>,
+    skip: ArrayView3<'_, F>,   // [T, B, G]
+    x_rows: ArrayView2<'_, F>, // [T·B, I]
+    weight: &Array2<F>,        // [G, I]
+    bias: Option<&Array1<F>>,  // [G]
+    a: &mut ArrayRef3<F>,      // [T, B, G]
+) {
+    let (skip, width) = (skip.to_slice().expect("a skip in standard layout"), weight.nrows());
+    for run in x.runs() {
+        let (skip, a) = (&skip[span(&run, width)], rows_of(a, &run));
         match bias {
-            Some(bias) => product_with_bias(x_rows, weight.t(), bias.tensor(0).1, a, Summation::Fastest),
-            None => product(x_rows, weight.t(), a, Accumulate::Overwrite),
+            Some(bias) => add_to_rows(skip, bias.tensor(0).1, a),
+            None => a.copy_from_slice(skip),
         }
+        product(x_rows.slice(s![run, ..]), weight.t(), matrix_mut(a, width), Accumulate::Add);
+    }
+}
+
+vectorised! {
+    /// Each row of y = that of x + `row`.
+    fn add_to_rows<'a, F: Float>(x: &'a [F], row: &'a [F], y: &'a mut [F]) {
+        for (y, x) in y.chunks_exact_mut(row.len()).zip(x.chunks_exact(row.len())) {
+            for ((y, &x), &add) in y.iter_mut().zip(x).zip(row) {
+                *y = x + add;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// z = x + y
+    fn add_values<'a, F: Float>(x: &'a [F], y: &'a [F], z: &'a mut [F]) {
+        for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
+            *z = x + y;
+        }
+    }
+}
+
+/// `z = x + y`, on the valid rows; all in standard layout.
+pub(crate) fn add<F: Float>(
+    sequence: &Sequence<'_, F>,
+    x: ArrayView3<'_, F>,
+    y: ArrayView3<'_, F>,
+    z: &mut ArrayRef3<F>,
+) {
+    let width = z.dim().2;
+    let (x, y) = (x.to_slice().expect("standard layout"), y.to_slice().expect("standard layout"));
+    for run in sequence.runs() {
+        let span = span(&run, width);
+        add_values(&x[span.clone()], &y[span], rows_of(z, &run));
     }
 }
 
@@ -84,11 +157,21 @@ pub(crate) fn input_gradient<F: Float>(
     let (steps, batch) = x.dims();
     let width = if x.wants_gradient() { weight.ncols() } else { 0 };
     reuse(dx, (steps, batch, width));
-    if width == 0 {
+    input_gradient_into(x, da, weight, dx);
+}
+
+/// [`input_gradient`] into a `dx` of its shape.
+pub(crate) fn input_gradient_into<F: Float>(
+    x: &Sequence<'_, F>,
+    da: ArrayView2<'_, F>,
+    weight: &Array2<F>,
+    dx: &mut ArrayRef3<F>,
+) {
+    if dx.is_empty() {
         return;
     }
     for run in x.runs() {
-        let dx = matrix_mut(rows_of(dx, &run), width);
+        let dx = matrix_mut(rows_of(dx, &run), weight.ncols());
         product(da.slice(s![run, ..]), weight.view(), dx, Accumulate::Overwrite);
     }
     x.zero_padding(dx);

@@ -67,14 +67,19 @@ impl Pending {
 pub struct StandardLayout<F>(Array3<F>);
 
 impl<F: Float> StandardLayout<F> {
-    /// The `T * B` rows of `x` (`[T, B, D]` as `[T * B, D]`): its own memory where that is in standard layout.
-    pub fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
+    /// `x`, or its copy where it is not in standard layout.
+    pub fn view<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView3<'a, F> {
         if x.is_standard_layout() {
-            return rows(x);
+            return x;
         }
         reuse(&mut self.0, x.raw_dim());
         self.0.assign(&x);
-        rows(self.0.view())
+        self.0.view()
+    }
+
+    /// The `T * B` rows of `x` (`[T, B, D]` as `[T * B, D]`): its own memory where that is in standard layout.
+    pub fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
+        rows(self.view(x))
     }
 
     /// The same rows as plain values, one after the other.

@@ -2,7 +2,9 @@
 
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
 
-use crate::error::mismatch;
+use crate::affine::add;
+use crate::cache::StandardLayout;
+use crate::error::{check_shape, mismatch};
 use crate::{Float, Sequence, Size, SizeError, Tensors, TensorsExt};
 
 /// What a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
@@ -68,6 +70,29 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         state: &mut Self::State,
         cache: &'c mut Self::Cache,
     ) -> ArrayView3<'c, Self::Elem>;
+
+    /// `y = skip + layer(x)`, into `y`: a forward pass as the branch of a residual connection, after which
+    /// [`output`](Layer::output) is unspecified. `skip` and `y`, `[T, B, O]`, are in standard layout; rows past a length
+    /// are left as they are.
+    ///
+    /// By default what `forward` gives is added. A layer that ends with a product may start its sums from `skip`, and
+    /// needs no memory for an output of its own.
+    ///
+    /// # Panics
+    /// As [`forward`](Layer::forward), and where `skip` or `y` has another shape or layout.
+    fn forward_with_skip(
+        &self,
+        x: Sequence<'_, Self::Elem>,
+        skip: ArrayView3<'_, Self::Elem>,
+        state: &mut Self::State,
+        cache: &mut Self::Cache,
+        y: &mut ArrayRef3<Self::Elem>,
+    ) {
+        let output = self.forward(x, state, cache);
+        check_shape("forward_with_skip", "skip", output.shape(), skip.shape());
+        check_shape("forward_with_skip", "y", output.shape(), y.shape());
+        add(&x, skip, StandardLayout::default().view(output), y);
+    }
 
     /// The `y` of the last forward pass, again; after its backward pass, unspecified.
     fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, Self::Elem>;

@@ -412,7 +412,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     }
 
     /// Zeroes what lies past the lengths in a buffer of `[T, B, any]`.
-    pub fn zero_padding(&self, values: &mut Array3<F>) {
+    pub fn zero_padding(&self, values: &mut ArrayRef3<F>) {
         if !self.has_lengths() {
             return;
         }

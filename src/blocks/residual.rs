@@ -1,10 +1,9 @@
 //! The residual connection around any layer.
 
 use ndarray::{Array1, Array3, ArrayRef3, ArrayView3};
-use num_traits::One;
 use rand::Rng;
 
-use crate::affine::{rows_of, span};
+use crate::affine::{add, rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape, mismatch};
 use crate::kernels::vectorised;
@@ -125,9 +124,8 @@ pub struct ResidualCache<L: Layer> {
     dy_copy: StandardLayout<L::Elem>,
     branch: L::Cache,
     shortcut: LinearCache<L::Elem>,
-    y: Array3<L::Elem>,  // [T, B, O]
-    d: Array3<L::Elem>,  // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
-    dx: Array3<L::Elem>, // [T, B, I]
+    y: Array3<L::Elem>, // [T, B, O] and, after a backward pass, dx, [T, B, I]
+    d: Array3<L::Elem>, // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
 }
 
 impl<L: Layer> Default for ResidualCache<L> {
@@ -140,7 +138,6 @@ impl<L: Layer> Default for ResidualCache<L> {
             shortcut: LinearCache::default(),
             y: Array3::default((0, 0, 0)),
             d: Array3::default((0, 0, 0)),
-            dx: Array3::default((0, 0, 0)),
         }
     }
 }
@@ -190,6 +187,11 @@ fn add_scale_gradient<F: Float>(features: usize, dy: &[F], branch: &[F], dscale:
 }
 
 impl<L: Layer> Residual<L> {
+    /// Whether the branch is added as it is.
+    fn is_unscaled(&self) -> bool {
+        matches!(self.scale, BranchScale::Fixed(scale) if scale == 1.0)
+    }
+
     /// The scale as one number or one a feature.
     fn with_scale<R>(&self, features: usize, act: impl FnOnce(&[L::Elem]) -> R) -> R {
         match &self.scale {
@@ -241,17 +243,23 @@ impl<L: Layer> Layer for Residual<L> {
         x.expect_size(self);
         let ResidualCache { pending, x_copy, dy_copy: branch_copy, branch, shortcut, y, .. } = cache;
         pending.set(&x);
-        let branch = self.branch.forward(x, state, branch);
         let direct = match &self.shortcut {
             Some(layer) => layer.forward(x, &mut (), shortcut),
             None => x.features(NAME, None),
         };
+        let direct = x_copy.view(direct);
+        reuse(y, direct.raw_dim());
+        if self.is_unscaled() {
+            self.branch.forward_with_skip(x, direct, state, branch, y);
+            x.zero_padding(y);
+            return y.view();
+        }
+        let branch = self.branch.forward(x, state, branch);
         if branch.dim() != direct.dim() {
             mismatch(NAME, "branch", &format_args!("{:?}", direct.shape()), &format_args!("{:?}", branch.shape()))
         }
-        reuse(y, direct.raw_dim());
         let features = y.dim().2;
-        let (direct, branch) = (x_copy.values(direct), branch_copy.values(branch));
+        let (direct, branch) = (direct.to_slice().expect("standard layout"), branch_copy.values(branch));
         self.with_scale(features, |scale| {
             for run in x.runs() {
                 let span = span(&run, features);
@@ -274,7 +282,7 @@ impl<L: Layer> Layer for Residual<L> {
         cache: &'c mut ResidualCache<L>,
         grad: &mut Self,
     ) -> ArrayView3<'c, L::Elem> {
-        let ResidualCache { pending, x_copy, dy_copy, branch, shortcut, y, d, dx } = cache;
+        let ResidualCache { pending, x_copy, dy_copy, branch, shortcut, y, d } = cache;
         let features = y.dim().2;
         pending.take(NAME, &x, dy, features);
         check_gradient(NAME, self, grad);
@@ -286,7 +294,7 @@ impl<L: Layer> Layer for Residual<L> {
                 add_scale_gradient(features, &dy_values[span.clone()], &branch[span], dscale.tensor_mut(0));
             }
         }
-        let d: &ArrayRef3<_> = if matches!(self.scale, BranchScale::Fixed(scale) if scale == 1.0) {
+        let d: &ArrayRef3<_> = if self.is_unscaled() {
             dy
         } else {
             reuse(d, dy.raw_dim());
@@ -305,13 +313,9 @@ impl<L: Layer> Layer for Residual<L> {
         if !x.wants_gradient() {
             return dx_branch;
         }
-        reuse(dx, dx_branch.raw_dim());
-        let width = dx.dim().2;
-        let (direct, branch) = (dy_copy.values(dx_direct), x_copy.values(dx_branch));
-        for run in x.runs() {
-            let span = span(&run, width);
-            add_scaled(width, &[L::Elem::one()], &direct[span.clone()], &branch[span], rows_of(dx, &run));
-        }
+        let (dx, direct, branch) = (y, dy_copy.view(dx_direct), x_copy.view(dx_branch));
+        reuse(dx, branch.raw_dim());
+        add(&x, direct, branch, dx);
         x.zero_padding(dx);
         dx.view()
     }

@@ -105,64 +105,119 @@ pub struct ActivationCache<F> {
     y: Array3<F>, // [T, B, D] and, after a backward pass, dx
 }
 
-#[inline(always)]
-fn map<F: Float>(x: &[F], y: &mut [F], f: impl Fn(F) -> F) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = f(x);
-    }
-}
-
-#[inline(always)]
-fn map_backward<F: Float>(x: &[F], dy: &[F], y: &mut [F], slope: impl Fn(F, F) -> F) {
-    for ((y, &x), &dy) in y.iter_mut().zip(x).zip(dy) {
-        *y = dy * slope(x, *y);
-    }
-}
-
 /// Φ(x), the normal distribution.
 #[inline(always)]
 fn normal_cdf<F: Float>(x: F) -> F {
     F::of(0.5) * (F::one() + erf(x * F::of(FRAC_1_SQRT_2)))
 }
 
-vectorised! {
-    fn activate<'a, F: Float>(f: Nonlinearity, x: &'a [F], y: &'a mut [F]) {
-        let zero = F::zero();
-        match f {
-            Nonlinearity::Tanh => map(x, y, tanh),
-            Nonlinearity::Sigmoid => map(x, y, sigmoid),
+/// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f, so that loops over it
+/// vectorise.
+macro_rules! for_nonlinearity {
+    ($f:expr, |$value:ident, $slope:ident| $then:expr) => {{
+        let (zero, one) = (F::zero(), F::one());
+        for_nonlinearity! { @match $f, $value, $slope, $then;
+            Nonlinearity::Tanh => tanh::<F>, |_, y: F| one - y * y;
+            Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| y * (one - y);
             // Not `max`, which would turn NaN into 0.
-            Nonlinearity::Relu => map(x, y, |x| if x < zero { zero } else { x }),
-            Nonlinearity::LeakyRelu { slope } => {
-                let slope = F::of(slope);
-                map(x, y, |x| if x < zero { slope * x } else { x })
-            }
-            Nonlinearity::Gelu => map(x, y, |x| x * normal_cdf(x)),
-            Nonlinearity::Silu => map(x, y, |x| x * sigmoid(x)),
+            Nonlinearity::Relu => |x| if x < zero { zero } else { x }, |x, _| if x <= zero { zero } else { one };
+            Nonlinearity::LeakyRelu { slope } =>
+                |x| if x < zero { F::of(slope) * x } else { x }, |x, _| if x <= zero { F::of(slope) } else { one };
+            Nonlinearity::Gelu => |x: F| x * normal_cdf(x), |x, _| {
+                let density = F::of(1.0 / (2.0 * PI).sqrt()) * exp(F::of(-0.5) * x * x);
+                normal_cdf(x) + x * density
+            };
+            Nonlinearity::Silu => |x: F| x * sigmoid(x), |x, _| {
+                let s = sigmoid(x);
+                s * (one + x * (one - s))
+            };
         }
+    }};
+    (@match $f:expr, $value:ident, $slope:ident, $then:expr; $($case:pat => $f_value:expr, $f_slope:expr;)+) => {
+        match $f {
+            $($case => {
+                #[allow(unused_variables)]
+                let ($value, $slope) = (typed_value($f_value), typed_slope($f_slope));
+                $then
+            })+
+        }
+    };
+}
+
+#[inline(always)]
+fn typed_value<F, V: Fn(F) -> F>(value: V) -> V {
+    value
+}
+
+#[inline(always)]
+fn typed_slope<F, S: Fn(F, F) -> F>(slope: S) -> S {
+    slope
+}
+
+vectorised! {
+    /// y = f(x)
+    fn activate<'a, F: Float>(f: Nonlinearity, x: &'a [F], y: &'a mut [F]) {
+        for_nonlinearity!(f, |value, slope| {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = value(x);
+            }
+        })
     }
 }
 
 vectorised! {
-    /// dx in place of y.
+    /// y = f(x), in place of x.
+    pub(crate) fn activate_in_place<'a, F: Float>(f: Nonlinearity, x: &'a mut [F]) {
+        for_nonlinearity!(f, |value, slope| {
+            for x in x.iter_mut() {
+                *x = value(*x);
+            }
+        })
+    }
+}
+
+vectorised! {
+    /// y = f(x), and f'(x) in place of x.
+    pub(crate) fn activate_with_slope<'a, F: Float>(f: Nonlinearity, x: &'a mut [F], y: &'a mut [F]) {
+        for_nonlinearity!(f, |value, slope| {
+            for (y, x) in y.iter_mut().zip(x.iter_mut()) {
+                *y = value(*x);
+                *x = slope(*x, *y);
+            }
+        })
+    }
+}
+
+vectorised! {
+    /// dx = f'(x) ∘ dy, in place of y.
     fn activate_backward<'a, F: Float>(f: Nonlinearity, x: &'a [F], dy: &'a [F], y: &'a mut [F]) {
-        let (zero, one) = (F::zero(), F::one());
-        match f {
-            Nonlinearity::Tanh => map_backward(x, dy, y, |_, y| one - y * y),
-            Nonlinearity::Sigmoid => map_backward(x, dy, y, |_, y| y * (one - y)),
-            Nonlinearity::Relu => map_backward(x, dy, y, |x, _| if x <= zero { zero } else { one }),
-            Nonlinearity::LeakyRelu { slope } => {
-                let slope = F::of(slope);
-                map_backward(x, dy, y, |x, _| if x <= zero { slope } else { one })
+        for_nonlinearity!(f, |value, slope| {
+            for ((y, &x), &dy) in y.iter_mut().zip(x).zip(dy) {
+                *y = dy * slope(x, *y);
             }
-            Nonlinearity::Gelu => {
-                let density = F::of(1.0 / (2.0 * PI).sqrt());
-                map_backward(x, dy, y, |x, _| normal_cdf(x) + x * density * exp(F::of(-0.5) * x * x))
+        })
+    }
+}
+
+vectorised! {
+    /// dx = slope ∘ dy, in place of dy, and its rows added to `dbias`.
+    pub(crate) fn activate_backward_with_bias<'a, F: Float>(
+        features: usize,
+        slope: &'a [F],
+        d: &'a mut [F],
+        dbias: Option<&'a mut [F]>
+    ) {
+        let Some(dbias) = dbias else {
+            for (d, &slope) in d.iter_mut().zip(slope) {
+                *d *= slope;
             }
-            Nonlinearity::Silu => map_backward(x, dy, y, |x, _| {
-                let s = sigmoid(x);
-                s * (one + x * (one - s))
-            }),
+            return;
+        };
+        for (d, slope) in d.chunks_exact_mut(features).zip(slope.chunks_exact(features)) {
+            for ((d, &slope), sum) in d.iter_mut().zip(slope).zip(&mut *dbias) {
+                *d *= slope;
+                *sum += *d;
+            }
         }
     }
 }

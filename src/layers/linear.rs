@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use crate::affine::{add_bias_gradient, add_weight_gradient, affine, input_gradient};
+use crate::affine::{add_bias_gradient, add_weight_gradient, affine, affine_with_skip, input_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -117,6 +117,22 @@ impl<F: Float> Layer for Linear<F> {
         affine(&x, x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
         x.zero_padding(y);
         y.view()
+    }
+
+    fn forward_with_skip(
+        &self,
+        x: Sequence<'_, F>,
+        skip: ArrayView3<'_, F>,
+        _: &mut (),
+        cache: &mut LinearCache<F>,
+        y: &mut ArrayRef3<F>,
+    ) {
+        let (input, output) = self.sizes();
+        let x_features = x.features(NAME, Some(input));
+        check_shape(NAME, "skip", y.shape(), skip.shape());
+        check_shape(NAME, "y", &[x_features.dim().0, x_features.dim().1, output], y.shape());
+        cache.pending.set(&x);
+        affine_with_skip(&x, skip, cache.x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
     }
 
     fn output<'c>(&self, cache: &'c LinearCache<F>) -> ArrayView3<'c, F> {

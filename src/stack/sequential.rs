@@ -93,6 +93,18 @@ macro_rules! __chain {
                 $crate::__chain! { @forward (self x x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
+            fn forward_with_skip(
+                &self,
+                x: $crate::Sequence<'_, $f>,
+                skip: $crate::ndarray::ArrayView3<'_, $f>,
+                state: &mut Self::State,
+                cache: &mut Self::Cache,
+                y: &mut $crate::ndarray::ArrayRef3<$f>,
+            ) {
+                x.expect_size(self);
+                $crate::__chain! { @forward_with_skip (self x x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
+            }
+
             fn output<'c>(&self, cache: &'c Self::Cache) -> $crate::ndarray::ArrayView3<'c, $f> {
                 $crate::__chain! { @output (self cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
@@ -118,6 +130,20 @@ macro_rules! __chain {
         let y = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
         let y = $x.with(y);
         $crate::__chain! { @forward ($self $x y $state $cache) [$($is)*] $($rest)+ }
+    }};
+
+    // The same, the last part's output added to `skip`.
+    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+        [$i:tt $($is:tt)*] $part:tt
+    ) => {
+        $crate::Layer::forward_with_skip(&$self.$part, $in, $skip, &mut $state.$i, &mut $cache.$i, $y)
+    };
+    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+        [$i:tt $($is:tt)*] $part:tt $($rest:tt)+
+    ) => {{
+        let output = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
+        let output = $x.with(output);
+        $crate::__chain! { @forward_with_skip ($self $x output $state $cache $skip $y) [$($is)*] $($rest)+ }
     }};
 
     (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
