@@ -31,7 +31,7 @@ sequential! {
 pub type PreNormBlock<F> = Residual<PreNormBranch<F>>;
 
 impl<F: Float> PreNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::Linear::new)'s.
     pub fn pre_norm(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         let feed_forward = FeedForward::new(features, hidden, f, rng);
         Residual::new(PreNormBranch { norm: LayerNorm::new(features), feed_forward })
@@ -64,7 +64,7 @@ sequential! {
 }
 
 impl<F: Float> PostNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::Linear::new)'s.
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         let residual = Residual::new(FeedForward::new(features, hidden, f, rng));
         PostNormBlock { residual, norm: LayerNorm::new(features) }
