@@ -7,7 +7,7 @@ use ndarray::{
 };
 
 use crate::cache::reuse;
-use crate::kernels::{Accumulate, Summation, product, product_with_bias, vectorised};
+use crate::kernels::{Accumulate, Packed, Summation, product, product_with_bias, vectorised};
 use crate::{Float, Sequence, Tensors};
 
 /// `values`, any number of rows of `width`, as a matrix.
@@ -41,23 +41,34 @@ pub(crate) fn affine<F: Float>(
 ) {
     for run in x.runs() {
         let a = matrix_mut(rows_of(a, &run), weight.nrows());
-        affine_rows(x_rows, run, weight, bias, a);
+        affine_rows(x, x_rows, run, weight, bias, a);
     }
 }
 
 /// `a = x Wᵀ + b`, for the rows `run` of x.
 pub(crate) fn affine_rows<F: Float>(
+    x: &Sequence<'_, F>,
     x_rows: ArrayView2<'_, F>, // [T·B, I]
     run: Range<usize>,
     weight: &Array2<F>,       // [G, I]
     bias: Option<&Array1<F>>, // [G]
     a: ArrayViewMut2<'_, F>,  // [run, G]
 ) {
-    let x_rows = x_rows.slice(s![run, ..]);
-    match bias {
-        Some(bias) => product_with_bias(x_rows, weight.t(), bias.tensor(0).1, a, Summation::Fastest),
-        None => product(x_rows, weight.t(), a, Accumulate::Overwrite),
+    let (x_rows, bias) = (x_rows.slice(s![run, ..]), bias.map(|bias| bias.tensor(0).1));
+    match (packed(x, &x_rows, weight), bias) {
+        (Some(packed), bias) => packed.multiply_in_parts(x_rows, bias, a, Accumulate::Overwrite),
+        (None, Some(bias)) => product_with_bias(x_rows, weight.t(), bias, a, Summation::Fastest),
+        (None, None) => product(x_rows, weight.t(), a, Accumulate::Overwrite),
     }
+}
+
+/// The weights of a [prepacked](crate::Prepacked) model, unless they are read only once, for a single row.
+fn packed<F: Float>(
+    x: &Sequence<'_, F>,
+    x_rows: &ArrayView2<'_, F>,
+    weight: &Array2<F>,
+) -> Option<std::sync::Arc<Packed<F>>> {
+    x.packed_weights().filter(|_| x_rows.nrows() > 1)?.get(weight.t())
 }
 
 /// `a = skip + x Wᵀ + b`, on the valid rows.
@@ -76,7 +87,11 @@ pub(crate) fn affine_with_skip<F: Float>(
             Some(bias) => add_to_rows(skip, bias.tensor(0).1, a),
             None => a.copy_from_slice(skip),
         }
-        product(x_rows.slice(s![run, ..]), weight.t(), matrix_mut(a, width), Accumulate::Add);
+        let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
+        match packed(x, &x_rows, weight) {
+            Some(packed) => packed.multiply_in_parts(x_rows, None, a, Accumulate::Add),
+            None => product(x_rows, weight.t(), a, Accumulate::Add),
+        }
     }
 }
 

@@ -45,7 +45,7 @@
 //! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`], [`Dropout`], [`Identity`] |
 //! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
 //! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
-//! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`] |
+//! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`]; [`Prepacked`] for inference |
 //! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
 //! | Texts | [`guide`]: gradients through time and depth, the recurrent family, how the kernels work |
 //! | Files | `io`: state dicts, PyTorch's included, and checkpoints; [`convert`]: weights of ONNX and Keras, to and fro |
@@ -95,6 +95,7 @@ mod layers;
 mod loss;
 mod optim;
 mod parallel;
+mod prepacked;
 mod probe;
 mod recurrent;
 mod sequence;
@@ -121,6 +122,7 @@ pub use optim::{
     Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
     RmsProp, Schedule, ScheduleError, Select, Sgd,
 };
+pub use prepacked::Prepacked;
 pub use probe::{GradientFlow, GradientProbe, LayerFlow, Probed, RecordsState, StateRecorder};
 pub use recurrent::*;
 pub use sequence::{Mode, Sequence, Size};

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
 
 use crate::error::{check_not_empty, mismatch};
+use crate::prepacked::PackedWeights;
 use crate::{Float, Layer, LengthsError};
 
 /// What a forward pass is for.
@@ -83,12 +84,22 @@ pub struct Sequence<'a, F> {
     mode: Option<Mode>,
     constant: bool,
     reversed: bool,
+    packed: Option<&'a PackedWeights<F>>,
 }
 
 impl<'a, F> Sequence<'a, F> {
     fn new(values: Values<'a, F>) -> Self {
-        let (start, lengths_start, first) = (0, 0, 0);
-        Sequence { values, lengths: None, start, lengths_start, first, mode: None, constant: false, reversed: false }
+        Sequence {
+            values,
+            lengths: None,
+            start: 0,
+            lengths_start: 0,
+            first: 0,
+            mode: None,
+            constant: false,
+            reversed: false,
+            packed: None,
+        }
     }
 }
 
@@ -219,6 +230,16 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// For inference: as evaluation, and no backward pass can follow.
     pub fn infer(self) -> Self {
         Sequence { mode: Some(Mode::Infer), ..self }
+    }
+
+    /// For the layers of a model whose weights are packed there.
+    pub(crate) fn with_packed(self, weights: &'a PackedWeights<F>) -> Self {
+        Sequence { packed: Some(weights), ..self }
+    }
+
+    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    pub(crate) fn packed_weights(&self) -> Option<&'a PackedWeights<F>> {
+        self.packed
     }
 
     /// As data that needs no gradient: a backward pass may spare the work for `dL/dx`.
@@ -361,8 +382,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     where
         'a: 's,
     {
-        let Sequence { lengths, start, lengths_start, first, mode, constant, reversed, .. } = self;
-        Sequence { values, lengths, start, lengths_start, first, mode, constant, reversed }
+        let Sequence { lengths, start, lengths_start, first, mode, constant, reversed, packed, .. } = self;
+        Sequence { values, lengths, start, lengths_start, first, mode, constant, reversed, packed }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).

@@ -5,7 +5,7 @@ use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Activation, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
     GruCell, GruReset, Highway, Identity, Init, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity,
-    PostNormBlock, PreNormBlock, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth,
+    PostNormBlock, PreNormBlock, Prepacked, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth,
     TruncatedBptt, sequential,
 };
 
@@ -164,6 +164,7 @@ contracts! {
         GruCell::new(4, 3, rng), Residual::new(RnnCell::new(3, 3, rng)), Activation::sigmoid(), Linear::new(3, 2, rng),
     );
     nested: 3 => |rng| ((Linear::<F>::new(3, 4, rng), Activation::gelu()), (LstmCell::new(4, 3, rng),));
+    prepacked: 3 => |rng| Prepacked::new(Lstm::<F>::builder(3, 4).num_layers(2).build(rng));
     stacked: 3 => |rng| Stacked::build(3, |_| Residual::new((LstmCell::<F>::new(3, 3, rng), Activation::tanh())));
     named: Input::Tokens(6) => |rng| Tagger::<F> {
         embedding: Embedding::new(6, 3, rng), gru: GruCell::new(3, 4, rng), head: Linear::new(4, 2, rng),

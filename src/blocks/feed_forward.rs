@@ -100,7 +100,7 @@ impl<F: Float> FeedForward<F> {
         }
         for run in x.runs() {
             let a = &mut a[span(&run, hidden)];
-            affine_rows(x_rows, run.clone(), &self.fc1.weight, self.fc1.bias.as_ref(), matrix_mut(a, hidden));
+            affine_rows(x, x_rows, run.clone(), &self.fc1.weight, self.fc1.bias.as_ref(), matrix_mut(a, hidden));
             if infer { activate(f, a) } else { activate_with_slope(f, a, rows_of(h, &run)) }
         }
         if infer { matrix(&a[..steps * batch * hidden], hidden) } else { crate::cache::rows(h.view()) }

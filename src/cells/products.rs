@@ -1,50 +1,70 @@
 //! The summed inputs of a cell's gates: what comes from x, for all steps at once, and what comes from h, step by step.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 
 use crate::affine::{add_rows, rows_of};
 use crate::cache::reuse;
 use crate::kernels::math::sum;
-use crate::kernels::{
-    Accumulate, Packed, StepPanels, Summation, product, product_in_order, product_packed, product_packed_with_bias,
-    product_with_bias, vectorised,
-};
+use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias, vectorised};
 use crate::layers::{RandomDrop, drop_row};
 use crate::{Float, Mode, Tensors, Unrolled};
 
 /// Passes give the same bits in chunks of any size, save for single steps of a stream or of one sequence alone: there a
 /// product with the weights where they lie is several times as fast as one that packs them.
-fn order_of(pass: &Unrolled<'_>) -> Summation {
+fn order_of<F: Float>(pass: &Unrolled<'_, F>) -> Summation {
     let stream = pass.batch() == 1 || pass.mode() == Some(Mode::Infer);
     if pass.steps() == 1 && stream { Summation::Fastest } else { Summation::Sequential }
+}
+
+/// An operand that a pass multiplies with many times: packed for it, or once for all passes of a
+/// [prepacked](crate::Prepacked) model.
+#[derive(Clone, Default)]
+struct Operand<F> {
+    own: Packed<F>,
+    is_own: bool,
+    shared: Option<Arc<Packed<F>>>,
+}
+
+impl<F: Float> Operand<F> {
+    /// Before a pass, of which the products `repay` packing it or do not.
+    fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>, repay: bool) {
+        self.shared = pass.packed(operand);
+        self.is_own = self.shared.is_none() && repay;
+        if self.is_own {
+            self.own.pack(operand);
+        }
+    }
+
+    /// Where it is packed.
+    fn packed(&self) -> Option<&Packed<F>> {
+        self.shared.as_deref().or(self.is_own.then_some(&self.own))
+    }
 }
 
 /// `W v` with the same W at every step: packed once a pass, where there are steps enough to repay it.
 #[derive(Clone, Default)]
 pub(super) struct StepProduct<F> {
-    panels: StepPanels<F>,
-    is_packed: bool,
+    operand: Operand<F>,
     order: Option<Summation>,
 }
 
 impl<F: Float> StepProduct<F> {
     /// For `v W`, W being `operand`.
-    pub fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+    pub fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         self.prepare(operand, pass, order_of(pass));
     }
 
     /// For the way back: nothing there has to have the same bits in chunks.
-    pub fn start_backward(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+    pub fn start_backward(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         self.prepare(operand, pass, Summation::Fastest);
     }
 
-    fn prepare(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_>, order: Summation) {
-        (self.is_packed, self.order) = (pass.steps() > 1, Some(order));
-        if self.is_packed {
-            self.panels.pack(operand);
-        }
+    fn prepare(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>, order: Summation) {
+        self.order = Some(order);
+        self.operand.start(operand, pass, pass.steps() > 1);
     }
 
     /// `c = v · operand`, or `c += v · operand`; the operand as at the start.
@@ -55,9 +75,9 @@ impl<F: Float> StepProduct<F> {
         c: ArrayViewMut2<'_, F>,
         mode: Accumulate,
     ) {
-        match self.is_packed {
-            true => self.panels.multiply(v, c, mode),
-            false => product_in_order(v, operand, c, mode, self.order.expect("started")),
+        match self.operand.packed() {
+            Some(packed) => packed.multiply(v, c, mode),
+            None => product_in_order(v, operand, c, mode, self.order.expect("started")),
         }
     }
 }
@@ -166,7 +186,7 @@ impl<F: Float> Normal<F> {
 /// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
 #[derive(Clone, Default)]
 pub(super) struct InputPart<F> {
-    packed: Packed<F>, // W, where it is multiplied with a part of the rows at a time
+    operand: Operand<F>, // W, packed where it is multiplied with a part of the rows at a time
     normal: Normal<F>,
 }
 
@@ -179,10 +199,8 @@ pub(super) struct Weights<'a, F> {
 
 impl<F: Float> InputPart<F> {
     /// Before a pass.
-    pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_>) {
-        if pass.in_parts() {
-            self.packed.pack(weight.t());
-        }
+    pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_, F>) {
+        self.operand.start(weight.t(), pass, pass.in_parts());
     }
 
     /// `a`, `[R, N]`, of all rows.
@@ -190,26 +208,27 @@ impl<F: Float> InputPart<F> {
         &mut self,
         Weights { weight, gain, groups }: Weights<'_, F>,
         bias: Option<&Array1<F>>,
-        pass: &Unrolled<'_>,
+        pass: &Unrolled<'_, F>,
         x: ArrayView2<'_, F>,
         a: &mut Array2<F>,
     ) {
         reuse(a, (x.nrows(), weight.nrows()));
         let (bias, order) = (bias.map(|bias| bias.tensor(0).1), order_of(pass));
+        let packed = self.operand.packed();
+        let product = |c: ArrayViewMut2<'_, F>| match packed {
+            Some(packed) => packed.multiply(x, c, Accumulate::Overwrite),
+            None => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
+        };
         let Some(gain) = gain else {
-            return match (pass.in_parts(), bias) {
-                (true, Some(bias)) => product_packed_with_bias(x, &self.packed, bias, a.view_mut()),
-                (true, None) => product_packed(x, &self.packed, a.view_mut(), Accumulate::Overwrite),
-                (false, Some(bias)) => product_with_bias(x, weight.t(), bias, a.view_mut(), order),
-                (false, None) => product_in_order(x, weight.t(), a.view_mut(), Accumulate::Overwrite, order),
+            return match (packed, bias) {
+                (Some(packed), Some(bias)) => packed.multiply_with_bias(x, bias, a.view_mut()),
+                (None, Some(bias)) => product_with_bias(x, weight.t(), bias, a.view_mut(), order),
+                (_, None) => product(a.view_mut()),
             };
         };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        match pass.in_parts() {
-            true => product_packed(x, &self.packed, self.normal.z(&rows), Accumulate::Overwrite),
-            false => product_in_order(x, weight.t(), self.normal.z(&rows), Accumulate::Overwrite, order),
-        }
+        product(self.normal.z(&rows));
         for mut a in a.outer_iter_mut() {
             match bias {
                 Some(bias) => a.assign(&ArrayView1::from(bias)),
@@ -273,7 +292,7 @@ vectorised! {
 
 impl<F: Float> HiddenPart<F> {
     /// Before the first step.
-    pub fn start(&mut self, weights: Weights<'_, F>, name: &str, drop: Option<RandomDrop>, pass: &Unrolled<'_>) {
+    pub fn start(&mut self, weights: Weights<'_, F>, name: &str, drop: Option<RandomDrop>, pass: &Unrolled<'_, F>) {
         let Weights { weight, gain, .. } = weights;
         let (gates, features) = weight.dim();
         self.product.start(weight.t(), pass);
@@ -318,7 +337,7 @@ impl<F: Float> HiddenPart<F> {
     }
 
     /// Before the last step is done backwards.
-    pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_>) {
+    pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         self.product.start_backward(weight, pass);
     }
 

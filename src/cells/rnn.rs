@@ -200,13 +200,13 @@ impl<F: Float> Cell for RnnCell<F> {
         self.zoneout
     }
 
-    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut RnnBuffers<F>) {
+    fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {
         let [weights_ih, weights] = self.weights();
         buffers.input.start(&weights_ih, pass);
         buffers.hidden.start(weights, NAME, self.recurrent_dropout, pass);
     }
 
-    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {
+    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {
         let RnnBuffers { input, bias, a, .. } = buffers;
         let [weights, _] = self.weights();
         let bias = add_biases([&self.bias_ih, &self.bias_hh], self.hidden_size(), bias);
@@ -222,7 +222,7 @@ impl<F: Float> Cell for RnnCell<F> {
         activate(self.nonlinearity == RnnNonlinearity::Relu, rows_of(a, &rows), flat_mut(h));
     }
 
-    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut RnnBuffers<F>) {
+    fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {
         buffers.hidden.start_backward(self.weight_hh.view(), pass);
     }
 

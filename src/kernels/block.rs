@@ -33,13 +33,6 @@ pub(super) struct Right<F> {
     pub(super) row: isize,
 }
 
-impl<F> Right<F> {
-    /// The block from row `depth` on.
-    pub(super) fn after(self, depth: usize) -> Self {
-        Self { start: self.start.wrapping_offset((depth as isize).wrapping_mul(self.row)), ..self }
-    }
-}
-
 /// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
 pub struct Block<F> {
     pub(super) rows: usize,

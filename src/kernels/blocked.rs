@@ -57,15 +57,6 @@ impl<F: Float> Operand<F> {
         self.rows <= IN_PLACE_ROWS || self.at.column == 1 && self.columns <= IN_PLACE_COLUMNS
     }
 
-    /// The memory that it needs to be copied.
-    pub(super) fn len(&self) -> usize {
-        match self.at.column {
-            _ if self.is_read_in_place() => 0,
-            1 => self.rows * Left::<F>::ROW,
-            _ => self.rows * self.depth,
-        }
-    }
-
     /// Copied to where it is read fastest.
     pub(super) fn place(self, to: &mut [F]) -> Left<F> {
         let Self { at: from, rows, depth: columns, .. } = self;

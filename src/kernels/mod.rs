@@ -3,8 +3,8 @@
 //! * `dispatch`: functions compiled once per instruction set, of which the best is picked at run time;
 //! * `simd`: a small vector trait over the element types;
 //! * `math`: branch-free elementary functions, which vectorise;
-//! * `recurrent`: the product of a recurrent step;
-//! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`).
+//! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`);
+//! * `packed`: products with weights that are packed once for many of them, as those of recurrent steps.
 
 mod block;
 mod blocked;
@@ -13,8 +13,8 @@ pub(crate) mod dispatch;
 mod dots;
 pub(crate) mod math;
 mod pack;
+mod packed;
 mod product;
-mod recurrent;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -24,9 +24,6 @@ mod transpose;
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
-pub(crate) use product::{
-    Accumulate, Packed, Summation, product, product_in_order, product_packed, product_packed_with_bias,
-    product_with_bias,
-};
-pub use recurrent::StepPanels;
+pub use packed::Packed;
+pub(crate) use product::{Accumulate, Summation, product, product_in_order, product_with_bias};
 pub use simd::Simd;

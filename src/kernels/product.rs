@@ -6,16 +6,15 @@
 //! of the sums depends on the shapes, the strides and the instruction set alone, so equal products have equal bits.
 #![allow(unsafe_code)]
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::block::{Block, Left, Right};
-use super::blocked::{BLOCK_ROW_BYTES, BLOCKS, Operand, depths, parts};
+use super::blocked::{BLOCKS, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
-use super::pack::{Order, Pack, panels_len};
+use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
 use crate::parallel::for_each_part;
@@ -27,6 +26,15 @@ pub(crate) enum Accumulate {
     Overwrite,
     /// `C <- C + A B`.
     Add,
+}
+
+impl Accumulate {
+    pub(super) fn base<F>(self) -> Base<F> {
+        match self {
+            Accumulate::Overwrite => Base::Nothing,
+            Accumulate::Add => Base::Output,
+        }
+    }
 }
 
 /// Up to so many rows of C, A is read in place, and B too if its rows are contiguous.
@@ -43,7 +51,7 @@ const IN_PLACE_SIZE: usize = 8192;
 const SHALLOW: usize = 4;
 
 /// The multiplications that a thread does at least: about 50 µs of one core, a few times what it takes to wake another.
-const PART: usize = 1 << 22;
+pub(super) const PART: usize = 1 << 22;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -79,7 +87,7 @@ pub(crate) fn product_in_order<F: Float>(
     mode: Accumulate,
     order: Summation,
 ) {
-    product_onto(a, b, c, base(mode), order);
+    product_onto(a, b, c, mode.base(), order);
 }
 
 /// Each row of C <- `bias` + the row of A B.
@@ -120,69 +128,6 @@ fn product_onto<F: Float>(
     Product { rows, depth, columns, a: strided(&a), b: strided(&b), c: output(&mut c, base), order }.compute();
 }
 
-/// A right operand, packed once for many products.
-#[derive(Default, Clone)]
-pub struct Packed<F> {
-    panels: Buffer,
-    depth: usize,
-    columns: usize,
-    width: usize,
-    element: PhantomData<F>,
-}
-
-impl<F: Float> Packed<F> {
-    /// Packs B `[k, n]`, in the memory of the operand packed before.
-    pub(crate) fn pack(&mut self, b: ArrayView2<'_, F>) {
-        (self.depth, self.columns) = b.dim();
-        self.width = F::tiling().0;
-        let to = self.panels.at_least(panels_len(self.depth, self.columns, self.width));
-        F::pack(Pack { from: strided(&b), rows: self.depth, columns: self.columns, order: Order::Panels, to });
-    }
-
-    /// The shape `[k, n]` of the operand.
-    pub(crate) fn dim(&self) -> (usize, usize) {
-        (self.depth, self.columns)
-    }
-}
-
-/// [`product`] with a packed right operand, summed up in [order](Summation::Sequential).
-pub(crate) fn product_packed<F: Float>(a: ArrayView2<'_, F>, b: &Packed<F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
-    product_packed_onto(a, b, c, base(mode));
-}
-
-/// Each row of C <- `bias` + the row of A B, with a packed B.
-pub(crate) fn product_packed_with_bias<F: Float>(
-    a: ArrayView2<'_, F>,
-    b: &Packed<F>,
-    bias: &[F],
-    c: ArrayViewMut2<'_, F>,
-) {
-    assert!(bias.len() == c.ncols() && b.depth > 0, "the bias of a product");
-    product_packed_onto(a, b, c, Base::Row(bias.as_ptr()));
-}
-
-fn product_packed_onto<F: Float>(a: ArrayView2<'_, F>, b: &Packed<F>, mut c: ArrayViewMut2<'_, F>, base: Base<F>) {
-    check(a.dim(), b.dim(), &c);
-    if c.is_empty() || b.depth == 0 {
-        return empty_sums(c, base);
-    }
-    let (rows, a, c) = (a.nrows(), strided(&a), output(&mut c, base));
-    let width = F::tiling().0;
-    assert_eq!(b.width, width, "packed for another instruction set");
-    let panels = Right { start: b.panels.elements::<F>().as_ptr(), panel: b.depth * width, row: width as isize };
-    let mut blocks = BLOCKS.take();
-    for (start, depth) in depths(b.depth) {
-        for (row, rows) in parts(rows, BLOCK_ROW_BYTES / size_of::<F>()) {
-            let left = Operand { at: a.from(row, start), rows, depth, columns: b.columns };
-            let a_len = left.len();
-            let a = left.place(blocks.at_least(a_len));
-            let c = c.after(start).from(row, 0);
-            F::multiply(Block { rows, depth, columns: b.columns, a, b: panels.after(start), c });
-        }
-    }
-    BLOCKS.set(blocks);
-}
-
 fn check<F>(a: (usize, usize), b: (usize, usize), c: &ArrayViewMut2<'_, F>) {
     assert!(a.1 == b.0 && c.dim() == (a.0, b.1), "product of {a:?} and {b:?} into {:?}", c.dim(),);
     assert!(c.is_empty() || c.ncols() == 1 || c.strides()[1] == 1, "the columns of the output are not contiguous");
@@ -194,13 +139,6 @@ fn empty_sums<F: Float>(mut c: ArrayViewMut2<'_, F>, base: Base<F>) {
         Base::Nothing => c.fill(F::zero()),
         Base::Output => {}
         Base::Row(_) => assert!(c.is_empty(), "filled before"),
-    }
-}
-
-fn base<F>(mode: Accumulate) -> Base<F> {
-    match mode {
-        Accumulate::Overwrite => Base::Nothing,
-        Accumulate::Add => Base::Output,
     }
 }
 

@@ -8,7 +8,7 @@ use super::dispatch::dispatch;
 use super::dots::Dots;
 use super::math;
 use super::pack::Pack;
-use super::recurrent::{PackStep, Sweep};
+use super::packed::{PackOperand, Sweep};
 use super::tile;
 #[cfg(target_arch = "x86_64")]
 use super::transpose::{transpose_4x4, transpose_8x8};
@@ -95,11 +95,11 @@ pub trait Simd: Copy + 'static {
     /// Copies an operand.
     fn pack(pack: Pack<'_, Self>);
 
-    /// Packs the weights of a recurrent step.
-    fn pack_step(pack: PackStep<'_, Self>);
+    /// Packs a right operand for many products.
+    fn pack_operand(pack: PackOperand<'_, Self>);
 
-    /// Runs a recurrent step.
-    fn sweep(step: Sweep<'_, Self>);
+    /// Multiplies with an operand packed for many products.
+    fn multiply_packed(sweep: Sweep<'_, Self>);
 
     /// See [`math::exp`].
     fn exponential(self) -> Self;
@@ -226,13 +226,13 @@ macro_rules! simd {
             }
 
             #[inline(never)]
-            fn pack_step(pack: PackStep<'_, Self>) {
+            fn pack_operand(pack: PackOperand<'_, Self>) {
                 dispatch(pack)
             }
 
             #[inline(never)]
-            fn sweep(step: Sweep<'_, Self>) {
-                dispatch(step)
+            fn multiply_packed(sweep: Sweep<'_, Self>) {
+                dispatch(sweep)
             }
 
             #[inline(always)]

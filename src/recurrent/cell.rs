@@ -1,10 +1,13 @@
 //! What a recurrent cell is: one step and its backward step. The walk through time is the library's.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Dimension, Ix2, Ix3};
 
 use super::rows::Rows;
+use crate::kernels::Packed;
+use crate::prepacked::PackedWeights;
 use crate::{Float, Mode, State, StateRecorder, Tensors, Zoneout, parameters};
 
 /// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
@@ -80,14 +83,14 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     fn backward_step(&self, step: CellStepBackward<'_, Self::Elem>, buffers: &mut Self::Buffers, grad: &mut Self);
 
     /// Before the first step of a pass.
-    fn begin(&self, _pass: &Unrolled<'_>, _buffers: &mut Self::Buffers) {}
+    fn begin(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
     /// Before the steps whose rows are `x`, `[rows, I]`: all of a pass at once, or, in inference, a part of them at a time,
     /// whose rows are then counted from 0 again.
-    fn project(&self, _pass: &Unrolled<'_>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
+    fn project(&self, _pass: &Unrolled<'_, Self::Elem>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
     /// Before the last step of a pass is done backwards.
-    fn begin_backward(&self, _pass: &Unrolled<'_>, _buffers: &mut Self::Buffers) {}
+    fn begin_backward(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
     /// After the first step of a pass was done backwards: what is left to be added to `grad` and written to `dx`.
     fn finish_backward(&self, _pass: AllSteps<'_, Self::Elem>, _buffers: &mut Self::Buffers, _grad: &mut Self) {}
@@ -112,13 +115,14 @@ pub struct CellSizes {
 }
 
 /// A pass through time, as a cell sees it.
-pub struct Unrolled<'a> {
+pub struct Unrolled<'a, F> {
     pub(super) rows: &'a Rows,
     pub(super) rows_at_once: usize,
     pub(super) mode: Option<Mode>,
+    pub(super) packed: Option<&'a PackedWeights<F>>,
 }
 
-impl Unrolled<'_> {
+impl<F: Float> Unrolled<'_, F> {
     /// The number of steps, that of the longest sequence.
     pub fn steps(&self) -> usize {
         self.rows.steps()
@@ -137,6 +141,13 @@ impl Unrolled<'_> {
     /// Whether the rows are projected a part at a time.
     pub(crate) fn in_parts(&self) -> bool {
         self.rows_at_once < self.rows.count()
+    }
+
+    /// `weight`, if it is a [prepacked](crate::Prepacked) model's, and the pass is not a single step of a single sequence,
+    /// which reads it once wherever it lies.
+    pub(crate) fn packed(&self, weight: ArrayView2<'_, F>) -> Option<Arc<Packed<F>>> {
+        let reads_once = self.steps() == 1 && self.batch() == 1;
+        self.packed.filter(|_| !reads_once)?.get(weight)
     }
 
     /// What the pass is for.

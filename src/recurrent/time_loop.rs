@@ -137,7 +137,8 @@ pub(super) fn forward_alone<'c, C: Cell>(
     c.start(rows, state.c.view(), infer, zoneout.is_some());
 
     let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(batch) } else { rows.steps().max(1) };
-    let pass = Unrolled { rows, rows_at_once: rows.count().min(at_once * batch), mode: x.mode() };
+    let rows_at_once = rows.count().min(at_once * batch);
+    let pass = Unrolled { rows, rows_at_once, mode: x.mode(), packed: x.packed_weights() };
     cell.begin(&pass, buffers);
     for first in (0..rows.steps()).step_by(at_once) {
         let some = first..rows.steps().min(first + at_once);
@@ -246,7 +247,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
     let all = 0..rows.count();
     let dx_values = if rows.packed() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
 
-    cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode() }, buffers);
+    cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode(), packed: None }, buffers);
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
         let now = rows.of(s..s + 1);

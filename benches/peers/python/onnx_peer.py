@@ -12,6 +12,8 @@ OPSET = 20  # the first with Gelu
 NODES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 GATES = {"lstm": "iofc", "gru": "zrh", "rnn": "n"}
 TORCH_GATES = {"lstm": "ifco", "gru": "rzh", "rnn": "n"}
+# Given, though zero, as to the other sides: without it some operators leave out the first step's recurrent product.
+STATE = {"lstm": ["initial_h", "initial_c"], "gru": ["initial_h"], "rnn": ["initial_h"], "residual": []}
 TYPES = {"f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE}
 
 
@@ -30,7 +32,8 @@ def recurrent(point, given):
         "b": np.concatenate([order["bias_ih_l0"], order["bias_hh_l0"]])[None],
     }
     variant = {"linear_before_reset": 1} if point.cell == "gru" else {}
-    node = helper.make_node(NODES[point.cell], ["x", "w", "r", "b"], ["y"], hidden_size=point.hidden, **variant)
+    inputs = ["x", "w", "r", "b", "", *STATE[point.cell]]  # all sequences are as long as x
+    node = helper.make_node(NODES[point.cell], inputs, ["y"], hidden_size=point.hidden, **variant)
     return [node], tensors
 
 
@@ -76,11 +79,13 @@ class Peer:
             raise Cannot("inference only")
         nodes, tensors = (residual if point.cell == "residual" else recurrent)(point, parameters(given))
         kind, shape = TYPES[point.dtype], [point.steps, point.batch]
+        state = np.zeros((1, point.batch, point.hidden), given["x"].dtype)
+        inputs = {"x": given["x"], **{name: state for name in STATE[point.cell]}}
         out = [*shape, point.hidden] if point.cell == "residual" else [point.steps, 1, point.batch, point.hidden]
         graph = helper.make_graph(
             nodes,
             "point",
-            [helper.make_tensor_value_info("x", kind, [*shape, point.input])],
+            [helper.make_tensor_value_info(name, kind, value.shape) for name, value in inputs.items()],
             [helper.make_tensor_value_info("y", kind, out)],
             [numpy_helper.from_array(value, name) for name, value in tensors.items()],
         )
@@ -89,7 +94,7 @@ class Peer:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
             )
-            inference = Inference(session, given["x"], (*shape, point.hidden))
+            inference = Inference(session, inputs, (*shape, point.hidden))
             inference.run()
         except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented) as error:
             raise Cannot(str(error).split("Message: ")[-1].splitlines()[0]) from error
@@ -99,12 +104,14 @@ class Peer:
 class Inference:
     mode = nullcontext
 
-    def __init__(self, session, x, shape):
+    def __init__(self, session, inputs, shape):
         self.session, self.shape = session, shape
-        self.x = onnxruntime.OrtValue.ortvalue_from_numpy(x)
+        self.inputs = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in inputs.items()}
         self.binding = session.io_binding()
-        self.binding.bind_ortvalue_input("x", self.x)
-        out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, x.dtype, "cpu")
+        for name, value in self.inputs.items():
+            self.binding.bind_ortvalue_input(name, value)
+        dtype = inputs["x"].dtype
+        out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, dtype, "cpu")
         self.binding.bind_ortvalue_output("y", out)
 
     def run(self):

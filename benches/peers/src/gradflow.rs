@@ -1,9 +1,12 @@
-//! This crate, used as a user uses it: caches kept, the gradient set to zero before each backward pass.
+//! This crate, used as a user uses it: caches kept, the gradient set to zero before each backward pass, weights packed once
+//! for inference.
 
 use std::hint::black_box;
 
 use gradflow::ndarray::{Array3, ArrayView3};
-use gradflow::{Float, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked, TensorsExt};
+use gradflow::{
+    Float, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, Prepacked, RnnCell, Sequence, Stacked, TensorsExt,
+};
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor, Tensors, Work};
 
 pub struct Gradflow;
@@ -24,14 +27,24 @@ impl Peer for Gradflow {
 fn work<F: Float>(point: &Point, given: &Tensors) -> Box<dyn Work> {
     let &Point { input, hidden, depth, .. } = point;
     match point.cell {
-        Cell::Lstm => Box::new(Run::new(LstmCell::<F>::zeros(input, hidden), point, given)),
-        Cell::Gru => Box::new(Run::new(GruCell::<F>::zeros(input, hidden), point, given)),
-        Cell::Rnn => Box::new(Run::new(RnnCell::<F>::zeros(input, hidden), point, given)),
+        Cell::Lstm => run(LstmCell::<F>::zeros(input, hidden), point, given),
+        Cell::Gru => run(GruCell::<F>::zeros(input, hidden), point, given),
+        Cell::Rnn => run(RnnCell::<F>::zeros(input, hidden), point, given),
         Cell::Residual => {
             let inner = Point::EXPANSION * hidden;
             let block = |_| PreNormBlock::<F>::pre_norm_zeros(hidden, inner, Nonlinearity::Gelu);
-            Box::new(Run::new(Stacked::build(depth, block), point, given))
+            run(Stacked::build(depth, block), point, given)
         }
+    }
+}
+
+fn run<L: Layer + 'static>(layer: L, point: &Point, given: &Tensors) -> Box<dyn Work>
+where
+    L::State: 'static,
+{
+    match point.mode {
+        Mode::Train => Box::new(Run::new(layer, point, given)),
+        Mode::Infer => Box::new(Run::new(Prepacked::new(layer), point, given)),
     }
 }
 

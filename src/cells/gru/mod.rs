@@ -209,7 +209,7 @@ impl<F: Float> Cell for GruCell<F> {
         self.zoneout
     }
 
-    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut GruBuffers<F>) {
+    fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { input, hidden_rz, hidden_n, s, .. } = buffers;
         let [weights_ih, weights_rz, weights_n] = self.weights();
         input.start(&weights_ih, pass);
@@ -218,7 +218,7 @@ impl<F: Float> Cell for GruCell<F> {
         reuse(s, (pass.rows(), self.hidden_size()));
     }
 
-    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
+    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
         // b_hn stands under the reset gate, unless that has acted before.
@@ -254,7 +254,7 @@ impl<F: Float> Cell for GruCell<F> {
         }
     }
 
-    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut GruBuffers<F>) {
+    fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { hidden_rz, hidden_n, d_reset, .. } = buffers;
         let [_, weights_rz, weights_n] = self.weights();
         hidden_rz.start_backward(weights_rz.weight, pass);

@@ -228,7 +228,7 @@ impl<F: Float> Cell for LstmCell<F> {
         self.zoneout
     }
 
-    fn begin(&self, pass: &Unrolled<'_>, buffers: &mut LstmBuffers<F>) {
+    fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {
         let LstmBuffers { input, hidden, projection, normal_c, u, .. } = buffers;
         let [weights_ih, weights] = self.weights();
         input.start(&weights_ih, pass);
@@ -244,7 +244,7 @@ impl<F: Float> Cell for LstmCell<F> {
         }
     }
 
-    fn project(&self, pass: &Unrolled<'_>, x: ArrayView2<'_, F>, buffers: &mut LstmBuffers<F>) {
+    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut LstmBuffers<F>) {
         let [weights, _] = self.weights();
         let LstmBuffers { input, gates, bias, .. } = buffers;
         let bias = add_biases([&self.bias_ih, &self.bias_hh], self.weight_ih.nrows(), bias);
@@ -279,7 +279,7 @@ impl<F: Float> Cell for LstmCell<F> {
         }
     }
 
-    fn begin_backward(&self, pass: &Unrolled<'_>, buffers: &mut LstmBuffers<F>) {
+    fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {
         let LstmBuffers { hidden, projection, .. } = buffers;
         hidden.start_backward(self.weight_hh.view(), pass);
         if let Some(weight_hr) = &self.weight_hr {

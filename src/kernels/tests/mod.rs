@@ -1,3 +1,3 @@
 mod math;
+mod packed;
 mod product;
-mod recurrent;

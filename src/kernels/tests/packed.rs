@@ -1,10 +1,10 @@
-//! Recurrent steps and the quotients of gates against scalar code, on every instruction set.
+//! Products with packed operands, and the quotients of gates against scalar code, on every instruction set.
 
 use ndarray::{Array2, s};
 
 use crate::float::Float;
 use crate::kernels::math::{quotients2, quotients3};
-use crate::kernels::{Accumulate, StepPanels, for_each_isa};
+use crate::kernels::{Accumulate, Packed, for_each_isa};
 
 /// Small integers, of which every product and sum is exact whatever the order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
@@ -13,23 +13,32 @@ fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
     })
 }
 
-fn step_matches_the_scalar_one<F: Float>() {
-    let sizes =
-        [(1, 1, 1), (1, 32, 128), (2, 7, 65), (6, 64, 64), (7, 130, 63), (13, 257, 17), (16, 300, 129), (64, 33, 200)];
+fn packed_products_match_the_scalar_ones<F: Float>() {
+    let sizes = [
+        (1, 1, 1),
+        (1, 32, 128),
+        (2, 7, 65),
+        (6, 64, 64),
+        (7, 130, 63),
+        (13, 257, 17),
+        (16, 300, 129),
+        (64, 33, 200),
+        (250, 530, 70),
+    ];
     for_each_isa(|isa| {
-        let mut panels = StepPanels::<F>::default();
+        let mut packed = Packed::<F>::default();
         for (rows, depth, columns) in sizes {
             let (v, w, c) =
                 (integers::<F>(rows, depth, 1), integers::<F>(depth, columns, 2), integers(rows, columns, 3));
             let product = v.dot(&w);
             // As W of a forward pass is, transposed, and as that of a backward pass is.
             for operand in [w.view(), w.t().as_standard_layout().into_owned().t()] {
-                panels.pack(operand);
+                packed.pack(operand);
                 // Between columns that are not its own.
                 let mut wide = Array2::from_elem((rows, columns + 2), F::nan());
                 for (mode, expected) in [(Accumulate::Overwrite, product.clone()), (Accumulate::Add, &product + &c)] {
                     wide.slice_mut(s![.., 1..=columns]).assign(&c);
-                    panels.multiply(v.view(), wide.slice_mut(s![.., 1..=columns]), mode);
+                    packed.multiply(v.view(), wide.slice_mut(s![.., 1..=columns]), mode);
                     assert_eq!(wide.slice(s![.., 1..=columns]), expected, "{isa:?} {rows} {depth} {columns} {mode:?}");
                     assert!(wide.column(0).iter().chain(wide.column(columns + 1)).all(|x| x.is_nan()));
                 }
@@ -39,41 +48,53 @@ fn step_matches_the_scalar_one<F: Float>() {
 }
 
 #[test]
-fn step_matches_the_scalar_one_f32() {
-    step_matches_the_scalar_one::<f32>();
+fn packed_products_match_the_scalar_ones_f32() {
+    packed_products_match_the_scalar_ones::<f32>();
 }
 
 #[test]
-fn step_matches_the_scalar_one_f64() {
-    step_matches_the_scalar_one::<f64>();
+fn packed_products_match_the_scalar_ones_f64() {
+    packed_products_match_the_scalar_ones::<f64>();
 }
 
 #[test]
-fn a_row_of_a_step_has_the_same_bits_in_any_company() {
+fn an_operand_is_replaced_by_one_of_another_size() {
+    let mut packed = Packed::default();
+    for (k, n) in [(40, 70), (3, 5), (0, 4), (60, 100)] {
+        let (a, b) = (integers::<f64>(9, k, 1), integers::<f64>(k, n, 2));
+        packed.pack(b.view());
+        let mut c = Array2::from_elem((9, n), f64::NAN);
+        packed.multiply(a.view(), c.view_mut(), Accumulate::Overwrite);
+        assert_eq!(c, a.dot(&b));
+    }
+}
+
+#[test]
+fn a_row_of_a_packed_product_has_the_same_bits_in_any_company() {
     for_each_isa(|isa| {
         let fractions = |rows, columns, seed| integers::<f32>(rows, columns, seed).mapv(|x| x * 0.1);
         let (v, w) = (fractions(23, 411, 1), fractions(411, 90, 2));
-        let mut panels = StepPanels::default();
-        panels.pack(w.view());
+        let mut packed = Packed::default();
+        packed.pack(w.view());
         let mut all = Array2::zeros((23, 90));
-        panels.multiply(v.view(), all.view_mut(), Accumulate::Overwrite);
+        packed.multiply(v.view(), all.view_mut(), Accumulate::Overwrite);
         for rows in [1, 2, 5, 7, 16] {
             let mut some = Array2::zeros((rows, 90));
-            panels.multiply(v.slice(s![..rows, ..]), some.view_mut(), Accumulate::Overwrite);
+            packed.multiply(v.slice(s![..rows, ..]), some.view_mut(), Accumulate::Overwrite);
             assert_eq!(some, all.slice(s![..rows, ..]), "{isa:?}, {rows} rows");
         }
     });
 }
 
 #[test]
-fn infinities_and_nan_pass_through_a_step() {
+fn infinities_and_nan_pass_through_packed_products() {
     for_each_isa(|isa| {
         let (mut v, w) = (integers::<f32>(3, 5, 1), integers::<f32>(5, 70, 2).mapv(|x| x.abs() + 1.0));
         (v[[0, 1]], v[[1, 4]]) = (f32::INFINITY, f32::NAN);
-        let mut panels = StepPanels::default();
-        panels.pack(w.view());
+        let mut packed = Packed::default();
+        packed.pack(w.view());
         let mut c = Array2::zeros((3, 70));
-        panels.multiply(v.view(), c.view_mut(), Accumulate::Overwrite);
+        packed.multiply(v.view(), c.view_mut(), Accumulate::Overwrite);
         assert!(c.row(0).iter().all(|&x| x == f32::INFINITY), "{isa:?}");
         assert!(c.row(1).iter().all(|x| x.is_nan()), "{isa:?}");
         assert!(c.row(2).iter().all(|x| x.is_finite()), "{isa:?}");

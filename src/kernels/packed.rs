@@ -1,0 +1,316 @@
+//! Products with a right operand that is packed once for many products: `v W` of every step of a recurrence, of a part of
+//! the steps at a time, or of a model whose weights stay as they are.
+//!
+//! W is swept over once a product: a part of a panel stays in a near cache for all rows, whose sums are held in registers, a
+//! tile of rows at a time. Meanwhile, of weights that do not fit into the second cache, the next part is fetched into it, a
+//! few lines with each term of the sums, so that they cost little more than those that do.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayViewMut2, s};
+use pulp::{Simd, WithSimd};
+
+use super::Accumulate;
+use super::blocked::{depths, parts};
+use super::buffer::Buffer;
+use super::pack::copy_rows;
+use super::product::PART;
+use super::tile::{Base, Output, Strided};
+use crate::Float;
+use crate::parallel::for_each_part;
+
+/// Weights of up to so many bytes stay in the second cache from step to step; more are fetched ahead.
+const CACHED_BYTES: usize = 768 * 1024;
+
+const LINE_BYTES: usize = 64;
+
+/// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
+const TILE_ROWS: usize = 6;
+
+/// With more rows, so many at a time go over all panels: they stay in the second cache with a part of a panel.
+const BLOCK_ROWS: usize = 20 * TILE_ROWS;
+
+/// The columns of a panel, in registers.
+const fn panel_registers<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// W `[K, M]` of products `v W`.
+///
+/// ```text
+/// [M / P][K][P]        P columns at a time, in whole registers; what is past M is 0
+/// ```
+#[derive(Clone, Default)]
+pub struct Packed<F> {
+    panels: Buffer,
+    depth: usize,
+    columns: usize,
+    width: usize,
+    element: PhantomData<F>,
+}
+
+impl<F> std::fmt::Debug for Packed<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed([{}, {}])", self.depth, self.columns)
+    }
+}
+
+impl<F: Float> Packed<F> {
+    /// Packs `operand`, `[K, M]`, in the memory of the one packed before.
+    pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) {
+        (self.depth, self.columns) = operand.dim();
+        F::pack_operand(PackOperand { operand, to: self });
+    }
+
+    /// `c = v W`, or `c += v W`, for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on this thread. A row's bits
+    /// do not depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
+    pub(crate) fn multiply(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
+        if let Some(sweep) = self.sweep(v, c, mode.base()) {
+            F::multiply_packed(sweep);
+        }
+    }
+
+    /// Each row of `c` = `bias` + that of `v W`, as [`multiply`](Self::multiply).
+    pub(crate) fn multiply_with_bias(&self, v: ArrayView2<'_, F>, bias: &[F], c: ArrayViewMut2<'_, F>) {
+        assert!(bias.len() == self.columns && self.depth > 0, "the bias of a product");
+        if let Some(sweep) = self.sweep(v, c, Base::Row(bias.as_ptr())) {
+            F::multiply_packed(sweep);
+        }
+    }
+
+    /// [`multiply`](Self::multiply) or, with a bias, [`multiply_with_bias`](Self::multiply_with_bias), on all threads.
+    pub(crate) fn multiply_in_parts(
+        &self,
+        v: ArrayView2<'_, F>,
+        bias: Option<&[F]>,
+        c: ArrayViewMut2<'_, F>,
+        mode: Accumulate,
+    ) {
+        assert!(bias.is_none_or(|bias| bias.len() == self.columns && self.depth > 0), "the bias of a product");
+        let Some(all) = self.sweep(v, c, bias.map_or(mode.base(), |bias| Base::Row(bias.as_ptr()))) else { return };
+        let least = PART.div_ceil(self.depth * v.nrows().max(1));
+        for_each_part(self.columns, least, self.width, |columns| F::multiply_packed(Sweep { columns, ..all.clone() }));
+    }
+
+    /// The product, if there are terms to add up.
+    fn sweep<'a>(&'a self, v: ArrayView2<'a, F>, mut c: ArrayViewMut2<'a, F>, base: Base<F>) -> Option<Sweep<'a, F>> {
+        let (rows, depth) = v.dim();
+        assert!(depth == self.depth && c.dim() == (rows, self.columns), "{:?} by {self:?} to {:?}", v.dim(), c.dim());
+        assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
+        assert!(rows == 0 || self.columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
+        if depth == 0 && matches!(base, Base::Nothing) {
+            c.fill(F::zero());
+        }
+        let output = Output { start: c.as_mut_ptr(), row: c.strides()[0], base };
+        (depth > 0).then_some(Sweep { v, panels: self, columns: 0..self.columns, c: output })
+    }
+}
+
+/// An operand to pack.
+pub struct PackOperand<'a, F> {
+    operand: ArrayView2<'a, F>,
+    to: &'a mut Packed<F>,
+}
+
+impl<F: Float> WithSimd for PackOperand<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { operand, to: Packed { panels, depth, columns, width, .. } } = self;
+        *width = panel_registers::<S>() * F::lanes::<S>();
+        let (depth, columns, width) = (*depth, *columns, *width);
+        let len = columns.next_multiple_of(width) * depth;
+        let values = &mut panels.at_least(len)[..len];
+        for (index, first) in (0..columns).step_by(width).enumerate() {
+            let panel = &mut values[index * depth * width..][..depth * width];
+            let count = width.min(columns - first);
+            if count < width {
+                panel.fill(F::zero());
+            }
+            let columns = operand.slice(s![.., first..first + count]);
+            let from = Strided { start: columns.as_ptr(), row: columns.strides()[0], column: columns.strides()[1] };
+            // SAFETY: some columns of the operand.
+            unsafe { copy_rows(simd, from, depth, count, width, panel) };
+        }
+    }
+}
+
+/// A product of checked shapes, with terms.
+#[derive(Clone)]
+pub struct Sweep<'a, F> {
+    v: ArrayView2<'a, F>,
+    panels: &'a Packed<F>,
+    /// Whole panels, or all that are left.
+    columns: Range<usize>,
+    /// All columns.
+    c: Output<F>,
+}
+
+// SAFETY: threads read V and W, which are borrowed for as long, and write columns of C that do not overlap.
+unsafe impl<F: Float> Sync for Sweep<'_, F> {}
+
+impl<F: Float> WithSimd for Sweep<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (first, count) in parts(self.v.nrows(), BLOCK_ROWS) {
+            let rows = first..first + count;
+            if panel_registers::<S>() == 4 {
+                self.over_panels::<S, 4>(simd, rows);
+            } else {
+                self.over_panels::<S, 2>(simd, rows);
+            }
+        }
+    }
+}
+
+/// A part of a panel, for some rows.
+#[derive(Clone, Copy)]
+struct Block<F> {
+    /// Its terms are those from `start` on.
+    start: usize,
+    depth: usize,
+    /// Its columns, `count` of them, are those from `first` on.
+    first: usize,
+    count: usize,
+    weights: *const F,
+}
+
+impl<F: Float> Sweep<'_, F> {
+    #[inline(always)]
+    fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>) {
+        let Packed { panels, depth, columns, width, .. } = self.panels;
+        let (depth, columns, width) = (*depth, *columns, *width);
+        assert_eq!(width, N * F::lanes::<S>(), "packed for another instruction set");
+        let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
+        let fetch_next = size_of_val(values) > CACHED_BYTES;
+        for first in self.columns.clone().step_by(width) {
+            let panel = &values[first * depth..][..width * depth];
+            // Sums of the same parts as in other products: a step alone may be one of those.
+            for (start, depth) in depths(depth) {
+                let weights = panel[start * width..].as_ptr();
+                let block = Block { start, depth, first, count: width.min(columns - first), weights };
+                if block.count == width {
+                    self.over_rows::<S, N, false>(simd, rows.clone(), block, fetch_next);
+                } else {
+                    self.over_rows::<S, N, true>(simd, rows.clone(), block, fetch_next);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn over_rows<S: Simd, const N: usize, const EDGE: bool>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        block: Block<F>,
+        fetch_next: bool,
+    ) {
+        let row_bytes = self.panels.width * size_of::<F>();
+        let tiles = rows.len().div_ceil(TILE_ROWS);
+        let mut fetch = Fetch { next: block.weights.wrapping_byte_add(block.depth * row_bytes), lines: 0 };
+        // Lines of a row of the next part; for a single tile there is no time to fetch in.
+        let mut lines = if fetch_next && tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
+        for (tile, (first, count)) in parts(rows.len(), TILE_ROWS).enumerate() {
+            let row = rows.start + first;
+            fetch.lines = lines / (tiles - tile);
+            lines -= fetch.lines;
+            match count {
+                1 => self.tile::<S, N, 1, EDGE>(simd, row, block, &mut fetch),
+                2 => self.tile::<S, N, 2, EDGE>(simd, row, block, &mut fetch),
+                3 => self.tile::<S, N, 3, EDGE>(simd, row, block, &mut fetch),
+                4 => self.tile::<S, N, 4, EDGE>(simd, row, block, &mut fetch),
+                5 => self.tile::<S, N, 5, EDGE>(simd, row, block, &mut fetch),
+                _ => self.tile::<S, N, TILE_ROWS, EDGE>(simd, row, block, &mut fetch),
+            }
+        }
+    }
+
+    /// The sums of `R` rows and a panel's columns.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+    fn tile<S: Simd, const N: usize, const R: usize, const EDGE: bool>(
+        &self,
+        simd: S,
+        row: usize,
+        block: Block<F>,
+        fetch: &mut Fetch<F>,
+    ) {
+        let lanes = F::lanes::<S>();
+        let Block { start, depth, first, count, mut weights } = block;
+        let c = self.c.after(start).from(row, first);
+        let mut v = [self.v.as_ptr(); R];
+        for i in 0..R {
+            v[i] = v[i].wrapping_offset((row + i) as isize * self.v.strides()[0]).wrapping_add(start);
+        }
+        let mut masks = [F::first(simd, lanes); N];
+        for j in 0..N {
+            masks[j] = F::first(simd, count.saturating_sub(j * lanes).min(lanes));
+        }
+        let mut sums = [[F::splat(simd, F::zero()); N]; R];
+        for p in 0..depth {
+            let mut factors = [F::splat(simd, F::zero()); R];
+            for i in 0..R {
+                // SAFETY: element (row + i, start + p) of v.
+                factors[i] = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
+            }
+            for j in 0..N {
+                // SAFETY: a register of row start + p of the panel, which has N of them.
+                let weight = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
+                for i in 0..R {
+                    sums[i][j] = F::fused(simd, factors[i], weight, sums[i][j]);
+                }
+            }
+            weights = weights.wrapping_add(N * lanes);
+            fetch.some();
+        }
+        let load = |from: *const F, j: usize| {
+            // SAFETY: a register of a row of C, or of one that it starts from, as far as its columns go.
+            unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
+        };
+        for i in 0..R {
+            for j in 0..N {
+                let to = c.from(i, j * lanes).start;
+                let sum = match c.base {
+                    Base::Nothing => sums[i][j],
+                    Base::Output => F::plus(simd, load(to, j), sums[i][j]),
+                    Base::Row(base) => F::plus(simd, load(base.wrapping_add(j * lanes), j), sums[i][j]),
+                };
+                // SAFETY: as for `load`.
+                unsafe {
+                    if EDGE {
+                        F::store_first(simd, masks[j], to, sum);
+                    } else {
+                        F::store(simd, to, sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the next block will need, fetched into the second cache a few lines at a time.
+struct Fetch<F> {
+    next: *const F,
+    lines: usize,
+}
+
+impl<F> Fetch<F> {
+    #[inline(always)]
+    fn some(&mut self) {
+        for _ in 0..self.lines {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, which reads nothing, whatever the address.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(self.next.cast());
+            }
+            self.next = self.next.wrapping_byte_add(LINE_BYTES);
+        }
+    }
+}
