@@ -1,7 +1,7 @@
 //! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is carried along
 //! and never masked.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod common;
 
 use gradflow::ndarray::{Array2, Array3, Ix3, arr2};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
@@ -12,24 +12,10 @@ use gradflow::{
     Stacked, StochasticDepth, TensorsExt, TruncatedBptt, clip_grad_norm, sequential,
 };
 
+use common::{assert_says, panic_of};
+
 fn rng() -> StdRng {
     StdRng::seed_from_u64(0)
-}
-
-/// What `act` panics with.
-fn panic_of<R>(act: impl FnOnce() -> R) -> String {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(act)) else { panic!("expected a panic") };
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().expect("a message").to_string(),
-    }
-}
-
-#[track_caller]
-fn assert_says(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "expected {part:?} in {message:?}");
-    }
 }
 
 /// What `forward` over `x` panics with, in a new cache.
@@ -494,40 +480,28 @@ fn an_inference_pass_and_another_seed_have_no_backward() {
 /// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
 mod not_causal {
     use gradflow::ndarray::{ArrayRef3, ArrayView3};
-    use gradflow::{Layer, Linear, Sequence, Size, SizeError, Tensors, sequential};
+    use gradflow::{Layer, Linear, Sequence, Size, SizeError, parameters, sequential};
 
     #[derive(Clone)]
-    pub struct Offline(pub Linear<f64>);
-    type Inner = Linear<f64>;
-
-    impl Tensors<f64> for Offline {
-        fn count(&self) -> usize {
-            self.0.count()
-        }
-        fn name(&self, i: usize) -> String {
-            self.0.name(i)
-        }
-        fn tensor(&self, i: usize) -> (&[usize], &[f64]) {
-            self.0.tensor(i)
-        }
-        fn tensor_mut(&mut self, i: usize) -> &mut [f64] {
-            self.0.tensor_mut(i)
-        }
+    pub struct Offline {
+        pub inner: Linear<f64>,
     }
+    parameters! { impl Tensors<f64> for Offline { inner as "" } }
+    type Inner = Linear<f64>;
 
     impl Layer for Offline {
         type Elem = f64;
         type State = ();
         type Cache = <Inner as Layer>::Cache;
         fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-            self.0.output_size(input)
+            self.inner.output_size(input)
         }
         fn zero_state(&self, _: usize) {}
         fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, f64> {
-            self.0.forward(x, &mut (), cache)
+            self.inner.forward(x, &mut (), cache)
         }
         fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, f64> {
-            self.0.output(cache)
+            self.inner.output(cache)
         }
         fn backward<'c>(
             &self,
@@ -537,7 +511,7 @@ mod not_causal {
             cache: &'c mut Self::Cache,
             grad: &mut Self,
         ) -> ArrayView3<'c, f64> {
-            self.0.backward(x, dy, None, cache, &mut grad.0)
+            self.inner.backward(x, dy, None, cache, &mut grad.inner)
         }
     }
 
@@ -551,6 +525,6 @@ mod not_causal {
 
 #[test]
 fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
-    let model = not_causal::Reader { offline: not_causal::Offline(Linear::zeros(2, 3)) };
+    let model = not_causal::Reader { offline: not_causal::Offline { inner: Linear::zeros(2, 3) } };
     gradflow::contract::Contract::new("Reader", &model, 2).check();
 }

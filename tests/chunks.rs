@@ -1,5 +1,7 @@
 //! Chunks of any size equal the whole sequence, and truncated BPTT is what a loop over chunks computes.
 
+mod common;
+
 use allocation_counter::measure;
 use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
@@ -8,15 +10,13 @@ use gradflow::{
     RnnCell, Sequence, Stacked, Tensors, TensorsExt, TruncatedBptt,
 };
 
+use common::{bits, wave};
+
 const STEPS: usize = 11;
 const BATCH: usize = 4;
 const INPUT: usize = 5;
 /// Unsorted, one full, one that ends in the first chunk of all but the smallest sizes.
 const LENGTHS: [usize; BATCH] = [7, 11, 1, 4];
-
-fn wave<F: Float>(shape: (usize, usize, usize), phase: f64) -> Array3<F> {
-    Array3::from_shape_fn(shape, |(t, b, k)| F::of((0.9 * t as f64 + 2.3 * b as f64 + 4.1 * k as f64 + phase).sin()))
-}
 
 fn fill<F: Float, T: Tensors<F>>(mut tensors: T, phase: f64) -> T {
     for i in 0..tensors.count() {
@@ -24,14 +24,6 @@ fn fill<F: Float, T: Tensors<F>>(mut tensors: T, phase: f64) -> T {
         values.for_each(|(k, value)| *value = F::of(0.4 * (1.7 * k as f64 + phase).cos()));
     }
     tensors
-}
-
-fn bits<F: Float>(tensors: &impl Tensors<F>) -> Vec<u64> {
-    (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
-}
-
-fn all_bits<F: Float>(array: &Array3<F>) -> Vec<u64> {
-    array.iter().map(|value| value.bits()).collect()
 }
 
 /// All that one pass gives.
@@ -77,7 +69,7 @@ impl<L: Layer> Outcome<L> {
     #[track_caller]
     fn assert_equals<M: Layer<Elem = L::Elem>>(&self, whole: &Outcome<M>, recurrent: bool, what: &str) {
         if recurrent {
-            assert!(all_bits(&self.y) == all_bits(&whole.y), "{what}: y");
+            assert!(bits(&self.y) == bits(&whole.y), "{what}: y");
             assert!(bits(&self.state) == bits(&whole.state), "{what}: state");
         }
         let near = |name: &str, got: &[L::Elem], want: &[L::Elem]| {
@@ -122,7 +114,7 @@ fn check<L: Causal>(name: &str, recurrent: bool, layer: L) {
             kept.assert_equals(&whole, recurrent, &what);
             let recomputed = Outcome::of(&chunked.clone().recompute(), x);
             assert_eq!(bits(&recomputed.grad), bits(&kept.grad), "{what}: recomputed");
-            assert_eq!(all_bits(&recomputed.dx), all_bits(&kept.dx), "{what}: recomputed");
+            assert_eq!(bits(&recomputed.dx), bits(&kept.dx), "{what}: recomputed");
             Outcome::of(&chunked, x.reversed()).assert_equals(&turned, recurrent, &format!("{what}, reversed"));
         }
     }

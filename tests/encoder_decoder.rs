@@ -1,5 +1,7 @@
 //! Encoder and decoder: the final states of one model start another, and their gradient flows back.
 
+mod common;
+
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
@@ -7,15 +9,13 @@ use gradflow::{
     SoftmaxCrossEntropy, Tensors, TensorsExt, parameters,
 };
 
+use common::wave;
+
 const BATCH: usize = 3;
 const SOURCE: usize = 5;
 const TARGET: usize = 4;
 const SOURCE_LENGTHS: [usize; BATCH] = [3, 5, 1];
 const TARGET_LENGTHS: [usize; BATCH] = [4, 2, 3];
-
-fn wave(shape: (usize, usize, usize), phase: f64) -> Array3<f64> {
-    Array3::from_shape_fn(shape, |(t, b, k)| (0.9 * t as f64 + 2.3 * b as f64 + 4.1 * k as f64 + phase).sin())
-}
 
 /// Central differences of `loss` by every element of `tensors`, against `grad`.
 fn check<T: Tensors<f64> + Clone>(what: &str, tensors: &T, grad: &impl Tensors<f64>, loss: impl Fn(&T) -> f64) {

@@ -1,7 +1,7 @@
 //! Optimizers, parameter groups, schedules and gradient accumulation: PyTorch's numbers, laws, states that restore to
 //! the bit, refusals and no allocation.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod common;
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array, Array1, Array2, Array3, Axis, Dimension, s};
@@ -12,6 +12,8 @@ use gradflow::{
     ParameterGroups, RmsProp, Schedule, Select, Sequence, Sgd, SoftmaxCrossEntropy, Tensors, TensorsExt, parameters,
 };
 use serde_json::Value;
+
+use common::panic_of;
 
 /// Steps that `tests/data/optimizers.py` takes.
 const STEPS: usize = 7;
@@ -507,14 +509,6 @@ fn micro_batches_add_up_to_the_whole_batch() {
 
 /// What `act` panics with.
 #[track_caller]
-fn panic_of<R>(act: impl FnOnce() -> R) -> String {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(act)) else { panic!("expected a panic") };
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().expect("a message").to_string(),
-    }
-}
-
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     macro_rules! refused {

@@ -1,5 +1,7 @@
 //! What the options of recurrent cells and models do, where the answer is known exactly.
 
+mod common;
+
 use gradflow::ndarray::{Array1, Array2, Array3, Axis, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
@@ -7,14 +9,12 @@ use gradflow::{
     Sequence, TensorsExt,
 };
 
+use common::wave;
+
 const HIDDEN: usize = 500;
 const BATCH: usize = 16;
 const STEPS: usize = 6;
 const P: f64 = 0.3;
-
-fn wave(shape: (usize, usize, usize)) -> Array3<f64> {
-    Array3::from_shape_fn(shape, |(t, b, k)| (0.9 * t as f64 + 2.3 * b as f64 + 4.1 * k as f64).sin())
-}
 
 fn share(values: impl ExactSizeIterator<Item = bool>) -> f64 {
     let count = values.len() as f64;
@@ -107,7 +107,7 @@ fn dropout_stands_between_layers_alone() {
 #[test]
 fn models_are_made_of_their_cells() {
     let rng = &mut StdRng::seed_from_u64(4);
-    let x = wave((STEPS, 3, 4));
+    let x = wave((STEPS, 3, 4), 0.0);
     let x = Sequence::from(&x).with_lengths(&[2, 6, 4]).unwrap();
     let gru = Gru::<f64>::builder(4, 5).num_layers(2).build(rng);
     let cells = (gru.cell(0, 0).clone(), gru.cell(1, 0).clone());
@@ -144,7 +144,7 @@ fn a_learned_state_is_where_sequences_start() {
     learned.initial.h.assign(&Array2::from_shape_fn((1, 4), |(_, k)| 0.1 * k as f64));
     learned.initial.c.fill(-0.4);
     let all = |part: &Array2<f64>| part.broadcast((2, 4)).unwrap().to_owned();
-    let (x, dy) = (wave((STEPS, 2, 3)), wave((STEPS, 2, 4)));
+    let (x, dy) = (wave((STEPS, 2, 3), 0.0), wave((STEPS, 2, 4), 0.0));
     let (mut grad, mut cache) = (learned.zeros_like(), learned.cache());
     let pass = learned.pass(&x, &mut learned.zero_state(2), &mut cache);
     let y = pass.output().to_owned();

@@ -1,5 +1,7 @@
 //! Streams: one step at a time, a state that is the caller's, one model for many.
 
+mod common;
+
 use std::thread;
 
 use allocation_counter::measure;
@@ -10,16 +12,10 @@ use gradflow::{
     Stacked, Tensors, TensorsExt,
 };
 
+use common::{bits, wave};
+
 const STEPS: usize = 12;
 const INPUT: usize = 5;
-
-fn wave(shape: (usize, usize, usize), phase: f32) -> Array3<f32> {
-    Array3::from_shape_fn(shape, |(t, b, k)| (0.9 * t as f32 + 2.3 * b as f32 + 4.1 * k as f32 + phase).sin())
-}
-
-fn bits(tensors: &impl Tensors<f32>) -> Vec<u32> {
-    (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.to_bits())).collect()
-}
 
 /// The outputs of the steps `x`, `[T, B, I]`, from `state` on.
 fn stream<L: Causal<Elem = f32>>(model: &L, x: &Array3<f32>, state: &mut L::State) -> Array3<f32> {
@@ -132,7 +128,7 @@ fn a_step_allocates_nothing() {
 fn many_streams_share_one_model_on_several_threads() {
     const STREAMS: usize = 12;
     let model = model();
-    let input = |k: usize| wave((STEPS + k, 1, INPUT), k as f32);
+    let input = |k: usize| wave((STEPS + k, 1, INPUT), k as f64);
     let alone: Vec<_> = (0..STREAMS).map(|k| stream(&model, &input(k), &mut model.zero_state(1))).collect();
     let together: Vec<_> = thread::scope(|scope| {
         let model = &model;

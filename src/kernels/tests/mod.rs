@@ -1,3 +1,14 @@
 mod math;
 mod packed;
 mod product;
+
+use ndarray::Array2;
+
+use crate::float::Float;
+
+/// Small integers, of which every product and sum is exact whatever the order.
+fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
+    })
+}

@@ -2,16 +2,10 @@
 
 use ndarray::{Array2, s};
 
+use super::integers;
 use crate::float::Float;
 use crate::kernels::math::{quotients2, quotients3};
 use crate::kernels::{Accumulate, Packed, for_each_isa};
-
-/// Small integers, of which every product and sum is exact whatever the order.
-fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
-    Array2::from_shape_fn((rows, columns), |(i, j)| {
-        F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
-    })
-}
 
 fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [

@@ -1,17 +1,11 @@
 use ndarray::{Array2, ArrayView2, s};
 
+use super::integers;
 use crate::float::Float;
 use crate::kernels::for_each_isa;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias};
 
 const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
-
-/// Small integers, of which every product and sum is exact whatever the order.
-fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
-    Array2::from_shape_fn((rows, columns), |(i, j)| {
-        F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
-    })
-}
 
 /// C + A B by the definition.
 fn product_scalar<F: Float>(a: &Array2<F>, b: &Array2<F>, c: &Array2<F>) -> Array2<F> {
