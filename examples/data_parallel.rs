@@ -24,8 +24,8 @@ use std::time::Instant;
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Embedding, Layer, Linear, LstmCell, Optimizer, SoftmaxCrossEntropy, Tensors, TensorsExt, clip_grad_norm,
-    grad_norm, sequential,
+    Adam, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt,
+    clip_grad_norm, grad_norm, sequential,
 };
 
 use common::{Claims, Failure, Settings};
@@ -87,10 +87,10 @@ impl Shard {
 
     /// Loss and gradient of these sequences: sums, which add up to those of the batch.
     fn compute(&mut self, Shared { model, ids, targets }: &Shared) {
-        let part = s![.., self.sequences.clone()];
-        let pass = model.pass(ids.slice(part), &mut self.state, &mut self.cache);
-        self.nats =
-            SoftmaxCrossEntropy::new().sum().evaluate(&pass.output(), &targets.slice(part), None, &mut self.dlogits);
+        let x = Sequence::from(ids).sequences(self.sequences.clone());
+        let pass = model.pass(x, &mut self.state, &mut self.cache);
+        let targets = targets.slice(s![.., self.sequences.clone()]);
+        self.nats = SoftmaxCrossEntropy::new().sum().evaluate(&pass.output(), &targets, None, &mut self.dlogits);
         self.grad.set_zero();
         pass.backward(&self.dlogits, &mut self.grad);
     }

@@ -96,11 +96,21 @@ pub(crate) fn check_alike<F: Float>(
     expected: &(impl Tensors<F> + ?Sized),
     got: &(impl Tensors<F> + ?Sized),
 ) {
-    assert!(expected.count() == got.count(), "{who}: expected {} tensors, got {}", expected.count(), got.count());
-    for i in 0..expected.count() {
-        let (expected_shape, shape) = (expected.shape(i), got.shape(i));
-        assert!(expected_shape == shape, "{who}: {}: expected {expected_shape:?}, got {shape:?}", expected.name(i));
+    if let Some(misfit) = misfit(expected, got) {
+        panic!("{who}: {misfit}");
     }
+}
+
+/// Where two differ in the number of tensors or in their sizes.
+pub(crate) fn misfit<F: Float>(
+    expected: &(impl Tensors<F> + ?Sized),
+    got: &(impl Tensors<F> + ?Sized),
+) -> Option<String> {
+    if expected.count() != got.count() {
+        return Some(format!("expected {} tensors, got {}", expected.count(), got.count()));
+    }
+    let i = (0..expected.count()).find(|&i| expected.shape(i) != got.shape(i))?;
+    Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
 }
 
 /// Tensors that own their names and shapes and belong to no layer: an optimizer's moments.

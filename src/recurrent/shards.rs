@@ -11,7 +11,8 @@ use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis, s};
 use super::cell::{Cell, StateParts};
 use super::time_loop::{CellCache, backward_alone, forward_alone};
 use crate::cache::reuse;
-use crate::{Float, Sequence, Tensors, TensorsExt};
+use crate::tensors::misfit;
+use crate::{Float, Sequence, TensorsExt};
 
 /// Sequences to a shard, about: enough for the products of a step to be fast.
 const SEQUENCES: usize = 32;
@@ -85,10 +86,7 @@ impl<C: Cell> Shards<C> {
     ) {
         let (steps, batch) = x.dims();
         let all = 0..self.count;
-        let alike = |other: &C| {
-            other.count() == grad.count() && (0..grad.count()).all(|i| other.tensor(i).0 == grad.tensor(i).0)
-        };
-        if !self.grads.iter().all(alike) {
+        if !self.grads.iter().all(|shard| misfit(shard, grad).is_none()) {
             self.grads.clear();
         }
         self.grads.resize_with(self.count.max(self.grads.len()), || grad.clone());
