@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use ndarray::{Array2, Array3, ArrayRef3, Axis, Dimension, s};
+use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, Dimension, s};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Causal, Float, GradCheck, Layer, Sequence, Size, Tensors, TensorsExt};
@@ -99,21 +99,14 @@ impl<'a, L: Layer> Contract<'a, L> {
         assert!(holds, "{}: {what}", self.name);
     }
 
-    fn tolerance(&self) -> f64 {
-        1e4 * <L::Elem as num_traits::Float>::epsilon().widen()
-    }
-
     fn batch(&self, steps: usize, batch: usize) -> Batch<L::Elem> {
         Batch::draw(self.input, steps, batch)
     }
 
     /// A state that is not zero.
     fn state(&self, batch: usize) -> L::State {
-        let mut state = self.layer.zero_state(batch);
-        let rng = &mut StdRng::seed_from_u64(5);
-        for i in 0..state.count() {
-            state.tensor_mut(i).iter_mut().for_each(|value| *value = L::Elem::of(rng.random_range(-0.5..0.5)));
-        }
+        let (mut state, rng) = (self.layer.zero_state(batch), &mut StdRng::seed_from_u64(5));
+        fill(&mut state, &mut |_| rng.random_range(-0.5..0.5));
         state
     }
 
@@ -121,7 +114,7 @@ impl<'a, L: Layer> Contract<'a, L> {
     fn pass(&self, x: Sequence<'_, L::Elem>, state: L::State, cache: &mut L::Cache) -> Outcome<L> {
         let mut state = state;
         let y = self.layer.forward(x, &mut state, cache).to_owned();
-        self.assert(y == self.layer.output(cache), "`output` is not what `forward` returned");
+        self.assert(same(&y, self.layer.output(cache)), "`output` is not what `forward` returned");
         let dy = output_gradient(y.dim());
         self.backward(x, y, &dy, state, cache)
     }
@@ -209,7 +202,7 @@ impl<'a, L: Layer> Contract<'a, L> {
                 let mut cache = self.layer.cache();
                 forward(&mut cache);
                 let mut grad = self.layer.zeros_like();
-                let refused = panics(|| {
+                let refused = panics(&mut || {
                     self.layer.backward(x, dy, None, &mut cache, &mut grad);
                 });
                 self.assert(refused, &format!("`backward` accepts {what}"));
@@ -223,7 +216,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         refuses("an inference pass's cache", &|cache| forward(x.infer(), cache), x, &dy);
         let wrong = output_gradient((STEPS, BATCH, output + 1));
         refuses("a dy of another size", &|cache| forward(x, cache), x, &wrong);
-        let refused = panics(|| {
+        let refused = panics(&mut || {
             self.layer.forward(x, &mut self.state(BATCH + 1), &mut self.layer.cache());
         });
         self.assert(refused || self.state(BATCH).count() == 0, "`forward` accepts a state of another batch");
@@ -236,7 +229,7 @@ impl<'a, L: Layer> Contract<'a, L> {
             let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
             let y = self.layer.forward(x, &mut self.state(BATCH), &mut cache).raw_dim();
             let dx = self.layer.backward(x, &output_gradient(y.into_pattern()), dstate, &mut cache, &mut grad);
-            (dx.iter().map(|value| value.bits()).collect::<Vec<_>>(), bits(&grad))
+            (bits(&dx.to_owned()), bits(&grad))
         };
         let x = batch.sequence().eval();
         let (dx, grad) = run(x, None);
@@ -249,7 +242,7 @@ impl<'a, L: Layer> Contract<'a, L> {
     fn empty_batch_is_refused(&self) {
         for (steps, batch) in [(0, BATCH), (STEPS, 0)] {
             let x = self.batch(steps, batch);
-            let refused = panics(|| {
+            let refused = panics(&mut || {
                 self.layer.forward(x.sequence().eval(), &mut self.layer.zero_state(batch), &mut self.layer.cache());
             });
             self.assert(refused, &format!("`forward` accepts an empty batch, [{steps}, {batch}]"));
@@ -268,28 +261,23 @@ impl<'a, L: Layer> Contract<'a, L> {
             copy_sequence(&self.state(BATCH), b, &mut state);
             let mut cache = self.layer.cache();
             let y = self.layer.forward(one.sequence().eval(), &mut state, &mut cache).to_owned();
-            let dy = output_gradient::<L::Elem>(all.y.dim()).slice(s![..length, b..b + 1, ..]).to_owned();
+            let dy = cut(&output_gradient(all.y.dim()), b, length);
             let mut dstate = state.clone();
             let seed = self.seed_gradient(&all.state);
             copy_sequence(&seed, b, &mut dstate);
             let dx =
                 self.layer.backward(one.sequence().eval(), &dy, Some(&mut dstate), &mut cache, &mut sum).to_owned();
 
-            let near = |a: &Array3<L::Elem>, b: &Array3<L::Elem>| {
-                let (a, b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.near(**a, *b))
-            };
-            let part = |whole: &Array3<L::Elem>| whole.slice(s![..length, b..b + 1, ..]).to_owned();
-            self.assert(near(&y, &part(&all.y)), "a sequence alone gives another y than in its batch");
-            let dx_fits = self.input_is_tokens() || near(&dx, &part(&all.dx));
+            self.assert(all_near(&y, &cut(&all.y, b, length)), "a sequence alone gives another y than in its batch");
+            let dx_fits = self.input_is_tokens() || all_near(&dx, &cut(&all.dx, b, length));
             self.assert(dx_fits, "a sequence alone gives another dL/dx than in its batch");
             let mut expected = self.layer.zero_state(1);
             copy_sequence(&all.state, b, &mut expected);
-            self.assert(self.all_near(&state, &expected), "the final state is not that of the last valid step");
+            self.assert(all_near(&state, &expected), "the final state is not that of the last valid step");
             copy_sequence(&all.dstate, b, &mut expected);
-            self.assert(self.all_near(&dstate, &expected), "the initial state's gradient depends on the batch");
+            self.assert(all_near(&dstate, &expected), "the initial state's gradient depends on the batch");
         }
-        self.assert(self.all_near(&sum, &all.grad), "the batch's gradient is not the sum of its sequences'");
+        self.assert(all_near(&sum, &all.grad), "the batch's gradient is not the sum of its sequences'");
     }
 
     fn padding_is_never_read(&self, mode: InMode<L::Elem>) {
@@ -300,9 +288,7 @@ impl<'a, L: Layer> Contract<'a, L> {
             let mut state = self.state(BATCH);
             let y = self.layer.forward(x, &mut state, cache).to_owned();
             let mut dy = output_gradient(y.dim());
-            for (t, b) in padding() {
-                dy.slice_mut(s![t, b, ..]).fill(if batch.junk { L::Elem::of(f64::NAN) } else { L::Elem::of(0.5) });
-            }
+            fill_padding(&mut dy, if batch.junk { f64::NAN } else { 0.5 });
             self.backward(x, y, &dy, state, cache)
         };
         // A cache full of other numbers: stale values must not show either.
@@ -310,11 +296,8 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.pass(mode(self.batch(STEPS, BATCH).changed().sequence()), self.state(BATCH), &mut cache);
         let (want, got) = (lengths(&batch, &mut self.layer.cache()), lengths(&junk, &mut cache));
         self.assert(got.bits() == want.bits(), "what the padding holds changes the result");
-        for (t, b) in padding() {
-            let zero = |values: &Array3<L::Elem>| values.slice(s![t, b, ..]).iter().all(|value| value.widen() == 0.0);
-            self.assert(zero(&got.y), "y is not zero past a length");
-            self.assert(self.input_is_tokens() || zero(&got.dx), "dL/dx is not zero past a length");
-        }
+        self.assert(padding_is_zero(&got.y), "y is not zero past a length");
+        self.assert(self.input_is_tokens() || padding_is_zero(&got.dx), "dL/dx is not zero past a length");
         let full = [STEPS; BATCH];
         let x = mode(batch.sequence());
         let with = self.pass(x.with_lengths(&full).expect("fits"), self.state(BATCH), &mut self.layer.cache());
@@ -364,24 +347,8 @@ impl<'a, L: Layer> Contract<'a, L> {
     /// The final state's gradient that [`Contract::backward`] starts from.
     fn seed_gradient(&self, state: &L::State) -> L::State {
         let mut seed = state.clone();
-        for i in 0..seed.count() {
-            for (k, value) in seed.tensor_mut(i).iter_mut().enumerate() {
-                *value = L::Elem::of((k as f64 + 0.5).cos());
-            }
-        }
+        fill(&mut seed, &mut |k| (k as f64 + 0.5).cos());
         seed
-    }
-
-    fn near(&self, a: L::Elem, b: L::Elem) -> bool {
-        (a.widen() - b.widen()).abs() <= self.tolerance() * b.widen().abs().max(1.0)
-    }
-
-    fn all_near(&self, a: &impl Tensors<L::Elem>, b: &impl Tensors<L::Elem>) -> bool {
-        let same = |i| {
-            a.values(i).len() == b.values(i).len()
-                && a.values(i).iter().zip(b.values(i)).all(|(&a, &b)| self.near(a, b))
-        };
-        a.count() == b.count() && (0..a.count()).all(same)
     }
 }
 
@@ -416,8 +383,8 @@ impl<L: Causal> Contract<'_, L> {
         let mut grad = self.layer.zeros_like();
         self.layer.backward(second.sequence().eval(), &dy_second, Some(&mut dstate), &mut caches[1], &mut grad);
         self.layer.backward(first.sequence().eval(), &dy_first, Some(&mut dstate), &mut caches[0], &mut grad);
-        self.assert(self.all_near(&dstate, &whole.dstate), "two chunks give another gradient of the initial state");
-        self.assert(self.all_near(&grad, &whole.grad), "two chunks give another gradient than the whole sequence");
+        self.assert(all_near(&dstate, &whole.dstate), "two chunks give another gradient of the initial state");
+        self.assert(all_near(&grad, &whole.grad), "two chunks give another gradient than the whole sequence");
     }
 
     fn steps_equal_the_whole(&self) {
@@ -428,12 +395,12 @@ impl<L: Causal> Contract<'_, L> {
         for t in 0..STEPS {
             let (step, after) = rest.split(1);
             let y = self.layer.step(step.sequence(), &mut state, &mut cache);
-            let same = y.iter().zip(whole.y.index_axis(Axis(0), t)).all(|(&a, &b)| self.near(a, b));
-            self.assert(same, "step by step, y is another than for the whole sequence");
+            let expected = whole.y.index_axis(Axis(0), t).to_owned();
+            self.assert(all_near(&y.to_owned(), &expected), "step by step, y is another than for the whole sequence");
             rest = after;
         }
-        self.assert(self.all_near(&state, &whole.state), "step by step, the state is another");
-        let refused = panics(|| {
+        self.assert(all_near(&state, &whole.state), "step by step, the state is another");
+        let refused = panics(&mut || {
             self.layer.step(batch.sequence(), &mut self.state(BATCH), &mut self.layer.cache());
         });
         self.assert(refused, "`step` accepts several steps");
@@ -451,18 +418,54 @@ struct Outcome<L: Layer> {
 
 impl<L: Layer> Outcome<L> {
     fn bits(&self) -> Vec<u64> {
-        let arrays = self.y.iter().chain(&self.dx).map(|value| value.bits());
-        arrays.chain(bits(&self.state)).chain(bits(&self.dstate)).chain(bits(&self.grad)).collect()
+        let tensors: [&dyn Tensors<L::Elem>; 5] = [&self.y, &self.dx, &self.state, &self.dstate, &self.grad];
+        tensors.map(bits).concat()
     }
 }
 
-fn bits<F: Float>(tensors: &impl Tensors<F>) -> Vec<u64> {
+// What follows does not know the layer's type, so that it is compiled once and not for each layer.
+
+fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
+}
+
+fn same<F: Float>(a: &Array3<F>, b: ArrayView3<'_, F>) -> bool {
+    a == b
+}
+
+fn all_near<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> bool {
+    let tolerance = 1e4 * <F as num_traits::Float>::epsilon().widen();
+    let near = |a: f64, b: f64| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    let alike = |i| {
+        let (a, b) = (a.values(i), b.values(i));
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a.widen(), b.widen()))
+    };
+    a.count() == b.count() && (0..a.count()).all(alike)
+}
+
+/// Sets element `k` of each tensor to `value(k)`.
+fn fill<F: Float>(tensors: &mut dyn Tensors<F>, value: &mut dyn FnMut(usize) -> f64) {
+    for i in 0..tensors.count() {
+        tensors.tensor_mut(i).iter_mut().enumerate().for_each(|(k, element)| *element = F::of(value(k)));
+    }
+}
+
+/// Sequence `b` of a batch, cut to its length.
+fn cut<F: Float>(whole: &Array3<F>, b: usize, length: usize) -> Array3<F> {
+    whole.slice(s![..length, b..b + 1, ..]).to_owned()
 }
 
 /// The positions past [`LENGTHS`].
 fn padding() -> impl Iterator<Item = (usize, usize)> {
     LENGTHS.into_iter().enumerate().flat_map(|(b, length)| (length..STEPS).map(move |t| (t, b)))
+}
+
+fn fill_padding<F: Float>(values: &mut Array3<F>, value: f64) {
+    padding().for_each(|(t, b)| values.slice_mut(s![t, b, ..]).fill(F::of(value)));
+}
+
+fn padding_is_zero<F: Float>(values: &Array3<F>) -> bool {
+    padding().all(|(t, b)| values.slice(s![t, b, ..]).iter().all(|value| value.widen() == 0.0))
 }
 
 fn output_gradient<F: Float>(shape: (usize, usize, usize)) -> Array3<F> {
@@ -476,7 +479,7 @@ fn batch_first<F: Float>(x: &Array3<F>) -> Array3<F> {
 }
 
 /// Whether `act` panics; what it would print is left out, as the panic is what the contract asks for.
-fn panics(act: impl FnOnce()) -> bool {
+fn panics(act: &mut dyn FnMut()) -> bool {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -494,7 +497,7 @@ fn panics(act: impl FnOnce()) -> bool {
 }
 
 /// Sequence `b` of a batch's state, into the state of a batch of one.
-fn copy_sequence<F: Float>(all: &impl Tensors<F>, b: usize, one: &mut impl Tensors<F>) {
+fn copy_sequence<F: Float>(all: &dyn Tensors<F>, b: usize, one: &mut dyn Tensors<F>) {
     for i in 0..all.count() {
         let ((shape, values), own) = (all.tensor(i), one.shape(i).to_vec());
         let axis = shape.iter().zip(&own).position(|(all, one)| all != one).expect("a state has a batch axis");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ndarray::Array3;
+use ndarray::{Array3, ArrayView3};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::error::check_shape;
@@ -182,7 +182,7 @@ impl GradCheck {
 
         let (mut dstate, mut cache) = (state.clone(), layer.cache());
         let y = layer.forward(x, &mut dstate, &mut cache);
-        let loss = RandomLoss::draw::<L>(y.dim(), state, rng);
+        let loss = RandomLoss::draw(y.dim(), state, rng);
         let dy = loss.output_weights::<L::Elem>();
         loss.set_state_weights(&mut dstate);
         let mut grad = layer.zeros_like();
@@ -199,46 +199,43 @@ impl GradCheck {
             // Padding may hold anything, NaN included, and is not varied.
             let valid = features.indexed_iter().map(|((t, b, _), _)| x.valid(t, b)).collect::<Vec<_>>();
             let mut varied = features.as_standard_layout().into_owned();
-            let numeric = |change: &mut dyn FnMut(&mut [L::Elem])| {
+            let mut numeric = |change: &mut Change<'_, L::Elem>| {
                 let original = varied.clone();
                 change(varied.as_slice_mut().expect("standard layout"));
                 let value = loss.of(layer, x.with(varied.view()), state);
                 varied = original;
                 value
             };
-            tensors.push(differences.compare("x".into(), &analytic, Some(&valid), rng, numeric));
+            tensors.push(differences.compare("x".into(), &analytic, Some(&valid), rng, &mut numeric));
         }
         for i in 0..layer.count() {
             let analytic = before.added(&grad, i);
             let mut varied = layer.clone();
-            let numeric = |change: &mut dyn FnMut(&mut [L::Elem])| {
+            let mut numeric = |change: &mut Change<'_, L::Elem>| {
                 change(varied.tensor_mut(i));
                 let value = loss.of(&varied, x, state);
                 varied.tensor_mut(i).copy_from_slice(layer.values(i));
                 value
             };
-            tensors.push(differences.compare(layer.name(i), &analytic, None, rng, numeric));
+            tensors.push(differences.compare(layer.name(i), &analytic, None, rng, &mut numeric));
         }
         for i in 0..state.count() {
             let analytic: Vec<f64> = dstate.values(i).iter().map(|value| value.widen()).collect();
             let mut varied = state.clone();
-            let numeric = |change: &mut dyn FnMut(&mut [L::Elem])| {
+            let mut numeric = |change: &mut Change<'_, L::Elem>| {
                 change(varied.tensor_mut(i));
                 let value = loss.of(layer, x, &varied);
                 varied.tensor_mut(i).copy_from_slice(state.values(i));
                 value
             };
-            tensors.push(differences.compare(
-                crate::tensors::join("state", state.name(i)),
-                &analytic,
-                None,
-                rng,
-                numeric,
-            ));
+            let name = crate::tensors::join("state", state.name(i));
+            tensors.push(differences.compare(name, &analytic, None, rng, &mut numeric));
         }
         GradReport { tensors, tolerance }
     }
 }
+
+// What follows does not know the layer's type, so that it is compiled once and not for each layer.
 
 /// `L = Σ r ∘ y + Σ q ∘ final state`.
 struct RandomLoss {
@@ -247,7 +244,7 @@ struct RandomLoss {
 }
 
 impl RandomLoss {
-    fn draw<L: Layer>(shape: (usize, usize, usize), state: &L::State, rng: &mut StdRng) -> Self {
+    fn draw<F: Float>(shape: (usize, usize, usize), state: &dyn Tensors<F>, rng: &mut StdRng) -> Self {
         let mut draw = || rng.random_range(-1.0..1.0);
         let r = Array3::from_shape_simple_fn(shape, &mut draw);
         let q = (0..state.count()).map(|i| state.values(i).iter().map(|_| draw()).collect()).collect();
@@ -257,7 +254,11 @@ impl RandomLoss {
     fn of<L: Layer>(&self, layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> f64 {
         let (mut state, mut cache) = (state.clone(), layer.cache());
         let y = layer.forward(x, &mut state, &mut cache);
-        let dot = |weights: &[f64], values: &[L::Elem]| -> f64 {
+        self.of_outcome(y, &state)
+    }
+
+    fn of_outcome<F: Float>(&self, y: ArrayView3<'_, F>, state: &dyn Tensors<F>) -> f64 {
+        let dot = |weights: &[f64], values: &[F]| -> f64 {
             weights.iter().zip(values).map(|(weight, value)| weight * value.widen()).sum()
         };
         let from_state: f64 = self.q.iter().enumerate().map(|(i, q)| dot(q, state.values(i))).sum();
@@ -269,7 +270,7 @@ impl RandomLoss {
         self.r.mapv(F::of)
     }
 
-    fn set_state_weights<F: Float>(&self, state: &mut impl Tensors<F>) {
+    fn set_state_weights<F: Float>(&self, state: &mut dyn Tensors<F>) {
         for (i, q) in self.q.iter().enumerate() {
             state.tensor_mut(i).iter_mut().zip(q).for_each(|(value, &q)| *value = F::of(q));
         }
@@ -280,17 +281,20 @@ impl RandomLoss {
 struct NonZero(Vec<Vec<f64>>);
 
 impl NonZero {
-    fn fill<F: Float>(grad: &mut impl Tensors<F>, rng: &mut StdRng) -> Self {
+    fn fill<F: Float>(grad: &mut dyn Tensors<F>, rng: &mut StdRng) -> Self {
         for i in 0..grad.count() {
             grad.tensor_mut(i).iter_mut().for_each(|value| *value = F::of(rng.random_range(-1.0..1.0)));
         }
         NonZero((0..grad.count()).map(|i| grad.values(i).iter().map(|value| value.widen()).collect()).collect())
     }
 
-    fn added<F: Float>(&self, grad: &impl Tensors<F>, i: usize) -> Vec<f64> {
+    fn added<F: Float>(&self, grad: &dyn Tensors<F>, i: usize) -> Vec<f64> {
         grad.values(i).iter().zip(&self.0[i]).map(|(after, before)| after.widen() - before).collect()
     }
 }
+
+/// Changes a tensor's values.
+type Change<'a, F> = dyn FnMut(&mut [F]) + 'a;
 
 struct Differences {
     step: f64,
@@ -306,7 +310,7 @@ impl Differences {
         analytic: &[f64],
         varied: Option<&[bool]>,
         rng: &mut StdRng,
-        mut loss: impl FnMut(&mut dyn FnMut(&mut [F])) -> f64,
+        loss: &mut dyn FnMut(&mut Change<'_, F>) -> f64,
     ) -> TensorCheck {
         let is_varied = |k: usize| varied.is_none_or(|varied| varied[k]);
         let mut check = TensorCheck { tensor, tried: 0, error: 0.0, worst: 0, analytic: 0.0, numeric: 0.0 };
