@@ -24,8 +24,8 @@ use std::time::Instant;
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt,
-    clip_grad_norm, grad_norm, sequential,
+    Adam, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt,
+    grad_norm, sequential,
 };
 
 use common::{Claims, Failure, Settings};
@@ -123,7 +123,7 @@ struct Trained {
     model: CharLm,
     /// The mean loss of every update, in nats.
     losses: Vec<f64>,
-    /// The gradient of the first one, clipped.
+    /// The gradient of the first one.
     first: CharLm,
     seconds: f64,
 }
@@ -165,9 +165,9 @@ fn train(threads: usize, shards: usize, hidden: usize, updates: usize, seed: u64
             shards.iter().for_each(|shard| total.add_assign(&shard.grad));
             total.scale(1.0 / (STEPS * BATCH) as f32); // of the mean loss
             losses.push(shards.iter().map(|shard| shard.nats).sum::<f64>() / (STEPS * BATCH) as f64);
-            clip_grad_norm(&mut total, CLIP)?;
             first.get_or_insert_with(|| total.clone());
-            optimizer.step(&mut shared.write().expect("no thread panicked").model, &total);
+            let model = &mut shared.write().expect("no thread panicked").model;
+            optimizer.step_clipped(model, &total, ClipNorm::new(CLIP))?;
         }
         Ok::<_, Failure>(())
     })?;

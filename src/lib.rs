@@ -8,7 +8,7 @@
 //! use gradflow::ndarray::{Array2, Array3, s};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
 //! use gradflow::{
-//!     AdamW, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt, clip_grad_norm,
+//!     AdamW, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt,
 //! };
 //!
 //! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
@@ -26,8 +26,7 @@
 //!     nats = loss.evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
 //!     grad.set_zero();
 //!     pass.backward(&dlogits, &mut grad);
-//!     clip_grad_norm(&mut grad, 1.0)?;
-//!     optimizer.step(&mut model, &grad);
+//!     optimizer.step_clipped(&mut model, &grad, ClipNorm::new(1.0))?;
 //! }
 //! assert!(nats < 0.1, "{nats}");
 //! # Ok(())

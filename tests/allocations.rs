@@ -4,8 +4,9 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, AdamW, Causal, Cell, Embedding, Float, GruCell, GruReset, Layer, Linear, LstmCell, Nonlinearity, Optimizer,
-    PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm, clip_grad_value,
+    Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, LstmCell, Nonlinearity,
+    Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm,
+    clip_grad_value,
 };
 
 // Sizes that reach the packed products and their edges.
@@ -33,6 +34,8 @@ fn count<L: Layer>(model: &mut L, optimizer: &mut dyn Optimizer<L::Elem>, length
         clip_grad_norm(&mut grad, 1.0).unwrap();
         clip_grad_value(&mut grad, 0.5).unwrap();
         optimizer.step(model, &grad);
+        optimizer.step_clipped(model, &grad, ClipNorm::new(0.1)).unwrap();
+        optimizer.step_clipped(model, &grad, ClipNorm::new(0.1).per_tensor()).unwrap();
         assert!(nats.is_finite());
     };
     let first = measure(&mut step).count_total;

@@ -3,8 +3,8 @@
 use gradflow::ndarray::Array3;
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, BoxLayer, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt,
-    clip_grad_norm, sequential,
+    Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy,
+    TensorsExt, sequential,
 };
 
 use crate::common::Cell;
@@ -89,8 +89,7 @@ impl Recipe {
             loss.evaluate(&pass.output(), &batch.next, Some(&batch.lengths), &mut dlogits);
             grad.set_zero();
             pass.backward(&dlogits, &mut grad);
-            clip_grad_norm(&mut grad, CLIP)?;
-            optimizer.step(&mut model, &grad);
+            optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(model)
     }

@@ -25,8 +25,8 @@ use gradflow::ndarray::{Array3, ArrayView1, Axis, arr2, s};
 use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    BoxLayer, Causal, Embedding, GradientProbe, GruCell, Layer, Linear, LstmCell, Optimizer, Probed, RnnCell, Sequence,
-    SoftmaxCrossEntropy, TensorsExt, clip_grad_norm, sequential,
+    BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, LstmCell, Optimizer, Probed, RnnCell,
+    Sequence, SoftmaxCrossEntropy, TensorsExt, sequential,
 };
 
 use common::{Failure, Interrupt, Output, Progress};
@@ -206,9 +206,8 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
         let nats = loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
         grad.set_zero();
         pass.backward(&dlogits, &mut grad);
-        let norm = clip_grad_norm(&mut grad, *clip)?;
         run.optimizer.set_learning_rate(run.schedule.learning_rate(update as u64));
-        run.optimizer.step(&mut run.model, &grad);
+        let norm = run.optimizer.step_clipped(&mut run.model, &grad, ClipNorm::new(*clip))?.norm;
 
         run.curve.trained(nats / LN_2);
         let (done, interrupted) = (update + 1, interrupt.came());

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
-use gradflow::{Adam, BoxLayer, Layer, Linear, Optimizer, Sequence, TensorsExt, clip_grad_norm};
+use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Optimizer, Sequence, TensorsExt};
 
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};
@@ -166,10 +166,9 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
             task.error(&pass.output(), &batch, &mut dy);
             grad.set_zero();
             pass.backward(&dy, &mut grad);
-            if clip_grad_norm(&mut grad, plan.clip).is_err() {
+            if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(plan.clip)).is_err() {
                 return outcome; // diverged
             }
-            optimizer.step(&mut net, &grad);
             outcome.seen += plan.batch;
         }
     }

@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Array3, ArrayView1, ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use gradflow::{Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, TensorsExt, clip_grad_norm};
+use gradflow::{ClipNorm, Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, TensorsExt};
 
 use crate::digits::Digits;
 use crate::net::{Block, Net};
@@ -55,10 +55,9 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
             sum += loss.evaluate(&pass.output(), &ids, None, &mut dlogits);
             grad.set_zero();
             pass.backward(&dlogits, &mut grad);
-            if clip_grad_norm(&mut grad, CLIP).is_err() {
+            if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(CLIP)).is_err() {
                 return Outcome { curve, loss: f64::INFINITY, accuracy: 0.0 };
             }
-            optimizer.step(&mut net, &grad);
         }
         curve.push(sum / count as f64);
     }

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use gradflow::ndarray::{Array3, arr3, aview1, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Layer, Linear, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence, TensorsExt,
-    clip_grad_norm, sequential,
+    Adam, Causal, ClipNorm, Layer, Linear, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
+    TensorsExt, sequential,
 };
 
 use crate::series::{Forecasts, HORIZON, Series};
@@ -131,8 +131,7 @@ impl Training {
             loss.evaluate(&pass.output(), &target, None, &mut dy);
             grad.set_zero();
             pass.backward(&dy, &mut grad);
-            clip_grad_norm(&mut grad, CLIP)?;
-            optimizer.step(network, &grad);
+            optimizer.step_clipped(network, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How a model is trained and judged.
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Adam, NonFiniteGradient, Optimizer, Schedule, TensorsExt, clip_grad_norm};
+use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule, TensorsExt};
 
 use crate::data::{Batch, Part};
 use crate::model::{Cache, Shape, Translator};
@@ -103,11 +103,10 @@ pub fn learn(
         let batch = Batch::new(&Part::Training.numbers(BATCH, numbers));
         grad.set_zero();
         model.learn(&batch, &mut cache, &mut grad);
-        if let Err(error) = clip_grad_norm(&mut grad, CLIP) {
+        optimizer.set_learning_rate(schedule.learning_rate(update as u64));
+        if let Err(error) = optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP)) {
             return (model, Err(error));
         }
-        optimizer.set_learning_rate(schedule.learning_rate(update as u64));
-        optimizer.step(&mut model, &grad);
         look(update + 1, &model);
     }
     (model, Ok(()))

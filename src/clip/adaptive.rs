@@ -3,7 +3,7 @@
 use super::norm::{norm_of, scale};
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
 use crate::tensors::check_alike;
-use crate::{Float, Tensors};
+use crate::{Float, Tensors, TensorsExt};
 
 const NAME: &str = "ClipAdaptive";
 
@@ -77,8 +77,9 @@ impl ClipAdaptive {
         grad: &mut (impl Tensors<F> + ?Sized),
     ) -> Result<ClipReport, NonFiniteGradient> {
         check_alike(&NAME, model, grad);
-        let (mut report, any_left) = screen(grad, 2.0, self.non_finite)?;
-        if !any_left {
+        let (mut report, skip) = screen(grad, 2.0, self.non_finite)?;
+        if skip {
+            grad.set_zero();
             return Ok(report);
         }
         for i in 0..model.count() {

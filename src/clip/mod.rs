@@ -7,10 +7,11 @@ mod summary;
 use std::fmt;
 
 pub use adaptive::ClipAdaptive;
+pub(crate) use norm::{Change, Factor};
 pub use norm::{ClipNorm, clip_grad_norm, clip_grad_value, grad_norm};
 pub use summary::NormSummary;
 
-use crate::{Float, Tensors, TensorsExt};
+use crate::{Float, Tensors};
 
 /// A gradient whose norm is infinite or NaN: nothing was changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +62,11 @@ impl ClipReport {
         ClipReport { norm, scale: 1.0, clipped: 0, non_finite }
     }
 
+    /// The gradient of `count` tensors was set to zero.
+    fn zeroed(self, count: usize) -> Self {
+        ClipReport { scale: 0.0, clipped: count, ..self }
+    }
+
     /// Notes that something was multiplied by `factor`; NaN is kept.
     fn scaled(&mut self, factor: f64) {
         if !(factor >= self.scale || self.scale.is_nan()) {
@@ -69,26 +75,21 @@ impl ClipReport {
     }
 }
 
-/// The report to start with, and whether there is anything left to clip: what every way of clipping does first about
-/// `grad`, whose norm is `norm`.
+/// The report to start with, and whether the gradient is to be set to zero: what every way of clipping asks first.
 fn screen<F: Float>(
-    grad: &mut (impl Tensors<F> + ?Sized),
+    grad: &(impl Tensors<F> + ?Sized),
     p: f64,
     non_finite: NonFinite,
 ) -> Result<(ClipReport, bool), NonFiniteGradient> {
     let norm = grad_norm(grad, p);
     if norm.is_finite() {
-        return Ok((ClipReport::new(norm, None), true));
+        return Ok((ClipReport::new(norm, None), false));
     }
     let tensor = norm::first_non_finite(grad, p);
     match non_finite {
         NonFinite::Error => Err(NonFiniteGradient { tensor, norm }),
-        NonFinite::Pass => Ok((ClipReport::new(norm, Some(tensor)), true)),
-        NonFinite::Skip => {
-            grad.set_zero();
-            let clipped = grad.count();
-            Ok((ClipReport { norm, scale: 0.0, clipped, non_finite: Some(tensor) }, false))
-        }
+        NonFinite::Pass => Ok((ClipReport::new(norm, Some(tensor)), false)),
+        NonFinite::Skip => Ok((ClipReport::new(norm, Some(tensor)).zeroed(grad.count()), true)),
     }
 }
 

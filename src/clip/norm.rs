@@ -7,7 +7,8 @@ use crate::{Float, Tensors, TensorsExt};
 
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///
-/// Together, the direction is kept; only the length of the step changes.
+/// Together, the direction is kept; only the length of the step changes. Where a step follows,
+/// [`Optimizer::step_clipped`](crate::Optimizer::step_clipped) spares a pass over the gradient.
 ///
 /// ```
 /// use gradflow::{ClipNorm, NonFinite, ndarray::arr1};
@@ -95,33 +96,78 @@ impl ClipNorm {
         &self,
         grad: &mut (impl Tensors<F> + ?Sized),
     ) -> Result<ClipReport, NonFiniteGradient> {
-        let (mut report, any_left) = screen(grad, self.p, self.non_finite)?;
-        if !any_left {
-            return Ok(report);
-        }
-        if self.per_tensor {
-            for i in 0..grad.count() {
-                if let Some(factor) = self.factor(norm_of(|| std::iter::once(grad.values(i)), self.p)) {
-                    scale(grad.tensor_mut(i), factor);
-                    report.scaled(factor);
-                    report.clipped += 1;
-                }
+        let mut clipping = self.measure(grad)?;
+        for i in 0..grad.count() {
+            match clipping.change(grad.values(i)) {
+                Change::Keep => {}
+                Change::Scale(factor) => scale(grad.tensor_mut(i), factor),
+                Change::Zero => grad.tensor_mut(i).fill(F::zero()),
             }
-        } else if let Some(factor) = self.factor(report.norm) {
-            for i in 0..grad.count() {
-                scale(grad.tensor_mut(i), factor);
-            }
-            report.scaled(factor);
-            report.clipped = grad.count();
         }
-        Ok(report)
+        Ok(clipping.report)
     }
 
-    /// What to multiply by, where anything is to be clipped.
-    fn factor(&self, norm: f64) -> Option<f64> {
+    /// Takes the norm of `grad`, from which it follows what happens to each tensor.
+    pub(crate) fn measure<F: Float>(&self, grad: &(impl Tensors<F> + ?Sized)) -> Result<Clipping, NonFiniteGradient> {
+        let (report, skip) = screen(grad, self.p, self.non_finite)?;
+        let same_for_all = match (skip, self.per_tensor) {
+            (true, _) => Some(Change::Zero),
+            (false, true) => None,
+            (false, false) => Some(self.change(report.norm)),
+        };
+        Ok(Clipping { rule: *self, same_for_all, report })
+    }
+
+    fn change(&self, norm: f64) -> Change {
         let factor = self.max / (norm + self.eps);
         // Written so that NaN is not taken for a reason to leave the gradient as it is.
-        if factor >= 1.0 || norm == 0.0 { None } else { Some(factor) }
+        if factor >= 1.0 || norm == 0.0 { Change::Keep } else { Change::Scale(factor) }
+    }
+}
+
+/// What clipping does to a tensor of a gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Change {
+    Keep,
+    Scale(f64),
+    Zero,
+}
+
+/// A gradient that was measured, and what comes of it.
+pub(crate) struct Clipping {
+    rule: ClipNorm,
+    same_for_all: Option<Change>,
+    /// Complete when each tensor was asked for once.
+    pub report: ClipReport,
+}
+
+impl Clipping {
+    /// What happens to the tensor of these values.
+    pub fn change<F: Float>(&mut self, values: &[F]) -> Change {
+        let own = || self.rule.change(norm_of(|| std::iter::once(values), self.rule.p));
+        let change = self.same_for_all.unwrap_or_else(own);
+        if let Change::Scale(factor) = change {
+            self.report.scaled(factor);
+            self.report.clipped += 1;
+        }
+        change
+    }
+}
+
+/// A factor in the element type. One below its normal numbers is applied as two: by itself it would lose digits.
+#[derive(Clone, Copy)]
+pub(crate) struct Factor<F>(F, F);
+
+impl<F: Float> Factor<F> {
+    pub fn new(factor: f64) -> Self {
+        let (first, second) =
+            if factor < F::min_positive_value().widen() { (factor.sqrt(), factor.sqrt()) } else { (factor, 1.0) };
+        Factor(F::of(first), F::of(second))
+    }
+
+    #[inline(always)]
+    pub fn times(self, value: F) -> F {
+        value * self.0 * self.1
     }
 }
 
@@ -181,7 +227,7 @@ pub fn grad_norm<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> f64 {
 
 /// The p-norm of several slices together.
 pub(super) fn norm_of<'a, F: Float, I: Iterator<Item = &'a [F]>>(values: impl Fn() -> I, p: f64) -> f64 {
-    let largest = || values().flatten().fold(0.0, |largest, value| larger(largest, value.widen().abs()));
+    let largest = || values().map(|values| largest_magnitude(values).widen()).fold(0.0, larger);
     if p == f64::INFINITY {
         return largest();
     }
@@ -204,8 +250,22 @@ vectorised! {
 }
 
 vectorised! {
-    fn multiply<'a, F: Float>(first: F, second: F, values: &'a mut [F]) {
-        values.iter_mut().for_each(|value| *value = *value * first * second);
+    /// NaN where any value is.
+    fn largest_magnitude<'a, F: Float>(values: &'a [F]) -> F {
+        // As many lanes as keep the comparisons from waiting for each other.
+        let mut lanes = [F::zero(); 32];
+        let mut chunks = values.chunks_exact(lanes.len());
+        for chunk in &mut chunks {
+            for (largest, &value) in lanes.iter_mut().zip(chunk) {
+                *largest = larger(*largest, value.abs());
+            }
+        }
+        let rest = chunks.remainder().iter().map(|value| value.abs());
+        rest.chain(lanes).fold(F::zero(), larger)
+    }
+
+    fn multiply<'a, F: Float>(factor: Factor<F>, values: &'a mut [F]) {
+        values.iter_mut().for_each(|value| *value = factor.times(*value));
     }
 }
 
@@ -218,14 +278,12 @@ fn power_sum<F: Float>(values: &[F], p: f64, unit: f64) -> f64 {
 }
 
 pub(super) fn scale<F: Float>(values: &mut [F], factor: f64) {
-    // A factor below the element type's normal numbers is applied as two: by itself it would lose digits.
-    let (first, second) =
-        if factor < F::min_positive_value().widen() { (factor.sqrt(), factor.sqrt()) } else { (factor, 1.0) };
-    multiply(F::of(first), F::of(second), values);
+    multiply(Factor::new(factor), values);
 }
 
-/// The larger of two magnitudes, or NaN where there is one: `f64::max` would drop it.
-fn larger(a: f64, b: f64) -> f64 {
+/// The larger of two magnitudes, or NaN where there is one: `max` would drop it.
+#[inline(always)]
+fn larger<F: num_traits::Float>(a: F, b: F) -> F {
     if a >= b || a.is_nan() { a } else { b }
 }
 

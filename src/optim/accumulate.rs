@@ -15,7 +15,7 @@ use crate::{Layer, Pass, TensorsExt};
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 /// use gradflow::{
-///     GradAccumulator, Layer, Linear, LstmCell, MeanSquaredError, Optimizer, Sequence, Sgd, clip_grad_norm,
+///     ClipNorm, GradAccumulator, Layer, Linear, LstmCell, MeanSquaredError, Optimizer, Sequence, Sgd,
 /// };
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,8 +33,7 @@ use crate::{Layer, Pass, TensorsExt};
 ///     accumulator.backward(pass, &dy, sum, 2 * x.valid_count()); // every one of the 2 features counts
 /// }
 /// let (mean, grad) = accumulator.mean();
-/// clip_grad_norm(grad, 1.0)?;
-/// optimizer.step(&mut model, grad);
+/// optimizer.step_clipped(&mut model, grad, ClipNorm::new(1.0))?;
 /// # assert!(mean > 0.0);
 /// # Ok(())
 /// # }

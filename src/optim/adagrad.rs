@@ -2,6 +2,7 @@
 
 use super::{At, Core, Rule, check_setting, optimizer};
 use crate::Float;
+use crate::clip::Factor;
 use crate::kernels::vectorised;
 
 const NAME: &str = "Adagrad";
@@ -86,6 +87,7 @@ optimizer! {
 /// The settings of one step, in the element type.
 #[derive(Clone, Copy)]
 struct Step<F> {
+    factor: Factor<F>,
     size: F,
     weight_decay: F,
     eps: F,
@@ -94,7 +96,7 @@ struct Step<F> {
 vectorised! {
     fn adapt<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F], s: &'a mut [F]) {
         for ((p, &g), s) in p.iter_mut().zip(g).zip(s) {
-            let g = g + step.weight_decay * *p;
+            let g = step.factor.times(g) + step.weight_decay * *p;
             *s += g * g;
             *p -= step.size * g / (s.sqrt() + step.eps);
         }
@@ -113,6 +115,7 @@ impl<F: Float> Rule<F> for Sum {
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
         let [s] = moments else { unreachable!("one moment") };
         let step = Step {
+            factor: Factor::new(at.factor),
             size: F::of(at.learning_rate / (1.0 + (at.step - 1) as f64 * self.lr_decay)),
             weight_decay: F::of(at.weight_decay),
             eps: F::of(self.eps),

@@ -2,6 +2,7 @@
 
 use super::{At, Core, Rule, check_fraction, check_setting, optimizer};
 use crate::Float;
+use crate::clip::Factor;
 use crate::kernels::vectorised;
 
 /// What Adam and AdamW share.
@@ -17,6 +18,7 @@ struct Moments {
 /// The settings of one step, in the element type.
 #[derive(Clone, Copy)]
 struct Step<F> {
+    factor: Factor<F>,
     /// `g ← g + coupled_decay · p`
     coupled_decay: F,
     /// `p ← shrink · p`
@@ -35,7 +37,7 @@ struct Step<F> {
 vectorised! {
     fn adapt<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F], m: &'a mut [F], v: &'a mut [F]) {
         for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            let g = g + step.coupled_decay * *p;
+            let g = step.factor.times(g) + step.coupled_decay * *p;
             *m = step.beta1 * *m + step.entering1 * g;
             *v = step.beta2 * *v + step.entering2 * g * g;
             *p = step.shrink * *p - step.size * *m / (v.sqrt() * step.correction + step.eps);
@@ -57,6 +59,7 @@ impl<F: Float> Rule<F> for Moments {
         let (coupled_decay, shrink) =
             if self.decoupled { (0.0, 1.0 - at.learning_rate * at.weight_decay) } else { (at.weight_decay, 1.0) };
         let step = Step {
+            factor: Factor::new(at.factor),
             coupled_decay: F::of(coupled_decay),
             shrink: F::of(shrink),
             beta1: F::of(self.beta1),

@@ -1,8 +1,9 @@
 //! What all optimizers share: settings, parameter groups, the walk over the tensors, and what is remembered.
 
 use super::{OptimizerState, OptimizerStateError, ParameterGroups, check_setting};
+use crate::clip::Change;
 use crate::tensors::{check_alike, join};
-use crate::{Float, NamedTensors, Tensors, TensorsExt};
+use crate::{ClipNorm, ClipReport, Float, NamedTensors, NonFiniteGradient, Tensors, TensorsExt};
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
 pub(super) trait Rule<F> {
@@ -12,7 +13,8 @@ pub(super) trait Rule<F> {
     /// What is remembered of each parameter: PyTorch's name, and the value before the first step.
     fn moments(&self) -> Vec<(&'static str, f64)>;
 
-    /// One step of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order.
+    /// One step of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
+    /// in which each is read and written once.
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]);
 }
 
@@ -25,6 +27,8 @@ pub(super) struct At {
     pub learning_rate: f64,
     /// The weight decay of this tensor.
     pub weight_decay: f64,
+    /// What its gradient is multiplied by first.
+    pub factor: f64,
 }
 
 impl At {
@@ -125,8 +129,9 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
         Plan { count: model.count(), trained: trained.collect() }
     }
 
+    /// One pass over the tensors; `clip` says what happens to each tensor of the gradient first.
     #[track_caller]
-    pub fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>) {
+    pub fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>, mut clip: impl FnMut(&[F]) -> Change) {
         check_alike(&self.name, &*model, grad);
         if self.plan.is_none() {
             self.plan = Some(self.plan(model));
@@ -134,15 +139,38 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
         let Some(plan) = &mut self.plan else { unreachable!("made above") };
         plan.check(self.name, model);
         self.steps += 1;
-        for tensor in &mut plan.trained {
+        let mut trained = plan.trained.iter_mut().peekable();
+        for i in 0..plan.count {
+            let (g, mut zeros) = (grad.values(i), None);
+            let change = clip(g); // of a frozen tensor too: it counts in the report
+            let Some(tensor) = trained.next_if(|tensor| tensor.index == i) else { continue };
+            let (g, factor) = match change {
+                Change::Keep => (g, 1.0),
+                Change::Scale(factor) => (g, factor),
+                // Not by a factor of 0, which leaves NaN as it is.
+                Change::Zero => (zeros.insert(vec![F::zero(); g.len()]).as_slice(), 1.0),
+            };
             let at = At {
                 step: self.steps,
                 learning_rate: self.learning_rate * tensor.learning_rate_factor,
                 weight_decay: tensor.weight_decay,
+                factor,
             };
-            let (p, g) = (model.tensor_mut(tensor.index), grad.values(tensor.index));
-            self.rule.update(at, p, g, &mut tensor.moments);
+            self.rule.update(at, model.tensor_mut(i), g, &mut tensor.moments);
         }
+    }
+
+    #[track_caller]
+    pub fn step_clipped(
+        &mut self,
+        model: &mut dyn Tensors<F>,
+        grad: &dyn Tensors<F>,
+        clip: ClipNorm,
+    ) -> Result<ClipReport, NonFiniteGradient> {
+        check_alike(&self.name, &*model, grad);
+        let mut clipping = clip.measure(grad)?;
+        self.step(model, grad, |values| clipping.change(values));
+        Ok(clipping.report)
     }
 
     fn settings(&self) -> Vec<(&'static str, f64)> {
@@ -248,7 +276,17 @@ macro_rules! optimizer {
         impl<F: Float> $crate::Optimizer<F> for $name<F> {
             #[track_caller]
             fn step(&mut self, model: &mut dyn $crate::Tensors<F>, grad: &dyn $crate::Tensors<F>) {
-                self.core.step(model, grad);
+                self.core.step(model, grad, |_| $crate::clip::Change::Keep);
+            }
+
+            #[track_caller]
+            fn step_clipped(
+                &mut self,
+                model: &mut dyn $crate::Tensors<F>,
+                grad: &dyn $crate::Tensors<F>,
+                clip: $crate::ClipNorm,
+            ) -> Result<$crate::ClipReport, $crate::NonFiniteGradient> {
+                self.core.step_clipped(model, grad, clip)
             }
 
             fn learning_rate(&self) -> f64 {

@@ -20,7 +20,7 @@ pub use sgd::Sgd;
 pub use state::{OptimizerState, OptimizerStateError};
 
 use self::core::{At, Core, Rule, optimizer};
-use crate::{Float, Tensors};
+use crate::{ClipNorm, ClipReport, Float, NamedTensors, NonFiniteGradient, Tensors, TensorsExt};
 
 /// Changes a model's parameters by their gradient.
 ///
@@ -32,6 +32,44 @@ pub trait Optimizer<F: Float> {
     /// # Panics
     /// Where `grad` has other tensors than `model`, or `model` other ones than at the first step.
     fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>);
+
+    /// Clipping and a step in one: [`ClipNorm::clip_report`] and [`step`](Optimizer::step), to the bit.
+    ///
+    /// ```text
+    /// f = min(1, max / (‖g‖ + eps))      one pass that reads g
+    /// step with f · g                    one pass that reads g, p and the moments, and writes p and the moments
+    /// ```
+    ///
+    /// `grad` stays as it is. An optimizer that does not implement it clips a copy.
+    ///
+    /// ```
+    /// use gradflow::{ClipNorm, Optimizer, Sgd, ndarray::arr1};
+    ///
+    /// let mut parameter = arr1(&[1.0, 2.0]);
+    /// let report = Sgd::new(0.5).step_clipped(&mut parameter, &arr1(&[3.0, -4.0]), ClipNorm::new(2.5).eps(0.0))?;
+    /// assert_eq!((report.norm, report.scale), (5.0, 0.5));
+    /// assert_eq!(parameter, arr1(&[0.25, 3.0]));
+    /// # Ok::<(), gradflow::NonFiniteGradient>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where the norm is not finite and [`NonFinite::Error`](crate::NonFinite::Error) is chosen; nothing is changed
+    /// then, and no step is counted.
+    ///
+    /// # Panics
+    /// As [`step`](Optimizer::step).
+    fn step_clipped(
+        &mut self,
+        model: &mut dyn Tensors<F>,
+        grad: &dyn Tensors<F>,
+        clip: ClipNorm,
+    ) -> Result<ClipReport, NonFiniteGradient> {
+        let mut clipped = NamedTensors::zeros_like(grad);
+        clipped.copy_from(grad);
+        let report = clip.clip_report(&mut clipped)?;
+        self.step(model, &clipped);
+        Ok(report)
+    }
 
     /// The learning rate.
     fn learning_rate(&self) -> f64;

@@ -2,6 +2,7 @@
 
 use super::{At, Core, Rule, check_fraction, check_setting, optimizer};
 use crate::Float;
+use crate::clip::Factor;
 use crate::kernels::vectorised;
 
 const NAME: &str = "RmsProp";
@@ -98,6 +99,7 @@ optimizer! {
 /// The settings of one step, in the element type.
 #[derive(Clone, Copy)]
 struct Step<F> {
+    factor: Factor<F>,
     learning_rate: F,
     alpha: F,
     entering: F,
@@ -110,7 +112,7 @@ impl<F: Float> Step<F> {
     /// `d`, where the mean of the gradients is not asked for.
     #[inline(always)]
     fn plain(self, p: F, g: F, v: &mut F) -> F {
-        let g = g + self.weight_decay * p;
+        let g = self.factor.times(g) + self.weight_decay * p;
         *v = self.alpha * *v + self.entering * g * g;
         g / (v.sqrt() + self.eps)
     }
@@ -118,7 +120,7 @@ impl<F: Float> Step<F> {
     /// `d` of the centered form.
     #[inline(always)]
     fn centered(self, p: F, g: F, v: &mut F, m: &mut F) -> F {
-        let g = g + self.weight_decay * p;
+        let g = self.factor.times(g) + self.weight_decay * p;
         *v = self.alpha * *v + self.entering * g * g;
         *m = self.alpha * *m + self.entering * g;
         let variance = *v - *m * *m;
@@ -197,6 +199,7 @@ impl<F: Float> Rule<F> for MeanSquare {
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
         let step = Step {
+            factor: Factor::new(at.factor),
             learning_rate: F::of(at.learning_rate),
             alpha: F::of(self.alpha),
             entering: F::of(1.0 - self.alpha),

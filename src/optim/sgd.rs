@@ -2,6 +2,7 @@
 
 use super::{At, Core, Rule, check_setting, optimizer};
 use crate::Float;
+use crate::clip::Factor;
 use crate::kernels::vectorised;
 
 const NAME: &str = "Sgd";
@@ -88,6 +89,7 @@ optimizer! {
 /// The settings of one step, in the element type.
 #[derive(Clone, Copy)]
 struct Step<F> {
+    factor: Factor<F>,
     learning_rate: F,
     momentum: F,
     entering: F,
@@ -98,7 +100,7 @@ struct Step<F> {
 vectorised! {
     fn descend<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F]) {
         for (p, &g) in p.iter_mut().zip(g) {
-            *p -= step.learning_rate * (g + step.weight_decay * *p);
+            *p -= step.learning_rate * (step.factor.times(g) + step.weight_decay * *p);
         }
     }
 }
@@ -106,7 +108,7 @@ vectorised! {
 vectorised! {
     fn descend_with_momentum<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F], v: &'a mut [F]) {
         for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
-            let g = g + step.weight_decay * *p;
+            let g = step.factor.times(g) + step.weight_decay * *p;
             *v = step.momentum * *v + step.entering * g;
             *p -= step.learning_rate * if step.nesterov { g + step.momentum * *v } else { *v };
         }
@@ -125,6 +127,7 @@ impl<F: Float> Rule<F> for Descent {
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
         let step = Step {
+            factor: Factor::new(at.factor),
             learning_rate: F::of(at.learning_rate),
             momentum: F::of(self.momentum),
             entering: F::of(if at.step == 1 { 1.0 } else { 1.0 - self.dampening }),

@@ -1,7 +1,10 @@
 //! Optimizers, parameter groups, schedules and gradient accumulation: PyTorch's numbers, laws, states that restore to
 //! the bit, refusals and no allocation.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod clipped;
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array, Array1, Array2, Array3, Axis, Dimension, s};
@@ -69,7 +72,7 @@ fn assert_near(got: &[f64], want: &[f64], what: &str) {
 }
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("data/optimizers.json")).expect("a golden file")
+    serde_json::from_str(include_str!("../data/optimizers.json")).expect("a golden file")
 }
 
 /// The optimizer of a golden case.
