@@ -92,7 +92,7 @@ impl<F: Float> Block<F> {
         for column in (0..whole).step_by(width) {
             let (b, c) = (self.b.start.wrapping_add(column), self.c.from(0, column));
             // SAFETY: as the caller says, for some of the columns.
-            unsafe { tile::<S, F, R, N, false>(simd, self.depth, width, a, b, self.b.row, c) };
+            unsafe { tile::<S, F, R, N, false, false>(simd, self.depth, width, a, b, self.b.row, c) };
         }
         whole
     }
@@ -112,13 +112,13 @@ impl<F: Float> Block<F> {
     ) {
         let (depth, b_row) = (self.depth, self.b.row);
         macro_rules! tiles {
-            ($most:expr, $a:expr; $($rows:literal)+) => {
+            ($most:expr, $a:expr, $fetch:literal; $($rows:literal)+) => {
                 for (row, rows) in tiles(self.rows, $most) {
                     let c = c.from(row, 0);
                     match rows {
                         // SAFETY: as the caller says, for one of the tiles.
                         $($rows => unsafe {
-                            tile::<S, F, $rows, N, EDGE>(simd, depth, columns, $a(row, $rows), panel, b_row, c)
+                            tile::<S, F, $rows, N, EDGE, $fetch>(simd, depth, columns, $a(row, $rows), panel, b_row, c)
                         },)+
                         _ => unreachable!("tiles of {rows} rows"),
                     }
@@ -129,9 +129,9 @@ impl<F: Float> Block<F> {
             Left::Strided(a) => {
                 let a = |row, _: usize| a.from(row, 0);
                 if most_rows::<S>() < Left::<F>::STRIDED_ROWS {
-                    tiles!(most_rows::<S>(), a; 1 2 3 4 5 6);
+                    tiles!(most_rows::<S>(), a, true; 1 2 3 4 5 6);
                 } else {
-                    tiles!(Left::<F>::STRIDED_ROWS, a; 1 2 3 4 5 6 7 8);
+                    tiles!(Left::<F>::STRIDED_ROWS, a, true; 1 2 3 4 5 6 7 8);
                 }
             }
             Left::Rows(start) => {
@@ -141,9 +141,9 @@ impl<F: Float> Block<F> {
                     column: 1,
                 };
                 if most_rows::<S>() == 14 {
-                    tiles!(14, a; 8 9 10 11 12 13 14);
+                    tiles!(14, a, false; 8 9 10 11 12 13 14);
                 } else {
-                    tiles!(6, a; 4 5 6);
+                    tiles!(6, a, false; 4 5 6);
                 }
             }
             Left::Tiles(start) => {
@@ -153,9 +153,9 @@ impl<F: Float> Block<F> {
                     column: rows as isize,
                 };
                 if most_rows::<S>() == 14 {
-                    tiles!(14, a; 8 9 10 11 12 13 14);
+                    tiles!(14, a, false; 8 9 10 11 12 13 14);
                 } else {
-                    tiles!(6, a; 4 5 6);
+                    tiles!(6, a, false; 4 5 6);
                 }
             }
         }

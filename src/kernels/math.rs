@@ -105,6 +105,42 @@ pub(crate) fn sum<T: Copy + num_traits::Zero + std::ops::AddAssign>(count: usize
     total
 }
 
+/// Σ f of the elements at each place of slices as long as the first, added up in the order of [`sum`]: the compiler sees that
+/// the places are within them, and uses vectors however many there are.
+#[inline(always)]
+pub(crate) fn sum_over<T, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> T) -> T
+where
+    T: Copy + num_traits::Zero + std::ops::AddAssign,
+{
+    const WIDE: usize = 32;
+    const NARROW: usize = 8;
+    let count = slices[0].len();
+    let whole = (count - count % WIDE, count - count % NARROW);
+    let mut sums = [T::zero(); WIDE];
+    for start in (0..whole.0).step_by(WIDE) {
+        let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(parts.map(|part| part[lane]));
+        }
+    }
+    let (narrow, wide) = sums.split_at_mut(NARROW);
+    for more in wide.chunks_exact(NARROW) {
+        for (sum, &more) in narrow.iter_mut().zip(more) {
+            *sum += more;
+        }
+    }
+    for start in (whole.0..whole.1).step_by(NARROW) {
+        let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
+        for (lane, sum) in narrow.iter_mut().enumerate() {
+            *sum += f(parts.map(|part| part[lane]));
+        }
+    }
+    let mut total = T::zero();
+    (whole.1..count).for_each(|k| total += f(slices.map(|slice| slice[k])));
+    narrow.iter().for_each(|&sum| total += sum);
+    total
+}
+
 /// `a b + c`, rounded once on architectures that mostly have an instruction for it; elsewhere that would be a slow
 /// call.
 macro_rules! fused {

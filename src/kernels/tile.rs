@@ -79,15 +79,21 @@ impl<F> Output<F> {
     }
 }
 
-/// Has a cache line fetched that will be needed soon.
+/// Has a cache line fetched that will be needed soon: to the first cache, or only to the second.
 #[inline(always)]
-pub(super) fn prefetch<T>(at: *const T) {
+pub(super) fn prefetch<T, const SECOND: bool>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
         // SAFETY: a hint, which reads nothing; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe {
+            if SECOND {
+                _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            } else {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -96,8 +102,11 @@ pub(super) fn prefetch<T>(at: *const T) {
 /// The rows of B that are fetched before they are needed.
 const AHEAD: isize = 8;
 
+const LINE_BYTES: usize = 64;
+
 /// `C <- base + A B` for `R` rows and `N` registers of columns, of which the last is cut off after `columns` where
-/// `EDGE`.
+/// `EDGE`. Where `FETCH`, the rows of A, contiguous and perhaps far away, lie in a matrix whose next rows are fetched for the
+/// tile after this one.
 ///
 /// # Safety
 ///
@@ -105,7 +114,7 @@ const AHEAD: isize = 8;
 /// `[R, columns]` is writable and overlaps neither; a row that is its base is readable.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, const EDGE: bool>(
+pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, const EDGE: bool, const FETCH: bool>(
     simd: S,
     depth: usize,
     columns: usize,
@@ -124,27 +133,39 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
 
     for i in 0..R {
         for j in 0..N {
-            prefetch(c.from(i, j * lanes).start);
+            prefetch::<_, false>(c.from(i, j * lanes).start);
         }
     }
     let mut sums = [[F::splat(simd, F::zero()); N]; R];
     let (mut a_column, mut b) = (a.start, b);
-    for _ in 0..depth {
-        let mut b_vectors = [F::splat(simd, F::zero()); N];
-        for j in 0..N {
-            // Row p of B.
-            b_vectors[j] = load(b.wrapping_add(j * lanes), j);
-            prefetch(b.wrapping_offset(AHEAD * b_row).wrapping_add(j * lanes));
-        }
-        for i in 0..R {
-            // SAFETY: element (i, p) of A, with p < depth.
-            let a = F::splat(simd, unsafe { *a_column.wrapping_offset(i as isize * a.row) });
-            for j in 0..N {
-                sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+    let mut left = depth;
+    while left > 0 {
+        let mut terms = left;
+        if FETCH {
+            // As many terms as a line of a row of A has, and those lines of the next tile.
+            terms = terms.min(LINE_BYTES / size_of::<F>());
+            for i in 0..R {
+                prefetch::<_, true>(a_column.wrapping_offset((R + i) as isize * a.row));
             }
         }
-        a_column = a_column.wrapping_offset(a.column);
-        b = b.wrapping_offset(b_row);
+        for _ in 0..terms {
+            let mut b_vectors = [F::splat(simd, F::zero()); N];
+            for j in 0..N {
+                // Row p of B.
+                b_vectors[j] = load(b.wrapping_add(j * lanes), j);
+                prefetch::<_, false>(b.wrapping_offset(AHEAD * b_row).wrapping_add(j * lanes));
+            }
+            for i in 0..R {
+                // SAFETY: element (i, p) of A, with p < depth.
+                let a = F::splat(simd, unsafe { *a_column.wrapping_offset(i as isize * a.row) });
+                for j in 0..N {
+                    sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                }
+            }
+            a_column = a_column.wrapping_offset(a.column);
+            b = b.wrapping_offset(b_row);
+        }
+        left -= terms;
     }
 
     for i in 0..R {

@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
-use crate::kernels::math::sum;
+use crate::kernels::math::sum_over;
 use crate::kernels::vectorised;
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
@@ -74,8 +74,8 @@ vectorised! {
         let bias = &bias[..features];
         let rows = x.chunks_exact(features).zip(y.chunks_exact_mut(features)).zip(statistics.chunks_exact_mut(2));
         for ((x, y), statistics) in rows {
-            let mean = sum(features, |k| x[k]) / count;
-            let variance = sum(features, |k| (x[k] - mean) * (x[k] - mean)) / count;
+            let mean = sum_over([x], |[x]| x) / count;
+            let variance = sum_over([x], |[x]| (x - mean) * (x - mean)) / count;
             let inverse = F::one() / (variance + eps).sqrt();
             for k in 0..features {
                 y[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
@@ -102,13 +102,13 @@ vectorised! {
         let rows = x.chunks_exact(features).zip(dy.chunks_exact(features)).zip(dx.chunks_exact_mut(features));
         for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
             let (mean, inverse) = (statistics[0], statistics[1]);
-            let normal = |k: usize| (x[k] - mean) * inverse;
-            let d_mean = sum(features, |k| weight[k] * dy[k]) / count;
-            let d_normal_mean = sum(features, |k| weight[k] * dy[k] * normal(k)) / count;
+            let normal = |x: F| (x - mean) * inverse;
+            let d_mean = sum_over([weight, dy], |[weight, dy]| weight * dy) / count;
+            let d_normal_mean = sum_over([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
             for k in 0..features {
-                dweight[k] += dy[k] * normal(k);
+                dweight[k] += dy[k] * normal(x[k]);
                 dbias[k] += dy[k];
-                dx[k] = (weight[k] * dy[k] - d_mean - normal(k) * d_normal_mean) * inverse;
+                dx[k] = (weight[k] * dy[k] - d_mean - normal(x[k]) * d_normal_mean) * inverse;
             }
         }
     }
