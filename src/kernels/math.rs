@@ -64,15 +64,15 @@ pub(crate) fn quotients3<F: num_traits::Float>([(n0, d0), (n1, d1), (n2, d2)]: [
     [n0 * (d1 * inverse01), n1 * (d0 * inverse01), n2 * (d01 * inverse)]
 }
 
-/// The error function `2/sqrt(π) ∫ e^(-t²) dt` from 0 to x. Near 0 as `x + x p(x²)`, elsewhere as `1 - e^(-|x| - |x| s(|x|))`,
-/// with the sign of x, where `|x| + |x| s(|x|)` is `-ln erfc(|x|)`: no division. The polynomials `p` and `s` minimise the
-/// greatest relative error of the result (Remez exchange, in 40 digits, with the weights `x / erf(x)` and
-/// `erfc(x) / erf(x)`). The form is that of N. Juffa's `erff`.
+/// The normal distribution `Φ(x) = 1/sqrt(2π) ∫ e^(-t²/2) dt` from -∞ to x, by its tail `Φ(-|x|) = 2^(-1 - |x| p(|x|))`: one
+/// polynomial and one power, no division. The polynomial `p` minimises the greatest error of `Φ` (Remez exchange, in 40
+/// digits; in f32 with the weight `1 / (1 + x²)`, which keeps the tail's relative accuracy down to x = -6). 0 where 2 to that power is not
+/// a normal number.
 ///
-/// Error at most 1.1 ULP (f32, every 9973rd argument; `within_bounds_all_f32` tries all), 0.8 ULP (f64, a grid).
+/// Error at most 1.3 units in the last place of 1/2 (f32, all arguments), 3.2 (f64, a grid).
 #[inline(always)]
-pub(crate) fn erf<F: Simd>(x: F) -> F {
-    x.error_function()
+pub(crate) fn normal_cdf<F: Simd>(x: F) -> F {
+    x.normal_distribution()
 }
 
 /// Σ f(k) for all k below `count`, in partial sums that the compiler may keep in vectors: enough of them for the sums
@@ -156,9 +156,8 @@ macro_rules! elementary {
         exp: $exp_zero:literal .. $exp_infinite:literal,
         tanh: .. $tanh_one:literal,
         q: [$($q:literal),+ $(,)?],
-        erf: .. $erf_far:literal .. $erf_one:literal,
-        near: [$($near:literal),+ $(,)?],
-        far: [$($far:literal),+ $(,)?],
+        normal_cdf: .. $normal_zero:literal,
+        tail: [$($tail:literal),+ $(,)?],
     ) => {
         pub(super) mod $float {
             const LOG2_E: $float = std::$float::consts::LOG2_E;
@@ -173,9 +172,8 @@ macro_rules! elementary {
             /// The coefficients of `q`, ascending.
             const Q: [$float; [$($q),+].len()] = [$($q),+];
 
-            /// The coefficients of `p` and `-s`, ascending.
-            const ERF_NEAR: [$float; [$($near),+].len()] = [$($near),+];
-            const ERF_FAR: [$float; [$($far),+].len()] = [$($far),+];
+            /// The coefficients of `p`, ascending.
+            const NORMAL_TAIL: [$float; [$($tail),+].len()] = [$($tail),+];
 
             /// `Σ c_k x^k`
             #[inline(always)]
@@ -249,14 +247,16 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn erf(x: $float) -> $float {
-                let near = fused!(polynomial(ERF_NEAR, x * x), x, x);
+            pub(in crate::kernels) fn normal_cdf(x: $float) -> $float {
                 let magnitude = x.abs();
-                let magnitude = if magnitude > $erf_one { $erf_one } else { magnitude };
-                let (n, r) = reduce(fused!(polynomial(ERF_FAR, magnitude), magnitude, -magnitude));
-                let scale = power_of_two(n);
-                let far = (1.0 - fused!(scale, exp_m1_reduced(r), scale)).copysign(x);
-                if magnitude < $erf_far { near } else { far }
+                let halvings = polynomial(NORMAL_TAIL, magnitude) * magnitude;
+                let halvings = if halvings > $normal_zero { $normal_zero } else { halvings };
+                let rounded = ROUND - halvings;
+                let n = (rounded.to_bits() as $int).wrapping_sub(ROUND.to_bits() as $int);
+                let r = (ROUND - rounded) - halvings;
+                let scale = power_of_two(n.wrapping_sub(1));
+                let tail = fused!(scale, exp_m1_reduced(r * std::$float::consts::LN_2), scale);
+                if x < 0.0 { tail } else { 1.0 - tail }
             }
         }
     };
@@ -268,23 +268,18 @@ elementary! {
     exp: -104.0 .. 89.0,
     tanh: .. 10.0,
     q: [0.5, 0.166_665_18, 0.041_666_206, 0.008_368_89, 0.001_395_049_4],
-    erf: .. 0.9375 .. 4.0,
-    near: [
-        0.128_379_15,
-        -0.376_124_68,
-        0.112_815_53,
-        -0.026_757_045,
-        0.004_979_135,
-        -5.919_413e-4,
-    ],
-    far: [
-        -0.128_658_49,
-        -0.635_110_9,
-        -0.106_303_44,
-        0.023_819_173,
-        -0.003_669_363_2,
-        3.293_988_4e-4,
-        -1.188_822_2e-5,
+    normal_cdf: .. 126.0,
+    tail: [
+        1.151_107_2,
+        0.459_190_34,
+        0.052_541_88,
+        -0.007_102_867,
+        0.000_131_322_32,
+        0.000_215_231_06,
+        -5.755_526_6e-5,
+        7.707_565e-6,
+        -5.544_650_3e-7,
+        1.697_468_3e-8,
     ],
 }
 
@@ -305,41 +300,31 @@ elementary! {
         2.763_127_336_219_52e-7,
         2.511_794_471_357_418e-8,
     ],
-    erf: .. 1.0 .. 6.0,
-    near: [
-        0.128_379_167_095_512_56,
-        -0.376_126_389_031_835_2,
-        0.112_837_916_709_442,
-        -0.026_866_170_643_113_415,
-        0.005_223_977_606_130_842,
-        -8.548_325_929_766_244e-4,
-        1.205_529_358_693_695e-4,
-        -1.492_471_243_953_481_4e-5,
-        1.644_713_269_978_662_1e-6,
-        -1.620_631_875_296_920_8e-7,
-        1.371_098_870_419_052_3e-8,
-        -7.779_462_971_761_597e-10,
-    ],
-    far: [
-        -0.128_379_217_591_701_12,
-        -0.636_619_196_435_605_4,
-        -0.102_775_701_329_715_97,
-        0.019_138_900_214_108_443,
-        1.843_770_248_447_661_4e-4,
-        -0.001_652_135_103_800_817_9,
-        5.294_075_353_260_756e-4,
-        4.050_945_326_182_263_5e-5,
-        -1.228_561_826_546_232_1e-4,
-        7.117_240_286_345_707e-5,
-        -2.705_596_093_179_606_3e-5,
-        7.762_056_807_528_025e-6,
-        -1.748_534_022_050_710_2e-6,
-        3.118_507_565_003_941_6e-7,
-        -4.368_179_870_749_402_5e-8,
-        4.704_109_428_548_12e-9,
-        -3.751_956_921_641_355e-10,
-        2.080_017_524_703_933_4e-11,
-        -7.115_849_590_088_356e-13,
-        1.122_194_100_042_505_3e-14,
+    normal_cdf: .. 1022.0,
+    tail: [
+        1.151_104_099_072_23,
+        0.459_224_094_261_660_4,
+        0.052_421_193_335_131_976,
+        -0.006_899_128_813_191_461,
+        -5.335_309_960_262_438e-5,
+        0.000_305_894_551_646_872_63,
+        -7.527_007_660_850_738e-5,
+        2.373_711_096_681_067e-6,
+        4.049_224_950_341_745e-6,
+        -1.266_523_580_568_157_8e-6,
+        4.185_214_423_485_971e-8,
+        1.116_567_446_060_504e-7,
+        -5.501_187_634_964_588_7e-8,
+        1.631_702_869_410_298e-8,
+        -3.567_818_149_732_042_7e-9,
+        6.083_347_572_505_058e-10,
+        -8.233_493_592_192_605e-11,
+        8.853_396_576_222_83e-12,
+        -7.486_463_481_494_158e-13,
+        4.874_835_211_729_677_6e-14,
+        -2.359_142_854_747_588_4e-15,
+        7.988_828_150_986_102e-17,
+        -1.688_675_564_368_503_5e-18,
+        1.676_310_920_975_189e-20,
     ],
 }

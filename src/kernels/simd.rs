@@ -116,8 +116,8 @@ pub trait Simd: Copy + 'static {
     /// See [`math::sigmoid_fraction`].
     fn logistic_fraction(self) -> (Self, Self);
 
-    /// See [`math::erf`].
-    fn error_function(self) -> Self;
+    /// See [`math::normal_cdf`].
+    fn normal_distribution(self) -> Self;
 }
 
 macro_rules! simd {
@@ -261,8 +261,8 @@ macro_rules! simd {
             }
 
             #[inline(always)]
-            fn error_function(self) -> Self {
-                math::$element::erf(self)
+            fn normal_distribution(self) -> Self {
+                math::$element::normal_cdf(self)
             }
         }
     };

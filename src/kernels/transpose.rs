@@ -3,7 +3,7 @@
 
 use pulp::Simd;
 
-use super::tile::Strided;
+use super::tile::{Strided, prefetch};
 use crate::float::Float;
 
 /// Copies a matrix of any strides to rows `width` apart: fast where its columns are contiguous.
@@ -31,6 +31,10 @@ pub(super) unsafe fn transpose<S: Simd, F: Float>(
         for j in (0..columns_done).step_by(side) {
             for i in (0..rows_done).step_by(side) {
                 let from = matrix.from(i, j);
+                // A line holds two squares' rows: that of the columns after these.
+                if i % (2 * side) == 0 {
+                    (side..2 * side).for_each(|k| prefetch::<_, true>(matrix.from(i, j + k).start));
+                }
                 // SAFETY: a square of the matrix, and its place in `to`; AVX is there.
                 unsafe { F::transpose_square(from.start, from.column, to.as_mut_ptr().add(i * width + j), width) };
             }

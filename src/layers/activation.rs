@@ -1,13 +1,13 @@
 //! Element-wise nonlinearities.
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::PI;
 use std::marker::PhantomData;
 
 use ndarray::{Array3, ArrayRef3, ArrayView3};
 
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
-use crate::kernels::math::{erf, exp, sigmoid, tanh};
+use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
 use crate::kernels::vectorised;
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, parameters};
 
@@ -28,7 +28,7 @@ pub enum Nonlinearity {
         /// PyTorch's default is 0.01.
         slope: f64,
     },
-    /// `x Φ(x)`, with Φ the normal distribution's by the error function (Hendrycks and Gimpel 2016).
+    /// `x Φ(x)`, with Φ the normal distribution, not approximated by a tanh (Hendrycks and Gimpel 2016).
     Gelu,
     /// `x σ(x)`, also called swish (Elfwing et al. 2018).
     Silu,
@@ -103,12 +103,6 @@ pub struct ActivationCache<F> {
     x_copy: StandardLayout<F>,
     dy_copy: StandardLayout<F>,
     y: Array3<F>, // [T, B, D] and, after a backward pass, dx
-}
-
-/// Φ(x), the normal distribution.
-#[inline(always)]
-fn normal_cdf<F: Float>(x: F) -> F {
-    F::of(0.5) * (F::one() + erf(x * F::of(FRAC_1_SQRT_2)))
 }
 
 /// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f, so that loops over it
