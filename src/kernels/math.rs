@@ -69,7 +69,7 @@ pub(crate) fn quotients3<F: num_traits::Float>([(n0, d0), (n1, d1), (n2, d2)]: [
 /// digits; in f32 with the weight `1 / (1 + x²)`, which keeps the tail's relative accuracy down to x = -6). 0 where 2 to that power is not
 /// a normal number.
 ///
-/// Error at most 1.3 units in the last place of 1/2 (f32, all arguments), 3.2 (f64, a grid).
+/// Error at most 1.5 units in the last place of 1/2 (f32, all arguments), 3.2 (f64, a grid).
 #[inline(always)]
 pub(crate) fn normal_cdf<F: Simd>(x: F) -> F {
     x.normal_distribution()
