@@ -83,15 +83,20 @@ pub(crate) fn affine_with_skip<F: Float>(
     let (skip, width) = (skip.to_slice().expect("a skip in standard layout"), weight.nrows());
     for run in x.runs() {
         let (skip, a) = (&skip[span(&run, width)], rows_of(a, &run));
-        match bias {
-            Some(bias) => add_to_rows(skip, bias.tensor(0).1, a),
-            None => a.copy_from_slice(skip),
-        }
+        add_bias_to(skip, bias, a);
         let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
         match packed(x, &x_rows, weight) {
             Some(packed) => packed.multiply_in_parts(x_rows, None, a, Accumulate::Add),
             None => product(x_rows, weight.t(), a, Accumulate::Add),
         }
+    }
+}
+
+/// Each row of y = that of x, and the bias.
+pub(crate) fn add_bias_to<F: Float>(x: &[F], bias: Option<&Array1<F>>, y: &mut [F]) {
+    match bias {
+        Some(bias) => add_to_rows(x, bias.tensor(0).1, y),
+        None => y.copy_from_slice(x),
     }
 }
 

@@ -1,17 +1,20 @@
 //! Two affine layers with a nonlinearity between.
 
-use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut3};
+use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, s};
 use rand::Rng;
 
 use crate::affine::{
-    add_bias_gradient, add_weight_gradient, affine, affine_rows, affine_with_skip, input_gradient_into, matrix,
-    matrix_mut, rows_of, span,
+    add_bias_gradient, add_bias_to, add_weight_gradient, affine_rows, input_gradient_into, matrix, matrix_mut, rows_of,
+    span,
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
-use crate::kernels::{Accumulate, product};
-use crate::layers::{activate, activate_backward_with_bias, activate_with_slope};
-use crate::{Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, parameters};
+use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_packed};
+use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
+use crate::prepacked::{PackedWeights, packed_in};
+use crate::{
+    Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, TensorsExt, parameters,
+};
 
 const NAME: &str = "FeedForward";
 
@@ -22,7 +25,8 @@ const NAME: &str = "FeedForward";
 /// dL/da = f'(a) ∘ W₂ᵀ dL/dy                 dL/dx = W₁ᵀ dL/da
 /// ```
 ///
-/// Training keeps `h` and `f'(a)`, 2 H values a row; inference keeps nothing. Equal to a [`Linear`], an [`Activation`]
+/// Training keeps `h` and `f'(a)`, 2 H values a row; inference keeps nothing. Many rows are taken in blocks, some
+/// rows and some hidden units at a time, which stay in the second cache. Equal to a [`Linear`], an [`Activation`]
 /// and a [`Linear`] one after another, with fewer passes over memory and fewer buffers.
 ///
 /// ```
@@ -69,7 +73,7 @@ pub struct FeedForwardCache<F> {
     pending: Pending,
     x_copy: StandardLayout<F>,
     dy_copy: StandardLayout<F>,
-    slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference; after a backward pass T · B rows of I: dx
+    slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference, of some; after a backward pass T · B rows of I: dx
     h: Array3<F>,     // [T, B, H] and, in a backward pass, da
     y: Array3<F>,     // [T, B, O]; unused where the output is added to a direct connection
 }
@@ -79,32 +83,123 @@ impl<F: Float> FeedForward<F> {
         self.fc1.weight.nrows()
     }
 
-    /// The T · B rows of h; what the backward pass needs besides stays in the cache.
-    fn hidden<'c>(
+    /// `y += W₂ f(W₁ x + b₁)` on the valid rows; what the backward pass needs stays in the cache.
+    fn add_to(
         &self,
         x: &Sequence<'_, F>,
-        pending: &mut Pending,
         x_copy: &mut StandardLayout<F>,
-        slope: &'c mut Array1<F>,
-        h: &'c mut Array3<F>,
-    ) -> ArrayView2<'c, F> {
-        x.expect_size(self);
-        pending.set(x);
-        let ((steps, batch), hidden, f) = (x.dims(), self.hidden_size(), self.activation.nonlinearity());
-        reuse(slope, steps * batch * hidden.max(self.fc1.input_size()));
-        let a = slope.as_slice_mut().expect("a buffer in standard layout");
+        slope: &mut Array1<F>,
+        h: &mut Array3<F>,
+        y: &mut ArrayRef3<F>, // [T, B, O]
+    ) {
+        let ((steps, batch), hidden, output) = (x.dims(), self.hidden_size(), self.fc2.weight.nrows());
         let x_rows = x_copy.rows(x.features(NAME, None));
+        let weights = x.packed_weights();
+        let least = if weights.is_some() { 2 } else { BLOCKED_ROWS };
+        let in_blocks = x.runs().all(|run| run.len() >= least);
         let infer = x.mode() == Some(Mode::Infer);
+        if infer && in_blocks {
+            reuse(slope, block_rows::<F>() * block_depth(hidden));
+        } else {
+            reuse(slope, steps * batch * hidden.max(self.fc1.input_size()));
+        }
         if !infer {
             reuse(h, (steps, batch, hidden));
         }
+        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
         for run in x.runs() {
-            let a = &mut a[span(&run, hidden)];
-            affine_rows(x, x_rows, run.clone(), &self.fc1.weight, self.fc1.bias.as_ref(), matrix_mut(a, hidden));
-            if infer { activate(f, a) } else { activate_with_slope(f, a, rows_of(h, &run)) }
+            let (x_run, y) = (x_rows.slice(s![run.clone(), ..]), matrix_mut(rows_of(y, &run), output));
+            match (in_blocks, infer) {
+                (true, true) => self.add_in_blocks(x_run, weights, Hidden::Passing(slope), y),
+                (true, false) => {
+                    let (slope, h) = (&mut slope[span(&run, hidden)], rows_of(h, &run));
+                    let hidden = Hidden::Kept(matrix_mut(slope, hidden), matrix_mut(h, hidden));
+                    self.add_in_blocks(x_run, weights, hidden, y);
+                }
+                (false, _) => {
+                    let a = &mut slope[span(&run, hidden)];
+                    affine_rows(
+                        x,
+                        x_rows,
+                        run.clone(),
+                        &self.fc1.weight,
+                        self.fc1.bias.as_ref(),
+                        matrix_mut(a, hidden),
+                    );
+                    let h = if infer {
+                        activate_in_place(self.activation.nonlinearity(), a);
+                        a
+                    } else {
+                        let h = rows_of(h, &run);
+                        activate_with_slope(self.activation.nonlinearity(), a, h);
+                        h
+                    };
+                    product(matrix(h, hidden), self.fc2.weight.t(), y, Accumulate::Add);
+                }
+            }
         }
-        if infer { matrix(&a[..steps * batch * hidden], hidden) } else { crate::cache::rows(h.view()) }
     }
+
+    /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
+    /// used.
+    fn add_in_blocks(
+        &self,
+        x: ArrayView2<'_, F>, // [N, I]
+        weights: Option<&PackedWeights<F>>,
+        mut hidden: Hidden<'_, F>,
+        mut y: ArrayViewMut2<'_, F>, // [N, O]
+    ) {
+        let f = self.activation.nonlinearity();
+        with_packed(|[own1, own2]| {
+            for (first, units) in depths(self.hidden_size()) {
+                let units = first..first + units;
+                let w1 = packed_in(own1, weights, self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes());
+                let w2 = packed_in(own2, weights, self.fc2.weight.slice(s![.., units.clone()]).reversed_axes());
+                let bias = self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]);
+                for first in (0..x.nrows()).step_by(block_rows::<F>()) {
+                    let rows = first..x.nrows().min(first + block_rows::<F>());
+                    let x = x.slice(s![rows.clone(), ..]);
+                    let (mut a, h) = match &mut hidden {
+                        Hidden::Passing(a) => (matrix_mut(&mut a[..rows.len() * units.len()], units.len()), None),
+                        Hidden::Kept(slope, h) => {
+                            let block = s![rows.clone(), units.clone()];
+                            (slope.slice_mut(block), Some(h.slice_mut(block)))
+                        }
+                    };
+                    w1.multiply_in_parts(x, bias, a.view_mut(), Accumulate::Overwrite);
+                    let h = match h {
+                        None => {
+                            activate_in_place(f, a.as_slice_mut().expect("a block of its own"));
+                            a
+                        }
+                        Some(mut h) => {
+                            for (a, h) in a.outer_iter_mut().zip(h.outer_iter_mut()) {
+                                let contiguous = "contiguous units";
+                                activate_with_slope(
+                                    f,
+                                    a.into_slice().expect(contiguous),
+                                    h.into_slice().expect(contiguous),
+                                );
+                            }
+                            h
+                        }
+                    };
+                    w2.multiply_in_parts(h.view(), None, y.slice_mut(s![rows, ..]), Accumulate::Add);
+                }
+            }
+        });
+    }
+}
+
+/// From so many rows on, packed weights are repaid.
+const BLOCKED_ROWS: usize = 256;
+
+/// Where hidden units go.
+enum Hidden<'a, F> {
+    /// Room for a block of them.
+    Passing(&'a mut [F]),
+    /// `f'(a)` and `h`, `[N, H]`, kept for the backward pass.
+    Kept(ArrayViewMut2<'a, F>, ArrayViewMut2<'a, F>),
 }
 
 impl<F: Float> Layer for FeedForward<F> {
@@ -121,10 +216,18 @@ impl<F: Float> Layer for FeedForward<F> {
 
     fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut FeedForwardCache<F>) -> ArrayView3<'c, F> {
         let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
-        let h = self.hidden(&x, pending, x_copy, slope, h);
+        x.expect_size(self);
+        pending.set(&x);
         let (steps, batch) = x.dims();
         reuse(y, (steps, batch, self.fc2.weight.nrows()));
-        affine(&x, h, &self.fc2.weight, self.fc2.bias.as_ref(), y);
+        for run in x.runs() {
+            let y = rows_of(y, &run);
+            match &self.fc2.bias {
+                Some(bias) => y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias.values(0))),
+                None => y.fill(F::zero()),
+            }
+        }
+        self.add_to(&x, x_copy, slope, h, y);
         x.zero_padding(y);
         y.view()
     }
@@ -138,8 +241,13 @@ impl<F: Float> Layer for FeedForward<F> {
         y: &mut ArrayRef3<F>,
     ) {
         let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
-        let h = self.hidden(&x, pending, x_copy, slope, h);
-        affine_with_skip(&x, skip, h, &self.fc2.weight, self.fc2.bias.as_ref(), y);
+        x.expect_size(self);
+        pending.set(&x);
+        let (skip, output) = (skip.to_slice().expect("a skip in standard layout"), self.fc2.weight.nrows());
+        for run in x.runs() {
+            add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
+        }
+        self.add_to(&x, x_copy, slope, h, y);
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
@@ -167,7 +275,7 @@ impl<F: Float> Layer for FeedForward<F> {
         }
         for run in x.runs() {
             let da = rows_of(h, &run);
-            let dy = dy.slice(ndarray::s![run.clone(), ..]);
+            let dy = dy.slice(s![run.clone(), ..]);
             product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
             let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
             activate_backward_with_bias(hidden, &slope[span(&run, hidden)], da, dbias);

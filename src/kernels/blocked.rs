@@ -40,8 +40,18 @@ pub(super) fn parts(count: usize, most: usize) -> impl Iterator<Item = (usize, u
 }
 
 /// The blocks of a depth: they are the same for all products, whose sums are rounded to an element of C after each.
-pub(super) fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
     parts(depth, BLOCK_DEPTH)
+}
+
+/// The most rows of a block of A.
+pub(crate) const fn block_rows<F>() -> usize {
+    BLOCK_ROW_BYTES / size_of::<F>()
+}
+
+/// The depth of the first of the [blocks](depths), which is the greatest.
+pub(crate) fn block_depth(depth: usize) -> usize {
+    depths(depth).next().map_or(0, |(_, depth)| depth)
 }
 
 /// A block of A `[rows, depth]` that is about to be multiplied with so many columns of B.
@@ -98,7 +108,7 @@ impl<F: Float> Product<F> {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let (a, b) = (a.transposed(), b.transposed()); // A^T [depth, rows], B^T [columns, depth]
         let width = F::tiling().0;
-        let most_columns = BLOCK_ROW_BYTES / size_of::<F>();
+        let most_columns = block_rows::<F>();
         let block_columns = columns.min(most_columns);
         let panels_len = panels_len(depth.min(BLOCK_DEPTH), rows, width);
         let (copy_len, product_len) = (block_columns * Left::<F>::ROW, block_columns * rows);
@@ -135,7 +145,7 @@ impl<F: Float> Product<F> {
         let width = F::tiling().0;
         // For a few rows, a panel is used once: it does not leave the near cache.
         let most_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMN_BYTES / size_of::<F>() };
-        let most_rows = BLOCK_ROW_BYTES / size_of::<F>();
+        let most_rows = block_rows::<F>();
         let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
         let a_len = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(most_rows) * Left::<F>::ROW };
         let mut blocks = BLOCKS.take();

@@ -6,6 +6,7 @@
 //! few lines with each term of the sums, so that they cost little more than those that do.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use std::ops::Range;
@@ -107,6 +108,17 @@ impl<F: Float> Packed<F> {
         let output = Output { start: c.as_mut_ptr(), row: c.strides()[0], base };
         (depth > 0).then_some(Sweep { v, panels: self, columns: 0..self.columns, c: output })
     }
+}
+
+thread_local! {
+    static PACKED: RefCell<[Buffer; 2]> = const { RefCell::new([Buffer::new(), Buffer::new()]) };
+}
+
+/// Two operands to pack while `act` runs, in memory of this thread.
+pub(crate) fn with_packed<F: Float>(act: impl FnOnce(&mut [Packed<F>; 2])) {
+    let mut packed = PACKED.take().map(|panels| Packed { panels, ..Packed::default() });
+    act(&mut packed);
+    PACKED.set(packed.map(|packed| packed.panels));
 }
 
 /// An operand to pack.

@@ -8,7 +8,7 @@ mod layer_norm;
 mod linear;
 
 pub use activation::{Activation, ActivationCache, Nonlinearity};
-pub(crate) use activation::{activate_backward_with_bias, activate_in_place as activate, activate_with_slope};
+pub(crate) use activation::{activate_backward_with_bias, activate_in_place, activate_with_slope};
 pub use dropout::{Dropout, DropoutCache};
 pub(crate) use dropout::{Mask, RandomDrop, chosen, multiply as drop_row};
 pub use embedding::{Embedding, EmbeddingCache};
