@@ -1,0 +1,76 @@
+//! Many rows, which a feed-forward layer takes in blocks of rows and hidden units, against the layers it is made of.
+
+use gradflow::ndarray::{Array3, ArrayView3};
+use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
+use gradflow::{Activation, FeedForward, Layer, Linear, Nonlinearity, Residual, Sequence, Tensors, TensorsExt};
+
+const FEATURES: usize = 9;
+const HIDDEN: usize = 1030; // three blocks of units, none a whole number of registers
+
+type Parts = (Linear<f64>, Activation<f64>, Linear<f64>);
+
+fn values(steps: usize, batch: usize, rng: &mut StdRng) -> Array3<f64> {
+    Array3::from_shape_simple_fn((steps, batch, FEATURES), || rng.random_range(-1.0..1.0))
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0_f64, |most, value| most.max(value.abs()));
+    for (k, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= 1e-12 * scale, "{what} at {k}: {found}, expected {expected}");
+    }
+}
+
+/// Output, dx and the gradients of both, for the rows that `lengths` leave valid.
+fn compare(layer: &FeedForward<f64>, steps: usize, batch: usize, lengths: Option<&[usize]>) {
+    let rng = &mut StdRng::seed_from_u64(1);
+    let parts: Parts = (layer.fc1.clone(), layer.activation.clone(), layer.fc2.clone());
+    let (block, expected) = (Residual::new(layer.clone()), Residual::new(parts.clone()));
+    let (x, dy) = (values(steps, batch, rng), values(steps, batch, rng));
+    let sequence = |x| match lengths {
+        Some(lengths) => Sequence::from(x).with_lengths(lengths).unwrap(),
+        None => Sequence::from(x),
+    };
+    let slice = |y: ArrayView3<'_, f64>| y.iter().copied().collect::<Vec<_>>();
+
+    let y = slice(expected.forward(sequence(&x), &mut ((), (), ()), &mut expected.cache()));
+    assert_close("inference", &slice(block.forward(sequence(&x).infer(), &mut (), &mut block.cache())), &y);
+    let alone = slice(parts.forward(sequence(&x), &mut ((), (), ()), &mut parts.cache()));
+    assert_close("without skip", &slice(layer.forward(sequence(&x).infer(), &mut (), &mut layer.cache())), &alone);
+
+    let (mut cache, mut grad) = (block.cache(), block.zeros_like());
+    let pass = block.pass(sequence(&x), &mut (), &mut cache);
+    assert_close("training", &slice(pass.output()), &y);
+    let dx = slice(pass.backward(&dy, &mut grad));
+    let (mut cache, mut expected_grad) = (expected.cache(), expected.zeros_like());
+    let pass = expected.pass(sequence(&x), &mut ((), (), ()), &mut cache);
+    assert_close("dx", &dx, &slice(pass.backward(&dy, &mut expected_grad)));
+    for i in 0..grad.count() {
+        assert_close(&grad.name(i), grad.values(i), expected_grad.values(i));
+    }
+}
+
+fn layer() -> FeedForward<f64> {
+    FeedForward::new(FEATURES, HIDDEN, Nonlinearity::Gelu, &mut StdRng::seed_from_u64(0))
+}
+
+#[test]
+fn many_rows_agree_with_the_parts() {
+    for (steps, batch) in [(1, 255), (1, 256), (3, 151)] {
+        compare(&layer(), steps, batch, None);
+    }
+}
+
+#[test]
+fn padding_is_left_out() {
+    let lengths: Vec<usize> = (0..300).map(|b| if b < 290 { 2 } else { 1 }).collect();
+    compare(&layer(), 2, 300, Some(&lengths));
+}
+
+#[test]
+fn biases_may_be_absent() {
+    let mut layer = layer();
+    (layer.fc1, layer.fc2) = (layer.fc1.without_bias(), layer.fc2.without_bias());
+    compare(&layer, 1, 300, None);
+}
