@@ -19,7 +19,7 @@ pub(super) const BLOCK_DEPTH: usize = 512;
 pub(super) const BLOCK_ROW_BYTES: usize = 224 * 4;
 
 /// The bytes of a row of a block of B.
-const BLOCK_COLUMN_BYTES: usize = 1024 * 4;
+const BLOCK_COLUMN_BYTES: usize = 2048 * 4;
 
 /// Up to so many columns of C, A is read in place if its rows are contiguous.
 const IN_PLACE_COLUMNS: usize = 96;
