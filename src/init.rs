@@ -142,8 +142,7 @@ fn orthogonal<F: Float>(weight: &mut ArrayRef2<F>, gain: f64, rng: &mut (impl Rn
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let b = &b[..a.len()];
-    sum(a.len(), |k| a[k] * b[k])
+    sum([a, b], |[a, b]| a * b)
 }
 
 fn norm(vector: &[f64]) -> f64 {

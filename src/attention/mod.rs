@@ -488,7 +488,7 @@ vectorised! {
             for e in e.iter_mut() {
                 *e = exp((*e - largest) * scale);
             }
-            let total = sum(e.len(), |s| e[s]);
+            let total = sum([e], |[e]| e);
             for e in e.iter_mut() {
                 *e /= total;
             }
@@ -503,8 +503,7 @@ vectorised! {
         for (weights, dscores) in weights.outer_iter().zip(dscores.outer_iter_mut()) {
             let weights = weights.to_slice().expect("weights side by side");
             let d = dscores.into_slice().expect("scores side by side");
-            let weights = &weights[..d.len()];
-            let mean = sum(d.len(), |s| weights[s] * d[s]);
+            let mean = sum([weights, d], |[weight, d]| weight * d);
             for (d, &weight) in d.iter_mut().zip(weights) {
                 *d = scale * weight * (*d - mean);
             }

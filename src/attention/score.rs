@@ -304,7 +304,7 @@ vectorised! {
                 for (((term, &v), &u), &k) in terms.iter_mut().zip(v).zip(values(u)).zip(values(k)) {
                     *term = v * tanh(u + k);
                 }
-                *e = sum(terms.len(), |a| terms[a]);
+                *e = sum([terms], |[term]| term);
             }
         }
     }

@@ -90,8 +90,8 @@ vectorised! {
     fn normalise_row<'a, F: Float>(gain: &'a [F], z: &'a mut [F], out: &'a mut [F]) -> F {
         let width = gain.len();
         let (z, out, count) = (&mut z[..width], &mut out[..width], F::of(width as f64));
-        let mean = sum(width, |k| z[k]) / count;
-        let variance = sum(width, |k| (z[k] - mean) * (z[k] - mean)) / count;
+        let mean = sum([z], |[z]| z) / count;
+        let variance = sum([z], |[z]| (z - mean) * (z - mean)) / count;
         let inverse = F::one() / (variance + F::of(EPS)).sqrt();
         for k in 0..width {
             z[k] = (z[k] - mean) * inverse;
@@ -110,8 +110,8 @@ vectorised! {
     ) {
         let width = gain.len();
         let (n, dout, dgain, count) = (&mut n[..width], &dout[..width], &mut dgain[..width], F::of(width as f64));
-        let d_mean = sum(width, |k| gain[k] * dout[k]) / count;
-        let d_n_mean = sum(width, |k| gain[k] * dout[k] * n[k]) / count;
+        let d_mean = sum([gain, dout], |[gain, dout]| gain * dout) / count;
+        let d_n_mean = sum([gain, dout, n], |[gain, dout, n]| gain * dout * n) / count;
         for k in 0..width {
             dgain[k] += dout[k] * n[k];
             n[k] = (gain[k] * dout[k] - d_mean - n[k] * d_n_mean) * inverse;

@@ -245,7 +245,7 @@ pub(super) fn norm_of<'a, F: Float, I: Iterator<Item = &'a [F]>>(values: impl Fn
 
 vectorised! {
     fn sum_of_squares<'a, F: Float>(values: &'a [F]) -> f64 {
-        sum(values.len(), |k| values[k].widen() * values[k].widen())
+        sum([values], |[value]| value.widen() * value.widen())
     }
 }
 
@@ -274,7 +274,7 @@ fn power_sum<F: Float>(values: &[F], p: f64, unit: f64) -> f64 {
     if p == 2.0 && unit == 1.0 {
         return sum_of_squares(values);
     }
-    sum(values.len(), |k| (values[k].widen().abs() / unit).powf(p))
+    sum([values], |[value]| (value.widen().abs() / unit).powf(p))
 }
 
 pub(super) fn scale<F: Float>(values: &mut [F], factor: f64) {

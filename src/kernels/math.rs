@@ -75,48 +75,18 @@ pub(crate) fn normal_cdf<F: Simd>(x: F) -> F {
     x.normal_distribution()
 }
 
-/// Σ f(k) for all k below `count`, in partial sums that the compiler may keep in vectors: enough of them for the sums
-/// not to wait for each other.
+/// Σ f of the elements at each place of slices as long as the first, in partial sums that the compiler keeps in vectors, since
+/// it sees that the places are within the slices: enough of them for the sums not to wait for each other.
 #[inline(always)]
-pub(crate) fn sum<T: Copy + num_traits::Zero + std::ops::AddAssign>(count: usize, f: impl Fn(usize) -> T) -> T {
-    const WIDE: usize = 32;
-    const NARROW: usize = 8;
-    let whole = (count - count % WIDE, count - count % NARROW);
-    let mut sums = [T::zero(); WIDE];
-    for start in (0..whole.0).step_by(WIDE) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(start + lane);
-        }
-    }
-    let (narrow, wide) = sums.split_at_mut(NARROW);
-    for more in wide.chunks_exact(NARROW) {
-        for (sum, &more) in narrow.iter_mut().zip(more) {
-            *sum += more;
-        }
-    }
-    for start in (whole.0..whole.1).step_by(NARROW) {
-        for (lane, sum) in narrow.iter_mut().enumerate() {
-            *sum += f(start + lane);
-        }
-    }
-    let mut total = T::zero();
-    (whole.1..count).for_each(|k| total += f(k));
-    narrow.iter().for_each(|&sum| total += sum);
-    total
-}
-
-/// Σ f of the elements at each place of slices as long as the first, added up in the order of [`sum`]: the compiler sees that
-/// the places are within them, and uses vectors however many there are.
-#[inline(always)]
-pub(crate) fn sum_over<T, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> T) -> T
+pub(crate) fn sum<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> S) -> S
 where
-    T: Copy + num_traits::Zero + std::ops::AddAssign,
+    S: Copy + num_traits::Zero + std::ops::AddAssign,
 {
     const WIDE: usize = 32;
     const NARROW: usize = 8;
     let count = slices[0].len();
     let whole = (count - count % WIDE, count - count % NARROW);
-    let mut sums = [T::zero(); WIDE];
+    let mut sums = [S::zero(); WIDE];
     for start in (0..whole.0).step_by(WIDE) {
         let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
         for (lane, sum) in sums.iter_mut().enumerate() {
@@ -135,7 +105,7 @@ where
             *sum += f(parts.map(|part| part[lane]));
         }
     }
-    let mut total = T::zero();
+    let mut total = S::zero();
     (whole.1..count).for_each(|k| total += f(slices.map(|slice| slice[k])));
     narrow.iter().for_each(|&sum| total += sum);
     total

@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use crate::affine::{rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
-use crate::kernels::math::sum_over;
+use crate::kernels::math::sum;
 use crate::kernels::vectorised;
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
@@ -74,8 +74,8 @@ vectorised! {
         let bias = &bias[..features];
         let rows = x.chunks_exact(features).zip(y.chunks_exact_mut(features)).zip(statistics.chunks_exact_mut(2));
         for ((x, y), statistics) in rows {
-            let mean = sum_over([x], |[x]| x) / count;
-            let variance = sum_over([x], |[x]| (x - mean) * (x - mean)) / count;
+            let mean = sum([x], |[x]| x) / count;
+            let variance = sum([x], |[x]| (x - mean) * (x - mean)) / count;
             let inverse = F::one() / (variance + eps).sqrt();
             for k in 0..features {
                 y[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
@@ -103,8 +103,8 @@ vectorised! {
         for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
             let (mean, inverse) = (statistics[0], statistics[1]);
             let normal = |x: F| (x - mean) * inverse;
-            let d_mean = sum_over([weight, dy], |[weight, dy]| weight * dy) / count;
-            let d_normal_mean = sum_over([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
+            let d_mean = sum([weight, dy], |[weight, dy]| weight * dy) / count;
+            let d_normal_mean = sum([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
             for k in 0..features {
                 dweight[k] += dy[k] * normal(x[k]);
                 dbias[k] += dy[k];

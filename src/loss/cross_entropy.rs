@@ -161,7 +161,7 @@ vectorised! {
         for z in z.iter_mut() {
             *z = exp(*z - largest);
         }
-        let total = sum(z.len(), |k| z[k].widen());
+        let total = sum([z], |[z]| z.widen());
         let scale = weight / F::of(total);
         for z in z.iter_mut() {
             *z *= scale;
