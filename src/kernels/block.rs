@@ -22,6 +22,14 @@ impl<F> Left<F> {
     pub(super) const ROW: usize = super::blocked::BLOCK_DEPTH + 16;
 
     pub(super) const STRIDED_ROWS: usize = 8;
+
+    /// The most rows of a tile.
+    fn most_rows<S: Simd>(&self) -> usize {
+        match self {
+            Left::Strided(_) => most_rows::<S>().min(Self::STRIDED_ROWS),
+            _ => most_rows::<S>(),
+        }
+    }
 }
 
 /// A block of B in panels of [`width`](super::tile::width) columns: element `(p, j)` is at
@@ -43,7 +51,8 @@ pub struct Block<F> {
     pub(super) c: Output<F>,
 }
 
-/// Computes C, one panel of B after the other.
+/// Computes C, a tile of rows after the other, each through all panels of B: the block of B stays in the second cache, the
+/// rows of A in the first, and C is read and written row by row as it lies.
 impl<F: Float> WithSimd for Block<F> {
     type Output = ();
 
@@ -62,24 +71,40 @@ impl<F: Float> WithSimd for Block<F> {
                 }
             };
         }
-        let mut panel = self.b.start.wrapping_add(first / (REGISTERS * lanes) * self.b.panel);
-        for column in (first..self.columns).step_by(REGISTERS * lanes) {
-            let columns = (REGISTERS * lanes).min(self.columns - column);
-            let c = self.c.from(0, column);
-            // SAFETY: as the maker of the block says, which holds for one of the panels.
-            unsafe {
-                match columns.div_ceil(lanes) {
-                    _ if columns == REGISTERS * lanes => self.sweep::<S, REGISTERS, false>(simd, columns, panel, c),
-                    1 => self.sweep::<S, 1, true>(simd, columns, panel, c),
-                    _ => self.sweep::<S, REGISTERS, true>(simd, columns, panel, c),
-                }
-            }
-            panel = panel.wrapping_add(self.b.panel);
+        for (row, rows) in tiles(self.rows, self.a.most_rows::<S>()) {
+            // SAFETY: as the maker of the block says, for one of the tiles.
+            unsafe { self.over_panels(simd, row, rows, first) };
         }
     }
 }
 
 impl<F: Float> Block<F> {
+    /// The tiles of `rows` rows from `row` on, and all columns from `first` on.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says.
+    #[inline(always)]
+    unsafe fn over_panels<S: Simd>(&self, simd: S, row: usize, rows: usize, first: usize) {
+        let lanes = F::lanes::<S>();
+        let mut panel = self.b.start.wrapping_add(first / (REGISTERS * lanes) * self.b.panel);
+        for column in (first..self.columns).step_by(REGISTERS * lanes) {
+            let columns = (REGISTERS * lanes).min(self.columns - column);
+            let c = self.c.from(row, column);
+            // SAFETY: as the maker of the block says, which holds for one of the panels.
+            unsafe {
+                match columns.div_ceil(lanes) {
+                    _ if columns == REGISTERS * lanes => {
+                        self.tile::<S, REGISTERS, false>(simd, row, rows, columns, panel, c);
+                    }
+                    1 => self.tile::<S, 1, true>(simd, row, rows, columns, panel, c),
+                    _ => self.tile::<S, REGISTERS, true>(simd, row, rows, columns, panel, c),
+                }
+            }
+            panel = panel.wrapping_add(self.b.panel);
+        }
+    }
+
     /// Computes the columns that tiles of `N` registers fill, and gives their number; B lies row by row.
     ///
     /// # Safety
@@ -97,65 +122,58 @@ impl<F: Float> Block<F> {
         whole
     }
 
-    /// The tiles of one panel.
+    /// A tile of `rows` rows from `row` on.
     ///
     /// # Safety
     ///
     /// As the maker of the block says.
     #[inline(always)]
-    unsafe fn sweep<S: Simd, const N: usize, const EDGE: bool>(
+    unsafe fn tile<S: Simd, const N: usize, const EDGE: bool>(
         &self,
         simd: S,
+        row: usize,
+        rows: usize,
         columns: usize,
         panel: *const F,
         c: Output<F>,
     ) {
         let (depth, b_row) = (self.depth, self.b.row);
-        macro_rules! tiles {
-            ($most:expr, $a:expr, $fetch:literal; $($rows:literal)+) => {
-                for (row, rows) in tiles(self.rows, $most) {
-                    let c = c.from(row, 0);
-                    match rows {
-                        // SAFETY: as the caller says, for one of the tiles.
-                        $($rows => unsafe {
-                            tile::<S, F, $rows, N, EDGE, $fetch>(simd, depth, columns, $a(row, $rows), panel, b_row, c)
-                        },)+
-                        _ => unreachable!("tiles of {rows} rows"),
-                    }
+        macro_rules! tile {
+            ($a:expr, $fetch:literal; $($rows:literal)+) => {
+                match rows {
+                    // SAFETY: as the caller says, for one of the tiles.
+                    $($rows => unsafe {
+                        tile::<S, F, $rows, N, EDGE, $fetch>(simd, depth, columns, $a($rows), panel, b_row, c)
+                    },)+
+                    _ => unreachable!("tiles of {rows} rows"),
                 }
             };
         }
         match self.a {
             Left::Strided(a) => {
-                let a = |row, _: usize| a.from(row, 0);
+                let a = |_: usize| a.from(row, 0);
                 if most_rows::<S>() < Left::<F>::STRIDED_ROWS {
-                    tiles!(most_rows::<S>(), a, true; 1 2 3 4 5 6);
+                    tile!(a, true; 1 2 3 4 5 6);
                 } else {
-                    tiles!(Left::<F>::STRIDED_ROWS, a, true; 1 2 3 4 5 6 7 8);
+                    tile!(a, true; 1 2 3 4 5 6 7 8);
                 }
             }
             Left::Rows(start) => {
-                let a = |row: usize, _: usize| Strided {
-                    start: start.wrapping_add(row * Left::<F>::ROW),
-                    row: Left::<F>::ROW as isize,
-                    column: 1,
-                };
+                let start = start.wrapping_add(row * Left::<F>::ROW);
+                let a = |_: usize| Strided { start, row: Left::<F>::ROW as isize, column: 1 };
                 if most_rows::<S>() == 14 {
-                    tiles!(14, a, false; 8 9 10 11 12 13 14);
+                    tile!(a, false; 8 9 10 11 12 13 14);
                 } else {
-                    tiles!(6, a, false; 4 5 6);
+                    tile!(a, false; 4 5 6);
                 }
             }
             Left::Tiles(start) => {
-                let a = |row: usize, rows: usize| Strided {
-                    start: start.wrapping_add(row * depth),
-                    row: 1,
-                    column: rows as isize,
-                };
+                let start = start.wrapping_add(row * depth);
+                let a = |rows: usize| Strided { start, row: 1, column: rows as isize };
                 if most_rows::<S>() == 14 {
-                    tiles!(14, a, false; 8 9 10 11 12 13 14);
+                    tile!(a, false; 8 9 10 11 12 13 14);
                 } else {
-                    tiles!(6, a, false; 4 5 6);
+                    tile!(a, false; 4 5 6);
                 }
             }
         }

@@ -11,15 +11,14 @@ use super::tile::{Base, Output, Strided};
 use super::vectorised;
 use crate::float::Float;
 
-/// The greatest depth of a block. A panel so deep streams from the second cache, which costs less than more passes over
-/// C.
+/// The greatest depth of a block: a tile's rows of A, so long, stay in the first cache.
 pub(super) const BLOCK_DEPTH: usize = 512;
 
-/// The bytes of a column of a block of A: together with a panel of B the block stays in the second cache.
+/// The bytes of a column of a block of A, which is in the second cache too, having been copied.
 pub(super) const BLOCK_ROW_BYTES: usize = 224 * 4;
 
-/// The bytes of a row of a block of B.
-const BLOCK_COLUMN_BYTES: usize = 2048 * 4;
+/// The bytes of a block of B, which stays in the second cache.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Up to so many columns of C, A is read in place if its rows are contiguous.
 const IN_PLACE_COLUMNS: usize = 96;
@@ -144,7 +143,8 @@ impl<F: Float> Product<F> {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let width = F::tiling().0;
         // For a few rows, a panel is used once: it does not leave the near cache.
-        let most_columns = if rows <= IN_PLACE_ROWS { width } else { BLOCK_COLUMN_BYTES / size_of::<F>() };
+        let fitting = BLOCK_BYTES / size_of::<F>() / block_depth(depth) / width * width;
+        let most_columns = if rows <= IN_PLACE_ROWS { width } else { fitting };
         let most_rows = block_rows::<F>();
         let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
         let a_len = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(most_rows) * Left::<F>::ROW };
