@@ -267,16 +267,17 @@ impl<F: Float> Sweep<'_, F> {
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         for p in 0..depth {
-            let mut factors = [F::splat(simd, F::zero()); R];
-            for i in 0..R {
-                // SAFETY: element (row + i, start + p) of v.
-                factors[i] = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
-            }
+            // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
+            let mut w = [F::splat(simd, F::zero()); N];
             for j in 0..N {
                 // SAFETY: a register of row start + p of the panel, which has N of them.
-                let weight = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
-                for i in 0..R {
-                    sums[i][j] = F::fused(simd, factors[i], weight, sums[i][j]);
+                w[j] = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
+            }
+            for i in 0..R {
+                // SAFETY: element (row + i, start + p) of v.
+                let factor = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
+                for j in 0..N {
+                    sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
                 }
             }
             weights = weights.wrapping_add(N * lanes);
