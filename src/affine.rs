@@ -7,6 +7,7 @@ use ndarray::{
 };
 
 use crate::cache::reuse;
+use crate::error::check_shape;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_with_bias, vectorised};
 use crate::{Float, Sequence, Tensors};
 
@@ -56,7 +57,7 @@ pub(crate) fn affine_rows<F: Float>(
 ) {
     let (x_rows, bias) = (x_rows.slice(s![run, ..]), bias.map(|bias| bias.tensor(0).1));
     match (packed(x, &x_rows, weight), bias) {
-        (Some(packed), bias) => packed.multiply_in_parts(x_rows, bias, a, Accumulate::Overwrite),
+        (Some(packed), bias) => packed.multiply_in_parts(x_rows, a, bias),
         (None, Some(bias)) => product_with_bias(x_rows, weight.t(), bias, a, Summation::Fastest),
         (None, None) => product(x_rows, weight.t(), a, Accumulate::Overwrite),
     }
@@ -86,10 +87,32 @@ pub(crate) fn affine_with_skip<F: Float>(
         add_bias_to(skip, bias, a);
         let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
         match packed(x, &x_rows, weight) {
-            Some(packed) => packed.multiply_in_parts(x_rows, None, a, Accumulate::Add),
+            Some(packed) => packed.multiply_in_parts(x_rows, a, Accumulate::Add),
             None => product(x_rows, weight.t(), a, Accumulate::Add),
         }
     }
+}
+
+/// Each row of y = the bias, or 0.
+pub(crate) fn start_rows<F: Float>(bias: Option<&[F]>, y: &mut [F]) {
+    match bias {
+        Some(bias) => y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias)),
+        None => y.fill(F::zero()),
+    }
+}
+
+/// Panics unless `skip` and `y` are `[T, B, features]`.
+#[track_caller]
+pub(crate) fn check_skip<F: Float>(
+    name: &str,
+    x: &Sequence<'_, F>,
+    features: usize,
+    skip: ArrayView3<'_, F>,
+    y: &ArrayRef3<F>,
+) {
+    let (steps, batch) = x.dims();
+    check_shape(name, "skip", y.shape(), skip.shape());
+    check_shape(name, "y", &[steps, batch, features], y.shape());
 }
 
 /// Each row of y = that of x, and the bias.

@@ -1,6 +1,6 @@
 //! Weights that are packed once, for all passes until they change.
 
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3};
@@ -55,38 +55,6 @@ impl<F: Float> PackedWeights<F> {
             let all = all.map(|memory| memory.start.addr()..memory.end.addr());
             tensors.extend(all.map(|memory| PackedTensor { memory, operands: Vec::new() }));
             tensors.sort_by_key(|tensor| tensor.memory.start);
-        }
-    }
-}
-
-/// `operand`, packed: a prepacked model's, or else in `memory`.
-pub(crate) fn packed_in<'a, F: Float>(
-    memory: &'a mut Packed<F>,
-    weights: Option<&PackedWeights<F>>,
-    operand: ArrayView2<'_, F>,
-) -> PackedRef<'a, F> {
-    match weights.and_then(|weights| weights.get(operand)) {
-        Some(packed) => PackedRef::Shared(packed),
-        None => {
-            memory.pack(operand);
-            PackedRef::Own(memory)
-        }
-    }
-}
-
-/// A packed operand of a prepacked model, or another one.
-pub(crate) enum PackedRef<'a, F> {
-    Shared(Arc<Packed<F>>),
-    Own(&'a Packed<F>),
-}
-
-impl<F> Deref for PackedRef<'_, F> {
-    type Target = Packed<F>;
-
-    fn deref(&self) -> &Packed<F> {
-        match self {
-            PackedRef::Shared(packed) => packed,
-            PackedRef::Own(packed) => packed,
         }
     }
 }

@@ -4,14 +4,14 @@ use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, 
 use rand::Rng;
 
 use crate::affine::{
-    add_bias_gradient, add_bias_to, add_weight_gradient, affine_rows, input_gradient_into, matrix, matrix_mut, rows_of,
-    span,
+    add_bias_gradient, add_bias_to, add_weight_gradient, affine_rows, check_skip, input_gradient_into, matrix,
+    matrix_mut, rows_of, span, start_rows,
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
 use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_packed};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
-use crate::prepacked::{PackedWeights, packed_in};
+use crate::prepacked::PackedWeights;
 use crate::{
     Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, TensorsExt, parameters,
 };
@@ -118,20 +118,14 @@ impl<F: Float> FeedForward<F> {
                 }
                 (false, _) => {
                     let a = &mut slope[span(&run, hidden)];
-                    affine_rows(
-                        x,
-                        x_rows,
-                        run.clone(),
-                        &self.fc1.weight,
-                        self.fc1.bias.as_ref(),
-                        matrix_mut(a, hidden),
-                    );
+                    let (f, Linear { weight, bias }) = (self.activation.nonlinearity(), &self.fc1);
+                    affine_rows(x, x_rows, run.clone(), weight, bias.as_ref(), matrix_mut(a, hidden));
                     let h = if infer {
-                        activate_in_place(self.activation.nonlinearity(), a);
+                        activate_in_place(f, a);
                         a
                     } else {
                         let h = rows_of(h, &run);
-                        activate_with_slope(self.activation.nonlinearity(), a, h);
+                        activate_with_slope(f, a, h);
                         h
                     };
                     product(matrix(h, hidden), self.fc2.weight.t(), y, Accumulate::Add);
@@ -153,8 +147,11 @@ impl<F: Float> FeedForward<F> {
         with_packed(|[own1, own2]| {
             for (first, units) in depths(self.hidden_size()) {
                 let units = first..first + units;
-                let w1 = packed_in(own1, weights, self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes());
-                let w2 = packed_in(own2, weights, self.fc2.weight.slice(s![.., units.clone()]).reversed_axes());
+                let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
+                let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
+                let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
+                let w1 = prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1));
+                let w2 = prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2));
                 let bias = self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]);
                 for first in (0..x.nrows()).step_by(block_rows::<F>()) {
                     let rows = first..x.nrows().min(first + block_rows::<F>());
@@ -166,7 +163,7 @@ impl<F: Float> FeedForward<F> {
                             (slope.slice_mut(block), Some(h.slice_mut(block)))
                         }
                     };
-                    w1.multiply_in_parts(x, bias, a.view_mut(), Accumulate::Overwrite);
+                    w1.multiply_in_parts(x, a.view_mut(), bias);
                     let h = match h {
                         None => {
                             activate_in_place(f, a.as_slice_mut().expect("a block of its own"));
@@ -174,17 +171,13 @@ impl<F: Float> FeedForward<F> {
                         }
                         Some(mut h) => {
                             for (a, h) in a.outer_iter_mut().zip(h.outer_iter_mut()) {
-                                let contiguous = "contiguous units";
-                                activate_with_slope(
-                                    f,
-                                    a.into_slice().expect(contiguous),
-                                    h.into_slice().expect(contiguous),
-                                );
+                                let [a, h] = [a, h].map(|row| row.into_slice().expect("contiguous units"));
+                                activate_with_slope(f, a, h);
                             }
                             h
                         }
                     };
-                    w2.multiply_in_parts(h.view(), None, y.slice_mut(s![rows, ..]), Accumulate::Add);
+                    w2.multiply_in_parts(h.view(), y.slice_mut(s![rows, ..]), Accumulate::Add);
                 }
             }
         });
@@ -221,11 +214,7 @@ impl<F: Float> Layer for FeedForward<F> {
         let (steps, batch) = x.dims();
         reuse(y, (steps, batch, self.fc2.weight.nrows()));
         for run in x.runs() {
-            let y = rows_of(y, &run);
-            match &self.fc2.bias {
-                Some(bias) => y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias.values(0))),
-                None => y.fill(F::zero()),
-            }
+            start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
         }
         self.add_to(&x, x_copy, slope, h, y);
         x.zero_padding(y);
@@ -243,7 +232,9 @@ impl<F: Float> Layer for FeedForward<F> {
         let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
         x.expect_size(self);
         pending.set(&x);
-        let (skip, output) = (skip.to_slice().expect("a skip in standard layout"), self.fc2.weight.nrows());
+        let output = self.fc2.weight.nrows();
+        check_skip(NAME, &x, output, skip, y);
+        let skip = skip.to_slice().expect("a skip in standard layout");
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
         }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 
-use crate::affine::{add_rows, rows_of};
+use crate::affine::{add_rows, rows_of, start_rows};
 use crate::cache::reuse;
 use crate::kernels::math::sum;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias, vectorised};
@@ -214,27 +214,17 @@ impl<F: Float> InputPart<F> {
     ) {
         reuse(a, (x.nrows(), weight.nrows()));
         let (bias, order) = (bias.map(|bias| bias.tensor(0).1), order_of(pass));
-        let packed = self.operand.packed();
-        let product = |c: ArrayViewMut2<'_, F>| match packed {
-            Some(packed) => packed.multiply(x, c, Accumulate::Overwrite),
-            None => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
+        let operand = &self.operand;
+        let product = |bias: Option<&[F]>, c: ArrayViewMut2<'_, F>| match (operand.packed(), bias) {
+            (Some(packed), bias) => packed.multiply(x, c, bias),
+            (None, Some(bias)) => product_with_bias(x, weight.t(), bias, c, order),
+            (None, None) => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
         };
-        let Some(gain) = gain else {
-            return match (packed, bias) {
-                (Some(packed), Some(bias)) => packed.multiply_with_bias(x, bias, a.view_mut()),
-                (None, Some(bias)) => product_with_bias(x, weight.t(), bias, a.view_mut(), order),
-                (_, None) => product(a.view_mut()),
-            };
-        };
+        let Some(gain) = gain else { return product(bias, a.view_mut()) };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        product(self.normal.z(&rows));
-        for mut a in a.outer_iter_mut() {
-            match bias {
-                Some(bias) => a.assign(&ArrayView1::from(bias)),
-                None => a.fill(F::zero()),
-            }
-        }
+        product(None, self.normal.z(&rows));
+        start_rows(bias, rows_of(a, &rows));
         self.normal.add(&rows, groups, gain, a.view_mut());
     }
 

@@ -8,7 +8,6 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
-
 use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2, s};
@@ -19,14 +18,12 @@ use super::blocked::{depths, parts};
 use super::buffer::Buffer;
 use super::pack::copy_rows;
 use super::product::PART;
-use super::tile::{Base, Output, Strided};
+use super::tile::{Base, LINE_BYTES, Output, Strided, finish, prefetch};
 use crate::Float;
 use crate::parallel::for_each_part;
 
 /// Weights of up to so many bytes stay in the second cache from step to step; more are fetched ahead.
 const CACHED_BYTES: usize = 768 * 1024;
-
-const LINE_BYTES: usize = 64;
 
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
 const TILE_ROWS: usize = 6;
@@ -53,6 +50,27 @@ pub struct Packed<F> {
     element: PhantomData<F>,
 }
 
+/// What the sums of a product start from.
+pub(crate) enum Start<'a, F> {
+    /// Nothing, or the elements of C.
+    From(Accumulate),
+    /// The same row for each row of C.
+    Row(&'a [F]),
+}
+
+impl<F> From<Accumulate> for Start<'_, F> {
+    fn from(mode: Accumulate) -> Self {
+        Start::From(mode)
+    }
+}
+
+/// A bias, where there is one.
+impl<'a, F> From<Option<&'a [F]>> for Start<'a, F> {
+    fn from(bias: Option<&'a [F]>) -> Self {
+        bias.map_or(Start::From(Accumulate::Overwrite), Start::Row)
+    }
+}
+
 impl<F> std::fmt::Debug for Packed<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Packed([{}, {}])", self.depth, self.columns)
@@ -61,47 +79,50 @@ impl<F> std::fmt::Debug for Packed<F> {
 
 impl<F: Float> Packed<F> {
     /// Packs `operand`, `[K, M]`, in the memory of the one packed before.
-    pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) {
+    pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
         (self.depth, self.columns) = operand.dim();
         F::pack_operand(PackOperand { operand, to: self });
+        self
     }
 
-    /// `c = v W`, or `c += v W`, for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on this thread. A row's bits
-    /// do not depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
-    pub(crate) fn multiply(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
-        if let Some(sweep) = self.sweep(v, c, mode.base()) {
+    /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on this thread. A row's bits do not
+    /// depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
+    pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
+        if let Some(sweep) = self.sweep(v, c, start.into()) {
             F::multiply_packed(sweep);
         }
     }
 
-    /// Each row of `c` = `bias` + that of `v W`, as [`multiply`](Self::multiply).
-    pub(crate) fn multiply_with_bias(&self, v: ArrayView2<'_, F>, bias: &[F], c: ArrayViewMut2<'_, F>) {
-        assert!(bias.len() == self.columns && self.depth > 0, "the bias of a product");
-        if let Some(sweep) = self.sweep(v, c, Base::Row(bias.as_ptr())) {
-            F::multiply_packed(sweep);
-        }
-    }
-
-    /// [`multiply`](Self::multiply) or, with a bias, [`multiply_with_bias`](Self::multiply_with_bias), on all threads.
-    pub(crate) fn multiply_in_parts(
+    /// [`multiply`](Self::multiply), on all threads.
+    pub(crate) fn multiply_in_parts<'a>(
         &self,
         v: ArrayView2<'_, F>,
-        bias: Option<&[F]>,
         c: ArrayViewMut2<'_, F>,
-        mode: Accumulate,
+        start: impl Into<Start<'a, F>>,
     ) {
-        assert!(bias.is_none_or(|bias| bias.len() == self.columns && self.depth > 0), "the bias of a product");
-        let Some(all) = self.sweep(v, c, bias.map_or(mode.base(), |bias| Base::Row(bias.as_ptr()))) else { return };
+        let Some(all) = self.sweep(v, c, start.into()) else { return };
         let least = PART.div_ceil(self.depth * v.nrows().max(1));
         for_each_part(self.columns, least, self.width, |columns| F::multiply_packed(Sweep { columns, ..all.clone() }));
     }
 
     /// The product, if there are terms to add up.
-    fn sweep<'a>(&'a self, v: ArrayView2<'a, F>, mut c: ArrayViewMut2<'a, F>, base: Base<F>) -> Option<Sweep<'a, F>> {
+    fn sweep<'a>(
+        &'a self,
+        v: ArrayView2<'a, F>,
+        mut c: ArrayViewMut2<'a, F>,
+        start: Start<'_, F>,
+    ) -> Option<Sweep<'a, F>> {
         let (rows, depth) = v.dim();
         assert!(depth == self.depth && c.dim() == (rows, self.columns), "{:?} by {self:?} to {:?}", v.dim(), c.dim());
         assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
         assert!(rows == 0 || self.columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
+        let base = match start {
+            Start::From(mode) => mode.base(),
+            Start::Row(row) => {
+                assert!(row.len() == self.columns && depth > 0, "the bias of a product");
+                Base::Row(row.as_ptr())
+            }
+        };
         if depth == 0 && matches!(base, Base::Nothing) {
             c.fill(F::zero());
         }
@@ -261,10 +282,6 @@ impl<F: Float> Sweep<'_, F> {
         for i in 0..R {
             v[i] = v[i].wrapping_offset((row + i) as isize * self.v.strides()[0]).wrapping_add(start);
         }
-        let mut masks = [F::first(simd, lanes); N];
-        for j in 0..N {
-            masks[j] = F::first(simd, count.saturating_sub(j * lanes).min(lanes));
-        }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         for p in 0..depth {
             // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
@@ -283,28 +300,8 @@ impl<F: Float> Sweep<'_, F> {
             weights = weights.wrapping_add(N * lanes);
             fetch.some();
         }
-        let load = |from: *const F, j: usize| {
-            // SAFETY: a register of a row of C, or of one that it starts from, as far as its columns go.
-            unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
-        };
-        for i in 0..R {
-            for j in 0..N {
-                let to = c.from(i, j * lanes).start;
-                let sum = match c.base {
-                    Base::Nothing => sums[i][j],
-                    Base::Output => F::plus(simd, load(to, j), sums[i][j]),
-                    Base::Row(base) => F::plus(simd, load(base.wrapping_add(j * lanes), j), sums[i][j]),
-                };
-                // SAFETY: as for `load`.
-                unsafe {
-                    if EDGE {
-                        F::store_first(simd, masks[j], to, sum);
-                    } else {
-                        F::store(simd, to, sum);
-                    }
-                }
-            }
-        }
+        // SAFETY: rows `row` on of C, as far as its columns go, as the sweep's maker says.
+        unsafe { finish::<S, F, R, N, EDGE>(simd, count, sums, c) };
     }
 }
 
@@ -318,11 +315,7 @@ impl<F> Fetch<F> {
     #[inline(always)]
     fn some(&mut self) {
         for _ in 0..self.lines {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a hint, which reads nothing, whatever the address.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(self.next.cast());
-            }
+            prefetch::<_, true>(self.next);
             self.next = self.next.wrapping_byte_add(LINE_BYTES);
         }
     }

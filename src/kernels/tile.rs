@@ -102,7 +102,7 @@ pub(super) fn prefetch<T, const SECOND: bool>(at: *const T) {
 /// The rows of B that are fetched before they are needed.
 const AHEAD: isize = 8;
 
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// `C <- base + A B` for `R` rows and `N` registers of columns, of which the last is cut off after `columns` where
 /// `EDGE`. Where `FETCH`, the rows of A, contiguous and perhaps far away, lie in a matrix whose next rows are fetched for the
@@ -168,6 +168,32 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
         left -= terms;
     }
 
+    // SAFETY: as the caller says.
+    unsafe { finish::<S, F, R, N, EDGE>(simd, columns, sums, c) };
+}
+
+/// `C <- base + sums` for `R` rows and `N` registers of columns, which are cut off after `columns` where `EDGE`.
+///
+/// # Safety
+///
+/// C `[R, columns]` is writable, `columns` being `N lanes` unless `EDGE`; a row that is its base is readable.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+pub(super) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, const EDGE: bool>(
+    simd: S,
+    columns: usize,
+    sums: [[F::Vector<S>; N]; R],
+    c: Output<F>,
+) {
+    let lanes = F::lanes::<S>();
+    let mut masks = [F::first(simd, lanes); N];
+    for j in 0..N {
+        masks[j] = F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
+    }
+    let load = |from: *const F, j: usize| {
+        // SAFETY: a register of a row, as far as its columns go.
+        unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
+    };
     for i in 0..R {
         for j in 0..N {
             let to = c.from(i, j * lanes).start;
@@ -176,10 +202,10 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
                 Base::Output => F::plus(simd, load(to, j), sums[i][j]),
                 Base::Row(row) => F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]),
             };
-            // SAFETY: row i of C has `columns` elements, of which the last register is cut off at an edge.
+            // SAFETY: as for `load`.
             unsafe {
-                if EDGE && j == N - 1 {
-                    F::store_first(simd, edge, to, sum);
+                if EDGE {
+                    F::store_first(simd, masks[j], to, sum);
                 } else {
                     F::store(simd, to, sum);
                 }

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use crate::affine::{add_bias_gradient, add_weight_gradient, affine, affine_with_skip, input_gradient};
+use crate::affine::{add_bias_gradient, add_weight_gradient, affine, affine_with_skip, check_skip, input_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -129,8 +129,7 @@ impl<F: Float> Layer for Linear<F> {
     ) {
         let (input, output) = self.sizes();
         let x_features = x.features(NAME, Some(input));
-        check_shape(NAME, "skip", y.shape(), skip.shape());
-        check_shape(NAME, "y", &[x_features.dim().0, x_features.dim().1, output], y.shape());
+        check_skip(NAME, &x, output, skip, y);
         cache.pending.set(&x);
         affine_with_skip(&x, skip, cache.x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
     }
