@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use ndarray::{
-    Array1, Array2, Array3, ArrayRef, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, Dimension, s,
+    Array1, Array2, Array3, ArrayRef, ArrayRef3, ArrayView1, ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2,
+    Dimension, s,
 };
 
 use crate::cache::reuse;
 use crate::error::check_shape;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_with_bias, vectorised};
+use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
 use crate::{Float, Sequence, Tensors};
 
 /// `values`, any number of rows of `width`, as a matrix.
@@ -19,6 +21,18 @@ pub(crate) fn matrix_mut<F: Float>(values: &mut [F], width: usize) -> ArrayViewM
 /// `values`, any number of rows of `width`, as a matrix.
 pub(crate) fn matrix<F: Float>(values: &[F], width: usize) -> ArrayView2<'_, F> {
     ArrayView2::from_shape((values.len() / width, width), values).expect("whole rows")
+}
+
+/// The values of a row of a matrix whose rows are contiguous.
+#[inline(always)]
+pub(crate) fn row_of<F>(row: ArrayView1<'_, F>) -> &[F] {
+    row.to_slice().expect("contiguous rows")
+}
+
+/// The values of a row of a matrix whose rows are contiguous.
+#[inline(always)]
+pub(crate) fn row_of_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
+    row.into_slice().expect("contiguous rows")
 }
 
 /// Where the rows `run` lie in values of `width` each.
@@ -57,7 +71,7 @@ pub(crate) fn affine_rows<F: Float>(
 ) {
     let (x_rows, bias) = (x_rows.slice(s![run, ..]), bias.map(|bias| bias.tensor(0).1));
     match (packed(x, &x_rows, weight), bias) {
-        (Some(packed), bias) => packed.multiply_in_parts(x_rows, a, bias),
+        (Some(packed), bias) => packed.multiply(x_rows, a, bias),
         (None, Some(bias)) => product_with_bias(x_rows, weight.t(), bias, a, Summation::Fastest),
         (None, None) => product(x_rows, weight.t(), a, Accumulate::Overwrite),
     }
@@ -87,7 +101,7 @@ pub(crate) fn affine_with_skip<F: Float>(
         add_bias_to(skip, bias, a);
         let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
         match packed(x, &x_rows, weight) {
-            Some(packed) => packed.multiply_in_parts(x_rows, a, Accumulate::Add),
+            Some(packed) => packed.multiply(x_rows, a, Accumulate::Add),
             None => product(x_rows, weight.t(), a, Accumulate::Add),
         }
     }
@@ -118,16 +132,21 @@ pub(crate) fn check_skip<F: Float>(
 /// Each row of y = that of x, and the bias.
 pub(crate) fn add_bias_to<F: Float>(x: &[F], bias: Option<&Array1<F>>, y: &mut [F]) {
     match bias {
-        Some(bias) => add_to_rows(x, bias.tensor(0).1, y),
+        Some(bias) => {
+            let bias = bias.tensor(0).1;
+            let rows = (matrix(x, bias.len()), matrix_mut(y, bias.len()));
+            for_each_part(rows, x.len() * ELEMENT, 1, |(x, y)| add_to_rows(x, bias, y));
+        }
         None => y.copy_from_slice(x),
     }
 }
 
 vectorised! {
     /// Each row of y = that of x + `row`.
-    fn add_to_rows<'a, F: Float>(x: &'a [F], row: &'a [F], y: &'a mut [F]) {
-        for (y, x) in y.chunks_exact_mut(row.len()).zip(x.chunks_exact(row.len())) {
-            for ((y, &x), &add) in y.iter_mut().zip(x).zip(row) {
+    fn add_to_rows<'a, F: Float>(x: ArrayView2<'a, F>, row: &'a [F], y: ArrayViewMut2<'a, F>) {
+        let mut y = y;
+        for (y, x) in y.outer_iter_mut().zip(x.outer_iter()) {
+            for ((y, &x), &add) in row_of_mut(y).iter_mut().zip(row_of(x)).zip(row) {
                 *y = x + add;
             }
         }
@@ -154,7 +173,10 @@ pub(crate) fn add<F: Float>(
     let (x, y) = (x.to_slice().expect("standard layout"), y.to_slice().expect("standard layout"));
     for run in sequence.runs() {
         let span = span(&run, width);
-        add_values(&x[span.clone()], &y[span], rows_of(z, &run));
+        let work = span.len() * ELEMENT;
+        for_each_part(((&x[span.clone()], &y[span]), rows_of(z, &run)), work, COLUMNS, |((x, y), z)| {
+            add_values(x, y, z)
+        });
     }
 }
 
@@ -172,14 +194,20 @@ pub(crate) fn add_weight_gradient<F: Float>(
 
 vectorised! {
     /// Adds each row to `sums`.
-    pub(crate) fn add_rows<'a, F: Float>(rows: ArrayView2<'a, F>, sums: &'a mut [F]) {
+    fn add_rows_alone<'a, F: Float>(rows: ArrayView2<'a, F>, sums: &'a mut [F]) {
         for row in rows.outer_iter() {
-            let row = row.to_slice().expect("rows side by side");
-            for (sum, &value) in sums.iter_mut().zip(row) {
+            for (sum, &value) in sums.iter_mut().zip(row_of(row)) {
                 *sum += value;
             }
         }
     }
+}
+
+/// Adds each row to `sums`; on all threads, each with some of the columns.
+pub(crate) fn add_rows<F: Float>(rows: ArrayView2<'_, F>, sums: &mut [F]) {
+    for_each_part((rows.reversed_axes(), sums), rows.len() * ELEMENT, COLUMNS, |(columns, sums)| {
+        add_rows_alone(columns.reversed_axes(), sums);
+    });
 }
 
 /// `db += Σ da` over the valid rows.

@@ -11,6 +11,7 @@ use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
 use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_packed};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
+use crate::parallel::{inside, product_work};
 use crate::prepacked::PackedWeights;
 use crate::{
     Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, TensorsExt, parameters,
@@ -83,6 +84,12 @@ impl<F: Float> FeedForward<F> {
         self.fc1.weight.nrows()
     }
 
+    /// The work of a pass, about.
+    fn work(&self, x: &Sequence<'_, F>) -> usize {
+        let (steps, batch) = x.dims();
+        product_work(steps * batch, 2 * self.fc1.weight.len())
+    }
+
     /// `y += W₂ f(W₁ x + b₁)` on the valid rows; what the backward pass needs stays in the cache.
     fn add_to(
         &self,
@@ -117,21 +124,57 @@ impl<F: Float> FeedForward<F> {
                     self.add_in_blocks(x_run, weights, hidden, y);
                 }
                 (false, _) => {
-                    let a = &mut slope[span(&run, hidden)];
+                    let mut a = matrix_mut(&mut slope[span(&run, hidden)], hidden);
                     let (f, Linear { weight, bias }) = (self.activation.nonlinearity(), &self.fc1);
-                    affine_rows(x, x_rows, run.clone(), weight, bias.as_ref(), matrix_mut(a, hidden));
+                    affine_rows(x, x_rows, run.clone(), weight, bias.as_ref(), a.view_mut());
                     let h = if infer {
-                        activate_in_place(f, a);
+                        activate_in_place(f, a.view_mut());
                         a
                     } else {
-                        let h = rows_of(h, &run);
-                        activate_with_slope(f, a, h);
+                        let mut h = matrix_mut(rows_of(h, &run), hidden);
+                        activate_with_slope(f, a, h.view_mut());
                         h
                     };
-                    product(matrix(h, hidden), self.fc2.weight.t(), y, Accumulate::Add);
+                    product(h.view(), self.fc2.weight.t(), y, Accumulate::Add);
                 }
             }
         }
+    }
+
+    fn backward_inside<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        cache: &'c mut FeedForwardCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
+        pending.take(NAME, &x, dy, self.fc2.weight.nrows());
+        check_gradient(NAME, self, grad);
+        let ((steps, batch), hidden) = (x.dims(), self.hidden_size());
+        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
+        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
+
+        add_weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
+        if let Some(bias) = &mut grad.fc2.bias {
+            add_bias_gradient(&x, dy, bias.view_mut());
+        }
+        for run in x.runs() {
+            let da = rows_of(h, &run);
+            let dy = dy.slice(s![run.clone(), ..]);
+            product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
+            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
+            activate_backward_with_bias(matrix(&slope[span(&run, hidden)], hidden), matrix_mut(da, hidden), dbias);
+        }
+        let da = crate::cache::rows(h.view());
+        add_weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
+        let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
+        let dx = &mut slope[..steps * batch * width];
+        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
+        input_gradient_into(&x, da, &self.fc1.weight, &mut dx);
+        // Shared from here on.
+        ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
+            .expect("as many values")
     }
 
     /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
@@ -163,21 +206,18 @@ impl<F: Float> FeedForward<F> {
                             (slope.slice_mut(block), Some(h.slice_mut(block)))
                         }
                     };
-                    w1.multiply_in_parts(x, a.view_mut(), bias);
+                    w1.multiply(x, a.view_mut(), bias);
                     let h = match h {
                         None => {
-                            activate_in_place(f, a.as_slice_mut().expect("a block of its own"));
+                            activate_in_place(f, a.view_mut());
                             a
                         }
                         Some(mut h) => {
-                            for (a, h) in a.outer_iter_mut().zip(h.outer_iter_mut()) {
-                                let [a, h] = [a, h].map(|row| row.into_slice().expect("contiguous units"));
-                                activate_with_slope(f, a, h);
-                            }
+                            activate_with_slope(f, a, h.view_mut());
                             h
                         }
                     };
-                    w2.multiply_in_parts(h.view(), y.slice_mut(s![rows, ..]), Accumulate::Add);
+                    w2.multiply(h.view(), y.slice_mut(s![rows, ..]), Accumulate::Add);
                 }
             }
         });
@@ -216,7 +256,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
         }
-        self.add_to(&x, x_copy, slope, h, y);
+        inside(|| self.work(&x), || self.add_to(&x, x_copy, slope, h, y));
         x.zero_padding(y);
         y.view()
     }
@@ -238,7 +278,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
         }
-        self.add_to(&x, x_copy, slope, h, y);
+        inside(|| self.work(&x), || self.add_to(&x, x_copy, slope, h, y));
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
@@ -253,33 +293,7 @@ impl<F: Float> Layer for FeedForward<F> {
         cache: &'c mut FeedForwardCache<F>,
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
-        let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
-        pending.take(NAME, &x, dy, self.fc2.weight.nrows());
-        check_gradient(NAME, self, grad);
-        let ((steps, batch), hidden) = (x.dims(), self.hidden_size());
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
-        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
-
-        add_weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
-        if let Some(bias) = &mut grad.fc2.bias {
-            add_bias_gradient(&x, dy, bias.view_mut());
-        }
-        for run in x.runs() {
-            let da = rows_of(h, &run);
-            let dy = dy.slice(s![run.clone(), ..]);
-            product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
-            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
-            activate_backward_with_bias(hidden, &slope[span(&run, hidden)], da, dbias);
-        }
-        let da = crate::cache::rows(h.view());
-        add_weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
-        let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
-        let dx = &mut slope[..steps * batch * width];
-        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
-        input_gradient_into(&x, da, &self.fc1.weight, &mut dx);
-        // Shared from here on.
-        ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
-            .expect("as many values")
+        inside(|| self.work(&x), || self.backward_inside(x, dy, cache, grad))
     }
 }
 

@@ -17,10 +17,9 @@ use super::Accumulate;
 use super::blocked::{depths, parts};
 use super::buffer::Buffer;
 use super::pack::copy_rows;
-use super::product::PART;
 use super::tile::{Base, LINE_BYTES, Output, Strided, finish, prefetch};
 use crate::Float;
-use crate::parallel::for_each_part;
+use crate::parallel::{for_each_part, product_work};
 
 /// Weights of up to so many bytes stay in the second cache from step to step; more are fetched ahead.
 const CACHED_BYTES: usize = 768 * 1024;
@@ -85,24 +84,14 @@ impl<F: Float> Packed<F> {
         self
     }
 
-    /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on this thread. A row's bits do not
+    /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on all threads. A row's bits do not
     /// depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
     pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
-        if let Some(sweep) = self.sweep(v, c, start.into()) {
-            F::multiply_packed(sweep);
-        }
-    }
-
-    /// [`multiply`](Self::multiply), on all threads.
-    pub(crate) fn multiply_in_parts<'a>(
-        &self,
-        v: ArrayView2<'_, F>,
-        c: ArrayViewMut2<'_, F>,
-        start: impl Into<Start<'a, F>>,
-    ) {
         let Some(all) = self.sweep(v, c, start.into()) else { return };
-        let least = PART.div_ceil(self.depth * v.nrows().max(1));
-        for_each_part(self.columns, least, self.width, |columns| F::multiply_packed(Sweep { columns, ..all.clone() }));
+        let work = product_work(v.nrows(), self.depth * self.columns);
+        for_each_part(0..self.columns, work, self.width, |columns| {
+            F::multiply_packed(Sweep { columns, ..all.clone() })
+        });
     }
 
     /// The product, if there are terms to add up.

@@ -17,7 +17,7 @@ use super::dots::Dots;
 use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
-use crate::parallel::for_each_part;
+use crate::parallel::{for_each_part, product_work};
 
 /// What a product does with the elements that it finds in C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +49,6 @@ const IN_PLACE_SIZE: usize = 8192;
 
 /// Up to so many terms in a sum, C is computed row by row: reading and writing it is what takes time.
 const SHALLOW: usize = 4;
-
-/// The multiplications that a thread does at least: about 50 µs of one core, a few times what it takes to wake another.
-pub(super) const PART: usize = 1 << 22;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -181,12 +178,11 @@ enum Way {
 impl<F: Float> Product<F> {
     fn compute(self) {
         let way = self.way();
-        // The least rows or columns of a part.
-        let least = |width: usize| PART.div_ceil(self.depth * width);
+        let work = product_work(self.rows.min(self.columns), self.depth * self.rows.max(self.columns));
         if self.columns >= self.rows {
-            for_each_part(self.columns, least(self.rows), F::tiling().0, |part| self.columns(part).compute_part(way));
+            for_each_part(0..self.columns, work, F::tiling().0, |part| self.columns(part).compute_part(way));
         } else {
-            for_each_part(self.rows, least(self.columns), F::tiling().1, |part| self.rows(part).compute_part(way));
+            for_each_part(0..self.rows, work, F::tiling().1, |part| self.rows(part).compute_part(way));
         }
     }
 

@@ -3,12 +3,13 @@
 use std::f64::consts::PI;
 use std::marker::PhantomData;
 
-use ndarray::{Array3, ArrayRef3, ArrayView3};
+use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2};
 
-use crate::affine::{rows_of, span};
+use crate::affine::{row_of, row_of_mut, rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
 use crate::kernels::vectorised;
+use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, parameters};
 
 const NAME: &str = "Activation";
@@ -160,26 +161,77 @@ vectorised! {
 }
 
 vectorised! {
-    /// y = f(x), in place of x.
-    pub(crate) fn activate_in_place<'a, F: Float>(f: Nonlinearity, x: &'a mut [F]) {
+    /// y = f(x), in place of x, row by row.
+    fn activate_rows<'a, F: Float>(f: Nonlinearity, x: ArrayViewMut2<'a, F>) {
+        let mut x = x;
         for_nonlinearity!(f, |value, slope| {
-            for x in x.iter_mut() {
-                *x = value(*x);
+            for x in x.outer_iter_mut() {
+                for x in row_of_mut(x) {
+                    *x = value(*x);
+                }
             }
         })
+    }
+
+    /// y = f(x), and f'(x) in place of x, row by row.
+    fn activate_rows_with_slope<'a, F: Float>(f: Nonlinearity, x: ArrayViewMut2<'a, F>, y: ArrayViewMut2<'a, F>) {
+        let (mut x, mut y) = (x, y);
+        for_nonlinearity!(f, |value, slope| {
+            for (y, x) in y.outer_iter_mut().zip(x.outer_iter_mut()) {
+                for (y, x) in row_of_mut(y).iter_mut().zip(row_of_mut(x)) {
+                    *y = value(*x);
+                    *x = slope(*x, *y);
+                }
+            }
+        })
+    }
+
+    /// dx = slope ∘ dy, in place of dy, and its rows added to `dbias`.
+    fn multiply_rows<'a, F: Float>(slope: ArrayView2<'a, F>, d: ArrayViewMut2<'a, F>, dbias: Option<&'a mut [F]>) {
+        let (mut d, mut dbias) = (d, dbias);
+        for (d, slope) in d.outer_iter_mut().zip(slope.outer_iter()) {
+            let (d, slope) = (row_of_mut(d), row_of(slope));
+            match &mut dbias {
+                None => {
+                    for (d, &slope) in d.iter_mut().zip(slope) {
+                        *d *= slope;
+                    }
+                }
+                Some(dbias) => {
+                    for ((d, &slope), sum) in d.iter_mut().zip(slope).zip(&mut **dbias) {
+                        *d *= slope;
+                        *sum += *d;
+                    }
+                }
+            }
+        }
     }
 }
 
-vectorised! {
-    /// y = f(x), and f'(x) in place of x.
-    pub(crate) fn activate_with_slope<'a, F: Float>(f: Nonlinearity, x: &'a mut [F], y: &'a mut [F]) {
-        for_nonlinearity!(f, |value, slope| {
-            for (y, x) in y.iter_mut().zip(x.iter_mut()) {
-                *y = value(*x);
-                *x = slope(*x, *y);
-            }
-        })
-    }
+/// y = f(x), in place of x, `[N, D]`; on all threads.
+pub(crate) fn activate_in_place<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, F>) {
+    let work = x.len() * FUNCTION;
+    for_each_part(x, work, 1, |x| activate_rows(f, x));
+}
+
+/// y = f(x), and f'(x) in place of x, both `[N, D]`; on all threads.
+pub(crate) fn activate_with_slope<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, F>, y: ArrayViewMut2<'_, F>) {
+    let work = x.len() * FUNCTION;
+    for_each_part((x, y), work, 1, |(x, y)| activate_rows_with_slope(f, x, y));
+}
+
+/// dx = slope ∘ dy, in place of dy, both `[N, D]`, and its rows added to `dbias`, `[D]`; on all threads, each with some
+/// of the columns.
+pub(crate) fn activate_backward_with_bias<F: Float>(
+    slope: ArrayView2<'_, F>,
+    d: ArrayViewMut2<'_, F>,
+    dbias: Option<&mut [F]>,
+) {
+    let work = d.len() * ELEMENT;
+    let columns = (slope.reversed_axes(), (d.reversed_axes(), dbias));
+    for_each_part(columns, work, COLUMNS, |(slope, (d, dbias))| {
+        multiply_rows(slope.reversed_axes(), d.reversed_axes(), dbias);
+    });
 }
 
 vectorised! {
@@ -190,29 +242,6 @@ vectorised! {
                 *y = dy * slope(x, *y);
             }
         })
-    }
-}
-
-vectorised! {
-    /// dx = slope ∘ dy, in place of dy, and its rows added to `dbias`.
-    pub(crate) fn activate_backward_with_bias<'a, F: Float>(
-        features: usize,
-        slope: &'a [F],
-        d: &'a mut [F],
-        dbias: Option<&'a mut [F]>
-    ) {
-        let Some(dbias) = dbias else {
-            for (d, &slope) in d.iter_mut().zip(slope) {
-                *d *= slope;
-            }
-            return;
-        };
-        for (d, slope) in d.chunks_exact_mut(features).zip(slope.chunks_exact(features)) {
-            for ((d, &slope), sum) in d.iter_mut().zip(slope).zip(&mut *dbias) {
-                *d *= slope;
-                *sum += *d;
-            }
-        }
     }
 }
 

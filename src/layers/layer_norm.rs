@@ -1,12 +1,13 @@
 //! Layer normalisation.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
-use crate::affine::{rows_of, span};
+use crate::affine::{matrix_mut, row_of, row_of_mut, rows_of};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::sum;
 use crate::kernels::vectorised;
+use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
 const NAME: &str = "LayerNorm";
@@ -68,12 +69,17 @@ pub struct LayerNormCache<F> {
 }
 
 vectorised! {
-    fn normalise<'a, F: Float>(eps: F, weight: &'a [F], bias: &'a [F], x: &'a [F], statistics: &'a mut [F], y: &'a mut [F]) {
+    fn normalise<'a, F: Float>(
+        layer: Parameters<'a, F>,
+        x: ArrayView2<'a, F>,
+        statistics: ArrayViewMut2<'a, F>,
+        y: ArrayViewMut2<'a, F>
+    ) {
+        let Parameters { eps, weight, bias } = layer;
         let features = weight.len();
-        let count = F::of(features as f64);
-        let bias = &bias[..features];
-        let rows = x.chunks_exact(features).zip(y.chunks_exact_mut(features)).zip(statistics.chunks_exact_mut(2));
-        for ((x, y), statistics) in rows {
+        let (mut y, mut statistics, bias, count) = (y, statistics, &bias[..features], F::of(features as f64));
+        for ((x, y), statistics) in x.outer_iter().zip(y.outer_iter_mut()).zip(statistics.outer_iter_mut()) {
+            let (x, y, statistics) = (&row_of(x)[..features], &mut row_of_mut(y)[..features], row_of_mut(statistics));
             let mean = sum([x], |[x]| x) / count;
             let variance = sum([x], |[x]| (x - mean) * (x - mean)) / count;
             let inverse = F::one() / (variance + eps).sqrt();
@@ -83,35 +89,57 @@ vectorised! {
             statistics.copy_from_slice(&[mean, inverse]);
         }
     }
-}
 
-vectorised! {
-    /// dx in place of y: `dx = (d - mean(d) - x̂ mean(d ∘ x̂)) / sqrt(v + eps)` with `d = weight ∘ dy`.
+    /// `dx = (d - mean(d) - x̂ mean(d ∘ x̂)) / sqrt(v + eps)` with `d = weight ∘ dy`.
     fn normalise_backward<'a, F: Float>(
         weight: &'a [F],
-        statistics: &'a [F],
-        x: &'a [F],
-        dy: &'a [F],
-        dweight: &'a mut [F],
-        dbias: &'a mut [F],
-        dx: &'a mut [F]
+        statistics: ArrayView2<'a, F>,
+        x: ArrayView2<'a, F>,
+        dy: ArrayView2<'a, F>,
+        dx: ArrayViewMut2<'a, F>
     ) {
         let features = weight.len();
-        let count = F::of(features as f64);
-        let (dweight, dbias) = (&mut dweight[..features], &mut dbias[..features]);
-        let rows = x.chunks_exact(features).zip(dy.chunks_exact(features)).zip(dx.chunks_exact_mut(features));
-        for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
+        let (mut dx, count) = (dx, F::of(features as f64));
+        let rows = x.outer_iter().zip(dy.outer_iter()).zip(dx.outer_iter_mut());
+        for (((x, dy), dx), statistics) in rows.zip(statistics.outer_iter()) {
+            let (x, dy, dx) = (&row_of(x)[..features], &row_of(dy)[..features], &mut row_of_mut(dx)[..features]);
             let (mean, inverse) = (statistics[0], statistics[1]);
             let normal = |x: F| (x - mean) * inverse;
             let d_mean = sum([weight, dy], |[weight, dy]| weight * dy) / count;
             let d_normal_mean = sum([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
             for k in 0..features {
-                dweight[k] += dy[k] * normal(x[k]);
-                dbias[k] += dy[k];
                 dx[k] = (weight[k] * dy[k] - d_mean - normal(x[k]) * d_normal_mean) * inverse;
             }
         }
     }
+
+    /// `dweight += Σ dy ∘ x̂` and `dbias += Σ dy`, over all rows, of some features.
+    fn add_gradients<'a, F: Float>(
+        statistics: ArrayView2<'a, F>,
+        x: ArrayView2<'a, F>,
+        dy: ArrayView2<'a, F>,
+        dweight: &'a mut [F],
+        dbias: &'a mut [F]
+    ) {
+        let features = dweight.len();
+        let dbias = &mut dbias[..features];
+        for ((x, dy), statistics) in x.outer_iter().zip(dy.outer_iter()).zip(statistics.outer_iter()) {
+            let (x, dy) = (&row_of(x)[..features], &row_of(dy)[..features]);
+            let (mean, inverse) = (statistics[0], statistics[1]);
+            for k in 0..features {
+                dweight[k] += dy[k] * ((x[k] - mean) * inverse);
+                dbias[k] += dy[k];
+            }
+        }
+    }
+}
+
+/// What rows are normalised with.
+#[derive(Clone, Copy)]
+struct Parameters<'a, F> {
+    eps: F,
+    weight: &'a [F],
+    bias: &'a [F],
 }
 
 impl<F: Float> Layer for LayerNorm<F> {
@@ -135,11 +163,12 @@ impl<F: Float> Layer for LayerNorm<F> {
         pending.set(&x);
         reuse(y, (steps, batch, features));
         reuse(statistics, (steps * batch, 2));
-        let x_values = x_copy.values(x_features);
-        let (weight, bias) = (self.values(0), self.values(1));
+        let x_rows = x_copy.rows(x_features);
+        let layer = Parameters { eps: F::of(self.eps), weight: self.values(0), bias: self.values(1) };
         for run in x.runs() {
-            let x_values = &x_values[span(&run, features)];
-            normalise(F::of(self.eps), weight, bias, x_values, rows_of(statistics, &run), rows_of(y, &run));
+            let x = x_rows.slice(s![run.clone(), ..]);
+            let rows = (x, (matrix_mut(rows_of(statistics, &run), 2), matrix_mut(rows_of(y, &run), features)));
+            for_each_part(rows, x.len() * FUNCTION, 1, |(x, (statistics, y))| normalise(layer, x, statistics, y));
         }
         x.zero_padding(y);
         y.view()
@@ -161,13 +190,20 @@ impl<F: Float> Layer for LayerNorm<F> {
         let LayerNormCache { pending, x_copy, dy_copy, statistics, y } = cache;
         pending.take(NAME, &x, dy, features);
         check_gradient(NAME, self, grad);
-        let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
+        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(features))), dy_copy.rows(dy.view()));
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
         let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));
         for run in x.runs() {
-            let (x, dy) = (&x_values[span(&run, features)], &dy[span(&run, features)]);
-            let statistics = &*rows_of(statistics, &run);
-            normalise_backward(self.values(0), statistics, x, dy, dweight, dbias, rows_of(y, &run));
+            let (x, dy) = (x_rows.slice(s![run.clone(), ..]), dy.slice(s![run.clone(), ..]));
+            let statistics = statistics.slice(s![run.clone(), ..]);
+            let rows = ((statistics, x), (dy, matrix_mut(rows_of(y, &run), features)));
+            for_each_part(rows, x.len() * FUNCTION, 1, |((statistics, x), (dy, dx))| {
+                normalise_backward(self.values(0), statistics, x, dy, dx);
+            });
+            let columns = ((x.reversed_axes(), dy.reversed_axes()), (&mut *dweight, &mut *dbias));
+            for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
+                add_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
+            });
         }
         y.view()
     }

@@ -11,7 +11,8 @@ use super::zoneout::Keep;
 use crate::affine::{matrix_mut, rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
-use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder};
+use crate::parallel::{inside, product_work};
+use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder, TensorsExt};
 
 /// In inference, about so many rows are projected at a time, or as many as there are inputs: enough for fast products, not
 /// the memory of all steps, and no more than that of the weights.
@@ -79,6 +80,12 @@ impl<C: Cell> RecordsState for CellCache<C> {
     fn recorder(&mut self) -> &mut StateRecorder {
         &mut self.recorder
     }
+}
+
+/// The work of a pass, about.
+pub(super) fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> usize {
+    let (steps, batch) = x.dims();
+    steps * product_work(batch, cell.element_count())
 }
 
 /// What the cell keeps of its h and c, where it has [`Zoneout`](crate::Zoneout).
@@ -319,7 +326,7 @@ impl<C: Cell> Layer for C {
         state: &mut C::State,
         cache: &'c mut CellCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        forward(self, x, state.parts(), cache)
+        inside(|| work(self, &x), || forward(self, x, state.parts(), cache))
     }
 
     fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
@@ -334,7 +341,7 @@ impl<C: Cell> Layer for C {
         cache: &'c mut CellCache<C>,
         grad: &mut Self,
     ) -> ArrayView3<'c, C::Elem> {
-        backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad)
+        inside(|| work(self, &x), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
     }
 }
 

@@ -3,7 +3,8 @@
 use ndarray::{ArrayRef3, ArrayView3};
 
 use crate::error::mismatch;
-use crate::{Causal, Layer, Sequence, Size, SizeError, parameters};
+use crate::parallel::{inside, product_work};
+use crate::{Causal, Layer, Sequence, Size, SizeError, TensorsExt, parameters};
 
 const NAME: &str = "Stacked";
 
@@ -63,6 +64,15 @@ impl<L: Layer> Default for StackedCache<L> {
     }
 }
 
+impl<L: Layer> Stacked<L> {
+    /// The work of a pass, about: layers of one type have about as much each.
+    fn work(&self, x: &Sequence<'_, L::Elem>) -> usize {
+        let (steps, batch) = x.dims();
+        let weights = self.layers.first().map_or(0, |layer| layer.element_count());
+        self.layers.len() * product_work(steps * batch, weights)
+    }
+}
+
 impl<L: Layer> Layer for Stacked<L> {
     type Elem = L::Elem;
     type State = Vec<L::State>;
@@ -87,16 +97,21 @@ impl<L: Layer> Layer for Stacked<L> {
         state: &mut Vec<L::State>,
         cache: &'c mut StackedCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
-        check_count("state", self.layers.len(), state.len());
-        cache.0.resize_with(self.layers.len(), L::Cache::default);
-        let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
-        let ((first, state), cache) = layers.next().expect("at least one layer");
-        let mut y = first.forward(x, state, cache);
-        for ((layer, state), cache) in layers {
-            y = layer.forward(x.with(y), state, cache);
-        }
-        y
+        inside(
+            || self.work(&x),
+            || {
+                x.expect_size(self);
+                check_count("state", self.layers.len(), state.len());
+                cache.0.resize_with(self.layers.len(), L::Cache::default);
+                let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
+                let ((first, state), cache) = layers.next().expect("at least one layer");
+                let mut y = first.forward(x, state, cache);
+                for ((layer, state), cache) in layers {
+                    y = layer.forward(x.with(y), state, cache);
+                }
+                y
+            },
+        )
     }
 
     fn output<'c>(&self, cache: &'c StackedCache<L>) -> ArrayView3<'c, L::Elem> {
@@ -112,22 +127,27 @@ impl<L: Layer> Layer for Stacked<L> {
         cache: &'c mut StackedCache<L>,
         grad: &mut Self,
     ) -> ArrayView3<'c, L::Elem> {
-        check_count("cache", self.layers.len(), cache.0.len());
-        check_count("grad", self.layers.len(), grad.layers.len());
-        if let Some(dstate) = &dstate {
-            check_count("dstate", self.layers.len(), dstate.len());
-        }
-        let (first, mut rest) = cache.0.split_first_mut().expect("at least one layer");
-        let mut d = dy.view();
-        while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
-            let k = before.len() + 1;
-            let input = x.with(self.layers[k - 1].output(before.last().unwrap_or(first)));
-            let dstate = dstate.as_mut().map(|dstate| &mut dstate[k]);
-            d = self.layers[k].backward(input, &d, dstate, own, &mut grad.layers[k]);
-            rest = before;
-        }
-        let dstate = dstate.map(|dstate| &mut dstate[0]);
-        self.layers[0].backward(x, &d, dstate, first, &mut grad.layers[0])
+        inside(
+            || self.work(&x),
+            || {
+                check_count("cache", self.layers.len(), cache.0.len());
+                check_count("grad", self.layers.len(), grad.layers.len());
+                if let Some(dstate) = &dstate {
+                    check_count("dstate", self.layers.len(), dstate.len());
+                }
+                let (first, mut rest) = cache.0.split_first_mut().expect("at least one layer");
+                let mut d = dy.view();
+                while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
+                    let k = before.len() + 1;
+                    let input = x.with(self.layers[k - 1].output(before.last().unwrap_or(first)));
+                    let dstate = dstate.as_mut().map(|dstate| &mut dstate[k]);
+                    d = self.layers[k].backward(input, &d, dstate, own, &mut grad.layers[k]);
+                    rest = before;
+                }
+                let dstate = dstate.map(|dstate| &mut dstate[0]);
+                self.layers[0].backward(x, &d, dstate, first, &mut grad.layers[0])
+            },
+        )
     }
 }
 
