@@ -9,9 +9,9 @@ use crate::affine::{
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
-use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_packed};
+use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_blocks};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
-use crate::parallel::{inside, product_work};
+use crate::parallel::{for_each_part, inside, product_work};
 use crate::prepacked::PackedWeights;
 use crate::{
     Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, TensorsExt, parameters,
@@ -74,7 +74,7 @@ pub struct FeedForwardCache<F> {
     pending: Pending,
     x_copy: StandardLayout<F>,
     dy_copy: StandardLayout<F>,
-    slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference, of some; after a backward pass T · B rows of I: dx
+    slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference; after a backward pass T · B rows of I: dx
     h: Array3<F>,     // [T, B, H] and, in a backward pass, da
     y: Array3<F>,     // [T, B, O]; unused where the output is added to a direct connection
 }
@@ -105,9 +105,7 @@ impl<F: Float> FeedForward<F> {
         let least = if weights.is_some() { 2 } else { BLOCKED_ROWS };
         let in_blocks = x.runs().all(|run| run.len() >= least);
         let infer = x.mode() == Some(Mode::Infer);
-        if infer && in_blocks {
-            reuse(slope, block_rows::<F>() * block_depth(hidden));
-        } else {
+        if !(infer && in_blocks) {
             reuse(slope, steps * batch * hidden.max(self.fc1.input_size()));
         }
         if !infer {
@@ -117,11 +115,16 @@ impl<F: Float> FeedForward<F> {
         for run in x.runs() {
             let (x_run, y) = (x_rows.slice(s![run.clone(), ..]), matrix_mut(rows_of(y, &run), output));
             match (in_blocks, infer) {
-                (true, true) => self.add_in_blocks(x_run, weights, Hidden::Passing(slope), y),
-                (true, false) => {
-                    let (slope, h) = (&mut slope[span(&run, hidden)], rows_of(h, &run));
-                    let hidden = Hidden::Kept(matrix_mut(slope, hidden), matrix_mut(h, hidden));
-                    self.add_in_blocks(x_run, weights, hidden, y);
+                (true, _) => {
+                    let kept = (!infer).then(|| {
+                        let (slope, h) = (&mut slope[span(&run, hidden)], rows_of(h, &run));
+                        (matrix_mut(slope, hidden), matrix_mut(h, hidden))
+                    });
+                    // Fewer rows are split product by product.
+                    let work = if run.len() >= BLOCKED_ROWS { self.work(x) } else { 0 };
+                    for_each_part((x_run, (y, kept)), work, 1, |(x, (y, kept))| {
+                        self.add_in_blocks(x, weights, kept, y)
+                    });
                 }
                 (false, _) => {
                     let mut a = matrix_mut(&mut slope[span(&run, hidden)], hidden);
@@ -178,16 +181,17 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
-    /// used.
+    /// used; keeps `f'(a)` and `h`, `[N, H]`, where there is room for them.
     fn add_in_blocks(
         &self,
         x: ArrayView2<'_, F>, // [N, I]
         weights: Option<&PackedWeights<F>>,
-        mut hidden: Hidden<'_, F>,
+        mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>,
         mut y: ArrayViewMut2<'_, F>, // [N, O]
     ) {
         let f = self.activation.nonlinearity();
-        with_packed(|[own1, own2]| {
+        let most = block_rows::<F>().min(x.nrows()) * block_depth(self.hidden_size());
+        with_blocks(most, |[own1, own2], passing| {
             for (first, units) in depths(self.hidden_size()) {
                 let units = first..first + units;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
@@ -199,12 +203,10 @@ impl<F: Float> FeedForward<F> {
                 for first in (0..x.nrows()).step_by(block_rows::<F>()) {
                     let rows = first..x.nrows().min(first + block_rows::<F>());
                     let x = x.slice(s![rows.clone(), ..]);
-                    let (mut a, h) = match &mut hidden {
-                        Hidden::Passing(a) => (matrix_mut(&mut a[..rows.len() * units.len()], units.len()), None),
-                        Hidden::Kept(slope, h) => {
-                            let block = s![rows.clone(), units.clone()];
-                            (slope.slice_mut(block), Some(h.slice_mut(block)))
-                        }
+                    let block = s![rows.clone(), units.clone()];
+                    let (mut a, h) = match &mut kept {
+                        None => (matrix_mut(&mut passing[..rows.len() * units.len()], units.len()), None),
+                        Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
                     };
                     w1.multiply(x, a.view_mut(), bias);
                     let h = match h {
@@ -226,14 +228,6 @@ impl<F: Float> FeedForward<F> {
 
 /// From so many rows on, packed weights are repaid.
 const BLOCKED_ROWS: usize = 256;
-
-/// Where hidden units go.
-enum Hidden<'a, F> {
-    /// Room for a block of them.
-    Passing(&'a mut [F]),
-    /// `f'(a)` and `h`, `[N, H]`, kept for the backward pass.
-    Kept(ArrayViewMut2<'a, F>, ArrayViewMut2<'a, F>),
-}
 
 impl<F: Float> Layer for FeedForward<F> {
     type Elem = F;

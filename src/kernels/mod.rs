@@ -26,6 +26,6 @@ pub(crate) use blocked::{block_depth, block_rows, depths};
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
 pub use packed::Packed;
-pub(crate) use packed::with_packed;
+pub(crate) use packed::with_blocks;
 pub(crate) use product::{Accumulate, Summation, product, product_in_order, product_with_bias};
 pub use simd::Simd;

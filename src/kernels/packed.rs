@@ -88,10 +88,13 @@ impl<F: Float> Packed<F> {
     /// depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
     pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
         let Some(all) = self.sweep(v, c, start.into()) else { return };
-        let work = product_work(v.nrows(), self.depth * self.columns);
-        for_each_part(0..self.columns, work, self.width, |columns| {
-            F::multiply_packed(Sweep { columns, ..all.clone() })
-        });
+        let (rows, columns) = (v.nrows(), self.columns);
+        let work = product_work(rows, self.depth * columns);
+        if rows > columns {
+            for_each_part(0..rows, work, TILE_ROWS, |rows| F::multiply_packed(Sweep { rows, ..all.clone() }));
+        } else {
+            for_each_part(0..columns, work, self.width, |columns| F::multiply_packed(Sweep { columns, ..all.clone() }));
+        }
     }
 
     /// The product, if there are terms to add up.
@@ -116,19 +119,21 @@ impl<F: Float> Packed<F> {
             c.fill(F::zero());
         }
         let output = Output { start: c.as_mut_ptr(), row: c.strides()[0], base };
-        (depth > 0).then_some(Sweep { v, panels: self, columns: 0..self.columns, c: output })
+        (depth > 0).then_some(Sweep { v, panels: self, rows: 0..rows, columns: 0..self.columns, c: output })
     }
 }
 
 thread_local! {
-    static PACKED: RefCell<[Buffer; 2]> = const { RefCell::new([Buffer::new(), Buffer::new()]) };
+    static BLOCKS: RefCell<[Buffer; 3]> = const { RefCell::new([Buffer::new(), Buffer::new(), Buffer::new()]) };
 }
 
-/// Two operands to pack while `act` runs, in memory of this thread.
-pub(crate) fn with_packed<F: Float>(act: impl FnOnce(&mut [Packed<F>; 2])) {
-    let mut packed = PACKED.take().map(|panels| Packed { panels, ..Packed::default() });
-    act(&mut packed);
-    PACKED.set(packed.map(|packed| packed.panels));
+/// Two operands to pack and `len` elements, while `act` runs, in memory of this thread.
+pub(crate) fn with_blocks<F: Float>(len: usize, act: impl FnOnce(&mut [Packed<F>; 2], &mut [F])) {
+    let [first, second, mut elements] = BLOCKS.take();
+    let mut packed = [first, second].map(|panels| Packed { panels, ..Packed::default() });
+    act(&mut packed, &mut elements.at_least(len)[..len]);
+    let [first, second] = packed.map(|packed| packed.panels);
+    BLOCKS.set([first, second, elements]);
 }
 
 /// An operand to pack.
@@ -166,13 +171,14 @@ impl<F: Float> WithSimd for PackOperand<'_, F> {
 pub struct Sweep<'a, F> {
     v: ArrayView2<'a, F>,
     panels: &'a Packed<F>,
+    rows: Range<usize>,
     /// Whole panels, or all that are left.
     columns: Range<usize>,
-    /// All columns.
+    /// All rows and columns.
     c: Output<F>,
 }
 
-// SAFETY: threads read V and W, which are borrowed for as long, and write columns of C that do not overlap.
+// SAFETY: threads read V and W, which are borrowed for as long, and write parts of C that do not overlap.
 unsafe impl<F: Float> Sync for Sweep<'_, F> {}
 
 impl<F: Float> WithSimd for Sweep<'_, F> {
@@ -180,7 +186,8 @@ impl<F: Float> WithSimd for Sweep<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for (first, count) in parts(self.v.nrows(), BLOCK_ROWS) {
+        for (first, count) in parts(self.rows.len(), BLOCK_ROWS) {
+            let first = self.rows.start + first;
             let rows = first..first + count;
             if panel_registers::<S>() == 4 {
                 self.over_panels::<S, 4>(simd, rows);
