@@ -11,7 +11,7 @@ pub(crate) const PART: usize = 1 << 20;
 
 /// The least work for which a thread from outside hands over to the pool: about 80 µs, what it takes at most to wake it.
 #[cfg(feature = "rayon")]
-const ENTRY: usize = 1 << 23;
+pub(crate) const ENTRY: usize = 1 << 23;
 
 /// The work for an element of an elementary function, about.
 pub(crate) const FUNCTION: usize = 64;
@@ -138,7 +138,7 @@ pub(crate) fn inside<R: Send>(work: impl FnOnce() -> usize, act: impl FnOnce() -
     if rayon::current_num_threads() > 1 && !awake::IS_KEPT.get() {
         let work = work();
         if work >= ENTRY {
-            return awake::keep(rayon::current_num_threads().min(work / (2 * PART)), act);
+            return awake::keep(awake::most_threads().min(work / (2 * PART)), act);
         }
     }
     act()
@@ -154,7 +154,9 @@ fn is_inside() -> bool {
 #[cfg(feature = "rayon")]
 mod awake {
     use std::cell::Cell;
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread::available_parallelism;
     use std::time::{Duration, Instant};
 
     use rayon::Yield;
@@ -166,6 +168,12 @@ mod awake {
     thread_local! {
         /// Whether this thread runs a pass for which others stay awake.
         pub static IS_KEPT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The threads that can be awake at a time.
+    pub fn most_threads() -> usize {
+        static CORES: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+        rayon::current_num_threads().min(*CORES)
     }
 
     /// Runs `act` on one thread and keeps others awake, so many in all.
@@ -227,6 +235,26 @@ mod tests {
             seen.sort_by_key(|part| part.start);
             assert_eq!(seen.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
             assert!(seen.iter().all(|part| part.start % multiple == 0 || seen.len() == 1), "{seen:?}");
+        }
+    }
+    /// A pass that uses the pool in ways of its own, and one that panics, are both over some time.
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn a_pass_ends() {
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+
+        let own_threads = || rayon::join(|| rayon::join(|| 1, || 2), || rayon::join(|| 3, || 4));
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                for _ in 0..100 {
+                    let parts = || rayon::join(|| inside(|| usize::MAX, own_threads), own_threads);
+                    assert_eq!(inside(|| usize::MAX, parts), (((1, 2), (3, 4)), ((1, 2), (3, 4))));
+                }
+                let failed = catch_unwind(AssertUnwindSafe(|| inside(|| usize::MAX, || panic!("in a pass"))));
+                assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"in a pass"));
+                assert!(!awake::IS_KEPT.get());
+            });
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Large batches on several threads: the number of threads changes no bit, and shards are what the whole batch is.
 
+use std::ops::Range;
+
 use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    CellBuilder, Dropout, Float, GradientProbe, GruCell, Layer, Linear, Lstm, LstmCell, Probed, RnnCell, Sequence,
-    Tensors, TensorsExt,
+    CellBuilder, Dropout, Float, GradientProbe, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, PreNormBlock,
+    Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
 };
 
 const STEPS: usize = 9;
@@ -44,12 +46,12 @@ fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, dy: ArrayView3<'_, L::Elem
         y = layer.forward(x, &mut state, &mut cache).to_owned();
         let mut dstate = before;
         dx = layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
-        for i in 0..grad.count() {
-            assert!(grad.values(i).iter().any(|&value| value != L::Elem::of(0.0)), "{} has no gradient", grad.name(i));
-        }
         if dstate.count() > 0 {
             assert!(dstate.values(0).iter().all(|value| value.widen().is_finite()));
         }
+    }
+    for i in 0..grad.count() {
+        assert!(grad.values(i).iter().any(|&value| value != L::Elem::of(0.0)), "{} has no gradient", grad.name(i));
     }
     let values = |tensors: &dyn Tensors<L::Elem>| (0..tensors.count()).map(|i| tensors.tensor(i).1.to_vec()).collect();
     let mut tensors: Vec<_> = values(&grad);
@@ -62,15 +64,24 @@ fn in_pool<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
 }
 
 fn check<L: Layer>(name: &str, layer: L) {
+    check_part(name, layer, 0..STEPS, 0..BATCH);
+}
+
+/// With some of the steps and sequences.
+fn check_part<L: Layer>(name: &str, layer: L, steps: Range<usize>, sequences: Range<usize>) {
     let (x, lengths) = (batch(INPUT), lengths());
     let dy = batch::<L::Elem>(layer.output_size(INPUT.into()).expect("a layer of this size"));
+    let dy = dy.slice(s![steps.clone(), sequences.clone(), ..]);
     for packed in [false, true] {
         let sequence = Sequence::from(&x).train(7);
         let sequence = if packed { sequence.with_lengths(&lengths).expect("lengths that fit") } else { sequence };
+        let sequence = sequence.steps(steps.clone()).sequences(sequences.clone());
         let alone = in_pool(1, || run(&layer, sequence, dy.view()));
         for threads in [2, 3, 5] {
             assert_eq!(in_pool(threads, || run(&layer, sequence, dy.view())), alone, "{name}, {threads} threads");
         }
+        // A thread that is not one of the pool, which then is the global one.
+        assert_eq!(run(&layer, sequence, dy.view()), alone, "{name}, from outside");
     }
 }
 
@@ -94,6 +105,18 @@ fn the_number_of_threads_changes_no_bit() {
     );
     let rng = &mut rng();
     check("a model", (Dropout::new(0.2, rng), lstm::<f32>().build(rng), Linear::new(64, 300, rng)));
+}
+
+/// The batch is not split there, products, activations and normalisations are.
+#[test]
+fn the_number_of_threads_changes_no_bit_of_a_product() {
+    let rng = &mut rng();
+    check_part("few sequences", LstmCell::<f32>::new(INPUT, 300, rng), 0..STEPS, 0..6);
+    check_part("one sequence", GruCell::<f64>::new(INPUT, 300, rng), 0..STEPS, 0..1);
+    check_part("one step", LstmCell::<f32>::new(INPUT, 300, rng), 0..1, 0..BATCH);
+    check("blocks", Stacked::build(2, |_| PreNormBlock::<f32>::pre_norm(INPUT, 600, Nonlinearity::Gelu, rng)));
+    let few_rows = PreNormBlock::<f64>::pre_norm(INPUT, 3000, Nonlinearity::Tanh, rng);
+    check_part("a block of few rows", few_rows, 0..2, 0..BATCH);
 }
 
 /// Three batches that are too small to be split are what the one that is split is.

@@ -9,8 +9,9 @@ use std::ops::Range;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
 use super::cell::{Cell, StateParts};
-use super::time_loop::{CellCache, backward_alone, forward_alone};
+use super::time_loop::{CellCache, backward_alone, forward_alone, work};
 use crate::cache::reuse;
+use crate::parallel::ENTRY;
 use crate::tensors::misfit;
 use crate::{Float, Sequence, TensorsExt};
 
@@ -20,9 +21,9 @@ const SEQUENCES: usize = 32;
 /// The fewest sequences that are split.
 const FEWEST_SEQUENCES: usize = 16;
 
-/// The fewest products of a pass, steps times sequences times parameters, that are split: about 50 µs. With fewer, waking a
-/// thread costs more than it saves.
-const FEWEST_PRODUCTS: usize = 1 << 22;
+/// The bytes of parameters up to which all threads can go through them at once. Of larger ones, each takes some columns of
+/// each product.
+const MOST_BYTES: usize = 1 << 24;
 
 /// What the shards of a pass need; empty while nothing is split.
 pub(super) struct Shards<C: Cell> {
@@ -44,8 +45,8 @@ impl<C: Cell> Shards<C> {
     /// Decides how a pass over `x` is split, and says whether it is.
     pub fn plan(&mut self, cell: &C, x: &Sequence<'_, C::Elem>) -> bool {
         let (steps, batch) = x.dims();
-        let parameters: usize = (0..cell.count()).map(|i| cell.tensor(i).1.len()).sum();
-        let worth = steps > 1 && batch >= FEWEST_SEQUENCES && steps * batch * parameters >= FEWEST_PRODUCTS;
+        let can_be = steps > 1 && batch >= FEWEST_SEQUENCES && work(cell, x) >= ENTRY;
+        let worth = can_be && cell.element_count() * size_of::<C::Elem>() <= MOST_BYTES;
         self.count = if worth { (batch / SEQUENCES).max(2) } else { 1 };
         self.is_used()
     }
