@@ -2,6 +2,8 @@
 //!
 //! Work is counted in multiplications of large products, of which a core does about a hundred thousand in a microsecond.
 
+#![cfg_attr(not(feature = "rayon"), allow(dead_code, unused_variables))]
+
 use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
@@ -10,7 +12,6 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 pub(crate) const PART: usize = 1 << 20;
 
 /// The least work for which a thread from outside hands over to the pool: about 80 µs, what it takes at most to wake it.
-#[cfg(feature = "rayon")]
 pub(crate) const ENTRY: usize = 1 << 23;
 
 /// The work for an element of an elementary function, about.
@@ -109,7 +110,6 @@ impl<A: Split, B: Split> Split for (A, B) {
 /// the part in which the element lies.
 ///
 /// All parts but the last are multiples of `multiple` long, so that they can end where vectors do.
-#[cfg_attr(not(feature = "rayon"), allow(unused_variables))]
 pub(crate) fn for_each_part<S: Split>(whole: S, work: usize, multiple: usize, act: impl Fn(S) + Sync) {
     #[cfg(feature = "rayon")]
     if work >= 2 * PART && (work >= ENTRY || is_inside()) {
@@ -130,15 +130,17 @@ fn by_halves<S: Split>(whole: S, parts: usize, multiple: usize, act: &(impl Fn(S
     rayon::join(|| by_halves(part, half, multiple, act), || by_halves(other, parts - half, multiple, act));
 }
 
-/// Runs `act`, in which there is so much `work` to split, on a thread of the pool while others of its threads stay awake: a
+/// Runs `act`, in which there is so much `work` in so many products, on a thread of the pool while others of its threads stay awake: a
 /// thread that has gone to sleep takes longer to wake than a part takes to compute.
-#[cfg_attr(not(feature = "rayon"), allow(unused_variables))]
-pub(crate) fn inside<R: Send>(work: impl FnOnce() -> usize, act: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn inside<R: Send>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R + Send) -> R {
     #[cfg(feature = "rayon")]
-    if rayon::current_num_threads() > 1 && !awake::IS_KEPT.get() {
-        let work = work();
-        if work >= ENTRY {
-            return awake::keep(awake::most_threads().min(work / (2 * PART)), act);
+    if rayon::current_num_threads() > 1 && !awake::IN_PASS.get() {
+        let (work, products) = work();
+        if work / products >= 2 * PART {
+            return awake::in_succession(|soon| {
+                let threads = if soon || work >= ENTRY { awake::most_threads().min(work / products / PART) } else { 1 };
+                awake::keep(threads, act)
+            });
         }
     }
     act()
@@ -166,8 +168,22 @@ mod awake {
     const IDLE: Duration = Duration::from_micros(200);
 
     thread_local! {
-        /// Whether this thread runs a pass for which others stay awake.
-        pub static IS_KEPT: Cell<bool> = const { Cell::new(false) };
+        /// Whether this thread runs a pass: what it calls are parts of it.
+        pub static IN_PASS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Passes that follow one another so soon find the threads of the one before awake, or wake them for those to come.
+    const SOON: Duration = Duration::from_micros(10);
+
+    /// Runs `act`, which is told whether this thread ran another one shortly before.
+    pub fn in_succession<R>(act: impl FnOnce(bool) -> R) -> R {
+        thread_local! {
+            static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+        }
+        let _pass = InPass::new(None);
+        let result = act(LAST.get().is_some_and(|last| last.elapsed() < SOON));
+        LAST.set(Some(Instant::now()));
+        result
     }
 
     /// The threads that can be awake at a time.
@@ -178,22 +194,35 @@ mod awake {
 
     /// Runs `act` on one thread and keeps others awake, so many in all.
     pub fn keep<R: Send>(threads: usize, act: impl FnOnce() -> R + Send) -> R {
+        if threads == 1 {
+            return act();
+        }
         let (is_over, mut act, mut result) = (AtomicBool::new(false), Some(act), None);
         with_others(threads - 1, &is_over, &mut || {
-            let _at_end = AtEnd(&is_over);
-            IS_KEPT.set(true);
+            let _pass = InPass::new(Some(&is_over));
             result = act.take().map(|act| act());
         });
         result.expect("has run")
     }
 
-    /// The end of a pass, also where it panics.
-    struct AtEnd<'a>(&'a AtomicBool);
+    /// A pass on this thread, and who is told that it is over, also where it panics.
+    struct InPass<'a> {
+        was_in_pass: bool,
+        is_over: Option<&'a AtomicBool>,
+    }
 
-    impl Drop for AtEnd<'_> {
+    impl<'a> InPass<'a> {
+        fn new(is_over: Option<&'a AtomicBool>) -> Self {
+            InPass { was_in_pass: IN_PASS.replace(true), is_over }
+        }
+    }
+
+    impl Drop for InPass<'_> {
         fn drop(&mut self) {
-            self.0.store(true, Relaxed);
-            IS_KEPT.set(false);
+            IN_PASS.set(self.was_in_pass);
+            if let Some(is_over) = self.is_over {
+                is_over.store(true, Relaxed);
+            }
         }
     }
 
@@ -209,7 +238,7 @@ mod awake {
     fn wait(is_over: &AtomicBool) {
         let mut idle = Instant::now();
         // A thread that runs a pass may come across this while it waits for a part: it has to go on.
-        while !is_over.load(Relaxed) && !IS_KEPT.get() && idle.elapsed() < IDLE {
+        while !is_over.load(Relaxed) && !IN_PASS.get() && idle.elapsed() < IDLE {
             match rayon::yield_now() {
                 Some(Yield::Executed) => idle = Instant::now(),
                 _ => std::thread::yield_now(),
@@ -237,6 +266,7 @@ mod tests {
             assert!(seen.iter().all(|part| part.start % multiple == 0 || seen.len() == 1), "{seen:?}");
         }
     }
+
     /// A pass that uses the pool in ways of its own, and one that panics, are both over some time.
     #[cfg(feature = "rayon")]
     #[test]
@@ -248,12 +278,12 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 for _ in 0..100 {
-                    let parts = || rayon::join(|| inside(|| usize::MAX, own_threads), own_threads);
-                    assert_eq!(inside(|| usize::MAX, parts), (((1, 2), (3, 4)), ((1, 2), (3, 4))));
+                    let parts = || rayon::join(|| inside(|| (usize::MAX, 1), own_threads), own_threads);
+                    assert_eq!(inside(|| (usize::MAX, 1), parts), (((1, 2), (3, 4)), ((1, 2), (3, 4))));
                 }
-                let failed = catch_unwind(AssertUnwindSafe(|| inside(|| usize::MAX, || panic!("in a pass"))));
+                let failed = catch_unwind(AssertUnwindSafe(|| inside(|| (usize::MAX, 1), || panic!("in a pass"))));
                 assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"in a pass"));
-                assert!(!awake::IS_KEPT.get());
+                assert!(!awake::IN_PASS.get());
             });
         }
     }

@@ -250,7 +250,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
         }
-        inside(|| self.work(&x), || self.add_to(&x, x_copy, slope, h, y));
+        inside(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
         x.zero_padding(y);
         y.view()
     }
@@ -272,7 +272,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
         }
-        inside(|| self.work(&x), || self.add_to(&x, x_copy, slope, h, y));
+        inside(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
@@ -287,7 +287,7 @@ impl<F: Float> Layer for FeedForward<F> {
         cache: &'c mut FeedForwardCache<F>,
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
-        inside(|| self.work(&x), || self.backward_inside(x, dy, cache, grad))
+        inside(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
     }
 }
 

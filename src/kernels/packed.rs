@@ -2,8 +2,8 @@
 //! the steps at a time, or of a model whose weights stay as they are.
 //!
 //! W is swept over once a product: a part of a panel stays in a near cache for all rows, whose sums are held in registers, a
-//! tile of rows at a time. Meanwhile, of weights that do not fit into the second cache, the next part is fetched into it, a
-//! few lines with each term of the sums, so that they cost little more than those that do.
+//! tile of rows at a time. Meanwhile the next part is fetched into the second cache, a few lines with each term of the sums,
+//! so that weights that do not fit into it cost little more than those that do.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -20,9 +20,6 @@ use super::pack::copy_rows;
 use super::tile::{Base, LINE_BYTES, Output, Strided, finish, prefetch};
 use crate::Float;
 use crate::parallel::{for_each_part, product_work};
-
-/// Weights of up to so many bytes stay in the second cache from step to step; more are fetched ahead.
-const CACHED_BYTES: usize = 768 * 1024;
 
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
 const TILE_ROWS: usize = 6;
@@ -217,7 +214,6 @@ impl<F: Float> Sweep<'_, F> {
         let (depth, columns, width) = (*depth, *columns, *width);
         assert_eq!(width, N * F::lanes::<S>(), "packed for another instruction set");
         let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
-        let fetch_next = size_of_val(values) > CACHED_BYTES;
         for first in self.columns.clone().step_by(width) {
             let panel = &values[first * depth..][..width * depth];
             // Sums of the same parts as in other products: a step alone may be one of those.
@@ -225,27 +221,21 @@ impl<F: Float> Sweep<'_, F> {
                 let weights = panel[start * width..].as_ptr();
                 let block = Block { start, depth, first, count: width.min(columns - first), weights };
                 if block.count == width {
-                    self.over_rows::<S, N, false>(simd, rows.clone(), block, fetch_next);
+                    self.over_rows::<S, N, false>(simd, rows.clone(), block);
                 } else {
-                    self.over_rows::<S, N, true>(simd, rows.clone(), block, fetch_next);
+                    self.over_rows::<S, N, true>(simd, rows.clone(), block);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn over_rows<S: Simd, const N: usize, const EDGE: bool>(
-        &self,
-        simd: S,
-        rows: Range<usize>,
-        block: Block<F>,
-        fetch_next: bool,
-    ) {
+    fn over_rows<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: Range<usize>, block: Block<F>) {
         let row_bytes = self.panels.width * size_of::<F>();
         let tiles = rows.len().div_ceil(TILE_ROWS);
         let mut fetch = Fetch { next: block.weights.wrapping_byte_add(block.depth * row_bytes), lines: 0 };
         // Lines of a row of the next part; for a single tile there is no time to fetch in.
-        let mut lines = if fetch_next && tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
+        let mut lines = if tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
         for (tile, (first, count)) in parts(rows.len(), TILE_ROWS).enumerate() {
             let row = rows.start + first;
             fetch.lines = lines / (tiles - tile);

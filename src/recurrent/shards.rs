@@ -140,10 +140,10 @@ impl<C: Cell> Job<'_, C> {
         x: Sequence<'_, C::Elem>,
         state: StateParts<'_, C::Elem>,
         caches: &mut [CellCache<C>],
-        mut y: ArrayViewMut3<'_, C::Elem>,
+        y: ArrayViewMut3<'_, C::Elem>,
     ) {
         if shards.len() == 1 {
-            return y.assign(&forward_alone(self.cell, x, state, &mut caches[0]));
+            return copy_steps(forward_alone(self.cell, x, state, &mut caches[0]), y);
         }
         let ((middle, at), batch) = (self.middle(&shards), x.dims().1);
         let [state, other_state] = split(state, at);
@@ -162,11 +162,11 @@ impl<C: Cell> Job<'_, C> {
         dy: ArrayView3<'_, C::Elem>,
         dstate: Option<StateParts<'_, C::Elem>>,
         (caches, grads): (&mut [CellCache<C>], &mut [C]),
-        mut dx: ArrayViewMut3<'_, C::Elem>,
+        dx: ArrayViewMut3<'_, C::Elem>,
     ) {
         if shards.len() == 1 {
             grads[0].set_zero();
-            return dx.assign(&backward_alone(self.cell, x, dy, dstate, &mut caches[0], &mut grads[0]));
+            return copy_steps(backward_alone(self.cell, x, dy, dstate, &mut caches[0], &mut grads[0]), dx);
         }
         let ((middle, at), batch) = (self.middle(&shards), x.dims().1);
         let (dstate, other_dstate) = dstate.map(|dstate| split(dstate, at)).map(|[a, b]| (a, b)).unzip();
@@ -180,6 +180,14 @@ impl<C: Cell> Job<'_, C> {
             || self.backward(shards.start..middle, shard, dy, dstate, own, dx),
             || self.backward(middle..shards.end, other_shard, other_dy, other_dstate, other, other_dx),
         );
+    }
+}
+
+/// The rows of a shard, step by step, to where they lie among those of the batch.
+fn copy_steps<F: Float>(shard: ArrayView3<'_, F>, mut batch: ArrayViewMut3<'_, F>) {
+    for (shard, mut batch) in shard.outer_iter().zip(batch.outer_iter_mut()) {
+        let rows = batch.as_slice_mut().expect("rows side by side");
+        rows.copy_from_slice(shard.to_slice().expect("rows side by side"));
     }
 }
 

@@ -326,7 +326,7 @@ impl<C: Cell> Layer for C {
         state: &mut C::State,
         cache: &'c mut CellCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        inside(|| work(self, &x), || forward(self, x, state.parts(), cache))
+        inside(|| (work(self, &x), 2), || forward(self, x, state.parts(), cache))
     }
 
     fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
@@ -341,7 +341,7 @@ impl<C: Cell> Layer for C {
         cache: &'c mut CellCache<C>,
         grad: &mut Self,
     ) -> ArrayView3<'c, C::Elem> {
-        inside(|| work(self, &x), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
+        inside(|| (work(self, &x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
     }
 }
 
