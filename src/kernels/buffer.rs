@@ -1,6 +1,10 @@
 //! Reusable memory for panels, aligned to cache lines.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+#[cfg(target_os = "linux")]
+use std::ops::Range;
+
 use crate::float::Float;
 
 /// One cache line, or one register of the widest instruction set.
@@ -37,9 +41,33 @@ impl Buffer {
         let per_line = Line::BYTES / size_of::<F>();
         let lines = count.div_ceil(per_line);
         if self.0.len() < lines {
+            self.0.reserve_exact(lines - self.0.len());
+            in_huge_pages(self.0.spare_capacity_mut());
             self.0.resize(lines, Line::ZERO);
         }
         // SAFETY: as in `elements`, and the borrow is unique.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * per_line) }
     }
+}
+
+/// Asks for `memory`, which nobody has touched yet, in pages of megabytes: panels are read in streams, which stop at each
+/// page for its address.
+fn in_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        /// A multiple of the size of any page.
+        const PAGE: usize = 1 << 16;
+        /// The least memory that has such a page in it.
+        const LEAST: usize = 1 << 21;
+
+        let Range { start, end } = memory.as_mut_ptr_range();
+        let start = start.cast::<u8>().wrapping_add(start.addr().next_multiple_of(PAGE) - start.addr());
+        let len = (end.addr() / PAGE * PAGE).saturating_sub(start.addr());
+        if len >= LEAST {
+            // SAFETY: whole pages of memory that is borrowed. It is advice, which may be refused.
+            unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
