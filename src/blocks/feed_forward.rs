@@ -4,8 +4,8 @@ use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, 
 use rand::Rng;
 
 use crate::affine::{
-    add_bias_gradient, add_bias_to, add_weight_gradient, affine_rows, check_skip, input_gradient_into, matrix,
-    matrix_mut, rows_of, span, start_rows,
+    add_bias_to, affine_rows, bias_gradient, check_skip, input_gradient_into, matrix, matrix_mut, rows_of, span,
+    start_gradient, start_rows, weight_gradient,
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
@@ -260,10 +260,11 @@ impl<F: Float> Layer for FeedForward<F> {
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
         let slope = slope.as_slice_mut().expect("a buffer in standard layout");
 
-        add_weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
+        weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
         if let Some(bias) = &mut grad.fc2.bias {
-            add_bias_gradient(&x, dy, bias.view_mut());
+            bias_gradient(&x, dy, bias);
         }
+        start_gradient(&x, &mut grad.fc1.bias);
         for run in x.runs() {
             let da = rows_of(h, &run);
             let dy = dy.slice(s![run.clone(), ..]);
@@ -272,7 +273,7 @@ impl<F: Float> Layer for FeedForward<F> {
             activate_backward_with_bias(hidden, &slope[span(&run, hidden)], da, dbias);
         }
         let da = crate::cache::rows(h.view());
-        add_weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
+        weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
         let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
         let dx = &mut slope[..steps * batch * width];
         let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
@@ -280,6 +281,10 @@ impl<F: Float> Layer for FeedForward<F> {
         // Shared from here on.
         ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
             .expect("as many values")
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

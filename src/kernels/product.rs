@@ -29,6 +29,11 @@ pub(crate) enum Accumulate {
 }
 
 impl Accumulate {
+    /// Overwrites, or else adds.
+    pub(crate) fn overwriting(overwrite: bool) -> Self {
+        if overwrite { Accumulate::Overwrite } else { Accumulate::Add }
+    }
+
     pub(super) fn base<F>(self) -> Base<F> {
         match self {
             Accumulate::Overwrite => Base::Nothing,

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 
-use crate::affine::{rows_of, span};
+use crate::affine::{rows_of, span, start_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::sum;
@@ -162,6 +162,7 @@ impl<F: Float> Layer for LayerNorm<F> {
         pending.take(NAME, &x, dy, features);
         check_gradient(NAME, self, grad);
         let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
+        start_gradient(&x, grad);
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
         let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));
         for run in x.runs() {
@@ -170,6 +171,10 @@ impl<F: Float> Layer for LayerNorm<F> {
             normalise_backward(self.values(0), statistics, x, dy, dweight, dbias, rows_of(y, &run));
         }
         y.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

@@ -75,7 +75,8 @@ impl<C: Cell> Shards<C> {
         self.y.view()
     }
 
-    /// Adds to `grad`; each shard's norms go to its cache's recorder.
+    /// The first shard adds to `grad`, or overwrites it, and the others are added; each shard's norms go to its cache's
+    /// recorder.
     pub fn backward(
         &mut self,
         cell: &C,
@@ -93,9 +94,11 @@ impl<C: Cell> Shards<C> {
         let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
         reuse(&mut self.dx, (steps, batch, input));
         let job = Job { cell, batch, count: self.count };
+        std::mem::swap(grad, &mut self.grads[0]);
         let own = (&mut self.caches[all.clone()], &mut self.grads[all.clone()]);
         job.backward(all.clone(), x, dy, dstate, own, self.dx.view_mut());
-        for shard in &self.grads[all] {
+        std::mem::swap(grad, &mut self.grads[0]);
+        for shard in &self.grads[1..self.count] {
             grad.add_assign(shard);
         }
     }
@@ -164,7 +167,7 @@ impl<C: Cell> Job<'_, C> {
         mut dx: ArrayViewMut3<'_, C::Elem>,
     ) {
         if shards.len() == 1 {
-            grads[0].set_zero();
+            let x = if shards.start == 0 { x } else { x.overwriting_gradients() };
             return dx.assign(&backward_alone(self.cell, x, dy, dstate, &mut caches[0], &mut grads[0]));
         }
         let ((middle, at), batch) = (self.middle(&shards), x.dims().1);

@@ -11,7 +11,7 @@ use super::zoneout::Keep;
 use crate::affine::{matrix_mut, rows_of, span};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
-use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder};
+use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder, TensorsExt};
 
 /// In inference, about so many rows are projected at a time, or as many as there are inputs: enough for fast products, not
 /// the memory of all steps, and no more than that of the weights.
@@ -247,6 +247,11 @@ pub(super) fn backward_alone<'c, C: Cell>(
     let all = 0..rows.count();
     let dx_values = if rows.packed() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
 
+    match (x.overwrites_gradients(), rows.count()) {
+        (true, 0) => grad.set_zero(),
+        (true, _) => cell.clear_gradient(grad),
+        (false, _) => {}
+    }
     cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode(), packed: None }, buffers);
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
@@ -283,7 +288,10 @@ pub(super) fn backward_alone<'c, C: Cell>(
     recorder.finish();
     let h_before = h.before(rows, h_before);
     let dx_all = wanted.then(|| matrix_mut(dx_values, input));
-    cell.finish_backward(AllSteps { x: x_rows, h_before, dx: dx_all }, buffers, grad);
+    if rows.count() > 0 {
+        let all = AllSteps { x: x_rows, h_before, dx: dx_all, overwrites: x.overwrites_gradients() };
+        cell.finish_backward(all, buffers, grad);
+    }
 
     if let Some(dstate) = dstate {
         h.finish_backward(rows, dstate.h);
@@ -335,6 +343,10 @@ impl<C: Cell> Layer for C {
         grad: &mut Self,
     ) -> ArrayView3<'c, C::Elem> {
         backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad)
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

@@ -129,6 +129,10 @@ impl<L: Layer> Layer for Stacked<L> {
         let dstate = dstate.map(|dstate| &mut dstate[0]);
         self.layers[0].backward(x, &d, dstate, first, &mut grad.layers[0])
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layers.iter().all(L::overwrites_gradients)
+    }
 }
 
 #[track_caller]
