@@ -42,10 +42,17 @@ fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, dy: ArrayView3<'_, L::Elem
         grad.set_zero();
         let before = state.clone();
         y = layer.forward(x, &mut state, &mut cache).to_owned();
-        let mut dstate = before;
+        let mut dstate = before.clone();
         dx = layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
         for i in 0..grad.count() {
             assert!(grad.values(i).iter().any(|&value| value != L::Elem::of(0.0)), "{} has no gradient", grad.name(i));
+        }
+        let mut overwritten = layer.zeros_like();
+        (0..grad.count()).for_each(|i| overwritten.tensor_mut(i).fill(L::Elem::of(f64::NAN)));
+        layer.forward(x, &mut before.clone(), &mut cache);
+        layer.backward_into(x, &dy, Some(&mut before.clone()), &mut cache, &mut overwritten);
+        for i in 0..grad.count() {
+            assert_eq!(overwritten.values(i), grad.values(i), "{}, overwritten", grad.name(i));
         }
         if dstate.count() > 0 {
             assert!(dstate.values(0).iter().all(|value| value.widen().is_finite()));
