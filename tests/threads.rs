@@ -88,6 +88,7 @@ fn lstm<F: Float>() -> CellBuilder<LstmCell<F>> {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     check("rnn", RnnCell::<f32>::new(INPUT, 128, &mut rng()));
+    check("rnn, its gradient summed by parts", RnnCell::<f32>::new(INPUT, 300, &mut rng()));
     check("gru", GruCell::<f32>::new(INPUT, 64, &mut rng()));
     check("lstm f32", lstm::<f32>().build(&mut rng()));
     check("lstm f64", lstm::<f64>().build(&mut rng()));

@@ -29,10 +29,11 @@ impl From<usize> for Input {
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
-/// Shapes; gradients by finite differences, with and without lengths, added and overwritten; a reused cache, a stale cache, another input;
-/// each sequence alone against itself in the batch; padding that holds NaN; memory in another order than row-major;
-/// empty batches; and, with a counter, that from the second pass of a shape on nothing is allocated. A [`Causal`]
-/// layer ([`check_causal`](Contract::check_causal)) is also run in chunks and step by step.
+/// Shapes; gradients by finite differences, with and without lengths; gradients that are overwritten; a reused cache, a
+/// stale cache, another input; each sequence alone against itself in the batch; padding that holds NaN; memory in another
+/// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
+/// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks and
+/// step by step.
 ///
 /// ```
 /// use gradflow::{LstmCell, contract::Contract, rand::{SeedableRng, rngs::StdRng}};

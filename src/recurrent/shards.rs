@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis, s};
+use rayon::prelude::*;
 
 use super::cell::{Cell, StateParts};
 use super::time_loop::{CellCache, backward_alone, forward_alone};
@@ -94,13 +95,12 @@ impl<C: Cell> Shards<C> {
         let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
         reuse(&mut self.dx, (steps, batch, input));
         let job = Job { cell, batch, count: self.count };
+        // The first shard's gradient is that of the batch.
         std::mem::swap(grad, &mut self.grads[0]);
         let own = (&mut self.caches[all.clone()], &mut self.grads[all.clone()]);
         job.backward(all.clone(), x, dy, dstate, own, self.dx.view_mut());
         std::mem::swap(grad, &mut self.grads[0]);
-        for shard in &self.grads[1..self.count] {
-            grad.add_assign(shard);
-        }
+        add_all(grad, &self.grads[1..self.count]);
     }
 
     /// What the last backward pass left.
@@ -111,6 +111,25 @@ impl<C: Cell> Shards<C> {
     /// The caches of the last pass's shards.
     pub fn caches(&mut self) -> &mut [CellCache<C>] {
         &mut self.caches[..self.count]
+    }
+}
+
+/// So many elements stay in the second cache while all shards are added to them.
+const SUM_PART: usize = 1 << 16;
+
+/// `grad += Σ shards`, in their order.
+fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
+    for i in 0..grad.count() {
+        let add = |(part, sums): (usize, &mut [C::Elem])| {
+            for shard in shards {
+                let values = &shard.values(i)[part * SUM_PART..];
+                sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
+            }
+        };
+        match grad.tensor_mut(i) {
+            sums if sums.len() <= SUM_PART => add((0, sums)),
+            sums => sums.par_chunks_mut(SUM_PART).enumerate().for_each(add),
+        }
     }
 }
 
