@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Stacked, TensorsExt};
+use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Stacked};
 
 /// T, B, I and H of the cells: one small sequence, a small and a large batch.
 const SIZES: [(usize, usize, usize, usize); 3] = [(32, 1, 32, 32), (64, 16, 64, 64), (50, 32, 128, 256)];
@@ -56,8 +56,7 @@ fn sequences<L: Layer<Elem = f32>>(
     group.throughput(Throughput::Elements(3 * flops));
     group.bench_function(BenchmarkId::new("forward+backward", size), |bencher| {
         bencher.iter(|| {
-            grad.set_zero();
-            black_box(layer.pass(&x, &mut state, &mut cache).backward(&dy, &mut grad));
+            black_box(layer.pass(&x, &mut state, &mut cache).backward_into(&dy, &mut grad));
         });
     });
     group.finish();

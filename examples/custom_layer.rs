@@ -21,8 +21,7 @@ use gradflow::contract::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Float, GradCheck, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError, TensorsExt,
-    parameters,
+    Adam, Causal, Float, GradCheck, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError, parameters,
 };
 
 const NAME: &str = "Smoothing";
@@ -175,8 +174,7 @@ fn main() {
         let mut state = model.zero_state(8);
         let pass = model.pass(&x, &mut state, &mut cache);
         let error = loss.evaluate(&pass.output(), &target, None, &mut dy);
-        grad.set_zero();
-        pass.backward(&dy, &mut grad);
+        pass.backward_into(&dy, &mut grad);
         optimizer.step(&mut model, &grad);
         if update % 100 == 0 {
             let (decays, weights) = ([model.0.decay(0), model.0.decay(1)], model.1.weight.row(0));

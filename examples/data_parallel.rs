@@ -91,8 +91,7 @@ impl Shard {
         let pass = model.pass(x, &mut self.state, &mut self.cache);
         let targets = targets.slice(s![.., self.sequences.clone()]);
         self.nats = SoftmaxCrossEntropy::new().sum().evaluate(&pass.output(), &targets, None, &mut self.dlogits);
-        self.grad.set_zero();
-        pass.backward(&self.dlogits, &mut self.grad);
+        pass.backward_into(&self.dlogits, &mut self.grad);
     }
 }
 

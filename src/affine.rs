@@ -11,7 +11,7 @@ use crate::cache::reuse;
 use crate::error::check_shape;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_with_bias, vectorised};
 use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
-use crate::{Float, Sequence, Tensors};
+use crate::{Float, Sequence, Tensors, TensorsExt};
 
 /// `values`, any number of rows of `width`, as a matrix.
 pub(crate) fn matrix_mut<F: Float>(values: &mut [F], width: usize) -> ArrayViewMut2<'_, F> {
@@ -180,15 +180,27 @@ pub(crate) fn add<F: Float>(
     }
 }
 
-/// `dW += daᵀ v` on the valid rows.
-pub(crate) fn add_weight_gradient<F: Float>(
+/// Zero, where the gradient is to be overwritten and is then added to.
+pub(crate) fn start_gradient<F: Float>(x: &Sequence<'_, F>, gradient: &mut impl Tensors<F>) {
+    if x.overwrites_gradients() {
+        gradient.set_zero();
+    }
+}
+
+/// `dW += daᵀ v` on the valid rows, or `dW = daᵀ v` where the gradient is to be overwritten.
+pub(crate) fn weight_gradient<F: Float>(
     x: &Sequence<'_, F>,
     da: ArrayView2<'_, F>,        // [T·B, G]
     v: ArrayView2<'_, F>,         // [T·B, I]
     mut dw: ArrayViewMut2<'_, F>, // [G, I]
 ) {
+    let mut mode = Accumulate::overwriting(x.overwrites_gradients());
     for run in x.runs() {
-        product(da.slice(s![run.clone(), ..]).t(), v.slice(s![run, ..]), dw.view_mut(), Accumulate::Add);
+        product(da.slice(s![run.clone(), ..]).t(), v.slice(s![run, ..]), dw.view_mut(), mode);
+        mode = Accumulate::Add;
+    }
+    if mode == Accumulate::Overwrite {
+        dw.fill(F::zero()); // no row is valid
     }
 }
 
@@ -210,11 +222,11 @@ pub(crate) fn add_rows<F: Float>(rows: ArrayView2<'_, F>, sums: &mut [F]) {
     });
 }
 
-/// `db += Σ da` over the valid rows.
-pub(crate) fn add_bias_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_, F>, mut db: ArrayViewMut1<'_, F>) {
-    let db = db.as_slice_mut().expect("a tensor in standard layout");
+/// `db += Σ da` over the valid rows, or `db = Σ da` where the gradient is to be overwritten.
+pub(crate) fn bias_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_, F>, db: &mut Array1<F>) {
+    start_gradient(x, db);
     for run in x.runs() {
-        add_rows(da.slice(s![run, ..]), db);
+        add_rows(da.slice(s![run, ..]), db.tensor_mut(0));
     }
 }
 

@@ -187,7 +187,8 @@ impl GradCheck {
         loss.set_state_weights(&mut dstate);
         let mut grad = layer.zeros_like();
         let before = NonZero::fill(&mut grad, rng);
-        let dx = layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
+        let adding = x.accumulating_gradients();
+        let dx = layer.backward(adding, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
         if x.wants_gradient() {
             check_shape("GradCheck", "dL/dx", x.features("GradCheck", None).shape(), dx.shape());
         }

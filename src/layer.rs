@@ -18,7 +18,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// - A layer holds its parameters and nothing else, so it can be shared by threads. What is carried between calls is
 ///   its [`State`](Layer::State); every buffer, and what the backward pass needs, is its [`Cache`](Layer::Cache).
 ///   The caller makes both once and reuses them: from the second pass of a shape on, nothing is allocated.
-/// - A gradient is a value of the layer's own type, into which `backward` *adds*.
+/// - A gradient is a value of the layer's own type, to which `backward` *adds* and which `backward_into` *overwrites*.
 /// - One step is a sequence with `T = 1`: step code and sequence code are one function.
 /// - With [lengths](Sequence::with_lengths), padding is never read, outputs and input gradients are zero there, and
 ///   each state stops at its sequence's last valid step.
@@ -36,7 +36,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// let (mut state, mut cache, mut grad) = (net.zero_state(5), net.cache(), net.zeros_like());
 /// let pass = net.pass(Sequence::rows(&x), &mut state, &mut cache);
 /// let dy = pass.output().to_owned(); // dL/dy of L = |y|² / 2
-/// let dx = pass.backward(&dy, &mut grad);
+/// let dx = pass.backward_into(&dy, &mut grad);
 /// assert_eq!(dx.dim(), (1, 5, 3));
 /// ```
 ///
@@ -115,6 +115,59 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         grad: &mut Self,
     ) -> ArrayView3<'c, Self::Elem>;
 
+    /// [`backward`](Layer::backward) that *overwrites* `grad`: what it held is not read, and may be NaN.
+    ///
+    /// ```text
+    /// backward          grad = grad + dL/dθ
+    /// backward_into     grad = dL/dθ
+    /// ```
+    ///
+    /// This is for the gradient of one pass: there is nothing to be set to zero before, and memory is written once where it
+    /// would be written, read and written again, which with few rows and large weights takes most of a training step.
+    /// `backward` is for sums: over several batches or chunks, or over several uses of one layer (tied weights).
+    ///
+    /// ```
+    /// use gradflow::{Layer, Linear, TensorsExt, ndarray::{Array3, arr2}};
+    ///
+    /// let layer = Linear::<f64>::zeros(2, 1).without_bias();
+    /// let (x, dy) = (Array3::from_shape_vec((1, 1, 2), vec![3.0, 4.0]).unwrap(), Array3::ones((1, 1, 1)));
+    /// let (mut cache, mut grad) = (layer.cache(), layer.clone());
+    /// grad.weight.fill(f64::NAN);
+    /// layer.pass(&x, &mut (), &mut cache).backward_into(&dy, &mut grad);
+    /// assert_eq!(grad.weight, arr2(&[[3.0, 4.0]]));
+    /// layer.pass(&x, &mut (), &mut cache).backward(&dy, &mut grad);
+    /// assert_eq!(grad.weight, arr2(&[[6.0, 8.0]]));
+    /// ```
+    ///
+    /// # Panics
+    /// As [`backward`](Layer::backward).
+    fn backward_into<'c>(
+        &self,
+        x: Sequence<'_, Self::Elem>,
+        dy: &ArrayRef3<Self::Elem>,
+        dstate: Option<&mut Self::State>,
+        cache: &'c mut Self::Cache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, Self::Elem> {
+        let x = if self.overwrites_gradients() {
+            x.overwriting_gradients()
+        } else {
+            grad.set_zero();
+            x.accumulating_gradients()
+        };
+        self.backward(x, dy, dstate, cache, grad)
+    }
+
+    /// Whether [`backward`](Layer::backward) overwrites `grad` where its `x` [says so](Sequence::overwrites_gradients).
+    ///
+    /// A layer need not: unless it says so here, [`backward_into`](Layer::backward_into) sets `grad` to zero and has
+    /// `backward` add. One that does writes every tensor of `grad` without reading it, zeros where there is no gradient. A
+    /// layer made of layers does if all of them do; a part that it uses several times gets an `x` that
+    /// [accumulates](Sequence::accumulating_gradients) every time but the first.
+    fn overwrites_gradients(&self) -> bool {
+        false
+    }
+
     /// An empty cache.
     fn cache(&self) -> Self::Cache {
         Self::Cache::default()
@@ -184,6 +237,14 @@ impl<'a, L: Layer> Pass<'a, L> {
     /// Where `dy` has another shape than the output, or `grad` than the layer.
     pub fn backward(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward(self.x, dy, self.dstate, self.cache, grad)
+    }
+
+    /// [`backward`](Pass::backward) that overwrites `grad`, which need not be zero before: see [`Layer::backward_into`].
+    ///
+    /// # Panics
+    /// As [`backward`](Pass::backward).
+    pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
+        self.layer.backward_into(self.x, dy, self.dstate, self.cache, grad)
     }
 }
 

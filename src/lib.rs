@@ -8,7 +8,7 @@
 //! use gradflow::ndarray::{Array2, Array3, s};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
 //! use gradflow::{
-//!     AdamW, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, TensorsExt,
+//!     AdamW, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy,
 //! };
 //!
 //! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
@@ -24,8 +24,7 @@
 //! for _ in 0..100 {
 //!     let pass = model.pass(ids.slice(s![..steps, ..]), &mut state, &mut cache); // the state is carried on
 //!     nats = loss.evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
-//!     grad.set_zero();
-//!     pass.backward(&dlogits, &mut grad);
+//!     pass.backward_into(&dlogits, &mut grad);
 //!     optimizer.step_clipped(&mut model, &grad, ClipNorm::new(1.0))?;
 //! }
 //! assert!(nats < 0.1, "{nats}");

@@ -190,6 +190,10 @@ impl<M: Layer> Layer for Prepacked<M> {
     ) -> ArrayView3<'c, M::Elem> {
         self.model.backward(x, dy, dstate, cache, grad.get_mut())
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.model.overwrites_gradients()
+    }
 }
 
 impl<M: Causal> Causal for Prepacked<M> {}

@@ -364,6 +364,10 @@ impl<L: Layer> Layer for Probed<L> {
         }
         dx
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
+    }
 }
 
 impl<L: Causal> Causal for Probed<L> {}

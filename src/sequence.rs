@@ -83,6 +83,7 @@ pub struct Sequence<'a, F> {
     first: usize,
     mode: Option<Mode>,
     constant: bool,
+    overwriting: bool,
     reversed: bool,
     packed: Option<&'a PackedWeights<F>>,
 }
@@ -97,6 +98,7 @@ impl<'a, F> Sequence<'a, F> {
             first: 0,
             mode: None,
             constant: false,
+            overwriting: false,
             reversed: false,
             packed: None,
         }
@@ -252,6 +254,23 @@ impl<'a, F: Float> Sequence<'a, F> {
         !self.constant && self.size() != Size::Tokens
     }
 
+    /// For a backward pass that overwrites what `grad` holds, unread, where it would add to it. This is for layers made of
+    /// layers; others call [`Layer::backward_into`], which asks first whether the layer [can](Layer::overwrites_gradients).
+    pub fn overwriting_gradients(self) -> Self {
+        Sequence { overwriting: true, ..self }
+    }
+
+    /// For a backward pass that adds to `grad`, as it does where nothing else was said: what a layer that is used several
+    /// times in one pass gets every time but the first.
+    pub fn accumulating_gradients(self) -> Self {
+        Sequence { overwriting: false, ..self }
+    }
+
+    /// Whether a backward pass [overwrites](Sequence::overwriting_gradients) `grad`.
+    pub fn overwrites_gradients(&self) -> bool {
+        self.overwriting
+    }
+
     /// What the pass is for, where it was said.
     pub fn mode(&self) -> Option<Mode> {
         self.mode
@@ -382,8 +401,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     where
         'a: 's,
     {
-        let Sequence { lengths, start, lengths_start, first, mode, constant, reversed, packed, .. } = self;
-        Sequence { values, lengths, start, lengths_start, first, mode, constant, reversed, packed }
+        let Sequence { lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed, .. } = self;
+        Sequence { values, lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).

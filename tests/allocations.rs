@@ -5,8 +5,7 @@ use gradflow::ndarray::{Array2, Array3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, LstmCell, Nonlinearity,
-    Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt, clip_grad_norm,
-    clip_grad_value,
+    Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, clip_grad_norm, clip_grad_value,
 };
 
 // Sizes that reach the packed products and their edges.
@@ -29,8 +28,7 @@ fn count<L: Layer>(model: &mut L, optimizer: &mut dyn Optimizer<L::Elem>, length
     let mut step = || {
         let pass = model.pass(x, &mut state, &mut cache);
         let nats = loss.evaluate(&pass.output(), &targets, lengths, &mut dlogits);
-        grad.set_zero();
-        pass.backward(&dlogits, &mut grad);
+        pass.backward_into(&dlogits, &mut grad);
         clip_grad_norm(&mut grad, 1.0).unwrap();
         clip_grad_value(&mut grad, 0.5).unwrap();
         optimizer.step(model, &grad);

@@ -44,8 +44,15 @@ fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, dy: ArrayView3<'_, L::Elem
         grad.set_zero();
         let before = state.clone();
         y = layer.forward(x, &mut state, &mut cache).to_owned();
-        let mut dstate = before;
+        let mut dstate = before.clone();
         dx = layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
+        let mut overwritten = layer.zeros_like();
+        (0..grad.count()).for_each(|i| overwritten.tensor_mut(i).fill(L::Elem::of(f64::NAN)));
+        layer.forward(x, &mut before.clone(), &mut cache);
+        layer.backward_into(x, &dy, Some(&mut before.clone()), &mut cache, &mut overwritten);
+        for i in 0..grad.count() {
+            assert_eq!(overwritten.values(i), grad.values(i), "{}, overwritten", grad.name(i));
+        }
         if dstate.count() > 0 {
             assert!(dstate.values(0).iter().all(|value| value.widen().is_finite()));
         }
@@ -92,6 +99,7 @@ fn lstm<F: Float>() -> CellBuilder<LstmCell<F>> {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     check("rnn", RnnCell::<f32>::new(INPUT, 128, &mut rng()));
+    check("rnn, its gradient summed by parts", RnnCell::<f32>::new(INPUT, 300, &mut rng()));
     check("gru", GruCell::<f32>::new(INPUT, 64, &mut rng()));
     check("lstm f32", lstm::<f32>().build(&mut rng()));
     check("lstm f64", lstm::<f64>().build(&mut rng()));

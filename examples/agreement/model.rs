@@ -4,7 +4,7 @@ use gradflow::ndarray::Array3;
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy,
-    TensorsExt, sequential,
+    sequential,
 };
 
 use crate::common::Cell;
@@ -87,8 +87,7 @@ impl Recipe {
             let mut state = model.zero_state(plan.batch);
             let pass = model.pass(batch.sequence(), &mut state, &mut cache);
             loss.evaluate(&pass.output(), &batch.next, Some(&batch.lengths), &mut dlogits);
-            grad.set_zero();
-            pass.backward(&dlogits, &mut grad);
+            pass.backward_into(&dlogits, &mut grad);
             optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(model)

@@ -204,8 +204,7 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
         let (ids, targets) = run.readers.read();
         let pass = run.model.pass(ids, &mut run.state, &mut cache);
         let nats = loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
-        grad.set_zero();
-        pass.backward(&dlogits, &mut grad);
+        pass.backward_into(&dlogits, &mut grad);
         run.optimizer.set_learning_rate(run.schedule.learning_rate(update as u64));
         let norm = run.optimizer.step_clipped(&mut run.model, &grad, ClipNorm::new(*clip))?.norm;
 

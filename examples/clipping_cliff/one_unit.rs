@@ -1,7 +1,7 @@
 //! The recurrence, as a cell of this crate and as the paper has it.
 
 use gradflow::ndarray::{Array1, Array2, Array3, array};
-use gradflow::{Layer, RnnCell, Sequence, TensorsExt};
+use gradflow::{Layer, RnnCell, Sequence};
 
 /// Steps of the recurrence.
 const STEPS: usize = 50;
@@ -54,8 +54,7 @@ impl OneUnit {
         let pass = self.cell.pass(Sequence::from(&self.x).constant(), &mut state, &mut self.cache);
         // dE/dh = 2 (σ(x) - 0.7) / 2
         self.dy[[STEPS - 1, 0, 0]] = (1.0 + pass.output()[[STEPS - 1, 0, 0]]) / 2.0 - TARGET;
-        self.grad.set_zero();
-        pass.backward(&self.dy, &mut self.grad);
+        pass.backward_into(&self.dy, &mut self.grad);
         let (weight, bias) = (self.grad.weight_hh[[0, 0]], self.grad.bias_ih.as_ref().expect("a bias")[0]);
         array![weight / 4.0 + bias / 4.0, bias / 2.0]
     }

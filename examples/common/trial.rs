@@ -164,8 +164,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
             let mut state = net.zero_state(plan.batch);
             let pass = net.pass(batch.sequence(), &mut state, &mut cache);
             task.error(&pass.output(), &batch, &mut dy);
-            grad.set_zero();
-            pass.backward(&dy, &mut grad);
+            pass.backward_into(&dy, &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(plan.clip)).is_err() {
                 return outcome; // diverged
             }

@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Array3, ArrayView1, ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use gradflow::{ClipNorm, Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, TensorsExt};
+use gradflow::{ClipNorm, Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy};
 
 use crate::digits::Digits;
 use crate::net::{Block, Net};
@@ -53,8 +53,7 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
             let mut state = net.zero_state(BATCH);
             let pass = net.pass(Sequence::rows(&x).constant(), &mut state, &mut cache);
             sum += loss.evaluate(&pass.output(), &ids, None, &mut dlogits);
-            grad.set_zero();
-            pass.backward(&dlogits, &mut grad);
+            pass.backward_into(&dlogits, &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(CLIP)).is_err() {
                 return Outcome { curve, loss: f64::INFINITY, accuracy: 0.0 };
             }

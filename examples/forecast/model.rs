@@ -6,7 +6,7 @@ use gradflow::ndarray::{Array3, arr3, aview1, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, Causal, ClipNorm, Layer, Linear, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
-    TensorsExt, sequential,
+    sequential,
 };
 
 use crate::series::{Forecasts, HORIZON, Series};
@@ -129,8 +129,7 @@ impl Training {
             let mut state = network.zero_state(BATCH);
             let pass = network.pass(Sequence::from(&x).constant(), &mut state, &mut cache);
             loss.evaluate(&pass.output(), &target, None, &mut dy);
-            grad.set_zero();
-            pass.backward(&dy, &mut grad);
+            pass.backward_into(&dy, &mut grad);
             optimizer.step_clipped(network, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(())

@@ -111,7 +111,7 @@ impl Translator {
         if self.shape.backwards { batch.source().reversed() } else { batch.source() }
     }
 
-    /// The mean cross-entropy of the digits in nats, each from the right ones before it; *adds* its gradient to `grad`.
+    /// The mean cross-entropy of the digits in nats, each from the right ones before it; `grad` becomes its gradient.
     pub fn learn(&self, batch: &Batch, cache: &mut Cache, grad: &mut Self) -> f64 {
         let Cache { encoder, decoder, attention, head, dlogits } = cache;
         let (words, given) = (self.source(batch), batch.given());
@@ -129,12 +129,12 @@ impl Translator {
         let lengths = Some(batch.target_lengths.as_slice());
         let loss = SoftmaxCrossEntropy::new().evaluate(&pass.output(), &batch.target, lengths, dlogits);
 
-        let dseen = pass.backward(dlogits, &mut grad.head);
+        let dseen = pass.backward_into(dlogits, &mut grad.head);
         let mut dh = dseen.slice(s![.., .., ..self.shape.hidden]).to_owned();
         let dmemory = match (&self.attention, &mut grad.attention) {
             (Some(layer), Some(grad)) => {
                 let dcontext = dseen.slice(s![.., .., self.shape.hidden..]);
-                let (dquery, dmemory) = layer.backward(query, memory_sequence, &dcontext, attention, grad);
+                let (dquery, dmemory) = layer.backward_into(query, memory_sequence, &dcontext, attention, grad);
                 dh += &dquery;
                 dmemory.to_owned()
             }
@@ -142,8 +142,8 @@ impl Translator {
         };
         // and the gradient of the decoder's first state is that of the encoder's last.
         let mut dstate = self.decoder.zero_state(batch.count());
-        self.decoder.backward(given, &dh, Some(&mut dstate), decoder, &mut grad.decoder);
-        self.encoder.backward(words, &dmemory, Some(&mut dstate), encoder, &mut grad.encoder);
+        self.decoder.backward_into(given, &dh, Some(&mut dstate), decoder, &mut grad.decoder);
+        self.encoder.backward_into(words, &dmemory, Some(&mut dstate), encoder, &mut grad.encoder);
         loss
     }
 

@@ -1,7 +1,7 @@
 //! How a model is trained and judged.
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule, TensorsExt};
+use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule};
 
 use crate::data::{Batch, Part};
 use crate::model::{Cache, Shape, Translator};
@@ -101,7 +101,6 @@ pub fn learn(
     let schedule = falling.warm_up(warm_up, 0.1);
     for update in 0..updates {
         let batch = Batch::new(&Part::Training.numbers(BATCH, numbers));
-        grad.set_zero();
         model.learn(&batch, &mut cache, &mut grad);
         optimizer.set_learning_rate(schedule.learning_rate(update as u64));
         if let Err(error) = optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP)) {

@@ -1,16 +1,18 @@
 //! Attention over the outputs of an encoder.
 
 mod score;
+mod softmax;
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
+use softmax::{softmax, softmax_backward};
 
+use crate::affine::start_gradient;
 use crate::cache::{StandardLayout, reuse, rows};
 use crate::error::{check_gradient, check_shape, mismatch};
-use crate::kernels::math::{exp, sum};
-use crate::kernels::{Accumulate, product, vectorised};
+use crate::kernels::{Accumulate, product};
 use crate::{Float, Mode, Sequence, TensorsExt, parameters};
 
 const NAME: &str = "Attention";
@@ -284,6 +286,24 @@ impl<F: Float> Attention<F> {
         (cache.dquery.view(), cache.dmemory.view())
     }
 
+    /// [`backward`](Attention::backward) that *overwrites* `grad`, as [`Layer::backward_into`](crate::Layer::backward_into).
+    /// Step by step, a `query` that [overwrites](Sequence::overwriting_gradients) in the first
+    /// [`attend_backward`](Attention::attend_backward) and a memory that does in
+    /// [`memorize_backward`](Attention::memorize_backward) come to the same.
+    ///
+    /// # Panics
+    /// As [`backward`](Attention::backward).
+    pub fn backward_into<'c>(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        dcontext: &ArrayRef3<F>,
+        cache: &'c mut AttentionCache<F>,
+        grad: &mut Self,
+    ) -> (ArrayView3<'c, F>, ArrayView3<'c, F>) {
+        self.backward(query.overwriting_gradients(), memory.overwriting_gradients(), dcontext, cache, grad)
+    }
+
     /// Makes `cache` ready for queries over `memory`, `[Tm, B, M]`: what the score needs of the memory alone is
     /// computed here, once. Whatever awaited a backward pass is forgotten.
     ///
@@ -403,6 +423,9 @@ impl<F: Float> Attention<F> {
             dqueries.fill(F::zero());
         }
         reuse(dscores, (steps, memory_steps));
+        if let AttentionScore::Additive(grad) = &mut grad.score {
+            start_gradient(&query, &mut grad.v);
+        }
         for b in 0..batch {
             let (steps, length) = (query.length(b), memory.length(b));
             let (weights, dcontext) = (weights.slice(s![..steps, b, ..length]), sequence(&dcontext, b, steps));
@@ -475,38 +498,5 @@ impl<F: Float> Attention<F> {
             mismatch(NAME, "query", &expected, &format_args!("{:?}", query.shape()))
         }
         (query, memory)
-    }
-}
-
-vectorised! {
-    /// Each row `e` becomes `softmax(scale e)`. A NaN makes its row NaN.
-    fn softmax<'a, F: Float>(scale: F, scores: ArrayViewMut2<'a, F>) {
-        let mut scores = scores;
-        for row in scores.outer_iter_mut() {
-            let e = row.into_slice().expect("scores side by side");
-            let largest = e.iter().fold(F::neg_infinity(), |largest, &e| if e > largest { e } else { largest });
-            for e in e.iter_mut() {
-                *e = exp((*e - largest) * scale);
-            }
-            let total = sum([e], |[e]| e);
-            for e in e.iter_mut() {
-                *e /= total;
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// Each row `dα` becomes `de = scale α ∘ (dα - α · dα)`.
-    fn softmax_backward<'a, F: Float>(scale: F, weights: ArrayView2<'a, F>, dscores: ArrayViewMut2<'a, F>) {
-        let mut dscores = dscores;
-        for (weights, dscores) in weights.outer_iter().zip(dscores.outer_iter_mut()) {
-            let weights = weights.to_slice().expect("weights side by side");
-            let d = dscores.into_slice().expect("scores side by side");
-            let mean = sum([weights, d], |[weight, d]| weight * d);
-            for (d, &weight) in d.iter_mut().zip(weights) {
-                *d = scale * weight * (*d - mean);
-            }
-        }
     }
 }

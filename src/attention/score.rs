@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut1, Arr
 use rand::Rng;
 
 use super::NAME;
-use crate::affine::{add_bias_gradient, add_weight_gradient, affine, input_gradient, matrix_mut, rows_of};
+use crate::affine::{affine, bias_gradient, input_gradient, matrix_mut, rows_of, weight_gradient};
 use crate::cache::reuse;
 use crate::error::{check_shape, mismatch};
 use crate::kernels::math::{sum, tanh};
@@ -174,7 +174,7 @@ impl<F: Float> AttentionScore<F> {
         affine(memory, rows, weight, None, keys);
     }
 
-    /// `dW += Σ dk mᵀ` and `dm += Wᵀ dk`, the latter where it is wanted.
+    /// `dW += Σ dk mᵀ`, or `dW = Σ dk mᵀ`, and `dm += Wᵀ dk`, the latter where it is wanted.
     pub(super) fn keys_backward(
         &self,
         memory: &Sequence<'_, F>,
@@ -191,7 +191,7 @@ impl<F: Float> AttentionScore<F> {
             }
             _ => another_score(),
         };
-        add_weight_gradient(memory, dkeys, rows, dweight.view_mut());
+        weight_gradient(memory, dkeys, rows, dweight.view_mut());
         if dmemory.is_empty() {
             return;
         }
@@ -210,7 +210,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `dW_q += Σ du qᵀ`, `db += Σ du` and `dq = W_qᵀ du`, the latter where it is wanted.
+    /// `dW_q += Σ du qᵀ` and `db += Σ du`, or without what they held, and `dq = W_qᵀ du`, where it is wanted.
     pub(super) fn queries_backward(
         &self,
         query: &Sequence<'_, F>,
@@ -220,9 +220,9 @@ impl<F: Float> AttentionScore<F> {
         grad: &mut Self,
     ) {
         if let (AttentionScore::Additive(score), AttentionScore::Additive(grad)) = (self, grad) {
-            add_weight_gradient(query, dqueries, rows, grad.weight_query.view_mut());
+            weight_gradient(query, dqueries, rows, grad.weight_query.view_mut());
             if let Some(bias) = &mut grad.bias {
-                add_bias_gradient(query, dqueries, bias.view_mut());
+                bias_gradient(query, dqueries, bias);
             }
             input_gradient(query, dqueries, &score.weight_query, dquery);
         }

@@ -141,6 +141,10 @@ impl<L: Layer> Layer for DenseConcat<L> {
         x.zero_padding(dx);
         dx.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
+    }
 }
 
 impl<L: Causal> Causal for DenseConcat<L> {}

@@ -4,8 +4,8 @@ use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, 
 use rand::Rng;
 
 use crate::affine::{
-    add_bias_gradient, add_bias_to, add_weight_gradient, affine_rows, check_skip, input_gradient_into, matrix,
-    matrix_mut, rows_of, span, start_rows,
+    add_bias_to, affine_rows, bias_gradient, check_skip, input_gradient_into, matrix, matrix_mut, rows_of, span,
+    start_gradient, start_rows, weight_gradient,
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
@@ -158,19 +158,21 @@ impl<F: Float> FeedForward<F> {
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
         let slope = slope.as_slice_mut().expect("a buffer in standard layout");
 
-        add_weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
+        weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
         if let Some(bias) = &mut grad.fc2.bias {
-            add_bias_gradient(&x, dy, bias.view_mut());
+            bias_gradient(&x, dy, bias);
         }
+        start_gradient(&x, &mut grad.fc1.bias);
         for run in x.runs() {
             let da = rows_of(h, &run);
             let dy = dy.slice(s![run.clone(), ..]);
             product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
             let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
-            activate_backward_with_bias(matrix(&slope[span(&run, hidden)], hidden), matrix_mut(da, hidden), dbias);
+            let slope = matrix(&slope[span(&run, hidden)], hidden);
+            activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
         }
         let da = crate::cache::rows(h.view());
-        add_weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
+        weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
         let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
         let dx = &mut slope[..steps * batch * width];
         let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
@@ -288,6 +290,10 @@ impl<F: Float> Layer for FeedForward<F> {
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
         inside(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

@@ -217,6 +217,10 @@ impl<L: Layer> Layer for Highway<L> {
         x.zero_padding(dx);
         dx.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
+    }
 }
 
 impl<L: Causal> Causal for Highway<L> {}

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use crate::affine::{add, rows_of, span};
+use crate::affine::{add, rows_of, span, start_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape, mismatch};
 use crate::kernels::vectorised;
@@ -288,6 +288,7 @@ impl<L: Layer> Layer for Residual<L> {
         check_gradient(NAME, self, grad);
         let dy_values = dy_copy.values(dy.view());
         if let Some(dscale) = grad.scale.learned_mut() {
+            start_gradient(&x, dscale);
             let branch = x_copy.values(self.branch.output(branch));
             for run in x.runs() {
                 let span = span(&run, features);
@@ -318,6 +319,10 @@ impl<L: Layer> Layer for Residual<L> {
         add(&x, direct, branch, dx);
         x.zero_padding(dx);
         dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
     }
 }
 

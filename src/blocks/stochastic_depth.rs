@@ -173,6 +173,10 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         self.apply(mask, &x, copy.values(dy.view()), d);
         self.branch.backward(x, d, dstate, branch, &mut grad.branch)
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
+    }
 }
 
 impl<L: Causal> Causal for StochasticDepth<L> {}

@@ -10,6 +10,7 @@ use crate::cache::reuse;
 use crate::kernels::math::sum;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias, vectorised};
 use crate::layers::{RandomDrop, drop_row};
+use crate::recurrent::AllSteps;
 use crate::{Float, Mode, Tensors, Unrolled};
 
 /// Passes give the same bits in chunks of any size, save for single steps of a stream or of one sequence alone: there a
@@ -232,9 +233,8 @@ impl<F: Float> InputPart<F> {
     pub fn finish(
         &mut self,
         Weights { weight, gain, groups }: Weights<'_, F>,
-        x: ArrayView2<'_, F>,
+        AllSteps { x, dx, overwrites, .. }: AllSteps<'_, F>,
         da: ArrayView2<'_, F>,
-        dx: Option<ArrayViewMut2<'_, F>>,
         dw: ArrayViewMut2<'_, F>,
         dgain: Option<&mut [F]>,
     ) {
@@ -246,7 +246,7 @@ impl<F: Float> InputPart<F> {
                 self.normal.dz(&rows)
             }
         };
-        product(dz.t(), x, dw, Accumulate::Add);
+        product(dz.t(), x, dw, Accumulate::overwriting(overwrites));
         if let Some(dx) = dx {
             product(dz, weight, dx, Accumulate::Overwrite);
         }
@@ -369,18 +369,19 @@ impl<F: Float> HiddenPart<F> {
         }
     }
 
-    /// `dW += dzᵀ (m ∘ h)` over all rows.
-    pub fn add_weight_gradient(
+    /// `dW += dzᵀ (m ∘ h)` over all rows, or `dW = dzᵀ (m ∘ h)`.
+    pub fn weight_gradient(
         &self,
         normalised: bool,
         dout: ArrayView2<'_, F>,
         h: ArrayView2<'_, F>,
         dw: ArrayViewMut2<'_, F>,
+        overwrites: bool,
     ) {
         let rows = 0..h.nrows();
         let dz = if normalised { self.normal.dz(&rows) } else { dout };
         let h = if self.dropped { self.masked.slice(s![rows, ..]) } else { h };
-        product(dz.t(), h, dw, Accumulate::Add);
+        product(dz.t(), h, dw, Accumulate::overwriting(overwrites));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kernels::math::tanh;
 use crate::kernels::{Accumulate, vectorised};
 use crate::layers::RandomDrop;
 use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
-use crate::{Float, Init, parameters};
+use crate::{Float, Init, TensorsExt, parameters};
 
 const NAME: &str = "RnnCell";
 
@@ -222,6 +222,11 @@ impl<F: Float> Cell for RnnCell<F> {
         activate(self.nonlinearity == RnnNonlinearity::Relu, rows_of(a, &rows), flat_mut(h));
     }
 
+    fn clear_gradient(&self, grad: &mut Self) {
+        let RnnCell { bias_ih, bias_hh, norm_ih, norm_hh, .. } = grad;
+        [bias_ih, bias_hh, norm_ih, norm_hh].into_iter().for_each(TensorsExt::set_zero);
+    }
+
     fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {
         buffers.hidden.start_backward(self.weight_hh.view(), pass);
     }
@@ -239,8 +244,9 @@ impl<F: Float> Cell for RnnCell<F> {
     fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
         let RnnBuffers { input, hidden, a: da, .. } = buffers;
         let ([weights, _], da) = (self.weights(), da.view());
-        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
-        hidden.add_weight_gradient(self.norm_hh.is_some(), da, pass.h_before, grad.weight_hh.view_mut());
+        let dw_hh = grad.weight_hh.view_mut();
+        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, pass.overwrites);
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
         add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
     }
 }

@@ -46,7 +46,7 @@
 //!         let x = Array3::from_elem((5, 2, 3), 0.1 * step as f32);
 //!         let pass = model.pass(&x, &mut model.zero_state(2), &mut cache);
 //!         let dy = pass.output().to_owned();
-//!         pass.backward(&dy, &mut grad);
+//!         pass.backward_into(&dy, &mut grad);
 //!         optimizer.set_learning_rate(schedule.learning_rate(step));
 //!         optimizer.step(model, &grad);
 //!     }

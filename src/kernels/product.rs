@@ -14,6 +14,7 @@ use super::block::{Block, Left, Right};
 use super::blocked::{BLOCKS, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
+use super::outer::{Outer, is_streamed};
 use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
@@ -29,6 +30,11 @@ pub(crate) enum Accumulate {
 }
 
 impl Accumulate {
+    /// Overwrites, or else adds.
+    pub(crate) fn overwriting(overwrite: bool) -> Self {
+        if overwrite { Accumulate::Overwrite } else { Accumulate::Add }
+    }
+
     pub(super) fn base<F>(self) -> Base<F> {
         match self {
             Accumulate::Overwrite => Base::Nothing,
@@ -48,7 +54,7 @@ const IN_PLACE_DEPTH: usize = 16;
 const IN_PLACE_SIZE: usize = 8192;
 
 /// Up to so many terms in a sum, C is computed row by row: reading and writing it is what takes time.
-const SHALLOW: usize = 4;
+pub(super) const SHALLOW: usize = 4;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -167,6 +173,8 @@ unsafe impl<F: Float> Sync for Product<F> {}
 enum Way {
     /// With operands where they are, in blocks of at most this depth.
     InPlace { most_depth: usize },
+    /// Past the caches.
+    Streamed,
     /// By dot products, of the rows of A as they are or copied.
     Dots { contiguous: bool },
     /// In blocks, turned round.
@@ -200,7 +208,7 @@ impl<F: Float> Product<F> {
 
     /// The fastest way, in which a part of C is then computed too: it has the same bits in all parts.
     fn way(&self) -> Way {
-        let Self { rows, depth, columns, a, b, .. } = *self;
+        let Self { rows, depth, columns, a, b, c, .. } = *self;
         let b_rows_contiguous = columns == 1 || b.column == 1;
         let b_columns_contiguous = depth == 1 || b.row == 1;
         let a_rows_contiguous = depth == 1 || a.column == 1;
@@ -210,7 +218,10 @@ impl<F: Float> Product<F> {
             rows <= DOT_ROWS && depth <= DOT_DEPTH
         };
         let fastest = self.order == Summation::Fastest;
-        if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= SHALLOW) {
+        let overwrites = matches!(c.base, Base::Nothing);
+        if fastest && b_rows_contiguous && depth <= SHALLOW && overwrites && is_streamed(rows, columns, &c) {
+            Way::Streamed
+        } else if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= SHALLOW) {
             Way::InPlace { most_depth: if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH } }
         } else if fastest && b_columns_contiguous && dots_are_fastest {
             Way::Dots { contiguous: a_rows_contiguous }
@@ -224,6 +235,10 @@ impl<F: Float> Product<F> {
     fn compute_part(self, way: Way) {
         match way {
             Way::InPlace { most_depth } => self.in_place(most_depth),
+            Way::Streamed => {
+                let Self { rows, depth, columns, a, b, c, .. } = self;
+                F::multiply_outer(Outer { rows, depth, columns, a, b, c });
+            }
             Way::Dots { contiguous } => self.by_dots(contiguous),
             Way::Turned => self.turned(),
             Way::Blocks => self.by_blocks(),

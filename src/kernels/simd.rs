@@ -7,6 +7,9 @@ use super::block::Block;
 use super::dispatch::dispatch;
 use super::dots::Dots;
 use super::math;
+#[cfg(target_arch = "x86_64")]
+use super::outer::ALIGNMENT;
+use super::outer::Outer;
 use super::pack::Pack;
 use super::packed::{PackOperand, Sweep};
 use super::tile;
@@ -57,6 +60,14 @@ pub trait Simd: Copy + 'static {
     /// `to` is valid for writes of [`lanes`](Self::lanes) elements.
     unsafe fn store<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
 
+    /// Writes a register past the caches, where the machine can; a fence must follow the last one.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of [`lanes`](Self::lanes) elements, and a multiple of [`ALIGNMENT`](super::outer::ALIGNMENT)
+    /// if a register is.
+    unsafe fn stream<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
+
     /// Reads the selected lanes; the others are zero.
     ///
     /// # Safety
@@ -91,6 +102,9 @@ pub trait Simd: Copy + 'static {
 
     /// Multiplies by dot products.
     fn multiply_by_dots(dots: Dots<Self>);
+
+    /// Multiplies into a large matrix, past the caches.
+    fn multiply_outer(outer: Outer<Self>);
 
     /// Copies an operand.
     fn pack(pack: Pack<'_, Self>);
@@ -177,6 +191,24 @@ macro_rules! simd {
             }
 
             #[inline(always)]
+            unsafe fn stream<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>) {
+                #[cfg(target_arch = "x86_64")]
+                if size_of::<Self::Vector<S>>().is_multiple_of(ALIGNMENT) {
+                    let parts = (&raw const a).cast::<std::arch::x86_64::__m128>();
+                    for part in 0..size_of::<Self::Vector<S>>() / ALIGNMENT {
+                        // SAFETY: a part of the register, and the caller vouches for where it goes.
+                        unsafe {
+                            let part_of_a = parts.add(part).read_unaligned();
+                            std::arch::x86_64::_mm_stream_ps(to.cast::<f32>().add(part * 4), part_of_a);
+                        }
+                    }
+                    return;
+                }
+                // SAFETY: as the caller says.
+                unsafe { Self::store(simd, to, a) }
+            }
+
+            #[inline(always)]
             unsafe fn load_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S> {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$load(mask, from) }
@@ -218,6 +250,11 @@ macro_rules! simd {
             #[inline(never)]
             fn multiply_by_dots(dots: Dots<Self>) {
                 dispatch(dots)
+            }
+
+            #[inline(never)]
+            fn multiply_outer(outer: Outer<Self>) {
+                dispatch(outer)
             }
 
             #[inline(never)]

@@ -292,6 +292,10 @@ impl<F: Float> Layer for Activation<F> {
         }
         y.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Float> Causal for Activation<F> {}

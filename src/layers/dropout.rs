@@ -214,6 +214,10 @@ impl<F: Float> Layer for Dropout<F> {
         apply(*mask, &x, copy.values(dy.view()), y);
         y.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Float> Causal for Dropout<F> {}

@@ -3,6 +3,7 @@
 use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
+use crate::affine::start_gradient;
 use crate::cache::{Pending, reuse};
 use crate::error::{check_gradient, mismatch};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -117,6 +118,7 @@ impl<F: Float> Layer for Embedding<F> {
         let EmbeddingCache { pending, y } = cache;
         pending.take(NAME, &x, dy, self.weight.ncols());
         check_gradient(NAME, self, grad);
+        start_gradient(&x, grad);
         for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
             if x.valid(t, b) {
                 let mut row = grad.weight.row_mut(id);
@@ -124,6 +126,10 @@ impl<F: Float> Layer for Embedding<F> {
             }
         }
         y.slice(s![.., .., ..0])
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

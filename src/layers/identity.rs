@@ -88,6 +88,10 @@ impl<F: Float> Layer for Identity<F> {
         assign(&x, copy.values(dy.view()), y);
         y.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Float> Causal for Identity<F> {}

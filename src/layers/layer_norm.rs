@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
-use crate::affine::{matrix_mut, row_of, row_of_mut, rows_of};
+use crate::affine::{matrix_mut, row_of, row_of_mut, rows_of, start_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::kernels::math::sum;
@@ -191,6 +191,7 @@ impl<F: Float> Layer for LayerNorm<F> {
         pending.take(NAME, &x, dy, features);
         check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(features))), dy_copy.rows(dy.view()));
+        start_gradient(&x, grad);
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
         let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));
         for run in x.runs() {
@@ -206,6 +207,10 @@ impl<F: Float> Layer for LayerNorm<F> {
             });
         }
         y.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use crate::affine::{add_bias_gradient, add_weight_gradient, affine, affine_with_skip, check_skip, input_gradient};
+use crate::affine::{affine, affine_with_skip, bias_gradient, check_skip, input_gradient, weight_gradient};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
@@ -151,12 +151,16 @@ impl<F: Float> Layer for Linear<F> {
         pending.take(NAME, &x, dy, output);
         check_gradient(NAME, self, grad);
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.rows(dy.view()));
-        add_weight_gradient(&x, dy, x_rows, grad.weight.view_mut());
+        weight_gradient(&x, dy, x_rows, grad.weight.view_mut());
         if let Some(bias) = &mut grad.bias {
-            add_bias_gradient(&x, dy, bias.view_mut());
+            bias_gradient(&x, dy, bias);
         }
         input_gradient(&x, dy, &self.weight, dx);
         dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

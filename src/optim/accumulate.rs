@@ -61,10 +61,11 @@ impl<L: Layer> GradAccumulator<L> {
     #[track_caller]
     pub fn backward(&mut self, pass: Pass<'_, L>, dy: &ArrayRef3<L::Elem>, loss: f64, count: usize) {
         if self.taken {
-            self.grad.set_zero();
             (self.loss, self.count, self.taken) = (0.0, 0, false);
+            pass.backward_into(dy, &mut self.grad);
+        } else {
+            pass.backward(dy, &mut self.grad);
         }
-        pass.backward(dy, &mut self.grad);
         self.loss += loss;
         self.count += count;
     }

@@ -8,7 +8,7 @@ use ndarray::{Array, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Dimension,
 use super::rows::Rows;
 use crate::kernels::Packed;
 use crate::prepacked::PackedWeights;
-use crate::{Float, Mode, State, StateRecorder, Tensors, Zoneout, parameters};
+use crate::{Float, Mode, State, StateRecorder, Tensors, TensorsExt, Zoneout, parameters};
 
 /// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
 /// [`Causal`](crate::Causal): the loop over time, backpropagation through it, lengths, both directions, chunks, streams
@@ -89,10 +89,17 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     /// whose rows are then counted from 0 again.
     fn project(&self, _pass: &Unrolled<'_, Self::Elem>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
+    /// Before a backward pass that [overwrites](crate::Sequence::overwrites_gradients) `grad`, whose numbers mean nothing:
+    /// sets to zero all that is then added to. What [`finish_backward`](Cell::finish_backward) overwrites can be left out.
+    fn clear_gradient(&self, grad: &mut Self) {
+        grad.set_zero();
+    }
+
     /// Before the last step of a pass is done backwards.
     fn begin_backward(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// After the first step of a pass was done backwards: what is left to be added to `grad` and written to `dx`.
+    /// After the first step of a pass was done backwards: what is left to be added to `grad` and written to `dx`. Where the
+    /// pass [overwrites](AllSteps::overwrites), what [`clear_gradient`](Cell::clear_gradient) left out is written instead.
     fn finish_backward(&self, _pass: AllSteps<'_, Self::Elem>, _buffers: &mut Self::Buffers, _grad: &mut Self) {}
 
     /// How much of its state is kept at random: see [`Zoneout`].
@@ -229,6 +236,8 @@ pub struct AllSteps<'a, F> {
     pub h_before: ArrayView2<'a, F>,
     /// `dL/dx`, `[R, I]`, to be written.
     pub dx: Option<ArrayViewMut2<'a, F>>,
+    /// Whether the gradient is to be overwritten: before the steps, [`clear_gradient`](Cell::clear_gradient) had it.
+    pub overwrites: bool,
 }
 
 /// The state of an [`LstmCell`](crate::LstmCell) and of every other [`Cell`] with a memory.

@@ -4,6 +4,7 @@ use ndarray::{Array2, ArrayRef3, ArrayView3};
 use num_traits::{One, Zero};
 
 use super::batch_state::{Places, keep};
+use crate::affine::start_gradient;
 use crate::cache::{check_gradient, check_shape};
 use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
 
@@ -148,6 +149,7 @@ impl<L: Layer> Layer for LearnedState<L> {
         }
         let d = d.as_mut().expect("kept");
         let dx = self.layer.backward(x, dy, Some(d), layer, &mut grad.layer);
+        start_gradient(&x, &mut grad.initial);
         let mut dstate = dstate;
         if let Some(dstate) = &mut dstate {
             for (_, d) in dstate.started.iter_mut().enumerate().filter(|(b, _)| x.length(*b) > 0) {
@@ -178,6 +180,10 @@ impl<L: Layer> Layer for LearnedState<L> {
             }
         }
         dx
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
     }
 }
 

@@ -9,9 +9,10 @@ use std::ops::Range;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
 use super::cell::{Cell, StateParts};
+use super::part::add;
 use super::time_loop::{CellCache, backward_alone, forward_alone, work};
 use crate::cache::reuse;
-use crate::parallel::ENTRY;
+use crate::parallel::{COLUMNS, ELEMENT, ENTRY, for_each_part};
 use crate::tensors::misfit;
 use crate::{Float, Sequence, TensorsExt};
 
@@ -76,7 +77,8 @@ impl<C: Cell> Shards<C> {
         self.y.view()
     }
 
-    /// Adds to `grad`; each shard's norms go to its cache's recorder.
+    /// The first shard adds to `grad`, or overwrites it, and the others are added; each shard's norms go to its cache's
+    /// recorder.
     pub fn backward(
         &mut self,
         cell: &C,
@@ -94,11 +96,12 @@ impl<C: Cell> Shards<C> {
         let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
         reuse(&mut self.dx, (steps, batch, input));
         let job = Job { cell, batch, count: self.count };
+        // The first shard's gradient is that of the batch.
+        std::mem::swap(grad, &mut self.grads[0]);
         let own = (&mut self.caches[all.clone()], &mut self.grads[all.clone()]);
         job.backward(all.clone(), x, dy, dstate, own, self.dx.view_mut());
-        for shard in &self.grads[all] {
-            grad.add_assign(shard);
-        }
+        std::mem::swap(grad, &mut self.grads[0]);
+        add_all(grad, &self.grads[1..self.count]);
     }
 
     /// What the last backward pass left.
@@ -109,6 +112,17 @@ impl<C: Cell> Shards<C> {
     /// The caches of the last pass's shards.
     pub fn caches(&mut self) -> &mut [CellCache<C>] {
         &mut self.caches[..self.count]
+    }
+}
+
+/// `grad += Σ shards`, in their order.
+fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
+    for shard in shards {
+        for i in 0..grad.count() {
+            let both = (grad.tensor_mut(i), shard.values(i));
+            let work = both.1.len() * ELEMENT;
+            for_each_part(both, work, COLUMNS, |(sums, values)| add(values, sums));
+        }
     }
 }
 
@@ -165,7 +179,7 @@ impl<C: Cell> Job<'_, C> {
         dx: ArrayViewMut3<'_, C::Elem>,
     ) {
         if shards.len() == 1 {
-            grads[0].set_zero();
+            let x = if shards.start == 0 { x } else { x.overwriting_gradients() };
             return copy_steps(backward_alone(self.cell, x, dy, dstate, &mut caches[0], &mut grads[0]), dx);
         }
         let ((middle, at), batch) = (self.middle(&shards), x.dims().1);

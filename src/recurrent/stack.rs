@@ -349,6 +349,10 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
         }
         after.expect("a layer")
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
 }
 
 impl<C: Cell> Causal for Recurrent<C> {}

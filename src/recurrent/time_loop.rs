@@ -254,6 +254,11 @@ pub(super) fn backward_alone<'c, C: Cell>(
     let all = 0..rows.count();
     let dx_values = if rows.packed() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
 
+    match (x.overwrites_gradients(), rows.count()) {
+        (true, 0) => grad.set_zero(),
+        (true, _) => cell.clear_gradient(grad),
+        (false, _) => {}
+    }
     cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode(), packed: None }, buffers);
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
@@ -290,7 +295,10 @@ pub(super) fn backward_alone<'c, C: Cell>(
     recorder.finish();
     let h_before = h.before(rows, h_before);
     let dx_all = wanted.then(|| matrix_mut(dx_values, input));
-    cell.finish_backward(AllSteps { x: x_rows, h_before, dx: dx_all }, buffers, grad);
+    if rows.count() > 0 {
+        let all = AllSteps { x: x_rows, h_before, dx: dx_all, overwrites: x.overwrites_gradients() };
+        cell.finish_backward(all, buffers, grad);
+    }
 
     if let Some(dstate) = dstate {
         h.finish_backward(rows, dstate.h);
@@ -342,6 +350,10 @@ impl<C: Cell> Layer for C {
         grad: &mut Self,
     ) -> ArrayView3<'c, C::Elem> {
         inside(|| (work(self, &x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
     }
 }
 

@@ -208,7 +208,10 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
             passed.set_zero();
             dstate = Some(passed);
         }
+        let chunk_count = steps.div_ceil(self.steps);
         for (k, (start, chunk)) in walk(x, self.steps).enumerate().rev() {
+            // The last chunk is the first one on the way back.
+            let chunk = if k + 1 == chunk_count { chunk } else { chunk.accumulating_gradients() };
             let cache = &mut chunks[if self.recomputes { 0 } else { k }];
             if self.recomputes {
                 self.layer.forward(chunk, starts[k].as_mut().expect("kept by the forward pass"), cache);
@@ -226,6 +229,10 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
             }
         }
         dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
     }
 }
 

@@ -136,4 +136,8 @@ impl<L: Layer> Layer for Bidirectional<L> {
         }
         dx.view()
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.forward.overwrites_gradients() && self.reverse.overwrites_gradients()
+    }
 }

@@ -88,6 +88,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
         cache: &'c mut BoxCache,
         grad: &mut BoxLayer<F>,
     ) -> ArrayView3<'c, F>;
+    fn any_overwrites_gradients(&self) -> bool;
 }
 
 /// What [`State`] asks, without its type.
@@ -170,6 +171,10 @@ where
         let cache = own("cache", cache.0.as_deref_mut().map(|cache| cache as &mut dyn Any));
         self.backward(x, dy, dstate, cache, own("grad", Some(grad.0.as_any_mut())))
     }
+
+    fn any_overwrites_gradients(&self) -> bool {
+        self.overwrites_gradients()
+    }
 }
 
 macro_rules! delegate_tensors {
@@ -223,6 +228,10 @@ impl<F: Float> Layer for BoxLayer<F> {
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
         self.0.any_backward(x, dy, dstate, cache, grad)
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.0.any_overwrites_gradients()
     }
 }
 

@@ -119,6 +119,10 @@ macro_rules! __chain {
             ) -> $crate::ndarray::ArrayView3<'c, $f> {
                 $crate::__chain! { @backward (self x dy dstate cache grad) [] [0 1 2 3 4 5 6 7] $($part)+ }
             }
+
+            fn overwrites_gradients(&self) -> bool {
+                true $(&& $crate::Layer::overwrites_gradients(&self.$part))+
+            }
         }
     };
 

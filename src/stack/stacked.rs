@@ -149,6 +149,10 @@ impl<L: Layer> Layer for Stacked<L> {
             },
         )
     }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layers.iter().all(L::overwrites_gradients)
+    }
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array3, ArrayView3, s};
-use gradflow::{Attention, AttentionCache, Float, Sequence, TensorsExt};
+use gradflow::{Attention, AttentionCache, Float, Sequence, Tensors, TensorsExt};
 
 use super::{
     BATCH, MEMORY_LENGTHS, MEMORY_STEPS, Outcome, QUERY_LENGTHS, STEPS, all_of, by_steps, every_score, wave, whole,
@@ -57,6 +57,41 @@ fn pieces_there_and_back_equal_the_whole_sequence() {
         // And the comparison sees a difference.
         want.dmemory[[0, 0, 0]] += 1e-9;
         assert!(catch_unwind(AssertUnwindSafe(|| got.assert_near(&want, name))).is_err());
+    }
+}
+
+/// What `grad` held is not read: whole, and step by step where the first step back and the memory overwrite.
+#[test]
+fn gradients_are_overwritten() {
+    let (query, memory) = (wave((STEPS, BATCH, 3), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    let dcontext = wave((STEPS, BATCH, 5), 2.1);
+    let memory = Sequence::from(&memory).with_lengths(&MEMORY_LENGTHS).unwrap();
+    for (name, attention) in every_score::<f64>(3, 5) {
+        let (cache, mut grad) = (&mut attention.cache(), attention.zeros_like());
+        let not_numbers = |grad: &mut Attention<f64>| (0..grad.count()).for_each(|i| grad.tensor_mut(i).fill(f64::NAN));
+        let values = |grad: &Attention<f64>| (0..grad.count()).map(|i| grad.values(i).to_vec()).collect::<Vec<_>>();
+
+        let want = whole(&attention, (&query).into(), memory, &dcontext, cache).grad;
+        not_numbers(&mut grad);
+        attention.forward((&query).into(), memory, cache);
+        attention.backward_into((&query).into(), memory, &dcontext, cache, &mut grad);
+        assert_eq!(values(&grad), values(&want), "{name}, whole");
+
+        let want = by_steps(&attention, &query, memory, &dcontext, 1, cache).grad;
+        not_numbers(&mut grad);
+        let step = |x: &Array3<f64>, t: usize| x.slice(s![t..=t, .., ..]).to_owned();
+        attention.memorize(memory, cache);
+        for t in 0..STEPS {
+            attention.attend((&step(&query, t)).into(), memory, cache);
+        }
+        for t in (0..STEPS).rev() {
+            let query = step(&query, t);
+            let x = Sequence::from(&query);
+            let x = if t == STEPS - 1 { x.overwriting_gradients() } else { x };
+            attention.attend_backward(x, memory, &step(&dcontext, t), cache, &mut grad);
+        }
+        attention.memorize_backward(memory.overwriting_gradients(), cache, &mut grad);
+        assert_eq!(values(&grad), values(&want), "{name}, step by step");
     }
 }
 

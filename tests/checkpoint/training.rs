@@ -7,7 +7,7 @@ use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::RngExt;
 use gradflow::{
     Adagrad, Adam, AdamW, Layer, Linear, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd, SoftmaxCrossEntropy,
-    Tensors, TensorsExt, clip_grad_norm,
+    Tensors, clip_grad_norm,
 };
 
 use super::common::{assert_says, bits};
@@ -28,8 +28,7 @@ fn train(
         let ids = Array2::from_shape_simple_fn((7, 2), || rng.random_range(0..5));
         let pass = model.pass(ids.slice(s![..6, ..]), state, &mut cache);
         let loss = SoftmaxCrossEntropy::new().evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
-        grad.set_zero();
-        pass.backward(&dlogits, &mut grad);
+        pass.backward_into(&dlogits, &mut grad);
         clip_grad_norm(&mut grad, 1.0).unwrap();
         optimizer.set_learning_rate(schedule.learning_rate(step));
         optimizer.step(model, &grad);

@@ -3,7 +3,7 @@
 use gradflow::ndarray::{Array1, Array3, ArrayView2, Axis, Ix2, Ix3, s};
 use gradflow::{
     Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Lstm, NonFinite, Optimizer, Rnn, Sgd, SoftmaxCrossEntropy,
-    TensorsExt, clip_grad_value, grad_norm, sequential,
+    clip_grad_value, grad_norm, sequential,
 };
 
 use super::{Case, Results};
@@ -49,8 +49,7 @@ fn train<F: Float, R: Layer<Elem = F>>(case: &Case, mut model: Model<F, R>) -> R
         let targets = ids.slice(s![1.., ..]);
         let pass = model.pass(&x, &mut state, &mut cache);
         losses.push(SoftmaxCrossEntropy::new().evaluate(&pass.output(), &targets, None, &mut dlogits));
-        grad.set_zero();
-        pass.backward(&dlogits, &mut grad);
+        pass.backward_into(&dlogits, &mut grad);
         norms.extend(clip.clip(&mut grad)?);
         optimizer.step(&mut model, &grad);
     }

@@ -1,5 +1,5 @@
-//! This crate, used as a user uses it: caches kept, the gradient set to zero before each backward pass, weights packed once
-//! for inference.
+//! This crate, used as a user uses it: caches kept, the gradient overwritten by each backward pass, weights packed once for
+//! inference.
 
 use std::hint::black_box;
 
@@ -90,8 +90,7 @@ impl<L: Layer> Run<L> {
 
     fn train(&mut self) -> ArrayView3<'_, L::Elem> {
         self.state.set_zero();
-        self.grad.set_zero();
-        self.layer.pass(&self.x, &mut self.state, &mut self.cache).backward(&self.dy, &mut self.grad)
+        self.layer.pass(&self.x, &mut self.state, &mut self.cache).backward_into(&self.dy, &mut self.grad)
     }
 
     fn infer(&mut self) -> ArrayView3<'_, L::Elem> {
@@ -115,10 +114,9 @@ impl<L: Layer> Work for Run<L> {
             return outputs;
         }
         self.state.set_zero();
-        self.grad.set_zero();
         let pass = self.layer.pass(&self.x, &mut self.state, &mut self.cache);
         outputs.insert("y", tensor(&pass.output()));
-        outputs.insert("dx", tensor(&pass.backward(&self.dy, &mut self.grad)));
+        outputs.insert("dx", tensor(&pass.backward_into(&self.dy, &mut self.grad)));
         for i in 0..self.grad.count() {
             let (shape, values) = self.grad.tensor(i);
             let name = format!("grad.{}", torch_name(&self.point, &self.grad.name(i)));

@@ -16,7 +16,7 @@ use crate::cache::reuse;
 use crate::kernels::Accumulate;
 use crate::layers::RandomDrop;
 use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
-use crate::{Float, Init, Tensors, parameters};
+use crate::{Float, Init, Tensors, TensorsExt, parameters};
 
 const NAME: &str = "GruCell";
 
@@ -254,6 +254,11 @@ impl<F: Float> Cell for GruCell<F> {
         }
     }
 
+    fn clear_gradient(&self, grad: &mut Self) {
+        let GruCell { bias_ih, bias_hh, norm_ih, norm_hh, .. } = grad;
+        [bias_ih, bias_hh, norm_ih, norm_hh].into_iter().for_each(TensorsExt::set_zero);
+    }
+
     fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { hidden_rz, hidden_n, d_reset, .. } = buffers;
         let [_, weights_rz, weights_n] = self.weights();
@@ -300,10 +305,10 @@ impl<F: Float> Cell for GruCell<F> {
             GruReset::AfterProduct => (s.view(), pass.h_before),
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
         };
-        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
         let (dw_rz, dw_n) = grad.weight_hh.view_mut().split_at(Axis(0), 2 * hidden);
-        hidden_rz.add_weight_gradient(normalised, da_rz, pass.h_before, dw_rz);
-        hidden_n.add_weight_gradient(normalised, dn, v, dw_n);
+        hidden_rz.weight_gradient(normalised, da_rz, pass.h_before, dw_rz, pass.overwrites);
+        hidden_n.weight_gradient(normalised, dn, v, dw_n, pass.overwrites);
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
         if let Some(bias) = &mut grad.bias_ih {
             add_rows(da, bias.tensor_mut(0));
         }

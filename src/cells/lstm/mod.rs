@@ -17,7 +17,7 @@ use crate::error::check_shape;
 use crate::kernels::{Accumulate, product};
 use crate::layers::{LayerNorm, RandomDrop};
 use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
-use crate::{Float, Init, Tensors, parameters};
+use crate::{Float, Init, Tensors, TensorsExt, parameters};
 
 const NAME: &str = "LstmCell";
 
@@ -279,6 +279,13 @@ impl<F: Float> Cell for LstmCell<F> {
         }
     }
 
+    fn clear_gradient(&self, grad: &mut Self) {
+        let LstmCell { bias_ih, bias_hh, peephole, norm_ih, norm_hh, norm_c, .. } = grad;
+        [bias_ih, bias_hh, norm_ih, norm_hh].into_iter().for_each(TensorsExt::set_zero);
+        peephole.set_zero();
+        norm_c.set_zero();
+    }
+
     fn begin_backward(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {
         let LstmBuffers { hidden, projection, .. } = buffers;
         hidden.start_backward(self.weight_hh.view(), pass);
@@ -333,11 +340,13 @@ impl<F: Float> Cell for LstmCell<F> {
     fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut LstmBuffers<F>, grad: &mut Self) {
         let LstmBuffers { input, hidden, gates, projection, .. } = buffers;
         let ([weights, _], da) = (self.weights(), gates.view());
-        input.finish(weights, pass.x, da, pass.dx, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
-        hidden.add_weight_gradient(self.norm_hh.is_some(), da, pass.h_before, grad.weight_hh.view_mut());
+        let dw_hh = grad.weight_hh.view_mut();
+        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, pass.overwrites);
         if let Some(dw_hr) = &mut grad.weight_hr {
-            product(projection.dh.t(), projection.m.view(), dw_hr.view_mut(), Accumulate::Add);
+            let mode = Accumulate::overwriting(pass.overwrites);
+            product(projection.dh.t(), projection.m.view(), dw_hr.view_mut(), mode);
         }
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
         add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
     }
 }

@@ -3,6 +3,7 @@ use ndarray::{Array2, ArrayView2, s};
 use super::integers;
 use crate::float::Float;
 use crate::kernels::for_each_isa;
+use crate::kernels::product::SHALLOW;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias};
 
 const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
@@ -121,6 +122,30 @@ fn products_f64() {
     check_all::<f64>();
 }
 
+/// Large enough to be written past the caches, and as large where alignment forbids it.
+fn check_outer<F: Float>(rows: usize, columns: usize) {
+    let before = Array2::from_elem((rows, columns), F::nan());
+    for_each_isa(|_| {
+        for depth in [1, SHALLOW] {
+            let (a, b) = (integers::<F>(depth, rows, 1), integers::<F>(depth, columns, 2));
+            let expected = product_scalar(&a.t().to_owned(), &b, &Array2::zeros((rows, columns)));
+            let mut c = before.clone();
+            product(a.t(), b.view(), c.view_mut(), Accumulate::Overwrite);
+            assert_same(c.view(), &expected, &format!("{depth} terms"));
+            if depth > 1 {
+                let c = within_nan(&before, |c| product(a.t(), b.view(), c, Accumulate::Overwrite));
+                assert_same(c.view(), &expected, &format!("{depth} terms, within another matrix"));
+            }
+        }
+    });
+}
+
+#[test]
+fn outer_products_past_the_caches() {
+    check_outer::<f32>(4100, 1028);
+    check_outer::<f64>(2050, 1030);
+}
+
 fn check_not_finite<F: Float>() {
     for_each_isa(|_| {
         for (m, k, n) in [(1, 1, 1), (3, 9, 2), (2, 300, 70), (7, 33, 65), (20, 40, 90)] {
@@ -201,7 +226,15 @@ fn rows_in_order_do_not_depend_on_their_number() {
 #[cfg(feature = "rayon")]
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let shapes = [(1, 3000, 5000), (9000, 3, 1000), (3, 9000, 1000), (100, 700, 900), (300, 700, 500), (900, 300, 200)];
+    let shapes = [
+        (1, 3000, 5000),
+        (9000, 3, 1000),
+        (9000, 5, 1000),
+        (3, 9000, 1000),
+        (100, 700, 900),
+        (300, 700, 500),
+        (900, 300, 200),
+    ];
     for (m, k, n) in shapes {
         let (a, b) = (fractions::<f32>(m, k), fractions::<f32>(k, n));
         let (a_turned, b_turned) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());

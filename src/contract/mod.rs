@@ -1,10 +1,13 @@
 //! The contract of [`Layer`], as a test that every layer passes: this crate's and yours.
 
+mod batch;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, Dimension, s};
+use batch::Batch;
+use ndarray::{Array3, ArrayRef3, ArrayView3, Axis, Dimension, s};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Causal, Float, GradCheck, Layer, Sequence, Size, Tensors, TensorsExt};
@@ -26,10 +29,11 @@ impl From<usize> for Input {
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
-/// Shapes; gradients by finite differences, with and without lengths; a reused cache, a stale cache, another input;
-/// each sequence alone against itself in the batch; padding that holds NaN; memory in another order than row-major;
-/// empty batches; and, with a counter, that from the second pass of a shape on nothing is allocated. A [`Causal`]
-/// layer ([`check_causal`](Contract::check_causal)) is also run in chunks and step by step.
+/// Shapes; gradients by finite differences, with and without lengths; gradients that are overwritten; a reused cache, a
+/// stale cache, another input; each sequence alone against itself in the batch; padding that holds NaN; memory in another
+/// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
+/// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks and
+/// step by step.
 ///
 /// ```
 /// use gradflow::{LstmCell, contract::Contract, rand::{SeedableRng, rngs::StdRng}};
@@ -84,6 +88,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.cache_is_reusable();
         self.stale_cache_is_refused();
         self.unwanted_gradients_change_nothing();
+        self.gradients_are_overwritten();
         self.empty_batch_is_refused();
         self.sequences_do_not_mix();
         let modes: [InMode<L::Elem>; 2] = [|x| x.eval(), |x| x.train(3)];
@@ -239,6 +244,42 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.assert(run(x.constant(), None).1 == grad, "a constant x changes the parameters' gradients");
     }
 
+    /// `backward_into` gives what `backward` adds to zero, whatever `grad` held before, and leaves a gradient that the next
+    /// `backward` adds to: with lengths too, and in a chunk that no sequence reaches.
+    fn gradients_are_overwritten(&self) {
+        let batch = self.batch(STEPS, BATCH);
+        let x = batch.sequence().train(3);
+        let (lengths, over) = (x.with_lengths(&LENGTHS).expect("fits"), [STEPS / 2; BATCH]);
+        let ended = x.with_lengths(&over).expect("fits").steps(STEPS / 2..STEPS);
+        for (what, x) in [("", x), (", with lengths", lengths), (", where all sequences are over", ended)] {
+            let mut cache = self.layer.cache();
+            let mut run = |grad: &mut L, overwrite: bool| {
+                let mut state = self.state(BATCH);
+                let y = self.layer.forward(x, &mut state, &mut cache).raw_dim();
+                let (dy, mut dstate) = (output_gradient(y.into_pattern()), self.seed_gradient(&state));
+                let (layer, dstate_in) = (self.layer, Some(&mut dstate));
+                let dx = match overwrite {
+                    true => layer.backward_into(x, &dy, dstate_in, &mut cache, grad),
+                    false => layer.backward(x, &dy, dstate_in, &mut cache, grad),
+                };
+                let dx = if x.wants_gradient() { bits(&dx.to_owned()) } else { Vec::new() };
+                (dx, bits(&dstate))
+            };
+            let (mut added, mut overwritten) = (self.layer.zeros_like(), self.layer.zeros_like());
+            fill(&mut overwritten, &mut |_| f64::NAN);
+            for (pass, overwrite) in [("`backward_into`", true), ("`backward` after `backward_into`", false)] {
+                let (want, got) = (run(&mut added, false), run(&mut overwritten, overwrite));
+                let other = first_difference(&added, &overwritten);
+                let other = other.map(|(name, want, got)| format!(": {name}: {got} in place of {want}"));
+                self.assert(
+                    other.is_none(),
+                    &format!("{pass} gives another gradient{what}{}", other.unwrap_or_default()),
+                );
+                self.assert(want == got, &format!("{pass} gives another dL/dx or gradient of the state{what}"));
+            }
+        }
+    }
+
     fn empty_batch_is_refused(&self) {
         for (steps, batch) in [(0, BATCH), (STEPS, 0)] {
             let x = self.batch(steps, batch);
@@ -333,6 +374,8 @@ impl<'a, L: Layer> Contract<'a, L> {
             let mut pass = || {
                 self.layer.forward(x, &mut state, &mut cache);
                 self.layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
+                self.layer.forward(x, &mut state, &mut cache);
+                self.layer.backward_into(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
             };
             pass();
             let allocations = count(&mut pass);
@@ -429,6 +472,14 @@ fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
 }
 
+/// The name of the first tensor in which two differ, and the values there. Zeros are equal, whatever their sign.
+fn first_difference<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> Option<(String, f64, f64)> {
+    (0..a.count()).find_map(|i| {
+        let mut pairs = a.values(i).iter().zip(b.values(i));
+        pairs.find(|(x, y)| x != y).map(|(x, y)| (a.name(i), x.widen(), y.widen()))
+    })
+}
+
 fn same<F: Float>(a: &Array3<F>, b: ArrayView3<'_, F>) -> bool {
     a == b
 }
@@ -506,79 +557,5 @@ fn copy_sequence<F: Float>(all: &dyn Tensors<F>, b: usize, one: &mut dyn Tensors
         for (block, own) in blocks.zip(one.tensor_mut(i).chunks_exact_mut(inner)) {
             own.copy_from_slice(&block[b * inner..(b + 1) * inner]);
         }
-    }
-}
-
-/// An input that owns its values.
-#[derive(Clone)]
-struct Batch<F> {
-    features: Array3<F>,
-    tokens: Option<(Array2<usize>, usize)>,
-    junk: bool,
-}
-
-impl<F: Float> Batch<F> {
-    fn draw(input: Input, steps: usize, batch: usize) -> Self {
-        let value = |t: usize, b: usize, d: usize| (1.1 * t as f64 + 2.7 * b as f64 + 4.3 * d as f64 + 0.3).sin();
-        let (features, tokens) = match input {
-            Input::Features(features) => (features, None),
-            Input::Tokens(below) => {
-                (0, Some((Array2::from_shape_fn((steps, batch), |(t, b)| (3 * t + 5 * b + 1) % below), below)))
-            }
-        };
-        let features = Array3::from_shape_fn((steps, batch, features), |(t, b, d)| F::of(value(t, b, d)));
-        Batch { features, tokens, junk: false }
-    }
-
-    fn sequence(&self) -> Sequence<'_, F> {
-        match &self.tokens {
-            Some((ids, _)) => ids.into(),
-            None => (&self.features).into(),
-        }
-    }
-
-    fn changed(mut self) -> Self {
-        self.features.mapv_inplace(|value| value * F::of(-0.9));
-        if let Some((ids, below)) = &mut self.tokens {
-            let below = *below;
-            ids.mapv_inplace(|id| (id + 1) % below);
-        }
-        self
-    }
-
-    /// With NaN, or ids out of range, past the lengths.
-    fn with_padding(&self, lengths: &[usize]) -> Self {
-        let mut junk = self.clone();
-        junk.junk = true;
-        for (b, &length) in lengths.iter().enumerate() {
-            junk.features.slice_mut(s![length.., b, ..]).fill(F::of(f64::NAN));
-            if let Some((ids, _)) = &mut junk.tokens {
-                ids.slice_mut(s![length.., b]).fill(usize::MAX);
-            }
-        }
-        junk
-    }
-
-    fn in_other_order(&self) -> Self {
-        let turn = |ids: &Array2<usize>| ids.t().as_standard_layout().into_owned().reversed_axes();
-        let tokens = self.tokens.as_ref().map(|(ids, below)| (turn(ids), *below));
-        Batch { features: batch_first(&self.features), tokens, junk: self.junk }
-    }
-
-    fn cut(&self, b: usize, length: usize) -> Self {
-        self.part(0..length, b..b + 1)
-    }
-
-    fn split(&self, at: usize) -> (Self, Self) {
-        let (steps, batch) = self.sequence().dims();
-        (self.part(0..at, 0..batch), self.part(at..steps, 0..batch))
-    }
-
-    fn part(&self, steps: std::ops::Range<usize>, sequences: std::ops::Range<usize>) -> Self {
-        let part = |ids: &Array2<usize>| ids.slice(s![steps.clone(), sequences.clone()]).to_owned();
-        let tokens = self.tokens.as_ref().map(|(ids, below)| (part(ids), *below));
-        let steps = if self.tokens.is_some() { 0..0 } else { steps };
-        let sequences = if self.tokens.is_some() { 0..0 } else { sequences };
-        Batch { features: self.features.slice(s![steps, sequences, ..]).to_owned(), tokens, junk: self.junk }
     }
 }

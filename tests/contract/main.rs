@@ -1,5 +1,9 @@
 //! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
 
+#[path = "../common/mod.rs"]
+mod common;
+mod overwriting;
+
 use gradflow::contract::{Contract, Input};
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
