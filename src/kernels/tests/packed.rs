@@ -11,6 +11,8 @@ fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [
         (1, 1, 1),
         (1, 32, 128),
+        (1, 40, 190),
+        (1, 530, 420),
         (2, 7, 65),
         (6, 64, 64),
         (7, 130, 63),
@@ -67,13 +69,13 @@ fn an_operand_is_replaced_by_one_of_another_size() {
 fn a_row_of_a_packed_product_has_the_same_bits_in_any_company() {
     for_each_isa(|isa| {
         let fractions = |rows, columns, seed| integers::<f32>(rows, columns, seed).mapv(|x| x * 0.1);
-        let (v, w) = (fractions(23, 411, 1), fractions(411, 90, 2));
+        let (v, w) = (fractions(23, 411, 1), fractions(411, 330, 2));
         let mut packed = Packed::default();
         packed.pack(w.view());
-        let mut all = Array2::zeros((23, 90));
+        let mut all = Array2::zeros((23, 330));
         packed.multiply(v.view(), all.view_mut(), Accumulate::Overwrite);
         for rows in [1, 2, 5, 7, 16] {
-            let mut some = Array2::zeros((rows, 90));
+            let mut some = Array2::zeros((rows, 330));
             packed.multiply(v.slice(s![..rows, ..]), some.view_mut(), Accumulate::Overwrite);
             assert_eq!(some, all.slice(s![..rows, ..]), "{isa:?}, {rows} rows");
         }
