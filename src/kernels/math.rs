@@ -174,14 +174,14 @@ macro_rules! elementary {
             #[inline(always)]
             fn exp_m1_reduced(r: $float) -> $float {
                 let square = r * r;
-                // q by powers of r²: its sums wait for each other half as often.
-                let mut pairs = Q.chunks(2).rev().map(|pair| match *pair {
+                // Above q's first coefficient by powers of r²: its sums wait for each other half as often.
+                let mut pairs = Q[1..].chunks(2).rev().map(|pair| match *pair {
                     [even, odd] => fused!(odd, r, even),
                     _ => pair[0],
                 });
                 let last = pairs.next().expect("coefficients");
-                let q = pairs.fold(last, |sum, pair| fused!(sum, square, pair));
-                fused!(q, square, r)
+                let rest = pairs.fold(last, |sum, pair| fused!(sum, square, pair));
+                fused!(fused!(rest, r, Q[0]), square, r)
             }
 
             /// The power of 2 of which these are the low bits of the exponent.
