@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{
     Array1, Array2, Array3, ArrayRef, ArrayRef3, ArrayView1, ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2,
-    Dimension, s,
+    Axis, Dimension, s,
 };
 
 use crate::cache::reuse;
@@ -44,6 +44,16 @@ pub(crate) fn span(run: &Range<usize>, width: usize) -> Range<usize> {
 pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut ArrayRef<F, D>, run: &Range<usize>) -> &'a mut [F] {
     let width = buffer.shape()[buffer.ndim() - 1];
     &mut buffer.as_slice_mut().expect("a buffer in standard layout")[span(run, width)]
+}
+
+/// The rows `run` of a matrix. (Slicing does the same, but each step of a recurrence would notice what that costs.)
+pub(crate) fn view_of_rows<'a, F>(matrix: ArrayView2<'a, F>, run: &Range<usize>) -> ArrayView2<'a, F> {
+    matrix.split_at(Axis(0), run.end).0.split_at(Axis(0), run.start).1
+}
+
+/// [`view_of_rows`], to be written.
+pub(crate) fn view_mut_of_rows<'a, F>(matrix: ArrayViewMut2<'a, F>, run: &Range<usize>) -> ArrayViewMut2<'a, F> {
+    matrix.split_at(Axis(0), run.end).0.split_at(Axis(0), run.start).1
 }
 
 /// `a = x Wᵀ + b`, on the valid rows.
@@ -155,7 +165,7 @@ vectorised! {
 
 vectorised! {
     /// z = x + y
-    fn add_values<'a, F: Float>(x: &'a [F], y: &'a [F], z: &'a mut [F]) {
+    pub(crate) fn add_values<'a, F: Float>(x: &'a [F], y: &'a [F], z: &'a mut [F]) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
             *z = x + y;
         }

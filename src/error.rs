@@ -87,8 +87,10 @@ pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display,
 /// # Panics
 /// With `layer: argument: expected [..], got [..]`.
 #[track_caller]
+#[inline] // A few comparisons where the ranks are known, and each pass has some.
 pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
-    if expected != got {
+    let is_same = expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| expected == got);
+    if !is_same {
         mismatch(layer, argument, &format_args!("{expected:?}"), &format_args!("{got:?}"))
     }
 }

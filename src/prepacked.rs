@@ -1,7 +1,8 @@
 //! Weights that are packed once, for all passes until they change.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3};
 
@@ -9,53 +10,81 @@ use crate::kernels::Packed;
 use crate::{Causal, Float, Layer, Mode, Sequence, Size, SizeError, Tensors};
 
 /// The weights of one model, packed as they are asked for.
-#[derive(Debug, Default)]
-pub(crate) struct PackedWeights<F>(Mutex<Vec<PackedTensor<F>>>);
+#[derive(Debug)]
+pub(crate) struct PackedWeights<F> {
+    /// Which weights these are: of no other model, nor of this one after a change.
+    id: u64,
+    /// In the order of their addresses, known from the first pass on.
+    tensors: OnceLock<Vec<PackedTensor<F>>>,
+}
 
 /// A tensor of the model, and what was packed of it.
 #[derive(Debug)]
 struct PackedTensor<F> {
     /// Its addresses. Nothing else can lie there while the model is borrowed.
     memory: Range<usize>,
-    operands: Vec<(View, Arc<Packed<F>>)>,
+    operands: Mutex<Vec<(View, Arc<Packed<F>>)>>,
 }
 
 /// What an operand is of a tensor: address, shape and strides.
 type View = (usize, [usize; 2], [isize; 2]);
 
+fn view_of<F>(operand: &ArrayView2<'_, F>) -> View {
+    (operand.as_ptr().addr(), operand.dim().into(), [operand.strides()[0], operand.strides()[1]])
+}
+
+/// A packed operand that a cache keeps from pass to pass, and which it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept<F> {
+    weights: u64,
+    view: View,
+    pub packed: Arc<Packed<F>>,
+}
+
+impl<F> Default for PackedWeights<F> {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        PackedWeights { id: NEXT.fetch_add(1, Ordering::Relaxed), tensors: OnceLock::new() }
+    }
+}
+
 impl<F: Float> PackedWeights<F> {
     /// `operand`, `[K, M]`, packed now or before, if it is a part of the model: what a layer made itself may be another
     /// matrix at the same place the next time.
     pub fn get(&self, operand: ArrayView2<'_, F>) -> Option<Arc<Packed<F>>> {
-        let at = operand.as_ptr().addr();
-        let view = (at, operand.dim().into(), [operand.strides()[0], operand.strides()[1]]);
-        let mut tensors = self.tensors();
+        let view @ (at, ..) = view_of(&operand);
+        let tensors = self.tensors.get()?;
         let after = tensors.partition_point(|tensor| tensor.memory.start <= at);
-        let tensor = tensors[..after].last_mut().filter(|tensor| tensor.memory.contains(&at))?;
-        let known = tensor.operands.iter().find(|(known, _)| *known == view);
+        let tensor = tensors[..after].last().filter(|tensor| tensor.memory.contains(&at))?;
+        let mut operands = tensor.operands.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = operands.iter().find(|(known, _)| *known == view);
         if let Some((_, packed)) = known {
             return Some(Arc::clone(packed));
         }
         let mut packed = Packed::default();
         packed.pack(operand);
         let packed = Arc::new(packed);
-        tensor.operands.push((view, Arc::clone(&packed)));
+        operands.push((view, Arc::clone(&packed)));
         Some(packed)
     }
 
-    fn tensors(&self) -> MutexGuard<'_, Vec<PackedTensor<F>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Leaves in `kept` what [`get`](Self::get) gives; mostly it is there, and nobody needs to be asked.
+    pub fn keep(&self, operand: ArrayView2<'_, F>, kept: &mut Option<Kept<F>>) {
+        let view = view_of(&operand);
+        if kept.as_ref().is_none_or(|kept| (kept.weights, kept.view) != (self.id, view)) {
+            *kept = self.get(operand).map(|packed| Kept { weights: self.id, view, packed });
+        }
     }
 
     /// Notes where the tensors lie, if it has not been done since they were last touched.
     fn know(&self, model: &impl Tensors<F>) {
-        let mut tensors = self.tensors();
-        if tensors.is_empty() {
+        self.tensors.get_or_init(|| {
             let all = (0..model.count()).map(|i| model.tensor(i).1.as_ptr_range());
             let all = all.map(|memory| memory.start.addr()..memory.end.addr());
-            tensors.extend(all.map(|memory| PackedTensor { memory, operands: Vec::new() }));
+            let mut tensors: Vec<_> = all.map(|memory| PackedTensor { memory, operands: Mutex::default() }).collect();
             tensors.sort_by_key(|tensor| tensor.memory.start);
-        }
+            tensors
+        });
     }
 }
 
@@ -67,9 +96,8 @@ impl<F: Float> PackedWeights<F> {
 /// other respect: training goes through it as if it were not there, and whoever reaches for the weights
 /// ([`get_mut`](Self::get_mut), an optimizer, a file that is loaded) has them packed anew by the next inference.
 ///
-/// It costs the memory of the weights a second time. A single step of a single sequence gains nothing: it reads each weight
-/// once, wherever that lies. Equal passes have equal bits, as with [chunks](Sequence::chunks), and differ from those of the
-/// bare model by rounding.
+/// It costs the memory of the weights a second time. Equal passes have equal bits, as with [chunks](Sequence::chunks), and
+/// differ from those of the bare model by rounding.
 ///
 /// ```
 /// use gradflow::{Layer, LstmCell, Prepacked, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};

@@ -1,7 +1,7 @@
 //! A prepacked model is the model itself, whatever happens to its weights.
 
 use allocation_counter::measure;
-use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3};
+use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, BoxLayer, Causal, Float, Gru, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
@@ -115,6 +115,35 @@ fn whoever_touches_the_weights_is_noticed() {
     assert_eq!(infer(&prepacked, &x, None), Array3::<f64>::zeros((3, 4, 12)));
     same(&clone, &model, "a clone");
     assert_eq!(clone.into_inner().weight_ih, model.weight_ih);
+}
+
+#[test]
+fn a_cache_goes_from_model_to_model() {
+    let model = |seed| Prepacked::new(LstmCell::<f64>::new(INPUT, 12, &mut StdRng::seed_from_u64(seed)));
+    let mut prepacked = [3, 4].map(model);
+    let (x, mut cache) = (batch(3, 2), prepacked[0].cache());
+    for _ in 0..2 {
+        for prepacked in &mut prepacked {
+            for changes in 0..2 {
+                let mut state = prepacked.zero_state(2);
+                let y = prepacked.forward(Sequence::from(&x).infer(), &mut state, &mut cache).to_owned();
+                assert_near(&y, &infer(prepacked.get_ref(), &x, None), &format!("after {changes} changes"));
+                prepacked.get_mut().weight_hh *= 0.5;
+            }
+        }
+    }
+}
+
+#[test]
+fn single_steps_have_the_bits_of_the_whole() {
+    let model = Prepacked::new(LstmCell::<f32>::new(INPUT, 40, &mut rng()));
+    for sequences in [1, 5] {
+        let x = batch(7, sequences);
+        let (mut state, mut cache) = (model.zero_state(sequences), model.cache());
+        for (step, whole) in Sequence::from(&x).infer().chunks(1).zip(infer(&model, &x, None).outer_iter()) {
+            assert_eq!(model.forward(step, &mut state, &mut cache).index_axis(Axis(0), 0), whole);
+        }
+    }
 }
 
 /// A layer whose weight is made anew in each pass, from its input: at the same place in memory, but another matrix.

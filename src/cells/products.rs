@@ -1,15 +1,16 @@
 //! The summed inputs of a cell's gates: what comes from x, for all steps at once, and what comes from h, step by step.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 
-use crate::affine::{add_rows, rows_of, start_rows};
+use super::values;
+use crate::affine::{add_rows, add_values, rows_of, start_rows};
 use crate::cache::reuse;
 use crate::kernels::math::sum;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias, vectorised};
 use crate::layers::{RandomDrop, drop_row};
+use crate::prepacked::Kept;
 use crate::recurrent::AllSteps;
 use crate::{Float, Mode, Tensors, Unrolled};
 
@@ -26,13 +27,16 @@ fn order_of<F: Float>(pass: &Unrolled<'_, F>) -> Summation {
 struct Operand<F> {
     own: Packed<F>,
     is_own: bool,
-    shared: Option<Arc<Packed<F>>>,
+    shared: Option<Kept<F>>,
 }
 
 impl<F: Float> Operand<F> {
     /// Before a pass, of which the products `repay` packing it or do not.
     fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>, repay: bool) {
-        self.shared = pass.packed(operand);
+        match pass.packed_weights() {
+            Some(weights) => weights.keep(operand, &mut self.shared),
+            None => self.shared = None,
+        }
         self.is_own = self.shared.is_none() && repay;
         if self.is_own {
             self.own.pack(operand);
@@ -41,7 +45,10 @@ impl<F: Float> Operand<F> {
 
     /// Where it is packed.
     fn packed(&self) -> Option<&Packed<F>> {
-        self.shared.as_deref().or(self.is_own.then_some(&self.own))
+        match &self.shared {
+            Some(shared) => Some(&shared.packed),
+            None => self.is_own.then_some(&self.own),
+        }
     }
 }
 
@@ -69,6 +76,7 @@ impl<F: Float> StepProduct<F> {
     }
 
     /// `c = v · operand`, or `c += v · operand`; the operand as at the start.
+    #[inline(always)]
     pub fn multiply(
         &self,
         v: ArrayView2<'_, F>,
@@ -208,14 +216,13 @@ impl<F: Float> InputPart<F> {
     pub fn project(
         &mut self,
         Weights { weight, gain, groups }: Weights<'_, F>,
-        bias: Option<&Array1<F>>,
+        bias: Option<&[F]>,
         pass: &Unrolled<'_, F>,
         x: ArrayView2<'_, F>,
         a: &mut Array2<F>,
     ) {
         reuse(a, (x.nrows(), weight.nrows()));
-        let (bias, order) = (bias.map(|bias| bias.tensor(0).1), order_of(pass));
-        let operand = &self.operand;
+        let (operand, order) = (&self.operand, order_of(pass));
         let product = |bias: Option<&[F]>, c: ArrayViewMut2<'_, F>| match (operand.packed(), bias) {
             (Some(packed), bias) => packed.multiply(x, c, bias),
             (None, Some(bias)) => product_with_bias(x, weight.t(), bias, c, order),
@@ -387,22 +394,24 @@ impl<F: Float> HiddenPart<F> {
 
 /// The two biases in one, where there are any: what all rows start from. Of the second the first `columns` alone.
 pub(super) fn add_biases<'a, F: Float>(
-    [first, second]: [&Option<Array1<F>>; 2],
+    [first, second]: [&'a Option<Array1<F>>; 2],
     columns: usize,
     sum: &'a mut Array1<F>,
-) -> Option<&'a Array1<F>> {
-    let bias = first.as_ref().or(second.as_ref())?;
-    reuse(sum, bias.dim());
-    match first {
-        Some(first) => sum.assign(first),
-        None => sum.fill(F::zero()),
+) -> Option<&'a [F]> {
+    let Some(second) = values(second) else { return values(first) };
+    reuse(sum, second.len());
+    let (both, rest) = sum.tensor_mut(0).split_at_mut(columns);
+    match values(first) {
+        Some(first) => {
+            add_values(&first[..columns], &second[..columns], both);
+            rest.copy_from_slice(&first[columns..]);
+        }
+        None => {
+            both.copy_from_slice(&second[..columns]);
+            rest.fill(F::zero());
+        }
     }
-    if let Some(second) = second {
-        let columns = s![..columns];
-        let mut sum = sum.slice_mut(columns);
-        sum += &second.slice(columns);
-    }
-    Some(sum)
+    sum.as_slice()
 }
 
 /// `db += Σ da`, for both biases.

@@ -6,7 +6,7 @@ use rand::Rng;
 use super::builder::{BuiltCell, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_bias_gradients, add_biases};
 use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::rows_of;
+use crate::affine::{rows_of, view_mut_of_rows};
 use crate::kernels::math::tanh;
 use crate::kernels::{Accumulate, vectorised};
 use crate::layers::RandomDrop;
@@ -218,7 +218,7 @@ impl<F: Float> Cell for RnnCell<F> {
         let CellStep { rows, h_before, h, .. } = step;
         let [_, weights] = self.weights();
         // a += W_hh h_{t-1}
-        hidden.add(weights, &rows, h_before, a.slice_mut(s![rows.clone(), ..]));
+        hidden.add(weights, &rows, h_before, view_mut_of_rows(a.view_mut(), &rows));
         activate(self.nonlinearity == RnnNonlinearity::Relu, rows_of(a, &rows), flat_mut(h));
     }
 

@@ -187,7 +187,8 @@ pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, us
     let mut row = 0;
     (0..count).map(move |tile| {
         let first = row;
-        row += (rows - first).div_ceil(count - tile);
+        // Mostly it is the only one, and a division takes as long as a few tiles' terms.
+        row += if count - tile == 1 { rows - first } else { (rows - first).div_ceil(count - tile) };
         (first, row - first)
     })
 }

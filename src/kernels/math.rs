@@ -139,6 +139,12 @@ macro_rules! elementary {
             /// Adding it rounds to an integer, found in the low bits of the sum.
             const ROUND: $float = (3_u64 << (MANTISSA_BITS - 1)) as $float;
 
+            /// Adding it rounds to an integer n, and the low bits of the sum are the exponent of 2^n.
+            const ROUND_BIASED: $float = ROUND + EXPONENT_BIAS as $float;
+
+            /// `e^x` times 2 to this power is a normal number for all x that do not give 0.
+            const RAISE: $int = MANTISSA_BITS as $int + 2;
+
             /// The coefficients of `q`, ascending.
             const Q: [$float; [$($q),+].len()] = [$($q),+];
 
@@ -155,20 +161,33 @@ macro_rules! elementary {
                 sum
             }
 
-            /// The integer `n` and `r` with `x = n ln 2 + r`, `|r| <= ln 2 / 2`.
+            /// `round + n` for an integer `n`, and `r` with `x = n ln 2 + r`, `|r| <= ln 2 / 2`.
             #[inline(always)]
-            fn reduce(x: $float) -> ($int, $float) {
-                let rounded = fused!(x, LOG2_E, ROUND);
-                let n = (rounded.to_bits() as $int).wrapping_sub(ROUND.to_bits() as $int);
-                let whole = rounded - ROUND;
-                let r = fused!(-whole, LN2_HIGH, x);
-                (n, fused!(-whole, LN2_LOW, r))
+            fn reduce(x: $float, round: $float) -> ($float, $float) {
+                let rounded = fused!(x, LOG2_E, round);
+                let n = rounded - round;
+                let r = fused!(-n, LN2_HIGH, x);
+                (rounded, fused!(-n, LN2_LOW, r))
             }
 
             /// `e^r - 1` for `|r| <= ln 2 / 2`.
             #[inline(always)]
             fn exp_m1_reduced(r: $float) -> $float {
-                fused!(polynomial(Q, r), r * r, r)
+                let square = r * r;
+                // Above q's first coefficient by powers of r²: its sums wait for each other half as often.
+                let mut pairs = Q[1..].chunks(2).rev().map(|pair| match *pair {
+                    [even, odd] => fused!(odd, r, even),
+                    _ => pair[0],
+                });
+                let last = pairs.next().expect("coefficients");
+                let rest = pairs.fold(last, |sum, pair| fused!(sum, square, pair));
+                fused!(fused!(rest, r, Q[0]), square, r)
+            }
+
+            /// The power of 2 of which these are the low bits of the exponent.
+            #[inline(always)]
+            fn power_with_exponent(rounded: $float) -> $float {
+                $float::from_bits(rounded.to_bits() << MANTISSA_BITS)
             }
 
             /// `2^n`, for the exponents of normal numbers.
@@ -181,10 +200,21 @@ macro_rules! elementary {
             pub(in crate::kernels) fn exp(x: $float) -> $float {
                 let x = if x > $exp_infinite { $exp_infinite } else { x };
                 let x = if x < $exp_zero { $exp_zero } else { x };
-                let (n, r) = reduce(x);
+                let (rounded, r) = reduce(x, ROUND);
+                let n = (rounded.to_bits() as $int).wrapping_sub(ROUND.to_bits() as $int);
                 // In two steps, since 2^n itself may be infinite or subnormal; only the last product can round.
                 let half = n >> 1;
                 (1.0 + exp_m1_reduced(r)) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+            }
+
+            /// `e^-|x|`, for which one power of 2 is enough: raised, it is a normal number, and it cannot be infinite.
+            #[inline(always)]
+            fn decay(x: $float) -> $float {
+                let x = -x.abs();
+                let x = if x < $exp_zero { $exp_zero } else { x };
+                let (rounded, r) = reduce(x, ROUND_BIASED + RAISE as $float);
+                let raised = power_with_exponent(rounded);
+                fused!(raised, exp_m1_reduced(r), raised) * power_of_two(-RAISE)
             }
 
             #[inline(always)]
@@ -197,8 +227,8 @@ macro_rules! elementary {
             pub(in crate::kernels) fn tanh_fraction(x: $float) -> ($float, $float) {
                 let magnitude = x.abs();
                 let magnitude = if magnitude > $tanh_one { $tanh_one } else { magnitude };
-                let (n, r) = reduce(-2.0 * magnitude);
-                let scale = power_of_two(n);
+                let (rounded, r) = reduce(-2.0 * magnitude, ROUND_BIASED);
+                let scale = power_with_exponent(rounded);
                 let m = fused!(scale, exp_m1_reduced(r), scale - 1.0);
                 ((-m).copysign(x), m + 2.0)
             }
@@ -211,7 +241,7 @@ macro_rules! elementary {
 
             #[inline(always)]
             pub(in crate::kernels) fn sigmoid_fraction(x: $float) -> ($float, $float) {
-                let decay = exp(-x.abs());
+                let decay = decay(x);
                 let numerator = if x < 0.0 { decay } else { 1.0 };
                 (numerator, 1.0 + decay)
             }
@@ -221,10 +251,10 @@ macro_rules! elementary {
                 let magnitude = x.abs();
                 let halvings = polynomial(NORMAL_TAIL, magnitude) * magnitude;
                 let halvings = if halvings > $normal_zero { $normal_zero } else { halvings };
-                let rounded = ROUND - halvings;
-                let n = (rounded.to_bits() as $int).wrapping_sub(ROUND.to_bits() as $int);
-                let r = (ROUND - rounded) - halvings;
-                let scale = power_of_two(n.wrapping_sub(1));
+                const ROUND_HALVED: $float = ROUND_BIASED - 1.0;
+                let rounded = ROUND_HALVED - halvings;
+                let r = (ROUND_HALVED - rounded) - halvings;
+                let scale = power_with_exponent(rounded);
                 let tail = fused!(scale, exp_m1_reduced(r * std::$float::consts::LN_2), scale);
                 if x < 0.0 { tail } else { 1.0 - tail }
             }

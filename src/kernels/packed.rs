@@ -27,6 +27,9 @@ const TILE_ROWS: usize = 6;
 /// With more rows, so many at a time go over all panels: they stay in the second cache with a part of a panel.
 const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 
+/// So many panels at a time for a single row: their sums do not wait for each other, and weights come as several streams.
+const ROW_PANELS: usize = 4;
+
 /// The columns of a panel, in registers.
 const fn panel_registers<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
@@ -83,6 +86,7 @@ impl<F: Float> Packed<F> {
 
     /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on all threads. A row's bits do not
     /// depend on the number of rows, and are those of a product [in order](super::Summation::Sequential).
+    #[inline(always)]
     pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
         let Some(all) = self.sweep(v, c, start.into()) else { return };
         let (rows, columns) = (v.nrows(), self.columns);
@@ -95,6 +99,7 @@ impl<F: Float> Packed<F> {
     }
 
     /// The product, if there are terms to add up.
+    #[inline(always)]
     fn sweep<'a>(
         &'a self,
         v: ArrayView2<'a, F>,
@@ -183,14 +188,10 @@ impl<F: Float> WithSimd for Sweep<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for (first, count) in parts(self.rows.len(), BLOCK_ROWS) {
-            let first = self.rows.start + first;
-            let rows = first..first + count;
-            if panel_registers::<S>() == 4 {
-                self.over_panels::<S, 4>(simd, rows);
-            } else {
-                self.over_panels::<S, 2>(simd, rows);
-            }
+        if panel_registers::<S>() == 4 {
+            self.compute::<S, 4>(simd);
+        } else {
+            self.compute::<S, 2>(simd);
         }
     }
 }
@@ -209,11 +210,24 @@ struct Block<F> {
 
 impl<F: Float> Sweep<'_, F> {
     #[inline(always)]
-    fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>) {
-        let Packed { panels, depth, columns, width, .. } = self.panels;
-        let (depth, columns, width) = (*depth, *columns, *width);
-        assert_eq!(width, N * F::lanes::<S>(), "packed for another instruction set");
+    fn compute<S: Simd, const N: usize>(&self, simd: S) {
+        let Packed { panels, depth, columns, .. } = self.panels;
+        let width = N * F::lanes::<S>();
+        assert_eq!(width, self.panels.width, "packed for another instruction set");
         let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
+        if self.rows.len() == 1 {
+            return self.single_row::<S, N>(simd, values);
+        }
+        for (first, count) in parts(self.rows.len(), BLOCK_ROWS) {
+            let first = self.rows.start + first;
+            self.over_panels::<S, N>(simd, first..first + count, values);
+        }
+    }
+
+    #[inline(always)]
+    fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>, values: &[F]) {
+        let Packed { depth, columns, .. } = *self.panels;
+        let width = N * F::lanes::<S>();
         for first in self.columns.clone().step_by(width) {
             let panel = &values[first * depth..][..width * depth];
             // Sums of the same parts as in other products: a step alone may be one of those.
@@ -229,6 +243,55 @@ impl<F: Float> Sweep<'_, F> {
         }
     }
 
+    /// Row `row` of v.
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const F {
+        self.v.as_ptr().wrapping_offset(row as isize * self.v.strides()[0])
+    }
+
+    /// A single row, several panels at a time.
+    #[inline(always)]
+    fn single_row<S: Simd, const N: usize>(&self, simd: S, values: &[F]) {
+        let Range { start: mut first, end } = self.columns;
+        let width = N * F::lanes::<S>();
+        while first < end {
+            let panels = match (end - first).div_ceil(width) {
+                1 => self.row_of_panels::<S, N, 1>(simd, values, first),
+                2 | 3 => self.row_of_panels::<S, N, 2>(simd, values, first),
+                _ => self.row_of_panels::<S, N, ROW_PANELS>(simd, values, first),
+            };
+            first += panels * width;
+        }
+    }
+
+    /// The sums of the single row with `P` panels, those from column `first` on; gives `P`.
+    #[inline(always)]
+    fn row_of_panels<S: Simd, const N: usize, const P: usize>(&self, simd: S, values: &[F], first: usize) -> usize {
+        let Packed { depth, columns, .. } = *self.panels;
+        let width = N * F::lanes::<S>();
+        let panel = width * depth;
+        let values = &values[first * depth..][..P * panel];
+        for (start, depth) in depths(depth) {
+            let v = self.row(self.rows.start).wrapping_add(start);
+            let weights = values[start * width..].as_ptr();
+            // SAFETY: `depth` elements of the row, and as many rows of the panels.
+            let sums = unsafe { row_sums::<S, F, N, P>(simd, v, weights, panel, depth) };
+            for (k, sums) in sums.into_iter().enumerate() {
+                let first = first + k * width;
+                let (count, c) = (width.min(columns - first), self.c.after(start).from(self.rows.start, first));
+                // SAFETY: the row of C, as far as its columns go, as the sweep's maker says.
+                unsafe {
+                    if count == width {
+                        finish::<S, F, 1, N, false>(simd, count, [sums], c);
+                    } else {
+                        finish::<S, F, 1, N, true>(simd, count, [sums], c);
+                    }
+                }
+            }
+        }
+        P
+    }
+
     #[inline(always)]
     fn over_rows<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: Range<usize>, block: Block<F>) {
         let row_bytes = self.panels.width * size_of::<F>();
@@ -241,12 +304,12 @@ impl<F: Float> Sweep<'_, F> {
             fetch.lines = lines / (tiles - tile);
             lines -= fetch.lines;
             match count {
-                1 => self.tile::<S, N, 1, EDGE>(simd, row, block, &mut fetch),
                 2 => self.tile::<S, N, 2, EDGE>(simd, row, block, &mut fetch),
                 3 => self.tile::<S, N, 3, EDGE>(simd, row, block, &mut fetch),
                 4 => self.tile::<S, N, 4, EDGE>(simd, row, block, &mut fetch),
                 5 => self.tile::<S, N, 5, EDGE>(simd, row, block, &mut fetch),
-                _ => self.tile::<S, N, TILE_ROWS, EDGE>(simd, row, block, &mut fetch),
+                TILE_ROWS => self.tile::<S, N, TILE_ROWS, EDGE>(simd, row, block, &mut fetch),
+                _ => unreachable!("tiles of {count} rows"), // 1 of several: as parts are of about equal size, never.
             }
         }
     }
@@ -266,7 +329,7 @@ impl<F: Float> Sweep<'_, F> {
         let c = self.c.after(start).from(row, first);
         let mut v = [self.v.as_ptr(); R];
         for i in 0..R {
-            v[i] = v[i].wrapping_offset((row + i) as isize * self.v.strides()[0]).wrapping_add(start);
+            v[i] = self.row(row + i).wrapping_add(start);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         for p in 0..depth {
@@ -289,6 +352,37 @@ impl<F: Float> Sweep<'_, F> {
         // SAFETY: rows `row` on of C, as far as its columns go, as the sweep's maker says.
         unsafe { finish::<S, F, R, N, EDGE>(simd, count, sums, c) };
     }
+}
+
+/// The sums of a row `v` with `P` panels of `N` registers, from `weights` on, `panel` elements apart.
+///
+/// # Safety
+///
+/// `depth` elements of `v` are readable, and as many rows of the panels.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize>(
+    simd: S,
+    v: *const F,
+    mut weights: *const F,
+    panel: usize,
+    depth: usize,
+) -> [[F::Vector<S>; N]; P] {
+    let lanes = F::lanes::<S>();
+    let mut sums = [[F::splat(simd, F::zero()); N]; P];
+    for p in 0..depth {
+        // SAFETY: as the caller says.
+        let factor = F::splat(simd, unsafe { *v.wrapping_add(p) });
+        for k in 0..P {
+            for j in 0..N {
+                let from = weights.wrapping_add(k * panel + j * lanes);
+                // SAFETY: register j of row p of the panel.
+                sums[k][j] = F::fused(simd, factor, unsafe { F::load(simd, from) }, sums[k][j]);
+            }
+        }
+        weights = weights.wrapping_add(N * lanes);
+    }
+    sums
 }
 
 /// What the next block will need, fetched into the second cache a few lines at a time.

@@ -1,12 +1,10 @@
 //! What a recurrent cell is: one step and its backward step. The walk through time is the library's.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Dimension, Ix2, Ix3};
 
 use super::rows::Rows;
-use crate::kernels::Packed;
 use crate::prepacked::PackedWeights;
 use crate::{Float, Mode, State, StateRecorder, Tensors, TensorsExt, Zoneout, parameters};
 
@@ -150,11 +148,9 @@ impl<F: Float> Unrolled<'_, F> {
         self.rows_at_once < self.rows.count()
     }
 
-    /// `weight`, if it is a [prepacked](crate::Prepacked) model's, and the pass is not a single step of a single sequence,
-    /// which reads it once wherever it lies.
-    pub(crate) fn packed(&self, weight: ArrayView2<'_, F>) -> Option<Arc<Packed<F>>> {
-        let reads_once = self.steps() == 1 && self.batch() == 1;
-        self.packed.filter(|_| !reads_once)?.get(weight)
+    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    pub(crate) fn packed_weights(&self) -> Option<&PackedWeights<F>> {
+        self.packed
     }
 
     /// What the pass is for.

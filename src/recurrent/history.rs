@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::rows::Rows;
 use crate::Float;
-use crate::affine::span;
+use crate::affine::{rows_of, span};
 use crate::cache::reuse;
 
 /// A state before the first step and after each: `[R + B, H]`, or of the last two steps alone.
@@ -24,6 +24,9 @@ impl<F: Float> History<F> {
         self.rolling = rolling;
         reuse(&mut self.values, (if rolling { 2 * batch } else { rows.count() + batch }, width));
         let place = if rolling { batch..2 * batch } else { rows.initial() };
+        if let (false, Some(initial)) = (rows.packed(), initial.as_slice()) {
+            return rows_of(&mut self.values, &place).copy_from_slice(initial);
+        }
         for (j, row) in place.enumerate() {
             self.values.row_mut(row).assign(&initial.row(rows.sequence(j)));
         }
@@ -63,6 +66,9 @@ impl<F: Float> History<F> {
 
     /// Leaves each sequence's last state in `state`, `[B, H]`.
     pub fn finish(&self, rows: &Rows, mut state: ArrayViewMut2<'_, F>) {
+        if let (false, Some(state)) = (rows.packed(), state.as_slice_mut()) {
+            return state.copy_from_slice(self.read(rows, rows.steps() - 1).1);
+        }
         for j in 0..rows.batch() {
             let last = match rows.length(j).checked_sub(1) {
                 None if self.rolling => rows.batch() + j,
@@ -73,9 +79,10 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// The states after the steps, `[R, H]`.
-    pub fn after(&self, rows: &Rows) -> ArrayView2<'_, F> {
-        self.values.slice(s![rows.after(), ..])
+    /// The states after the steps, R rows one after the other.
+    pub fn after(&self, rows: &Rows) -> &[F] {
+        let values = self.values.as_slice().expect("a buffer in standard layout");
+        &values[span(&rows.after(), self.values.ncols())]
     }
 
     /// The states before the steps, `[R, H]`, of rows that are not packed.

@@ -27,7 +27,7 @@ impl Rows {
     pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
         let (steps, batch) = x.dims();
         (self.batch, self.reversed, self.first) = (batch, x.is_reversed(), x.first_sequence());
-        self.packed = (0..batch).any(|b| x.length(b) < steps);
+        self.packed = x.has_lengths() && (0..batch).any(|b| x.length(b) < steps);
         if !self.packed {
             self.steps = steps;
             return;

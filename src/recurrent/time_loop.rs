@@ -1,6 +1,6 @@
 //! The loop over time, forward and back, for every cell.
 
-use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, s};
+use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3};
 
 use super::cell::{
     AllSteps, Cell, CellSizes, CellStep, CellStepBackward, RecurrentState, StateParts, StepRecorder, Unrolled,
@@ -8,7 +8,7 @@ use super::cell::{
 use super::part::{Part, add};
 use super::rows::Rows;
 use super::zoneout::Keep;
-use crate::affine::{matrix_mut, rows_of, span};
+use crate::affine::{matrix_mut, rows_of, span, view_of_rows};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::parallel::{inside, product_work};
@@ -150,13 +150,13 @@ pub(super) fn forward_alone<'c, C: Cell>(
     for first in (0..rows.steps()).step_by(at_once) {
         let some = first..rows.steps().min(first + at_once);
         let projected = rows.of(some.clone());
-        cell.project(&pass, x_rows.slice(s![projected.clone(), ..]), buffers);
+        cell.project(&pass, view_of_rows(x_rows, &projected), buffers);
         for s in some {
             let now = rows.of(s..s + 1);
             let ((h_before, h_now), (c_before, c_now)) = (h.step(rows, s), c.step(rows, s));
             let step = CellStep {
                 rows: now.start - projected.start..now.end - projected.start,
-                x: x_rows.slice(s![now, ..]),
+                x: view_of_rows(x_rows, &now),
                 h_before,
                 c_before,
                 h: h_now,
@@ -173,11 +173,10 @@ pub(super) fn forward_alone<'c, C: Cell>(
     c.history.finish(rows, state.c);
     if rows.packed() {
         reuse(y, (steps, batch, output));
-        let h = h.history.after(rows);
-        rows.scatter(output, h.as_slice().expect("rows side by side"), rows_of(y, &(0..steps * batch)));
+        rows.scatter(output, h.history.after(rows), rows_of(y, &(0..steps * batch)));
         x.zero_padding(y);
     }
-    output_alone(cell, cache)
+    output_alone(output, cache)
 }
 
 /// The output of the last forward pass.
@@ -186,16 +185,17 @@ pub(super) fn output<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayVie
     if cache.shards.is_used() {
         return cache.shards.output();
     }
-    output_alone(cell, cache)
+    output_alone(cell.sizes().output, cache)
 }
 
-fn output_alone<'c, C: Cell>(cell: &C, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
+/// Of `output` features.
+fn output_alone<C: Cell>(output: usize, cache: &CellCache<C>) -> ArrayView3<'_, C::Elem> {
     let CellCache { rows, h, y, .. } = cache;
     if rows.packed() || rows.batch() == 0 {
         return y.view();
     }
-    let shape = (rows.steps(), rows.batch(), cell.sizes().output);
-    h.history.after(rows).into_shape_with_order(shape).expect("standard layout")
+    let shape = (rows.steps(), rows.batch(), output);
+    ArrayView3::from_shape(shape, h.history.after(rows)).expect("R rows")
 }
 
 /// The way back through all steps: `dstate` in as the gradient of the final state, out as that of the initial one.
@@ -275,7 +275,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
         }
         let ((h_before, h_now, dh), (c_before, c_now, dc)) = (h.step_back(rows, s), c.step_back(rows, s));
         let step = CellStepBackward {
-            x: x_rows.slice(s![now.clone(), ..]),
+            x: view_of_rows(x_rows, &now),
             h_before,
             c_before,
             h: h_now,

@@ -24,14 +24,18 @@ vectorised! {
             assert!([r.len(), z.len(), n.len(), s.len(), h_before.len()] == [hidden; 5]);
             for k in 0..hidden {
                 [r[k], z[k]] = quotients2([sigmoid_fraction(r[k]), sigmoid_fraction(z[k])]);
+            }
+            // A loop of its own: one chain from r to h would be too long for the next elements to begin meanwhile.
+            for k in 0..hidden {
                 n[k] = tanh(n[k] + r[k] * s[k]);
                 h[k] = n[k] + z[k] * (h_before[k] - n[k]);
             }
         }
-        let rows = s.chunks_exact(hidden).zip(h_before.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden));
-        for (gates, ((s, h_before), h)) in gates.chunks_exact_mut(3 * hidden).zip(rows) {
-            let [r, z, n] = split(gates, hidden);
-            row(r, z, n, s, h_before, h);
+        // Iterators of chunks would divide by their length, several times each.
+        for row_index in 0..h.len() / hidden {
+            let now = row_index * hidden..(row_index + 1) * hidden;
+            let [r, z, n] = split(&mut gates[3 * now.start..3 * now.end], hidden);
+            row(r, z, n, &s[now.clone()], &h_before[now.clone()], &mut h[now]);
         }
     }
 

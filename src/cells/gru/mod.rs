@@ -11,7 +11,7 @@ use gates::{activate, activate_backward, reset, reset_backward, update, update_b
 use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_biases};
 use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::{add_rows, rows_of};
+use crate::affine::{add_rows, matrix_mut, rows_of, start_rows, view_mut_of_rows, view_of_rows};
 use crate::cache::reuse;
 use crate::kernels::Accumulate;
 use crate::layers::RandomDrop;
@@ -231,24 +231,22 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { hidden_rz, hidden_n, gates, s, .. } = buffers;
         let CellStep { rows, h_before, h, .. } = step;
         let ([_, weights_rz, weights_n], hidden) = (self.weights(), self.hidden_size());
-        let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
         // a_r += W_hr h_{t-1}, a_z += W_hz h_{t-1}
-        hidden_rz.add(weights_rz, &rows, h_before, gates.slice_mut(rz));
+        let (a_rz, _) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
+        hidden_rz.add(weights_rz, &rows, h_before, a_rz);
         match self.reset {
             GruReset::AfterProduct => {
                 // s = W_hn h_{t-1} + b_hn
-                let mut s_now = s.slice_mut(s![rows.clone(), ..]);
-                match &self.bias_hh {
-                    Some(bias) => s_now.assign(&bias.slice(s![2 * hidden..])),
-                    None => s_now.fill(F::zero()),
-                }
-                hidden_n.add(weights_n, &rows, h_before, s_now);
+                let s_now = rows_of(s, &rows);
+                start_rows(values(&self.bias_hh).map(|bias| &bias[2 * hidden..]), s_now);
+                hidden_n.add(weights_n, &rows, h_before, matrix_mut(s_now, hidden));
                 activate(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
             }
             GruReset::BeforeProduct => {
                 reset(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
                 // a_n += W_hn (r ∘ h_{t-1})
-                hidden_n.add(weights_n, &rows, s.slice(s![rows.clone(), ..]), gates.slice_mut(n));
+                let (_, a_n) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
+                hidden_n.add(weights_n, &rows, view_of_rows(s.view(), &rows), a_n);
                 update(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
             }
         }

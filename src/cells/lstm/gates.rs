@@ -17,9 +17,9 @@ fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 4] {
 /// Rows of a peephole, `[3 H]` or `[2 H]`: i, f, o; all empty without peepholes.
 #[inline(always)]
 fn split_peephole<F>(peephole: &[F], hidden: usize) -> [&[F]; 3] {
-    match peephole.len() / hidden {
+    match peephole.len() {
         0 => [&[], &[], &[]],
-        2 => [&peephole[..hidden], &[], &peephole[hidden..]],
+        len if len == 2 * hidden => [&peephole[..hidden], &[], &peephole[hidden..]],
         _ => [&peephole[..hidden], &peephole[hidden..2 * hidden], &peephole[2 * hidden..]],
     }
 }
@@ -82,6 +82,9 @@ vectorised! {
                     forget = f[k];
                 }
                 c[k] = forget * c_before[k] + i[k] * g[k];
+            }
+            // A loop of its own: one chain from i to m would be too long for the next elements to begin meanwhile.
+            for k in 0..h {
                 if PEEPHOLE {
                     o[k] += p_o[k] * c[k];
                 }
@@ -92,10 +95,13 @@ vectorised! {
                 }
             }
         }
-        let (width, p) = (gates.len() / c.len() * hidden, split_peephole(peephole, hidden));
-        let states = c_before.chunks_exact(hidden).zip(c.chunks_exact_mut(hidden)).zip(m.chunks_exact_mut(hidden));
-        for (gates, ((c_before, c), m)) in gates.chunks_exact_mut(width).zip(states) {
-            let [i, f, g, o] = split(gates, hidden);
+        let (rows, p) = (c.len() / hidden, split_peephole(peephole, hidden));
+        let width = if gates.len() == 3 * c.len() { 3 * hidden } else { 4 * hidden };
+        // Iterators of chunks would divide by their length, several times each.
+        for r in 0..rows {
+            let now = r * hidden..(r + 1) * hidden;
+            let [i, f, g, o] = split(&mut gates[r * width..(r + 1) * width], hidden);
+            let (c_before, c, m) = (&c_before[now.clone()], &mut c[now.clone()], &mut m[now]);
             with_options!(reads_c, f.is_empty(), !peephole.is_empty(), row(i, f, g, o, p, c_before, c, m));
         }
     }

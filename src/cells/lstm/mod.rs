@@ -11,7 +11,7 @@ use gates::{activate, activate_backward, add_products, memory_gradient, read, re
 use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_bias_gradients, add_biases};
 use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::{add_rows, rows_of};
+use crate::affine::{add_rows, rows_of, view_mut_of_rows};
 use crate::cache::reuse;
 use crate::error::check_shape;
 use crate::kernels::{Accumulate, product};
@@ -256,7 +256,7 @@ impl<F: Float> Cell for LstmCell<F> {
         let CellStep { rows, h_before, c_before, mut h, c, .. } = step;
         let ([_, weights], size) = (self.weights(), self.hidden_size());
         // a += W_hh h_{t-1}
-        hidden.add(weights, &rows, h_before, gates.slice_mut(s![rows.clone(), ..]));
+        hidden.add(weights, &rows, h_before, view_mut_of_rows(gates.view_mut(), &rows));
 
         let (gates, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat_mut(c));
         let peephole = values(&self.peephole).unwrap_or(&[]);

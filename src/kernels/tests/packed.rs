@@ -11,6 +11,8 @@ fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [
         (1, 1, 1),
         (1, 32, 128),
+        (1, 40, 190),
+        (1, 530, 420),
         (2, 7, 65),
         (6, 64, 64),
         (7, 130, 63),
@@ -67,13 +69,13 @@ fn an_operand_is_replaced_by_one_of_another_size() {
 fn a_row_of_a_packed_product_has_the_same_bits_in_any_company() {
     for_each_isa(|isa| {
         let fractions = |rows, columns, seed| integers::<f32>(rows, columns, seed).mapv(|x| x * 0.1);
-        let (v, w) = (fractions(23, 411, 1), fractions(411, 90, 2));
+        let (v, w) = (fractions(23, 411, 1), fractions(411, 330, 2));
         let mut packed = Packed::default();
         packed.pack(w.view());
-        let mut all = Array2::zeros((23, 90));
+        let mut all = Array2::zeros((23, 330));
         packed.multiply(v.view(), all.view_mut(), Accumulate::Overwrite);
         for rows in [1, 2, 5, 7, 16] {
-            let mut some = Array2::zeros((rows, 90));
+            let mut some = Array2::zeros((rows, 330));
             packed.multiply(v.slice(s![..rows, ..]), some.view_mut(), Accumulate::Overwrite);
             assert_eq!(some, all.slice(s![..rows, ..]), "{isa:?}, {rows} rows");
         }
@@ -93,6 +95,28 @@ fn infinities_and_nan_pass_through_packed_products() {
         assert!(c.row(1).iter().all(|x| x.is_nan()), "{isa:?}");
         assert!(c.row(2).iter().all(|x| x.is_finite()), "{isa:?}");
     });
+}
+
+/// By rows, of which one is left over for the last part, and by columns.
+#[cfg(feature = "rayon")]
+#[test]
+fn the_number_of_threads_changes_no_bit_of_a_packed_product() {
+    for (rows, columns) in [(613, 100), (7, 6), (40, 1000)] {
+        let depth = 8_000_000 / rows / columns;
+        let (v, w) = (integers::<f32>(rows, depth, 1), integers::<f32>(depth, columns, 2));
+        let mut packed = Packed::default();
+        packed.pack(w.view());
+        let compute = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut c = Array2::zeros((rows, columns));
+            pool.install(|| packed.multiply(v.view(), c.view_mut(), Accumulate::Overwrite));
+            c
+        };
+        let one = compute(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(compute(threads), one, "{rows} by {columns}, {threads} threads");
+        }
+    }
 }
 
 /// The greatest error, in units of the last place, of quotients that share a division.
