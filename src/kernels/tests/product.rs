@@ -1,6 +1,6 @@
 use ndarray::{Array2, ArrayView2, s};
 
-use super::integers;
+use super::{integers, on_one_thread};
 use crate::float::Float;
 use crate::kernels::for_each_isa;
 use crate::kernels::product::SHALLOW;
@@ -211,15 +211,10 @@ fn check_rows_in_order<F: Float>() {
 
 #[test]
 fn rows_in_order_do_not_depend_on_their_number() {
-    let check = || {
+    on_one_thread(|| {
         check_rows_in_order::<f32>();
         check_rows_in_order::<f64>();
-    };
-    // The limit that `for_each_isa` sets is one of its thread alone.
-    #[cfg(feature = "rayon")]
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(check);
-    #[cfg(not(feature = "rayon"))]
-    check();
+    });
 }
 
 /// Large enough to be split, in every way of computing a product.
