@@ -11,7 +11,7 @@ use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
 use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_blocks};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
-use crate::parallel::{for_each_part, inside, product_work};
+use crate::parallel::{for_each_part, in_pass, product_work};
 use crate::prepacked::PackedWeights;
 use crate::{
     Activation, Causal, Float, Layer, Linear, Mode, Nonlinearity, Sequence, Size, SizeError, TensorsExt, parameters,
@@ -252,7 +252,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
         }
-        inside(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
         x.zero_padding(y);
         y.view()
     }
@@ -274,7 +274,7 @@ impl<F: Float> Layer for FeedForward<F> {
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
         }
-        inside(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
@@ -289,7 +289,7 @@ impl<F: Float> Layer for FeedForward<F> {
         cache: &'c mut FeedForwardCache<F>,
         grad: &mut Self,
     ) -> ArrayView3<'c, F> {
-        inside(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
+        in_pass(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
     }
 
     fn overwrites_gradients(&self) -> bool {

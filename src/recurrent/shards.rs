@@ -6,13 +6,13 @@
 
 use std::ops::Range;
 
-use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis, s};
+use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis};
 
 use super::cell::{Cell, StateParts};
 use super::part::add;
 use super::time_loop::{CellCache, backward_alone, forward_alone, work};
 use crate::cache::reuse;
-use crate::parallel::{COLUMNS, ELEMENT, ENTRY, for_each_part};
+use crate::parallel::{COLUMNS, ELEMENT, ENTRY, Split, for_each_part};
 use crate::tensors::misfit;
 use crate::{Float, Sequence, TensorsExt};
 
@@ -69,11 +69,14 @@ impl<C: Cell> Shards<C> {
         state: StateParts<'_, C::Elem>,
     ) -> ArrayView3<'_, C::Elem> {
         let (steps, batch) = x.dims();
-        let all = 0..self.count;
-        self.caches.resize_with(self.count.max(self.caches.len()), CellCache::default);
+        let count = self.count;
+        self.caches.resize_with(count.max(self.caches.len()), CellCache::default);
         reuse(&mut self.y, (steps, batch, cell.sizes().output));
-        let job = Job { cell, batch, count: self.count };
-        job.forward(all.clone(), x, state, &mut self.caches[all], self.y.view_mut());
+        let cut = Cut { shards: 0..count, count, batch };
+        let all = ForwardShards { cut, x, state, caches: &mut self.caches[..count], y: self.y.view_mut() };
+        for_each_shard(all, work(cell, &x), |ForwardShards { x, state, caches, y, .. }| {
+            copy_steps(forward_alone(cell, x, state, &mut caches[0]), y);
+        });
         self.y.view()
     }
 
@@ -88,20 +91,24 @@ impl<C: Cell> Shards<C> {
         grad: &mut C,
     ) {
         let (steps, batch) = x.dims();
-        let all = 0..self.count;
+        let count = self.count;
         if !self.grads.iter().all(|shard| misfit(shard, grad).is_none()) {
             self.grads.clear();
         }
-        self.grads.resize_with(self.count.max(self.grads.len()), || grad.clone());
+        self.grads.resize_with(count.max(self.grads.len()), || grad.clone());
         let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
         reuse(&mut self.dx, (steps, batch, input));
-        let job = Job { cell, batch, count: self.count };
         // The first shard's gradient is that of the batch.
         std::mem::swap(grad, &mut self.grads[0]);
-        let own = (&mut self.caches[all.clone()], &mut self.grads[all.clone()]);
-        job.backward(all.clone(), x, dy, dstate, own, self.dx.view_mut());
+        let cut = Cut { shards: 0..count, count, batch };
+        let (caches, grads, dx) = (&mut self.caches[..count], &mut self.grads[..count], self.dx.view_mut());
+        let all = BackwardShards { cut, x, dy, dstate, caches, grads, dx };
+        for_each_shard(all, work(cell, &x), |BackwardShards { cut, x, dy, dstate, caches, grads, dx }| {
+            let x = if cut.shards.start == 0 { x } else { x.overwriting_gradients() };
+            copy_steps(backward_alone(cell, x, dy, dstate, &mut caches[0], &mut grads[0]), dx);
+        });
         std::mem::swap(grad, &mut self.grads[0]);
-        add_all(grad, &self.grads[1..self.count]);
+        add_all(grad, &self.grads[1..count]);
     }
 
     /// What the last backward pass left.
@@ -126,75 +133,104 @@ fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
     }
 }
 
-/// A pass that is split: by halves, until a shard is left.
-struct Job<'a, C> {
-    cell: &'a C,
-    batch: usize,
+/// Shards of a forward pass, each with what it reads and writes.
+struct ForwardShards<'x, 's, 'a, C: Cell> {
+    cut: Cut,
+    x: Sequence<'x, C::Elem>,
+    state: StateParts<'s, C::Elem>,
+    caches: &'a mut [CellCache<C>],
+    y: ArrayViewMut3<'a, C::Elem>,
+}
+
+impl<C: Cell> Split for ForwardShards<'_, '_, '_, C> {
+    fn count(&self) -> usize {
+        self.cut.shards.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let ([cut, other_cut], [own, others]) = self.cut.split(at);
+        let [state, other_state] = split(self.state, own.len());
+        let (caches, other_caches) = self.caches.split_at_mut(at);
+        let (y, other_y) = self.y.split_at(Axis(1), own.len());
+        (
+            ForwardShards { cut, x: self.x.sequences(own), state, caches, y },
+            ForwardShards {
+                cut: other_cut,
+                x: self.x.sequences(others),
+                state: other_state,
+                caches: other_caches,
+                y: other_y,
+            },
+        )
+    }
+}
+
+/// Shards of a backward pass, each with what it reads and writes.
+struct BackwardShards<'x, 's, 'a, C: Cell> {
+    cut: Cut,
+    x: Sequence<'x, C::Elem>,
+    dy: ArrayView3<'a, C::Elem>,
+    dstate: Option<StateParts<'s, C::Elem>>,
+    caches: &'a mut [CellCache<C>],
+    grads: &'a mut [C],
+    dx: ArrayViewMut3<'a, C::Elem>,
+}
+
+impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
+    fn count(&self) -> usize {
+        self.cut.shards.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let ([cut, other_cut], [own, others]) = self.cut.split(at);
+        let (dy, other_dy) = self.dy.split_at(Axis(1), own.len());
+        let (dstate, other_dstate) = self.dstate.map(|dstate| split(dstate, own.len()).into()).unzip();
+        let (caches, other_caches) = self.caches.split_at_mut(at);
+        let (grads, other_grads) = self.grads.split_at_mut(at);
+        let (dx, other_dx) = self.dx.split_at(Axis(1), own.len());
+        let x = self.x.sequences(others);
+        let other = BackwardShards {
+            cut: other_cut,
+            x,
+            dy: other_dy,
+            dstate: other_dstate,
+            caches: other_caches,
+            grads: other_grads,
+            dx: other_dx,
+        };
+        (BackwardShards { cut, x: self.x.sequences(own), dy, dstate, caches, grads, dx }, other)
+    }
+}
+
+/// Some of the shards into which a batch is cut.
+#[derive(Clone)]
+struct Cut {
+    shards: Range<usize>,
     count: usize,
+    batch: usize,
 }
 
-impl<C: Cell> Clone for Job<'_, C> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<C: Cell> Copy for Job<'_, C> {}
-
-impl<C: Cell> Job<'_, C> {
-    /// The middle of some shards, and how many sequences come before it.
-    fn middle(self, shards: &Range<usize>) -> (usize, usize) {
-        let middle = shards.start + shards.len() / 2;
+impl Cut {
+    /// The first `at` shards and the others, and the sequences of each, counted from the first of these.
+    fn split(self, at: usize) -> ([Self; 2], [Range<usize>; 2]) {
         let first = |shard: usize| shard * self.batch / self.count;
-        (middle, first(middle) - first(shards.start))
+        let Range { start, end } = self.shards;
+        let (middle, last) = (first(start + at) - first(start), first(end) - first(start));
+        let own = Cut { shards: start..start + at, ..self };
+        ([own, Cut { shards: start + at..end, ..self }], [0..middle, middle..last])
     }
+}
 
-    fn forward(
-        self,
-        shards: Range<usize>,
-        x: Sequence<'_, C::Elem>,
-        state: StateParts<'_, C::Elem>,
-        caches: &mut [CellCache<C>],
-        y: ArrayViewMut3<'_, C::Elem>,
-    ) {
-        if shards.len() == 1 {
-            return copy_steps(forward_alone(self.cell, x, state, &mut caches[0]), y);
+/// Runs `act` on each shard.
+fn for_each_shard<S: Split>(shards: S, work: usize, act: impl Fn(S) + Sync) {
+    for_each_part(shards, work, 1, |mut shards| {
+        while shards.count() > 1 {
+            let (first, others) = shards.split(1);
+            act(first);
+            shards = others;
         }
-        let ((middle, at), batch) = (self.middle(&shards), x.dims().1);
-        let [state, other_state] = split(state, at);
-        let (caches, other_caches) = caches.split_at_mut(shards.len() / 2);
-        let (y, other_y) = y.split_at(Axis(1), at);
-        rayon::join(
-            || self.forward(shards.start..middle, x.sequences(0..at), state, caches, y),
-            || self.forward(middle..shards.end, x.sequences(at..batch), other_state, other_caches, other_y),
-        );
-    }
-
-    fn backward(
-        self,
-        shards: Range<usize>,
-        x: Sequence<'_, C::Elem>,
-        dy: ArrayView3<'_, C::Elem>,
-        dstate: Option<StateParts<'_, C::Elem>>,
-        (caches, grads): (&mut [CellCache<C>], &mut [C]),
-        dx: ArrayViewMut3<'_, C::Elem>,
-    ) {
-        if shards.len() == 1 {
-            let x = if shards.start == 0 { x } else { x.overwriting_gradients() };
-            return copy_steps(backward_alone(self.cell, x, dy, dstate, &mut caches[0], &mut grads[0]), dx);
-        }
-        let ((middle, at), batch) = (self.middle(&shards), x.dims().1);
-        let (dstate, other_dstate) = dstate.map(|dstate| split(dstate, at)).map(|[a, b]| (a, b)).unzip();
-        let half = shards.len() / 2;
-        let ((caches, other_caches), (grads, other_grads)) = (caches.split_at_mut(half), grads.split_at_mut(half));
-        let (dx, other_dx) = dx.split_at(Axis(1), at);
-        let (own, other) = ((caches, grads), (other_caches, other_grads));
-        let (shard, other_shard) = (x.sequences(0..at), x.sequences(at..batch));
-        let (dy, other_dy) = (dy.slice(s![.., ..at, ..]), dy.slice(s![.., at.., ..]));
-        rayon::join(
-            || self.backward(shards.start..middle, shard, dy, dstate, own, dx),
-            || self.backward(middle..shards.end, other_shard, other_dy, other_dstate, other, other_dx),
-        );
-    }
+        act(shards);
+    });
 }
 
 /// The rows of a shard, step by step, to where they lie among those of the batch.

@@ -11,7 +11,7 @@ use super::zoneout::Keep;
 use crate::affine::{matrix_mut, rows_of, span, view_of_rows};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
-use crate::parallel::{inside, product_work};
+use crate::parallel::{in_pass, product_work};
 use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder, TensorsExt};
 
 /// In inference, about so many rows are projected at a time, or as many as there are inputs: enough for fast products, not
@@ -334,7 +334,7 @@ impl<C: Cell> Layer for C {
         state: &mut C::State,
         cache: &'c mut CellCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        inside(|| (work(self, &x), 2), || forward(self, x, state.parts(), cache))
+        in_pass(|| (work(self, &x), 2), || forward(self, x, state.parts(), cache))
     }
 
     fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
@@ -349,7 +349,7 @@ impl<C: Cell> Layer for C {
         cache: &'c mut CellCache<C>,
         grad: &mut Self,
     ) -> ArrayView3<'c, C::Elem> {
-        inside(|| (work(self, &x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
+        in_pass(|| (work(self, &x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
     }
 
     fn overwrites_gradients(&self) -> bool {

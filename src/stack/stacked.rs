@@ -3,7 +3,7 @@
 use ndarray::{ArrayRef3, ArrayView3};
 
 use crate::error::mismatch;
-use crate::parallel::{inside, product_work};
+use crate::parallel::{in_pass, product_work};
 use crate::{Causal, Layer, Sequence, Size, SizeError, TensorsExt, parameters};
 
 const NAME: &str = "Stacked";
@@ -97,7 +97,7 @@ impl<L: Layer> Layer for Stacked<L> {
         state: &mut Vec<L::State>,
         cache: &'c mut StackedCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        inside(
+        in_pass(
             || self.work(&x),
             || {
                 x.expect_size(self);
@@ -127,7 +127,7 @@ impl<L: Layer> Layer for Stacked<L> {
         cache: &'c mut StackedCache<L>,
         grad: &mut Self,
     ) -> ArrayView3<'c, L::Elem> {
-        inside(
+        in_pass(
             || self.work(&x),
             || {
                 check_count("cache", self.layers.len(), cache.0.len());

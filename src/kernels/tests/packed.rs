@@ -6,6 +6,8 @@ use super::{integers, on_one_thread};
 use crate::float::Float;
 use crate::kernels::math::{quotients2, quotients3};
 use crate::kernels::{Accumulate, Packed, for_each_isa};
+#[cfg(feature = "rayon")]
+use crate::parallel::in_team;
 
 fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [
@@ -107,9 +109,8 @@ fn the_number_of_threads_changes_no_bit_of_a_packed_product() {
         let mut packed = Packed::default();
         packed.pack(w.view());
         let compute = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut c = Array2::zeros((rows, columns));
-            pool.install(|| packed.multiply(v.view(), c.view_mut(), Accumulate::Overwrite));
+            in_team(threads, || packed.multiply(v.view(), c.view_mut(), Accumulate::Overwrite));
             c
         };
         let one = compute(1);

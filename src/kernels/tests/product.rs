@@ -5,6 +5,8 @@ use crate::float::Float;
 use crate::kernels::for_each_isa;
 use crate::kernels::product::SHALLOW;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias};
+#[cfg(feature = "rayon")]
+use crate::parallel::in_team;
 
 const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
 
@@ -235,9 +237,8 @@ fn the_number_of_threads_changes_no_bit() {
         let (a_turned, b_turned) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());
         for (a, b) in [(a.view(), b.view()), (a.view(), b_turned.t()), (a_turned.t(), b.view())] {
             let compute = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut c = Array2::zeros((m, n));
-                pool.install(|| product(a, b, c.view_mut(), Accumulate::Overwrite));
+                in_team(threads, || product(a, b, c.view_mut(), Accumulate::Overwrite));
                 c
             };
             let one = compute(1);

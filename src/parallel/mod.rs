@@ -1,0 +1,92 @@
+//! Work that is split among threads with the feature `rayon`; without it, and for little work, done by the caller's thread.
+//!
+//! Work is counted in multiplications of large products, of which a core does about a hundred thousand in a microsecond.
+
+#![cfg_attr(not(feature = "rayon"), allow(dead_code, unused_variables))]
+
+mod split;
+#[cfg(feature = "rayon")]
+mod team;
+
+pub(crate) use split::Split;
+#[cfg(all(test, feature = "rayon"))]
+pub(crate) use team::in_team;
+
+/// The least work of a part: about 10 µs, several times what it takes to hand it to a thread that is awake.
+pub(crate) const PART: usize = 1 << 20;
+
+/// The least work for which threads are woken: about 80 µs, what that takes at most.
+pub(crate) const ENTRY: usize = 1 << 23;
+
+/// The work for an element of an elementary function, about.
+pub(crate) const FUNCTION: usize = 64;
+
+/// The work for an element that is read and written, about.
+pub(crate) const ELEMENT: usize = 16;
+
+/// Parts of rows are multiples of so many columns: whole registers.
+pub(crate) const COLUMNS: usize = 64;
+
+/// The work of products of `rows` with so many weights: what few rows take is to read the weights.
+pub(crate) fn product_work(rows: usize, weights: usize) -> usize {
+    (rows + 8) * weights
+}
+
+/// Runs `act` on parts that together are `whole`, in which there is so much `work`, on this thread and threads of rayon's
+/// current pool. Without the feature `rayon`: on the whole.
+///
+/// The parts depend on the number of threads. For results that do not, what `act` computes for an element must not depend on
+/// the part in which the element lies.
+///
+/// All parts but the last are multiples of `multiple` long, so that they can end where vectors do.
+pub(crate) fn for_each_part<S: Split>(whole: S, work: usize, multiple: usize, act: impl Fn(S) + Sync) {
+    #[cfg(feature = "rayon")]
+    if work >= 2 * PART {
+        return team::in_pass(|| (work, 1), || team::for_each_part(whole, work / PART, multiple, act));
+    }
+    act(whole);
+}
+
+/// Runs `act`, in which there is so much `work` in so many products, while other threads wait for its parts: a thread that has
+/// gone to sleep takes longer to wake than a part takes to compute.
+pub(crate) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "rayon")]
+    return team::in_pass(work, act);
+    #[cfg(not(feature = "rayon"))]
+    act()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_the_whole() {
+        let check = || {
+            for (count, work, multiple) in [
+                (0, 1, 1),
+                (0, 10 * PART, 8),
+                (1, 1, 8),
+                (100, 10, 8),
+                (100, 10 * PART, 8),
+                (7, PART, 3),
+                (65, 9 * PART, 32),
+                (70, 100 * PART, 1),
+            ] {
+                let seen = Mutex::new(Vec::new());
+                for_each_part(0..count, work, multiple, |part| seen.lock().unwrap().push(part));
+                let mut seen = seen.into_inner().unwrap();
+                seen.sort_by_key(|part| (part.start, part.end));
+                assert_eq!(seen.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+                assert!(seen.iter().all(|part| part.start % multiple == 0 || seen.len() == 1), "{seen:?}");
+            }
+        };
+        check();
+        #[cfg(feature = "rayon")]
+        for members in [1, 3, 100] {
+            in_team(members, check);
+        }
+    }
+}

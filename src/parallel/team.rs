@@ -1,0 +1,353 @@
+//! A thread and its helpers.
+//!
+//! A thread that runs a pass calls helpers from rayon's current pool. They look for parts of its work until none has come for
+//! a while, as the threads of OpenMP do. The caller takes parts like any of them and waits for none that nobody has begun, so
+//! helpers that come late, or never, only leave it more to do.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::hint::spin_loop;
+use std::mem::transmute;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::yield_now;
+use std::time::{Duration, Instant};
+
+use rayon::Yield;
+
+use super::{ENTRY, PART, Split};
+
+/// The most parts, and the most members of a team: a bit for each.
+const MOST: usize = u64::BITS as usize;
+
+/// So long a helper looks for work before it returns to the pool.
+const IDLE: Duration = Duration::from_micros(200);
+
+/// Passes that follow one another so soon find the helpers of the one before, or call them for those to come.
+const SOON: Duration = Duration::from_micros(10);
+
+/// So often a helper looks for work before it lets others run.
+const LOOKS: usize = 32;
+
+/// So often the caller looks for the end of others' parts before it lets others run.
+const LONG_LOOKS: usize = 1 << 12;
+
+/// What a thread does at the moment.
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    /// Something else.
+    Free,
+    /// A pass, that wants a team of so many.
+    Pass { members: usize },
+    /// A part: its work is not split again.
+    Part,
+}
+
+thread_local! {
+    static ROLE: Cell<Role> = const { Cell::new(Role::Free) };
+    static LAST_PASS: Cell<Option<Instant>> = const { Cell::new(None) };
+    static TEAM: Arc<Team> = Arc::default();
+}
+
+/// The threads that run passes, and all helpers: together no more than the pool has threads, as far as passes can know.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `act`, in which there is so much `work` in so many products, with helpers if it is worth it.
+pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
+    if ROLE.get() != Role::Free || rayon::current_num_threads() == 1 {
+        return act();
+    }
+    let (work, products) = work();
+    let members = work / products / PART;
+    if members < 2 {
+        return act();
+    }
+    let is_worth = work >= ENTRY || LAST_PASS.get().is_some_and(|last| last.elapsed() < SOON);
+    let _busy = Busy::new();
+    let result = as_role(Role::Pass { members: if is_worth { members } else { 1 } }, act);
+    LAST_PASS.set(Some(Instant::now()));
+    result
+}
+
+/// Runs `act` on at most so many parts of `whole`, one for each member of this thread's team.
+pub(super) fn for_each_part<S: Split>(whole: S, most: usize, multiple: usize, act: impl Fn(S) + Sync) {
+    let Role::Pass { members } = ROLE.get() else { return act(whole) };
+    TEAM.with(|team| {
+        team.call(members);
+        let count = most.min(team.members()).min(whole.count().div_ceil(multiple));
+        if count < 2 {
+            return act(whole);
+        }
+        let parts = cut(whole, count, multiple);
+        team.share(count, &|i| {
+            let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            act(part.expect("a part is taken once"));
+        });
+    });
+}
+
+/// So many parts of about the same size.
+fn cut<S: Split>(whole: S, count: usize, multiple: usize) -> [Mutex<Option<S>>; MOST] {
+    let parts = [const { Mutex::new(None) }; MOST];
+    let (all, mut start, mut rest) = (whole.count(), 0, whole);
+    for (i, part) in parts[..count - 1].iter().enumerate() {
+        let end = (all * (i + 1) / count).next_multiple_of(multiple).min(all);
+        let (first, others) = rest.split(end - start);
+        *part.lock().expect("is new") = Some(first);
+        (start, rest) = (end, others);
+    }
+    *parts[count - 1].lock().expect("is new") = Some(rest);
+    parts
+}
+
+fn as_role<R>(role: Role, act: impl FnOnce() -> R) -> R {
+    struct Before(Role);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ROLE.set(self.0);
+        }
+    }
+    let _before = Before(ROLE.replace(role));
+    act()
+}
+
+/// Counts a thread among the busy ones.
+struct Busy;
+
+impl Busy {
+    fn new() -> Self {
+        BUSY.fetch_add(1, Relaxed);
+        Busy
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a thread and its helpers share. A helper is a number from 1 to 63, the thread itself is 0.
+#[derive(Default)]
+struct Team {
+    /// The helpers, from their call until they leave.
+    helpers: AtomicU64,
+    work: Line<Work>,
+    /// How many parts are not done.
+    open: Line<AtomicUsize>,
+    /// Of a part.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Alone on its cache lines: threads write to one while others read another.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+#[derive(Default)]
+struct Work {
+    /// The parts that nobody has taken.
+    untaken: AtomicU64,
+    /// What is to be done with the number of a part. Only the team's thread writes here, and only while no part is open.
+    act: UnsafeCell<Option<Act>>,
+}
+
+type Act = *const (dyn Fn(usize) + Sync);
+
+// SAFETY: `act` is written before `untaken` is, and read by those who have taken a part from there, until it is done.
+unsafe impl Sync for Work {}
+// SAFETY: what `act` refers to may be used by any thread.
+unsafe impl Send for Work {}
+
+impl Team {
+    fn members(&self) -> usize {
+        1 + self.helpers.load(Relaxed).count_ones() as usize
+    }
+
+    /// Calls helpers up to so many members, as far as the pool has threads that are not busy.
+    fn call(self: &Arc<Self>, members: usize) {
+        let present = self.members();
+        if members <= present {
+            return;
+        }
+        let others = BUSY.load(Relaxed).saturating_sub(present);
+        self.enlist(members.min(rayon::current_num_threads().saturating_sub(others)));
+    }
+
+    fn enlist(self: &Arc<Self>, members: usize) {
+        for helper in 1..members.min(MOST) {
+            let bit = 1 << helper;
+            if self.helpers.fetch_or(bit, Relaxed) & bit == 0 {
+                let (team, busy) = (Arc::clone(self), Busy::new());
+                rayon::spawn(move || {
+                    team.help(helper);
+                    team.helpers.fetch_and(!bit, Relaxed);
+                    drop(busy);
+                });
+            }
+        }
+    }
+
+    fn help(&self, helper: usize) {
+        // The thread of the team may come across its own call after the pass, and a thread in a pass across any, where a layer
+        // uses the pool in ways of its own.
+        let is_own = TEAM.with(|own| std::ptr::eq(&**own, self));
+        let mut last = Instant::now();
+        while !is_own && ROLE.get() == Role::Free && last.elapsed() < IDLE {
+            if self.look(helper) || rayon::yield_now() == Some(Yield::Executed) {
+                last = Instant::now();
+            } else {
+                yield_now();
+            }
+        }
+    }
+
+    /// Looks for parts a few times, and says whether there were any.
+    fn look(&self, helper: usize) -> bool {
+        for _ in 0..LOOKS {
+            if self.work.0.untaken.load(Relaxed) != 0 {
+                return self.take_parts(helper);
+            }
+            spin_loop();
+        }
+        false
+    }
+
+    /// Runs `act` with the numbers up to `count`, each once.
+    fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime changes, and nobody uses it once no part is open. This function ends after that.
+        let act = unsafe { transmute::<*const (dyn Fn(usize) + Sync + '_), Act>(act) };
+        // SAFETY: no part is open, so no other thread reads it.
+        unsafe { *self.work.0.act.get() = Some(act) };
+        self.open.0.store(count, Relaxed);
+        self.work.0.untaken.store(u64::MAX >> (MOST - count), Release);
+        self.take_parts(0);
+        let mut looks = 0;
+        while self.open.0.load(Acquire) != 0 {
+            looks += 1;
+            if looks % LONG_LOOKS == 0 { yield_now() } else { spin_loop() }
+        }
+        if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Does one part after the other as long as there are some: its own first, which is the same one in the next product, and
+    /// may have left its operands in the cache. Says whether there were any.
+    fn take_parts(&self, member: usize) -> bool {
+        let mut any = false;
+        loop {
+            let untaken = self.work.0.untaken.load(Relaxed);
+            if untaken == 0 {
+                return any;
+            }
+            let part = (member + untaken.rotate_right(member as u32).trailing_zeros() as usize) % MOST;
+            if self.work.0.untaken.fetch_and(!(1 << part), AcqRel) & 1 << part == 0 {
+                continue;
+            }
+            any = true;
+            // SAFETY: a part that is taken is open until it is counted below, and so long `act` is what it was.
+            let act = unsafe { &*(*self.work.0.act.get()).expect("set with the parts") };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| as_role(Role::Part, || act(part)))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.open.0.fetch_sub(1, Release);
+        }
+    }
+}
+
+/// Runs `act` in a pass of a pool of so many threads, with all of them as helpers or on their way.
+#[cfg(test)]
+pub(crate) fn in_team<R: Send>(members: usize, act: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(members).build().unwrap();
+    let with_helpers = || {
+        TEAM.with(|team| team.enlist(members));
+        act()
+    };
+    pool.install(|| as_role(Role::Pass { members }, with_helpers))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread::{current, scope, sleep};
+
+    use super::*;
+
+    fn sum(count: usize) -> usize {
+        let sum = AtomicUsize::new(0);
+        for_each_part(0..count, MOST, 1, |part| {
+            sum.fetch_add(part.sum(), Relaxed);
+        });
+        sum.into_inner()
+    }
+
+    #[test]
+    fn helpers_take_parts() {
+        in_team(3, || {
+            let (start, threads) = (Instant::now(), Mutex::new(HashSet::new()));
+            while threads.lock().unwrap().len() < 3 {
+                assert!(start.elapsed() < Duration::from_secs(60), "only {threads:?}");
+                for_each_part(0..3, 3, 1, |_| {
+                    threads.lock().unwrap().insert(current().id());
+                    sleep(Duration::from_millis(1));
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn many_small_pieces_of_work() {
+        in_team(3, || (0..20_000).for_each(|i| assert_eq!(sum(i), i * i.saturating_sub(1) / 2)));
+    }
+
+    /// More than the pool has threads, each with a team.
+    #[test]
+    fn callers_at_once() {
+        let pass = || in_pass(|| (usize::MAX, 1), || assert_eq!(sum(1000), 499_500));
+        scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..2000).for_each(|_| pass()));
+            }
+        });
+        assert!(ROLE.get() == Role::Free);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        in_team(3, || {
+            for panicking in (0..300).map(|i| i % 3) {
+                let share = || {
+                    for_each_part(0..3, 3, 1, |part| {
+                        assert!(!part.contains(&panicking), "part {panicking}");
+                    });
+                };
+                let panic = catch_unwind(AssertUnwindSafe(share)).unwrap_err();
+                assert_eq!(panic.downcast_ref(), Some(&format!("part {panicking}")));
+                assert_eq!(sum(100), 4950);
+            }
+        });
+    }
+
+    /// A layer that uses the pool in ways of its own, and one that panics outside of any part.
+    #[test]
+    fn a_pass_ends() {
+        let own_threads = || rayon::join(|| rayon::join(|| 1, || sum(3)), || rayon::join(|| 3, || 4));
+        let pass = || in_pass(|| (usize::MAX, 1), || rayon::join(own_threads, own_threads));
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                for _ in 0..100 {
+                    assert_eq!(rayon::join(pass, pass).1, (((1, 3), (3, 4)), ((1, 3), (3, 4))));
+                }
+                let failed = catch_unwind(|| in_pass(|| (usize::MAX, 1), || panic!("in a pass")));
+                assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"in a pass"));
+                assert!(ROLE.get() == Role::Free);
+            });
+        }
+    }
+}
