@@ -4,6 +4,8 @@
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, unused_variables))]
 
+#[cfg(feature = "rayon")]
+mod affinity;
 mod split;
 #[cfg(feature = "rayon")]
 mod team;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
+use super::affinity::{current_core, leave};
 use super::{ENTRY, PART, Split};
 
 /// The most parts, and the most members of a team: a bit for each.
@@ -30,7 +31,8 @@ const IDLE: Duration = Duration::from_micros(200);
 /// Passes that follow one another so soon find the helpers of the one before, or call them for those to come.
 const SOON: Duration = Duration::from_micros(10);
 
-/// So often a helper looks for work before it lets others run.
+/// So often a helper looks for work before it asks the pool for other work. It never gives way to other threads: two on one core that
+/// take turns at that look busy lately to the scheduler, which then moves none of them.
 const LOOKS: usize = 32;
 
 /// So often the caller looks for the end of others' parts before it lets others run.
@@ -182,9 +184,9 @@ impl Team {
         for helper in 1..members.min(MOST) {
             let bit = 1 << helper;
             if self.helpers.fetch_or(bit, Relaxed) & bit == 0 {
-                let (team, busy) = (Arc::clone(self), Busy::new());
+                let (team, busy, core) = (Arc::clone(self), Busy::new(), current_core());
                 rayon::spawn(move || {
-                    team.help(helper);
+                    team.help(helper, core);
                     team.helpers.fetch_and(!bit, Relaxed);
                     drop(busy);
                 });
@@ -192,16 +194,17 @@ impl Team {
         }
     }
 
-    fn help(&self, helper: usize) {
+    fn help(&self, helper: usize, called_on: Option<usize>) {
         // The thread of the team may come across its own call after the pass, and a thread in a pass across any, where a layer
         // uses the pool in ways of its own.
-        let is_own = TEAM.with(|own| std::ptr::eq(&**own, self));
+        if ROLE.get() != Role::Free || TEAM.with(|own| std::ptr::eq(&**own, self)) {
+            return;
+        }
+        leave(called_on);
         let mut last = Instant::now();
-        while !is_own && ROLE.get() == Role::Free && last.elapsed() < IDLE {
+        while ROLE.get() == Role::Free && last.elapsed() < IDLE {
             if self.look(helper) || rayon::yield_now() == Some(Yield::Executed) {
                 last = Instant::now();
-            } else {
-                yield_now();
             }
         }
     }

@@ -11,9 +11,9 @@ use crate::args::Args;
 use crate::worker::Worker;
 use crate::{agree, given};
 
-/// Before a measurement; with several threads longer, for those that spin after their work before they sleep.
+/// Before a measurement; with several threads longer, for those that spin after their work before they sleep: ONNX Runtime's some 27 ms.
 const PAUSE: Duration = Duration::from_millis(1);
-const LONG_PAUSE: Duration = Duration::from_millis(20);
+const LONG_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where one measurement is longer, in seconds, there are only [`FEW_ROUNDS`] of it.
 const LONG: f64 = 0.5;
