@@ -43,6 +43,8 @@ const LONG_LOOKS: usize = 1 << 12;
 enum Role {
     /// Something else.
     Free,
+    /// Looking for parts, or for other work of the pool, which may be a pass.
+    Helper,
     /// A pass, that wants a team of so many.
     Pass { members: usize },
     /// A part: its work is not split again.
@@ -60,7 +62,8 @@ static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `act`, in which there is so much `work` in so many products, with helpers if it is worth it.
 pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
-    if ROLE.get() != Role::Free || rayon::current_num_threads() == 1 {
+    let role = ROLE.get();
+    if matches!(role, Role::Pass { .. } | Role::Part) || rayon::current_num_threads() == 1 {
         return act();
     }
     let (work, products) = work();
@@ -69,7 +72,7 @@ pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce
         return act();
     }
     let is_worth = work >= ENTRY || LAST_PASS.get().is_some_and(|last| last.elapsed() < SOON);
-    let _busy = Busy::new();
+    let _busy = (role == Role::Free).then(Busy::new);
     let result = as_role(Role::Pass { members: if is_worth { members } else { 1 } }, act);
     LAST_PASS.set(Some(Instant::now()));
     result
@@ -197,16 +200,18 @@ impl Team {
     fn help(&self, helper: usize, called_on: Option<usize>) {
         // The thread of the team may come across its own call after the pass, and a thread in a pass across any, where a layer
         // uses the pool in ways of its own.
-        if ROLE.get() != Role::Free || TEAM.with(|own| std::ptr::eq(&**own, self)) {
+        if matches!(ROLE.get(), Role::Pass { .. } | Role::Part) || TEAM.with(|own| std::ptr::eq(&**own, self)) {
             return;
         }
         leave(called_on);
-        let mut last = Instant::now();
-        while ROLE.get() == Role::Free && last.elapsed() < IDLE {
-            if self.look(helper) || rayon::yield_now() == Some(Yield::Executed) {
-                last = Instant::now();
+        as_role(Role::Helper, || {
+            let mut last = Instant::now();
+            while last.elapsed() < IDLE {
+                if self.look(helper) || rayon::yield_now() == Some(Yield::Executed) {
+                    last = Instant::now();
+                }
             }
-        }
+        });
     }
 
     /// Looks for parts a few times, and says whether there were any.
