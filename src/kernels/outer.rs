@@ -1,9 +1,10 @@
-//! Products of a few terms into a matrix that no cache holds: sums of outer products.
+//! Products of a few terms: sums of outer products. To read and write C is what takes time.
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
 
-use super::tile::{Output, Strided};
+use super::product::Product;
+use super::tile::{Base, Output};
 use crate::float::Float;
 
 /// From so many bytes on, C is written past the caches: what was written first would be gone from them when the last is
@@ -13,19 +14,14 @@ const LEAST_BYTES: usize = 16 << 20;
 /// What [`Simd::stream`](super::Simd::stream) wants its addresses to be multiples of.
 pub(super) const ALIGNMENT: usize = 16;
 
-/// C `[rows, columns]` <- A `[rows, depth]` B `[depth, columns]`, of at most [`SHALLOW`](super::product::SHALLOW) terms, the rows of
-/// B being contiguous. The shapes were checked.
-pub struct Outer<F> {
-    pub(super) rows: usize,
-    pub(super) depth: usize,
-    pub(super) columns: usize,
-    pub(super) a: Strided<F>,
-    pub(super) b: Strided<F>,
-    pub(super) c: Output<F>,
-}
+/// Up to so many terms, a product is one of these.
+pub(super) const MOST_TERMS: usize = 4;
+
+/// A product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous.
+pub struct Outer<F>(pub(super) Product<F>);
 
 /// Whether a C of this size, which is overwritten, is written past the caches.
-pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
+fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
     let (start, row) = (c.start.addr(), c.row.unsigned_abs() * size_of::<F>());
     cfg!(target_arch = "x86_64")
         && rows * columns * size_of::<F>() >= LEAST_BYTES
@@ -38,7 +34,7 @@ impl<F: Float> WithSimd for Outer<F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.depth {
+        match self.0.depth {
             1 => self.add_up::<S, 1>(simd),
             2 => self.add_up::<S, 2>(simd),
             3 => self.add_up::<S, 3>(simd),
@@ -51,38 +47,83 @@ impl<F: Float> WithSimd for Outer<F> {
 impl<F: Float> Outer<F> {
     #[inline(always)]
     fn add_up<S: Simd, const D: usize>(&self, simd: S) {
-        let lanes = F::lanes::<S>();
-        let whole = self.columns - self.columns % lanes;
-        let rest = F::first(simd, self.columns - whole);
-        for i in 0..self.rows {
-            // SAFETY: element (i, p) of A.
-            let a: [_; D] = std::array::from_fn(|p| F::splat(simd, unsafe { *self.a.from(i, p).start }));
-            let c = self.c.from(i, 0).start;
-            for j in (0..whole).step_by(lanes) {
-                let mut sum = F::splat(simd, F::zero());
-                for (p, &a) in a.iter().enumerate() {
-                    // SAFETY: a register of row p of B.
-                    sum = F::fused(simd, a, unsafe { F::load(simd, self.b.from(p, j).start) }, sum);
+        let Product { rows, columns, ref c, .. } = self.0;
+        match c.base {
+            Base::Nothing if is_streamed(rows, columns, c) => {
+                self.all_rows::<S, D, false, true>(simd);
+                // Other threads must see C once they see that it is done.
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: every x86-64 has it.
+                unsafe {
+                    std::arch::x86_64::_mm_sfence();
                 }
-                // SAFETY: a register of row i of C, which starts where `is_streamed` has looked.
-                unsafe { F::stream(simd, c.wrapping_add(j), sum) };
             }
-            if whole < self.columns {
-                let mut sum = F::splat(simd, F::zero());
-                for (p, &a) in a.iter().enumerate() {
-                    // SAFETY: the last elements of row p of B.
-                    let b = unsafe { F::load_first(simd, rest, self.b.from(p, whole).start) };
-                    sum = F::fused(simd, a, b, sum);
-                }
-                // SAFETY: the last elements of row i of C.
-                unsafe { F::store_first(simd, rest, c.wrapping_add(whole), sum) };
-            }
-        }
-        // Other threads must see C once they see that it is done.
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: every x86-64 has it.
-        unsafe {
-            std::arch::x86_64::_mm_sfence();
+            Base::Nothing => self.all_rows::<S, D, false, false>(simd),
+            Base::Output => self.all_rows::<S, D, true, false>(simd),
+            Base::Row(_) => unreachable!("outer products onto a row"),
         }
     }
+
+    #[inline(always)]
+    fn all_rows<S: Simd, const D: usize, const ADD: bool, const STREAM: bool>(&self, simd: S) {
+        let rows = self.0.rows;
+        for i in (0..rows - rows % 2).step_by(2) {
+            self.rows::<S, D, 2, ADD, STREAM>(simd, i);
+        }
+        if rows % 2 == 1 {
+            self.rows::<S, D, 1, ADD, STREAM>(simd, rows - 1);
+        }
+    }
+
+    /// `R` rows of C from row `i` on.
+    #[inline(always)]
+    fn rows<S: Simd, const D: usize, const R: usize, const ADD: bool, const STREAM: bool>(&self, simd: S, i: usize) {
+        let Product { columns, a, b, c, .. } = self.0;
+        let lanes = F::lanes::<S>();
+        let whole = columns - columns % lanes;
+        // SAFETY: elements of A.
+        let a: [[_; D]; R] =
+            std::array::from_fn(|r| std::array::from_fn(|p| F::splat(simd, unsafe { *a.from(i + r, p).start })));
+        let c: [_; R] = std::array::from_fn(|r| c.from(i + r, 0).start);
+        for j in (0..whole).step_by(lanes) {
+            // SAFETY: a register of each row of B.
+            let b: [_; D] = std::array::from_fn(|p| unsafe { F::load(simd, b.from(p, j).start) });
+            for r in 0..R {
+                let to = c[r].wrapping_add(j);
+                let sum = sum::<S, F, D>(simd, a[r], b);
+                // SAFETY: a register of a row of C, which starts where `is_streamed` has looked if it is streamed.
+                unsafe {
+                    match (ADD, STREAM) {
+                        (true, _) => F::store(simd, to, F::plus(simd, F::load(simd, to), sum)),
+                        (_, true) => F::stream(simd, to, sum),
+                        _ => F::store(simd, to, sum),
+                    }
+                }
+            }
+        }
+        if whole < columns {
+            let rest = F::first(simd, columns - whole);
+            // SAFETY: the last elements of each row of B.
+            let b: [_; D] = std::array::from_fn(|p| unsafe { F::load_first(simd, rest, b.from(p, whole).start) });
+            for r in 0..R {
+                let to = c[r].wrapping_add(whole);
+                let sum = sum::<S, F, D>(simd, a[r], b);
+                // SAFETY: the last elements of a row of C.
+                unsafe {
+                    let sum = if ADD { F::plus(simd, F::load_first(simd, rest, to), sum) } else { sum };
+                    F::store_first(simd, rest, to, sum);
+                }
+            }
+        }
+    }
+}
+
+/// `Σ a b`, in the order of the terms.
+#[inline(always)]
+fn sum<S: Simd, F: Float, const D: usize>(simd: S, a: [F::Vector<S>; D], b: [F::Vector<S>; D]) -> F::Vector<S> {
+    let mut sum = F::splat(simd, F::zero());
+    for p in 0..D {
+        sum = F::fused(simd, a[p], b[p], sum);
+    }
+    sum
 }

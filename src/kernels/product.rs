@@ -14,7 +14,7 @@ use super::block::{Block, Left, Right};
 use super::blocked::{BLOCKS, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
-use super::outer::{Outer, is_streamed};
+use super::outer::{MOST_TERMS, Outer};
 use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
@@ -52,9 +52,6 @@ const IN_PLACE_DEPTH: usize = 16;
 
 /// The elements of B up to which it is read in place in one block.
 const IN_PLACE_SIZE: usize = 8192;
-
-/// Up to so many terms in a sum, C is computed row by row: reading and writing it is what takes time.
-pub(super) const SHALLOW: usize = 4;
 
 /// Up to so many rows of C, it is computed by dot products if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
@@ -173,8 +170,8 @@ unsafe impl<F: Float> Sync for Product<F> {}
 enum Way {
     /// With operands where they are, in blocks of at most this depth.
     InPlace { most_depth: usize },
-    /// Past the caches.
-    Streamed,
+    /// As a sum of outer products.
+    Outer,
     /// By dot products, of the rows of A as they are or copied.
     Dots { contiguous: bool },
     /// In blocks, turned round.
@@ -218,10 +215,10 @@ impl<F: Float> Product<F> {
             rows <= DOT_ROWS && depth <= DOT_DEPTH
         };
         let fastest = self.order == Summation::Fastest;
-        let overwrites = matches!(c.base, Base::Nothing);
-        if fastest && b_rows_contiguous && depth <= SHALLOW && overwrites && is_streamed(rows, columns, &c) {
-            Way::Streamed
-        } else if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= SHALLOW) {
+        let onto_row = matches!(c.base, Base::Row(_));
+        if fastest && b_rows_contiguous && depth <= MOST_TERMS && !onto_row {
+            Way::Outer
+        } else if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= MOST_TERMS) {
             Way::InPlace { most_depth: if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH } }
         } else if fastest && b_columns_contiguous && dots_are_fastest {
             Way::Dots { contiguous: a_rows_contiguous }
@@ -235,10 +232,7 @@ impl<F: Float> Product<F> {
     fn compute_part(self, way: Way) {
         match way {
             Way::InPlace { most_depth } => self.in_place(most_depth),
-            Way::Streamed => {
-                let Self { rows, depth, columns, a, b, c, .. } = self;
-                F::multiply_outer(Outer { rows, depth, columns, a, b, c });
-            }
+            Way::Outer => F::multiply_outer(Outer(self)),
             Way::Dots { contiguous } => self.by_dots(contiguous),
             Way::Turned => self.turned(),
             Way::Blocks => self.by_blocks(),
@@ -249,7 +243,7 @@ impl<F: Float> Product<F> {
     fn in_place(self, most_depth: usize) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let width = F::tiling().0;
-        let most_rows = if depth <= SHALLOW { 3 } else { IN_PLACE_ROWS };
+        let most_rows = if depth <= MOST_TERMS { 3 } else { IN_PLACE_ROWS };
         for (start, depth) in parts(depth, most_depth) {
             for (row, rows) in parts(rows, most_rows) {
                 F::multiply(Block {

@@ -3,7 +3,7 @@ use ndarray::{Array2, ArrayView2, s};
 use super::{integers, on_one_thread};
 use crate::float::Float;
 use crate::kernels::for_each_isa;
-use crate::kernels::product::SHALLOW;
+use crate::kernels::outer::MOST_TERMS;
 use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias};
 #[cfg(feature = "rayon")]
 use crate::parallel::in_team;
@@ -128,7 +128,7 @@ fn products_f64() {
 fn check_outer<F: Float>(rows: usize, columns: usize) {
     let before = Array2::from_elem((rows, columns), F::nan());
     for_each_isa(|_| {
-        for depth in [1, SHALLOW] {
+        for depth in [1, MOST_TERMS] {
             let (a, b) = (integers::<F>(depth, rows, 1), integers::<F>(depth, columns, 2));
             let expected = product_scalar(&a.t().to_owned(), &b, &Array2::zeros((rows, columns)));
             let mut c = before.clone();
