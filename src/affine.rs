@@ -164,6 +164,15 @@ vectorised! {
 }
 
 vectorised! {
+    /// sum += values
+    pub(crate) fn add_onto<'a, F: Float>(values: &'a [F], sum: &'a mut [F]) {
+        for (sum, &value) in sum.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
+
+vectorised! {
     /// z = x + y
     pub(crate) fn add_values<'a, F: Float>(x: &'a [F], y: &'a [F], z: &'a mut [F]) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {

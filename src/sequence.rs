@@ -467,7 +467,7 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// A few dozen bits of what the batch holds: enough to tell it from another.
     pub(crate) fn fingerprint(&self) -> u64 {
-        const SAMPLES: usize = 32;
+        const SAMPLES: usize = 16;
         let (steps, batch) = self.dims();
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
@@ -481,8 +481,8 @@ impl<'a, F: Float> Sequence<'a, F> {
             Size::Tokens => 1,
         };
         let count = steps * batch * features;
-        for sample in 0..SAMPLES.min(count) {
-            let at = sample * count / SAMPLES.min(count);
+        let samples = SAMPLES.min(count);
+        for at in (0..samples).map(|sample| sample * (count / samples)) {
             let (t, b, d) = (at / (batch * features), at / features % batch, at % features);
             if self.valid(t, b) {
                 mix(match &self.values {

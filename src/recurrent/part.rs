@@ -6,18 +6,8 @@ use super::history::History;
 use super::rows::Rows;
 use super::zoneout::Keep;
 use crate::Float;
-use crate::affine::{rows_of, span};
+use crate::affine::{add_onto, rows_of, span};
 use crate::cache::reuse;
-use crate::kernels::vectorised;
-
-vectorised! {
-    /// sum += values.
-    pub(super) fn add<'a, F: Float>(values: &'a [F], sum: &'a mut [F]) {
-        for (sum, &value) in sum.iter_mut().zip(values) {
-            *sum += value;
-        }
-    }
-}
 
 /// One part of the state, h or c, through a pass and back.
 #[derive(Clone, Default)]
@@ -87,7 +77,7 @@ impl<F: Float> Part<F> {
     /// And what went past the cell joins what came through it.
     pub fn join(&mut self, rows: &Rows, s: usize) {
         let first = 0..rows.of(s..s + 1).len();
-        add(rows_of(&mut self.d_kept, &first), rows_of(&mut self.d, &first));
+        add_onto(rows_of(&mut self.d_kept, &first), rows_of(&mut self.d, &first));
     }
 
     /// Step `s`'s rows: before, as the cell wrote them, and their gradient.

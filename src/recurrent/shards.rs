@@ -9,8 +9,8 @@ use std::ops::Range;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis};
 
 use super::cell::{Cell, StateParts};
-use super::part::add;
 use super::time_loop::{CellCache, backward_alone, forward_alone, work};
+use crate::affine::add_onto;
 use crate::cache::reuse;
 use crate::parallel::{COLUMNS, ELEMENT, ENTRY, Split, for_each_part};
 use crate::tensors::misfit;
@@ -128,7 +128,7 @@ fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
         for i in 0..grad.count() {
             let both = (grad.tensor_mut(i), shard.values(i));
             let work = both.1.len() * ELEMENT;
-            for_each_part(both, work, COLUMNS, |(sums, values)| add(values, sums));
+            for_each_part(both, work, COLUMNS, |(sums, values)| add_onto(values, sums));
         }
     }
 }

@@ -5,10 +5,10 @@ use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3};
 use super::cell::{
     AllSteps, Cell, CellSizes, CellStep, CellStepBackward, RecurrentState, StateParts, StepRecorder, Unrolled,
 };
-use super::part::{Part, add};
+use super::part::Part;
 use super::rows::Rows;
 use super::zoneout::Keep;
-use crate::affine::{matrix_mut, rows_of, span, view_of_rows};
+use crate::affine::{add_onto, matrix_mut, rows_of, span, view_of_rows};
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::parallel::{in_pass, product_work};
@@ -263,7 +263,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
         let now = rows.of(s..s + 1);
-        add(&dy[span(&now, output)], rows_of(&mut h.d, &(0..now.len())));
+        add_onto(&dy[span(&now, output)], rows_of(&mut h.d, &(0..now.len())));
         if recorder.is_on() {
             for (j, row) in h.d.outer_iter().take(now.len()).enumerate() {
                 recorder.hidden(rows.time(s, j), row.iter().copied());
