@@ -206,7 +206,7 @@ mod forced {
         isa <= FORCED.get().unwrap_or_else(super::limit)
     }
 
-    /// Runs `test` once per instruction set, for the calling thread.
+    /// Runs `test` once per instruction set, for the calling thread, which does all of it.
     pub(crate) fn for_each_isa(mut test: impl FnMut(Isa)) {
         struct Restore;
         impl Drop for Restore {
@@ -217,7 +217,7 @@ mod forced {
         let _restore = Restore;
         for &isa in ALL {
             FORCED.set(Some(isa));
-            test(isa);
+            crate::parallel::on_one_thread(|| test(isa));
         }
     }
 }

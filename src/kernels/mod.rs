@@ -4,7 +4,7 @@
 //! * `simd`: a small vector trait over the element types;
 //! * `math`: branch-free elementary functions, which vectorise;
 //! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`);
-//! * `outer`: sums of outer products, past the caches;
+//! * `outer`: sums of a few outer products, large ones past the caches;
 //! * `packed`: products with weights that are packed once for many of them, as those of recurrent steps.
 
 mod block;

@@ -58,6 +58,15 @@ pub(crate) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce
     act()
 }
 
+/// Runs `act`, of which no work is split.
+#[cfg(test)]
+pub(crate) fn on_one_thread(act: impl FnOnce()) {
+    #[cfg(feature = "rayon")]
+    team::on_one_thread(act);
+    #[cfg(not(feature = "rayon"))]
+    act();
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

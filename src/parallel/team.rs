@@ -268,6 +268,12 @@ impl Team {
     }
 }
 
+/// Runs `act` without helpers.
+#[cfg(test)]
+pub(super) fn on_one_thread(act: impl FnOnce()) {
+    as_role(Role::Part, act);
+}
+
 /// Runs `act` in a pass of a pool of so many threads, with all of them as helpers or on their way.
 #[cfg(test)]
 pub(crate) fn in_team<R: Send>(members: usize, act: impl FnOnce() -> R + Send) -> R {

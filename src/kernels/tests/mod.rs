@@ -12,11 +12,3 @@ fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
         F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
     })
 }
-
-/// The limit that `for_each_isa` sets is one of its thread alone, so nothing may be split.
-fn on_one_thread(check: impl FnOnce() + Send) {
-    #[cfg(feature = "rayon")]
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(check);
-    #[cfg(not(feature = "rayon"))]
-    check();
-}

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, s};
 
-use super::{integers, on_one_thread};
+use super::integers;
 use crate::float::Float;
 use crate::kernels::math::{quotients2, quotients3};
 use crate::kernels::{Accumulate, Packed, for_each_isa};
@@ -47,12 +47,12 @@ fn packed_products_match_the_scalar_ones<F: Float>() {
 
 #[test]
 fn packed_products_match_the_scalar_ones_f32() {
-    on_one_thread(packed_products_match_the_scalar_ones::<f32>);
+    packed_products_match_the_scalar_ones::<f32>();
 }
 
 #[test]
 fn packed_products_match_the_scalar_ones_f64() {
-    on_one_thread(packed_products_match_the_scalar_ones::<f64>);
+    packed_products_match_the_scalar_ones::<f64>();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{integers, on_one_thread};
+use super::integers;
 use crate::float::Float;
 use crate::kernels::for_each_isa;
 use crate::kernels::outer::MOST_TERMS;
@@ -213,10 +213,8 @@ fn check_rows_in_order<F: Float>() {
 
 #[test]
 fn rows_in_order_do_not_depend_on_their_number() {
-    on_one_thread(|| {
-        check_rows_in_order::<f32>();
-        check_rows_in_order::<f64>();
-    });
+    check_rows_in_order::<f32>();
+    check_rows_in_order::<f64>();
 }
 
 /// Large enough to be split, in every way of computing a product.
