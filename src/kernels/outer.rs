@@ -18,10 +18,14 @@ pub(super) const ALIGNMENT: usize = 16;
 pub(super) const MOST_TERMS: usize = 4;
 
 /// A product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous.
-pub struct Outer<F>(pub(super) Product<F>);
+pub struct Outer<F> {
+    pub(super) product: Product<F>,
+    /// Whether C is written past the caches.
+    pub(super) streamed: bool,
+}
 
 /// Whether a C of this size, which is overwritten, is written past the caches.
-fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
+pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
     let (start, row) = (c.start.addr(), c.row.unsigned_abs() * size_of::<F>());
     cfg!(target_arch = "x86_64")
         && rows * columns * size_of::<F>() >= LEAST_BYTES
@@ -34,7 +38,7 @@ impl<F: Float> WithSimd for Outer<F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.0.depth {
+        match self.product.depth {
             1 => self.add_up::<S, 1>(simd),
             2 => self.add_up::<S, 2>(simd),
             3 => self.add_up::<S, 3>(simd),
@@ -47,9 +51,8 @@ impl<F: Float> WithSimd for Outer<F> {
 impl<F: Float> Outer<F> {
     #[inline(always)]
     fn add_up<S: Simd, const D: usize>(&self, simd: S) {
-        let Product { rows, columns, ref c, .. } = self.0;
-        match c.base {
-            Base::Nothing if is_streamed(rows, columns, c) => {
+        match self.product.c.base {
+            Base::Nothing if self.streamed => {
                 self.all_rows::<S, D, false, true>(simd);
                 // Other threads must see C once they see that it is done.
                 #[cfg(target_arch = "x86_64")]
@@ -66,7 +69,7 @@ impl<F: Float> Outer<F> {
 
     #[inline(always)]
     fn all_rows<S: Simd, const D: usize, const ADD: bool, const STREAM: bool>(&self, simd: S) {
-        let rows = self.0.rows;
+        let rows = self.product.rows;
         for i in (0..rows - rows % 2).step_by(2) {
             self.rows::<S, D, 2, ADD, STREAM>(simd, i);
         }
@@ -78,7 +81,7 @@ impl<F: Float> Outer<F> {
     /// `R` rows of C from row `i` on.
     #[inline(always)]
     fn rows<S: Simd, const D: usize, const R: usize, const ADD: bool, const STREAM: bool>(&self, simd: S, i: usize) {
-        let Product { columns, a, b, c, .. } = self.0;
+        let Product { columns, a, b, c, .. } = self.product;
         let lanes = F::lanes::<S>();
         let whole = columns - columns % lanes;
         // SAFETY: elements of A.

@@ -14,7 +14,7 @@ use super::block::{Block, Left, Right};
 use super::blocked::{BLOCKS, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
-use super::outer::{MOST_TERMS, Outer};
+use super::outer::{MOST_TERMS, Outer, is_streamed};
 use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
 use crate::float::Float;
@@ -171,7 +171,7 @@ enum Way {
     /// With operands where they are, in blocks of at most this depth.
     InPlace { most_depth: usize },
     /// As a sum of outer products.
-    Outer,
+    Outer { streamed: bool },
     /// By dot products, of the rows of A as they are or copied.
     Dots { contiguous: bool },
     /// In blocks, turned round.
@@ -217,7 +217,7 @@ impl<F: Float> Product<F> {
         let fastest = self.order == Summation::Fastest;
         let onto_row = matches!(c.base, Base::Row(_));
         if fastest && b_rows_contiguous && depth <= MOST_TERMS && !onto_row {
-            Way::Outer
+            Way::Outer { streamed: is_streamed(rows, columns, &c) }
         } else if fastest && b_rows_contiguous && (rows <= IN_PLACE_ROWS || depth <= MOST_TERMS) {
             Way::InPlace { most_depth: if depth * columns <= IN_PLACE_SIZE { depth } else { IN_PLACE_DEPTH } }
         } else if fastest && b_columns_contiguous && dots_are_fastest {
@@ -232,7 +232,7 @@ impl<F: Float> Product<F> {
     fn compute_part(self, way: Way) {
         match way {
             Way::InPlace { most_depth } => self.in_place(most_depth),
-            Way::Outer => F::multiply_outer(Outer(self)),
+            Way::Outer { streamed } => F::multiply_outer(Outer { product: self, streamed }),
             Way::Dots { contiguous } => self.by_dots(contiguous),
             Way::Turned => self.turned(),
             Way::Blocks => self.by_blocks(),

@@ -9,12 +9,13 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::hint::spin_loop;
-use std::mem::transmute;
+use std::mem::{forget, transmute};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::{self, null};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::yield_now;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
@@ -28,10 +29,16 @@ const MOST: usize = u64::BITS as usize;
 /// So long a helper looks for work before it returns to the pool.
 const IDLE: Duration = Duration::from_micros(200);
 
+/// After so long without work a helper looks for other work of the pool: by then, those who were called with it have come.
+const ALONE: Duration = Duration::from_micros(50);
+
+/// So long a helper stays at most: it may be a thread that others wait for, in a program that uses the pool in ways of its own.
+const STAY: Duration = Duration::from_millis(20);
+
 /// Passes that follow one another so soon find the helpers of the one before, or call them for those to come.
 const SOON: Duration = Duration::from_micros(10);
 
-/// So often a helper looks for work before it asks the pool for other work. It never gives way to other threads: two on one core that
+/// So often a helper looks for work before it looks at the clock. It never gives way to other threads of the system: two on one core that
 /// take turns at that look busy lately to the scheduler, which then moves none of them.
 const LOOKS: usize = 32;
 
@@ -55,21 +62,28 @@ thread_local! {
     static ROLE: Cell<Role> = const { Cell::new(Role::Free) };
     static LAST_PASS: Cell<Option<Instant>> = const { Cell::new(None) };
     static TEAM: Arc<Team> = Arc::default();
+    /// The team that this thread helps.
+    static HELPED: Cell<*const Team> = const { Cell::new(null()) };
 }
 
 /// The threads that run passes, and all helpers: together no more than the pool has threads, as far as passes can know.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `act`, in which there is so much `work` in so many products, with helpers if it is worth it.
+/// Runs `act`, in which there is so much `work` in so many products, with helpers if it is worth it. A pass within another one
+/// may want more of them.
 pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
     let role = ROLE.get();
-    if matches!(role, Role::Pass { .. } | Role::Part) || rayon::current_num_threads() == 1 {
+    if role == Role::Part {
         return act();
     }
     let (work, products) = work();
     let members = work / products / PART;
-    if members < 2 {
+    if members < 2 || rayon::current_num_threads() == 1 {
         return act();
+    }
+    if let Role::Pass { members: outer } = role {
+        let members = if work >= ENTRY { members } else { 1 };
+        return as_role(Role::Pass { members: members.max(outer) }, act);
     }
     let is_worth = work >= ENTRY || LAST_PASS.get().is_some_and(|last| last.elapsed() < SOON);
     let _busy = (role == Role::Free).then(Busy::new);
@@ -144,7 +158,7 @@ struct Team {
     work: Line<Work>,
     /// How many parts are not done.
     open: Line<AtomicUsize>,
-    /// Of a part.
+    /// What the first part that panicked has thrown.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -176,15 +190,17 @@ impl Team {
     /// Calls helpers up to so many members, as far as the pool has threads that are not busy.
     fn call(self: &Arc<Self>, members: usize) {
         let present = self.members();
-        if members <= present {
-            return;
+        if members > present {
+            let others = BUSY.load(Relaxed).saturating_sub(present);
+            self.enlist(members.min(rayon::current_num_threads().saturating_sub(others)));
         }
-        let others = BUSY.load(Relaxed).saturating_sub(present);
-        self.enlist(members.min(rayon::current_num_threads().saturating_sub(others)));
     }
 
     fn enlist(self: &Arc<Self>, members: usize) {
-        for helper in 1..members.min(MOST) {
+        for helper in 1..MOST {
+            if self.members() >= members {
+                return;
+            }
             let bit = 1 << helper;
             if self.helpers.fetch_or(bit, Relaxed) & bit == 0 {
                 let (team, busy, core) = (Arc::clone(self), Busy::new(), current_core());
@@ -198,20 +214,25 @@ impl Team {
     }
 
     fn help(&self, helper: usize, called_on: Option<usize>) {
-        // The thread of the team may come across its own call after the pass, and a thread in a pass across any, where a layer
-        // uses the pool in ways of its own.
-        if matches!(ROLE.get(), Role::Pass { .. } | Role::Part) || TEAM.with(|own| std::ptr::eq(&**own, self)) {
+        // A thread may come across a call of its own team, or of the one that it helps, and a thread in a pass across any, where a
+        // layer uses the pool in ways of its own.
+        let is_own = TEAM.with(|own| ptr::eq(&**own, self)) || ptr::eq(HELPED.get(), self);
+        if is_own || matches!(ROLE.get(), Role::Pass { .. } | Role::Part) {
             return;
         }
         leave(called_on);
+        let before = HELPED.replace(self);
         as_role(Role::Helper, || {
-            let mut last = Instant::now();
-            while last.elapsed() < IDLE {
-                if self.look(helper) || rayon::yield_now() == Some(Yield::Executed) {
+            let (called, mut last) = (Instant::now(), Instant::now());
+            while last.elapsed() < IDLE && called.elapsed() < STAY {
+                if self.look(helper) {
                     last = Instant::now();
+                } else if last.elapsed() > ALONE && rayon::yield_now() == Some(Yield::Executed) {
+                    break;
                 }
             }
         });
+        HELPED.set(before);
     }
 
     /// Looks for parts a few times, and says whether there were any.
@@ -225,8 +246,9 @@ impl Team {
         false
     }
 
-    /// Runs `act` with the numbers up to `count`, each once.
+    /// Runs `act` with the numbers up to `count`, each once. This is the thread of the team, and in no part.
     fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
+        assert!((1..=MOST).contains(&count) && self.open.0.load(Relaxed) == 0, "{count} parts");
         // SAFETY: only the lifetime changes, and nobody uses it once no part is open. This function ends after that.
         let act = unsafe { transmute::<*const (dyn Fn(usize) + Sync + '_), Act>(act) };
         // SAFETY: no part is open, so no other thread reads it.
@@ -237,7 +259,7 @@ impl Team {
         let mut looks = 0;
         while self.open.0.load(Acquire) != 0 {
             looks += 1;
-            if looks % LONG_LOOKS == 0 { yield_now() } else { spin_loop() }
+            if looks % LONG_LOOKS == 0 { thread::yield_now() } else { spin_loop() }
         }
         if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
             resume_unwind(panic);
@@ -261,7 +283,12 @@ impl Team {
             // SAFETY: a part that is taken is open until it is counted below, and so long `act` is what it was.
             let act = unsafe { &*(*self.work.0.act.get()).expect("set with the parts") };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| as_role(Role::Part, || act(part)))) {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                match *first {
+                    None => *first = Some(panic),
+                    // To drop it could panic again, while parts are open.
+                    Some(_) => forget(panic),
+                }
             }
             self.open.0.fetch_sub(1, Release);
         }
