@@ -203,7 +203,6 @@ impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
 }
 
 /// Some of the shards into which a batch is cut.
-#[derive(Clone)]
 struct Cut {
     shards: Range<usize>,
     count: usize,
