@@ -28,6 +28,10 @@ const IN_PLACE_COLUMNS: usize = 96;
 const TURNED_ROWS: usize = 160;
 const TURNED_DEPTH: usize = 128;
 
+/// So many blocks of A at a time are kept for all blocks of B: more would be far away when they are needed again, and with
+/// fewer, B is copied more often.
+const KEPT_BLOCKS: usize = 8;
+
 thread_local! {
     /// Blocks of B and A, or at most `DOT_ROWS * DOT_DEPTH` elements of A.
     pub(super) static BLOCKS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
@@ -66,15 +70,25 @@ impl<F: Float> Operand<F> {
         self.rows <= IN_PLACE_ROWS || self.at.column == 1 && self.columns <= IN_PLACE_COLUMNS
     }
 
-    /// Copied to where it is read fastest.
-    pub(super) fn place(self, to: &mut [F]) -> Left<F> {
-        let Self { at: from, rows, depth: columns, .. } = self;
-        if self.is_read_in_place() {
-            return Left::Strided(from);
+    fn order(&self) -> Order {
+        if self.at.column == 1 { Order::Rows } else { Order::Tiles }
+    }
+
+    /// Copies it to where it is read fastest, unless that is where it is.
+    pub(super) fn copy(&self, to: &mut [F]) {
+        let Self { at: from, rows, depth: columns, .. } = *self;
+        if !self.is_read_in_place() {
+            F::pack(Pack { from, rows, columns, order: self.order(), to });
         }
-        let order = if from.column == 1 { Order::Rows } else { Order::Tiles };
-        F::pack(Pack { from, rows, columns, order, to: &mut *to });
-        if from.column == 1 { Left::Rows(to.as_ptr()) } else { Left::Tiles(to.as_ptr()) }
+    }
+
+    /// Where it is read, once it was copied to `copy`.
+    pub(super) fn left(&self, copy: &[F]) -> Left<F> {
+        match self.order() {
+            _ if self.is_read_in_place() => Left::Strided(self.at),
+            Order::Rows => Left::Rows(copy.as_ptr()),
+            _ => Left::Tiles(copy.as_ptr()),
+        }
     }
 }
 
@@ -125,7 +139,8 @@ impl<F: Float> Product<F> {
             });
             for (column, columns) in parts(columns, most_columns) {
                 let left = Operand { at: b.from(column, start), rows: columns, depth, columns: rows };
-                let left = left.place(&mut *copy);
+                left.copy(&mut *copy);
+                let left = left.left(copy);
                 let right = Right { start: panels.as_ptr(), panel: depth * width, row: width as isize };
                 let output = Output { start: product.as_mut_ptr(), row: rows as isize, base: Base::Nothing };
                 F::multiply(Block { rows: columns, depth, columns: rows, a: left, b: right, c: output });
@@ -146,20 +161,32 @@ impl<F: Float> Product<F> {
         let fitting = BLOCK_BYTES / size_of::<F>() / block_depth(depth) / width * width;
         let most_columns = if rows <= IN_PLACE_ROWS { width } else { fitting };
         let most_rows = block_rows::<F>();
+        // Where B has several blocks, the blocks of A are copied for the first of them and kept for the others.
+        let is_kept = columns > most_columns && rows > IN_PLACE_ROWS;
+        let group = if is_kept { KEPT_BLOCKS * most_rows } else { rows };
+        let copied = match rows {
+            ..=IN_PLACE_ROWS => 0,
+            _ => rows.min(if is_kept { group } else { most_rows }),
+        };
         let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
-        let a_len = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(most_rows) * Left::<F>::ROW };
         let mut blocks = BLOCKS.take();
-        let (b_panels, a_copy) = blocks.at_least(b_len + a_len).split_at_mut(b_len);
-        for column in (0..columns).step_by(most_columns) {
-            let columns = most_columns.min(columns - column);
+        let (b_panels, a_copy) = blocks.at_least(b_len + copied * Left::<F>::ROW).split_at_mut(b_len);
+        for (first, rows) in parts(rows, group) {
             for (start, depth) in depths(depth) {
-                let from = b.from(start, column);
-                F::pack(Pack { from, rows: depth, columns, order: Order::Panels, to: &mut *b_panels });
-                let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
-                for (row, rows) in parts(rows, most_rows) {
-                    let a = Operand { at: a.from(row, start), rows, depth, columns }.place(&mut *a_copy);
-                    let c = c.after(start).from(row, column);
-                    F::multiply(Block { rows, depth, columns, a, b, c });
+                for column in (0..columns).step_by(most_columns) {
+                    let block_columns = most_columns.min(columns - column);
+                    let (from, order) = (b.from(start, column), Order::Panels);
+                    F::pack(Pack { from, rows: depth, columns: block_columns, order, to: &mut *b_panels });
+                    let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
+                    for (row, rows) in parts(rows, most_rows) {
+                        let operand = Operand { at: a.from(first + row, start), rows, depth, columns };
+                        let copy = &mut a_copy[if is_kept { row * Left::<F>::ROW } else { 0 }..];
+                        if column == 0 || !is_kept {
+                            operand.copy(&mut *copy);
+                        }
+                        let (a, c) = (operand.left(copy), c.after(start).from(first + row, column));
+                        F::multiply(Block { rows, depth, columns: block_columns, a, b, c });
+                    }
                 }
             }
         }

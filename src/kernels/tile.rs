@@ -194,22 +194,30 @@ pub(super) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
         // SAFETY: a register of a row, as far as its columns go.
         unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
     };
-    for i in 0..R {
-        for j in 0..N {
-            let to = c.from(i, j * lanes).start;
-            let sum = match c.base {
-                Base::Nothing => sums[i][j],
-                Base::Output => F::plus(simd, load(to, j), sums[i][j]),
-                Base::Row(row) => F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]),
-            };
-            // SAFETY: as for `load`.
-            unsafe {
-                if EDGE {
-                    F::store_first(simd, masks[j], to, sum);
-                } else {
-                    F::store(simd, to, sum);
+    // A loop for each base, so that each is unrolled, and no sum leaves its register.
+    macro_rules! store {
+        ($base:expr) => {
+            for i in 0..R {
+                for j in 0..N {
+                    let to = c.from(i, j * lanes).start;
+                    let sum = $base(to, i, j);
+                    // SAFETY: as for `load`.
+                    unsafe {
+                        if EDGE {
+                            F::store_first(simd, masks[j], to, sum);
+                        } else {
+                            F::store(simd, to, sum);
+                        }
+                    }
                 }
             }
+        };
+    }
+    match c.base {
+        Base::Nothing => store!(|_, i: usize, j: usize| sums[i][j]),
+        Base::Output => store!(|to: *mut F, i: usize, j: usize| F::plus(simd, load(to, j), sums[i][j])),
+        Base::Row(row) => {
+            store!(|_, i: usize, j: usize| F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]));
         }
     }
 }

@@ -119,6 +119,26 @@ fn products_f32() {
     check_all::<f32>();
 }
 
+/// More rows than are kept for several blocks of B.
+fn check_kept<F: Float>(rows: usize) {
+    let (a, b) = (integers::<F>(rows, 515, 1), integers::<F>(515, 1100, 2));
+    let before = integers::<F>(rows, 1100, 3);
+    let expected = a.dot(&b) + &before; // exact
+    let a_by_columns = a.t().to_owned();
+    for_each_isa(|isa| {
+        for (layout, a) in [a.view(), a_by_columns.t()].into_iter().enumerate() {
+            let c = within_nan(&before, |c| product(a, b.view(), c, Accumulate::Add));
+            assert_same(c.view(), &expected, &format!("{isa:?}, layout {layout}"));
+        }
+    });
+}
+
+#[test]
+fn many_rows_and_columns() {
+    check_kept::<f32>(1800);
+    check_kept::<f64>(900);
+}
+
 #[test]
 fn products_f64() {
     check_all::<f64>();
