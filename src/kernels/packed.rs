@@ -24,6 +24,9 @@ use crate::parallel::{for_each_part, product_work};
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
 const TILE_ROWS: usize = 6;
 
+/// The terms between two looks at what is to be fetched.
+const TERMS: usize = 4;
+
 /// With more rows, so many at a time go over all panels: they stay in the second cache with a part of a panel.
 const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 
@@ -332,26 +335,56 @@ impl<F: Float> Sweep<'_, F> {
             v[i] = self.row(row + i).wrapping_add(start);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
-        for p in 0..depth {
-            // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
-            let mut w = [F::splat(simd, F::zero()); N];
-            for j in 0..N {
-                // SAFETY: a register of row start + p of the panel, which has N of them.
-                w[j] = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
-            }
-            for i in 0..R {
-                // SAFETY: element (row + i, start + p) of v.
-                let factor = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
-                for j in 0..N {
-                    sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
-                }
-            }
+        // To count terms and to fetch lines takes the places of sums: it is done once for several terms.
+        let whole = depth - depth % TERMS;
+        for p in (0..whole).step_by(TERMS) {
+            let v = v.map(|v| v.wrapping_add(p));
+            // SAFETY: terms p on of the rows, and as many rows of the panel.
+            sums = unsafe { add_terms::<S, F, R, N, TERMS>(simd, v, weights, sums) };
+            weights = weights.wrapping_add(TERMS * N * lanes);
+            fetch.some(TERMS);
+        }
+        for p in whole..depth {
+            let v = v.map(|v| v.wrapping_add(p));
+            // SAFETY: term p.
+            sums = unsafe { add_terms::<S, F, R, N, 1>(simd, v, weights, sums) };
             weights = weights.wrapping_add(N * lanes);
-            fetch.some();
+            fetch.some(1);
         }
         // SAFETY: rows `row` on of C, as far as its columns go, as the sweep's maker says.
         unsafe { finish::<S, F, R, N, EDGE>(simd, count, sums, c) };
     }
+}
+
+/// `sums`, and the next `T` terms of `R` rows `v` with `N` registers of weights.
+///
+/// # Safety
+///
+/// `T` elements of each row are readable, and as many rows of the panel.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+unsafe fn add_terms<S: Simd, F: Float, const R: usize, const N: usize, const T: usize>(
+    simd: S,
+    v: [*const F; R],
+    weights: *const F,
+    mut sums: [[F::Vector<S>; N]; R],
+) -> [[F::Vector<S>; N]; R] {
+    for p in 0..T {
+        // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
+        let mut w = [F::splat(simd, F::zero()); N];
+        for j in 0..N {
+            // SAFETY: register j of row p.
+            w[j] = unsafe { F::load(simd, weights.wrapping_add((p * N + j) * F::lanes::<S>())) };
+        }
+        for i in 0..R {
+            // SAFETY: element p of row i.
+            let factor = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
+            for j in 0..N {
+                sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
+            }
+        }
+    }
+    sums
 }
 
 /// The sums of a row `v` with `P` panels of `N` registers, from `weights` on, `panel` elements apart.
@@ -385,7 +418,7 @@ unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize>(
     sums
 }
 
-/// What the next block will need, fetched into the second cache a few lines at a time.
+/// What the next block will need, fetched into the second cache a few lines with each term.
 struct Fetch<F> {
     next: *const F,
     lines: usize,
@@ -393,8 +426,8 @@ struct Fetch<F> {
 
 impl<F> Fetch<F> {
     #[inline(always)]
-    fn some(&mut self) {
-        for _ in 0..self.lines {
+    fn some(&mut self, terms: usize) {
+        for _ in 0..terms * self.lines {
             prefetch::<_, true>(self.next);
             self.next = self.next.wrapping_byte_add(LINE_BYTES);
         }

@@ -99,6 +99,12 @@ pub(super) fn prefetch<T, const SECOND: bool>(at: *const T) {
     let _ = at;
 }
 
+/// The terms that are added before they are counted: to count takes the places of sums, of which a term has few with 16
+/// registers.
+const fn terms<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 1 } else { 4 }
+}
+
 /// The rows of B that are fetched before they are needed.
 const AHEAD: isize = 8;
 
@@ -138,17 +144,8 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
     }
     let mut sums = [[F::splat(simd, F::zero()); N]; R];
     let (mut a_column, mut b) = (a.start, b);
-    let mut left = depth;
-    while left > 0 {
-        let mut terms = left;
-        if FETCH {
-            // As many terms as a line of a row of A has, and those lines of the next tile.
-            terms = terms.min(LINE_BYTES / size_of::<F>());
-            for i in 0..R {
-                prefetch::<_, true>(a_column.wrapping_offset((R + i) as isize * a.row));
-            }
-        }
-        for _ in 0..terms {
+    macro_rules! add_term {
+        () => {
             let mut b_vectors = [F::splat(simd, F::zero()); N];
             for j in 0..N {
                 // Row p of B.
@@ -164,8 +161,28 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
             }
             a_column = a_column.wrapping_offset(a.column);
             b = b.wrapping_offset(b_row);
+        };
+    }
+    let mut left = depth;
+    while left > 0 {
+        let mut run = left;
+        if FETCH {
+            // As many terms as a line of a row of A has, and those lines of the next tile.
+            run = run.min(LINE_BYTES / size_of::<F>());
+            for i in 0..R {
+                prefetch::<_, true>(a_column.wrapping_offset((R + i) as isize * a.row));
+            }
         }
-        left -= terms;
+        let whole = run - run % terms::<S>();
+        for _ in (0..whole).step_by(terms::<S>()) {
+            for _ in 0..terms::<S>() {
+                add_term!();
+            }
+        }
+        for _ in whole..run {
+            add_term!();
+        }
+        left -= run;
     }
 
     // SAFETY: as the caller says.
