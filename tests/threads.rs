@@ -1,12 +1,13 @@
 //! Large batches on several threads: the number of threads changes no bit, and shards are what the whole batch is.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
+use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    CellBuilder, Dropout, Float, GradientProbe, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, PreNormBlock,
-    Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
+    Cell, CellBuilder, CellSizes, CellStep, CellStepBackward, Dropout, Float, GradientProbe, GruCell, Layer, Linear,
+    Lstm, LstmCell, Nonlinearity, PreNormBlock, Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt, parameters,
 };
 
 const STEPS: usize = 9;
@@ -187,4 +188,45 @@ fn a_wrong_state_is_named() {
     let cell = lstm::<f32>().build(&mut rng());
     let x = batch(INPUT);
     cell.forward((&x).into(), &mut cell.zero_state(BATCH + 1), &mut cell.cache());
+}
+
+/// `h_t = W x_t`, and no way back.
+#[derive(Clone)]
+struct OneWay {
+    weight: Array2<f64>,
+}
+parameters! { impl Tensors<f64> for OneWay { weight } }
+
+impl Cell for OneWay {
+    type Elem = f64;
+    type State = Array2<f64>;
+    type Buffers = ();
+
+    fn sizes(&self) -> CellSizes {
+        CellSizes { name: "OneWay", input: self.weight.ncols(), output: self.weight.nrows(), memory: 0 }
+    }
+
+    fn forward_step(&self, mut step: CellStep<'_, f64>, _: &mut ()) {
+        step.h.assign(&step.x.dot(&self.weight.t()));
+    }
+
+    fn backward_step(&self, step: CellStepBackward<'_, f64>, _: &mut (), grad: &mut Self) {
+        grad.weight += &step.dh.t().dot(&step.x);
+        panic!("no way back");
+    }
+}
+
+#[test]
+fn a_panic_in_a_shard_leaves_the_gradient_where_it_was() {
+    let layer = OneWay { weight: Array2::ones((96, 96)) };
+    let (x, mut cache, mut grad) = (batch(96), layer.cache(), layer.zeros_like());
+    let place = grad.weight.as_ptr();
+    layer.forward((&x).into(), &mut layer.zero_state(BATCH), &mut cache);
+    let backward = || {
+        layer.backward((&x).into(), &x, None, &mut cache, &mut grad);
+    };
+    let payload = catch_unwind(AssertUnwindSafe(backward)).expect_err("a panic");
+    assert_eq!(payload.downcast_ref(), Some(&"no way back"));
+    assert_eq!(grad.weight.as_ptr(), place);
+    assert!(grad.weight.iter().any(|&value| value != 0.0));
 }

@@ -22,6 +22,10 @@ use crate::{Float, Mode, State, StateRecorder, Tensors, TensorsExt, Zoneout, par
 /// would not compute again: rows are counted through the whole pass, so [`begin`](Cell::begin) can make room. The other
 /// methods move work out of the loop: products over all steps at once are faster than step by step.
 ///
+/// With the feature `rayon`, a large batch is cut into shards, which threads step through at once, each with buffers and a
+/// gradient of its own. A step that calls rayon must not hold a lock meanwhile: while it waits, its thread may take another
+/// shard, whose steps want the same lock.
+///
 /// ```
 /// use gradflow::ndarray::{Array2, Axis};
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};

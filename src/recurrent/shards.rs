@@ -95,20 +95,24 @@ impl<C: Cell> Shards<C> {
         if !self.grads.iter().all(|shard| misfit(shard, grad).is_none()) {
             self.grads.clear();
         }
-        self.grads.resize_with(count.max(self.grads.len()), || grad.clone());
+        self.grads.resize_with((count - 1).max(self.grads.len()), || grad.clone());
         let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
         reuse(&mut self.dx, (steps, batch, input));
-        // The first shard's gradient is that of the batch.
-        std::mem::swap(grad, &mut self.grads[0]);
         let cut = Cut { shards: 0..count, count, batch };
-        let (caches, grads, dx) = (&mut self.caches[..count], &mut self.grads[..count], self.dx.view_mut());
-        let all = BackwardShards { cut, x, dy, dstate, caches, grads, dx };
-        for_each_shard(all, work(cell, &x), |BackwardShards { cut, x, dy, dstate, caches, grads, dx }| {
-            let x = if cut.shards.start == 0 { x } else { x.overwriting_gradients() };
-            copy_steps(backward_alone(cell, x, dy, dstate, &mut caches[0], &mut grads[0]), dx);
-        });
-        std::mem::swap(grad, &mut self.grads[0]);
-        add_all(grad, &self.grads[1..count]);
+        let (caches, grads, dx) = (&mut self.caches[..count], &mut self.grads[..count - 1], self.dx.view_mut());
+        let all = BackwardShards { cut, x, dy, dstate, caches, first_grad: Some(&mut *grad), grads, dx };
+        for_each_shard(
+            all,
+            work(cell, &x),
+            |BackwardShards { x, dy, dstate, caches, first_grad, grads, dx, .. }| {
+                let (x, grad) = match first_grad {
+                    Some(grad) => (x, grad),
+                    None => (x.overwriting_gradients(), &mut grads[0]),
+                };
+                copy_steps(backward_alone(cell, x, dy, dstate, &mut caches[0], grad), dx);
+            },
+        );
+        add_all(grad, &self.grads[..count - 1]);
     }
 
     /// What the last backward pass left.
@@ -172,6 +176,9 @@ struct BackwardShards<'x, 's, 'a, C: Cell> {
     dy: ArrayView3<'a, C::Elem>,
     dstate: Option<StateParts<'s, C::Elem>>,
     caches: &'a mut [CellCache<C>],
+    /// The gradient of the batch, if the first shard is among these: that is where it adds.
+    first_grad: Option<&'a mut C>,
+    /// Those of the other shards.
     grads: &'a mut [C],
     dx: ArrayViewMut3<'a, C::Elem>,
 }
@@ -186,19 +193,20 @@ impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
         let (dy, other_dy) = self.dy.split_at(Axis(1), own.len());
         let (dstate, other_dstate) = self.dstate.map(|dstate| split(dstate, own.len()).into()).unzip();
         let (caches, other_caches) = self.caches.split_at_mut(at);
-        let (grads, other_grads) = self.grads.split_at_mut(at);
+        let (grads, other_grads) = self.grads.split_at_mut(at - usize::from(self.first_grad.is_some()));
         let (dx, other_dx) = self.dx.split_at(Axis(1), own.len());
-        let x = self.x.sequences(others);
         let other = BackwardShards {
             cut: other_cut,
-            x,
+            x: self.x.sequences(others),
             dy: other_dy,
             dstate: other_dstate,
             caches: other_caches,
+            first_grad: None,
             grads: other_grads,
             dx: other_dx,
         };
-        (BackwardShards { cut, x: self.x.sequences(own), dy, dstate, caches, grads, dx }, other)
+        let x = self.x.sequences(own);
+        (BackwardShards { cut, x, dy, dstate, caches, first_grad: self.first_grad, grads, dx }, other)
     }
 }
 
