@@ -218,8 +218,8 @@ impl Cell for OneWay {
 
 #[test]
 fn a_panic_in_a_shard_leaves_the_gradient_where_it_was() {
-    let layer = OneWay { weight: Array2::ones((96, 96)) };
-    let (x, mut cache, mut grad) = (batch(96), layer.cache(), layer.zeros_like());
+    let layer = OneWay { weight: Array2::ones((160, 160)) };
+    let (x, mut cache, mut grad) = (batch(160), layer.cache(), layer.zeros_like());
     let place = grad.weight.as_ptr();
     layer.forward((&x).into(), &mut layer.zero_state(BATCH), &mut cache);
     let backward = || {
