@@ -24,8 +24,11 @@ use crate::parallel::{for_each_part, product_work};
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
 const TILE_ROWS: usize = 6;
 
-/// The terms between two looks at what is to be fetched.
+/// The terms between two looks at what is to be fetched: to look takes the places of sums.
 const TERMS: usize = 4;
+
+/// Up to so many tiles have too much to fetch for that: after each term, so that lines do not come in bursts.
+const FEW_TILES: usize = 4;
 
 /// With more rows, so many at a time go over all panels: they stay in the second cache with a part of a panel.
 const BLOCK_ROWS: usize = 20 * TILE_ROWS;
@@ -237,10 +240,11 @@ impl<F: Float> Sweep<'_, F> {
             for (start, depth) in depths(depth) {
                 let weights = panel[start * width..].as_ptr();
                 let block = Block { start, depth, first, count: width.min(columns - first), weights };
-                if block.count == width {
-                    self.over_rows::<S, N, false>(simd, rows.clone(), block);
-                } else {
-                    self.over_rows::<S, N, true>(simd, rows.clone(), block);
+                let (rows, few) = (rows.clone(), rows.len() <= FEW_TILES * TILE_ROWS);
+                match (block.count == width, few) {
+                    (true, true) => self.over_rows::<S, N, 1, false>(simd, rows, block),
+                    (true, false) => self.over_rows::<S, N, TERMS, false>(simd, rows, block),
+                    (false, _) => self.over_rows::<S, N, 1, true>(simd, rows, block),
                 }
             }
         }
@@ -296,7 +300,12 @@ impl<F: Float> Sweep<'_, F> {
     }
 
     #[inline(always)]
-    fn over_rows<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: Range<usize>, block: Block<F>) {
+    fn over_rows<S: Simd, const N: usize, const T: usize, const EDGE: bool>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        block: Block<F>,
+    ) {
         let row_bytes = self.panels.width * size_of::<F>();
         let tiles = rows.len().div_ceil(TILE_ROWS);
         let mut fetch = Fetch { next: block.weights.wrapping_byte_add(block.depth * row_bytes), lines: 0 };
@@ -307,20 +316,20 @@ impl<F: Float> Sweep<'_, F> {
             fetch.lines = lines / (tiles - tile);
             lines -= fetch.lines;
             match count {
-                2 => self.tile::<S, N, 2, EDGE>(simd, row, block, &mut fetch),
-                3 => self.tile::<S, N, 3, EDGE>(simd, row, block, &mut fetch),
-                4 => self.tile::<S, N, 4, EDGE>(simd, row, block, &mut fetch),
-                5 => self.tile::<S, N, 5, EDGE>(simd, row, block, &mut fetch),
-                TILE_ROWS => self.tile::<S, N, TILE_ROWS, EDGE>(simd, row, block, &mut fetch),
+                2 => self.tile::<S, N, T, 2, EDGE>(simd, row, block, &mut fetch),
+                3 => self.tile::<S, N, T, 3, EDGE>(simd, row, block, &mut fetch),
+                4 => self.tile::<S, N, T, 4, EDGE>(simd, row, block, &mut fetch),
+                5 => self.tile::<S, N, T, 5, EDGE>(simd, row, block, &mut fetch),
+                TILE_ROWS => self.tile::<S, N, T, TILE_ROWS, EDGE>(simd, row, block, &mut fetch),
                 _ => unreachable!("tiles of {count} rows"), // 1 of several: as parts are of about equal size, never.
             }
         }
     }
 
-    /// The sums of `R` rows and a panel's columns.
+    /// The sums of `R` rows and a panel's columns, `T` terms between two looks at what is to be fetched.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-    fn tile<S: Simd, const N: usize, const R: usize, const EDGE: bool>(
+    fn tile<S: Simd, const N: usize, const T: usize, const R: usize, const EDGE: bool>(
         &self,
         simd: S,
         row: usize,
@@ -335,56 +344,38 @@ impl<F: Float> Sweep<'_, F> {
             v[i] = self.row(row + i).wrapping_add(start);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
-        // To count terms and to fetch lines takes the places of sums: it is done once for several terms.
-        let whole = depth - depth % TERMS;
-        for p in (0..whole).step_by(TERMS) {
-            let v = v.map(|v| v.wrapping_add(p));
-            // SAFETY: terms p on of the rows, and as many rows of the panel.
-            sums = unsafe { add_terms::<S, F, R, N, TERMS>(simd, v, weights, sums) };
-            weights = weights.wrapping_add(TERMS * N * lanes);
-            fetch.some(TERMS);
+        macro_rules! add_term {
+            ($p:expr) => {
+                // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
+                let mut w = [F::splat(simd, F::zero()); N];
+                for j in 0..N {
+                    // SAFETY: a register of row start + p of the panel, which has N of them.
+                    w[j] = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
+                }
+                for i in 0..R {
+                    // SAFETY: element (row + i, start + p) of v.
+                    let factor = F::splat(simd, unsafe { *v[i].wrapping_add($p) });
+                    for j in 0..N {
+                        sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
+                    }
+                }
+                weights = weights.wrapping_add(N * lanes);
+            };
+        }
+        let whole = depth - depth % T;
+        for first in (0..whole).step_by(T) {
+            for p in first..first + T {
+                add_term!(p);
+            }
+            fetch.some(T);
         }
         for p in whole..depth {
-            let v = v.map(|v| v.wrapping_add(p));
-            // SAFETY: term p.
-            sums = unsafe { add_terms::<S, F, R, N, 1>(simd, v, weights, sums) };
-            weights = weights.wrapping_add(N * lanes);
+            add_term!(p);
             fetch.some(1);
         }
         // SAFETY: rows `row` on of C, as far as its columns go, as the sweep's maker says.
         unsafe { finish::<S, F, R, N, EDGE>(simd, count, sums, c) };
     }
-}
-
-/// `sums`, and the next `T` terms of `R` rows `v` with `N` registers of weights.
-///
-/// # Safety
-///
-/// `T` elements of each row are readable, and as many rows of the panel.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-unsafe fn add_terms<S: Simd, F: Float, const R: usize, const N: usize, const T: usize>(
-    simd: S,
-    v: [*const F; R],
-    weights: *const F,
-    mut sums: [[F::Vector<S>; N]; R],
-) -> [[F::Vector<S>; N]; R] {
-    for p in 0..T {
-        // The registers of weights and one factor at a time: with the sums, 15 of 16 registers.
-        let mut w = [F::splat(simd, F::zero()); N];
-        for j in 0..N {
-            // SAFETY: register j of row p.
-            w[j] = unsafe { F::load(simd, weights.wrapping_add((p * N + j) * F::lanes::<S>())) };
-        }
-        for i in 0..R {
-            // SAFETY: element p of row i.
-            let factor = F::splat(simd, unsafe { *v[i].wrapping_add(p) });
-            for j in 0..N {
-                sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
-            }
-        }
-    }
-    sums
 }
 
 /// The sums of a row `v` with `P` panels of `N` registers, from `weights` on, `panel` elements apart.
