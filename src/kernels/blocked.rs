@@ -162,16 +162,13 @@ impl<F: Float> Product<F> {
         let most_columns = if rows <= IN_PLACE_ROWS { width } else { fitting };
         let most_rows = block_rows::<F>();
         // Where B has several blocks, the blocks of A are copied for the first of them and kept for the others.
-        let is_kept = columns > most_columns && rows > IN_PLACE_ROWS;
-        let group = if is_kept { KEPT_BLOCKS * most_rows } else { rows };
-        let copied = match rows {
-            ..=IN_PLACE_ROWS => 0,
-            _ => rows.min(if is_kept { group } else { most_rows }),
-        };
+        let is_kept = columns > most_columns;
+        let kept_rows = if is_kept { KEPT_BLOCKS * most_rows } else { most_rows };
+        let copied_rows = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(kept_rows) };
         let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
         let mut blocks = BLOCKS.take();
-        let (b_panels, a_copy) = blocks.at_least(b_len + copied * Left::<F>::ROW).split_at_mut(b_len);
-        for (first, rows) in parts(rows, group) {
+        let (b_panels, a_copy) = blocks.at_least(b_len + copied_rows * Left::<F>::ROW).split_at_mut(b_len);
+        for (first, rows) in parts(rows, if is_kept { kept_rows } else { rows }) {
             for (start, depth) in depths(depth) {
                 for column in (0..columns).step_by(most_columns) {
                     let block_columns = most_columns.min(columns - column);
@@ -181,7 +178,7 @@ impl<F: Float> Product<F> {
                     for (row, rows) in parts(rows, most_rows) {
                         let operand = Operand { at: a.from(first + row, start), rows, depth, columns };
                         let copy = &mut a_copy[if is_kept { row * Left::<F>::ROW } else { 0 }..];
-                        if column == 0 || !is_kept {
+                        if column == 0 {
                             operand.copy(&mut *copy);
                         }
                         let (a, c) = (operand.left(copy), c.after(start).from(first + row, column));

@@ -27,8 +27,8 @@ const TILE_ROWS: usize = 6;
 /// The terms between two looks at what is to be fetched: to look takes the places of sums.
 const TERMS: usize = 4;
 
-/// Up to so many tiles have too much to fetch for that: after each term, so that lines do not come in bursts.
-const FEW_TILES: usize = 4;
+/// Up to so many rows have too much to fetch for that: after each term, so that lines do not come in bursts.
+const FEW_ROWS: usize = 4 * TILE_ROWS;
 
 /// With more rows, so many at a time go over all panels: they stay in the second cache with a part of a panel.
 const BLOCK_ROWS: usize = 20 * TILE_ROWS;
@@ -240,7 +240,7 @@ impl<F: Float> Sweep<'_, F> {
             for (start, depth) in depths(depth) {
                 let weights = panel[start * width..].as_ptr();
                 let block = Block { start, depth, first, count: width.min(columns - first), weights };
-                let (rows, few) = (rows.clone(), rows.len() <= FEW_TILES * TILE_ROWS);
+                let (rows, few) = (rows.clone(), rows.len() <= FEW_ROWS);
                 match (block.count == width, few) {
                     (true, true) => self.over_rows::<S, N, 1, false>(simd, rows, block),
                     (true, false) => self.over_rows::<S, N, TERMS, false>(simd, rows, block),
