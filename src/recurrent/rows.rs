@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
+use ndarray::{Array2, ArrayView3, s};
+
+use crate::cache::reuse;
 use crate::{Float, Sequence};
 
 /// The order in which the steps of a batch of sequences are worked on, and where their rows lie.
@@ -135,10 +138,17 @@ impl Rows {
         })
     }
 
-    /// Packs rows of `width` values.
-    pub fn gather<F: Copy>(&self, width: usize, from: &[F], to: &mut [F]) {
-        for (row, at) in self.pairs() {
-            to[row * width..(row + 1) * width].copy_from_slice(&from[at * width..(at + 1) * width]);
+    /// The rows of `x`, `[T, B, D]`: `[R, D]`, packed or all.
+    pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
+        reuse(to, (self.count(), x.dim().2));
+        if self.packed {
+            for (row, at) in self.pairs() {
+                to.row_mut(row).assign(&x.slice(s![at / self.batch, at % self.batch, ..]));
+            }
+        } else {
+            for (t, x) in x.outer_iter().enumerate() {
+                to.slice_mut(s![t * self.batch..(t + 1) * self.batch, ..]).assign(&x);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The loop over time, forward and back, for every cell.
 
-use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3};
+use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, Axis};
 
 use super::cell::{
     AllSteps, Cell, CellSizes, CellStep, CellStepBackward, RecurrentState, StateParts, StepRecorder, Unrolled,
@@ -9,7 +9,7 @@ use super::part::Part;
 use super::rows::Rows;
 use super::zoneout::Keep;
 use crate::affine::{add_onto, matrix_mut, rows_of, span, view_of_rows};
-use crate::cache::{Pending, StandardLayout, reuse};
+use crate::cache::{Pending, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::parallel::{in_pass, product_work};
 use crate::{Causal, Float, Layer, Mode, RecordsState, Sequence, Size, SizeError, StateRecorder, TensorsExt};
@@ -22,8 +22,8 @@ const INFERENCE_ROWS: usize = 256;
 pub struct CellCache<C: Cell> {
     pending: Pending,
     rows: Rows,
-    x: Packable<C::Elem>,      // [R, I]
-    dy: Packable<C::Elem>,     // [R, O]
+    x: PassRows<C::Elem>,      // [R, I]
+    dy: StepRows<C::Elem>,     // [R, O]
     h: Part<C::Elem>,          // of size O
     c: Part<C::Elem>,          // of size M
     y: Array3<C::Elem>,        // [T, B, O], where rows are packed
@@ -36,22 +36,52 @@ pub struct CellCache<C: Cell> {
     shards: super::shards::Shards<C>,
 }
 
-/// The rows of an input, packed where the recurrence packs its rows.
+/// The rows of x as one matrix: where they lie, or a copy that the forward pass makes and the backward pass uses again.
 #[derive(Clone, Default)]
-struct Packable<F> {
-    copy: StandardLayout<F>,
-    packed: Array2<F>, // [R, ·]
+struct PassRows<F> {
+    is_copied: bool,
+    copy: Array2<F>, // [R, I]
 }
 
-impl<F: Float> Packable<F> {
-    fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>, rows: &Rows) -> ArrayView2<'a, F> {
-        let width = x.dim().2;
-        if !rows.packed() {
-            return self.copy.rows(x);
+impl<F: Float> PassRows<F> {
+    /// For a forward pass.
+    fn start<'a>(&'a mut self, x: ArrayView3<'a, F>, rows: &Rows) -> ArrayView2<'a, F> {
+        self.is_copied = false;
+        self.view(x, rows)
+    }
+
+    /// For the backward pass after it, with the same x.
+    fn view<'a>(&'a mut self, x: ArrayView3<'a, F>, rows: &Rows) -> ArrayView2<'a, F> {
+        if !rows.packed() && x.is_standard_layout() {
+            return crate::cache::rows(x);
         }
-        reuse(&mut self.packed, (rows.count(), width));
-        rows.gather(width, self.copy.values(x), rows_of(&mut self.packed, &(0..rows.count())));
-        self.packed.view()
+        if !self.is_copied {
+            rows.gather(x, &mut self.copy);
+            self.is_copied = true;
+        }
+        self.copy.view()
+    }
+}
+
+/// The rows of dy, step by step: where they lie if those of a step lie side by side, or a copy.
+#[derive(Clone, Default)]
+struct StepRows<F>(Array2<F>); // [R, O]
+
+impl<F: Float> StepRows<F> {
+    /// The values of a step.
+    fn steps<'a>(&'a mut self, dy: ArrayView3<'a, F>, rows: &'a Rows) -> impl Fn(usize) -> &'a [F] {
+        let in_place = !rows.packed() && dy.outer_iter().next().is_none_or(|step| step.is_standard_layout());
+        if !in_place {
+            rows.gather(dy, &mut self.0);
+        }
+        let copy = &self.0;
+        move |s| {
+            let step = match in_place {
+                true => dy.index_axis_move(Axis(0), rows.time(s, 0)),
+                false => view_of_rows(copy.view(), &rows.of(s..s + 1)),
+            };
+            step.to_slice().expect("rows side by side")
+        }
     }
 }
 
@@ -60,8 +90,8 @@ impl<C: Cell> Default for CellCache<C> {
         CellCache {
             pending: Pending::default(),
             rows: Rows::default(),
-            x: Packable::default(),
-            dy: Packable::default(),
+            x: PassRows::default(),
+            dy: StepRows::default(),
             h: Part::default(),
             c: Part::default(),
             y: Array3::default((0, 0, 0)),
@@ -139,7 +169,7 @@ pub(super) fn forward_alone<'c, C: Cell>(
     pending.set(&x);
     rows.plan(&x);
     let rows = &*rows;
-    let x_rows = x_rows.rows(features, rows);
+    let x_rows = x_rows.start(features, rows);
     h.start(rows, state.h.view(), false, zoneout.is_some());
     c.start(rows, state.c.view(), infer, zoneout.is_some());
 
@@ -245,8 +275,8 @@ pub(super) fn backward_alone<'c, C: Cell>(
     }
     let (rows, wanted) = (&*rows, x.wants_gradient());
     let zoneout = zoneout(cell, name, &x);
-    let x_rows = x_rows.rows(x.features(name, Some(input)), rows);
-    let dy = dy_rows.rows(dy, rows).to_slice().expect("rows side by side");
+    let x_rows = x_rows.view(x.features(name, Some(input)), rows);
+    let dy = dy_rows.steps(dy, rows);
     h.start_backward(rows, dstate.as_ref().map(|dstate| dstate.h.view()));
     c.start_backward(rows, dstate.as_ref().map(|dstate| dstate.c.view()));
     reuse(dx, (steps, batch, if wanted { input } else { 0 }));
@@ -263,7 +293,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
         let now = rows.of(s..s + 1);
-        add_onto(&dy[span(&now, output)], rows_of(&mut h.d, &(0..now.len())));
+        add_onto(dy(s), rows_of(&mut h.d, &(0..now.len())));
         if recorder.is_on() {
             for (j, row) in h.d.outer_iter().take(now.len()).enumerate() {
                 recorder.hidden(rows.time(s, j), row.iter().copied());
