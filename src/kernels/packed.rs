@@ -343,6 +343,14 @@ impl<F: Float> Sweep<'_, F> {
         for i in 0..R {
             v[i] = self.row(row + i).wrapping_add(start);
         }
+        if T == TERMS {
+            // Many rows of C are far away.
+            for i in 0..R {
+                for j in 0..N {
+                    prefetch::<_, false>(c.from(i, j * lanes).start);
+                }
+            }
+        }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         macro_rules! add_term {
             ($p:expr) => {
