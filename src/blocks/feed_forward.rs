@@ -9,7 +9,7 @@ use crate::affine::{
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
-use crate::kernels::{Accumulate, block_depth, block_rows, depths, product, with_blocks};
+use crate::kernels::{Accumulate, Packed, block_rows, depths, product, with_elements, with_operands};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
 use crate::parallel::{for_each_part, in_pass, product_work};
 use crate::prepacked::PackedWeights;
@@ -122,9 +122,7 @@ impl<F: Float> FeedForward<F> {
                     });
                     // Fewer rows are split product by product.
                     let work = if run.len() >= BLOCKED_ROWS { self.work(x) } else { 0 };
-                    for_each_part((x_run, (y, kept)), work, 1, |(x, (y, kept))| {
-                        self.add_in_blocks(x, weights, kept, y)
-                    });
+                    self.add_in_blocks(x_run, weights, work, kept, y);
                 }
                 (false, _) => {
                     let mut a = matrix_mut(&mut slope[span(&run, hidden)], hidden);
@@ -183,46 +181,79 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
-    /// used; keeps `f'(a)` and `h`, `[N, H]`, where there is room for them.
+    /// used; keeps `f'(a)` and `h`, `[N, H]`, where there is room for them. The rows are split among threads, there being so
+    /// much `work`.
     fn add_in_blocks(
         &self,
         x: ArrayView2<'_, F>, // [N, I]
         weights: Option<&PackedWeights<F>>,
+        work: usize,
         mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>,
         mut y: ArrayViewMut2<'_, F>, // [N, O]
     ) {
-        let f = self.activation.nonlinearity();
-        let most = block_rows::<F>().min(x.nrows()) * block_depth(self.hidden_size());
-        with_blocks(most, |[own1, own2], passing| {
-            for (first, units) in depths(self.hidden_size()) {
-                let units = first..first + units;
+        let hidden = self.hidden_size();
+        with_operands(|[own1, own2]| {
+            for (first, count) in depths(hidden) {
+                let units = first..first + count;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
                 let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
-                let w1 = prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1));
-                let w2 = prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2));
-                let bias = self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]);
-                for first in (0..x.nrows()).step_by(block_rows::<F>()) {
-                    let rows = first..x.nrows().min(first + block_rows::<F>());
-                    let x = x.slice(s![rows.clone(), ..]);
-                    let block = s![rows.clone(), units.clone()];
-                    let (mut a, h) = match &mut kept {
-                        None => (matrix_mut(&mut passing[..rows.len() * units.len()], units.len()), None),
-                        Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
-                    };
-                    w1.multiply(x, a.view_mut(), bias);
-                    let h = match h {
-                        None => {
-                            activate_in_place(f, a.view_mut());
-                            a
-                        }
-                        Some(mut h) => {
-                            activate_with_slope(f, a, h.view_mut());
-                            h
-                        }
-                    };
-                    w2.multiply(h.view(), y.slice_mut(s![rows, ..]), Accumulate::Add);
-                }
+                let units = Units {
+                    w1: prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1)),
+                    bias: self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]),
+                    f: self.activation.nonlinearity(),
+                    w2: prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2)),
+                };
+                let kept = kept.as_mut().map(|(slope, h)| {
+                    let columns = s![.., first..first + count];
+                    (slope.slice_mut(columns), h.slice_mut(columns))
+                });
+                for_each_part((x, (y.view_mut(), kept)), work / hidden * count, 1, |(x, (y, kept))| {
+                    units.add(x, kept, y);
+                });
+            }
+        });
+    }
+}
+
+/// Some hidden units.
+struct Units<'a, F> {
+    w1: &'a Packed<F>, // [I, U]
+    bias: Option<&'a [F]>,
+    f: Nonlinearity,
+    w2: &'a Packed<F>, // [U, O]
+}
+
+impl<F: Float> Units<'_, F> {
+    /// What these units add to y, as [`FeedForward::add_in_blocks`].
+    fn add(
+        &self,
+        x: ArrayView2<'_, F>,
+        mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>, // [N, U]
+        mut y: ArrayViewMut2<'_, F>,
+    ) {
+        let Units { w1, bias, f, w2 } = *self;
+        let units = w1.columns();
+        with_elements(if kept.is_some() { 0 } else { block_rows::<F>().min(x.nrows()) * units }, |passing| {
+            for first in (0..x.nrows()).step_by(block_rows::<F>()) {
+                let rows = first..x.nrows().min(first + block_rows::<F>());
+                let (x, block) = (x.slice(s![rows.clone(), ..]), s![rows.clone(), ..]);
+                let (mut a, h) = match &mut kept {
+                    None => (matrix_mut(&mut passing[..rows.len() * units], units), None),
+                    Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
+                };
+                w1.multiply(x, a.view_mut(), bias);
+                let h = match h {
+                    None => {
+                        activate_in_place(f, a.view_mut());
+                        a
+                    }
+                    Some(mut h) => {
+                        activate_with_slope(f, a, h.view_mut());
+                        h
+                    }
+                };
+                w2.multiply(h.view(), y.slice_mut(block), Accumulate::Add);
             }
         });
     }

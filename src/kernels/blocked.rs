@@ -53,7 +53,7 @@ pub(crate) const fn block_rows<F>() -> usize {
 }
 
 /// The depth of the first of the [blocks](depths), which is the greatest.
-pub(crate) fn block_depth(depth: usize) -> usize {
+fn block_depth(depth: usize) -> usize {
     depths(depth).next().map_or(0, |(_, depth)| depth)
 }
 
@@ -120,7 +120,7 @@ impl<F: Float> Product<F> {
     pub(super) fn turned(self) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let (a, b) = (a.transposed(), b.transposed()); // A^T [depth, rows], B^T [columns, depth]
-        let width = F::tiling().0;
+        let width = F::tiling().width;
         let most_columns = block_rows::<F>();
         let block_columns = columns.min(most_columns);
         let panels_len = panels_len(depth.min(BLOCK_DEPTH), rows, width);
@@ -156,7 +156,7 @@ impl<F: Float> Product<F> {
     /// Blocks of A and B are packed.
     pub(super) fn by_blocks(self) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
-        let width = F::tiling().0;
+        let width = F::tiling().width;
         // For a few rows, a panel is used once: it does not leave the near cache.
         let fitting = BLOCK_BYTES / size_of::<F>() / block_depth(depth) / width * width;
         let most_columns = if rows <= IN_PLACE_ROWS { width } else { fitting };

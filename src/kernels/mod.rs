@@ -23,11 +23,11 @@ mod tests;
 mod tile;
 mod transpose;
 
-pub(crate) use blocked::{block_depth, block_rows, depths};
+pub(crate) use blocked::{block_rows, depths};
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
 pub use packed::Packed;
-pub(crate) use packed::with_blocks;
+pub(crate) use packed::{with_elements, with_operands};
 pub(crate) use product::{Accumulate, Summation, product, product_in_order, product_with_bias};
 pub use simd::Simd;

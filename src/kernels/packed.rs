@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::{Simd, WithSimd};
 
 use super::Accumulate;
@@ -19,7 +19,7 @@ use super::buffer::Buffer;
 use super::pack::copy_rows;
 use super::tile::{Base, LINE_BYTES, Output, Strided, finish, prefetch};
 use crate::Float;
-use crate::parallel::{for_each_part, product_work};
+use crate::parallel::{ELEMENT, Split, for_each_part, product_work};
 
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.
 const TILE_ROWS: usize = 6;
@@ -39,6 +39,11 @@ const ROW_PANELS: usize = 4;
 /// The columns of a panel, in registers.
 const fn panel_registers<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// The columns of a panel.
+pub(super) fn panel_width<S: Simd, F: Float>() -> usize {
+    panel_registers::<S>() * F::lanes::<S>()
 }
 
 /// W `[K, M]` of products `v W`.
@@ -83,10 +88,19 @@ impl<F> std::fmt::Debug for Packed<F> {
 }
 
 impl<F: Float> Packed<F> {
-    /// Packs `operand`, `[K, M]`, in the memory of the one packed before.
+    /// M.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Packs `operand`, `[K, M]`, in the memory of the one packed before, on all threads.
     pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
         (self.depth, self.columns) = operand.dim();
-        F::pack_operand(PackOperand { operand, to: self });
+        self.width = F::tiling().panel;
+        let len = self.depth * self.columns.next_multiple_of(self.width);
+        let panels = &mut self.panels.at_least(len)[..len];
+        let whole = PackOperand { operand, width: self.width, panels };
+        for_each_part(whole, len * ELEMENT, 1, F::pack_operand);
         self
     }
 
@@ -132,22 +146,41 @@ impl<F: Float> Packed<F> {
 }
 
 thread_local! {
-    static BLOCKS: RefCell<[Buffer; 3]> = const { RefCell::new([Buffer::new(), Buffer::new(), Buffer::new()]) };
+    static PANELS: RefCell<[Buffer; 2]> = const { RefCell::new([Buffer::new(), Buffer::new()]) };
+    static ELEMENTS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
 }
 
-/// Two operands to pack and `len` elements, while `act` runs, in memory of this thread.
-pub(crate) fn with_blocks<F: Float>(len: usize, act: impl FnOnce(&mut [Packed<F>; 2], &mut [F])) {
-    let [first, second, mut elements] = BLOCKS.take();
-    let mut packed = [first, second].map(|panels| Packed { panels, ..Packed::default() });
-    act(&mut packed, &mut elements.at_least(len)[..len]);
-    let [first, second] = packed.map(|packed| packed.panels);
-    BLOCKS.set([first, second, elements]);
+/// Two operands to pack, while `act` runs, in memory of this thread.
+pub(crate) fn with_operands<F: Float>(act: impl FnOnce(&mut [Packed<F>; 2])) {
+    let mut operands = PANELS.take().map(|panels| Packed { panels, ..Packed::default() });
+    act(&mut operands);
+    PANELS.set(operands.map(|operand| operand.panels));
 }
 
-/// An operand to pack.
+/// `len` elements of unspecified values, while `act` runs, in memory of this thread.
+pub(crate) fn with_elements<F: Float>(len: usize, act: impl FnOnce(&mut [F])) {
+    let mut elements = ELEMENTS.take();
+    act(&mut elements.at_least(len)[..len]);
+    ELEMENTS.set(elements);
+}
+
+/// An operand to pack, or some panels of it.
 pub struct PackOperand<'a, F> {
     operand: ArrayView2<'a, F>,
-    to: &'a mut Packed<F>,
+    width: usize,
+    panels: &'a mut [F],
+}
+
+impl<F: Float> Split for PackOperand<'_, F> {
+    fn count(&self) -> usize {
+        self.operand.ncols().div_ceil(self.width)
+    }
+    fn split(self, at: usize) -> (Self, Self) {
+        let Self { operand, width, panels } = self;
+        let (panels, others) = panels.split_at_mut(at * width * operand.nrows());
+        let (operand, other) = operand.split_at(Axis(1), operand.ncols().min(at * width));
+        (PackOperand { operand, width, panels }, PackOperand { operand: other, width, panels: others })
+    }
 }
 
 impl<F: Float> WithSimd for PackOperand<'_, F> {
@@ -155,13 +188,10 @@ impl<F: Float> WithSimd for PackOperand<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { operand, to: Packed { panels, depth, columns, width, .. } } = self;
-        *width = panel_registers::<S>() * F::lanes::<S>();
-        let (depth, columns, width) = (*depth, *columns, *width);
-        let len = columns.next_multiple_of(width) * depth;
-        let values = &mut panels.at_least(len)[..len];
+        let Self { operand, width, panels } = self;
+        let (depth, columns) = operand.dim();
         for (index, first) in (0..columns).step_by(width).enumerate() {
-            let panel = &mut values[index * depth * width..][..depth * width];
+            let panel = &mut panels[index * depth * width..][..depth * width];
             let count = width.min(columns - first);
             if count < width {
                 panel.fill(F::zero());
@@ -218,7 +248,7 @@ impl<F: Float> Sweep<'_, F> {
     #[inline(always)]
     fn compute<S: Simd, const N: usize>(&self, simd: S) {
         let Packed { panels, depth, columns, .. } = self.panels;
-        let width = N * F::lanes::<S>();
+        let width = panel_width::<S, F>();
         assert_eq!(width, self.panels.width, "packed for another instruction set");
         let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
         if self.rows.len() == 1 {

@@ -185,9 +185,9 @@ impl<F: Float> Product<F> {
         let way = self.way();
         let work = product_work(self.rows.min(self.columns), self.depth * self.rows.max(self.columns));
         if self.columns >= self.rows {
-            for_each_part(0..self.columns, work, F::tiling().0, |part| self.columns(part).compute_part(way));
+            for_each_part(0..self.columns, work, F::tiling().width, |part| self.columns(part).compute_part(way));
         } else {
-            for_each_part(0..self.rows, work, F::tiling().1, |part| self.rows(part).compute_part(way));
+            for_each_part(0..self.rows, work, F::tiling().rows, |part| self.rows(part).compute_part(way));
         }
     }
 
@@ -242,7 +242,7 @@ impl<F: Float> Product<F> {
     /// A and B are read where they are, the rows of B being contiguous.
     fn in_place(self, most_depth: usize) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
-        let width = F::tiling().0;
+        let width = F::tiling().width;
         let most_rows = if depth <= MOST_TERMS { 3 } else { IN_PLACE_ROWS };
         for (start, depth) in parts(depth, most_depth) {
             for (row, rows) in parts(rows, most_rows) {

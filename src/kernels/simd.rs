@@ -11,10 +11,20 @@ use super::math;
 use super::outer::ALIGNMENT;
 use super::outer::Outer;
 use super::pack::Pack;
-use super::packed::{PackOperand, Sweep};
+use super::packed::{self, PackOperand, Sweep};
 use super::tile;
 #[cfg(target_arch = "x86_64")]
 use super::transpose::{transpose_4x4, transpose_8x8};
+
+/// The sizes that follow from the registers of the instruction set.
+pub struct Tiling {
+    /// The columns of a tile.
+    pub width: usize,
+    /// The most rows of a tile.
+    pub rows: usize,
+    /// The columns of a panel of a packed operand.
+    pub panel: usize,
+}
 
 /// What the kernels need of an element type, so that each algorithm is written once for both types and for all
 /// instruction sets.
@@ -93,9 +103,9 @@ pub trait Simd: Copy + 'static {
     #[cfg(target_arch = "x86_64")]
     unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
 
-    /// The columns of a tile, and its most rows. Like the products below, a method of the element types so that it is
-    /// compiled once, in this crate, and not again in every crate that names a layer.
-    fn tiling() -> (usize, usize);
+    /// Like the products below, a method of the element types so that it is compiled once, in this crate, and not again in
+    /// every crate that names a layer.
+    fn tiling() -> Tiling;
 
     /// Multiplies blocks.
     fn multiply(block: Block<Self>);
@@ -230,16 +240,20 @@ macro_rules! simd {
             }
 
             #[inline(never)]
-            fn tiling() -> (usize, usize) {
-                struct Tiling;
-                impl WithSimd for Tiling {
-                    type Output = (usize, usize);
+            fn tiling() -> Tiling {
+                struct Ask;
+                impl WithSimd for Ask {
+                    type Output = Tiling;
                     #[inline(always)]
-                    fn with_simd<S: pulp::Simd>(self, _: S) -> (usize, usize) {
-                        (tile::width::<S, $element>(), tile::most_rows::<S>())
+                    fn with_simd<S: pulp::Simd>(self, _: S) -> Tiling {
+                        Tiling {
+                            width: tile::width::<S, $element>(),
+                            rows: tile::most_rows::<S>(),
+                            panel: packed::panel_width::<S, $element>(),
+                        }
                     }
                 }
-                dispatch(Tiling)
+                dispatch(Ask)
             }
 
             #[inline(never)]
