@@ -74,6 +74,14 @@ impl<F: Float> Operand<F> {
         if self.at.column == 1 { Order::Rows } else { Order::Tiles }
     }
 
+    /// The elements that a row of the copy takes.
+    fn row_len(&self) -> usize {
+        match self.order() {
+            Order::Rows => Left::<F>::ROW,
+            _ => self.depth,
+        }
+    }
+
     /// Copies it to where it is read fastest, unless that is where it is.
     pub(super) fn copy(&self, to: &mut [F]) {
         let Self { at: from, rows, depth: columns, .. } = *self;
@@ -121,9 +129,9 @@ impl<F: Float> Product<F> {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let (a, b) = (a.transposed(), b.transposed()); // A^T [depth, rows], B^T [columns, depth]
         let width = F::tiling().width;
-        let most_columns = block_rows::<F>();
+        let most_columns = block_rows::<F>() / 4; // They are used once: with fewer, the copies take less memory.
         let block_columns = columns.min(most_columns);
-        let panels_len = panels_len(depth.min(BLOCK_DEPTH), rows, width);
+        let panels_len = panels_len(block_depth(depth), rows, width);
         let (copy_len, product_len) = (block_columns * Left::<F>::ROW, block_columns * rows);
         let mut blocks = BLOCKS.take();
         let (panels, rest) = blocks.at_least(panels_len + copy_len + 2 * product_len).split_at_mut(panels_len);
@@ -164,10 +172,12 @@ impl<F: Float> Product<F> {
         // Where B has several blocks, the blocks of A are copied for the first of them and kept for the others.
         let is_kept = columns > most_columns;
         let kept_rows = if is_kept { KEPT_BLOCKS * most_rows } else { most_rows };
-        let copied_rows = if rows <= IN_PLACE_ROWS { 0 } else { rows.min(kept_rows) };
-        let b_len = panels_len(depth.min(BLOCK_DEPTH), columns.min(most_columns), width);
+        let deepest = Operand { at: a, rows, depth: block_depth(depth), columns };
+        let copied_rows = if deepest.is_read_in_place() { 0 } else { rows.min(kept_rows) };
+        let row_len = deepest.row_len();
+        let b_len = panels_len(deepest.depth, columns.min(most_columns), width);
         let mut blocks = BLOCKS.take();
-        let (b_panels, a_copy) = blocks.at_least(b_len + copied_rows * Left::<F>::ROW).split_at_mut(b_len);
+        let (b_panels, a_copy) = blocks.at_least(b_len + copied_rows * row_len).split_at_mut(b_len);
         for (first, rows) in parts(rows, if is_kept { kept_rows } else { rows }) {
             for (start, depth) in depths(depth) {
                 for column in (0..columns).step_by(most_columns) {
@@ -177,7 +187,7 @@ impl<F: Float> Product<F> {
                     let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
                     for (row, rows) in parts(rows, most_rows) {
                         let operand = Operand { at: a.from(first + row, start), rows, depth, columns };
-                        let copy = &mut a_copy[if is_kept { row * Left::<F>::ROW } else { 0 }..];
+                        let copy = &mut a_copy[if is_kept { row * row_len } else { 0 }..];
                         if column == 0 {
                             operand.copy(&mut *copy);
                         }
