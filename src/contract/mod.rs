@@ -350,13 +350,14 @@ impl<'a, L: Layer> Contract<'a, L> {
         let batch = self.batch(STEPS, BATCH);
         let want = self.pass(mode(batch.sequence()), self.state(BATCH), &mut self.layer.cache());
         let turned = batch.in_other_order();
-        let x = mode(turned.sequence());
         let mut cache = self.layer.cache();
-        let mut state = self.state(BATCH);
-        let y = self.layer.forward(x, &mut state, &mut cache).to_owned();
-        let dy = batch_first(&output_gradient(y.dim()));
-        let got = self.backward(x, y, &dy, state, &mut cache);
-        self.assert(got.bits() == want.bits(), "another memory layout of x and dy gives other numbers");
+        for (there, back) in [(&turned, &turned), (&turned, &batch), (&batch, &turned)] {
+            let mut state = self.state(BATCH);
+            let y = self.layer.forward(mode(there.sequence()), &mut state, &mut cache).to_owned();
+            let dy = batch_first(&output_gradient(y.dim()));
+            let got = self.backward(mode(back.sequence()), y, &dy, state, &mut cache);
+            self.assert(got.bits() == want.bits(), "another memory layout of x and dy gives other numbers");
+        }
     }
 
     fn nothing_is_allocated(&self) {
