@@ -143,7 +143,10 @@ fn a_cache_holds_what_its_formula_says() {
         for (mode, expected) in [(true, train), (false, infer)] {
             // Enough steps for the rows of inference to be projected in parts.
             let (few, many) = (100, 150);
-            cache_bytes(&cell, many, I, mode); // The blocks of products are the thread's, and stay.
+            // The blocks of products are the thread's, and stay.
+            for steps in [few, many] {
+                cache_bytes(&cell, steps, I, mode);
+            }
             let more = cache_bytes(&cell, many, I, mode) - cache_bytes(&cell, few, I, mode);
             let elements = more as f64 / ((many - few) * BATCH * size_of::<f32>()) as f64;
             println!("{name:<28} train {mode:<5}  {elements} elements a step and sequence");
