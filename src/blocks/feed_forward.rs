@@ -198,18 +198,16 @@ impl<F: Float> FeedForward<F> {
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
                 let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
-                let units = Units {
+                let part = Units {
                     w1: prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1)),
                     bias: self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]),
                     f: self.activation.nonlinearity(),
                     w2: prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2)),
                 };
-                let kept = kept.as_mut().map(|(slope, h)| {
-                    let columns = s![.., first..first + count];
-                    (slope.slice_mut(columns), h.slice_mut(columns))
-                });
+                let block = s![.., units];
+                let kept = kept.as_mut().map(|(slope, h)| (slope.slice_mut(block), h.slice_mut(block)));
                 for_each_part((x, (y.view_mut(), kept)), work / hidden * count, 1, |(x, (y, kept))| {
-                    units.add(x, kept, y);
+                    part.add(x, kept, y);
                 });
             }
         });
@@ -237,12 +235,12 @@ impl<F: Float> Units<'_, F> {
         with_elements(if kept.is_some() { 0 } else { block_rows::<F>().min(x.nrows()) * units }, |passing| {
             for first in (0..x.nrows()).step_by(block_rows::<F>()) {
                 let rows = first..x.nrows().min(first + block_rows::<F>());
-                let (x, block) = (x.slice(s![rows.clone(), ..]), s![rows.clone(), ..]);
+                let block = s![rows.clone(), ..];
                 let (mut a, h) = match &mut kept {
                     None => (matrix_mut(&mut passing[..rows.len() * units], units), None),
                     Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
                 };
-                w1.multiply(x, a.view_mut(), bias);
+                w1.multiply(x.slice(block), a.view_mut(), bias);
                 let h = match h {
                     None => {
                         activate_in_place(f, a.view_mut());

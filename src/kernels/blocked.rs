@@ -165,14 +165,14 @@ impl<F: Float> Product<F> {
     pub(super) fn by_blocks(self) {
         let Self { rows, depth, columns, a, b, c, .. } = self;
         let width = F::tiling().width;
+        let deepest = Operand { at: a, rows, depth: block_depth(depth), columns };
         // For a few rows, a panel is used once: it does not leave the near cache.
-        let fitting = BLOCK_BYTES / size_of::<F>() / block_depth(depth) / width * width;
+        let fitting = BLOCK_BYTES / size_of::<F>() / deepest.depth / width * width;
         let most_columns = if rows <= IN_PLACE_ROWS { width } else { fitting };
         let most_rows = block_rows::<F>();
         // Where B has several blocks, the blocks of A are copied for the first of them and kept for the others.
         let is_kept = columns > most_columns;
         let kept_rows = if is_kept { KEPT_BLOCKS * most_rows } else { most_rows };
-        let deepest = Operand { at: a, rows, depth: block_depth(depth), columns };
         let copied_rows = if deepest.is_read_in_place() { 0 } else { rows.min(kept_rows) };
         let row_len = deepest.row_len();
         let b_len = panels_len(deepest.depth, columns.min(most_columns), width);

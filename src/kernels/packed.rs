@@ -17,7 +17,7 @@ use super::Accumulate;
 use super::blocked::{depths, parts};
 use super::buffer::Buffer;
 use super::pack::copy_rows;
-use super::tile::{Base, LINE_BYTES, Output, Strided, finish, prefetch};
+use super::tile::{Base, LINE_BYTES, Output, Strided, fetch_output, finish, prefetch};
 use crate::Float;
 use crate::parallel::{ELEMENT, Split, for_each_part, product_work};
 
@@ -248,7 +248,7 @@ impl<F: Float> Sweep<'_, F> {
     #[inline(always)]
     fn compute<S: Simd, const N: usize>(&self, simd: S) {
         let Packed { panels, depth, columns, .. } = self.panels;
-        let width = panel_width::<S, F>();
+        let width = N * F::lanes::<S>();
         assert_eq!(width, self.panels.width, "packed for another instruction set");
         let values = &panels.elements::<F>()[..columns.next_multiple_of(width) * depth];
         if self.rows.len() == 1 {
@@ -375,11 +375,7 @@ impl<F: Float> Sweep<'_, F> {
         }
         if T == TERMS {
             // Many rows of C are far away.
-            for i in 0..R {
-                for j in 0..N {
-                    prefetch::<_, false>(c.from(i, j * lanes).start);
-                }
-            }
+            fetch_output::<S, F, R, N>(c);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         macro_rules! add_term {

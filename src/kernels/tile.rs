@@ -99,6 +99,16 @@ pub(super) fn prefetch<T, const SECOND: bool>(at: *const T) {
     let _ = at;
 }
 
+/// Has `R` rows and `N` registers of columns of C fetched to the first cache, for when the sums are done.
+#[inline(always)]
+pub(super) fn fetch_output<S: Simd, F: Float, const R: usize, const N: usize>(c: Output<F>) {
+    for i in 0..R {
+        for j in 0..N {
+            prefetch::<_, false>(c.from(i, j * F::lanes::<S>()).start);
+        }
+    }
+}
+
 /// The terms that are added before they are counted: to count takes the places of sums, of which a term has few with 16
 /// registers.
 const fn terms<S: Simd>() -> usize {
@@ -137,11 +147,7 @@ pub(super) unsafe fn tile<S: Simd, F: Float, const R: usize, const N: usize, con
         unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } }
     };
 
-    for i in 0..R {
-        for j in 0..N {
-            prefetch::<_, false>(c.from(i, j * lanes).start);
-        }
-    }
+    fetch_output::<S, F, R, N>(c);
     let mut sums = [[F::splat(simd, F::zero()); N]; R];
     let (mut a_column, mut b) = (a.start, b);
     macro_rules! add_term {

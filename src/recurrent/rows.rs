@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView3, s};
+use ndarray::{Array2, ArrayView3, ArrayViewMut1, Axis};
 
+use crate::affine::rows_of;
 use crate::cache::reuse;
 use crate::{Float, Sequence};
 
@@ -127,13 +128,13 @@ impl Rows {
         if self.reversed { self.length(j) - 1 - s } else { s }
     }
 
-    /// Each packed row with the input's row, `t * B + b`, that it is.
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+    /// Each packed row with the step and the sequence, `(t, b)`, that it is of.
+    fn pairs(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
         (0..self.steps).flat_map(move |s| {
             let rows = self.of(s..s + 1);
             rows.clone().map(move |row| {
                 let j = row - rows.start;
-                (row, self.time(s, j) * self.batch + self.sequence(j))
+                (row, (self.time(s, j), self.sequence(j)))
             })
         })
     }
@@ -141,20 +142,23 @@ impl Rows {
     /// The rows of `x`, `[T, B, D]`: `[R, D]`, packed or all.
     pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
         reuse(to, (self.count(), x.dim().2));
-        if self.packed {
-            for (row, at) in self.pairs() {
-                to.row_mut(row).assign(&x.slice(s![at / self.batch, at % self.batch, ..]));
-            }
-        } else {
-            for (t, x) in x.outer_iter().enumerate() {
-                to.slice_mut(s![t * self.batch..(t + 1) * self.batch, ..]).assign(&x);
+        if !self.packed {
+            return to.view_mut().into_shape_with_order(x.dim()).expect("T * B rows").assign(&x);
+        }
+        for (row, (t, b)) in self.pairs() {
+            let from = x.index_axis_move(Axis(0), t).index_axis_move(Axis(0), b);
+            let to = rows_of(to, &(row..row + 1));
+            match from.to_slice() {
+                Some(from) => to.copy_from_slice(from),
+                None => ArrayViewMut1::from(to).assign(&from),
             }
         }
     }
 
     /// Unpacks rows of `width` values; what is padding stays as it is.
     pub fn scatter<F: Copy>(&self, width: usize, from: &[F], to: &mut [F]) {
-        for (row, at) in self.pairs() {
+        for (row, (t, b)) in self.pairs() {
+            let at = t * self.batch + b;
             to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
         }
     }

@@ -68,7 +68,7 @@ impl<F: Float> PassRows<F> {
 struct StepRows<F>(Array2<F>); // [R, O]
 
 impl<F: Float> StepRows<F> {
-    /// The values of a step.
+    /// The values of each step, by its number.
     fn steps<'a>(&'a mut self, dy: ArrayView3<'a, F>, rows: &'a Rows) -> impl Fn(usize) -> &'a [F] {
         let in_place = !rows.packed() && dy.outer_iter().next().is_none_or(|step| step.is_standard_layout());
         if !in_place {
