@@ -1,4 +1,5 @@
-//! How fast the cells and the pre-norm residual block are, in `f32`: forward, forward and backward, and one step.
+//! How fast the cells and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths, and one
+//! step.
 //!
 //! ```text
 //! cargo bench
@@ -13,7 +14,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Stacked};
+use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked};
 
 /// T, B, I and H of the cells: one small sequence, a small and a large batch.
 const SIZES: [(usize, usize, usize, usize); 3] = [(32, 1, 32, 32), (64, 16, 64, 64), (50, 32, 128, 256)];
@@ -62,6 +63,34 @@ fn sequences<L: Layer<Elem = f32>>(
     group.finish();
 }
 
+/// The whole sequences, forward and back, which have between half of the steps and all of them.
+fn lengths<L: Layer<Elem = f32>>(
+    c: &mut Criterion,
+    name: &str,
+    size: &str,
+    layer: &L,
+    dims: (usize, usize, usize),
+    flops: usize,
+) {
+    let (steps, batch, _) = dims;
+    let rng = &mut rng();
+    let x = Array3::from_shape_simple_fn(dims, || rng.random_range(-1.0..1.0));
+    let lengths: Vec<usize> = (0..batch).map(|_| rng.random_range(steps / 2..=steps)).collect();
+    let x = Sequence::from(&x).with_lengths(&lengths).expect("lengths that fit");
+    let (mut state, mut cache, mut grad) = (layer.zero_state(batch), layer.cache(), layer.zeros_like());
+    let dy = layer.forward(x, &mut state, &mut cache).to_owned();
+
+    let mut group = c.benchmark_group(name);
+    group.sampling_mode(SamplingMode::Flat);
+    group.throughput(Throughput::Elements((3 * lengths.iter().sum::<usize>() * flops) as u64));
+    group.bench_function(BenchmarkId::new("forward+backward with lengths", size), |bencher| {
+        bencher.iter(|| {
+            black_box(layer.pass(x, &mut state, &mut cache).backward_into(&dy, &mut grad));
+        });
+    });
+    group.finish();
+}
+
 /// One step after another, as in a stream.
 fn steps<L: Causal<Elem = f32>>(
     c: &mut Criterion,
@@ -90,6 +119,9 @@ fn cell<L: Causal<Elem = f32>>(c: &mut Criterion, name: &str, gates: usize, new:
         let flops = 2 * gates * hidden * (input + hidden);
         let size = format!("T{length} B{batch} I{input} H{hidden}");
         sequences(c, name, &size, &layer, (length, batch, input), flops);
+        if batch > 1 {
+            lengths(c, name, &size, &layer, (length, batch, input), flops);
+        }
         steps(c, name, &format!("B{batch} I{input} H{hidden}"), &layer, (batch, input), flops);
     }
 }
