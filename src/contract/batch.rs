@@ -2,7 +2,8 @@
 
 use ndarray::{Array2, Array3, s};
 
-use super::{Input, batch_first};
+use super::Input;
+use super::values::batch_first;
 use crate::{Float, Sequence};
 
 /// An input that owns its values.

@@ -1,5 +1,7 @@
 //! The input of every layer: a time-major batch of sequences.
 
+mod lengths;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -7,7 +9,7 @@ use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis
 
 use crate::error::{check_not_empty, mismatch};
 use crate::prepacked::PackedWeights;
-use crate::{Float, Layer, LengthsError};
+use crate::{Float, Layer};
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,21 +116,6 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// One sequence, `[T, D]`, as a batch of one: `[T, 1, D]`.
     pub fn unbatched(x: &'a ArrayRef2<F>) -> Self {
         x.view().insert_axis(Axis(1)).into()
-    }
-
-    /// The same batch with one length per sequence, in any order.
-    ///
-    /// # Errors
-    /// Where their number is not `B`, or a length is 0 or above `T`.
-    pub fn with_lengths(self, lengths: &'a [usize]) -> Result<Self, LengthsError> {
-        let (steps, batch) = self.dims();
-        if lengths.len() != batch {
-            return Err(LengthsError::Count { lengths: lengths.len(), batch });
-        }
-        match lengths.iter().position(|length| !(1..=steps).contains(length)) {
-            Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
-            None => Ok(Sequence { lengths: Some(lengths), lengths_start: self.start, ..self }),
-        }
     }
 
     /// The steps `range` alone: a chunk of the batch. Lengths are cut with it; a sequence that ended before has length 0
@@ -276,11 +263,6 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.mode
     }
 
-    /// Whether lengths were given.
-    pub fn has_lengths(&self) -> bool {
-        self.lengths.is_some()
-    }
-
     /// `(T, B)`.
     pub fn dims(&self) -> (usize, usize) {
         match &self.values {
@@ -307,65 +289,6 @@ impl<'a, F: Float> Sequence<'a, F> {
             Values::Features(x) => Size::Features(x.dim().2),
             Values::Tokens(_) => Size::Tokens,
         }
-    }
-
-    /// The length of sequence `b`: `T` where no lengths were given.
-    pub fn length(&self, b: usize) -> usize {
-        let (steps, passed) = (self.dims().0, self.start - self.lengths_start);
-        self.lengths.map_or(steps, |lengths| lengths[b].saturating_sub(passed).min(steps))
-    }
-
-    /// Whether sequence `b` reaches step `t`.
-    pub fn valid(&self, t: usize, b: usize) -> bool {
-        t < self.length(b)
-    }
-
-    /// The number of valid positions: the sum of the lengths.
-    pub fn valid_count(&self) -> usize {
-        (0..self.dims().1).map(|b| self.length(b)).sum()
-    }
-
-    /// Step `t`'s valid rows, as ranges of the `T * B` rows counted together: row `t * B + b` is step `t` of
-    /// sequence `b`.
-    pub fn step_runs(&self, t: usize) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
-        let batch = self.dims().1;
-        let this = *self;
-        let mut b = 0;
-        std::iter::from_fn(move || {
-            let start = (b..batch).find(|&b| this.valid(t, b))?;
-            b = (start..batch).find(|&b| !this.valid(t, b)).unwrap_or(batch);
-            Some(t * batch + start..t * batch + b)
-        })
-    }
-
-    /// All valid rows of the `T * B`, in as few ranges as there are: what a feed-forward layer works on.
-    ///
-    /// ```
-    /// # use gradflow::{Sequence, ndarray::Array3};
-    /// let x = Array3::<f32>::zeros((4, 3, 1));
-    /// let x = Sequence::from(&x).with_lengths(&[4, 1, 2])?;
-    /// assert_eq!(x.runs().collect::<Vec<_>>(), [0..4, 5..7, 9..10]);
-    /// # Ok::<(), gradflow::LengthsError>(())
-    /// ```
-    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
-        let (steps, batch) = self.dims();
-        let this = *self;
-        let full = (0..batch).map(|b| self.length(b)).min().unwrap_or(0);
-        let mut pieces = std::iter::once(0..full * batch)
-            .chain((full..steps).flat_map(move |t| this.step_runs(t)))
-            .filter(|run| !run.is_empty());
-        let mut pending = pieces.next();
-        std::iter::from_fn(move || {
-            let mut run = pending.take()?;
-            for next in pieces.by_ref() {
-                if next.start != run.end {
-                    pending = Some(next);
-                    break;
-                }
-                run.end = next.end;
-            }
-            Some(run)
-        })
     }
 
     /// The same batch, borrowed for a shorter time. (The views inside are invariant: the compiler does not do it.)
@@ -448,20 +371,6 @@ impl<'a, F: Float> Sequence<'a, F> {
     pub fn expect_size(&self, model: &impl Layer<Elem = F>) {
         if let Err(error) = model.output_size(self.size()) {
             panic!("x: {error}")
-        }
-    }
-
-    /// Zeroes what lies past the lengths in a buffer of `[T, B, any]`.
-    pub fn zero_padding(&self, values: &mut ArrayRef3<F>) {
-        if !self.has_lengths() {
-            return;
-        }
-        for (t, mut step) in values.outer_iter_mut().enumerate() {
-            for (b, mut row) in step.outer_iter_mut().enumerate() {
-                if !self.valid(t, b) {
-                    row.fill(F::zero());
-                }
-            }
         }
     }
 
