@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView3, ArrayViewMut1, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView3, ArrayViewMut1, Axis};
 
-use crate::affine::rows_of;
+use crate::affine::{add_onto, rows_of};
 use crate::cache::reuse;
 use crate::{Float, Sequence};
 
@@ -139,6 +139,21 @@ impl Rows {
         })
     }
 
+    /// `d += dy_s`: the rows of step `s`, where they lie in dy, `[T, B, D]`.
+    pub fn add_step<F: Float>(&self, s: usize, dy: ArrayView3<'_, F>, d: &mut Array2<F>) {
+        let step = dy.index_axis_move(Axis(0), self.time(s, 0));
+        if let (false, Some(step)) = (self.packed, step.to_slice()) {
+            return add_onto(step, d.as_slice_mut().expect("a buffer in standard layout"));
+        }
+        for j in 0..self.of(s..s + 1).len() {
+            let from = row_at(dy, self.time(s, j), self.sequence(j));
+            match from.to_slice() {
+                Some(from) => add_onto(from, rows_of(d, &(j..j + 1))),
+                None => d.row_mut(j).zip_mut_with(&from, |d, &dy| *d += dy),
+            }
+        }
+    }
+
     /// The rows of `x`, `[T, B, D]`: `[R, D]`, packed or all.
     pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
         reuse(to, (self.count(), x.dim().2));
@@ -146,8 +161,7 @@ impl Rows {
             return to.view_mut().into_shape_with_order(x.dim()).expect("T * B rows").assign(&x);
         }
         for (row, (t, b)) in self.pairs() {
-            let from = x.index_axis_move(Axis(0), t).index_axis_move(Axis(0), b);
-            let to = rows_of(to, &(row..row + 1));
+            let (from, to) = (row_at(x, t, b), rows_of(to, &(row..row + 1)));
             match from.to_slice() {
                 Some(from) => to.copy_from_slice(from),
                 None => ArrayViewMut1::from(to).assign(&from),
@@ -162,4 +176,9 @@ impl Rows {
             to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
         }
     }
+}
+
+/// Row `(t, b)` of `x`, `[T, B, D]`.
+fn row_at<F>(x: ArrayView3<'_, F>, t: usize, b: usize) -> ArrayView1<'_, F> {
+    x.index_axis_move(Axis(0), t).index_axis_move(Axis(0), b)
 }

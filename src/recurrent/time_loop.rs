@@ -1,6 +1,6 @@
 //! The loop over time, forward and back, for every cell.
 
-use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayRef3, ArrayView2, ArrayView3};
 
 use super::cell::{
     AllSteps, Cell, CellSizes, CellStep, CellStepBackward, RecurrentState, StateParts, StepRecorder, Unrolled,
@@ -8,7 +8,7 @@ use super::cell::{
 use super::part::Part;
 use super::rows::Rows;
 use super::zoneout::Keep;
-use crate::affine::{add_onto, matrix_mut, rows_of, span, view_of_rows};
+use crate::affine::{matrix_mut, rows_of, span, view_of_rows};
 use crate::cache::{Pending, reuse};
 use crate::error::{check_gradient, check_shape};
 use crate::parallel::{in_pass, product_work};
@@ -23,7 +23,6 @@ pub struct CellCache<C: Cell> {
     pending: Pending,
     rows: Rows,
     x: PassRows<C::Elem>,      // [R, I]
-    dy: StepRows<C::Elem>,     // [R, O]
     h: Part<C::Elem>,          // of size O
     c: Part<C::Elem>,          // of size M
     y: Array3<C::Elem>,        // [T, B, O], where rows are packed
@@ -63,35 +62,12 @@ impl<F: Float> PassRows<F> {
     }
 }
 
-/// The rows of dy, step by step: where they lie if those of a step lie side by side, or a copy.
-#[derive(Clone, Default)]
-struct StepRows<F>(Array2<F>); // [R, O]
-
-impl<F: Float> StepRows<F> {
-    /// The values of each step, by its number.
-    fn steps<'a>(&'a mut self, dy: ArrayView3<'a, F>, rows: &'a Rows) -> impl Fn(usize) -> &'a [F] {
-        let in_place = !rows.packed() && dy.outer_iter().next().is_none_or(|step| step.is_standard_layout());
-        if !in_place {
-            rows.gather(dy, &mut self.0);
-        }
-        let copy = &self.0;
-        move |s| {
-            let step = match in_place {
-                true => dy.index_axis_move(Axis(0), rows.time(s, 0)),
-                false => view_of_rows(copy.view(), &rows.of(s..s + 1)),
-            };
-            step.to_slice().expect("rows side by side")
-        }
-    }
-}
-
 impl<C: Cell> Default for CellCache<C> {
     fn default() -> Self {
         CellCache {
             pending: Pending::default(),
             rows: Rows::default(),
             x: PassRows::default(),
-            dy: StepRows::default(),
             h: Part::default(),
             c: Part::default(),
             y: Array3::default((0, 0, 0)),
@@ -267,7 +243,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
 ) -> ArrayView3<'c, C::Elem> {
     let sizes @ CellSizes { name, input, output, .. } = cell.sizes();
     let (steps, batch) = x.dims();
-    let CellCache { pending, rows, x: x_rows, dy: dy_rows, h, c, h_before, dx, dx_rows, buffers, recorder, .. } = cache;
+    let CellCache { pending, rows, x: x_rows, h, c, h_before, dx, dx_rows, buffers, recorder, .. } = cache;
     pending.take(name, &x, &dy, output);
     check_gradient(name, cell, grad);
     if let Some(dstate) = &dstate {
@@ -276,7 +252,6 @@ pub(super) fn backward_alone<'c, C: Cell>(
     let (rows, wanted) = (&*rows, x.wants_gradient());
     let zoneout = zoneout(cell, name, &x);
     let x_rows = x_rows.view(x.features(name, Some(input)), rows);
-    let dy = dy_rows.steps(dy, rows);
     h.start_backward(rows, dstate.as_ref().map(|dstate| dstate.h.view()));
     c.start_backward(rows, dstate.as_ref().map(|dstate| dstate.c.view()));
     reuse(dx, (steps, batch, if wanted { input } else { 0 }));
@@ -293,7 +268,7 @@ pub(super) fn backward_alone<'c, C: Cell>(
     recorder.start(steps);
     for s in (0..rows.steps()).rev() {
         let now = rows.of(s..s + 1);
-        add_onto(dy(s), rows_of(&mut h.d, &(0..now.len())));
+        rows.add_step(s, dy, &mut h.d);
         if recorder.is_on() {
             for (j, row) in h.d.outer_iter().take(now.len()).enumerate() {
                 recorder.hidden(rows.time(s, j), row.iter().copied());
