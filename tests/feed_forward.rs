@@ -1,8 +1,11 @@
-//! Many rows, which a feed-forward layer takes in blocks of rows and hidden units, against the layers it is made of.
+//! Many rows, which a feed-forward layer takes in blocks of rows and hidden units, and packed weights, against the layers it
+//! is made of.
 
-use gradflow::ndarray::{Array3, ArrayView3};
+use gradflow::ndarray::{Array3, ArrayView3, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Activation, FeedForward, Layer, Linear, Nonlinearity, Residual, Sequence, Tensors, TensorsExt};
+use gradflow::{
+    Activation, FeedForward, Layer, Linear, Nonlinearity, Prepacked, Residual, Sequence, Tensors, TensorsExt,
+};
 
 const FEATURES: usize = 9;
 const HIDDEN: usize = 1030; // three blocks of units, none a whole number of registers
@@ -73,4 +76,22 @@ fn biases_may_be_absent() {
     let mut layer = layer();
     (layer.fc1, layer.fc2) = (layer.fc1.without_bias(), layer.fc2.without_bias());
     compare(&layer, 1, 300, None);
+}
+
+#[test]
+fn packed_weights_give_a_row_the_same_bits_among_any_number() {
+    const MOST: usize = 300; // 127 rows are the most whose units are taken all at once
+    let (layer, x) = (layer(), values(1, MOST, &mut StdRng::seed_from_u64(1)));
+    let y = layer.forward((&x).into(), &mut (), &mut layer.cache()).to_owned();
+    let (packed, mut cache) = (Prepacked::new(layer.clone()), layer.cache());
+    let mut of = |rows: usize| {
+        let x = x.slice(s![.., ..rows, ..]);
+        let y = packed.forward(Sequence::from(x).infer(), &mut (), &mut cache);
+        y.iter().copied().collect::<Vec<_>>()
+    };
+    let all = of(MOST);
+    assert_close("packed", &all, y.as_slice().unwrap());
+    for rows in [1, 2, 40, 127, 128, 256] {
+        assert_eq!(of(rows), all[..rows * FEATURES], "{rows} rows");
+    }
 }

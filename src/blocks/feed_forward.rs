@@ -9,7 +9,9 @@ use crate::affine::{
 };
 use crate::cache::{Pending, StandardLayout, reuse};
 use crate::error::check_gradient;
-use crate::kernels::{Accumulate, Packed, block_rows, depths, product, with_elements, with_operands};
+use crate::kernels::{
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Packed, block_rows, parts, product, with_elements, with_operands,
+};
 use crate::layers::{activate_backward_with_bias, activate_in_place, activate_with_slope};
 use crate::parallel::{for_each_part, in_pass, product_work};
 use crate::prepacked::PackedWeights;
@@ -102,8 +104,7 @@ impl<F: Float> FeedForward<F> {
         let ((steps, batch), hidden, output) = (x.dims(), self.hidden_size(), self.fc2.weight.nrows());
         let x_rows = x_copy.rows(x.features(NAME, None));
         let weights = x.packed_weights();
-        let least = if weights.is_some() { 2 } else { BLOCKED_ROWS };
-        let in_blocks = x.runs().all(|run| run.len() >= least);
+        let in_blocks = weights.is_some() || x.runs().all(|run| run.len() >= BLOCKED_ROWS);
         let infer = x.mode() == Some(Mode::Infer);
         if !(infer && in_blocks) {
             reuse(slope, steps * batch * hidden.max(self.fc1.input_size()));
@@ -192,8 +193,10 @@ impl<F: Float> FeedForward<F> {
         mut y: ArrayViewMut2<'_, F>, // [N, O]
     ) {
         let hidden = self.hidden_size();
+        // Few rows take all units at a time: their weights are read in one stream, and nothing waits between blocks.
+        let at_once = weights.is_some() && x.nrows() * hidden * size_of::<F>() <= BLOCK_BYTES;
         with_operands(|[own1, own2]| {
-            for (first, count) in depths(hidden) {
+            for (first, count) in parts(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
                 let units = first..first + count;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();

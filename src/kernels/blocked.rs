@@ -12,13 +12,13 @@ use super::vectorised;
 use crate::float::Float;
 
 /// The greatest depth of a block: a tile's rows of A, so long, stay in the first cache.
-pub(super) const BLOCK_DEPTH: usize = 512;
+pub(crate) const BLOCK_DEPTH: usize = 512;
 
 /// The bytes of a column of a block of A, which is in the second cache too, having been copied.
 pub(super) const BLOCK_ROW_BYTES: usize = 224 * 4;
 
 /// The bytes of a block of B, which stays in the second cache.
-const BLOCK_BYTES: usize = 1 << 20;
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
 /// Up to so many columns of C, A is read in place if its rows are contiguous.
 const IN_PLACE_COLUMNS: usize = 96;
@@ -38,12 +38,12 @@ thread_local! {
 }
 
 /// The first and the number of each part of `count`: as few parts of at most `most` as can be, of about equal size.
-pub(super) fn parts(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn parts(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     tiles(count, most)
 }
 
 /// The blocks of a depth: they are the same for all products, whose sums are rounded to an element of C after each.
-pub(crate) fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn depths(depth: usize) -> impl Iterator<Item = (usize, usize)> {
     parts(depth, BLOCK_DEPTH)
 }
 

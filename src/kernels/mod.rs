@@ -23,7 +23,7 @@ mod tests;
 mod tile;
 mod transpose;
 
-pub(crate) use blocked::{block_rows, depths};
+pub(crate) use blocked::{BLOCK_BYTES, BLOCK_DEPTH, block_rows, parts};
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
