@@ -36,6 +36,10 @@ const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 /// So many panels at a time for a single row: their sums do not wait for each other, and weights come as several streams.
 const ROW_PANELS: usize = 4;
 
+/// Weights of so many bytes come from memory, from where a single row has them fetched so far ahead in each stream.
+const FAR_BYTES: usize = 8 << 20;
+const AHEAD_BYTES: usize = 1024;
+
 /// The columns of a panel, in registers.
 const fn panel_registers<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
@@ -307,12 +311,18 @@ impl<F: Float> Sweep<'_, F> {
         let Packed { depth, columns, .. } = *self.panels;
         let width = N * F::lanes::<S>();
         let panel = width * depth;
+        let far = size_of_val(values) >= FAR_BYTES;
         let values = &values[first * depth..][..P * panel];
         for (start, depth) in depths(depth) {
             let v = self.row(self.rows.start).wrapping_add(start);
             let weights = values[start * width..].as_ptr();
             // SAFETY: `depth` elements of the row, and as many rows of the panels.
-            let sums = unsafe { row_sums::<S, F, N, P>(simd, v, weights, panel, depth) };
+            let sums = unsafe {
+                match far {
+                    true => row_sums::<S, F, N, P, true>(simd, v, weights, panel, depth),
+                    false => row_sums::<S, F, N, P, false>(simd, v, weights, panel, depth),
+                }
+            };
             for (k, sums) in sums.into_iter().enumerate() {
                 let first = first + k * width;
                 let (count, c) = (width.min(columns - first), self.c.after(start).from(self.rows.start, first));
@@ -412,14 +422,14 @@ impl<F: Float> Sweep<'_, F> {
     }
 }
 
-/// The sums of a row `v` with `P` panels of `N` registers, from `weights` on, `panel` elements apart.
+/// The sums of a row `v` with `P` panels of `N` registers, from `weights` on, `panel` elements apart, and perhaps `FAR` away.
 ///
 /// # Safety
 ///
 /// `depth` elements of `v` are readable, and as many rows of the panels.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize>(
+unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize, const FAR: bool>(
     simd: S,
     v: *const F,
     mut weights: *const F,
@@ -434,6 +444,9 @@ unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize>(
         for k in 0..P {
             for j in 0..N {
                 let from = weights.wrapping_add(k * panel + j * lanes);
+                if FAR {
+                    prefetch::<_, false>(from.wrapping_byte_add(AHEAD_BYTES));
+                }
                 // SAFETY: register j of row p of the panel.
                 sums[k][j] = F::fused(simd, factor, unsafe { F::load(simd, from) }, sums[k][j]);
             }
