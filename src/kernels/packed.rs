@@ -348,13 +348,12 @@ impl<F: Float> Sweep<'_, F> {
     ) {
         let row_bytes = self.panels.width * size_of::<F>();
         let tiles = rows.len().div_ceil(TILE_ROWS);
-        let mut fetch = Fetch { next: block.weights.wrapping_byte_add(block.depth * row_bytes), lines: 0 };
-        // Lines of a row of the next part; for a single tile there is no time to fetch in.
-        let mut lines = if tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
-        for (tile, (first, count)) in parts(rows.len(), TILE_ROWS).enumerate() {
+        let next = block.weights.wrapping_byte_add(block.depth * row_bytes);
+        // For a single tile there is no time to fetch in.
+        let lines = if tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
+        let mut fetch = Fetch { next, lines, tiles, due: 0 };
+        for (first, count) in parts(rows.len(), TILE_ROWS) {
             let row = rows.start + first;
-            fetch.lines = lines / (tiles - tile);
-            lines -= fetch.lines;
             match count {
                 2 => self.tile::<S, N, T, 2, EDGE>(simd, row, block, &mut fetch),
                 3 => self.tile::<S, N, T, 3, EDGE>(simd, row, block, &mut fetch),
@@ -456,16 +455,22 @@ unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize, const FAR:
     sums
 }
 
-/// What the next block will need, fetched into the second cache a few lines with each term.
+/// The next part of the weights, of which each term of each of the `tiles` fetches into the second cache its share of a row's
+/// `lines`.
 struct Fetch<F> {
     next: *const F,
     lines: usize,
+    tiles: usize,
+    /// What is due, in parts of a line of which `tiles` are one.
+    due: usize,
 }
 
 impl<F> Fetch<F> {
     #[inline(always)]
     fn some(&mut self, terms: usize) {
-        for _ in 0..terms * self.lines {
+        self.due += terms * self.lines;
+        while self.due >= self.tiles {
+            self.due -= self.tiles;
             prefetch::<_, true>(self.next);
             self.next = self.next.wrapping_byte_add(LINE_BYTES);
         }
