@@ -29,61 +29,37 @@ fn rng() -> StdRng {
     StdRng::seed_from_u64(0)
 }
 
-/// The whole sequences, forward and back; `flops` are those of a layer's forward pass over one row.
+/// The whole sequences, which may have lengths, forward and back; `flops` are those of a layer's forward pass over one row.
 fn sequences<L: Layer<Elem = f32>>(
     c: &mut Criterion,
     name: &str,
     size: &str,
     layer: &L,
     dims: (usize, usize, usize),
+    lengths: Option<&[usize]>,
     flops: usize,
 ) {
-    let (steps, batch, _) = dims;
-    let flops = (steps * batch * flops) as u64;
     let rng = &mut rng();
     let x = Array3::from_shape_simple_fn(dims, || rng.random_range(-1.0..1.0));
-    let (mut state, mut cache, mut grad) = (layer.zero_state(batch), layer.cache(), layer.zeros_like());
-    let dy = layer.forward((&x).into(), &mut state, &mut cache).to_owned();
-
-    let mut group = c.benchmark_group(name);
-    group.sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::Elements(flops));
-    group.bench_function(BenchmarkId::new("forward", size), |bencher| {
-        bencher.iter(|| {
-            black_box(layer.forward((&x).into(), &mut state, &mut cache));
-        });
-    });
-    // A backward pass multiplies twice as much: for the weights' gradient and for the input's.
-    group.throughput(Throughput::Elements(3 * flops));
-    group.bench_function(BenchmarkId::new("forward+backward", size), |bencher| {
-        bencher.iter(|| {
-            black_box(layer.pass(&x, &mut state, &mut cache).backward_into(&dy, &mut grad));
-        });
-    });
-    group.finish();
-}
-
-/// The whole sequences, forward and back, which have between half of the steps and all of them.
-fn lengths<L: Layer<Elem = f32>>(
-    c: &mut Criterion,
-    name: &str,
-    size: &str,
-    layer: &L,
-    dims: (usize, usize, usize),
-    flops: usize,
-) {
-    let (steps, batch, _) = dims;
-    let rng = &mut rng();
-    let x = Array3::from_shape_simple_fn(dims, || rng.random_range(-1.0..1.0));
-    let lengths: Vec<usize> = (0..batch).map(|_| rng.random_range(steps / 2..=steps)).collect();
-    let x = Sequence::from(&x).with_lengths(&lengths).expect("lengths that fit");
-    let (mut state, mut cache, mut grad) = (layer.zero_state(batch), layer.cache(), layer.zeros_like());
+    let (x, with) = match lengths {
+        None => (Sequence::from(&x), ""),
+        Some(lengths) => (Sequence::from(&x).with_lengths(lengths).expect("lengths that fit"), " with lengths"),
+    };
+    let flops = (x.valid_count() * flops) as u64;
+    let (mut state, mut cache, mut grad) = (layer.zero_state(dims.1), layer.cache(), layer.zeros_like());
     let dy = layer.forward(x, &mut state, &mut cache).to_owned();
 
     let mut group = c.benchmark_group(name);
     group.sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::Elements((3 * lengths.iter().sum::<usize>() * flops) as u64));
-    group.bench_function(BenchmarkId::new("forward+backward with lengths", size), |bencher| {
+    group.throughput(Throughput::Elements(flops));
+    group.bench_function(BenchmarkId::new(format!("forward{with}"), size), |bencher| {
+        bencher.iter(|| {
+            black_box(layer.forward(x, &mut state, &mut cache));
+        });
+    });
+    // A backward pass multiplies twice as much: for the weights' gradient and for the input's.
+    group.throughput(Throughput::Elements(3 * flops));
+    group.bench_function(BenchmarkId::new(format!("forward+backward{with}"), size), |bencher| {
         bencher.iter(|| {
             black_box(layer.pass(x, &mut state, &mut cache).backward_into(&dy, &mut grad));
         });
@@ -118,9 +94,12 @@ fn cell<L: Causal<Elem = f32>>(c: &mut Criterion, name: &str, gates: usize, new:
         let layer = new(input, hidden);
         let flops = 2 * gates * hidden * (input + hidden);
         let size = format!("T{length} B{batch} I{input} H{hidden}");
-        sequences(c, name, &size, &layer, (length, batch, input), flops);
+        let dims = (length, batch, input);
+        sequences(c, name, &size, &layer, dims, None, flops);
         if batch > 1 {
-            lengths(c, name, &size, &layer, (length, batch, input), flops);
+            let rng = &mut rng();
+            let lengths: Vec<usize> = (0..batch).map(|_| rng.random_range(length / 2..=length)).collect();
+            sequences(c, name, &size, &layer, dims, Some(&lengths), flops);
         }
         steps(c, name, &format!("B{batch} I{input} H{hidden}"), &layer, (batch, input), flops);
     }
@@ -137,7 +116,7 @@ fn residual(c: &mut Criterion) {
         let rng = &mut rng();
         let net = Stacked::build(DEPTH, |_| PreNormBlock::pre_norm(width, 4 * width, Nonlinearity::Gelu, rng));
         let size = format!("N{rows} D{width} x{DEPTH}");
-        sequences(c, "pre-norm", &size, &net, (1, rows, width), DEPTH * 2 * 2 * width * 4 * width);
+        sequences(c, "pre-norm", &size, &net, (1, rows, width), None, DEPTH * 2 * 2 * width * 4 * width);
     }
 }
 

@@ -103,8 +103,8 @@ pub trait Simd: Copy + 'static {
     #[cfg(target_arch = "x86_64")]
     unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
 
-    /// The sizes of tiles and panels. Like the products below, a method of the element types so that it is compiled once, in this crate, and not again in
-    /// every crate that names a layer.
+    /// The sizes of tiles and panels. Like the products below, a method of the element types so that it is compiled once, in
+    /// this crate, and not again in every crate that names a layer.
     fn tiling() -> Tiling;
 
     /// Multiplies blocks.
