@@ -71,62 +71,55 @@
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 
-pub mod cache;
-pub mod contract;
+#[doc(hidden)]
+pub mod base;
+#[doc(hidden)]
+pub mod layer;
+
+mod attention;
+mod cells;
+mod check;
+mod clip;
+mod compose;
 pub mod convert;
 pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;
-pub mod tensors;
-
-mod affine;
-mod attention;
-mod blocks;
-mod cells;
-mod clip;
-mod error;
-mod float;
-mod gradcheck;
-mod init;
 mod kernels;
-mod layer;
 mod layers;
 mod loss;
 mod optim;
 mod parallel;
-mod prepacked;
-mod probe;
+mod recurrence;
 mod recurrent;
-mod sequence;
-mod stack;
+mod wrap;
 
 pub use ndarray;
 pub use rand;
 
 pub use attention::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore};
-pub use blocks::*;
+pub use base::{
+    GradientFlow, GradientProbe, Init, LayerFlow, LengthsError, Mode, NamedTensors, RecordsState, Size, SizeError,
+    StateRecorder, Tensors, TensorsExt, tensors,
+};
 pub use cells::*;
+pub use check::{GradCheck, GradReport, TensorCheck, contract, gradcheck};
 pub use clip::{
     ClipAdaptive, ClipNorm, ClipReport, NonFinite, NonFiniteGradient, NormSummary, clip_grad_norm, clip_grad_value,
     grad_norm,
 };
-pub use error::{LengthsError, SizeError};
-pub use float::Float;
-pub use gradcheck::{GradCheck, GradReport, TensorCheck, gradcheck};
-pub use init::Init;
-pub use layer::{Causal, Layer, Pass, State};
+pub use compose::*;
+pub use kernels::Float;
+pub use layer::{Causal, Layer, Pass, Sequence, State, kit as cache};
 pub use layers::*;
 pub use loss::{BinaryCrossEntropy, Huber, MeanSquaredError, Reduction, SoftmaxCrossEntropy};
 pub use optim::{
     Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
     RmsProp, Schedule, ScheduleError, Select, Sgd,
 };
-pub use prepacked::Prepacked;
-pub use probe::{GradientFlow, GradientProbe, LayerFlow, Probed, RecordsState, StateRecorder};
+pub use recurrence::*;
 pub use recurrent::*;
-pub use sequence::{Mode, Sequence, Size};
-pub use stack::*;
-pub use tensors::{NamedTensors, Tensors, TensorsExt};
+pub use wrap::*;
 
 /// The README's code, compiled and run as documentation tests.
 #[cfg(doctest)]

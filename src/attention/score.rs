@@ -4,13 +4,16 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut1, Arr
 use rand::Rng;
 
 use super::NAME;
-use crate::affine::{affine, bias_gradient, input_gradient, matrix_mut, rows_of, weight_gradient};
-use crate::cache::reuse;
-use crate::error::{check_shape, mismatch};
+use crate::base::error::mismatch;
+use crate::base::tensors::out_of_range;
+use crate::base::{Init, Tensors, TensorsExt, check_shape};
 use crate::kernels::math::{sum, tanh};
-use crate::kernels::{Accumulate, product, vectorised};
-use crate::tensors::out_of_range;
-use crate::{Float, Init, Sequence, Tensors, TensorsExt, parameters};
+use crate::kernels::{Accumulate, Float, product, vectorised};
+use crate::layer::Sequence;
+use crate::layer::affine::{affine, bias_gradient, input_gradient, weight_gradient};
+use crate::layer::kit::reuse;
+use crate::layer::rows::{matrix_mut, rows_of};
+use crate::parameters;
 
 /// The score `e = score(q, m)` of an [`Attention`](crate::Attention): how much a query q has to do with a position m of
 /// the memory.

@@ -2,9 +2,8 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::Float;
 use crate::kernels::math::{exp, sum};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
 
 vectorised! {
     /// Each row `e` becomes `softmax(scale e)`. A NaN makes its row NaN.

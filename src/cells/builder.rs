@@ -5,10 +5,11 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, s};
 use rand::Rng;
 
-use super::{GruReset, RnnNonlinearity};
-use crate::layers::RandomDrop;
-use crate::recurrent::{Cell, Zoneout};
-use crate::{Float, Init};
+use super::gru::GruReset;
+use super::rnn::RnnNonlinearity;
+use crate::base::{Init, RandomDrop};
+use crate::kernels::Float;
+use crate::recurrence::{Cell, Zoneout};
 
 mod sealed {
     use super::*;

@@ -15,15 +15,12 @@ use ndarray::{Array, Array1, Array2, ArrayView2, ArrayViewMut2, Dimension};
 
 pub(crate) use builder::Model;
 pub use builder::{BuiltCell, CellBuilder, Gated};
-pub(crate) use gru::GruKernels;
 pub use gru::{GruBuffers, GruCell, GruReset};
-pub(crate) use lstm::LstmKernels;
 pub use lstm::{LstmBuffers, LstmCell};
-pub(crate) use rnn::RnnKernels;
 pub use rnn::{RnnBuffers, RnnCell, RnnNonlinearity};
 
-use crate::error::check_shape;
-use crate::{Float, Tensors};
+use crate::base::{Tensors, check_shape};
+use crate::kernels::Float;
 
 /// `(I, H)` of a cell of `gates` gates whose h has `output` features (H where nothing projects it); panics where its
 /// parameters do not fit each other. `per_gate`: biases, and gains of the normalisation.

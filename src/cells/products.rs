@@ -5,14 +5,16 @@ use std::ops::Range;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::values;
-use crate::affine::{add_rows, add_values, rows_of, start_rows};
-use crate::cache::reuse;
+use crate::base::random::drop_row;
+use crate::base::{Mode, RandomDrop, Tensors};
 use crate::kernels::math::sum;
-use crate::kernels::{Accumulate, Packed, Summation, product, product_in_order, product_with_bias, vectorised};
-use crate::layers::{RandomDrop, drop_row};
-use crate::prepacked::Kept;
-use crate::recurrent::AllSteps;
-use crate::{Float, Mode, Tensors, Unrolled};
+use crate::kernels::{
+    Accumulate, Float, Kept, Packed, Summation, product, product_in_order, product_with_bias, vectorised,
+};
+use crate::layer::affine::{add_rows, add_values, start_rows};
+use crate::layer::kit::reuse;
+use crate::layer::rows::rows_of;
+use crate::recurrence::{AllSteps, Unrolled};
 
 /// Passes give the same bits in chunks of any size, save for single steps of a stream or of one sequence alone: there a
 /// product with the weights where they lie is several times as fast as one that packs them.
@@ -293,7 +295,7 @@ impl<F: Float> HiddenPart<F> {
         let Weights { weight, gain, .. } = weights;
         let (gates, features) = weight.dim();
         self.product.start(weight.t(), pass);
-        let mask = drop.and_then(|drop| drop.mask_in(name, pass.mode()));
+        let mask = drop.and_then(|drop| drop.mask(name, pass.mode()));
         self.dropped = mask.is_some();
         if let Some(mask) = mask {
             reuse(&mut self.masked, (pass.rows() + 1, features));

@@ -3,15 +3,15 @@
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use super::builder::{BuiltCell, Model, Options, Parameters};
+use super::builder::{BuiltCell, CellBuilder, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_bias_gradients, add_biases};
-use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::{rows_of, view_mut_of_rows};
+use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::math::tanh;
-use crate::kernels::{Accumulate, vectorised};
-use crate::layers::RandomDrop;
-use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
-use crate::{Float, Init, TensorsExt, parameters};
+use crate::kernels::{Accumulate, Float, vectorised};
+use crate::layer::rows::{rows_of, view_mut_of_rows};
+use crate::parameters;
+use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
 
 const NAME: &str = "RnnCell";
 
@@ -156,8 +156,6 @@ pub struct RnnBuffers<F> {
 }
 
 vectorised! {
-    once in RnnKernels<F>;
-
     /// h = f(a).
     fn activate<'a, F: Float>(relu: bool, a: &'a [F], h: &'a mut [F]) {
         if relu {

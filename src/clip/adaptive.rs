@@ -2,8 +2,9 @@
 
 use super::norm::{norm_of, scale};
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
-use crate::tensors::check_alike;
-use crate::{Float, Tensors, TensorsExt};
+use crate::base::tensors::check_alike;
+use crate::base::{Tensors, TensorsExt};
+use crate::kernels::Float;
 
 const NAME: &str = "ClipAdaptive";
 

@@ -11,7 +11,8 @@ pub(crate) use norm::{Change, Factor};
 pub use norm::{ClipNorm, clip_grad_norm, clip_grad_value, grad_norm};
 pub use summary::NormSummary;
 
-use crate::{Float, Tensors};
+use crate::base::Tensors;
+use crate::kernels::Float;
 
 /// A gradient whose norm is infinite or NaN: nothing was changed.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! Clipping by norm and by value.
 
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
+use crate::base::{Tensors, TensorsExt};
 use crate::kernels::math::sum;
-use crate::kernels::vectorised;
-use crate::{Float, Tensors, TensorsExt};
+use crate::kernels::{Float, vectorised};
 
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///

@@ -2,9 +2,10 @@
 
 use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
 
-use super::{ConvertError, Elem, check, check_supported, read, rows, tensor, written};
-use crate::cells::{BuiltCell, Model};
-use crate::{Float, GruCell, GruReset, LstmCell, Recurrent, RnnCell, RnnNonlinearity};
+use super::{ConvertError, Elem, check_array, check_supported, read, rows, tensor, written};
+use crate::cells::{BuiltCell, GruCell, GruReset, LstmCell, Model, RnnCell, RnnNonlinearity};
+use crate::kernels::Float;
+use crate::recurrent::Recurrent;
 
 /// Which layer of Keras it is; activations are the layer's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +152,10 @@ impl<F: Float> KerasWeights<F> {
     ) -> Result<C, ConvertError> {
         let KerasWeights { kernel, recurrent_kernel, bias } = self;
         let (gates, input) = (kind.gates(), input.unwrap_or(kernel.nrows()));
-        check(layer, "recurrent_kernel", &[hidden, gates * hidden], recurrent_kernel.shape())?;
-        check(layer, "kernel", &[input, gates * hidden], kernel.shape())?;
+        check_array(layer, "recurrent_kernel", &[hidden, gates * hidden], recurrent_kernel.shape())?;
+        check_array(layer, "kernel", &[input, gates * hidden], kernel.shape())?;
         if let Some(bias) = bias {
-            check(layer, "bias", &kind.bias(gates * hidden), bias.shape())?;
+            check_array(layer, "bias", &kind.bias(gates * hidden), bias.shape())?;
         }
         let other = ConvertError::Kind { layer, expected: C::NAME, got: kind.name() };
         let mut cell = C::of_kind(kind, [input, hidden], bias.is_some()).ok_or(other)?;

@@ -53,9 +53,10 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
 pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
 
+use crate::base::Tensors;
 use crate::cells::BuiltCell;
-use crate::recurrent::Cell;
-use crate::{Float, Tensors};
+use crate::kernels::Float;
+use crate::recurrence::Cell;
 
 /// Why weights could not be converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +146,7 @@ fn check_supported<C: BuiltCell>(cell: &C, layer: usize, more: &[&str]) -> Resul
     if Cell::zoneout(cell).is_some() { unsupported("zoneout".into()) } else { Ok(()) }
 }
 
-fn check(layer: usize, tensor: &'static str, expected: &[usize], got: &[usize]) -> Result<(), ConvertError> {
+fn check_array(layer: usize, tensor: &'static str, expected: &[usize], got: &[usize]) -> Result<(), ConvertError> {
     if expected == got && !got.contains(&0) {
         return Ok(());
     }

@@ -2,9 +2,10 @@
 
 use ndarray::{Array2, Array3, Axis, s};
 
-use super::{ConvertError, Elem, check, check_supported, read, rows, tensor, written};
-use crate::cells::{BuiltCell, Model};
-use crate::{Float, GruCell, GruReset, LstmCell, Recurrent, RnnCell, RnnNonlinearity};
+use super::{ConvertError, Elem, check_array, check_supported, read, rows, tensor, written};
+use crate::cells::{BuiltCell, GruCell, GruReset, LstmCell, Model, RnnCell, RnnNonlinearity};
+use crate::kernels::Float;
+use crate::recurrent::Recurrent;
 
 /// Which operator a node is, with its attributes; activations are the operator's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,14 +169,14 @@ impl<F: Float> OnnxNode<F> {
         let hidden = before.unwrap_or(self.r.dim().2);
         let input = before.map_or(self.w.dim().2, |before| directions * before);
         let rows = self.operator.gates() * hidden;
-        check(layer, "R", &[directions, rows, hidden], self.r.shape())?;
-        check(layer, "W", &[directions, rows, input], self.w.shape())?;
+        check_array(layer, "R", &[directions, rows, hidden], self.r.shape())?;
+        check_array(layer, "W", &[directions, rows, input], self.w.shape())?;
         if let Some(b) = &self.b {
-            check(layer, "B", &[directions, 2 * rows], b.shape())?;
+            check_array(layer, "B", &[directions, 2 * rows], b.shape())?;
         }
         match (&self.p, self.operator) {
             (None, _) => Ok(()),
-            (Some(p), OnnxOperator::Lstm { .. }) => check(layer, "P", &[directions, 3 * hidden], p.shape()),
+            (Some(p), OnnxOperator::Lstm { .. }) => check_array(layer, "P", &[directions, 3 * hidden], p.shape()),
             (Some(_), _) => Err(ConvertError::Unexpected { layer, tensor: "P" }),
         }
     }

@@ -4,8 +4,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-use super::{LoadError, LoadOptions, Mismatch, StateDict, file};
-use crate::{Float, Optimizer, OptimizerState, Schedule, Tensors};
+use super::error::{LoadError, Mismatch};
+use super::file;
+use super::state_dict::{LoadOptions, StateDict};
+use crate::base::Tensors;
+use crate::kernels::Float;
+use crate::optim::{Optimizer, OptimizerState, Schedule};
 
 /// The one format there is.
 const VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::{OptimizerStateError, ScheduleError};
+use crate::optim::{OptimizerStateError, ScheduleError};
 
 /// Why a file was not loaded: nothing was changed.
 #[derive(Debug)]

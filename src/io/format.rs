@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use safetensors::{Dtype, SafeTensors};
 
-use super::LoadError;
+use super::error::LoadError;
 
 /// The key of the header's metadata: no tensor can have it as its name.
 pub const METADATA: &str = "__metadata__";

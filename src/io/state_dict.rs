@@ -8,10 +8,12 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
-use super::format::{self, Content, Entry, METADATA};
-use super::{LoadError, Mismatch, ShapeMismatch, TypeMismatch, file};
-use crate::tensors::join;
-use crate::{Float, NamedTensors, Tensors};
+use super::error::{LoadError, Mismatch, ShapeMismatch, TypeMismatch};
+use super::format::{Content, Entry, METADATA};
+use super::{file, format};
+use crate::base::tensors::join;
+use crate::base::{NamedTensors, Tensors};
+use crate::kernels::Float;
 
 /// Tensors by name, with their own copy of the values, and strings by key: what a safetensors file holds.
 ///

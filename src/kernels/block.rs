@@ -3,8 +3,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::float::Float;
 use super::tile::{Output, REGISTERS, Strided, most_rows, tile};
-use crate::float::Float;
 
 /// A block of A.
 #[derive(Clone, Copy)]

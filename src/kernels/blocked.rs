@@ -5,11 +5,11 @@ use std::cell::RefCell;
 
 use super::block::{Block, Left, Right, tiles};
 use super::buffer::Buffer;
+use super::dispatch::vectorised;
+use super::float::Float;
 use super::pack::{Order, Pack, panels_len};
 use super::product::{IN_PLACE_ROWS, Product};
 use super::tile::{Base, Output, Strided};
-use super::vectorised;
-use crate::float::Float;
 
 /// The greatest depth of a block: a tile's rows of A, so long, stay in the first cache.
 pub(crate) const BLOCK_DEPTH: usize = 512;

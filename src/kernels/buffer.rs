@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]
 use std::ops::Range;
 
-use crate::float::Float;
+use super::float::Float;
 
 /// One cache line, or one register of the widest instruction set.
 #[derive(Clone, Copy)]

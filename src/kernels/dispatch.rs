@@ -78,10 +78,11 @@ pub(crate) use forced::for_each_isa;
 #[cfg(test)]
 use forced::isa_allowed;
 
-/// Defines functions that are compiled once per instruction set, the best one being picked at each call.
+/// Defines functions that are compiled once per instruction set, the best one being picked at each call; and, as by
+/// [`once!`](super::once), once per element type, in this crate.
 ///
-/// The body is plain safe code: loops over slices that the compiler vectorises. Lifetimes are named, and arguments are
-/// plain identifiers:
+/// The body is plain safe code: loops over slices that the compiler vectorises. The one lifetime is named, and arguments
+/// are plain identifiers:
 ///
 /// ```text
 /// vectorised! {
@@ -94,93 +95,40 @@ use forced::isa_allowed;
 /// }
 /// ```
 ///
-/// Functions called in the body are compiled with it only where they are inlined.
-///
-/// Generic functions are compiled in every crate that uses them. Large ones are better compiled here: under a heading
-/// `once in Kernels<F>;` they become methods of a trait of that name, for both element types, which `Float` then needs as
-/// a supertrait. Callers see no difference.
+/// Functions called in the body are compiled with it only if they are inlined.
 macro_rules! vectorised {
     (@output) => { () };
     (@output $output:ty) => { $output };
-    (@call <$($lifetime:lifetime),* ; $($parameter:ident: $bound:path),*>
-        ($($argument:ident: $type:ty),*) [$($output:ty)?] $body:block
-    ) => {{
-        struct Call<$($lifetime,)* $($parameter: $bound),*>($($type),*);
-
-        impl<$($lifetime,)* $($parameter: $bound),*> pulp::WithSimd for Call<$($lifetime,)* $($parameter),*> {
-            type Output = $crate::kernels::vectorised!(@output $($output)?);
-
-            #[inline(always)]
-            fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-                // A function of its own, since only arguments tell the compiler that slices do not overlap.
-                #[inline(always)]
-                #[allow(clippy::too_many_arguments)]
-                fn body<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? $body
-
-                let Self($($argument),*) = self;
-                body($($argument),*)
-            }
-        }
-
-        $crate::kernels::dispatch::dispatch(Call($($argument),*))
-    }};
-    (@methods $kernels:ident<$parameter:ident = $element:ident> $(
-        fn $name:ident<$($lifetime:lifetime),*>($($argument:ident: $type:ty),*) $body:block
-    )+) => {
-        const _: () = {
-            #[allow(unused_imports)]
-            use num_traits::{One, Zero};
-
-            type $parameter = $element;
-
-            impl $kernels<$parameter> for $parameter {$(
-                #[inline(never)]
-                fn $name<$($lifetime),*>($($argument: $type),*) {
-                    $crate::kernels::vectorised!(@call <$($lifetime),*;> ($($argument: $type),*) [] $body)
-                }
-            )+}
-        };
-    };
-    (once in $kernels:ident<$parameter:ident>; $(
-        $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident<$($lifetime:lifetime,)* $same:ident: $bound:path>(
-            $($argument:ident: $type:ty),* $(,)?
-        ) $body:block
-    )+) => {
-        /// Functions that are compiled once, in this crate.
-        #[allow(clippy::too_many_arguments)]
-        pub trait $kernels<$parameter> {$(
-            $(#[$attribute])*
-            fn $name<$($lifetime),*>($($argument: $type),*);
-        )+}
-
-        $(
-            $(#[$attribute])*
-            #[allow(clippy::too_many_arguments)]
-            $visibility fn $name<$($lifetime,)* $parameter: $bound>($($argument: $type),*) {
-                <$parameter as $kernels<$parameter>>::$name($($argument),*)
-            }
-        )+
-
-        $crate::kernels::vectorised! {
-            @methods $kernels<$parameter = f32> $(fn $name<$($lifetime),*>($($argument: $type),*) $body)+
-        }
-        $crate::kernels::vectorised! {
-            @methods $kernels<$parameter = f64> $(fn $name<$($lifetime),*>($($argument: $type),*) $body)+
-        }
-    };
     ($(
         $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident<$($lifetime:lifetime,)* $($parameter:ident: $bound:path),* $(,)?>(
+        $visibility:vis fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
             $($argument:ident: $type:ty),* $(,)?
         ) $(-> $output:ty)? $body:block
     )+) => {$(
-        $(#[$attribute])*
-        #[allow(clippy::too_many_arguments)]
-        $visibility fn $name<$($lifetime,)* $($parameter: $bound),*>($($argument: $type),*) $(-> $output)? {
-            $crate::kernels::vectorised!(
-                @call <$($lifetime),*; $($parameter: $bound),*> ($($argument: $type),*) [$($output)?] $body
-            )
+        $crate::kernels::once! {
+            $(#[$attribute])*
+            $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
+                struct Call<$lifetime, $parameter: $bound>(
+                    $($type,)* std::marker::PhantomData<&$lifetime $parameter>,
+                );
+
+                impl<$lifetime, $parameter: $bound> pulp::WithSimd for Call<$lifetime, $parameter> {
+                    type Output = $crate::kernels::vectorised!(@output $($output)?);
+
+                    #[inline(always)]
+                    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                        // A function of its own: only arguments tell the compiler that slices do not overlap.
+                        #[inline(always)]
+                        #[allow(clippy::too_many_arguments)]
+                        fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body
+
+                        let Self($($argument,)* _) = self;
+                        body($($argument),*)
+                    }
+                }
+
+                $crate::kernels::dispatch::dispatch(Call($($argument,)* std::marker::PhantomData))
+            }
         }
     )+};
 }

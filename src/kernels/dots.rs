@@ -3,8 +3,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::float::Float;
 use super::tile::{Output, Strided, dots};
-use crate::float::Float;
 
 /// A product by dot products: C `[rows, columns]` of A `[rows, depth]`, with contiguous rows, and `B^T`
 /// `[columns, depth]`, with contiguous rows too. The shapes were checked.

@@ -5,7 +5,7 @@
 //! `e^r - 1 = r + r^2 q(r)`, where the polynomial `q` minimises the greatest error of `r^2 q(r)` (Remez exchange).
 //! A NaN argument gives NaN: it fails every comparison, so no clamp masks it.
 
-use super::Simd;
+use super::simd::Simd;
 
 /// `e^x`: correct in the subnormal range, 0 below it, infinite above the finite range.
 ///

@@ -12,10 +12,13 @@ mod blocked;
 mod buffer;
 pub(crate) mod dispatch;
 mod dots;
+mod float;
 pub(crate) mod math;
+mod once;
 mod outer;
 mod pack;
 mod packed;
+mod packed_weights;
 mod product;
 mod simd;
 #[cfg(test)]
@@ -27,7 +30,10 @@ pub(crate) use blocked::{BLOCK_BYTES, BLOCK_DEPTH, block_rows, parts};
 #[cfg(test)]
 pub(crate) use dispatch::for_each_isa;
 pub(crate) use dispatch::vectorised;
+pub use float::Float;
+pub use once::Once;
+pub(crate) use once::once;
 pub use packed::Packed;
 pub(crate) use packed::{with_elements, with_operands};
+pub(crate) use packed_weights::{Kept, PackedWeights};
 pub(crate) use product::{Accumulate, Summation, product, product_in_order, product_with_bias};
-pub use simd::Simd;

@@ -3,9 +3,9 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::float::Float;
 use super::product::Product;
 use super::tile::{Base, Output};
-use crate::float::Float;
 
 /// From so many bytes on, C is written past the caches: what was written first would be gone from them when the last is
 /// written, and to write into a cache is to read a line before.

@@ -4,9 +4,9 @@
 use pulp::{Simd, WithSimd};
 
 use super::block::{Left, tiles};
+use super::float::Float;
 use super::tile::{Strided, most_rows, width};
 use super::transpose::transpose;
-use crate::float::Float;
 
 /// The elements of the panels of a `[depth, columns]` matrix.
 pub(super) fn panels_len(depth: usize, columns: usize, width: usize) -> usize {

@@ -13,12 +13,12 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::{Simd, WithSimd};
 
-use super::Accumulate;
 use super::blocked::{depths, parts};
 use super::buffer::Buffer;
+use super::float::Float;
 use super::pack::copy_rows;
+use super::product::Accumulate;
 use super::tile::{Base, LINE_BYTES, Output, Strided, fetch_output, finish, prefetch};
-use crate::Float;
 use crate::parallel::{ELEMENT, Split, for_each_part, product_work};
 
 /// The rows of a tile: 24 of 32 registers, or 12 of 16, hold sums.

@@ -14,10 +14,10 @@ use super::block::{Block, Left, Right};
 use super::blocked::{BLOCKS, parts};
 use super::buffer::Buffer;
 use super::dots::Dots;
+use super::float::Float;
 use super::outer::{MOST_TERMS, Outer, is_streamed};
 use super::pack::{Order, Pack};
 use super::tile::{Base, Output, Strided};
-use crate::float::Float;
 use crate::parallel::{for_each_part, product_work};
 
 /// What a product does with the elements that it finds in C.

@@ -6,15 +6,13 @@ use pulp::{MemMask, WithSimd};
 use super::block::Block;
 use super::dispatch::dispatch;
 use super::dots::Dots;
-use super::math;
-#[cfg(target_arch = "x86_64")]
-use super::outer::ALIGNMENT;
-use super::outer::Outer;
+use super::outer::{ALIGNMENT, Outer};
 use super::pack::Pack;
-use super::packed::{self, PackOperand, Sweep};
-use super::tile;
-#[cfg(target_arch = "x86_64")]
+use super::packed::{PackOperand, Sweep};
 use super::transpose::{transpose_4x4, transpose_8x8};
+use super::{math, packed};
+#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "x86_64")]
 
 /// The sizes that follow from the registers of the instruction set.
 pub struct Tiling {
@@ -247,8 +245,8 @@ macro_rules! simd {
                     #[inline(always)]
                     fn with_simd<S: pulp::Simd>(self, _: S) -> Tiling {
                         Tiling {
-                            width: tile::width::<S, $element>(),
-                            rows: tile::most_rows::<S>(),
+                            width: super::tile::width::<S, $element>(),
+                            rows: super::tile::most_rows::<S>(),
                             panel: packed::panel_width::<S, $element>(),
                         }
                     }

@@ -3,7 +3,7 @@
 
 use pulp::Simd;
 
-use crate::float::Float;
+use super::float::Float;
 
 /// The registers in a row of a tile. Two, so that a tile is high: B is what streams from the second cache, and a row of
 /// it is used as often as the tile has rows.

@@ -3,8 +3,8 @@
 
 use pulp::Simd;
 
+use super::float::Float;
 use super::tile::{Strided, prefetch};
-use crate::float::Float;
 
 /// Copies a matrix of any strides to rows `width` apart: fast where its columns are contiguous.
 ///

@@ -5,12 +5,14 @@ use std::marker::PhantomData;
 
 use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2};
 
-use crate::affine::{row_of, row_of_mut, rows_of, span};
-use crate::cache::{Pending, StandardLayout, reuse};
+use crate::base::{Size, SizeError};
 use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{row_of, row_of_mut, rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
-use crate::{Causal, Float, Layer, Sequence, Size, SizeError, parameters};
+use crate::parameters;
 
 const NAME: &str = "Activation";
 
@@ -251,7 +253,7 @@ impl<F: Float> Layer for Activation<F> {
     type Cache = ActivationCache<F>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        super::same_size(NAME, input)
+        input.features(NAME)
     }
 
     fn zero_state(&self, _batch: usize) {}

@@ -3,13 +3,15 @@
 use std::marker::PhantomData;
 
 use ndarray::{Array3, ArrayRef3, ArrayView3};
-use rand::{Rng, RngExt};
+use rand::Rng;
 
-use crate::affine::{rows_of, span};
-use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::mismatch;
-use crate::kernels::vectorised;
-use crate::{Causal, Float, Layer, Mode, Sequence, Size, SizeError, parameters};
+use crate::base::random::{Mask, drop_row};
+use crate::base::{RandomDrop, Size, SizeError};
+use crate::kernels::Float;
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
 
 const NAME: &str = "Dropout";
 
@@ -65,92 +67,6 @@ impl<F: Float> Dropout<F> {
     }
 }
 
-/// A probability of being dropped, and the id that tells its masks from others'.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RandomDrop {
-    pub p: f64,
-    id: u64,
-}
-
-impl RandomDrop {
-    #[track_caller]
-    pub fn new(layer: &str, p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
-        if !(0.0..1.0).contains(&p) {
-            mismatch(layer, "p", &"a probability in 0..1", &p)
-        }
-        RandomDrop { p, id: rng.random() }
-    }
-
-    /// The mask of a pass over `x`; `None` where nothing is dropped.
-    #[track_caller]
-    pub fn mask<F: Float>(&self, layer: &str, x: &Sequence<'_, F>) -> Option<Mask> {
-        self.mask_in(layer, x.mode())
-    }
-
-    /// The mask of a pass in `mode`; `None` where nothing is dropped.
-    #[track_caller]
-    pub fn mask_in(&self, layer: &str, mode: Option<Mode>) -> Option<Mask> {
-        match mode {
-            Some(Mode::Train { seed }) => (self.p > 0.0).then(|| Mask {
-                key: mix(mix(seed) ^ self.id),
-                threshold: (self.p * 2f64.powi(64)) as u64,
-                scale: 1.0 / (1.0 - self.p),
-            }),
-            Some(Mode::Eval | Mode::Infer) => None,
-            None => mismatch(layer, "x", &"a mode: say x.train(seed), x.eval() or x.infer()", &"none"),
-        }
-    }
-}
-
-/// The mask of one pass: what is kept is multiplied by `scale`, the rest by 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Mask {
-    key: u64,
-    threshold: u64,
-    scale: f64,
-}
-
-impl Mask {
-    /// The mask of part `i`.
-    pub fn part(self, i: usize) -> Mask {
-        Mask { key: mix(self.key.wrapping_add(i as u64)), ..self }
-    }
-
-    /// What the whole is multiplied by.
-    pub fn factor(self) -> f64 {
-        if mix(self.key) >= self.threshold { self.scale } else { 0.0 }
-    }
-}
-
-/// Whether the mask drops element `k`.
-#[inline(always)]
-pub(crate) fn chosen(mask: Mask, k: usize) -> bool {
-    mix(mask.key.wrapping_add(GOLDEN.wrapping_mul(k as u64))) < mask.threshold
-}
-
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A step of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit of `key`.
-#[inline(always)]
-fn mix(key: u64) -> u64 {
-    let z = key.wrapping_add(GOLDEN);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
-vectorised! {
-    /// y = m ∘ x, for one row. A product and no choice: NaN is not dropped.
-    pub(crate) fn multiply<'a, F: Float>(mask: Mask, x: &'a [F], y: &'a mut [F]) {
-        let (zero, scale) = (F::zero(), F::of(mask.scale));
-        let mut key = mask.key;
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x * if mix(key) >= mask.threshold { scale } else { zero };
-            key = key.wrapping_add(GOLDEN);
-        }
-    }
-}
-
 /// The cache of a [`Dropout`].
 #[derive(Clone, Default)]
 pub struct DropoutCache<F> {
@@ -170,7 +86,7 @@ fn apply<F: Float>(mask: Option<Mask>, x: &Sequence<'_, F>, values: &[F], y: &mu
             continue;
         };
         for (row, (from, to)) in run.zip(from.chunks_exact(features).zip(to.chunks_exact_mut(features))) {
-            multiply(mask.part(x.first_step() + row / batch).part(x.first_sequence() + row % batch), from, to);
+            drop_row(mask.part(x.first_step() + row / batch).part(x.first_sequence() + row % batch), from, to);
         }
     }
     x.zero_padding(y);
@@ -182,7 +98,7 @@ impl<F: Float> Layer for Dropout<F> {
     type Cache = DropoutCache<F>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        super::same_size(NAME, input)
+        input.features(NAME)
     }
 
     fn zero_state(&self, _batch: usize) {}
@@ -190,7 +106,7 @@ impl<F: Float> Layer for Dropout<F> {
     fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut DropoutCache<F>) -> ArrayView3<'c, F> {
         let x_features = x.features(NAME, None);
         let DropoutCache { pending, copy, mask, y } = cache;
-        *mask = self.drop.mask(NAME, &x);
+        *mask = self.drop.mask(NAME, x.mode());
         pending.set(&x);
         reuse(y, x_features.raw_dim());
         apply(*mask, &x, copy.values(x_features), y);

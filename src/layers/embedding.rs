@@ -3,10 +3,13 @@
 use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
-use crate::affine::start_gradient;
-use crate::cache::{Pending, reuse};
-use crate::error::{check_gradient, mismatch};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+use crate::base::error::mismatch;
+use crate::base::{Init, Size, SizeError, check_gradient};
+use crate::kernels::Float;
+use crate::layer::affine::start_gradient;
+use crate::layer::kit::{Pending, reuse};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
 
 const NAME: &str = "Embedding";
 

@@ -4,9 +4,12 @@ use std::marker::PhantomData;
 
 use ndarray::{Array3, ArrayRef3, ArrayView3};
 
-use crate::affine::{rows_of, span};
-use crate::cache::{Pending, StandardLayout, reuse};
-use crate::{Causal, Float, Layer, Sequence, Size, SizeError, parameters};
+use crate::base::{Size, SizeError};
+use crate::kernels::Float;
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
 
 const NAME: &str = "Identity";
 
@@ -57,7 +60,7 @@ impl<F: Float> Layer for Identity<F> {
     type Cache = IdentityCache<F>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        super::same_size(NAME, input)
+        input.features(NAME)
     }
 
     fn zero_state(&self, _batch: usize) {}

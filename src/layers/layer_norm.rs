@@ -2,13 +2,15 @@
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
-use crate::affine::{matrix_mut, row_of, row_of_mut, rows_of, start_gradient};
-use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::{check_gradient, check_shape};
+use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
 use crate::kernels::math::sum;
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
+use crate::layer::affine::start_gradient;
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{matrix_mut, row_of, row_of_mut, rows_of};
+use crate::layer::{Causal, Layer, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
-use crate::{Causal, Float, Layer, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
+use crate::parameters;
 
 const NAME: &str = "LayerNorm";
 

@@ -3,10 +3,12 @@
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
-use crate::affine::{affine, affine_with_skip, bias_gradient, check_skip, input_gradient, weight_gradient};
-use crate::cache::{Pending, StandardLayout, reuse};
-use crate::error::{check_gradient, check_shape};
-use crate::{Causal, Float, Init, Layer, Sequence, Size, SizeError, parameters};
+use crate::base::{Init, Size, SizeError, check_gradient, check_shape};
+use crate::kernels::Float;
+use crate::layer::affine::{affine, affine_with_skip, bias_gradient, check_skip, input_gradient, weight_gradient};
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
 
 const NAME: &str = "Linear";
 

@@ -3,8 +3,8 @@
 use ndarray::{Array3, ArrayRef3};
 
 use super::{Elements, Reduction, check_weights};
-use crate::Float;
-use crate::error::check_shape;
+use crate::base::check_shape;
+use crate::kernels::Float;
 
 const NAME: &str = "BinaryCrossEntropy";
 

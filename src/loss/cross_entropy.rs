@@ -3,11 +3,11 @@
 use ndarray::{Array3, ArrayRef2, ArrayRef3};
 
 use super::Reduction;
-use crate::Float;
-use crate::cache::reuse;
-use crate::error::{check_not_empty, check_shape, mismatch};
+use crate::base::check_shape;
+use crate::base::error::{check_not_empty, mismatch};
 use crate::kernels::math::{exp, sum};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
+use crate::layer::kit::reuse;
 
 const NAME: &str = "SoftmaxCrossEntropy";
 

@@ -3,8 +3,8 @@
 use ndarray::{Array3, ArrayRef3};
 
 use super::{Elements, Reduction};
-use crate::Float;
-use crate::error::mismatch;
+use crate::base::error::mismatch;
+use crate::kernels::Float;
 
 const NAME: &str = "Huber";
 

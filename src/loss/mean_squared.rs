@@ -3,7 +3,7 @@
 use ndarray::{Array3, ArrayRef3};
 
 use super::{Elements, Reduction};
-use crate::Float;
+use crate::kernels::Float;
 
 const NAME: &str = "MeanSquaredError";
 

@@ -12,9 +12,10 @@ pub use cross_entropy::SoftmaxCrossEntropy;
 pub use huber::Huber;
 pub use mean_squared::MeanSquaredError;
 
-use crate::Float;
-use crate::cache::reuse;
-use crate::error::{check_not_empty, check_shape, mismatch};
+use crate::base::check_shape;
+use crate::base::error::{check_not_empty, mismatch};
+use crate::kernels::Float;
+use crate::layer::kit::reuse;
 
 /// How the losses of all positions become one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

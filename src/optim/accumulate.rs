@@ -2,7 +2,8 @@
 
 use ndarray::ArrayRef3;
 
-use crate::{Layer, Pass, TensorsExt};
+use crate::base::TensorsExt;
+use crate::layer::{Layer, Pass};
 
 /// Sums the gradients of several small batches into that of the large one which they make up, for batches that do not
 /// fit into memory at once.

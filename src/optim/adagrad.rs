@@ -1,9 +1,9 @@
 //! Adagrad.
 
-use super::{At, Core, Rule, check_setting, optimizer};
-use crate::Float;
+use super::core::{At, Core, Rule};
+use super::{check_setting, optimizer};
 use crate::clip::Factor;
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
 
 const NAME: &str = "Adagrad";
 

@@ -1,9 +1,9 @@
 //! Adam and AdamW.
 
-use super::{At, Core, Rule, check_fraction, check_setting, optimizer};
-use crate::Float;
+use super::core::{At, Core, Rule};
+use super::{check_fraction, check_setting, optimizer};
 use crate::clip::Factor;
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
 
 /// What Adam and AdamW share.
 #[derive(Clone, Debug)]

@@ -1,9 +1,12 @@
 //! What all optimizers share: settings, parameter groups, the walk over the tensors, and what is remembered.
 
-use super::{OptimizerState, OptimizerStateError, ParameterGroups, check_setting};
-use crate::clip::Change;
-use crate::tensors::{check_alike, join};
-use crate::{ClipNorm, ClipReport, Float, NamedTensors, NonFiniteGradient, Tensors, TensorsExt};
+use super::check_setting;
+use super::groups::ParameterGroups;
+use super::state::{OptimizerState, OptimizerStateError};
+use crate::base::tensors::{check_alike, join};
+use crate::base::{NamedTensors, Tensors, TensorsExt};
+use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient};
+use crate::kernels::Float;
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
 pub(super) trait Rule<F> {

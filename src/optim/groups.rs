@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::check_setting;
-use crate::{Float, Tensors, TensorsExt};
+use crate::base::{Tensors, TensorsExt};
+use crate::kernels::Float;
 
 /// Which parameters a rule of [`ParameterGroups`] is about.
 #[derive(Clone, Debug)]

@@ -19,8 +19,10 @@ pub use schedule::{Schedule, ScheduleError};
 pub use sgd::Sgd;
 pub use state::{OptimizerState, OptimizerStateError};
 
-use self::core::{At, Core, Rule, optimizer};
-use crate::{ClipNorm, ClipReport, Float, NamedTensors, NonFiniteGradient, Tensors, TensorsExt};
+use self::core::optimizer;
+use crate::base::{NamedTensors, Tensors, TensorsExt};
+use crate::clip::{ClipNorm, ClipReport, NonFiniteGradient};
+use crate::kernels::Float;
 
 /// Changes a model's parameters by their gradient.
 ///

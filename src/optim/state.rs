@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::NamedTensors;
+use crate::base::NamedTensors;
 
 /// What an [`Optimizer`](crate::Optimizer) remembers: enough to continue a training to the bit, in a form that a file
 /// can hold.

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use rayon::Yield;
 
 use super::affinity::{current_core, leave};
-use super::{ENTRY, PART, Split};
+use super::split::Split;
+use super::{ENTRY, PART};
 
 /// The most parts, and the most members of a team: a bit for each.
 const MOST: usize = u64::BITS as usize;

@@ -1,8 +1,7 @@
 //! What a GRU's gates do with their summed inputs, element by element, and back.
 
-use crate::Float;
 use crate::kernels::math::{quotients2, sigmoid, sigmoid_fraction, tanh};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
 
 /// Splits a row `[3 H]` into its gates.
 #[inline(always)]
@@ -13,8 +12,6 @@ fn split<F>(row: &mut [F], hidden: usize) -> [&mut [F]; 3] {
 }
 
 vectorised! {
-    once in GruKernels<F>;
-
     /// With the reset after the product: the gates' values in place of their a, and h.
     pub(super) fn activate<'a, F: Float>(hidden: usize, gates: &'a mut [F], s: &'a [F], h_before: &'a [F], h: &'a mut [F]) {
         // A function of its own: as its arguments the compiler knows that the slices do not overlap.

@@ -5,18 +5,19 @@ mod gates;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
 
-pub(crate) use gates::GruKernels;
-use gates::{activate, activate_backward, reset, reset_backward, update, update_backward};
-
-use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
+use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_biases};
-use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::{add_rows, matrix_mut, rows_of, start_rows, view_mut_of_rows, view_of_rows};
-use crate::cache::reuse;
-use crate::kernels::Accumulate;
-use crate::layers::RandomDrop;
-use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
-use crate::{Float, Init, Tensors, TensorsExt, parameters};
+use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
+use crate::kernels::{Accumulate, Float};
+use crate::layer::affine::{add_rows, start_rows};
+use crate::layer::kit::reuse;
+use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
+use crate::parameters;
+use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
+use gates::activate;
+use gates::activate_backward;
+use gates::{reset, reset_backward, update, update_backward};
 
 const NAME: &str = "GruCell";
 

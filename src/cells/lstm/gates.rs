@@ -1,8 +1,7 @@
 //! What an LSTM's gates do with their summed inputs, element by element, and back.
 
-use crate::Float;
 use crate::kernels::math::{quotients2, quotients3, sigmoid_fraction, tanh, tanh_fraction};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, vectorised};
 
 /// Splits a row `[4 H]` into i, f, g, o; of coupled gates, `[3 H]`, f is empty.
 #[inline(always)]
@@ -41,8 +40,6 @@ macro_rules! with_options {
 }
 
 vectorised! {
-    once in LstmKernels<F>;
-
     /// The gates' values in place of their a, c and, where c is read as it is, `m = o ∘ tanh(c)`.
     pub(super) fn activate<'a, F: Float>(
         hidden: usize,

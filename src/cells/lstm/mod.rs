@@ -5,19 +5,20 @@ mod gates;
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-pub(crate) use gates::LstmKernels;
-use gates::{activate, activate_backward, add_products, memory_gradient, read, read_backward};
-
-use super::builder::{BuiltCell, Gated, Model, Options, Parameters};
+use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_bias_gradients, add_biases};
-use super::{CellBuilder, cell_sizes, flat, flat_mut, values, values_mut};
-use crate::affine::{add_rows, rows_of, view_mut_of_rows};
-use crate::cache::reuse;
-use crate::error::check_shape;
-use crate::kernels::{Accumulate, product};
-use crate::layers::{LayerNorm, RandomDrop};
-use crate::recurrent::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
-use crate::{Float, Init, Tensors, TensorsExt, parameters};
+use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
+use crate::kernels::{Accumulate, Float, product};
+use crate::layer::affine::add_rows;
+use crate::layer::kit::reuse;
+use crate::layer::rows::{rows_of, view_mut_of_rows};
+use crate::layers::LayerNorm;
+use crate::parameters;
+use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
+use gates::activate;
+use gates::activate_backward;
+use gates::{add_products, memory_gradient, read, read_backward};
 
 const NAME: &str = "LstmCell";
 

@@ -1,7 +1,5 @@
-use crate::float::Float;
-use crate::kernels::for_each_isa;
 use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
-use crate::kernels::vectorised;
+use crate::kernels::{Float, for_each_isa, vectorised};
 
 #[derive(Debug, Clone, Copy)]
 enum Function {

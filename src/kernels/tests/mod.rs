@@ -4,7 +4,7 @@ mod product;
 
 use ndarray::Array2;
 
-use crate::float::Float;
+use super::float::Float;
 
 /// Small integers, of which every product and sum is exact whatever the order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {

@@ -3,11 +3,10 @@
 use ndarray::{Array2, s};
 
 use super::integers;
-use crate::float::Float;
 use crate::kernels::math::{quotients2, quotients3};
-use crate::kernels::{Accumulate, Packed, for_each_isa};
-#[cfg(feature = "rayon")]
+use crate::kernels::{Accumulate, Float, Packed, for_each_isa};
 use crate::parallel::in_team;
+#[cfg(feature = "rayon")]
 
 fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [

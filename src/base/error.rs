@@ -1,0 +1,81 @@
+//! What can go wrong: errors that are values, and the one place from which a programming error panics.
+
+use std::fmt;
+
+use super::tensors::Tensors;
+use crate::kernels::Float;
+
+/// Sequence lengths that do not fit their batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LengthsError {
+    /// One length a sequence is needed.
+    Count {
+        /// How many lengths came.
+        lengths: usize,
+        /// How many sequences the batch has.
+        batch: usize,
+    },
+    /// A length is 0 or longer than the batch's time axis.
+    OutOfRange {
+        /// The sequence, counted from 0.
+        sequence: usize,
+        /// Its length.
+        length: usize,
+        /// The number of steps, T.
+        steps: usize,
+    },
+}
+
+impl fmt::Display for LengthsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LengthsError::Count { lengths, batch } => write!(f, "{lengths} lengths for a batch of {batch} sequences"),
+            LengthsError::OutOfRange { sequence, length, steps } => {
+                write!(f, "length {length} of sequence {sequence} is not in 1..={steps}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LengthsError {}
+
+/// The one way in which a wrong shape ends: who found it, in which argument, what it expected and what came.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display, got: &dyn fmt::Display) -> ! {
+    panic!("{layer}: {argument}: expected {expected}, got {got}")
+}
+
+/// Panics unless the two shapes are the same, in the words that this crate's layers use: for the state, the parameters
+/// and whatever else a layer must check of its arguments.
+///
+/// # Panics
+/// With `layer: argument: expected [..], got [..]`.
+#[track_caller]
+#[inline] // A few comparisons where the ranks are known, and each pass has some.
+pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
+    let is_same = expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| expected == got);
+    if !is_same {
+        mismatch(layer, argument, &format_args!("{expected:?}"), &format_args!("{got:?}"))
+    }
+}
+
+/// Panics unless `grad` has the tensors of `layer`, called `name`: a gradient made before a bias or a scale was added
+/// would otherwise silently not train it.
+///
+/// # Panics
+/// With the tensor and both shapes.
+#[track_caller]
+pub fn check_gradient<F: Float>(name: &str, layer: &impl Tensors<F>, grad: &impl Tensors<F>) {
+    crate::tensors::check_alike(&format_args!("{name}: grad"), layer, grad);
+}
+
+/// Panics unless the batch has at least one step of at least one sequence, with at least one feature each.
+#[track_caller]
+pub(crate) fn check_not_empty(layer: &str, shape: &[usize]) {
+    if shape.contains(&0) {
+        mismatch(layer, "x", &"at least one step, one sequence and one feature", &format_args!("{shape:?}"))
+    }
+}

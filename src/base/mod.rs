@@ -1,0 +1,18 @@
+//! What everything stands on: tensors with names, sizes, errors, initial weights, and what is drawn at random.
+
+pub(crate) mod error;
+mod init;
+mod mode;
+mod probe;
+pub(crate) mod random;
+mod size;
+pub mod tensors;
+
+pub use error::{LengthsError, check_gradient, check_shape};
+pub use init::Init;
+pub use mode::Mode;
+pub(crate) use probe::norm;
+pub use probe::{GradientFlow, GradientProbe, LayerFlow, RecordsState, StateRecorder};
+pub use random::RandomDrop;
+pub use size::{Size, SizeError};
+pub use tensors::{NamedTensors, Tensors, TensorsExt};

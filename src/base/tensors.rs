@@ -1,0 +1,383 @@
+//! Ordered, named tensors: parameters, a gradient, an optimizer's moments, a state.
+
+use ndarray::{Array, Dimension};
+
+use crate::kernels::Float;
+
+/// A fixed, ordered list of named tensors: a layer's parameters, a gradient, a state.
+///
+/// A gradient is a value of its layer's own type, so names, order and shapes agree by construction, and clipping,
+/// optimizers and checks are loops over indices. Object safe: `&mut dyn Tensors<F>` is what they take.
+///
+/// [`parameters!`](crate::parameters) writes the implementation for a struct.
+///
+/// # Panics
+/// Every method panics where the index is not below [`count`](Tensors::count).
+pub trait Tensors<F> {
+    /// How many tensors there are.
+    fn count(&self) -> usize;
+    /// The name of tensor `i`, in PyTorch's spelling: `lstm.weight_ih`.
+    fn name(&self, i: usize) -> String;
+    /// Shape and values of tensor `i`, row-major.
+    fn tensor(&self, i: usize) -> (&[usize], &[F]);
+    /// The values of tensor `i`, row-major.
+    fn tensor_mut(&mut self, i: usize) -> &mut [F];
+}
+
+/// What follows from the tensors being listed.
+pub trait TensorsExt<F: Float>: Tensors<F> {
+    /// The values of tensor `i`.
+    fn values(&self, i: usize) -> &[F] {
+        self.tensor(i).1
+    }
+
+    /// The shape of tensor `i`.
+    fn shape(&self, i: usize) -> &[usize] {
+        self.tensor(i).0
+    }
+
+    /// All names, in order.
+    fn names(&self) -> Vec<String> {
+        (0..self.count()).map(|i| self.name(i)).collect()
+    }
+
+    /// The number of elements of all tensors together.
+    fn element_count(&self) -> usize {
+        (0..self.count()).map(|i| self.values(i).len()).sum()
+    }
+
+    /// Sets every element to zero.
+    fn set_zero(&mut self) {
+        for i in 0..self.count() {
+            self.tensor_mut(i).fill(F::zero());
+        }
+    }
+
+    /// Multiplies every element by `factor`.
+    fn scale(&mut self, factor: F) {
+        for i in 0..self.count() {
+            self.tensor_mut(i).iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+
+    /// Adds `other`, element by element: how gradients of several threads or batches are summed.
+    ///
+    /// # Panics
+    /// Where the tensors differ in number or size.
+    #[track_caller]
+    fn add_assign(&mut self, other: &(impl Tensors<F> + ?Sized)) {
+        check_alike(&"add_assign", self, other);
+        for i in 0..self.count() {
+            for (sum, &value) in self.tensor_mut(i).iter_mut().zip(other.tensor(i).1) {
+                *sum += value;
+            }
+        }
+    }
+
+    /// Copies every element from `other`.
+    ///
+    /// # Panics
+    /// Where the tensors differ in number or size.
+    #[track_caller]
+    fn copy_from(&mut self, other: &(impl Tensors<F> + ?Sized)) {
+        check_alike(&"copy_from", self, other);
+        for i in 0..self.count() {
+            self.tensor_mut(i).copy_from_slice(other.tensor(i).1);
+        }
+    }
+}
+
+impl<F: Float, T: Tensors<F> + ?Sized> TensorsExt<F> for T {}
+
+/// Panics unless both hold as many tensors, of the same sizes.
+#[track_caller]
+pub(crate) fn check_alike<F: Float>(
+    who: &dyn std::fmt::Display,
+    expected: &(impl Tensors<F> + ?Sized),
+    got: &(impl Tensors<F> + ?Sized),
+) {
+    if let Some(misfit) = misfit(expected, got) {
+        panic!("{who}: {misfit}");
+    }
+}
+
+/// Where two differ in the number of tensors or in their sizes.
+pub(crate) fn misfit<F: Float>(
+    expected: &(impl Tensors<F> + ?Sized),
+    got: &(impl Tensors<F> + ?Sized),
+) -> Option<String> {
+    if expected.count() != got.count() {
+        return Some(format!("expected {} tensors, got {}", expected.count(), got.count()));
+    }
+    let i = (0..expected.count()).find(|&i| expected.shape(i) != got.shape(i))?;
+    Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
+}
+
+/// Tensors that own their names and shapes and belong to no layer: an optimizer's moments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensors<F> {
+    tensors: Vec<NamedTensor<F>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct NamedTensor<F> {
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<F>,
+}
+
+impl<F: Float> NamedTensors<F> {
+    /// Tensors of given names, shapes and row-major values, in this order.
+    ///
+    /// ```
+    /// use gradflow::{NamedTensors, Tensors};
+    ///
+    /// let tensors = NamedTensors::new([("exp_avg.weight".to_owned(), vec![1, 2], vec![0.5, -0.5])]);
+    /// assert_eq!(tensors.get("exp_avg.weight"), Some((&[1, 2][..], &[0.5, -0.5][..])));
+    /// assert_eq!(tensors.get("weight"), None);
+    /// ```
+    ///
+    /// # Panics
+    /// Where there are not as many values as the shape has elements.
+    #[track_caller]
+    pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
+        let mut list = Vec::new();
+        for (name, shape, values) in tensors {
+            let (expected, got) = (shape.iter().product::<usize>(), values.len());
+            assert!(expected == got, "NamedTensors: {name}: expected {expected} values for {shape:?}, got {got}");
+            list.push(NamedTensor { name, shape, values });
+        }
+        NamedTensors { tensors: list }
+    }
+
+    /// Shape and values of the tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<(&[usize], &[F])> {
+        let tensor = self.tensors.iter().find(|tensor| tensor.name == name)?;
+        Some((&tensor.shape, &tensor.values))
+    }
+
+    /// Zeros under the names and in the shapes of `model`'s tensors.
+    pub fn zeros_like(model: &(impl Tensors<F> + ?Sized)) -> Self {
+        let zeros = |i| NamedTensor {
+            name: model.name(i),
+            shape: model.shape(i).to_vec(),
+            values: vec![F::zero(); model.values(i).len()],
+        };
+        NamedTensors { tensors: (0..model.count()).map(zeros).collect() }
+    }
+}
+
+impl<F> Tensors<F> for NamedTensors<F> {
+    fn count(&self) -> usize {
+        self.tensors.len()
+    }
+    fn name(&self, i: usize) -> String {
+        self.tensors[i].name.clone()
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        (&self.tensors[i].shape, &self.tensors[i].values)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        &mut self.tensors[i].values
+    }
+}
+
+/// One tensor, without a name of its own.
+impl<F: Float, D: Dimension> Tensors<F> for Array<F, D> {
+    fn count(&self) -> usize {
+        1
+    }
+    fn name(&self, _: usize) -> String {
+        String::new()
+    }
+    fn tensor(&self, _: usize) -> (&[usize], &[F]) {
+        (self.shape(), self.as_slice().expect("a tensor in standard (row-major) layout: see `as_standard_layout`"))
+    }
+    fn tensor_mut(&mut self, _: usize) -> &mut [F] {
+        self.as_slice_mut().expect("a tensor in standard (row-major) layout: see `as_standard_layout`")
+    }
+}
+
+/// No tensors: the state of a feed-forward layer.
+impl<F> Tensors<F> for () {
+    fn count(&self) -> usize {
+        0
+    }
+    fn name(&self, i: usize) -> String {
+        out_of_range(i)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        out_of_range(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        out_of_range(i)
+    }
+}
+
+/// `None` has no tensors: a bias that is switched off.
+impl<F, T: Tensors<F>> Tensors<F> for Option<T> {
+    fn count(&self) -> usize {
+        self.as_ref().map_or(0, T::count)
+    }
+    fn name(&self, i: usize) -> String {
+        self.as_ref().map_or_else(|| out_of_range(i), |tensors| tensors.name(i))
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        self.as_ref().map_or_else(|| out_of_range(i), |tensors| tensors.tensor(i))
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        self.as_mut().map_or_else(|| out_of_range(i), |tensors| tensors.tensor_mut(i))
+    }
+}
+
+/// A borrowed list: `&mut (&mut a, &mut b)` clips or steps two models together.
+impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &mut T {
+    fn count(&self) -> usize {
+        (**self).count()
+    }
+    fn name(&self, i: usize) -> String {
+        (**self).name(i)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        (**self).tensor(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        (**self).tensor_mut(i)
+    }
+}
+
+/// One after the other, named by position: `0.weight`, `1.weight`.
+impl<F, T: Tensors<F>> Tensors<F> for Vec<T> {
+    fn count(&self) -> usize {
+        self.iter().map(T::count).sum()
+    }
+    fn name(&self, i: usize) -> String {
+        let (k, i) = locate(self, i);
+        join(&k.to_string(), self[k].name(i))
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        let (k, i) = locate(self, i);
+        self[k].tensor(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        let (k, i) = locate(self, i);
+        self[k].tensor_mut(i)
+    }
+}
+
+/// Which part holds tensor `i`, and as its how manieth.
+fn locate<F, T: Tensors<F>>(parts: &[T], i: usize) -> (usize, usize) {
+    let mut rest = i;
+    for (k, part) in parts.iter().enumerate() {
+        match rest.checked_sub(part.count()) {
+            None => return (k, rest),
+            Some(less) => rest = less,
+        }
+    }
+    out_of_range(i)
+}
+
+/// `prefix.name`, where neither is empty.
+#[doc(hidden)]
+pub fn join(prefix: &str, name: String) -> String {
+    match (prefix, name.as_str()) {
+        ("", _) => name,
+        (_, "") => prefix.into(),
+        _ => format!("{prefix}.{name}"),
+    }
+}
+
+#[doc(hidden)]
+#[cold]
+pub fn out_of_range(i: usize) -> ! {
+    panic!("tensor index {i} is past the last tensor")
+}
+
+/// Implements [`Tensors`] for a struct whose listed fields hold tensors, in the order of the list.
+///
+/// Each field is itself [`Tensors`]: an array, an `Option` of one, a layer, a `Vec` of layers. `field as "label"`
+/// gives it another name (`""`: none, its tensors stand as if they were the struct's own); `skip` lists the fields
+/// that hold no tensors. Every field must be named in one of the lists: a forgotten one does not compile, where it
+/// would otherwise be a parameter that never trains.
+///
+/// ```
+/// use gradflow::{Float, Tensors, TensorsExt, ndarray::{Array1, Array2}, parameters};
+///
+/// #[derive(Clone)]
+/// struct Scale<F> { gain: Array1<F>, bias: Option<Array1<F>>, mixing: Array2<F>, note: &'static str }
+/// parameters! { impl<F: Float> Tensors<F> for Scale<F> { gain as "weight", bias, mixing; skip note } }
+///
+/// let scale = Scale::<f32> { gain: Array1::ones(3), bias: None, mixing: Array2::eye(3), note: "" };
+/// assert_eq!(scale.names(), ["weight", "mixing"]);
+/// assert_eq!(scale.element_count(), 12);
+/// ```
+#[macro_export]
+macro_rules! parameters {
+    (impl $(<$($g:ident $(: $b:path)?),* $(,)?>)? Tensors<$f:ty> for $t:ident $(<$($a:ty),* $(,)?>)? {
+        $($field:ident $(as $label:literal)?),* $(,)? $(; skip $($skip:ident),* $(,)?)?
+    }) => {
+        impl $(<$($g $(: $b)?),*>)? $crate::Tensors<$f> for $t $(<$($a),*>)? {
+            fn count(&self) -> usize {
+                let $t { $($field,)* $($($skip: _,)*)? } = self;
+                0 $(+ $crate::Tensors::<$f>::count($field))*
+            }
+            $crate::__tensors_by_index! { $f; $($field [$($label)?]),* }
+        }
+    };
+}
+
+/// The methods of `Tensors` that look up an index among fields (or tuple positions).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tensors_by_index {
+    ($f:ty; $($field:tt [$($label:literal)?]),*) => {
+        fn name(&self, i: usize) -> String {
+            let rest = i;
+            $(
+                let count = $crate::Tensors::<$f>::count(&self.$field);
+                if rest < count {
+                    let name = $crate::Tensors::<$f>::name(&self.$field, rest);
+                    return $crate::tensors::join($crate::__label!($field $($label)?), name);
+                }
+                let rest = rest - count;
+            )*
+            let _ = rest;
+            $crate::tensors::out_of_range(i)
+        }
+        fn tensor(&self, i: usize) -> (&[usize], &[$f]) {
+            let rest = i;
+            $(
+                let count = $crate::Tensors::<$f>::count(&self.$field);
+                if rest < count {
+                    return $crate::Tensors::<$f>::tensor(&self.$field, rest);
+                }
+                let rest = rest - count;
+            )*
+            let _ = rest;
+            $crate::tensors::out_of_range(i)
+        }
+        fn tensor_mut(&mut self, i: usize) -> &mut [$f] {
+            let rest = i;
+            $(
+                let count = $crate::Tensors::<$f>::count(&self.$field);
+                if rest < count {
+                    return $crate::Tensors::<$f>::tensor_mut(&mut self.$field, rest);
+                }
+                let rest = rest - count;
+            )*
+            let _ = rest;
+            $crate::tensors::out_of_range(i)
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __label {
+    ($field:tt) => {
+        stringify!($field)
+    };
+    ($field:tt $label:literal) => {
+        $label
+    };
+}

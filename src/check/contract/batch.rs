@@ -1,0 +1,83 @@
+//! Inputs of the contract's passes.
+
+use ndarray::{Array2, Array3, s};
+
+use super::Input;
+use super::values::batch_first;
+use crate::kernels::Float;
+use crate::layer::Sequence;
+
+/// An input that owns its values.
+#[derive(Clone)]
+pub(super) struct Batch<F> {
+    features: Array3<F>,
+    tokens: Option<(Array2<usize>, usize)>,
+    /// Whether it has junk past the lengths.
+    pub junk: bool,
+}
+
+impl<F: Float> Batch<F> {
+    pub fn draw(input: Input, steps: usize, batch: usize) -> Self {
+        let value = |t: usize, b: usize, d: usize| (1.1 * t as f64 + 2.7 * b as f64 + 4.3 * d as f64 + 0.3).sin();
+        let (features, tokens) = match input {
+            Input::Features(features) => (features, None),
+            Input::Tokens(below) => {
+                (0, Some((Array2::from_shape_fn((steps, batch), |(t, b)| (3 * t + 5 * b + 1) % below), below)))
+            }
+        };
+        let features = Array3::from_shape_fn((steps, batch, features), |(t, b, d)| F::of(value(t, b, d)));
+        Batch { features, tokens, junk: false }
+    }
+
+    pub fn sequence(&self) -> Sequence<'_, F> {
+        match &self.tokens {
+            Some((ids, _)) => ids.into(),
+            None => (&self.features).into(),
+        }
+    }
+
+    pub fn changed(mut self) -> Self {
+        self.features.mapv_inplace(|value| value * F::of(-0.9));
+        if let Some((ids, below)) = &mut self.tokens {
+            let below = *below;
+            ids.mapv_inplace(|id| (id + 1) % below);
+        }
+        self
+    }
+
+    /// With NaN, or ids out of range, past the lengths.
+    pub fn with_padding(&self, lengths: &[usize]) -> Self {
+        let mut junk = self.clone();
+        junk.junk = true;
+        for (b, &length) in lengths.iter().enumerate() {
+            junk.features.slice_mut(s![length.., b, ..]).fill(F::of(f64::NAN));
+            if let Some((ids, _)) = &mut junk.tokens {
+                ids.slice_mut(s![length.., b]).fill(usize::MAX);
+            }
+        }
+        junk
+    }
+
+    pub fn in_other_order(&self) -> Self {
+        let turn = |ids: &Array2<usize>| ids.t().as_standard_layout().into_owned().reversed_axes();
+        let tokens = self.tokens.as_ref().map(|(ids, below)| (turn(ids), *below));
+        Batch { features: batch_first(&self.features), tokens, junk: self.junk }
+    }
+
+    pub fn cut(&self, b: usize, length: usize) -> Self {
+        self.part(0..length, b..b + 1)
+    }
+
+    pub fn split(&self, at: usize) -> (Self, Self) {
+        let (steps, batch) = self.sequence().dims();
+        (self.part(0..at, 0..batch), self.part(at..steps, 0..batch))
+    }
+
+    fn part(&self, steps: std::ops::Range<usize>, sequences: std::ops::Range<usize>) -> Self {
+        let part = |ids: &Array2<usize>| ids.slice(s![steps.clone(), sequences.clone()]).to_owned();
+        let tokens = self.tokens.as_ref().map(|(ids, below)| (part(ids), *below));
+        let steps = if self.tokens.is_some() { 0..0 } else { steps };
+        let sequences = if self.tokens.is_some() { 0..0 } else { sequences };
+        Batch { features: self.features.slice(s![steps, sequences, ..]).to_owned(), tokens, junk: self.junk }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the contract does with values: it does not know the layer's type, so that it is compiled once and not for each layer.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+
+use ndarray::{Array3, ArrayView3, s};
+
+use super::{LENGTHS, STEPS};
+use crate::base::{Tensors, TensorsExt};
+use crate::kernels::Float;
+
+pub(super) fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
+    (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
+}
+
+/// The name of the first tensor in which two differ, and the values there. Zeros are equal, whatever their sign.
+pub(super) fn first_difference<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> Option<(String, f64, f64)> {
+    (0..a.count()).find_map(|i| {
+        let mut pairs = a.values(i).iter().zip(b.values(i));
+        pairs.find(|(x, y)| x != y).map(|(x, y)| (a.name(i), x.widen(), y.widen()))
+    })
+}
+
+pub(super) fn same<F: Float>(a: &Array3<F>, b: ArrayView3<'_, F>) -> bool {
+    a == b
+}
+
+pub(super) fn all_near<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> bool {
+    let tolerance = 1e4 * <F as num_traits::Float>::epsilon().widen();
+    let near = |a: f64, b: f64| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    let alike = |i| {
+        let (a, b) = (a.values(i), b.values(i));
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a.widen(), b.widen()))
+    };
+    a.count() == b.count() && (0..a.count()).all(alike)
+}
+
+/// Sets element `k` of each tensor to `value(k)`.
+pub(super) fn fill<F: Float>(tensors: &mut dyn Tensors<F>, value: &mut dyn FnMut(usize) -> f64) {
+    for i in 0..tensors.count() {
+        tensors.tensor_mut(i).iter_mut().enumerate().for_each(|(k, element)| *element = F::of(value(k)));
+    }
+}
+
+/// Sequence `b` of a batch, cut to its length.
+pub(super) fn cut<F: Float>(whole: &Array3<F>, b: usize, length: usize) -> Array3<F> {
+    whole.slice(s![..length, b..b + 1, ..]).to_owned()
+}
+
+/// The positions past [`LENGTHS`].
+fn padding() -> impl Iterator<Item = (usize, usize)> {
+    LENGTHS.into_iter().enumerate().flat_map(|(b, length)| (length..STEPS).map(move |t| (t, b)))
+}
+
+pub(super) fn fill_padding<F: Float>(values: &mut Array3<F>, value: f64) {
+    padding().for_each(|(t, b)| values.slice_mut(s![t, b, ..]).fill(F::of(value)));
+}
+
+pub(super) fn padding_is_zero<F: Float>(values: &Array3<F>) -> bool {
+    padding().all(|(t, b)| values.slice(s![t, b, ..]).iter().all(|value| value.widen() == 0.0))
+}
+
+pub(super) fn output_gradient<F: Float>(shape: (usize, usize, usize)) -> Array3<F> {
+    Array3::from_shape_fn(shape, |(t, b, d)| F::of((0.7 * t as f64 + 1.3 * b as f64 + 2.1 * d as f64 + 0.4).sin()))
+}
+
+/// The same values with the batch as the slowest axis in memory.
+pub(super) fn batch_first<F: Float>(x: &Array3<F>) -> Array3<F> {
+    let turned = x.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
+    turned.permuted_axes([1, 0, 2])
+}
+
+/// Whether `act` panics; what it would print is left out, as the panic is what the contract asks for.
+pub(super) fn panics(act: &mut dyn FnMut()) -> bool {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                print(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let panicked = catch_unwind(AssertUnwindSafe(act)).is_err();
+    QUIET.set(false);
+    panicked
+}
+
+/// Sequence `b` of a batch's state, into the state of a batch of one.
+pub(super) fn copy_sequence<F: Float>(all: &dyn Tensors<F>, b: usize, one: &mut dyn Tensors<F>) {
+    for i in 0..all.count() {
+        let ((shape, values), own) = (all.tensor(i), one.shape(i).to_vec());
+        let axis = shape.iter().zip(&own).position(|(all, one)| all != one).expect("a state has a batch axis");
+        let (batch, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        let blocks = values.chunks_exact(batch * inner);
+        for (block, own) in blocks.zip(one.tensor_mut(i).chunks_exact_mut(inner)) {
+            own.copy_from_slice(&block[b * inner..(b + 1) * inner]);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The gated connection around any layer.
+
+use ndarray::{Array3, ArrayRef3, ArrayView3};
+use rand::Rng;
+
+use crate::base::error::mismatch;
+use crate::base::{Init, Size, SizeError};
+use crate::kernels::math::sigmoid;
+use crate::kernels::{Float, vectorised};
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::layers::{Linear, LinearCache};
+use crate::parameters;
+
+const NAME: &str = "Highway";
+
+/// A gated connection around any layer, recurrent ones included (Srivastava, Greff and Schmidhuber 2015).
+///
+/// ```text
+/// g = σ(W_T x + b_T)                          the transform gate: how much of the branch is let in
+/// y = g ∘ branch(x) + (1 - g) ∘ x
+/// ```
+///
+/// `[T, B, D]` to `[T, B, D]`. `b_T` starts at -2 and so the block near the identity: where the branch and `W_T` add
+/// nothing, a gradient passes L blocks times `(1 - σ(b_T))^L`. The state is the branch's. The branch's parameters keep
+/// their names; the others are `gate.weight` and `gate.bias`.
+///
+/// ```
+/// use gradflow::{Highway, Layer, LstmCell, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let net = Stacked::build(4, |_| Highway::new(LstmCell::<f32>::new(8, 8, rng), 8, rng).gate_bias(-3.0));
+/// assert_eq!(net.names()[4..6], ["0.gate.weight", "0.gate.bias"]);
+/// assert_eq!(net.output_size(8.into()), Ok(8));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Highway<L: Layer> {
+    /// What the gate lets in.
+    pub branch: L,
+    /// `W_T`, `[D, D]`, and `b_T`, `[D]`.
+    pub gate: Linear<L::Elem>,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for Highway<L> { branch as "", gate } }
+
+impl<L: Layer> Highway<L> {
+    /// Around a branch from `features` to as many; `W_T` starts as [`Linear::new`]'s, `b_T` at -2.
+    ///
+    /// # Panics
+    /// Where the branch does not map `features` features to as many.
+    pub fn new(branch: L, features: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        let highway = Highway { branch, gate: Linear::new(features, features, rng) }.gate_bias(-2.0);
+        highway.output_size(features.into()).unwrap_or_else(|error| panic!("{error}"));
+        highway
+    }
+
+    /// With another `b_T`, all of it `bias`: -1 to -4, the deeper the stack the lower.
+    pub fn gate_bias(mut self, bias: f64) -> Self {
+        let features = self.gate.weight.nrows();
+        self.gate.bias.get_or_insert_with(|| ndarray::Array1::zeros(features)).fill(L::Elem::of(bias));
+        self
+    }
+
+    /// With `W_T` drawn anew.
+    pub fn gate_weight(mut self, init: impl Into<Init>, rng: &mut (impl Rng + ?Sized)) -> Self {
+        self.gate = self.gate.with_weight(init, rng);
+        self
+    }
+}
+
+/// The cache of a [`Highway`].
+pub struct HighwayCache<L: Layer> {
+    pending: Pending,
+    x_copy: StandardLayout<L::Elem>,
+    dy_copy: StandardLayout<L::Elem>,
+    branch_copy: StandardLayout<L::Elem>,
+    branch: L::Cache,
+    gate: LinearCache<L::Elem>,
+    g: Array3<L::Elem>,  // [T, B, D] and, after a backward pass, its da
+    y: Array3<L::Elem>,  // [T, B, D] and, in a backward pass, g ∘ dy
+    dx: Array3<L::Elem>, // [T, B, D]
+}
+
+impl<L: Layer> Default for HighwayCache<L> {
+    fn default() -> Self {
+        HighwayCache {
+            pending: Pending::default(),
+            x_copy: StandardLayout::default(),
+            dy_copy: StandardLayout::default(),
+            branch_copy: StandardLayout::default(),
+            branch: L::Cache::default(),
+            gate: LinearCache::default(),
+            g: Array3::default((0, 0, 0)),
+            y: Array3::default((0, 0, 0)),
+            dx: Array3::default((0, 0, 0)),
+        }
+    }
+}
+
+vectorised! {
+    /// g = σ(a), y = g ∘ branch + (1 - g) ∘ x.
+    fn mix<'a, F: Float>(a: &'a [F], x: &'a [F], branch: &'a [F], g: &'a mut [F], y: &'a mut [F]) {
+        for ((((g, y), &a), &x), &branch) in g.iter_mut().zip(y).zip(a).zip(x).zip(branch) {
+            *g = sigmoid(a);
+            *y = *g * branch + (F::one() - *g) * x;
+        }
+    }
+}
+
+vectorised! {
+    /// The gate's da in place of g; the branch's d = g ∘ dy; the direct dx = (1 - g) ∘ dy.
+    fn mix_backward<'a, F: Float>(
+        x: &'a [F],
+        branch: &'a [F],
+        dy: &'a [F],
+        g: &'a mut [F],
+        d: &'a mut [F],
+        dx: &'a mut [F]
+    ) {
+        let inputs = x.iter().zip(branch).zip(dy);
+        for (((g, d), dx), ((&x, &branch), &dy)) in g.iter_mut().zip(d).zip(dx).zip(inputs) {
+            let kept = F::one() - *g;
+            *d = *g * dy;
+            *dx = kept * dy;
+            *g = dy * (branch - x) * *g * kept;
+        }
+    }
+}
+
+vectorised! {
+    /// dx += a + b.
+    fn add<'a, F: Float>(a: &'a [F], b: &'a [F], dx: &'a mut [F]) {
+        for ((dx, &a), &b) in dx.iter_mut().zip(a).zip(b) {
+            *dx += a + b;
+        }
+    }
+}
+
+impl<L: Layer> Layer for Highway<L> {
+    type Elem = L::Elem;
+    type State = L::State;
+    type Cache = HighwayCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let branch = self.branch.output_size(input).map_err(|error| error.inside(NAME))?;
+        let gate = self.gate.output_size(input).map_err(|error| error.inside("gate").inside(NAME))?;
+        if Size::Features(branch) == input && Size::Features(gate) == input {
+            Ok(branch)
+        } else {
+            let reason = format!("has {input} features, {gate} from the gate and {branch} from the branch");
+            Err(SizeError::new(NAME, reason))
+        }
+    }
+
+    fn zero_state(&self, batch: usize) -> L::State {
+        self.branch.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &'c mut HighwayCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        x.expect_size(self);
+        let HighwayCache { pending, x_copy, dy_copy: gate_copy, branch_copy, branch, gate, g, y, .. } = cache;
+        pending.set(&x);
+        let branch = self.branch.forward(x, state, branch);
+        let (x_features, a) = (x.features(NAME, None), self.gate.forward(x, &mut (), gate));
+        if branch.dim() != x_features.dim() {
+            mismatch(NAME, "branch", &format_args!("{:?}", x_features.shape()), &format_args!("{:?}", branch.shape()))
+        }
+        let features = x_features.dim().2;
+        reuse(g, x_features.raw_dim());
+        reuse(y, x_features.raw_dim());
+        let (x_values, a, branch) = (x_copy.values(x_features), gate_copy.values(a), branch_copy.values(branch));
+        for run in x.runs() {
+            let at = span(&run, features);
+            let (a, x_values, branch) = (&a[at.clone()], &x_values[at.clone()], &branch[at]);
+            mix(a, x_values, branch, rows_of(g, &run), rows_of(y, &run));
+        }
+        x.zero_padding(y);
+        y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c HighwayCache<L>) -> ArrayView3<'c, L::Elem> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut L::State>,
+        cache: &'c mut HighwayCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let HighwayCache { pending, x_copy, dy_copy, branch_copy, branch, gate, g, y: d, dx } = cache;
+        let features = d.dim().2;
+        pending.take(NAME, &x, dy, features);
+        reuse(dx, dy.raw_dim());
+        let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
+        let branch_values = branch_copy.values(self.branch.output(branch));
+        for run in x.runs() {
+            let at = span(&run, features);
+            let (x_values, branch, dy) = (&x_values[at.clone()], &branch_values[at.clone()], &dy[at]);
+            mix_backward(x_values, branch, dy, rows_of(g, &run), rows_of(d, &run), rows_of(dx, &run));
+        }
+        let dx_branch = self.branch.backward(x, d, dstate, branch, &mut grad.branch);
+        let dx_gate = self.gate.backward(x, g, None, gate, &mut grad.gate);
+        if !x.wants_gradient() {
+            return dx_branch;
+        }
+        let (dx_branch, dx_gate) = (branch_copy.values(dx_branch), dy_copy.values(dx_gate));
+        for run in x.runs() {
+            let at = span(&run, features);
+            add(&dx_branch[at.clone()], &dx_gate[at], rows_of(dx, &run));
+        }
+        x.zero_padding(dx);
+        dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
+    }
+}
+
+impl<L: Causal> Causal for Highway<L> {}

@@ -1,0 +1,204 @@
+//! Tuples of layers, and the macro that makes a struct of layers a model: both run their layers one after another.
+
+use crate::base::Tensors;
+use crate::layer::{Causal, Layer};
+
+/// Defines a struct whose layers run one after another, and makes it a [`Layer`].
+///
+/// The header names the element type; a layer listed `as "label"` takes another name among the parameters (`""`: its
+/// parameters stand as if they were the model's own). At most eight layers: nest structs or
+/// [`Stacked`](crate::Stacked) beyond that. The state and the cache are tuples, one entry a layer.
+///
+/// ```
+/// use gradflow::{Embedding, Float, Layer, Linear, LstmCell, Size, TensorsExt, sequential};
+/// use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
+///
+/// sequential! {
+///     /// A character language model.
+///     #[derive(Clone, Debug)]
+///     pub struct CharLm<F: Float>: Layer<F> {
+///         pub embedding: Embedding<F>,
+///         pub lstm: LstmCell<F>,
+///         pub head: Linear<F>,
+///     }
+/// }
+///
+/// impl<F: Float> CharLm<F> {
+///     fn new(vocabulary: usize, rng: &mut impl Rng) -> Self {
+///         CharLm {
+///             embedding: Embedding::new(vocabulary, 16, rng),
+///             lstm: LstmCell::new(16, 32, rng),
+///             head: Linear::new(32, vocabulary, rng),
+///         }
+///     }
+/// }
+///
+/// let model = CharLm::<f32>::new(50, &mut StdRng::seed_from_u64(0));
+/// assert_eq!(model.names()[1], "lstm.weight_ih");
+/// assert_eq!(model.output_size(Size::Tokens), Ok(50));
+/// ```
+#[macro_export]
+macro_rules! sequential {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis struct $name:ident $(<$($g:ident : $b:path),* $(,)?>)? : Layer<$f:ty> {
+            $($(#[$field_attribute:meta])* $field_visibility:vis $field:ident $(as $label:literal)? : $layer:ty),+ $(,)?
+        }
+    ) => {
+        $(#[$attribute])*
+        $visibility struct $name $(<$($g: $b),*>)? {
+            $($(#[$field_attribute])* $field_visibility $field: $layer),+
+        }
+        $crate::parameters! {
+            impl $(<$($g: $b),*>)? Tensors<$f> for $name $(<$($g),*>)? { $($field $(as $label)?),+ }
+        }
+        $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field: $layer),+ }
+        // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
+        impl $(<$($g: $b),*>)? $crate::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::Causal),+ {}
+    };
+}
+
+/// `Layer` for a type whose parts (fields, or tuple positions) are layers that run one after another.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __chain {
+    ([$($g:ident : $b:path),*] [$name:ty] [$f:ty] $($part:tt : $layer:ty),+) => {
+        impl<$($g: $b),*> $crate::Layer for $name {
+            type Elem = $f;
+            type State = ($(<$layer as $crate::Layer>::State,)+);
+            type Cache = ($(<$layer as $crate::Layer>::Cache,)+);
+
+            fn output_size(&self, size: $crate::Size) -> Result<usize, $crate::SizeError> {
+                $(
+                    let features = $crate::Layer::output_size(&self.$part, size)
+                        .map_err(|error| error.inside(stringify!($part)))?;
+                    let size = $crate::Size::Features(features);
+                )+
+                match size {
+                    $crate::Size::Features(features) => Ok(features),
+                    $crate::Size::Tokens => unreachable!("a layer's output has features"),
+                }
+            }
+
+            fn zero_state(&self, batch: usize) -> Self::State {
+                ($($crate::Layer::zero_state(&self.$part, batch),)+)
+            }
+
+            fn forward<'c>(
+                &self,
+                x: $crate::Sequence<'_, $f>,
+                state: &mut Self::State,
+                cache: &'c mut Self::Cache,
+            ) -> $crate::ndarray::ArrayView3<'c, $f> {
+                x.expect_size(self);
+                $crate::__chain! { @forward (self x x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
+            }
+
+            fn forward_with_skip(
+                &self,
+                x: $crate::Sequence<'_, $f>,
+                skip: $crate::ndarray::ArrayView3<'_, $f>,
+                state: &mut Self::State,
+                cache: &mut Self::Cache,
+                y: &mut $crate::ndarray::ArrayRef3<$f>,
+            ) {
+                x.expect_size(self);
+                $crate::__chain! { @forward_with_skip (self x x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
+            }
+
+            fn output<'c>(&self, cache: &'c Self::Cache) -> $crate::ndarray::ArrayView3<'c, $f> {
+                $crate::__chain! { @output (self cache) [0 1 2 3 4 5 6 7] $($part)+ }
+            }
+
+            fn backward<'c>(
+                &self,
+                x: $crate::Sequence<'_, $f>,
+                dy: &$crate::ndarray::ArrayRef3<$f>,
+                mut dstate: Option<&mut Self::State>,
+                cache: &'c mut Self::Cache,
+                grad: &mut Self,
+            ) -> $crate::ndarray::ArrayView3<'c, $f> {
+                $crate::__chain! { @backward (self x dy dstate cache grad) [] [0 1 2 3 4 5 6 7] $($part)+ }
+            }
+
+            fn overwrites_gradients(&self) -> bool {
+                true $(&& $crate::Layer::overwrites_gradients(&self.$part))+
+            }
+        }
+    };
+
+    // Forward, first part to last: each takes the features of the one before.
+    (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
+        $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i)
+    };
+    (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {{
+        let y = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
+        let y = $x.with(y);
+        $crate::__chain! { @forward ($self $x y $state $cache) [$($is)*] $($rest)+ }
+    }};
+
+    // The same, the last part's output added to `skip`.
+    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+        [$i:tt $($is:tt)*] $part:tt
+    ) => {
+        $crate::Layer::forward_with_skip(&$self.$part, $in, $skip, &mut $state.$i, &mut $cache.$i, $y)
+    };
+    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+        [$i:tt $($is:tt)*] $part:tt $($rest:tt)+
+    ) => {{
+        let output = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
+        let output = $x.with(output);
+        $crate::__chain! { @forward_with_skip ($self $x output $state $cache $skip $y) [$($is)*] $($rest)+ }
+    }};
+
+    (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
+        $crate::Layer::output(&$self.$part, &$cache.$i)
+    };
+    (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {
+        $crate::__chain! { @output ($self $cache) [$($is)*] $($rest)+ }
+    };
+
+    // Backward, last part to first: the recursion first turns the list round.
+    (@backward $names:tt [$($done:tt)*] [$i:tt $($is:tt)*] $part:tt $($rest:tt)*) => {
+        $crate::__chain! { @backward $names [($part $i) $($done)*] [$($is)*] $($rest)* }
+    };
+    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident) [($part:tt $i:tt)] $is:tt) => {
+        $crate::Layer::backward(
+            &$self.$part, $x, $dy, $dstate.as_mut().map(|state| &mut state.$i), &mut $cache.$i, &mut $grad.$part,
+        )
+    };
+    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident)
+        [($part:tt $i:tt) ($before:tt $j:tt) $($more:tt)*] $is:tt
+    ) => {{
+        let input = $x.with($crate::Layer::output(&$self.$before, &$cache.$j));
+        let dstate = $dstate.as_mut().map(|state| &mut state.$i);
+        let d = $crate::Layer::backward(&$self.$part, input, $dy, dstate, &mut $cache.$i, &mut $grad.$part);
+        let d: &$crate::ndarray::ArrayRef3<_> = &d;
+        $crate::__chain! { @backward ($self $x d $dstate $cache $grad) [($before $j) $($more)*] $is }
+    }};
+}
+
+/// A tuple of layers is a model: `(Embedding, LstmCell, Linear)`; of tensors, as a tuple of states is, tensors.
+macro_rules! tuple {
+    (0 $first:ident $(, $i:tt $t:ident)*) => {
+        impl<E, $first: Tensors<E> $(, $t: Tensors<E>)*> Tensors<E> for ($first, $($t,)*) {
+            fn count(&self) -> usize {
+                self.0.count() $(+ self.$i.count())*
+            }
+            $crate::__tensors_by_index! { E; 0 [] $(, $i [])* }
+        }
+        __chain! {
+            [$first: Layer $(, $t: Layer<Elem = $first::Elem>)*] [($first, $($t,)*)] [$first::Elem]
+            0: $first $(, $i: $t)*
+        }
+        impl<$first: Causal $(, $t: Causal<Elem = $first::Elem>)*> Causal for ($first, $($t,)*) {}
+    };
+}
+tuple!(0 A);
+tuple!(0 A, 1 B);
+tuple!(0 A, 1 B, 2 C);
+tuple!(0 A, 1 B, 2 C, 3 D);
+tuple!(0 A, 1 B, 2 C, 3 D, 4 G);
+tuple!(0 A, 1 B, 2 C, 3 D, 4 G, 5 H);
+tuple!(0 A, 1 B, 2 C, 3 D, 4 G, 5 H, 6 I);
+tuple!(0 A, 1 B, 2 C, 3 D, 4 G, 5 H, 6 I, 7 J);

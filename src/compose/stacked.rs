@@ -1,0 +1,167 @@
+//! Layers of one type, one after another.
+
+use ndarray::{ArrayRef3, ArrayView3};
+
+use crate::base::error::mismatch;
+use crate::base::{Size, SizeError, TensorsExt};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parallel::{in_pass, product_work};
+use crate::parameters;
+
+const NAME: &str = "Stacked";
+
+/// Layers of one type, one after another: depth as a number.
+///
+/// Parameters are named by position, `0.weight`, `1.weight` …, as in PyTorch's `nn.Sequential`. With
+/// [`BoxLayer`](crate::BoxLayer) the layers can be of different types, chosen at run time.
+///
+/// ```
+/// use gradflow::{GruCell, Layer, Residual, Stacked, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let net = Stacked::build(4, |_| Residual::new(GruCell::<f32>::new(8, 8, rng)).scaled(0.5));
+/// assert_eq!(net.zero_state(3).len(), 4);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stacked<L> {
+    layers: Vec<L>,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for Stacked<L> { layers as "" } }
+
+impl<L: Layer> Stacked<L> {
+    /// First to last.
+    ///
+    /// # Panics
+    /// Where there are none.
+    pub fn new(layers: Vec<L>) -> Self {
+        assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
+        Stacked { layers }
+    }
+
+    /// `depth` layers, made by `layer` from their position.
+    ///
+    /// # Panics
+    /// Where `depth` is 0.
+    pub fn build(depth: usize, layer: impl FnMut(usize) -> L) -> Self {
+        Self::new((0..depth).map(layer).collect())
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[L] {
+        &self.layers
+    }
+
+    /// The layers, first to last.
+    pub fn layers_mut(&mut self) -> &mut [L] {
+        &mut self.layers
+    }
+}
+
+/// The cache of a [`Stacked`].
+pub struct StackedCache<L: Layer>(Vec<L::Cache>);
+
+impl<L: Layer> Default for StackedCache<L> {
+    fn default() -> Self {
+        StackedCache(Vec::new())
+    }
+}
+
+impl<L: Layer> Stacked<L> {
+    /// The work of a pass, about, and the number of products: layers of one type have as much each, in two, most often.
+    fn work(&self, x: &Sequence<'_, L::Elem>) -> (usize, usize) {
+        let (steps, batch) = x.dims();
+        let weights = self.layers.first().map_or(0, |layer| layer.element_count());
+        (self.layers.len() * product_work(steps * batch, weights), (2 * self.layers.len()).max(1))
+    }
+}
+
+impl<L: Layer> Layer for Stacked<L> {
+    type Elem = L::Elem;
+    type State = Vec<L::State>;
+    type Cache = StackedCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let mut sizes = (0, input);
+        for (k, layer) in self.layers.iter().enumerate() {
+            let features = layer.output_size(sizes.1).map_err(|error| error.inside(k))?;
+            sizes = (features, Size::Features(features));
+        }
+        Ok(sizes.0)
+    }
+
+    fn zero_state(&self, batch: usize) -> Vec<L::State> {
+        self.layers.iter().map(|layer| layer.zero_state(batch)).collect()
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut Vec<L::State>,
+        cache: &'c mut StackedCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        in_pass(
+            || self.work(&x),
+            || {
+                x.expect_size(self);
+                check_count("state", self.layers.len(), state.len());
+                cache.0.resize_with(self.layers.len(), L::Cache::default);
+                let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
+                let ((first, state), cache) = layers.next().expect("at least one layer");
+                let mut y = first.forward(x, state, cache);
+                for ((layer, state), cache) in layers {
+                    y = layer.forward(x.with(y), state, cache);
+                }
+                y
+            },
+        )
+    }
+
+    fn output<'c>(&self, cache: &'c StackedCache<L>) -> ArrayView3<'c, L::Elem> {
+        let (layer, cache) = self.layers.last().zip(cache.0.last()).expect("a forward pass has filled the cache");
+        layer.output(cache)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        mut dstate: Option<&mut Vec<L::State>>,
+        cache: &'c mut StackedCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        in_pass(
+            || self.work(&x),
+            || {
+                check_count("cache", self.layers.len(), cache.0.len());
+                check_count("grad", self.layers.len(), grad.layers.len());
+                if let Some(dstate) = &dstate {
+                    check_count("dstate", self.layers.len(), dstate.len());
+                }
+                let (first, mut rest) = cache.0.split_first_mut().expect("at least one layer");
+                let mut d = dy.view();
+                while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
+                    let k = before.len() + 1;
+                    let input = x.with(self.layers[k - 1].output(before.last().unwrap_or(first)));
+                    let dstate = dstate.as_mut().map(|dstate| &mut dstate[k]);
+                    d = self.layers[k].backward(input, &d, dstate, own, &mut grad.layers[k]);
+                    rest = before;
+                }
+                let dstate = dstate.map(|dstate| &mut dstate[0]);
+                self.layers[0].backward(x, &d, dstate, first, &mut grad.layers[0])
+            },
+        )
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layers.iter().all(L::overwrites_gradients)
+    }
+}
+
+#[track_caller]
+fn check_count(argument: &str, expected: usize, got: usize) {
+    if expected != got {
+        mismatch(NAME, argument, &format_args!("one for each of {expected} layers"), &got)
+    }
+}
+
+impl<L: Causal> Causal for Stacked<L> {}

@@ -1,0 +1,185 @@
+//! Branches that are left out at random.
+
+use ndarray::{Array3, ArrayRef3, ArrayView3};
+use rand::Rng;
+
+use crate::base::error::mismatch;
+use crate::base::random::Mask;
+use crate::base::{RandomDrop, Size, SizeError};
+use crate::kernels::Float;
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
+
+const NAME: &str = "StochasticDepth";
+
+/// Stochastic depth (Huang, Sun et al. 2016), around the branch of a residual connection: in training the branch is
+/// left out at random, and the stack is as deep as chance has it.
+///
+/// ```text
+/// train(seed):      y_tb = m_b branch(x)_tb        m_b = 0 with probability p, else 1 / (1 - p)
+/// eval(), infer():  y = branch(x)
+/// ```
+///
+/// Each sequence of the batch has its own chance, kept or left out as a whole; with
+/// [`whole_batch`](StochasticDepth::whole_batch) all have the same. `m` is a hash of the seed, the layer's id and `b`, as
+/// in [`Dropout`](crate::Dropout). `[T, B, I]` to `[T, B, O]`, the branch's; its parameters keep their names.
+///
+/// What is left out is the branch's *output*. A recurrent branch runs all the same: its state moves on as in evaluation,
+/// and `dL/d(final state)` passes through it, so a memory has no gaps. A NaN is not dropped.
+///
+/// # Panics
+/// `forward` panics where `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// [`infer`](Sequence::infer).
+///
+/// ```
+/// use gradflow::{GruCell, Residual, Stacked, StochasticDepth, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let (depth, rng) = (4, &mut StdRng::seed_from_u64(0));
+/// let net = Stacked::build(depth, |k| {
+///     let branch = GruCell::<f32>::new(8, 8, rng);
+///     Residual::new(StochasticDepth::linear(branch, 0.5, k, depth, rng))
+/// });
+/// let p: Vec<f64> = net.layers().iter().map(|block| block.branch.p()).collect();
+/// assert_eq!(p, [0.125, 0.25, 0.375, 0.5]);
+/// assert_eq!(net.names()[0], "0.weight_ih");
+/// ```
+#[derive(Clone, Debug)]
+pub struct StochasticDepth<L: Layer> {
+    /// What is left out at random.
+    pub branch: L,
+    drop: RandomDrop,
+    whole_batch: bool,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for StochasticDepth<L> { branch as ""; skip drop, whole_batch } }
+
+impl<L: Layer> StochasticDepth<L> {
+    /// Leaves the branch out with probability `p`.
+    ///
+    /// # Panics
+    /// Where `p` is not in `0..1`.
+    pub fn new(branch: L, p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
+        StochasticDepth { branch, drop: RandomDrop::new(NAME, p, rng), whole_batch: false }
+    }
+
+    /// As block `k`, counted from 0, of `depth`, in a stack whose probabilities rise linearly to `last`, the last
+    /// block's: `p = last (k + 1) / depth`, the paper's rule.
+    ///
+    /// # Panics
+    /// Where `last` is not in `0..1` or `k` not below `depth`.
+    pub fn linear(branch: L, last: f64, k: usize, depth: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        if k >= depth {
+            mismatch(NAME, "k", &format_args!("a block below {depth}"), &k)
+        }
+        if !(0.0..1.0).contains(&last) {
+            mismatch(NAME, "last", &"a probability in 0..1", &last)
+        }
+        Self::new(branch, last * (k + 1) as f64 / depth as f64, rng)
+    }
+
+    /// One chance for the whole batch instead of one a sequence: the paper's own.
+    pub fn whole_batch(self) -> Self {
+        StochasticDepth { whole_batch: true, ..self }
+    }
+
+    /// The probability with which the branch is left out.
+    pub fn p(&self) -> f64 {
+        self.drop.p
+    }
+}
+
+/// The cache of a [`StochasticDepth`].
+pub struct StochasticDepthCache<L: Layer> {
+    pending: Pending,
+    copy: StandardLayout<L::Elem>,
+    branch: L::Cache,
+    mask: Option<Mask>,
+    y: Array3<L::Elem>, // [T, B, O] and, in a backward pass, m ∘ dy; unused where nothing is dropped
+}
+
+impl<L: Layer> Default for StochasticDepthCache<L> {
+    fn default() -> Self {
+        StochasticDepthCache {
+            pending: Pending::default(),
+            copy: StandardLayout::default(),
+            branch: L::Cache::default(),
+            mask: None,
+            y: Array3::default((0, 0, 0)),
+        }
+    }
+}
+
+impl<L: Layer> StochasticDepth<L> {
+    /// `y_tb = m_b v_tb` on the valid rows, zero on the others.
+    fn apply(&self, mask: Mask, x: &Sequence<'_, L::Elem>, values: &[L::Elem], y: &mut Array3<L::Elem>) {
+        let (_, batch, features) = y.dim();
+        for run in x.runs() {
+            let rows = values[span(&run, features)].chunks_exact(features);
+            for (row, (to, from)) in run.clone().zip(rows_of(y, &run).chunks_exact_mut(features).zip(rows)) {
+                let mask = if self.whole_batch { mask } else { mask.part(x.first_sequence() + row % batch) };
+                let factor = L::Elem::of(mask.factor());
+                for (to, &from) in to.iter_mut().zip(from) {
+                    *to = factor * from;
+                }
+            }
+        }
+        x.zero_padding(y);
+    }
+}
+
+impl<L: Layer> Layer for StochasticDepth<L> {
+    type Elem = L::Elem;
+    type State = L::State;
+    type Cache = StochasticDepthCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.branch.output_size(input).map_err(|error| error.inside(NAME))
+    }
+
+    fn zero_state(&self, batch: usize) -> L::State {
+        self.branch.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &'c mut StochasticDepthCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        x.expect_size(self);
+        let StochasticDepthCache { pending, copy, branch, mask, y } = cache;
+        *mask = self.drop.mask(NAME, x.mode());
+        pending.set(&x);
+        let branch = self.branch.forward(x, state, branch);
+        let Some(mask) = *mask else { return branch };
+        reuse(y, branch.raw_dim());
+        self.apply(mask, &x, copy.values(branch), y);
+        y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c StochasticDepthCache<L>) -> ArrayView3<'c, L::Elem> {
+        if cache.mask.is_some() { cache.y.view() } else { self.branch.output(&cache.branch) }
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut L::State>,
+        cache: &'c mut StochasticDepthCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let StochasticDepthCache { pending, copy, branch, mask, y: d } = cache;
+        let Some(mask) = *mask else { return self.branch.backward(x, dy, dstate, branch, &mut grad.branch) };
+        pending.take(NAME, &x, dy, d.dim().2);
+        self.apply(mask, &x, copy.values(dy.view()), d);
+        self.branch.backward(x, d, dstate, branch, &mut grad.branch)
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.branch.overwrites_gradients()
+    }
+}
+
+impl<L: Causal> Causal for StochasticDepth<L> {}

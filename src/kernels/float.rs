@@ -1,0 +1,84 @@
+//! The two element types.
+
+use super::once::Once;
+use super::simd::Simd;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// An element type: `f32`, for training and inference, or `f64`, for gradient checks and laws.
+///
+/// Sealed: every layer is generic over it and no other type implements it. Hyper-parameters, losses and norms are
+/// `f64` for either.
+pub trait Float:
+    sealed::Sealed
+    + Simd
+    + num_traits::Float
+    + num_traits::NumAssign
+    + ndarray::LinalgScalar
+    + ndarray::ScalarOperand
+    + Default
+    + std::fmt::Debug
+    + std::fmt::Display
+    + std::iter::Sum
+    + Send
+    + Sync
+    + 'static
+{
+    /// The nearest value to `x`.
+    fn of(x: f64) -> Self;
+
+    /// The value as `f64`, exactly.
+    fn widen(self) -> f64;
+
+    /// The bits, widened: equal exactly where the values are the same, sign of zero and NaN payload included.
+    fn bits(self) -> u64;
+
+    /// The value that has these bits, as [`bits`](Float::bits) gives them.
+    fn from_bits(bits: u64) -> Self;
+
+    /// Calls the instance of a function that is for this type.
+    #[doc(hidden)]
+    fn once<T: Once>(arguments: T::Arguments<'_, Self>) -> T::Output<Self>;
+}
+
+impl Float for f32 {
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+    fn bits(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+    fn from_bits(bits: u64) -> f32 {
+        f32::from_bits(bits as u32)
+    }
+    #[inline(always)]
+    fn once<T: Once>(arguments: T::Arguments<'_, f32>) -> T::Output<f32> {
+        T::f32(arguments)
+    }
+}
+
+impl Float for f64 {
+    fn of(x: f64) -> f64 {
+        x
+    }
+    fn widen(self) -> f64 {
+        self
+    }
+    fn bits(self) -> u64 {
+        self.to_bits()
+    }
+    fn from_bits(bits: u64) -> f64 {
+        f64::from_bits(bits)
+    }
+    #[inline(always)]
+    fn once<T: Once>(arguments: T::Arguments<'_, f64>) -> T::Output<f64> {
+        T::f64(arguments)
+    }
+}

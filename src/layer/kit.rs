@@ -1,0 +1,97 @@
+//! What a layer is made of besides its equations: buffers that are reused, the mark of a forward pass that awaits its
+//! backward, and a check of shapes.
+
+use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
+
+use super::sequence::Sequence;
+use crate::base::Mode;
+use crate::base::error::mismatch;
+pub use crate::base::{check_gradient, check_shape};
+use crate::kernels::Float;
+
+/// Gives `buffer` the shape `shape`, in the memory it has where that is enough. What it then holds is unspecified.
+pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoDimension<Dim = D>) {
+    let shape = shape.into_dimension();
+    if buffer.raw_dim() != shape || !buffer.is_standard_layout() {
+        let (mut memory, _) = std::mem::take(buffer).into_raw_vec_and_offset();
+        memory.resize(shape.size(), F::zero());
+        *buffer = Array::from_shape_vec(shape, memory).expect("the memory has the shape's size");
+    }
+}
+
+/// The mark that a forward pass leaves in a cache and its backward pass takes: so a stale cache or another input
+/// panics instead of giving wrong gradients.
+///
+/// It keeps `T`, `B`, the mode and a fingerprint of a few dozen values of `x`; [`Layer::pass`](crate::Layer::pass) goes further
+/// and has the compiler refuse such mistakes.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(LastPass);
+
+#[derive(Clone, Debug, Default)]
+enum LastPass {
+    #[default]
+    None,
+    Inference,
+    Forward(u64),
+}
+
+impl Pending {
+    /// A forward pass over `x` is done; in [`Mode::Infer`] no backward pass may follow.
+    pub fn set<F: Float>(&mut self, x: &Sequence<'_, F>) {
+        self.0 = match x.mode() {
+            Some(Mode::Infer) => LastPass::Inference,
+            _ => LastPass::Forward(x.fingerprint()),
+        };
+    }
+
+    /// Its backward pass begins, for the layer named `layer` with `output` features.
+    ///
+    /// # Panics
+    /// Where no forward pass is pending, it had another `x`, or `dy` is not `[T, B, output]`.
+    #[track_caller]
+    pub fn take<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>, dy: &ArrayRef3<F>, output: usize) {
+        let (steps, batch) = x.dims();
+        let expected = "a forward pass that awaits its backward";
+        match std::mem::take(&mut self.0) {
+            LastPass::Forward(fingerprint) if fingerprint == x.fingerprint() => {}
+            LastPass::Forward(_) => {
+                mismatch(layer, "x", &"the x of the forward pass, in its mode", &"another (stale cache)")
+            }
+            LastPass::Inference => mismatch(layer, "cache", &expected, &"an inference pass, which keeps nothing"),
+            LastPass::None => mismatch(layer, "cache", &expected, &"a stale cache"),
+        }
+        check_shape(layer, "dy", &[steps, batch, output], dy.shape());
+    }
+}
+
+/// A copy in standard layout of the arrays that are not, so that kernels see rows side by side.
+#[derive(Clone, Default)]
+pub struct StandardLayout<F>(Array3<F>);
+
+impl<F: Float> StandardLayout<F> {
+    /// `x`, or its copy where it is not in standard layout.
+    pub fn view<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView3<'a, F> {
+        if x.is_standard_layout() {
+            return x;
+        }
+        reuse(&mut self.0, x.raw_dim());
+        self.0.assign(&x);
+        self.0.view()
+    }
+
+    /// The `T * B` rows of `x` (`[T, B, D]` as `[T * B, D]`): its own memory where that is in standard layout.
+    pub fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
+        rows(self.view(x))
+    }
+
+    /// The same rows as plain values, one after the other.
+    pub fn values<'a>(&'a mut self, x: ArrayView3<'a, F>) -> &'a [F] {
+        self.rows(x).to_slice().expect("standard layout")
+    }
+}
+
+/// `[T, B, D]` in standard layout as `[T * B, D]`.
+pub(crate) fn rows<F: Float>(x: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
+    let (steps, batch, features) = x.dim();
+    x.into_shape_with_order((steps * batch, features)).expect("standard layout")
+}

@@ -1,0 +1,401 @@
+//! The input of every layer: a time-major batch of sequences.
+
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
+
+use super::traits::Layer;
+use crate::base::error::{check_not_empty, mismatch};
+use crate::base::{Mode, Size};
+use crate::kernels::{Float, PackedWeights};
+
+#[derive(Clone, Copy, Debug)]
+enum Values<'a, F> {
+    Features(ArrayView3<'a, F>),
+    Tokens(ArrayView2<'a, usize>),
+}
+
+/// A time-major batch of sequences, borrowed: features `[T, B, D]` or token ids `[T, B]`, with the sequences' lengths
+/// and the [`Mode`] where they were given.
+///
+/// `T` counts steps, `B` sequences, `D` features. A single step is `T = 1`; plain rows of a feed-forward net are
+/// [`Sequence::rows`].
+///
+/// What lies past a sequence's length is padding: no layer reads it, so it may hold anything, NaN included, and
+/// outputs and input gradients are zero there.
+///
+/// ```
+/// use gradflow::{Sequence, ndarray::Array3};
+///
+/// let x = Array3::<f32>::zeros((5, 2, 3)); // T = 5, B = 2, D = 3
+/// let x = Sequence::from(&x).with_lengths(&[5, 3])?.train(7);
+/// assert_eq!(x.dims(), (5, 2));
+/// assert!(x.valid(2, 1) && !x.valid(3, 1));
+/// # Ok::<(), gradflow::LengthsError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a, F> {
+    pub(super) values: Values<'a, F>,
+    pub(super) lengths: Option<&'a [usize]>,
+    /// The step of the whole sequence that is the first one here.
+    pub(super) start: usize,
+    /// The step of the whole sequence from which `lengths` count.
+    pub(super) lengths_start: usize,
+    /// The sequence of the whole batch that is the first one here.
+    pub(super) first: usize,
+    pub(super) mode: Option<Mode>,
+    pub(super) constant: bool,
+    pub(super) overwriting: bool,
+    pub(super) reversed: bool,
+    pub(super) packed: Option<&'a PackedWeights<F>>,
+}
+
+impl<'a, F> Sequence<'a, F> {
+    fn new(values: Values<'a, F>) -> Self {
+        Sequence {
+            values,
+            lengths: None,
+            start: 0,
+            lengths_start: 0,
+            first: 0,
+            mode: None,
+            constant: false,
+            overwriting: false,
+            reversed: false,
+            packed: None,
+        }
+    }
+}
+
+impl<'a, F: Float> Sequence<'a, F> {
+    /// `N` independent rows, `[N, D]`, as one step: `[1, N, D]`.
+    pub fn rows(x: &'a ArrayRef2<F>) -> Self {
+        x.view().insert_axis(Axis(0)).into()
+    }
+
+    /// One sequence, `[T, D]`, as a batch of one: `[T, 1, D]`.
+    pub fn unbatched(x: &'a ArrayRef2<F>) -> Self {
+        x.view().insert_axis(Axis(1)).into()
+    }
+
+    /// The steps `range` alone: a chunk of the batch. Lengths are cut with it; a sequence that ended before has length 0
+    /// there, and its state stays as it is.
+    ///
+    /// # Panics
+    /// Where `range` is past the last step.
+    #[track_caller]
+    pub fn steps(self, range: Range<usize>) -> Self {
+        let (steps, _) = self.dims();
+        if range.start > range.end || range.end > steps {
+            mismatch("Sequence::steps", "range", &format_args!("steps within 0..{steps}"), &format_args!("{range:?}"))
+        }
+        let start = self.start + range.start;
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.slice_move(s![range, .., ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![range, ..])),
+        };
+        Sequence { values, start, ..self }
+    }
+
+    /// The sequences `range` alone: a shard of the batch, for one of several threads. Dropout draws for it what it draws for
+    /// the whole batch.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((5, 3, 2));
+    /// let shard = Sequence::from(&x).with_lengths(&[5, 1, 4])?.sequences(1..3);
+    /// assert_eq!((shard.dims(), shard.length(1), shard.first_sequence()), ((5, 2), 4, 1));
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where `range` is past the last sequence.
+    #[track_caller]
+    pub fn sequences(self, range: Range<usize>) -> Self {
+        let (_, batch) = self.dims();
+        if range.start > range.end || range.end > batch {
+            let expected = format_args!("sequences within 0..{batch}");
+            mismatch("Sequence::sequences", "range", &expected, &format_args!("{range:?}"))
+        }
+        let (first, lengths) = (self.first + range.start, self.lengths.map(|lengths| &lengths[range.clone()]));
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.slice_move(s![.., range, ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![.., range])),
+        };
+        Sequence { values, first, lengths, ..self }
+    }
+
+    /// The batch in chunks of `steps` steps, in order; the last one may be shorter.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((5, 2, 3));
+    /// let x = Sequence::from(&x).with_lengths(&[5, 1])?;
+    /// let lengths: Vec<_> = x.chunks(2).map(|chunk| (chunk.length(0), chunk.length(1))).collect();
+    /// assert_eq!(lengths, [(2, 1), (2, 0), (1, 0)]);
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where `steps` is 0.
+    #[track_caller]
+    pub fn chunks(self, steps: usize) -> impl ExactSizeIterator<Item = Self> + DoubleEndedIterator + use<'a, F> {
+        if steps == 0 {
+            mismatch("Sequence::chunks", "steps", &"at least 1", &steps)
+        }
+        let all = self.dims().0;
+        (0..all.div_ceil(steps)).map(move |chunk| self.steps(chunk * steps..all.min((chunk + 1) * steps)))
+    }
+
+    /// A batch that lies sequence by sequence in memory, `[B, T, D]`: the same values seen as `[T, B, D]`, no copy.
+    ///
+    /// `y.permuted_axes([1, 0, 2])` turns an output's view back.
+    pub fn batch_first(x: &'a ArrayRef3<F>) -> Self {
+        x.view().permuted_axes([1, 0, 2]).into()
+    }
+
+    /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
+    /// [`Bidirectional`](crate::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
+    /// at the last valid step and goes out at the first. Twice reversed is as before; feed-forward layers do not mind.
+    pub fn reversed(self) -> Self {
+        Sequence { reversed: !self.reversed, ..self }
+    }
+
+    /// Whether the last step comes first.
+    pub fn is_reversed(&self) -> bool {
+        self.reversed
+    }
+
+    /// For training; `seed` is what dropout draws from, so give another one each step.
+    pub fn train(self, seed: u64) -> Self {
+        Sequence { mode: Some(Mode::Train { seed }), ..self }
+    }
+
+    /// For evaluation: dropout passes everything.
+    pub fn eval(self) -> Self {
+        Sequence { mode: Some(Mode::Eval), ..self }
+    }
+
+    /// For inference: as evaluation, and no backward pass can follow.
+    pub fn infer(self) -> Self {
+        Sequence { mode: Some(Mode::Infer), ..self }
+    }
+
+    /// For the layers of a model whose weights are packed there.
+    pub(crate) fn with_packed(self, weights: &'a PackedWeights<F>) -> Self {
+        Sequence { packed: Some(weights), ..self }
+    }
+
+    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    pub(crate) fn packed_weights(&self) -> Option<&'a PackedWeights<F>> {
+        self.packed
+    }
+
+    /// As data that needs no gradient: a backward pass may spare the work for `dL/dx`.
+    pub fn constant(self) -> Self {
+        Sequence { constant: true, ..self }
+    }
+
+    /// Whether a backward pass computes `dL/dx`: not for token ids, nor for [`constant`](Sequence::constant) data.
+    pub fn wants_gradient(&self) -> bool {
+        !self.constant && self.size() != Size::Tokens
+    }
+
+    /// For a backward pass that overwrites what `grad` holds, unread, where it would add to it. This is for layers made of
+    /// layers; others call [`Layer::backward_into`], which asks first whether the layer [can](Layer::overwrites_gradients).
+    pub fn overwriting_gradients(self) -> Self {
+        Sequence { overwriting: true, ..self }
+    }
+
+    /// For a backward pass that adds to `grad`, as it does where nothing else was said: what a layer that is used several
+    /// times in one pass gets every time but the first.
+    pub fn accumulating_gradients(self) -> Self {
+        Sequence { overwriting: false, ..self }
+    }
+
+    /// Whether a backward pass [overwrites](Sequence::overwriting_gradients) `grad`.
+    pub fn overwrites_gradients(&self) -> bool {
+        self.overwriting
+    }
+
+    /// What the pass is for, where it was said.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// `(T, B)`.
+    pub fn dims(&self) -> (usize, usize) {
+        match &self.values {
+            Values::Features(x) => (x.dim().0, x.dim().1),
+            Values::Tokens(ids) => ids.dim(),
+        }
+    }
+
+    /// The step of the whole sequence that is the first one here: not 0 in a later [chunk](Sequence::steps). What is drawn
+    /// for each step is drawn by this count, so that chunks are given what the whole sequence is.
+    pub fn first_step(&self) -> usize {
+        self.start
+    }
+
+    /// The sequence of the whole batch that is the first one here: not 0 in a later [shard](Sequence::sequences). What is
+    /// drawn for each sequence is drawn by this count.
+    pub fn first_sequence(&self) -> usize {
+        self.first
+    }
+
+    /// The number of features, or that these are token ids.
+    pub fn size(&self) -> Size {
+        match &self.values {
+            Values::Features(x) => Size::Features(x.dim().2),
+            Values::Tokens(_) => Size::Tokens,
+        }
+    }
+
+    /// The same batch, borrowed for a shorter time. (The views inside are invariant: the compiler does not do it.)
+    pub fn reborrow<'s>(self) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.reborrow()),
+            Values::Tokens(ids) => Values::Tokens(ids.reborrow()),
+        };
+        self.holding(values)
+    }
+
+    /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
+    ///
+    /// # Panics
+    /// Where their T or B is another.
+    pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let (steps, batch, _) = features.dim();
+        if (steps, batch) != self.dims() {
+            let expected = format_args!("[T, B] = {:?}", self.dims());
+            mismatch("Sequence::with", "features", &expected, &format_args!("{:?} (stale cache)", (steps, batch)))
+        }
+        Sequence { constant: false, ..self.holding(Values::Features(features)) }
+    }
+
+    /// Other values, everything else as it is.
+    fn holding<'s>(self, values: Values<'s, F>) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let Sequence { lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed, .. } = self;
+        Sequence { values, lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed }
+    }
+
+    /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
+    ///
+    /// # Panics
+    /// Where these are token ids, `D` is not `size`, or the batch is empty.
+    #[track_caller]
+    pub fn features(&self, layer: &str, size: Option<usize>) -> ArrayView3<'a, F> {
+        let expected = || size.map_or("[T, B, features]".into(), |size| format!("[T, B, {size}]"));
+        match self.values {
+            Values::Features(x) if size.is_some_and(|size| size != x.dim().2) => {
+                mismatch(layer, "x", &expected(), &format_args!("{:?}", x.shape()))
+            }
+            Values::Features(x) => {
+                check_not_empty(layer, x.shape());
+                x
+            }
+            Values::Tokens(ids) => mismatch(layer, "x", &expected(), &format_args!("token ids {:?}", ids.shape())),
+        }
+    }
+
+    /// The token ids `[T, B]`, for the layer named `layer`.
+    ///
+    /// # Panics
+    /// Where these are features, or the batch is empty.
+    #[track_caller]
+    pub fn tokens(&self, layer: &str) -> ArrayView2<'a, usize> {
+        match self.values {
+            Values::Tokens(ids) => {
+                check_not_empty(layer, ids.shape());
+                ids
+            }
+            Values::Features(x) => mismatch(layer, "x", &"token ids [T, B]", &format_args!("features {:?}", x.shape())),
+        }
+    }
+
+    /// Panics where `model`, or a layer inside it, does not take this size: the message names the layer by its place.
+    /// For layers made of layers, so that a misfit is found before anything is computed.
+    ///
+    /// # Panics
+    /// Where [`Layer::output_size`] refuses.
+    #[track_caller]
+    pub fn expect_size(&self, model: &impl Layer<Elem = F>) {
+        if let Err(error) = model.output_size(self.size()) {
+            panic!("x: {error}")
+        }
+    }
+
+    /// A few dozen bits of what the batch holds: enough to tell it from another.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        const SAMPLES: usize = 16;
+        let (steps, batch) = self.dims();
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        mix(steps as u64);
+        mix(batch as u64);
+        if let Some(Mode::Train { seed }) = self.mode {
+            mix(seed);
+        }
+        let features = match self.size() {
+            Size::Features(features) => features,
+            Size::Tokens => 1,
+        };
+        let count = steps * batch * features;
+        let samples = SAMPLES.min(count);
+        for at in (0..samples).map(|sample| sample * (count / samples)) {
+            let (t, b, d) = (at / (batch * features), at / features % batch, at % features);
+            if self.valid(t, b) {
+                mix(match &self.values {
+                    Values::Features(x) => x[[t, b, d]].bits(),
+                    Values::Tokens(ids) => ids[[t, b]] as u64,
+                });
+            }
+        }
+        mix(self.reversed.into());
+        mix(self.start as u64);
+        mix(self.first as u64);
+        if self.has_lengths() {
+            (0..batch).for_each(|b| mix(self.length(b) as u64));
+        }
+        hash
+    }
+}
+
+impl<'a, F> From<ArrayView3<'a, F>> for Sequence<'a, F> {
+    fn from(x: ArrayView3<'a, F>) -> Self {
+        Sequence::new(Values::Features(x))
+    }
+}
+
+impl<'a, F> From<&'a ArrayView3<'_, F>> for Sequence<'a, F> {
+    fn from(x: &'a ArrayView3<'_, F>) -> Self {
+        x.view().into()
+    }
+}
+
+impl<'a, F> From<&'a Array3<F>> for Sequence<'a, F> {
+    fn from(x: &'a Array3<F>) -> Self {
+        x.view().into()
+    }
+}
+
+impl<'a, F: Float> From<ArrayView2<'a, usize>> for Sequence<'a, F> {
+    fn from(ids: ArrayView2<'a, usize>) -> Self {
+        Sequence::new(Values::Tokens(ids))
+    }
+}
+
+impl<'a, F: Float> From<&'a Array2<usize>> for Sequence<'a, F> {
+    fn from(ids: &'a Array2<usize>) -> Self {
+        ids.view().into()
+    }
+}

@@ -1,0 +1,337 @@
+//! Two affine layers with a nonlinearity between.
+
+use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, s};
+use rand::Rng;
+
+use super::activation::{
+    Activation, Nonlinearity, activate_backward_with_bias, activate_in_place, activate_with_slope,
+};
+use super::linear::Linear;
+use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
+use crate::kernels::{
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, parts, product, with_elements,
+    with_operands,
+};
+use crate::layer::affine::{
+    add_bias_to, affine_rows, bias_gradient, check_skip, input_gradient_into, start_gradient, start_rows,
+    weight_gradient,
+};
+use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::rows::{matrix, matrix_mut, rows_of, span};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parallel::for_each_part;
+use crate::parallel::in_pass;
+use crate::parallel::product_work;
+use crate::parameters;
+
+const NAME: &str = "FeedForward";
+
+/// Two affine layers with a nonlinearity between, D features to D by way of `hidden`.
+///
+/// ```text
+/// a = W₁ x + b₁                             [H]        h = f(a)        y = W₂ h + b₂
+/// dL/da = f'(a) ∘ W₂ᵀ dL/dy                 dL/dx = W₁ᵀ dL/da
+/// ```
+///
+/// Training keeps `h` and `f'(a)`, 2 H values a row; inference keeps nothing. Many rows are taken in blocks, some
+/// rows and some hidden units at a time, which stay in the second cache. Equal to a [`Linear`], an [`Activation`]
+/// and a [`Linear`] one after another, with fewer passes over memory and fewer buffers.
+///
+/// ```
+/// use gradflow::{FeedForward, Layer, Nonlinearity, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let layer = FeedForward::<f32>::new(8, 32, Nonlinearity::Gelu, &mut StdRng::seed_from_u64(0));
+/// assert_eq!(layer.names(), ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]);
+/// assert_eq!(layer.output_size(8.into()), Ok(8));
+/// ```
+#[derive(Clone, Debug)]
+pub struct FeedForward<F: Float> {
+    /// `[hidden, D]`
+    pub fc1: Linear<F>,
+    /// f
+    pub activation: Activation<F>,
+    /// `[D, hidden]`
+    pub fc2: Linear<F>,
+}
+parameters! { impl<F: Float> Tensors<F> for FeedForward<F> { fc1, activation, fc2 } }
+
+impl<F: Float> FeedForward<F> {
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
+        FeedForward {
+            fc1: Linear::new(features, hidden, rng),
+            activation: Activation::new(f),
+            fc2: Linear::new(hidden, features, rng),
+        }
+    }
+
+    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
+        FeedForward {
+            fc1: Linear::zeros(features, hidden),
+            activation: Activation::new(f),
+            fc2: Linear::zeros(hidden, features),
+        }
+    }
+}
+
+/// The cache of a [`FeedForward`].
+#[derive(Clone, Default)]
+pub struct FeedForwardCache<F> {
+    pending: Pending,
+    x_copy: StandardLayout<F>,
+    dy_copy: StandardLayout<F>,
+    slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference; after a backward pass T · B rows of I: dx
+    h: Array3<F>,     // [T, B, H] and, in a backward pass, da
+    y: Array3<F>,     // [T, B, O]; unused where the output is added to a direct connection
+}
+
+impl<F: Float> FeedForward<F> {
+    fn hidden_size(&self) -> usize {
+        self.fc1.weight.nrows()
+    }
+
+    /// The work of a pass, about.
+    fn work(&self, x: &Sequence<'_, F>) -> usize {
+        let (steps, batch) = x.dims();
+        product_work(steps * batch, 2 * self.fc1.weight.len())
+    }
+
+    /// `y += W₂ f(W₁ x + b₁)` on the valid rows; what the backward pass needs stays in the cache.
+    fn add_to(
+        &self,
+        x: &Sequence<'_, F>,
+        x_copy: &mut StandardLayout<F>,
+        slope: &mut Array1<F>,
+        h: &mut Array3<F>,
+        y: &mut ArrayRef3<F>, // [T, B, O]
+    ) {
+        let ((steps, batch), hidden, output) = (x.dims(), self.hidden_size(), self.fc2.weight.nrows());
+        let x_rows = x_copy.rows(x.features(NAME, None));
+        let weights = x.packed_weights();
+        let in_blocks = weights.is_some() || x.runs().all(|run| run.len() >= BLOCKED_ROWS);
+        let infer = x.mode() == Some(Mode::Infer);
+        if !(infer && in_blocks) {
+            reuse(slope, steps * batch * hidden.max(self.fc1.input_size()));
+        }
+        if !infer {
+            reuse(h, (steps, batch, hidden));
+        }
+        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
+        for run in x.runs() {
+            let (x_run, y) = (x_rows.slice(s![run.clone(), ..]), matrix_mut(rows_of(y, &run), output));
+            match (in_blocks, infer) {
+                (true, _) => {
+                    let kept = (!infer).then(|| {
+                        let (slope, h) = (&mut slope[span(&run, hidden)], rows_of(h, &run));
+                        (matrix_mut(slope, hidden), matrix_mut(h, hidden))
+                    });
+                    // Fewer rows are split product by product.
+                    let work = if run.len() >= BLOCKED_ROWS { self.work(x) } else { 0 };
+                    self.add_in_blocks(x_run, weights, work, kept, y);
+                }
+                (false, _) => {
+                    let mut a = matrix_mut(&mut slope[span(&run, hidden)], hidden);
+                    let (f, Linear { weight, bias }) = (self.activation.nonlinearity(), &self.fc1);
+                    affine_rows(x, x_rows, run.clone(), weight, bias.as_ref(), a.view_mut());
+                    let h = if infer {
+                        activate_in_place(f, a.view_mut());
+                        a
+                    } else {
+                        let mut h = matrix_mut(rows_of(h, &run), hidden);
+                        activate_with_slope(f, a, h.view_mut());
+                        h
+                    };
+                    product(h.view(), self.fc2.weight.t(), y, Accumulate::Add);
+                }
+            }
+        }
+    }
+
+    fn backward_inside<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        cache: &'c mut FeedForwardCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
+        pending.take(NAME, &x, dy, self.fc2.weight.nrows());
+        check_gradient(NAME, self, grad);
+        let ((steps, batch), hidden) = (x.dims(), self.hidden_size());
+        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
+        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
+
+        weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
+        if let Some(bias) = &mut grad.fc2.bias {
+            bias_gradient(&x, dy, bias);
+        }
+        start_gradient(&x, &mut grad.fc1.bias);
+        for run in x.runs() {
+            let da = rows_of(h, &run);
+            let dy = dy.slice(s![run.clone(), ..]);
+            product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
+            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
+            let slope = matrix(&slope[span(&run, hidden)], hidden);
+            activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
+        }
+        let da = crate::cache::rows(h.view());
+        weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
+        let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
+        let dx = &mut slope[..steps * batch * width];
+        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
+        input_gradient_into(&x, da, &self.fc1.weight, &mut dx);
+        // Shared from here on.
+        ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
+            .expect("as many values")
+    }
+
+    /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
+    /// used; keeps `f'(a)` and `h`, `[N, H]`, where there is room for them. The rows are split among threads, there being so
+    /// much `work`.
+    fn add_in_blocks(
+        &self,
+        x: ArrayView2<'_, F>, // [N, I]
+        weights: Option<&PackedWeights<F>>,
+        work: usize,
+        mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>,
+        mut y: ArrayViewMut2<'_, F>, // [N, O]
+    ) {
+        let hidden = self.hidden_size();
+        // Few rows take all units at a time: their weights are read in one stream, and nothing waits between blocks.
+        let at_once = weights.is_some() && x.nrows() * hidden * size_of::<F>() <= BLOCK_BYTES;
+        with_operands(|[own1, own2]| {
+            for (first, count) in parts(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
+                let units = first..first + count;
+                let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
+                let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
+                let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
+                let part = Units {
+                    w1: prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1)),
+                    bias: self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]),
+                    f: self.activation.nonlinearity(),
+                    w2: prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2)),
+                };
+                let block = s![.., units];
+                let kept = kept.as_mut().map(|(slope, h)| (slope.slice_mut(block), h.slice_mut(block)));
+                for_each_part((x, (y.view_mut(), kept)), work / hidden * count, 1, |(x, (y, kept))| {
+                    part.add(x, kept, y);
+                });
+            }
+        });
+    }
+}
+
+/// Some hidden units.
+struct Units<'a, F> {
+    w1: &'a Packed<F>, // [I, U]
+    bias: Option<&'a [F]>,
+    f: Nonlinearity,
+    w2: &'a Packed<F>, // [U, O]
+}
+
+impl<F: Float> Units<'_, F> {
+    /// What these units add to y, as [`FeedForward::add_in_blocks`].
+    fn add(
+        &self,
+        x: ArrayView2<'_, F>,
+        mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>, // [N, U]
+        mut y: ArrayViewMut2<'_, F>,
+    ) {
+        let Units { w1, bias, f, w2 } = *self;
+        let units = w1.columns();
+        with_elements(if kept.is_some() { 0 } else { block_rows::<F>().min(x.nrows()) * units }, |passing| {
+            for first in (0..x.nrows()).step_by(block_rows::<F>()) {
+                let rows = first..x.nrows().min(first + block_rows::<F>());
+                let block = s![rows.clone(), ..];
+                let (mut a, h) = match &mut kept {
+                    None => (matrix_mut(&mut passing[..rows.len() * units], units), None),
+                    Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
+                };
+                w1.multiply(x.slice(block), a.view_mut(), bias);
+                let h = match h {
+                    None => {
+                        activate_in_place(f, a.view_mut());
+                        a
+                    }
+                    Some(mut h) => {
+                        activate_with_slope(f, a, h.view_mut());
+                        h
+                    }
+                };
+                w2.multiply(h.view(), y.slice_mut(block), Accumulate::Add);
+            }
+        });
+    }
+}
+
+/// From so many rows on, packed weights are repaid.
+const BLOCKED_ROWS: usize = 256;
+
+impl<F: Float> Layer for FeedForward<F> {
+    type Elem = F;
+    type State = ();
+    type Cache = FeedForwardCache<F>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let hidden = self.fc1.output_size(input).map_err(|error| error.inside("fc1"))?;
+        self.fc2.output_size(hidden.into()).map_err(|error| error.inside("fc2"))
+    }
+
+    fn zero_state(&self, _batch: usize) {}
+
+    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut FeedForwardCache<F>) -> ArrayView3<'c, F> {
+        let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
+        x.expect_size(self);
+        pending.set(&x);
+        let (steps, batch) = x.dims();
+        reuse(y, (steps, batch, self.fc2.weight.nrows()));
+        for run in x.runs() {
+            start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
+        }
+        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+        x.zero_padding(y);
+        y.view()
+    }
+
+    fn forward_with_skip(
+        &self,
+        x: Sequence<'_, F>,
+        skip: ArrayView3<'_, F>,
+        _: &mut (),
+        cache: &mut FeedForwardCache<F>,
+        y: &mut ArrayRef3<F>,
+    ) {
+        let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
+        x.expect_size(self);
+        pending.set(&x);
+        let output = self.fc2.weight.nrows();
+        check_skip(NAME, &x, output, skip, y);
+        let skip = skip.to_slice().expect("a skip in standard layout");
+        for run in x.runs() {
+            add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
+        }
+        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+    }
+
+    fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        _: Option<&mut ()>,
+        cache: &'c mut FeedForwardCache<F>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, F> {
+        in_pass(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
+}
+
+impl<F: Float> Causal for FeedForward<F> {}

@@ -1,0 +1,186 @@
+//! Which rows each step of a recurrence works on.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView1, ArrayView3, ArrayViewMut1, Axis};
+
+use crate::kernels::Float;
+use crate::layer::Sequence;
+use crate::layer::affine::add_onto;
+use crate::layer::kit::reuse;
+use crate::layer::rows::rows_of;
+
+/// The order in which the steps of a batch of sequences are worked on, and where their rows lie.
+///
+/// Without lengths a step's rows are the B rows of the input's step, where they are. With lengths the sequences are
+/// sorted, the longest first, and the valid rows alone are packed, step after step, so that each step's sequences are the
+/// first ones of the step before: nothing is computed for padding, and each step is one product. The reverse direction
+/// then differs only in what is packed; without lengths it walks the steps backwards.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    steps: usize,
+    batch: usize,
+    reversed: bool,
+    packed: bool,
+    first: usize,        // the sequence of the whole batch that is the first one here
+    order: Vec<usize>,   // [B]: the sequences, the longest first; only where packed
+    lengths: Vec<usize>, // [B], in that order
+    starts: Vec<usize>,  // [steps + 1]: the first row of each step
+}
+
+impl Rows {
+    pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
+        let (steps, batch) = x.dims();
+        (self.batch, self.reversed, self.first) = (batch, x.is_reversed(), x.first_sequence());
+        self.packed = x.has_lengths() && (0..batch).any(|b| x.length(b) < steps);
+        if !self.packed {
+            self.steps = steps;
+            return;
+        }
+        self.order.clear();
+        self.order.extend(0..batch);
+        self.order.sort_unstable_by_key(|&b| (Reverse(x.length(b)), b));
+        self.lengths.clear();
+        self.lengths.extend(self.order.iter().map(|&b| x.length(b)));
+        self.steps = self.lengths[0];
+        self.starts.clear();
+        self.starts.push(0);
+        for s in 0..self.steps {
+            let valid = self.lengths.partition_point(|&length| length > s);
+            self.starts.push(self.starts[s] + valid);
+        }
+    }
+
+    /// The number of steps to be done: the longest length.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// B.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// R, the number of rows of all steps together.
+    pub fn count(&self) -> usize {
+        if self.packed { self.starts[self.steps] } else { self.steps * self.batch }
+    }
+
+    /// Whether rows are packed, so that they are not those of the input.
+    pub fn packed(&self) -> bool {
+        self.packed
+    }
+
+    /// Whether the state before the first step lies past the last row.
+    fn backwards(&self) -> bool {
+        self.reversed && !self.packed
+    }
+
+    /// The rows of the steps `done`, counted in the order in which they are done.
+    pub fn of(&self, done: Range<usize>) -> Range<usize> {
+        if self.packed {
+            self.starts[done.start]..self.starts[done.end]
+        } else if self.reversed {
+            (self.steps - done.end) * self.batch..(self.steps - done.start) * self.batch
+        } else {
+            done.start * self.batch..done.end * self.batch
+        }
+    }
+
+    /// Step `s`'s rows in a history `[R + B]`: before it and after it.
+    pub fn in_history(&self, s: usize) -> (Range<usize>, Range<usize>) {
+        let now = self.of(s..s + 1);
+        if self.backwards() {
+            return (now.start + self.batch..now.end + self.batch, now);
+        }
+        let before = if s == 0 { 0 } else { self.batch + self.of(s - 1..s).start };
+        (before..before + now.len(), now.start + self.batch..now.end + self.batch)
+    }
+
+    /// Where the states before the first step lie in a history `[R + B]`.
+    pub fn initial(&self) -> Range<usize> {
+        let start = if self.backwards() { self.count() } else { 0 };
+        start..start + self.batch
+    }
+
+    /// Where the rows `[R]` lie in a history `[R + B]`.
+    pub fn after(&self) -> Range<usize> {
+        let start = if self.backwards() { 0 } else { self.batch };
+        start..start + self.count()
+    }
+
+    /// The sequence of the `j`th row of any step.
+    pub fn sequence(&self, j: usize) -> usize {
+        if self.packed { self.order[j] } else { j }
+    }
+
+    /// The sequence of the `j`th row of any step, counted in the whole batch.
+    pub fn sequence_of_all(&self, j: usize) -> usize {
+        self.first + self.sequence(j)
+    }
+
+    /// How many steps the sequence of the `j`th rows takes.
+    pub fn length(&self, j: usize) -> usize {
+        if self.packed { self.lengths[j] } else { self.steps }
+    }
+
+    /// The time t of the `j`th row of step `s`.
+    pub fn time(&self, s: usize, j: usize) -> usize {
+        if self.reversed { self.length(j) - 1 - s } else { s }
+    }
+
+    /// Each packed row with the step and the sequence, `(t, b)`, that it is of.
+    fn pairs(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
+        (0..self.steps).flat_map(move |s| {
+            let rows = self.of(s..s + 1);
+            rows.clone().map(move |row| {
+                let j = row - rows.start;
+                (row, (self.time(s, j), self.sequence(j)))
+            })
+        })
+    }
+
+    /// `d += dy_s`: the rows of step `s`, where they lie in dy, `[T, B, D]`.
+    pub fn add_step<F: Float>(&self, s: usize, dy: ArrayView3<'_, F>, d: &mut Array2<F>) {
+        let step = dy.index_axis_move(Axis(0), self.time(s, 0));
+        if let (false, Some(step)) = (self.packed, step.to_slice()) {
+            return add_onto(step, d.as_slice_mut().expect("a buffer in standard layout"));
+        }
+        for j in 0..self.of(s..s + 1).len() {
+            let from = row_at(dy, self.time(s, j), self.sequence(j));
+            match from.to_slice() {
+                Some(from) => add_onto(from, rows_of(d, &(j..j + 1))),
+                None => d.row_mut(j).zip_mut_with(&from, |d, &dy| *d += dy),
+            }
+        }
+    }
+
+    /// The rows of `x`, `[T, B, D]`: `[R, D]`, packed or all.
+    pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
+        reuse(to, (self.count(), x.dim().2));
+        if !self.packed {
+            return to.view_mut().into_shape_with_order(x.dim()).expect("T * B rows").assign(&x);
+        }
+        for (row, (t, b)) in self.pairs() {
+            let (from, to) = (row_at(x, t, b), rows_of(to, &(row..row + 1)));
+            match from.to_slice() {
+                Some(from) => to.copy_from_slice(from),
+                None => ArrayViewMut1::from(to).assign(&from),
+            }
+        }
+    }
+
+    /// Unpacks rows of `width` values; what is padding stays as it is.
+    pub fn scatter<F: Copy>(&self, width: usize, from: &[F], to: &mut [F]) {
+        for (row, (t, b)) in self.pairs() {
+            let at = t * self.batch + b;
+            to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
+        }
+    }
+}
+
+/// Row `(t, b)` of `x`, `[T, B, D]`.
+fn row_at<F>(x: ArrayView3<'_, F>, t: usize, b: usize) -> ArrayView1<'_, F> {
+    x.index_axis_move(Axis(0), t).index_axis_move(Axis(0), b)
+}

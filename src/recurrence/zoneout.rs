@@ -1,0 +1,104 @@
+//! Zoneout: a state that stays as it was, at random.
+
+use crate::base::random::{Mask, chosen};
+use crate::base::{Mode, RandomDrop};
+use crate::kernels::{Float, vectorised};
+use crate::layer::Sequence;
+
+/// Zoneout (Krueger et al. 2017): in training each unit of the state keeps its value for a step with a probability; in
+/// evaluation the expected state takes its place.
+///
+/// ```text
+/// train(seed):      h_t = m ∘ h_{t-1} + (1 - m) ∘ h̃_t        m = 1 with probability p, else 0
+/// eval(), infer():  h_t = p h_{t-1} + (1 - p) h̃_t             h̃_t: what the cell computes
+/// ```
+///
+/// and the same for the memory c. As [dropout](crate::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
+/// and the unit, and a pass must say its mode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Zoneout {
+    pub(crate) h: RandomDrop,
+    pub(crate) c: RandomDrop,
+}
+
+/// What zoneout does with a state in one pass.
+#[derive(Clone, Copy)]
+pub(super) struct Keep {
+    what: Kept,
+    /// The step of the whole sequence that is the pass's first one.
+    start: usize,
+    /// The sequence of the whole batch that is the pass's first one.
+    first: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kept {
+    /// Everything passes.
+    Nothing,
+    /// Training: these units keep their values.
+    Some(Mask),
+    /// Evaluation: this share of the value before.
+    Share(f64),
+}
+
+impl Keep {
+    #[track_caller]
+    pub fn new<F: Float>(cell: &str, drop: RandomDrop, x: &Sequence<'_, F>) -> Self {
+        let what = match (x.mode(), drop.mask(cell, x.mode())) {
+            (_, Some(mask)) => Kept::Some(mask),
+            (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Kept::Share(drop.p),
+            _ => Kept::Nothing,
+        };
+        Keep { what, start: x.first_step(), first: x.first_sequence() }
+    }
+
+    /// The mask of one sequence at time `t`.
+    fn part(self, mask: Mask, t: usize, b: usize) -> Mask {
+        mask.part(self.start + t).part(self.first + b)
+    }
+
+    /// The state of one sequence at time `t`: the one before, or its candidate.
+    pub fn forward<F: Float>(self, t: usize, b: usize, before: &[F], candidate: &[F], after: &mut [F]) {
+        match self.what {
+            Kept::Nothing => after.copy_from_slice(candidate),
+            Kept::Some(mask) => choose(self.part(mask, t, b), before, candidate, after),
+            Kept::Share(share) => mix(F::of(share), before, candidate, after),
+        }
+    }
+
+    /// The gradient `d` of a state becomes that of its candidate; the part of the state before goes to `before`.
+    pub fn backward<F: Float>(self, t: usize, b: usize, d: &mut [F], before: &mut [F]) {
+        match self.what {
+            Kept::Nothing => before.fill(F::zero()),
+            Kept::Some(mask) => choose_backward(self.part(mask, t, b), d, before),
+            Kept::Share(share) => mix_backward(F::of(share), d, before),
+        }
+    }
+}
+
+vectorised! {
+    fn choose<'a, F: Float>(mask: Mask, before: &'a [F], candidate: &'a [F], after: &'a mut [F]) {
+        for (k, (after, (&before, &candidate))) in after.iter_mut().zip(before.iter().zip(candidate)).enumerate() {
+            *after = if chosen(mask, k) { before } else { candidate };
+        }
+    }
+
+    fn choose_backward<'a, F: Float>(mask: Mask, d: &'a mut [F], before: &'a mut [F]) {
+        for (k, (d, before)) in d.iter_mut().zip(before).enumerate() {
+            (*d, *before) = if chosen(mask, k) { (F::zero(), *d) } else { (*d, F::zero()) };
+        }
+    }
+
+    fn mix<'a, F: Float>(share: F, before: &'a [F], candidate: &'a [F], after: &'a mut [F]) {
+        for (after, (&before, &candidate)) in after.iter_mut().zip(before.iter().zip(candidate)) {
+            *after = candidate + share * (before - candidate);
+        }
+    }
+
+    fn mix_backward<'a, F: Float>(share: F, d: &'a mut [F], before: &'a mut [F]) {
+        for (d, before) in d.iter_mut().zip(before) {
+            *before = share * *d;
+            *d -= *before;
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Models of several layers and directions of one kind of cell.
+
+use ndarray::{Array3, ArrayRef3, ArrayView3, s};
+use num_traits::Zero;
+
+use crate::base::error::mismatch;
+use crate::base::tensors::join;
+use crate::base::{RandomDrop, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
+use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, Model, RnnCell};
+use crate::layer::kit::reuse;
+use crate::layer::{Causal, Layer, Sequence};
+use crate::layers::{Dropout, DropoutCache};
+use crate::recurrence::{Cell, CellCache, CellSizes, RecurrentState, time_loop};
+
+const NAME: &str = "Recurrent";
+
+/// Layers of recurrent cells, one after another, in one direction or in both: PyTorch's `nn.RNN`, `nn.LSTM` and
+/// `nn.GRU`, of any [`Cell`].
+///
+/// ```text
+/// y⁰ = x        yᵏ⁺¹ = [ →cell_k(dropout(yᵏ)) ; ←cell_k(dropout(yᵏ)) ]        y = yᴸ
+/// ```
+///
+/// The reverse direction starts at each sequence's last valid step. Dropout stands between layers only, and its passes
+/// must say their mode.
+///
+/// | | shape |
+/// | --- | --- |
+/// | `x` | `[T, B, I]` |
+/// | `y` | `[T, B, D H]`, D directions, forward first |
+/// | state: `h` and, with a memory, `c` | `[L D, B, H]`: layer by layer, forward before reverse |
+///
+/// Parameters are named as PyTorch names them, `weight_ih_l0`, `weight_hh_l1_reverse`, so that its state dicts load as
+/// they are. [`Rnn`], [`Lstm`] and [`Gru`] have [builders](CellBuilder) with all options of their cells; cells of your own
+/// go through [`Recurrent::new`]. For residual or highway connections between layers, stack the cells in
+/// [`Residual`](crate::Residual) or [`Highway`](crate::Highway): `Stacked::build(8, |_| Residual::new(cell))`.
+///
+/// ```
+/// use gradflow::{BiLstm, Layer, Lstm, Sequence, TensorsExt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let lstm: BiLstm<f32> = Lstm::builder(3, 4).num_layers(2).dropout(0.1).bidirectional().build(rng);
+/// let x = Array3::ones((5, 2, 3));
+/// let x = Sequence::from(&x).with_lengths(&[5, 2])?.train(7);
+/// let mut state = lstm.zero_state(2);
+/// let y = lstm.forward(x, &mut state, &mut lstm.cache()).to_owned();
+/// assert_eq!(y.dim(), (5, 2, 2 * 4));
+/// assert_eq!(state.h.dim(), (2 * 2, 2, 4));
+/// assert_eq!(lstm.names()[4], "weight_ih_l0_reverse");
+/// # Ok::<(), gradflow::LengthsError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Recurrent<C: Cell, const DIRECTIONS: usize = 1> {
+    cells: Vec<C>,                  // [L D]
+    dropout: Vec<Dropout<C::Elem>>, // [L - 1], or empty
+}
+
+/// Layers of [`RnnCell`]s: PyTorch's `nn.RNN`.
+pub type Rnn<F> = Recurrent<RnnCell<F>>;
+/// Layers of [`LstmCell`]s: PyTorch's `nn.LSTM`.
+pub type Lstm<F> = Recurrent<LstmCell<F>>;
+/// Layers of [`GruCell`]s: PyTorch's `nn.GRU`.
+pub type Gru<F> = Recurrent<GruCell<F>>;
+/// Layers of [`RnnCell`]s in both directions: PyTorch's `nn.RNN` with `bidirectional=True`.
+pub type BiRnn<F> = Recurrent<RnnCell<F>, 2>;
+/// Layers of [`LstmCell`]s in both directions: PyTorch's `nn.LSTM` with `bidirectional=True`.
+pub type BiLstm<F> = Recurrent<LstmCell<F>, 2>;
+/// Layers of [`GruCell`]s in both directions: PyTorch's `nn.GRU` with `bidirectional=True`.
+pub type BiGru<F> = Recurrent<GruCell<F>, 2>;
+
+impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
+    /// Layers of cells of your own, first to last, each with a cell for each direction.
+    ///
+    /// # Panics
+    /// Where there are none, `DIRECTIONS` is neither 1 nor 2, or their sizes do not fit each other.
+    #[track_caller]
+    pub fn new(layers: Vec<[C; DIRECTIONS]>) -> Self {
+        assert!(DIRECTIONS == 1 || DIRECTIONS == 2, "{NAME}: expected 1 or 2 directions, got {DIRECTIONS}");
+        assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
+        let model = Recurrent { cells: layers.into_iter().flatten().collect(), dropout: Vec::new() };
+        if let Err(error) = model.output_size(Size::Features(model.cells[0].sizes().input)) {
+            panic!("{NAME}: layers: {error}")
+        }
+        model
+    }
+
+    /// The number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.cells.len() / DIRECTIONS
+    }
+
+    /// The cell of a layer in a direction, 0 being forward.
+    pub fn cell(&self, layer: usize, direction: usize) -> &C {
+        &self.cells[layer * DIRECTIONS + direction]
+    }
+
+    /// The cell of a layer in a direction, 0 being forward.
+    pub fn cell_mut(&mut self, layer: usize, direction: usize) -> &mut C {
+        &mut self.cells[layer * DIRECTIONS + direction]
+    }
+
+    /// The cells of each layer, one a direction.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &[C]> {
+        self.cells.chunks_exact(DIRECTIONS)
+    }
+
+    /// The sizes of all cells: but for the input, they are the same.
+    fn sizes(&self) -> CellSizes {
+        self.cells[0].sizes()
+    }
+
+    /// Tensor `i`'s cell, and its place there.
+    fn locate(&self, i: usize) -> (usize, usize) {
+        let mut rest = i;
+        for (k, cell) in self.cells.iter().enumerate() {
+            match rest.checked_sub(cell.count()) {
+                None => return (k, rest),
+                Some(less) => rest = less,
+            }
+        }
+        crate::tensors::out_of_range(i)
+    }
+}
+
+impl<C: BuiltCell> Recurrent<C> {
+    /// To choose layers, directions, variants, and how each parameter starts.
+    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
+        CellBuilder::new(input, hidden)
+    }
+}
+
+impl<C: BuiltCell, const DIRECTIONS: usize> Model for Recurrent<C, DIRECTIONS> {
+    type Cell = C;
+    const DIRECTIONS: usize = DIRECTIONS;
+
+    fn of_cells(cells: Vec<C>, dropout: Vec<RandomDrop>) -> Self {
+        Recurrent { cells, dropout: dropout.into_iter().map(Dropout::from_drop).collect() }
+    }
+}
+
+impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>> {
+    /// The number of layers.
+    ///
+    /// # Panics
+    /// Where it is 0.
+    #[track_caller]
+    pub fn num_layers(self, num_layers: usize) -> Self {
+        self.with_layers(num_layers)
+    }
+
+    /// Dropout between layers, with probability `p`: PyTorch's `dropout`.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics where `p` is not in `0..1`, and a pass that says no mode does.
+    pub fn dropout(self, p: f64) -> Self {
+        self.with_dropout(p)
+    }
+}
+
+impl<C: BuiltCell> CellBuilder<Recurrent<C>> {
+    /// In both directions.
+    pub fn bidirectional(self) -> CellBuilder<Recurrent<C, 2>> {
+        self.retarget()
+    }
+}
+
+impl<C: Cell, const DIRECTIONS: usize> Tensors<C::Elem> for Recurrent<C, DIRECTIONS> {
+    fn count(&self) -> usize {
+        self.cells.iter().map(C::count).sum()
+    }
+    fn name(&self, i: usize) -> String {
+        let (cell, i) = self.locate(i);
+        let direction = if cell % DIRECTIONS == 0 { "" } else { "_reverse" };
+        format!("{}_l{}{direction}", self.cells[cell].name(i), cell / DIRECTIONS)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[C::Elem]) {
+        let (cell, i) = self.locate(i);
+        self.cells[cell].tensor(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [C::Elem] {
+        let (cell, i) = self.locate(i);
+        self.cells[cell].tensor_mut(i)
+    }
+}
+
+/// The cache of a [`Recurrent`] model.
+pub struct RecurrentCache<C: Cell> {
+    layers: Vec<LayerCache<C>>,
+}
+
+struct LayerCache<C: Cell> {
+    cells: Vec<CellCache<C>>,       // one a direction
+    joined: Array3<C::Elem>,        // [T, B, D H], with two directions
+    dropout: DropoutCache<C::Elem>, // of what goes to the next layer
+    dx: Array3<C::Elem>,            // [T, B, I], with two directions: the sum of both
+}
+
+impl<C: Cell> Default for RecurrentCache<C> {
+    fn default() -> Self {
+        RecurrentCache { layers: Vec::new() }
+    }
+}
+
+impl<C: Cell> LayerCache<C> {
+    fn new(directions: usize) -> Self {
+        let empty = || Array3::default((0, 0, 0));
+        let cells = (0..directions).map(|_| CellCache::default()).collect();
+        LayerCache { cells, joined: empty(), dropout: DropoutCache::default(), dx: empty() }
+    }
+}
+
+impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
+    /// What the cells of layer `k` made, side by side.
+    fn joined<'c>(&self, k: usize, cells: &'c [CellCache<C>], joined: &'c Array3<C::Elem>) -> ArrayView3<'c, C::Elem> {
+        if DIRECTIONS == 1 { time_loop::output(&self.cells[k], &cells[0]) } else { joined.view() }
+    }
+
+    /// What layer `k` was given: `x`, or what the layer before, of which this is the cache, handed on.
+    fn input<'s>(
+        &self,
+        k: usize,
+        x: Sequence<'s, C::Elem>,
+        before: Option<&'s LayerCache<C>>,
+    ) -> Sequence<'s, C::Elem> {
+        let Some(before) = before else { return x };
+        x.with(match self.dropout.get(k - 1) {
+            None => self.joined(k - 1, &before.cells, &before.joined),
+            Some(dropout) => dropout.output(&before.dropout),
+        })
+    }
+
+    #[track_caller]
+    fn check_state(&self, what: &str, batch: usize, state: &<Self as Layer>::State) {
+        let CellSizes { output, memory, .. } = self.sizes();
+        for (i, size) in (0..state.count()).zip([output, memory]) {
+            let expected = [self.cells.len(), batch, size];
+            if state.shape(i) != expected {
+                let part = join(what, state.name(i));
+                check_shape(NAME, &part, &expected, state.shape(i));
+            }
+        }
+    }
+}
+
+impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
+    type Elem = C::Elem;
+    type State = <C::State as RecurrentState<C::Elem>>::Layers;
+    type Cache = RecurrentCache<C>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let mut size = input;
+        for (k, cells) in self.cells.chunks_exact(DIRECTIONS).enumerate() {
+            let mut features = 0;
+            for cell in cells {
+                features += cell.output_size(size).map_err(|error| error.inside(format_args!("l{k}")))?;
+            }
+            size = Size::Features(features);
+        }
+        Ok(DIRECTIONS * self.sizes().output)
+    }
+
+    fn zero_state(&self, batch: usize) -> Self::State {
+        C::State::layers(self.cells.len(), batch, self.sizes())
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, C::Elem>,
+        state: &mut Self::State,
+        cache: &'c mut RecurrentCache<C>,
+    ) -> ArrayView3<'c, C::Elem> {
+        x.expect_size(self);
+        let ((steps, batch), output) = (x.dims(), self.sizes().output);
+        self.check_state("state", batch, state);
+        cache.layers.resize_with(self.num_layers(), || LayerCache::new(DIRECTIONS));
+        for k in 0..self.num_layers() {
+            let (before, own) = cache.layers.split_at_mut(k);
+            let input = self.input(k, x.reborrow(), before.last());
+            let LayerCache { cells, joined, dropout, .. } = &mut own[0];
+            if DIRECTIONS > 1 {
+                reuse(joined, (steps, batch, DIRECTIONS * output));
+            }
+            for (direction, cache) in cells.iter_mut().enumerate() {
+                let at = k * DIRECTIONS + direction;
+                let input = if direction == 0 { input } else { input.reversed() };
+                let y = time_loop::forward(&self.cells[at], input, C::State::of_layer(state, at), cache);
+                if DIRECTIONS > 1 {
+                    joined.slice_mut(s![.., .., direction * output..(direction + 1) * output]).assign(&y);
+                }
+            }
+            if let Some(drop) = self.dropout.get(k) {
+                drop.forward(x.with(self.joined(k, cells, joined)), &mut (), dropout);
+            }
+        }
+        self.output(cache)
+    }
+
+    fn output<'c>(&self, cache: &'c RecurrentCache<C>) -> ArrayView3<'c, C::Elem> {
+        let last = cache.layers.last().expect("a forward pass has filled the cache");
+        self.joined(self.num_layers() - 1, &last.cells, &last.joined)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, C::Elem>,
+        dy: &ArrayRef3<C::Elem>,
+        mut dstate: Option<&mut Self::State>,
+        cache: &'c mut RecurrentCache<C>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, C::Elem> {
+        let ((steps, batch), output) = (x.dims(), self.sizes().output);
+        if cache.layers.len() != self.num_layers() {
+            mismatch(NAME, "cache", &"a forward pass that awaits its backward", &"a stale cache")
+        }
+        check_gradient(NAME, self, grad);
+        check_shape(NAME, "dy", &[steps, batch, DIRECTIONS * output], dy.shape());
+        if let Some(dstate) = &dstate {
+            self.check_state("dstate", batch, dstate);
+        }
+        let mut rest = &mut cache.layers[..];
+        let mut after: Option<ArrayView3<'c, C::Elem>> = None; // dL/dx of the layer after
+        while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
+            let k = before.len();
+            let input = self.input(k, x.reborrow(), before.last());
+            let LayerCache { cells, joined, dropout, dx } = own;
+            let mut d = after.as_ref().map_or(dy.view(), |after| after.view());
+            if let Some(drop) = self.dropout.get(k) {
+                d = drop.backward(x.with(self.joined(k, cells, joined)), &d, None, dropout, &mut grad.dropout[k]);
+            }
+            let features = if input.wants_gradient() { self.cells[k * DIRECTIONS].sizes().input } else { 0 };
+            if DIRECTIONS > 1 {
+                reuse(dx, (steps, batch, features));
+                dx.fill(C::Elem::zero());
+            }
+            let mut d_input = None;
+            for (direction, cache) in cells.iter_mut().enumerate() {
+                let at = k * DIRECTIONS + direction;
+                let input = if direction == 0 { input } else { input.reversed() };
+                let dy = d.slice(s![.., .., direction * output..(direction + 1) * output]);
+                let dstate = dstate.as_mut().map(|dstate| C::State::of_layer(dstate, at));
+                let through = time_loop::backward(&self.cells[at], input, dy, dstate, cache, &mut grad.cells[at]);
+                if DIRECTIONS > 1 {
+                    *dx += &through;
+                }
+                d_input = Some(through);
+            }
+            after = if DIRECTIONS > 1 { Some(dx.view()) } else { d_input };
+            rest = before;
+        }
+        after.expect("a layer")
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        true
+    }
+}
+
+impl<C: Cell> Causal for Recurrent<C> {}

@@ -1,0 +1,145 @@
+//! Any layer in both directions of time.
+
+use ndarray::{Array3, ArrayRef3, ArrayView3, s};
+use num_traits::Zero;
+
+use crate::base::{Size, SizeError, Tensors, check_shape};
+use crate::layer::kit::reuse;
+use crate::layer::{Layer, Sequence};
+use crate::parameters;
+
+const NAME: &str = "Bidirectional";
+
+/// Two layers over the same sequences, one from the first step to the last, one from each sequence's last valid step to
+/// its first (Schuster and Paliwal 1997).
+///
+/// ```text
+/// y_t = [ →layer(x)_t ; ←layer(x)_t ]
+/// ```
+///
+/// `[T, B, I]` to `[T, B, O + O']`. Any layers will do, whole models too; of feed-forward parts inside them, the direction
+/// changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
+/// are better served by a [`Recurrent`](crate::Recurrent) model, which has PyTorch's names.
+///
+/// ```
+/// use gradflow::{Bidirectional, GruCell, Layer, Linear, Residual, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let mut direction = || (Residual::new(GruCell::<f32>::new(3, 3, rng)), Linear::new(3, 2, rng));
+/// let layer = Bidirectional::new(direction(), direction());
+/// assert_eq!(layer.output_size(3.into()), Ok(4));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bidirectional<L> {
+    /// From the first step to the last.
+    pub forward: L,
+    /// From the last valid step to the first.
+    pub reverse: L,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for Bidirectional<L> { forward, reverse } }
+
+impl<L: Layer> Bidirectional<L> {
+    /// One layer for each direction.
+    pub fn new(forward: L, reverse: L) -> Self {
+        Bidirectional { forward, reverse }
+    }
+}
+
+/// The state of a [`Bidirectional`]: that of each direction, at its own end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BothStates<S> {
+    /// After the last step.
+    pub forward: S,
+    /// After the first step.
+    pub reverse: S,
+}
+
+impl<F, S: Tensors<F>> Tensors<F> for BothStates<S> {
+    fn count(&self) -> usize {
+        self.forward.count() + self.reverse.count()
+    }
+    crate::__tensors_by_index! { F; forward [], reverse [] }
+}
+
+/// The cache of a [`Bidirectional`].
+pub struct BothCache<L: Layer> {
+    forward: L::Cache,
+    reverse: L::Cache,
+    y: Array3<L::Elem>,  // [T, B, O + O']
+    dx: Array3<L::Elem>, // [T, B, I]
+}
+
+impl<L: Layer> Default for BothCache<L> {
+    fn default() -> Self {
+        let empty = || Array3::default((0, 0, 0));
+        BothCache { forward: L::Cache::default(), reverse: L::Cache::default(), y: empty(), dx: empty() }
+    }
+}
+
+impl<L: Layer> Layer for Bidirectional<L> {
+    type Elem = L::Elem;
+    type State = BothStates<L::State>;
+    type Cache = BothCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let forward = self.forward.output_size(input).map_err(|error| error.inside("forward"))?;
+        Ok(forward + self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?)
+    }
+
+    fn zero_state(&self, batch: usize) -> Self::State {
+        BothStates { forward: self.forward.zero_state(batch), reverse: self.reverse.zero_state(batch) }
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut Self::State,
+        cache: &'c mut BothCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        x.expect_size(self);
+        let (steps, batch) = x.dims();
+        let BothCache { forward, reverse, y, .. } = cache;
+        let forward = self.forward.forward(x, &mut state.forward, forward);
+        let reverse = self.reverse.forward(x.reversed(), &mut state.reverse, reverse);
+        let middle = forward.dim().2;
+        reuse(y, (steps, batch, middle + reverse.dim().2));
+        y.slice_mut(s![.., .., ..middle]).assign(&forward);
+        y.slice_mut(s![.., .., middle..]).assign(&reverse);
+        y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c BothCache<L>) -> ArrayView3<'c, L::Elem> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut Self::State>,
+        cache: &'c mut BothCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let BothCache { forward, reverse, y, dx } = cache;
+        let (steps, batch) = x.dims();
+        check_shape(NAME, "dy", &[steps, batch, y.dim().2], dy.shape());
+        let middle = self.forward.output(forward).dim().2;
+        let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
+        let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));
+        let forward = self.forward.backward(x, &dy_forward, dforward, forward, &mut grad.forward);
+        let reverse = self.reverse.backward(x.reversed(), &dy_reverse, dreverse, reverse, &mut grad.reverse);
+        // What nobody wants is unspecified, its shape too.
+        let features = if x.wants_gradient() { forward.dim().2 } else { 0 };
+        reuse(dx, (steps, batch, features));
+        dx.fill(L::Elem::zero());
+        if x.wants_gradient() {
+            *dx += &forward;
+            *dx += &reverse;
+        }
+        dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.forward.overwrites_gradients() && self.reverse.overwrites_gradients()
+    }
+}

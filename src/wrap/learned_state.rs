@@ -1,0 +1,192 @@
+//! An initial state that is learned.
+
+use ndarray::{Array2, ArrayRef3, ArrayView3};
+use num_traits::{One, Zero};
+
+use super::batch_state::{Places, keep};
+use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
+use crate::kernels::Float;
+use crate::layer::affine::start_gradient;
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
+
+const NAME: &str = "LearnedState";
+
+/// Any layer with a state, whose initial state is a parameter: sequences start from it, where they would start from zero.
+///
+/// ```text
+/// s_0 = started ∘ s + (1 - started) ∘ initial        started: 0 at a sequence's start, 1 from its first step on
+/// ```
+///
+/// [`zero_state`](Layer::zero_state) gives a state that has not started; every pass leaves one that has, so that chunks and
+/// streams go on. Set a sequence's `started` back to 0 to start it anew.
+///
+/// ```
+/// use gradflow::ndarray::{Array3, arr2};
+/// use gradflow::{Layer, LearnedState, LstmCell, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let cell = LearnedState::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
+/// assert_eq!(cell.names()[4..], ["initial.h", "initial.c"]);
+/// let (x, mut state) = (Array3::ones((5, 2, 3)), cell.zero_state(2));
+/// cell.forward((&x).into(), &mut state, &mut cell.cache());
+/// assert_eq!(state.started, arr2(&[[1.0], [1.0]]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct LearnedState<L: Layer> {
+    /// The layer.
+    pub layer: L,
+    /// Its initial state, of a batch of one; zero at the start.
+    pub initial: L::State,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for LearnedState<L> { layer as "", initial } }
+
+impl<L: Layer> LearnedState<L> {
+    /// `layer`, from a zero state that is learned from then on.
+    pub fn new(layer: L) -> Self {
+        LearnedState { initial: layer.zero_state(1), layer }
+    }
+}
+
+/// The state of a [`LearnedState`] layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartedState<F, S> {
+    /// The layer's own.
+    pub state: S,
+    /// `[B, 1]`: 0 for a sequence that is yet to start, 1 for one that has.
+    pub started: Array2<F>,
+}
+
+impl<F: Float, S: Tensors<F>> Tensors<F> for StartedState<F, S> {
+    fn count(&self) -> usize {
+        self.state.count() + 1
+    }
+    crate::__tensors_by_index! { F; state [""], started [] }
+}
+
+/// The cache of a [`LearnedState`] layer.
+pub struct LearnedStateCache<L: Layer> {
+    layer: L::Cache,
+    /// What the last forward pass was given.
+    given: Option<StartedState<L::Elem, L::State>>,
+    dstate: Option<L::State>,
+}
+
+impl<L: Layer> Default for LearnedStateCache<L> {
+    fn default() -> Self {
+        LearnedStateCache { layer: L::Cache::default(), given: None, dstate: None }
+    }
+}
+
+/// How far sequence `b` has started before a pass; nothing where it has no step in it, and its state stays as it is.
+fn begins<F: Float>(x: &Sequence<'_, F>, started: &Array2<F>, b: usize) -> Option<F> {
+    (x.length(b) > 0).then(|| started[[b, 0]])
+}
+
+impl<L: Layer> Layer for LearnedState<L> {
+    type Elem = L::Elem;
+    type State = StartedState<L::Elem, L::State>;
+    type Cache = LearnedStateCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.layer.output_size(input)
+    }
+
+    fn zero_state(&self, batch: usize) -> Self::State {
+        StartedState { state: self.layer.zero_state(batch), started: Array2::zeros((batch, 1)) }
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut Self::State,
+        cache: &'c mut LearnedStateCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        let batch = x.dims().1;
+        check_shape(NAME, "state.started", &[batch, 1], state.started.shape());
+        keep(&mut cache.given, state);
+        for i in 0..self.initial.count() {
+            let (shape, initial) = self.initial.tensor(i);
+            let places = Places::new(state.state.shape(i), shape, batch);
+            let (values, started) = (state.state.tensor_mut(i), &state.started);
+            for (b, own, one) in places.sequences() {
+                let Some(started) = begins(&x, started, b) else { continue };
+                for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
+                    *value = started * *value + (L::Elem::one() - started) * initial;
+                }
+            }
+        }
+        let y = self.layer.forward(x, &mut state.state, &mut cache.layer);
+        for (b, started) in state.started.iter_mut().enumerate() {
+            if x.length(b) > 0 {
+                *started = L::Elem::one();
+            }
+        }
+        y
+    }
+
+    fn output<'c>(&self, cache: &'c LearnedStateCache<L>) -> ArrayView3<'c, L::Elem> {
+        self.layer.output(&cache.layer)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut Self::State>,
+        cache: &'c mut LearnedStateCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        check_gradient(NAME, self, grad);
+        let LearnedStateCache { layer, given, dstate: d } = cache;
+        let batch = x.dims().1;
+        let Some(given) = given.as_ref().filter(|given| given.started.nrows() == batch) else {
+            return self.layer.backward(x, dy, None, layer, &mut grad.layer); // which refuses
+        };
+        match &dstate {
+            Some(dstate) => keep(d, &dstate.state),
+            None => {
+                keep(d, &given.state);
+                d.as_mut().expect("kept").set_zero();
+            }
+        }
+        let d = d.as_mut().expect("kept");
+        let dx = self.layer.backward(x, dy, Some(d), layer, &mut grad.layer);
+        start_gradient(&x, &mut grad.initial);
+        let mut dstate = dstate;
+        if let Some(dstate) = &mut dstate {
+            for (_, d) in dstate.started.iter_mut().enumerate().filter(|(b, _)| x.length(*b) > 0) {
+                *d = L::Elem::zero();
+            }
+        }
+        for i in 0..self.initial.count() {
+            let ((shape, initial), (all, d)) = (self.initial.tensor(i), d.tensor(i));
+            for (b, own, one) in Places::new(all, shape, batch).sequences() {
+                let Some(started) = begins(&x, &given.started, b) else {
+                    if let Some(dstate) = &mut dstate {
+                        dstate.state.tensor_mut(i)[own.clone()].copy_from_slice(&d[own]);
+                    }
+                    continue;
+                };
+                let dinitial = &mut grad.initial.tensor_mut(i)[one.clone()];
+                for (sum, &d) in dinitial.iter_mut().zip(&d[own.clone()]) {
+                    *sum += (L::Elem::one() - started) * d;
+                }
+                let Some(dstate) = &mut dstate else { continue };
+                let given = &given.state.tensor(i).1[own.clone()];
+                for (&d, (&given, &initial)) in d[own.clone()].iter().zip(given.iter().zip(&initial[one])) {
+                    dstate.started[[b, 0]] += d * (given - initial);
+                }
+                for (out, &d) in dstate.state.tensor_mut(i)[own.clone()].iter_mut().zip(&d[own]) {
+                    *out = started * d;
+                }
+            }
+        }
+        dx
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
+    }
+}
+
+impl<L: Causal> Causal for LearnedState<L> {}

@@ -1,0 +1,14 @@
+//! A layer run in another way: in both directions, from a learned state, in chunks, packed, or with its gradients recorded.
+
+mod batch_state;
+mod bidirectional;
+mod learned_state;
+mod prepacked;
+mod probed;
+mod truncated;
+
+pub use bidirectional::{Bidirectional, BothCache, BothStates};
+pub use learned_state::{LearnedState, LearnedStateCache, StartedState};
+pub use prepacked::Prepacked;
+pub use probed::Probed;
+pub use truncated::{TruncatedBptt, TruncatedBpttCache};

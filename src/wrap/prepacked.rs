@@ -1,0 +1,145 @@
+//! A model whose weights are packed once for all passes until they change.
+
+use ndarray::{ArrayRef3, ArrayView3};
+
+use crate::base::{Mode, Size, SizeError, Tensors};
+use crate::kernels::PackedWeights;
+use crate::layer::{Causal, Layer, Sequence};
+
+/// A model for inference, whose weights are packed once for all passes.
+///
+/// Products are fastest with weights in an order of their own. A pass over many steps copies them to it and is repaid; for
+/// short passes, and for large weights with few rows, the copy costs more than the product. This wrapper keeps the copies
+/// from the first [inference](Sequence::infer) on, in one place for all caches and threads. It is the same model in every
+/// other respect: training goes through it as if it were not there, and whoever reaches for the weights
+/// ([`get_mut`](Self::get_mut), an optimizer, a file that is loaded) has them packed anew by the next inference.
+///
+/// It costs the memory of the weights a second time. Equal passes have equal bits, as with [chunks](Sequence::chunks), and
+/// differ from those of the bare model by rounding.
+///
+/// ```
+/// use gradflow::{Layer, LstmCell, Prepacked, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let model = Prepacked::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
+/// let (mut state, mut cache) = (model.zero_state(2), model.cache());
+/// for _ in 0..3 {
+///     let x = Array3::ones((1, 2, 3));
+///     let y = model.forward(gradflow::Sequence::from(&x).infer(), &mut state, &mut cache);
+///     assert_eq!(y.dim(), (1, 2, 4));
+/// }
+/// let cell: LstmCell<f32> = model.into_inner();
+/// ```
+///
+/// Weights that a layer of your own changes behind a shared reference, in a `Mutex` for instance, would not be noticed.
+#[derive(Debug)]
+pub struct Prepacked<M: Layer> {
+    model: M,
+    weights: PackedWeights<M::Elem>,
+}
+
+impl<M: Layer> Prepacked<M> {
+    /// `model`, of which nothing is packed yet.
+    pub fn new(model: M) -> Self {
+        Prepacked { model, weights: PackedWeights::default() }
+    }
+
+    /// The model.
+    pub fn get_ref(&self) -> &M {
+        &self.model
+    }
+
+    /// The model, to be changed: the next inference packs its weights anew.
+    pub fn get_mut(&mut self) -> &mut M {
+        self.weights = PackedWeights::default();
+        &mut self.model
+    }
+
+    /// The model alone.
+    pub fn into_inner(self) -> M {
+        self.model
+    }
+
+    fn input<'s>(&'s self, x: Sequence<'s, M::Elem>) -> Sequence<'s, M::Elem> {
+        if x.mode() != Some(Mode::Infer) {
+            return x;
+        }
+        self.weights.locate((0..self.model.count()).map(|i| self.model.tensor(i).1));
+        x.with_packed(&self.weights)
+    }
+}
+
+impl<M: Layer> Clone for Prepacked<M> {
+    fn clone(&self) -> Self {
+        Prepacked::new(self.model.clone())
+    }
+}
+
+impl<M: Layer> Tensors<M::Elem> for Prepacked<M> {
+    fn count(&self) -> usize {
+        self.model.count()
+    }
+    fn name(&self, i: usize) -> String {
+        self.model.name(i)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[M::Elem]) {
+        self.model.tensor(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [M::Elem] {
+        self.get_mut().tensor_mut(i)
+    }
+}
+
+impl<M: Layer> Layer for Prepacked<M> {
+    type Elem = M::Elem;
+    type State = M::State;
+    type Cache = M::Cache;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.model.output_size(input)
+    }
+
+    fn zero_state(&self, batch: usize) -> M::State {
+        self.model.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, M::Elem>,
+        state: &mut M::State,
+        cache: &'c mut M::Cache,
+    ) -> ArrayView3<'c, M::Elem> {
+        self.model.forward(self.input(x.reborrow()), state, cache)
+    }
+
+    fn forward_with_skip(
+        &self,
+        x: Sequence<'_, M::Elem>,
+        skip: ArrayView3<'_, M::Elem>,
+        state: &mut M::State,
+        cache: &mut M::Cache,
+        y: &mut ArrayRef3<M::Elem>,
+    ) {
+        self.model.forward_with_skip(self.input(x.reborrow()), skip, state, cache, y);
+    }
+
+    fn output<'c>(&self, cache: &'c M::Cache) -> ArrayView3<'c, M::Elem> {
+        self.model.output(cache)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, M::Elem>,
+        dy: &ArrayRef3<M::Elem>,
+        dstate: Option<&mut M::State>,
+        cache: &'c mut M::Cache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, M::Elem> {
+        self.model.backward(x, dy, dstate, cache, grad.get_mut())
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.model.overwrites_gradients()
+    }
+}
+
+impl<M: Causal> Causal for Prepacked<M> {}

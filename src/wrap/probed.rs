@@ -1,0 +1,132 @@
+//! A layer whose gradient norms are recorded.
+
+use std::fmt;
+
+use ndarray::{ArrayRef3, ArrayView3};
+
+use crate::base::error::mismatch;
+use crate::base::{GradientProbe, LayerFlow, RecordsState, Size, SizeError, StateRecorder, norm};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
+
+const NAME: &str = "Probed";
+
+/// Any layer, with the norm of the gradient that arrives at it recorded by a [`GradientProbe`].
+///
+/// In everything else it is the layer inside: the same numbers, parameters' names, state and cache.
+///
+/// ```
+/// use gradflow::{GradientProbe, Nonlinearity, PreNormBlock, Probed, Stacked, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
+/// let net = Stacked::build(50, |k| {
+///     Probed::new(format!("block {k}"), PreNormBlock::<f32>::pre_norm(8, 16, Nonlinearity::Gelu, rng), &probe)
+/// });
+/// ```
+pub struct Probed<L: Layer> {
+    /// The layer inside.
+    pub layer: L,
+    probe: GradientProbe,
+    at: usize,
+    recorder: Option<fn(&mut L::Cache) -> &mut StateRecorder>,
+}
+parameters! { impl<L: Layer> Tensors<L::Elem> for Probed<L> { layer as ""; skip probe, at, recorder } }
+
+// Derived, both would ask the cache to be so too.
+impl<L: Layer> Clone for Probed<L> {
+    fn clone(&self) -> Self {
+        Probed { layer: self.layer.clone(), probe: self.probe.clone(), ..*self }
+    }
+}
+
+impl<L: Layer + fmt::Debug> fmt::Debug for Probed<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(NAME).field("layer", &self.layer).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl<L: Layer> Probed<L> {
+    /// Records `‖dL/dy_t‖` of `layer` under `name`.
+    ///
+    /// # Panics
+    /// Where `probe` has a layer of this name already.
+    pub fn new(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self {
+        let name = name.into();
+        let mut layers = probe.layers();
+        if layers.iter().any(|layer| layer.name == name) {
+            drop(layers);
+            mismatch(NAME, "name", &"one that the probe has not yet", &format_args!("{name:?} again"))
+        }
+        layers.push(LayerFlow { name, ..LayerFlow::default() });
+        Probed { layer, probe: probe.clone(), at: layers.len() - 1, recorder: None }
+    }
+
+    /// Records `‖dL/dh_t‖` of the recurrent cell `layer` too and, of an LSTM, `‖dL/dc_t‖`.
+    ///
+    /// # Panics
+    /// Where `probe` has a layer of this name already.
+    pub fn recurrent(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self
+    where
+        L::Cache: RecordsState,
+    {
+        Probed { recorder: Some(L::Cache::recorder), ..Self::new(name, layer, probe) }
+    }
+}
+
+impl<L: Layer> Layer for Probed<L> {
+    type Elem = L::Elem;
+    type State = L::State;
+    type Cache = L::Cache;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.layer.output_size(input)
+    }
+
+    fn zero_state(&self, batch: usize) -> L::State {
+        self.layer.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &'c mut L::Cache,
+    ) -> ArrayView3<'c, L::Elem> {
+        self.layer.forward(x, state, cache)
+    }
+
+    fn output<'c>(&self, cache: &'c L::Cache) -> ArrayView3<'c, L::Elem> {
+        self.layer.output(cache)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut L::State>,
+        cache: &'c mut L::Cache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let recording = self.probe.is_recording();
+        if let Some(recorder) = self.recorder {
+            recorder(cache).record_to(recording.then(|| (self.probe.clone(), self.at)));
+        }
+        let dx = self.layer.backward(x, dy, dstate, cache, &mut grad.layer);
+        if recording {
+            let (steps, batch, features) = dy.dim();
+            let output = &mut self.probe.layers()[self.at].output;
+            output.clear();
+            output.extend((0..steps).map(|t| {
+                let valid = (0..batch).filter(|&b| x.valid(t, b));
+                norm(valid.flat_map(|b| (0..features).map(move |k| &dy[[t, b, k]])))
+            }));
+        }
+        dx
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
+    }
+}
+
+impl<L: Causal> Causal for Probed<L> {}

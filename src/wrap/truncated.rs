@@ -1,0 +1,242 @@
+//! Backpropagation through time in chunks.
+
+use ndarray::{Array3, ArrayRef3, ArrayView3, s};
+use num_traits::Zero;
+
+use super::batch_state::{Places, keep};
+use crate::base::error::{check_not_empty, mismatch};
+use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
+use crate::kernels::Float;
+use crate::layer::kit::{Pending, reuse};
+use crate::layer::{Causal, Layer, Sequence};
+use crate::parameters;
+
+const NAME: &str = "TruncatedBptt";
+
+/// Any layer that can run on a stream, in chunks of some steps: the state is carried from chunk to chunk, and the gradient
+/// is cut at each chunk's start (Williams and Peng 1990) or passed on.
+///
+/// ```text
+/// (y_k, s_{k+1}) = layer(x_k, s_k)                                 forward, chunk after chunk
+/// (dx_k, ds_k)   = backward(dy_k, 0)           cut:    ds_{k+1} is dropped
+/// (dx_k, ds_k)   = backward(dy_k, ds_{k+1})    passed: as over the whole sequence
+/// ```
+///
+/// `[T, B, I]` to `[T, B, O]`; parameters, state and their names are the layer's. Outputs and states are those of the whole
+/// sequence, to the bit where the layer is recurrent. With [`pass_gradients`](TruncatedBptt::pass_gradients) so are the
+/// gradients, to rounding. Cut, a step's loss reaches the start of its chunk and no further; a sequence that ended in an
+/// earlier chunk has its final state's gradient there.
+///
+/// Passes keep what every chunk needs for its backward pass; with [`recompute`](TruncatedBptt::recompute) they keep the
+/// states between chunks alone. To step an optimizer between chunks, loop over [`Sequence::chunks`] instead: a pass and a
+/// step for each, with one state.
+///
+/// ```
+/// use gradflow::{Layer, Lstm, TensorsExt, TruncatedBptt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let lstm = Lstm::<f64>::builder(3, 4).num_layers(2).build(&mut StdRng::seed_from_u64(0));
+/// let chunked = TruncatedBptt::new(lstm.clone(), 4).pass_gradients();
+/// let (x, dy) = (Array3::from_shape_fn((10, 2, 3), |(t, b, k)| (t + 2 * b + k) as f64), Array3::ones((10, 2, 4)));
+///
+/// let (mut whole, mut state) = (lstm.zeros_like(), lstm.zero_state(2));
+/// let (mut grad, mut carried) = (chunked.zeros_like(), chunked.zero_state(2));
+/// lstm.pass(&x, &mut state, &mut lstm.cache()).backward(&dy, &mut whole);
+/// chunked.pass(&x, &mut carried, &mut chunked.cache()).backward(&dy, &mut grad);
+/// assert_eq!(state, carried);
+/// let (whole, grad) = (whole.values(0), grad.values(0));
+/// assert!(whole.iter().zip(grad).all(|(whole, grad)| (whole - grad).abs() < 1e-12));
+/// ```
+#[derive(Clone, Debug)]
+pub struct TruncatedBptt<L: Causal> {
+    /// The layer.
+    pub layer: L,
+    steps: usize,
+    passes: bool,
+    recomputes: bool,
+}
+parameters! { impl<L: Causal> Tensors<L::Elem> for TruncatedBptt<L> { layer as ""; skip steps, passes, recomputes } }
+
+impl<L: Causal> TruncatedBptt<L> {
+    /// `layer` in chunks of `steps` steps, the gradient cut between them.
+    ///
+    /// # Panics
+    /// Where `steps` is 0.
+    #[track_caller]
+    pub fn new(layer: L, steps: usize) -> Self {
+        if steps == 0 {
+            mismatch(NAME, "steps", &"at least 1", &steps)
+        }
+        TruncatedBptt { layer, steps, passes: false, recomputes: false }
+    }
+
+    /// With the gradient passed on from chunk to chunk.
+    pub fn pass_gradients(self) -> Self {
+        TruncatedBptt { passes: true, ..self }
+    }
+
+    /// Each chunk's forward pass is done once more before its backward pass, so that of a whole sequence only the states
+    /// between chunks are kept (Gruslys et al. 2016): the memory of one chunk, for about a third more time.
+    pub fn recompute(self) -> Self {
+        TruncatedBptt { recomputes: true, ..self }
+    }
+
+    /// The number of steps of a chunk.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+}
+
+/// The cache of a [`TruncatedBptt`].
+pub struct TruncatedBpttCache<L: Layer> {
+    pending: Pending,
+    /// One a chunk, or one for all.
+    chunks: Vec<L::Cache>,
+    /// The state at each chunk's start, where passes are done again.
+    starts: Vec<Option<L::State>>,
+    dstate: Option<L::State>,
+    /// A state of a batch of one, to tell where a sequence's state lies in a batch's.
+    one: Option<L::State>,
+    y: Array3<L::Elem>,  // [T, B, O]
+    dx: Array3<L::Elem>, // [T, B, I]
+}
+
+impl<L: Layer> Default for TruncatedBpttCache<L> {
+    fn default() -> Self {
+        let empty = || Array3::default((0, 0, 0));
+        TruncatedBpttCache {
+            pending: Pending::default(),
+            chunks: Vec::new(),
+            starts: Vec::new(),
+            dstate: None,
+            one: None,
+            y: empty(),
+            dx: empty(),
+        }
+    }
+}
+
+/// The chunks of `x` in the order in which they are walked: the time at which each begins, and its steps.
+fn walk<F: Float>(
+    x: Sequence<'_, F>,
+    steps: usize,
+) -> impl DoubleEndedIterator<Item = (usize, Sequence<'_, F>)> + ExactSizeIterator {
+    let count = x.dims().0.div_ceil(steps);
+    (0..count).map(move |k| {
+        let start = if x.is_reversed() { count - 1 - k } else { k } * steps;
+        (start, x.steps(start..x.dims().0.min(start + steps)))
+    })
+}
+
+/// Drops the gradient of the states that reached `chunk` from an earlier one. A sequence that ended before it has its final
+/// state there.
+fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::State>, dstate: &mut L::State) {
+    let batch = chunk.dims().1;
+    if (0..batch).all(|b| chunk.length(b) > 0) {
+        return dstate.set_zero();
+    }
+    let one = one.get_or_insert_with(|| layer.zero_state(1));
+    for i in 0..dstate.count() {
+        let places = Places::new(dstate.shape(i), one.shape(i), batch);
+        let values = dstate.tensor_mut(i);
+        for (b, own, _) in places.sequences() {
+            if chunk.length(b) > 0 {
+                values[own].fill(L::Elem::zero());
+            }
+        }
+    }
+}
+
+impl<L: Causal> Layer for TruncatedBptt<L> {
+    type Elem = L::Elem;
+    type State = L::State;
+    type Cache = TruncatedBpttCache<L>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.layer.output_size(input)
+    }
+
+    fn zero_state(&self, batch: usize) -> L::State {
+        self.layer.zero_state(batch)
+    }
+
+    fn forward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &'c mut TruncatedBpttCache<L>,
+    ) -> ArrayView3<'c, L::Elem> {
+        x.expect_size(self);
+        let (steps, batch) = x.dims();
+        check_not_empty(NAME, &[steps, batch]);
+        let TruncatedBpttCache { pending, chunks, starts, dstate, y, .. } = cache;
+        pending.set(&x);
+        let kept = x.mode() != Some(Mode::Infer);
+        // Inference keeps nothing that chunks would spare.
+        let size = if kept { self.steps } else { steps };
+        let count = steps.div_ceil(size);
+        chunks.resize_with(chunks.len().max(if self.recomputes { 1 } else { count }), L::Cache::default);
+        starts.resize_with(starts.len().max(if self.recomputes { count } else { 0 }), || None);
+        for (k, (start, chunk)) in walk(x, size).enumerate() {
+            if self.recomputes && kept {
+                keep(&mut starts[k], state);
+            }
+            let part = self.layer.forward(chunk, state, &mut chunks[if self.recomputes { 0 } else { k }]);
+            reuse(y, (steps, batch, part.dim().2));
+            y.slice_mut(s![start..start + part.dim().0, .., ..]).assign(&part);
+        }
+        if self.passes {
+            keep(dstate, state); // for its shape
+        }
+        y.view()
+    }
+
+    fn output<'c>(&self, cache: &'c TruncatedBpttCache<L>) -> ArrayView3<'c, L::Elem> {
+        cache.y.view()
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut L::State>,
+        cache: &'c mut TruncatedBpttCache<L>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, L::Elem> {
+        let TruncatedBpttCache { pending, chunks, starts, dstate: passed, one, y, dx } = cache;
+        pending.take(NAME, &x, dy, y.dim().2);
+        check_gradient(NAME, self, grad);
+        let (steps, batch) = x.dims();
+        let mut dstate = dstate;
+        if let (None, Some(passed), true) = (&dstate, passed, self.passes) {
+            passed.set_zero();
+            dstate = Some(passed);
+        }
+        let chunk_count = steps.div_ceil(self.steps);
+        for (k, (start, chunk)) in walk(x, self.steps).enumerate().rev() {
+            // The last chunk is the first one on the way back.
+            let chunk = if k + 1 == chunk_count { chunk } else { chunk.accumulating_gradients() };
+            let cache = &mut chunks[if self.recomputes { 0 } else { k }];
+            if self.recomputes {
+                self.layer.forward(chunk, starts[k].as_mut().expect("kept by the forward pass"), cache);
+            }
+            let own = start..start + chunk.dims().0;
+            let dy = dy.slice(s![own.clone(), .., ..]);
+            let part = self.layer.backward(chunk, &dy, dstate.as_deref_mut(), cache, &mut grad.layer);
+            // What nobody wants is unspecified, its shape too.
+            reuse(dx, (steps, batch, if x.wants_gradient() { part.dim().2 } else { 0 }));
+            if x.wants_gradient() {
+                dx.slice_mut(s![own, .., ..]).assign(&part);
+            }
+            if let (Some(dstate), true) = (&mut dstate, k > 0 && !self.passes) {
+                cut(&self.layer, &chunk, one, dstate);
+            }
+        }
+        dx.view()
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.layer.overwrites_gradients()
+    }
+}
+
+impl<L: Causal> Causal for TruncatedBptt<L> {}
