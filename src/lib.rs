@@ -109,8 +109,8 @@ pub use clip::{
     grad_norm,
 };
 pub use compose::*;
-pub use kernels::Float;
-pub use layer::{Causal, Layer, Pass, Sequence, State, kit as cache};
+pub use kernels::{Accumulate, Float};
+pub use layer::{Causal, Gradient, Layer, Pass, RowCache, RowLayer, Rows, Sequence, State, kit as cache};
 pub use layers::*;
 pub use loss::{BinaryCrossEntropy, Huber, MeanSquaredError, Reduction, SoftmaxCrossEntropy};
 pub use optim::{

@@ -9,9 +9,9 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
 use crate::kernels::{Accumulate, Float, product};
-use crate::layer::Sequence;
-use crate::layer::affine::start_gradient;
+use crate::layer::gradient::start;
 use crate::layer::kit::{StandardLayout, reuse, rows};
+use crate::layer::{Gradient, Sequence};
 use crate::parameters;
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
 use softmax::{softmax, softmax_backward};
@@ -274,35 +274,18 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Where `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
     /// shape.
-    pub fn backward<'c>(
+    pub fn backward<'c, 'g>(
         &self,
         query: Sequence<'_, F>,
         memory: Sequence<'_, F>,
         dcontext: &ArrayRef3<F>,
         cache: &'c mut AttentionCache<F>,
-        grad: &mut Self,
+        grad: impl Into<Gradient<'g, Self>>,
     ) -> (ArrayView3<'c, F>, ArrayView3<'c, F>) {
-        self.attend_backward(query, memory, dcontext, cache, grad);
+        let mut grad = grad.into();
+        self.attend_backward(query, memory, dcontext, cache, grad.reborrow());
         self.memorize_backward(memory, cache, grad);
         (cache.dquery.view(), cache.dmemory.view())
-    }
-
-    /// [`backward`](Attention::backward) that *overwrites* `grad`, as [`Layer::backward_into`](crate::Layer::backward_into).
-    /// Step by step, a `query` that [overwrites](Sequence::overwriting_gradients) in the first
-    /// [`attend_backward`](Attention::attend_backward) and a memory that does in
-    /// [`memorize_backward`](Attention::memorize_backward) come to the same.
-    ///
-    /// # Panics
-    /// As [`backward`](Attention::backward).
-    pub fn backward_into<'c>(
-        &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
-        dcontext: &ArrayRef3<F>,
-        cache: &'c mut AttentionCache<F>,
-        grad: &mut Self,
-    ) -> (ArrayView3<'c, F>, ArrayView3<'c, F>) {
-        self.backward(query.overwriting_gradients(), memory.overwriting_gradients(), dcontext, cache, grad)
     }
 
     /// Makes `cache` ready for queries over `memory`, `[Tm, B, M]`: what the score needs of the memory alone is
@@ -384,13 +367,13 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Where no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
-    pub fn attend_backward<'c>(
+    pub fn attend_backward<'c, 'g>(
         &self,
         query: Sequence<'_, F>,
         memory: Sequence<'_, F>,
         dcontext: &ArrayRef3<F>,
         cache: &'c mut AttentionCache<F>,
-        grad: &mut Self,
+        grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
         let (query_features, memory_features) = self.features(&query, &memory);
         cache.check_memory(&memory);
@@ -409,7 +392,8 @@ impl<F: Float> Attention<F> {
             mismatch(NAME, "query", &expected, &"another (not the reverse order, or a stale cache)")
         }
         check_shape(NAME, "dcontext", &[steps, batch, memory_size], dcontext.shape());
-        check_gradient(NAME, self, grad);
+        let (grad, how) = grad.into().parts();
+        check_gradient(NAME, self, &*grad);
 
         let memory_values = steps_of(memory_copy.rows(memory_features), batch);
         let query_rows = query_copy.rows(query_features);
@@ -425,7 +409,7 @@ impl<F: Float> Attention<F> {
         }
         reuse(dscores, (steps, memory_steps));
         if let AttentionScore::Additive(grad) = &mut grad.score {
-            start_gradient(&query, &mut grad.v);
+            start(&mut grad.v, how);
         }
         for b in 0..batch {
             let (steps, length) = (query.length(b), memory.length(b));
@@ -449,7 +433,7 @@ impl<F: Float> Attention<F> {
         if self.score.compares_query() {
             query.zero_padding(dquery);
         } else {
-            self.score.queries_backward(&query, query_rows, rows(dqueries.view()), dquery, &mut grad.score);
+            self.score.queries_backward(&query, query_rows, rows(dqueries.view()), dquery, &mut grad.score, how);
         }
         dquery.view()
     }
@@ -460,11 +444,11 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Where the memory is another than `memorize` had, it was memorized for inference, an
     /// [`attend`](Attention::attend) still awaits its backward pass, or `grad` has another shape.
-    pub fn memorize_backward<'c>(
+    pub fn memorize_backward<'c, 'g>(
         &self,
         memory: Sequence<'_, F>,
         cache: &'c mut AttentionCache<F>,
-        grad: &mut Self,
+        grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
         if !cache.check_memory(&memory) {
             mismatch(NAME, "cache", &"a memory that awaits its backward", &"an inference pass, which keeps nothing")
@@ -473,12 +457,13 @@ impl<F: Float> Attention<F> {
         if *open > 0 {
             mismatch(NAME, "cache", &"the backward of every `attend` first", &format_args!("{open} that await it"))
         }
-        check_gradient(NAME, self, grad);
+        let (grad, how) = grad.into().parts();
+        check_gradient(NAME, self, &*grad);
         cache.memorized = Memorized::Nothing;
         if !self.score.compares_memory() {
             let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
             let memory_rows = memory_copy.rows(features);
-            self.score.keys_backward(&memory, memory_rows, rows(dkeys.view()), dmemory, &mut grad.score);
+            self.score.keys_backward(&memory, memory_rows, rows(dkeys.view()), dmemory, &mut grad.score, how);
         }
         dmemory.view()
     }

@@ -10,7 +10,7 @@ use crate::base::{Init, Tensors, TensorsExt, check_shape};
 use crate::kernels::math::{sum, tanh};
 use crate::kernels::{Accumulate, Float, product, vectorised};
 use crate::layer::Sequence;
-use crate::layer::affine::{affine, bias_gradient, input_gradient, weight_gradient};
+use crate::layer::affine::{affine_on_runs, bias_gradient, input_gradient, weight_gradient};
 use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of};
 use crate::parameters;
@@ -174,7 +174,7 @@ impl<F: Float> AttentionScore<F> {
         };
         let (steps, batch) = memory.dims();
         reuse(keys, (steps, batch, weight.nrows()));
-        affine(memory, rows, weight, None, keys);
+        affine_on_runs(memory, rows, weight, None, keys);
     }
 
     /// `dW += Σ dk mᵀ`, or `dW = Σ dk mᵀ`, and `dm += Wᵀ dk`, the latter where it is wanted.
@@ -185,6 +185,7 @@ impl<F: Float> AttentionScore<F> {
         dkeys: ArrayView2<'_, F>,
         dmemory: &mut Array3<F>,
         grad: &mut Self,
+        how: Accumulate,
     ) {
         let (weight, dweight) = match (self, grad) {
             (AttentionScore::Dot { .. }, _) => return,
@@ -194,7 +195,7 @@ impl<F: Float> AttentionScore<F> {
             }
             _ => another_score(),
         };
-        weight_gradient(memory, dkeys, rows, dweight.view_mut());
+        weight_gradient(memory, dkeys, rows, dweight, how);
         if dmemory.is_empty() {
             return;
         }
@@ -209,7 +210,7 @@ impl<F: Float> AttentionScore<F> {
         if let AttentionScore::Additive(score) = self {
             let (steps, batch) = query.dims();
             reuse(queries, (steps, batch, score.v.len()));
-            affine(query, rows, &score.weight_query, score.bias.as_ref(), queries);
+            affine_on_runs(query, rows, &score.weight_query, score.bias.as_ref(), queries);
         }
     }
 
@@ -221,12 +222,15 @@ impl<F: Float> AttentionScore<F> {
         dqueries: ArrayView2<'_, F>,
         dquery: &mut Array3<F>,
         grad: &mut Self,
+        how: Accumulate,
     ) {
         if let (AttentionScore::Additive(score), AttentionScore::Additive(grad)) = (self, grad) {
-            weight_gradient(query, dqueries, rows, grad.weight_query.view_mut());
+            weight_gradient(query, dqueries, rows, &mut grad.weight_query, how);
             if let Some(bias) = &mut grad.bias {
-                bias_gradient(query, dqueries, bias);
+                bias_gradient(query, dqueries, bias, how);
             }
+            let ((steps, batch), width) = (query.dims(), score.weight_query.ncols());
+            reuse(dquery, (steps, batch, if query.wants_gradient() { width } else { 0 }));
             input_gradient(query, dqueries, &score.weight_query, dquery);
         }
     }

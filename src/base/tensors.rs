@@ -53,6 +53,16 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
         }
     }
 
+    /// The same tensors, every element zero: a fresh gradient, or an optimizer's first moment.
+    fn zeros_like(&self) -> Self
+    where
+        Self: Clone,
+    {
+        let mut zeros = self.clone();
+        zeros.set_zero();
+        zeros
+    }
+
     /// Multiplies every element by `factor`.
     fn scale(&mut self, factor: F) {
         for i in 0..self.count() {
@@ -316,10 +326,10 @@ macro_rules! parameters {
     (impl $(<$($g:ident $(: $b:path)?),* $(,)?>)? Tensors<$f:ty> for $t:ident $(<$($a:ty),* $(,)?>)? {
         $($field:ident $(as $label:literal)?),* $(,)? $(; skip $($skip:ident),* $(,)?)?
     }) => {
-        impl $(<$($g $(: $b)?),*>)? $crate::Tensors<$f> for $t $(<$($a),*>)? {
+        impl $(<$($g $(: $b)?),*>)? $crate::base::Tensors<$f> for $t $(<$($a),*>)? {
             fn count(&self) -> usize {
                 let $t { $($field,)* $($($skip: _,)*)? } = self;
-                0 $(+ $crate::Tensors::<$f>::count($field))*
+                0 $(+ $crate::base::Tensors::<$f>::count($field))*
             }
             $crate::__tensors_by_index! { $f; $($field [$($label)?]),* }
         }
@@ -334,39 +344,39 @@ macro_rules! __tensors_by_index {
         fn name(&self, i: usize) -> String {
             let rest = i;
             $(
-                let count = $crate::Tensors::<$f>::count(&self.$field);
+                let count = $crate::base::Tensors::<$f>::count(&self.$field);
                 if rest < count {
-                    let name = $crate::Tensors::<$f>::name(&self.$field, rest);
-                    return $crate::tensors::join($crate::__label!($field $($label)?), name);
+                    let name = $crate::base::Tensors::<$f>::name(&self.$field, rest);
+                    return $crate::base::tensors::join($crate::__label!($field $($label)?), name);
                 }
                 let rest = rest - count;
             )*
             let _ = rest;
-            $crate::tensors::out_of_range(i)
+            $crate::base::tensors::out_of_range(i)
         }
         fn tensor(&self, i: usize) -> (&[usize], &[$f]) {
             let rest = i;
             $(
-                let count = $crate::Tensors::<$f>::count(&self.$field);
+                let count = $crate::base::Tensors::<$f>::count(&self.$field);
                 if rest < count {
-                    return $crate::Tensors::<$f>::tensor(&self.$field, rest);
+                    return $crate::base::Tensors::<$f>::tensor(&self.$field, rest);
                 }
                 let rest = rest - count;
             )*
             let _ = rest;
-            $crate::tensors::out_of_range(i)
+            $crate::base::tensors::out_of_range(i)
         }
         fn tensor_mut(&mut self, i: usize) -> &mut [$f] {
             let rest = i;
             $(
-                let count = $crate::Tensors::<$f>::count(&self.$field);
+                let count = $crate::base::Tensors::<$f>::count(&self.$field);
                 if rest < count {
-                    return $crate::Tensors::<$f>::tensor_mut(&mut self.$field, rest);
+                    return $crate::base::Tensors::<$f>::tensor_mut(&mut self.$field, rest);
                 }
                 let rest = rest - count;
             )*
             let _ = rest;
-            $crate::tensors::out_of_range(i)
+            $crate::base::tensors::out_of_range(i)
         }
     };
 }

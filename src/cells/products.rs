@@ -242,10 +242,11 @@ impl<F: Float> InputPart<F> {
     pub fn finish(
         &mut self,
         Weights { weight, gain, groups }: Weights<'_, F>,
-        AllSteps { x, dx, overwrites, .. }: AllSteps<'_, F>,
+        AllSteps { x, dx, .. }: AllSteps<'_, F>,
         da: ArrayView2<'_, F>,
         dw: ArrayViewMut2<'_, F>,
         dgain: Option<&mut [F]>,
+        how: Accumulate,
     ) {
         let rows = 0..x.nrows();
         let dz = match gain.zip(dgain) {
@@ -255,7 +256,7 @@ impl<F: Float> InputPart<F> {
                 self.normal.dz(&rows)
             }
         };
-        product(dz.t(), x, dw, Accumulate::overwriting(overwrites));
+        product(dz.t(), x, dw, how);
         if let Some(dx) = dx {
             product(dz, weight, dx, Accumulate::Overwrite);
         }
@@ -385,12 +386,12 @@ impl<F: Float> HiddenPart<F> {
         dout: ArrayView2<'_, F>,
         h: ArrayView2<'_, F>,
         dw: ArrayViewMut2<'_, F>,
-        overwrites: bool,
+        how: Accumulate,
     ) {
         let rows = 0..h.nrows();
         let dz = if normalised { self.normal.dz(&rows) } else { dout };
         let h = if self.dropped { self.masked.slice(s![rows, ..]) } else { h };
-        product(dz.t(), h, dw, Accumulate::overwriting(overwrites));
+        product(dz.t(), h, dw, how);
     }
 }
 

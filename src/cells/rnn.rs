@@ -9,6 +9,7 @@ use super::{cell_sizes, flat, flat_mut, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::math::tanh;
 use crate::kernels::{Accumulate, Float, vectorised};
+use crate::layer::Gradient;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
@@ -239,12 +240,13 @@ impl<F: Float> Cell for RnnCell<F> {
         hidden.backward(weights, &rows, da, dnorm, dh, Accumulate::Overwrite, scratch);
     }
 
-    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut RnnBuffers<F>, grad: Gradient<'_, Self>) {
+        let (grad, how) = grad.parts();
         let RnnBuffers { input, hidden, a: da, .. } = buffers;
         let ([weights, _], da) = (self.weights(), da.view());
         let dw_hh = grad.weight_hh.view_mut();
-        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, pass.overwrites);
-        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
+        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, how);
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih), how);
         add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
     }
 }

@@ -8,7 +8,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
 use crate::kernels::Float;
-use crate::layer::{Causal, Layer, Sequence, State};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, State};
 
 const NAME: &str = "BoxLayer";
 
@@ -77,20 +77,28 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn any_zero_state(&self, batch: usize) -> BoxState<F>;
     fn any_forward<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         state: &mut BoxState<F>,
         cache: &'c mut BoxCache,
     ) -> ArrayView3<'c, F>;
+    fn any_forward_onto(
+        &self,
+        x: &Sequence<'_, F>,
+        skip: ArrayView3<'_, F>,
+        state: &mut BoxState<F>,
+        cache: &mut BoxCache,
+        y: &mut ArrayRef3<F>,
+        internal: Internal,
+    );
     fn any_output<'c>(&self, cache: &'c BoxCache) -> ArrayView3<'c, F>;
     fn any_backward<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut BoxState<F>>,
         cache: &'c mut BoxCache,
-        grad: &mut BoxLayer<F>,
+        grad: Gradient<'_, BoxLayer<F>>,
     ) -> ArrayView3<'c, F>;
-    fn any_overwrites_gradients(&self) -> bool;
 }
 
 /// What [`State`] asks, without its type.
@@ -146,12 +154,26 @@ where
 
     fn any_forward<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         state: &mut BoxState<F>,
         cache: &'c mut BoxCache,
     ) -> ArrayView3<'c, F> {
         let cache = cache.0.get_or_insert_with(|| Box::new(L::Cache::default()));
-        self.forward(x, own("state", Some(state.0.as_any_mut())), own("cache", Some(&mut **cache)))
+        self.forward_pass(x, own("state", Some(state.0.as_any_mut())), own("cache", Some(&mut **cache)))
+    }
+
+    fn any_forward_onto(
+        &self,
+        x: &Sequence<'_, F>,
+        skip: ArrayView3<'_, F>,
+        state: &mut BoxState<F>,
+        cache: &mut BoxCache,
+        y: &mut ArrayRef3<F>,
+        internal: Internal,
+    ) {
+        let cache = cache.0.get_or_insert_with(|| Box::new(L::Cache::default()));
+        let (state, cache) = (own("state", Some(state.0.as_any_mut())), own("cache", Some(&mut **cache)));
+        self.forward_onto(x, skip, state, cache, y, internal);
     }
 
     fn any_output<'c>(&self, cache: &'c BoxCache) -> ArrayView3<'c, F> {
@@ -163,19 +185,16 @@ where
 
     fn any_backward<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut BoxState<F>>,
         cache: &'c mut BoxCache,
-        grad: &mut BoxLayer<F>,
+        grad: Gradient<'_, BoxLayer<F>>,
     ) -> ArrayView3<'c, F> {
         let dstate = dstate.map(|dstate| own("dstate", Some(dstate.0.as_any_mut())));
         let cache = own("cache", cache.0.as_deref_mut().map(|cache| cache as &mut dyn Any));
-        self.backward(x, dy, dstate, cache, own("grad", Some(grad.0.as_any_mut())))
-    }
-
-    fn any_overwrites_gradients(&self) -> bool {
-        self.overwrites_gradients()
+        let (grad, how) = grad.parts();
+        self.backward_pass(x, dy, dstate, cache, Gradient::new(own("grad", Some(grad.0.as_any_mut())), how))
     }
 }
 
@@ -213,27 +232,40 @@ impl<F: Float> Layer for BoxLayer<F> {
         self.0.any_zero_state(batch)
     }
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, state: &mut BoxState<F>, cache: &'c mut BoxCache) -> ArrayView3<'c, F> {
+    fn forward_pass<'c>(
+        &self,
+        x: &Sequence<'_, F>,
+        state: &mut BoxState<F>,
+        cache: &'c mut BoxCache,
+    ) -> ArrayView3<'c, F> {
         self.0.any_forward(x, state, cache)
+    }
+
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, F>,
+        skip: ArrayView3<'_, F>,
+        state: &mut BoxState<F>,
+        cache: &mut BoxCache,
+        y: &mut ArrayRef3<F>,
+        internal: Internal,
+    ) {
+        self.0.any_forward_onto(x, skip, state, cache, y, internal);
     }
 
     fn output<'c>(&self, cache: &'c BoxCache) -> ArrayView3<'c, F> {
         self.0.any_output(cache)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut BoxState<F>>,
         cache: &'c mut BoxCache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
         self.0.any_backward(x, dy, dstate, cache, grad)
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.0.any_overwrites_gradients()
     }
 }
 

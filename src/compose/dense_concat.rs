@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::{Size, SizeError};
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "DenseConcat";
@@ -80,16 +80,16 @@ impl<L: Layer> Layer for DenseConcat<L> {
         self.branch.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut L::State,
         cache: &'c mut DenseConcatCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let DenseConcatCache { pending, x_copy, branch_copy, branch, y, .. } = cache;
-        pending.set(&x);
-        let branch = self.branch.forward(x, state, branch);
+        pending.set(x);
+        let branch = self.branch.forward_pass(x, state, branch);
         let (x_features, added) = (x.features(NAME, None), branch.dim().2);
         let (steps, batch, features) = x_features.dim();
         if branch.dim() != (steps, batch, added) {
@@ -113,19 +113,21 @@ impl<L: Layer> Layer for DenseConcat<L> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut DenseConcatCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let DenseConcatCache { pending, x_copy: dy_copy, branch_copy, branch, y, dx } = cache;
         let width = y.dim().2;
-        pending.take(NAME, &x, dy, width);
+        pending.take(NAME, x, dy, width);
         let features = x.features(NAME, None).dim().2;
-        let dx_branch = self.branch.backward(x, &dy.slice(s![.., .., features..]), dstate, branch, &mut grad.branch);
+        let (grad, how) = grad.parts();
+        let dy_branch = dy.slice(s![.., .., features..]);
+        let dx_branch = self.branch.backward_pass(x, &dy_branch, dstate, branch, Gradient::new(&mut grad.branch, how));
         if !x.wants_gradient() {
             return dx_branch;
         }
@@ -142,10 +144,6 @@ impl<L: Layer> Layer for DenseConcat<L> {
         }
         x.zero_padding(dx);
         dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.branch.overwrites_gradients()
     }
 }
 

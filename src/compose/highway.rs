@@ -9,8 +9,8 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::{Float, vectorised};
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
-use crate::layers::{Linear, LinearCache};
+use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
+use crate::layers::Linear;
 use crate::parameters;
 
 const NAME: &str = "Highway";
@@ -75,7 +75,7 @@ pub struct HighwayCache<L: Layer> {
     dy_copy: StandardLayout<L::Elem>,
     branch_copy: StandardLayout<L::Elem>,
     branch: L::Cache,
-    gate: LinearCache<L::Elem>,
+    gate: RowCache<Linear<L::Elem>>,
     g: Array3<L::Elem>,  // [T, B, D] and, after a backward pass, its da
     y: Array3<L::Elem>,  // [T, B, D] and, in a backward pass, g ∘ dy
     dx: Array3<L::Elem>, // [T, B, D]
@@ -89,7 +89,7 @@ impl<L: Layer> Default for HighwayCache<L> {
             dy_copy: StandardLayout::default(),
             branch_copy: StandardLayout::default(),
             branch: L::Cache::default(),
-            gate: LinearCache::default(),
+            gate: RowCache::default(),
             g: Array3::default((0, 0, 0)),
             y: Array3::default((0, 0, 0)),
             dx: Array3::default((0, 0, 0)),
@@ -156,17 +156,17 @@ impl<L: Layer> Layer for Highway<L> {
         self.branch.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut L::State,
         cache: &'c mut HighwayCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let HighwayCache { pending, x_copy, dy_copy: gate_copy, branch_copy, branch, gate, g, y, .. } = cache;
-        pending.set(&x);
-        let branch = self.branch.forward(x, state, branch);
-        let (x_features, a) = (x.features(NAME, None), self.gate.forward(x, &mut (), gate));
+        pending.set(x);
+        let branch = self.branch.forward_pass(x, state, branch);
+        let (x_features, a) = (x.features(NAME, None), self.gate.forward_pass(x, &mut (), gate));
         if branch.dim() != x_features.dim() {
             mismatch(NAME, "branch", &format_args!("{:?}", x_features.shape()), &format_args!("{:?}", branch.shape()))
         }
@@ -187,17 +187,17 @@ impl<L: Layer> Layer for Highway<L> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut HighwayCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let HighwayCache { pending, x_copy, dy_copy, branch_copy, branch, gate, g, y: d, dx } = cache;
         let features = d.dim().2;
-        pending.take(NAME, &x, dy, features);
+        pending.take(NAME, x, dy, features);
         reuse(dx, dy.raw_dim());
         let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
         let branch_values = branch_copy.values(self.branch.output(branch));
@@ -206,8 +206,9 @@ impl<L: Layer> Layer for Highway<L> {
             let (x_values, branch, dy) = (&x_values[at.clone()], &branch_values[at.clone()], &dy[at]);
             mix_backward(x_values, branch, dy, rows_of(g, &run), rows_of(d, &run), rows_of(dx, &run));
         }
-        let dx_branch = self.branch.backward(x, d, dstate, branch, &mut grad.branch);
-        let dx_gate = self.gate.backward(x, g, None, gate, &mut grad.gate);
+        let (grad, how) = grad.parts();
+        let dx_branch = self.branch.backward_pass(x, d, dstate, branch, Gradient::new(&mut grad.branch, how));
+        let dx_gate = self.gate.backward_pass(x, g, None, gate, Gradient::new(&mut grad.gate, how));
         if !x.wants_gradient() {
             return dx_branch;
         }
@@ -218,10 +219,6 @@ impl<L: Layer> Layer for Highway<L> {
         }
         x.zero_padding(dx);
         dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.branch.overwrites_gradients()
     }
 }
 

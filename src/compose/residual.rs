@@ -6,11 +6,12 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::kernels::{Float, vectorised};
-use crate::layer::affine::{add, start_gradient};
+use crate::layer::affine::add;
+use crate::layer::gradient::start;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
-use crate::layers::{Linear, LinearCache};
+use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence};
+use crate::layers::Linear;
 use crate::parameters;
 
 const NAME: &str = "Residual";
@@ -126,7 +127,7 @@ pub struct ResidualCache<L: Layer> {
     x_copy: StandardLayout<L::Elem>,
     dy_copy: StandardLayout<L::Elem>,
     branch: L::Cache,
-    shortcut: LinearCache<L::Elem>,
+    shortcut: RowCache<Linear<L::Elem>>,
     y: Array3<L::Elem>, // [T, B, O] and, after a backward pass, dx, [T, B, I]
     d: Array3<L::Elem>, // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
 }
@@ -138,7 +139,7 @@ impl<L: Layer> Default for ResidualCache<L> {
             x_copy: StandardLayout::default(),
             dy_copy: StandardLayout::default(),
             branch: L::Cache::default(),
-            shortcut: LinearCache::default(),
+            shortcut: RowCache::default(),
             y: Array3::default((0, 0, 0)),
             d: Array3::default((0, 0, 0)),
         }
@@ -237,27 +238,27 @@ impl<L: Layer> Layer for Residual<L> {
         self.branch.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut L::State,
         cache: &'c mut ResidualCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let ResidualCache { pending, x_copy, dy_copy: branch_copy, branch, shortcut, y, .. } = cache;
-        pending.set(&x);
+        pending.set(x);
         let direct = match &self.shortcut {
-            Some(layer) => layer.forward(x, &mut (), shortcut),
+            Some(layer) => layer.forward_pass(x, &mut (), shortcut),
             None => x.features(NAME, None),
         };
         let direct = x_copy.view(direct);
         reuse(y, direct.raw_dim());
         if self.is_unscaled() {
-            self.branch.forward_with_skip(x, direct, state, branch, y);
+            self.branch.forward_onto(x, direct, state, branch, y, Internal);
             x.zero_padding(y);
             return y.view();
         }
-        let branch = self.branch.forward(x, state, branch);
+        let branch = self.branch.forward_pass(x, state, branch);
         if branch.dim() != direct.dim() {
             mismatch(NAME, "branch", &format_args!("{:?}", direct.shape()), &format_args!("{:?}", branch.shape()))
         }
@@ -277,21 +278,22 @@ impl<L: Layer> Layer for Residual<L> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut ResidualCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let ResidualCache { pending, x_copy, dy_copy, branch, shortcut, y, d } = cache;
         let features = y.dim().2;
-        pending.take(NAME, &x, dy, features);
-        check_gradient(NAME, self, grad);
+        pending.take(NAME, x, dy, features);
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
         let dy_values = dy_copy.values(dy.view());
         if let Some(dscale) = grad.scale.learned_mut() {
-            start_gradient(&x, dscale);
+            start(dscale, how);
             let branch = x_copy.values(self.branch.output(branch));
             for run in x.runs() {
                 let span = span(&run, features);
@@ -309,9 +311,9 @@ impl<L: Layer> Layer for Residual<L> {
             });
             d
         };
-        let dx_branch = self.branch.backward(x, d, dstate, branch, &mut grad.branch);
+        let dx_branch = self.branch.backward_pass(x, d, dstate, branch, Gradient::new(&mut grad.branch, how));
         let dx_direct = match (&self.shortcut, &mut grad.shortcut) {
-            (Some(layer), Some(grad)) => layer.backward(x, dy, None, shortcut, grad),
+            (Some(layer), Some(grad)) => layer.backward_pass(x, dy, None, shortcut, Gradient::new(grad, how)),
             _ => dy.view(),
         };
         if !x.wants_gradient() {
@@ -319,13 +321,9 @@ impl<L: Layer> Layer for Residual<L> {
         }
         let (dx, direct, branch) = (y, dy_copy.view(dx_direct), x_copy.view(dx_branch));
         reuse(dx, branch.raw_dim());
-        add(&x, direct, branch, dx);
+        add(x, direct, branch, dx);
         x.zero_padding(dx);
         dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.branch.overwrites_gradients()
     }
 }
 

@@ -54,7 +54,7 @@ macro_rules! sequential {
         }
         $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field: $layer),+ }
         // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
-        impl $(<$($g: $b),*>)? $crate::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::Causal),+ {}
+        impl $(<$($g: $b),*>)? $crate::layer::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::layer::Causal),+ {}
     };
 }
 
@@ -63,96 +63,91 @@ macro_rules! sequential {
 #[macro_export]
 macro_rules! __chain {
     ([$($g:ident : $b:path),*] [$name:ty] [$f:ty] $($part:tt : $layer:ty),+) => {
-        impl<$($g: $b),*> $crate::Layer for $name {
+        impl<$($g: $b),*> $crate::layer::Layer for $name {
             type Elem = $f;
-            type State = ($(<$layer as $crate::Layer>::State,)+);
-            type Cache = ($(<$layer as $crate::Layer>::Cache,)+);
+            type State = ($(<$layer as $crate::layer::Layer>::State,)+);
+            type Cache = ($(<$layer as $crate::layer::Layer>::Cache,)+);
 
-            fn output_size(&self, size: $crate::Size) -> Result<usize, $crate::SizeError> {
+            fn output_size(&self, size: $crate::base::Size) -> Result<usize, $crate::base::SizeError> {
                 $(
-                    let features = $crate::Layer::output_size(&self.$part, size)
+                    let features = $crate::layer::Layer::output_size(&self.$part, size)
                         .map_err(|error| error.inside(stringify!($part)))?;
-                    let size = $crate::Size::Features(features);
+                    let size = $crate::base::Size::Features(features);
                 )+
                 match size {
-                    $crate::Size::Features(features) => Ok(features),
-                    $crate::Size::Tokens => unreachable!("a layer's output has features"),
+                    $crate::base::Size::Features(features) => Ok(features),
+                    $crate::base::Size::Tokens => unreachable!("a layer's output has features"),
                 }
             }
 
             fn zero_state(&self, batch: usize) -> Self::State {
-                ($($crate::Layer::zero_state(&self.$part, batch),)+)
+                ($($crate::layer::Layer::zero_state(&self.$part, batch),)+)
             }
 
-            fn forward<'c>(
-                &self,
-                x: $crate::Sequence<'_, $f>,
+            fn forward_pass<'c>(&self,
+                x: &$crate::layer::Sequence<'_, $f>,
                 state: &mut Self::State,
                 cache: &'c mut Self::Cache,
             ) -> $crate::ndarray::ArrayView3<'c, $f> {
-                x.expect_size(self);
+                self.expect_size(x);
                 $crate::__chain! { @forward (self x x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
-            fn forward_with_skip(
-                &self,
-                x: $crate::Sequence<'_, $f>,
+            fn forward_onto(&self,
+                x: &$crate::layer::Sequence<'_, $f>,
                 skip: $crate::ndarray::ArrayView3<'_, $f>,
                 state: &mut Self::State,
                 cache: &mut Self::Cache,
                 y: &mut $crate::ndarray::ArrayRef3<$f>,
+                _: $crate::layer::Internal,
             ) {
-                x.expect_size(self);
-                $crate::__chain! { @forward_with_skip (self x x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
+                self.expect_size(x);
+                $crate::__chain! { @forward_onto (self x x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
             fn output<'c>(&self, cache: &'c Self::Cache) -> $crate::ndarray::ArrayView3<'c, $f> {
                 $crate::__chain! { @output (self cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
-            fn backward<'c>(
+            fn backward_pass<'c>(
                 &self,
-                x: $crate::Sequence<'_, $f>,
+                x: &$crate::layer::Sequence<'_, $f>,
                 dy: &$crate::ndarray::ArrayRef3<$f>,
                 mut dstate: Option<&mut Self::State>,
                 cache: &'c mut Self::Cache,
-                grad: &mut Self,
-            ) -> $crate::ndarray::ArrayView3<'c, $f> {
-                $crate::__chain! { @backward (self x dy dstate cache grad) [] [0 1 2 3 4 5 6 7] $($part)+ }
-            }
-
-            fn overwrites_gradients(&self) -> bool {
-                true $(&& $crate::Layer::overwrites_gradients(&self.$part))+
+                grad: $crate::layer::Gradient<'_, Self>) -> $crate::ndarray::ArrayView3<'c, $f> {
+                let (grad, how) = grad.parts();
+                $crate::__chain! { @backward (self x dy dstate cache grad how) [] [0 1 2 3 4 5 6 7] $($part)+ }
             }
         }
     };
 
     // Forward, first part to last: each takes the features of the one before.
     (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
-        $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i)
+        $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i)
     };
     (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {{
-        let y = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
-        let y = $x.with(y);
+        let y = $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
+        let y = &$x.with(y);
         $crate::__chain! { @forward ($self $x y $state $cache) [$($is)*] $($rest)+ }
     }};
 
     // The same, the last part's output added to `skip`.
-    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+    (@forward_onto ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
         [$i:tt $($is:tt)*] $part:tt
     ) => {
-        $crate::Layer::forward_with_skip(&$self.$part, $in, $skip, &mut $state.$i, &mut $cache.$i, $y)
+        $crate::layer::Layer::forward_onto(&$self.$part, $in, $skip, &mut $state.$i, &mut $cache.$i, $y, $crate::layer::Internal)
     };
-    (@forward_with_skip ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+    (@forward_onto ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
         [$i:tt $($is:tt)*] $part:tt $($rest:tt)+
     ) => {{
-        let output = $crate::Layer::forward(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
-        let output = $x.with(output);
-        $crate::__chain! { @forward_with_skip ($self $x output $state $cache $skip $y) [$($is)*] $($rest)+ }
+        let output = $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
+        let output = &$x.with(output);
+        $crate::__chain! { @forward_onto ($self $x output $state $cache $skip $y) [$($is)*] $($rest)+ }
     }};
 
     (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
-        $crate::Layer::output(&$self.$part, &$cache.$i)
+        $crate::layer::Layer::output(&$self.$part, &$cache.$i)
     };
     (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {
         $crate::__chain! { @output ($self $cache) [$($is)*] $($rest)+ }
@@ -162,19 +157,21 @@ macro_rules! __chain {
     (@backward $names:tt [$($done:tt)*] [$i:tt $($is:tt)*] $part:tt $($rest:tt)*) => {
         $crate::__chain! { @backward $names [($part $i) $($done)*] [$($is)*] $($rest)* }
     };
-    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident) [($part:tt $i:tt)] $is:tt) => {
-        $crate::Layer::backward(
-            &$self.$part, $x, $dy, $dstate.as_mut().map(|state| &mut state.$i), &mut $cache.$i, &mut $grad.$part,
+    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident $how:ident) [($part:tt $i:tt)] $is:tt) => {
+        $crate::layer::Layer::backward_pass(
+            &$self.$part, $x, $dy, $dstate.as_mut().map(|state| &mut state.$i), &mut $cache.$i,
+            $crate::layer::Gradient::new(&mut $grad.$part, $how),
         )
     };
-    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident)
+    (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident $how:ident)
         [($part:tt $i:tt) ($before:tt $j:tt) $($more:tt)*] $is:tt
     ) => {{
-        let input = $x.with($crate::Layer::output(&$self.$before, &$cache.$j));
+        let input = $x.with($crate::layer::Layer::output(&$self.$before, &$cache.$j));
         let dstate = $dstate.as_mut().map(|state| &mut state.$i);
-        let d = $crate::Layer::backward(&$self.$part, input, $dy, dstate, &mut $cache.$i, &mut $grad.$part);
+        let grad = $crate::layer::Gradient::new(&mut $grad.$part, $how);
+        let d = $crate::layer::Layer::backward_pass(&$self.$part, &input, $dy, dstate, &mut $cache.$i, grad);
         let d: &$crate::ndarray::ArrayRef3<_> = &d;
-        $crate::__chain! { @backward ($self $x d $dstate $cache $grad) [($before $j) $($more)*] $is }
+        $crate::__chain! { @backward ($self $x d $dstate $cache $grad $how) [($before $j) $($more)*] $is }
     }};
 }
 

@@ -4,7 +4,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, TensorsExt};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
 use crate::parallel::{in_pass, product_work};
 use crate::parameters;
 
@@ -93,27 +93,53 @@ impl<L: Layer> Layer for Stacked<L> {
         self.layers.iter().map(|layer| layer.zero_state(batch)).collect()
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut Vec<L::State>,
         cache: &'c mut StackedCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
         in_pass(
-            || self.work(&x),
+            || self.work(x),
             || {
-                x.expect_size(self);
+                self.expect_size(x);
                 check_count("state", self.layers.len(), state.len());
                 cache.0.resize_with(self.layers.len(), L::Cache::default);
                 let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
                 let ((first, state), cache) = layers.next().expect("at least one layer");
-                let mut y = first.forward(x, state, cache);
+                let mut y = first.forward_pass(x, state, cache);
                 for ((layer, state), cache) in layers {
-                    y = layer.forward(x.with(y), state, cache);
+                    y = layer.forward_pass(&x.with(y), state, cache);
                 }
                 y
             },
         )
+    }
+
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        skip: ArrayView3<'_, L::Elem>,
+        state: &mut Vec<L::State>,
+        cache: &mut StackedCache<L>,
+        y: &mut ArrayRef3<L::Elem>,
+        internal: Internal,
+    ) {
+        in_pass(
+            || self.work(x),
+            || {
+                self.expect_size(x);
+                check_count("state", self.layers.len(), state.len());
+                cache.0.resize_with(self.layers.len(), L::Cache::default);
+                let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
+                let ((last, last_state), last_cache) = layers.next_back().expect("at least one layer");
+                let mut input = x.reborrow();
+                for ((layer, state), cache) in layers {
+                    input = x.with(layer.forward_pass(&input, state, cache));
+                }
+                last.forward_onto(&input, skip, last_state, last_cache, y, internal);
+            },
+        );
     }
 
     fn output<'c>(&self, cache: &'c StackedCache<L>) -> ArrayView3<'c, L::Elem> {
@@ -121,17 +147,18 @@ impl<L: Layer> Layer for Stacked<L> {
         layer.output(cache)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         mut dstate: Option<&mut Vec<L::State>>,
         cache: &'c mut StackedCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         in_pass(
-            || self.work(&x),
+            || self.work(x),
             || {
+                let (grad, how) = grad.parts();
                 check_count("cache", self.layers.len(), cache.0.len());
                 check_count("grad", self.layers.len(), grad.layers.len());
                 if let Some(dstate) = &dstate {
@@ -143,17 +170,13 @@ impl<L: Layer> Layer for Stacked<L> {
                     let k = before.len() + 1;
                     let input = x.with(self.layers[k - 1].output(before.last().unwrap_or(first)));
                     let dstate = dstate.as_mut().map(|dstate| &mut dstate[k]);
-                    d = self.layers[k].backward(input, &d, dstate, own, &mut grad.layers[k]);
+                    d = self.layers[k].backward_pass(&input, &d, dstate, own, Gradient::new(&mut grad.layers[k], how));
                     rest = before;
                 }
                 let dstate = dstate.map(|dstate| &mut dstate[0]);
-                self.layers[0].backward(x, &d, dstate, first, &mut grad.layers[0])
+                self.layers[0].backward_pass(x, &d, dstate, first, Gradient::new(&mut grad.layers[0], how))
             },
         )
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.layers.iter().all(L::overwrites_gradients)
     }
 }
 

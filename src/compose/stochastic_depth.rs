@@ -5,11 +5,12 @@ use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::random::Mask;
-use crate::base::{RandomDrop, Size, SizeError};
+use crate::base::{RandomDrop, Size, SizeError, check_shape};
 use crate::kernels::Float;
+use crate::layer::affine::add;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "StochasticDepth";
@@ -141,44 +142,61 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         self.branch.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut L::State,
         cache: &'c mut StochasticDepthCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let StochasticDepthCache { pending, copy, branch, mask, y } = cache;
         *mask = self.drop.mask(NAME, x.mode());
-        pending.set(&x);
-        let branch = self.branch.forward(x, state, branch);
+        pending.set(x);
+        let branch = self.branch.forward_pass(x, state, branch);
         let Some(mask) = *mask else { return branch };
         reuse(y, branch.raw_dim());
-        self.apply(mask, &x, copy.values(branch), y);
+        self.apply(mask, x, copy.values(branch), y);
         y.view()
+    }
+
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        skip: ArrayView3<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &mut StochasticDepthCache<L>,
+        y: &mut ArrayRef3<L::Elem>,
+        internal: Internal,
+    ) {
+        self.expect_size(x);
+        if self.drop.mask(NAME, x.mode()).is_none() {
+            cache.mask = None;
+            return self.branch.forward_onto(x, skip, state, &mut cache.branch, y, internal);
+        }
+        let output = self.forward_pass(x, state, cache);
+        check_shape(NAME, "y", y.shape(), output.shape());
+        add(x, skip, StandardLayout::default().view(output), y);
     }
 
     fn output<'c>(&self, cache: &'c StochasticDepthCache<L>) -> ArrayView3<'c, L::Elem> {
         if cache.mask.is_some() { cache.y.view() } else { self.branch.output(&cache.branch) }
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut StochasticDepthCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let StochasticDepthCache { pending, copy, branch, mask, y: d } = cache;
-        let Some(mask) = *mask else { return self.branch.backward(x, dy, dstate, branch, &mut grad.branch) };
-        pending.take(NAME, &x, dy, d.dim().2);
-        self.apply(mask, &x, copy.values(dy.view()), d);
-        self.branch.backward(x, d, dstate, branch, &mut grad.branch)
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.branch.overwrites_gradients()
+        let (grad, how) = grad.parts();
+        let grad = Gradient::new(&mut grad.branch, how);
+        let Some(mask) = *mask else { return self.branch.backward_pass(x, dy, dstate, branch, grad) };
+        pending.take(NAME, x, dy, d.dim().2);
+        self.apply(mask, x, copy.values(dy.view()), d);
+        self.branch.backward_pass(x, d, dstate, branch, grad)
     }
 }
 

@@ -36,4 +36,5 @@ pub(crate) use once::once;
 pub use packed::Packed;
 pub(crate) use packed::{with_elements, with_operands};
 pub(crate) use packed_weights::{Kept, PackedWeights};
-pub(crate) use product::{Accumulate, Summation, product, product_in_order, product_with_bias};
+pub use product::Accumulate;
+pub(crate) use product::{Summation, product, product_in_order, product_with_bias};

@@ -22,7 +22,7 @@ use crate::parallel::{for_each_part, product_work};
 
 /// What a product does with the elements that it finds in C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accumulate {
+pub enum Accumulate {
     /// `C <- A B`; C is not read.
     Overwrite,
     /// `C <- C + A B`.
@@ -30,11 +30,6 @@ pub(crate) enum Accumulate {
 }
 
 impl Accumulate {
-    /// Overwrites, or else adds.
-    pub(crate) fn overwriting(overwrite: bool) -> Self {
-        if overwrite { Accumulate::Overwrite } else { Accumulate::Add }
-    }
-
     pub(super) fn base<F>(self) -> Base<F> {
         match self {
             Accumulate::Overwrite => Base::Nothing,

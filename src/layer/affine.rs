@@ -1,18 +1,16 @@
 //! `a = x Wᵀ + b` and its gradients on the valid rows of a sequence: what every layer with weights is made of.
 
-use std::ops::Range;
-
-use super::kit::reuse;
-use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span};
+use super::gradient::start;
+use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span, values_of, values_of_mut};
 use super::sequence::Sequence;
-use crate::base::{Tensors, TensorsExt, check_shape};
+use crate::base::Tensors;
 use crate::kernels::{Accumulate, Float, Packed, Summation, product, product_with_bias, vectorised};
 use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
 /// `a = x Wᵀ + b`, on the valid rows.
-pub(crate) fn affine<F: Float>(
+pub(crate) fn affine_on_runs<F: Float>(
     x: &Sequence<'_, F>,
     x_rows: ArrayView2<'_, F>, // [T·B, I]
     weight: &Array2<F>,        // [G, I]
@@ -21,24 +19,23 @@ pub(crate) fn affine<F: Float>(
 ) {
     for run in x.runs() {
         let a = matrix_mut(rows_of(a, &run), weight.nrows());
-        affine_rows(x, x_rows, run, weight, bias, a);
+        affine(x, x_rows.slice(s![run, ..]), weight, bias, a);
     }
 }
 
-/// `a = x Wᵀ + b`, for the rows `run` of x.
-pub(crate) fn affine_rows<F: Float>(
-    x: &Sequence<'_, F>,
-    x_rows: ArrayView2<'_, F>, // [T·B, I]
-    run: Range<usize>,
+/// `a = x Wᵀ + b`, for some rows of a pass.
+pub(crate) fn affine<F: Float>(
+    pass: &Sequence<'_, F>,
+    x: ArrayView2<'_, F>,     // [N, I]
     weight: &Array2<F>,       // [G, I]
     bias: Option<&Array1<F>>, // [G]
-    a: ArrayViewMut2<'_, F>,  // [run, G]
+    a: ArrayViewMut2<'_, F>,  // [N, G]
 ) {
-    let (x_rows, bias) = (x_rows.slice(s![run, ..]), bias.map(|bias| bias.tensor(0).1));
-    match (packed(x, &x_rows, weight), bias) {
-        (Some(packed), bias) => packed.multiply(x_rows, a, bias),
-        (None, Some(bias)) => product_with_bias(x_rows, weight.t(), bias, a, Summation::Fastest),
-        (None, None) => product(x_rows, weight.t(), a, Accumulate::Overwrite),
+    let bias = bias.map(|bias| bias.tensor(0).1);
+    match (packed(pass, &x, weight), bias) {
+        (Some(packed), bias) => packed.multiply(x, a, bias),
+        (None, Some(bias)) => product_with_bias(x, weight.t(), bias, a, Summation::Fastest),
+        (None, None) => product(x, weight.t(), a, Accumulate::Overwrite),
     }
 }
 
@@ -51,24 +48,19 @@ fn packed<F: Float>(
     x.packed_weights().filter(|_| x_rows.nrows() > 1)?.get(weight.t())
 }
 
-/// `a = skip + x Wᵀ + b`, on the valid rows.
-pub(crate) fn affine_with_skip<F: Float>(
-    x: &Sequence<'_, F>,
-    skip: ArrayView3<'_, F>,   // [T, B, G]
-    x_rows: ArrayView2<'_, F>, // [T·B, I]
-    weight: &Array2<F>,        // [G, I]
-    bias: Option<&Array1<F>>,  // [G]
-    a: &mut ArrayRef3<F>,      // [T, B, G]
+/// `a = skip + x Wᵀ + b`, for some rows of a pass.
+pub(crate) fn affine_onto<F: Float>(
+    pass: &Sequence<'_, F>,
+    skip: ArrayView2<'_, F>,     // [N, G]
+    x: ArrayView2<'_, F>,        // [N, I]
+    weight: &Array2<F>,          // [G, I]
+    bias: Option<&Array1<F>>,    // [G]
+    mut a: ArrayViewMut2<'_, F>, // [N, G]
 ) {
-    let (skip, width) = (skip.to_slice().expect("a skip in standard layout"), weight.nrows());
-    for run in x.runs() {
-        let (skip, a) = (&skip[span(&run, width)], rows_of(a, &run));
-        add_bias_to(skip, bias, a);
-        let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
-        match packed(x, &x_rows, weight) {
-            Some(packed) => packed.multiply(x_rows, a, Accumulate::Add),
-            None => product(x_rows, weight.t(), a, Accumulate::Add),
-        }
+    add_bias_to(values_of(skip), bias, values_of_mut(a.view_mut()));
+    match packed(pass, &x, weight) {
+        Some(packed) => packed.multiply(x, a, Accumulate::Add),
+        None => product(x, weight.t(), a, Accumulate::Add),
     }
 }
 
@@ -78,20 +70,6 @@ pub(crate) fn start_rows<F: Float>(bias: Option<&[F]>, y: &mut [F]) {
         Some(bias) => y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias)),
         None => y.fill(F::zero()),
     }
-}
-
-/// Panics unless `skip` and `y` are `[T, B, features]`.
-#[track_caller]
-pub(crate) fn check_skip<F: Float>(
-    name: &str,
-    x: &Sequence<'_, F>,
-    features: usize,
-    skip: ArrayView3<'_, F>,
-    y: &ArrayRef3<F>,
-) {
-    let (steps, batch) = x.dims();
-    check_shape(name, "skip", y.shape(), skip.shape());
-    check_shape(name, "y", &[steps, batch, features], y.shape());
 }
 
 /// Each row of y = that of x, and the bias.
@@ -154,28 +132,19 @@ pub(crate) fn add<F: Float>(
     }
 }
 
-/// Zero, where the gradient is to be overwritten and is then added to.
-pub(crate) fn start_gradient<F: Float>(x: &Sequence<'_, F>, gradient: &mut impl Tensors<F>) {
-    if x.overwrites_gradients() {
-        gradient.set_zero();
-    }
-}
-
-/// `dW += daᵀ v` on the valid rows, or `dW = daᵀ v` where the gradient is to be overwritten.
+/// `dW += daᵀ v` on the valid rows, or `dW = daᵀ v`.
 pub(crate) fn weight_gradient<F: Float>(
     x: &Sequence<'_, F>,
-    da: ArrayView2<'_, F>,        // [T·B, G]
-    v: ArrayView2<'_, F>,         // [T·B, I]
-    mut dw: ArrayViewMut2<'_, F>, // [G, I]
+    da: ArrayView2<'_, F>, // [T·B, G]
+    v: ArrayView2<'_, F>,  // [T·B, I]
+    dw: &mut Array2<F>,    // [G, I]
+    mut how: Accumulate,
 ) {
-    let mut mode = Accumulate::overwriting(x.overwrites_gradients());
     for run in x.runs() {
-        product(da.slice(s![run.clone(), ..]).t(), v.slice(s![run, ..]), dw.view_mut(), mode);
-        mode = Accumulate::Add;
+        product(da.slice(s![run.clone(), ..]).t(), v.slice(s![run, ..]), dw.view_mut(), how);
+        how = Accumulate::Add;
     }
-    if mode == Accumulate::Overwrite {
-        dw.fill(F::zero()); // no row is valid
-    }
+    start(dw, how); // if no row is valid
 }
 
 vectorised! {
@@ -196,29 +165,16 @@ pub(crate) fn add_rows<F: Float>(rows: ArrayView2<'_, F>, sums: &mut [F]) {
     });
 }
 
-/// `db += Σ da` over the valid rows, or `db = Σ da` where the gradient is to be overwritten.
-pub(crate) fn bias_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_, F>, db: &mut Array1<F>) {
-    start_gradient(x, db);
+/// `db += Σ da` over the valid rows, or `db = Σ da`.
+pub(crate) fn bias_gradient<F: Float>(x: &Sequence<'_, F>, da: ArrayView2<'_, F>, db: &mut Array1<F>, how: Accumulate) {
+    start(db, how);
     for run in x.runs() {
         add_rows(da.slice(s![run, ..]), db.tensor_mut(0));
     }
 }
 
-/// `dx = da W` on the valid rows, zero on the others; empty where it is not wanted.
+/// `dx = da W` on the valid rows, zero on the others; nothing if `dx` is empty.
 pub(crate) fn input_gradient<F: Float>(
-    x: &Sequence<'_, F>,
-    da: ArrayView2<'_, F>,
-    weight: &Array2<F>,
-    dx: &mut Array3<F>,
-) {
-    let (steps, batch) = x.dims();
-    let width = if x.wants_gradient() { weight.ncols() } else { 0 };
-    reuse(dx, (steps, batch, width));
-    input_gradient_into(x, da, weight, dx);
-}
-
-/// [`input_gradient`] into a `dx` of its shape.
-pub(crate) fn input_gradient_into<F: Float>(
     x: &Sequence<'_, F>,
     da: ArrayView2<'_, F>,
     weight: &Array2<F>,

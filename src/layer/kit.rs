@@ -95,3 +95,15 @@ pub(crate) fn rows<F: Float>(x: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
     let (steps, batch, features) = x.dim();
     x.into_shape_with_order((steps * batch, features)).expect("standard layout")
 }
+
+/// `Debug` for types whose contents say nothing to a reader: caches.
+macro_rules! opaque_debug {
+    ($t:ident<$l:ident: $bound:path>) => {
+        impl<$l: $bound> std::fmt::Debug for $t<$l> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($t)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use opaque_debug;

@@ -1,11 +1,16 @@
 //! The one trait behind which every cell, layer, block and model stands, its input, and what layers are made of.
 
 pub(crate) mod affine;
+mod context;
+pub(crate) mod gradient;
 pub mod kit;
 mod lengths;
+pub mod row_layer;
 pub(crate) mod rows;
 mod sequence;
 mod traits;
 
+pub use gradient::Gradient;
+pub use row_layer::{RowCache, RowLayer, Rows};
 pub use sequence::Sequence;
-pub use traits::{Causal, Layer, Pass, State};
+pub use traits::{Causal, Internal, Layer, Pass, State};

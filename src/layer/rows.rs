@@ -48,3 +48,13 @@ pub(crate) fn view_of_rows<'a, F>(matrix: ArrayView2<'a, F>, run: &Range<usize>)
 pub(crate) fn view_mut_of_rows<'a, F>(matrix: ArrayViewMut2<'a, F>, run: &Range<usize>) -> ArrayViewMut2<'a, F> {
     matrix.split_at(Axis(0), run.end).0.split_at(Axis(0), run.start).1
 }
+
+/// The values of rows that lie side by side.
+pub(crate) fn values_of<F>(rows: ArrayView2<'_, F>) -> &[F] {
+    rows.to_slice().expect("rows side by side")
+}
+
+/// [`values_of`], to be written.
+pub(crate) fn values_of_mut<F>(rows: ArrayViewMut2<'_, F>) -> &mut [F] {
+    rows.into_slice().expect("rows side by side")
+}

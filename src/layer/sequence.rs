@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
 
-use super::traits::Layer;
+use super::context::Context;
+use super::lengths::Lengths;
 use crate::base::error::{check_not_empty, mismatch};
-use crate::base::{Mode, Size};
+use crate::base::{LengthsError, Mode, Size};
 use crate::kernels::{Float, PackedWeights};
 
 #[derive(Clone, Copy, Debug)]
@@ -35,35 +36,18 @@ enum Values<'a, F> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a, F> {
-    pub(super) values: Values<'a, F>,
-    pub(super) lengths: Option<&'a [usize]>,
-    /// The step of the whole sequence that is the first one here.
-    pub(super) start: usize,
-    /// The step of the whole sequence from which `lengths` count.
-    pub(super) lengths_start: usize,
-    /// The sequence of the whole batch that is the first one here.
-    pub(super) first: usize,
-    pub(super) mode: Option<Mode>,
-    pub(super) constant: bool,
-    pub(super) overwriting: bool,
-    pub(super) reversed: bool,
-    pub(super) packed: Option<&'a PackedWeights<F>>,
+    values: Values<'a, F>,
+    lengths: Lengths<'a>,
+    context: Context<'a, F>,
 }
 
 impl<'a, F> Sequence<'a, F> {
     fn new(values: Values<'a, F>) -> Self {
-        Sequence {
-            values,
-            lengths: None,
-            start: 0,
-            lengths_start: 0,
-            first: 0,
-            mode: None,
-            constant: false,
-            overwriting: false,
-            reversed: false,
-            packed: None,
-        }
+        Sequence { values, lengths: Lengths::default(), context: Context::default() }
+    }
+
+    fn with_context(self, context: Context<'a, F>) -> Self {
+        Sequence { context, ..self }
     }
 }
 
@@ -89,12 +73,13 @@ impl<'a, F: Float> Sequence<'a, F> {
         if range.start > range.end || range.end > steps {
             mismatch("Sequence::steps", "range", &format_args!("steps within 0..{steps}"), &format_args!("{range:?}"))
         }
-        let start = self.start + range.start;
+        let lengths = self.lengths.from_step(range.start);
+        let context = Context { first_step: self.context.first_step + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![range, .., ..])),
             Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![range, ..])),
         };
-        Sequence { values, start, ..self }
+        Sequence { values, lengths, context }
     }
 
     /// The sequences `range` alone: a shard of the batch, for one of several threads. Dropout draws for it what it draws for
@@ -117,12 +102,13 @@ impl<'a, F: Float> Sequence<'a, F> {
             let expected = format_args!("sequences within 0..{batch}");
             mismatch("Sequence::sequences", "range", &expected, &format_args!("{range:?}"))
         }
-        let (first, lengths) = (self.first + range.start, self.lengths.map(|lengths| &lengths[range.clone()]));
+        let lengths = self.lengths.of_sequences(range.clone());
+        let context = Context { first_sequence: self.context.first_sequence + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![.., range, ..])),
             Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![.., range])),
         };
-        Sequence { values, first, lengths, ..self }
+        Sequence { values, lengths, context }
     }
 
     /// The batch in chunks of `steps` steps, in order; the last one may be shorter.
@@ -158,69 +144,52 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// [`Bidirectional`](crate::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
     /// at the last valid step and goes out at the first. Twice reversed is as before; feed-forward layers do not mind.
     pub fn reversed(self) -> Self {
-        Sequence { reversed: !self.reversed, ..self }
+        self.with_context(Context { reversed: !self.context.reversed, ..self.context })
     }
 
     /// Whether the last step comes first.
     pub fn is_reversed(&self) -> bool {
-        self.reversed
+        self.context.reversed
     }
 
     /// For training; `seed` is what dropout draws from, so give another one each step.
     pub fn train(self, seed: u64) -> Self {
-        Sequence { mode: Some(Mode::Train { seed }), ..self }
+        self.with_context(Context { mode: Some(Mode::Train { seed }), ..self.context })
     }
 
     /// For evaluation: dropout passes everything.
     pub fn eval(self) -> Self {
-        Sequence { mode: Some(Mode::Eval), ..self }
+        self.with_context(Context { mode: Some(Mode::Eval), ..self.context })
     }
 
     /// For inference: as evaluation, and no backward pass can follow.
     pub fn infer(self) -> Self {
-        Sequence { mode: Some(Mode::Infer), ..self }
+        self.with_context(Context { mode: Some(Mode::Infer), ..self.context })
     }
 
     /// For the layers of a model whose weights are packed there.
     pub(crate) fn with_packed(self, weights: &'a PackedWeights<F>) -> Self {
-        Sequence { packed: Some(weights), ..self }
+        self.with_context(Context { packed: Some(weights), ..self.context })
     }
 
     /// The packed weights of a [prepacked](crate::Prepacked) model.
     pub(crate) fn packed_weights(&self) -> Option<&'a PackedWeights<F>> {
-        self.packed
+        self.context.packed
     }
 
     /// As data that needs no gradient: a backward pass may spare the work for `dL/dx`.
     pub fn constant(self) -> Self {
-        Sequence { constant: true, ..self }
+        self.with_context(Context { constant: true, ..self.context })
     }
 
     /// Whether a backward pass computes `dL/dx`: not for token ids, nor for [`constant`](Sequence::constant) data.
     pub fn wants_gradient(&self) -> bool {
-        !self.constant && self.size() != Size::Tokens
-    }
-
-    /// For a backward pass that overwrites what `grad` holds, unread, where it would add to it. This is for layers made of
-    /// layers; others call [`Layer::backward_into`], which asks first whether the layer [can](Layer::overwrites_gradients).
-    pub fn overwriting_gradients(self) -> Self {
-        Sequence { overwriting: true, ..self }
-    }
-
-    /// For a backward pass that adds to `grad`, as it does where nothing else was said: what a layer that is used several
-    /// times in one pass gets every time but the first.
-    pub fn accumulating_gradients(self) -> Self {
-        Sequence { overwriting: false, ..self }
-    }
-
-    /// Whether a backward pass [overwrites](Sequence::overwriting_gradients) `grad`.
-    pub fn overwrites_gradients(&self) -> bool {
-        self.overwriting
+        !self.context.constant && self.size() != Size::Tokens
     }
 
     /// What the pass is for, where it was said.
     pub fn mode(&self) -> Option<Mode> {
-        self.mode
+        self.context.mode
     }
 
     /// `(T, B)`.
@@ -234,13 +203,13 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// The step of the whole sequence that is the first one here: not 0 in a later [chunk](Sequence::steps). What is drawn
     /// for each step is drawn by this count, so that chunks are given what the whole sequence is.
     pub fn first_step(&self) -> usize {
-        self.start
+        self.context.first_step
     }
 
     /// The sequence of the whole batch that is the first one here: not 0 in a later [shard](Sequence::sequences). What is
     /// drawn for each sequence is drawn by this count.
     pub fn first_sequence(&self) -> usize {
-        self.first
+        self.context.first_sequence
     }
 
     /// The number of features, or that these are token ids.
@@ -276,7 +245,8 @@ impl<'a, F: Float> Sequence<'a, F> {
             let expected = format_args!("[T, B] = {:?}", self.dims());
             mismatch("Sequence::with", "features", &expected, &format_args!("{:?} (stale cache)", (steps, batch)))
         }
-        Sequence { constant: false, ..self.holding(Values::Features(features)) }
+        let other = self.holding(Values::Features(features));
+        other.with_context(Context { constant: false, ..other.context })
     }
 
     /// Other values, everything else as it is.
@@ -284,8 +254,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     where
         'a: 's,
     {
-        let Sequence { lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed, .. } = self;
-        Sequence { values, lengths, start, lengths_start, first, mode, constant, overwriting, reversed, packed }
+        Sequence { values, lengths: self.lengths, context: self.context }
     }
 
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
@@ -322,18 +291,6 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// Panics where `model`, or a layer inside it, does not take this size: the message names the layer by its place.
-    /// For layers made of layers, so that a misfit is found before anything is computed.
-    ///
-    /// # Panics
-    /// Where [`Layer::output_size`] refuses.
-    #[track_caller]
-    pub fn expect_size(&self, model: &impl Layer<Elem = F>) {
-        if let Err(error) = model.output_size(self.size()) {
-            panic!("x: {error}")
-        }
-    }
-
     /// A few dozen bits of what the batch holds: enough to tell it from another.
     pub(crate) fn fingerprint(&self) -> u64 {
         const SAMPLES: usize = 16;
@@ -342,7 +299,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
         mix(steps as u64);
         mix(batch as u64);
-        if let Some(Mode::Train { seed }) = self.mode {
+        if let Some(Mode::Train { seed }) = self.mode() {
             mix(seed);
         }
         let features = match self.size() {
@@ -360,13 +317,111 @@ impl<'a, F: Float> Sequence<'a, F> {
                 });
             }
         }
-        mix(self.reversed.into());
-        mix(self.start as u64);
-        mix(self.first as u64);
+        mix(self.is_reversed().into());
+        mix(self.first_step() as u64);
+        mix(self.first_sequence() as u64);
         if self.has_lengths() {
             (0..batch).for_each(|b| mix(self.length(b) as u64));
         }
         hash
+    }
+}
+
+/// Which positions are valid: those within their sequence's length.
+impl<'a, F: Float> Sequence<'a, F> {
+    /// The same batch with one length per sequence, in any order.
+    ///
+    /// # Errors
+    /// If their number is not `B`, or a length is 0 or above `T`.
+    pub fn with_lengths(self, lengths: &'a [usize]) -> Result<Self, LengthsError> {
+        let (steps, batch) = self.dims();
+        Ok(Sequence { lengths: Lengths::new(lengths, steps, batch)?, ..self })
+    }
+
+    /// Whether lengths were given.
+    #[inline]
+    pub fn has_lengths(&self) -> bool {
+        self.lengths.are_given()
+    }
+
+    /// The length of sequence `b`; `T` if no lengths were given.
+    #[inline]
+    pub fn length(&self, b: usize) -> usize {
+        self.lengths.of(b, self.dims().0)
+    }
+
+    /// Whether sequence `b` reaches step `t`.
+    #[inline]
+    pub fn valid(&self, t: usize, b: usize) -> bool {
+        t < self.length(b)
+    }
+
+    /// The number of valid positions: the sum of the lengths.
+    pub fn valid_count(&self) -> usize {
+        (0..self.dims().1).map(|b| self.length(b)).sum()
+    }
+
+    /// Step `t`'s valid rows, as ranges of the `T * B` rows counted together: row `t * B + b` is step `t` of
+    /// sequence `b`.
+    pub fn step_runs(&self, t: usize) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
+        let batch = self.dims().1;
+        let this = *self;
+        let mut b = 0;
+        std::iter::from_fn(move || {
+            let start = (b..batch).find(|&b| this.valid(t, b))?;
+            b = (start..batch).find(|&b| !this.valid(t, b)).unwrap_or(batch);
+            Some(t * batch + start..t * batch + b)
+        })
+    }
+
+    /// All valid rows of the `T * B`, in as few ranges as there are: what a feed-forward layer works on.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let x = Array3::<f32>::zeros((4, 3, 1));
+    /// let x = Sequence::from(&x).with_lengths(&[4, 1, 2])?;
+    /// assert_eq!(x.runs().collect::<Vec<_>>(), [0..4, 5..7, 9..10]);
+    /// # Ok::<(), gradflow::LengthsError>(())
+    /// ```
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
+        let (steps, batch) = self.dims();
+        let this = *self;
+        let full = (0..batch).map(|b| self.length(b)).min().unwrap_or(0);
+        let mut pieces = std::iter::once(0..full * batch)
+            .chain((full..steps).flat_map(move |t| this.step_runs(t)))
+            .filter(|run| !run.is_empty());
+        let mut pending = pieces.next();
+        std::iter::from_fn(move || {
+            let mut run = pending.take()?;
+            for next in pieces.by_ref() {
+                if next.start != run.end {
+                    pending = Some(next);
+                    break;
+                }
+                run.end = next.end;
+            }
+            Some(run)
+        })
+    }
+
+    /// Zeroes what lies past the lengths in a buffer of `[T, B, any]`.
+    pub fn zero_padding(&self, values: &mut ArrayRef3<F>) {
+        if !self.has_lengths() {
+            return;
+        }
+        for (t, mut step) in values.outer_iter_mut().enumerate() {
+            for (b, mut row) in step.outer_iter_mut().enumerate() {
+                if !self.valid(t, b) {
+                    row.fill(F::zero());
+                }
+            }
+        }
+    }
+}
+
+impl<'s, 'a: 's, F: Float> From<&'s Sequence<'a, F>> for Sequence<'s, F> {
+    fn from(x: &'s Sequence<'a, F>) -> Self {
+        x.reborrow()
     }
 }
 

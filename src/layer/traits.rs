@@ -3,10 +3,11 @@
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
 
 use super::affine::add;
+use super::gradient::Gradient;
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
 use crate::base::error::mismatch;
-use crate::base::{Size, SizeError, Tensors, TensorsExt, check_shape};
+use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::kernels::Float;
 
 /// What a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
@@ -20,13 +21,12 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// - A layer holds its parameters and nothing else, so it can be shared by threads. What is carried between calls is
 ///   its [`State`](Layer::State); every buffer, and what the backward pass needs, is its [`Cache`](Layer::Cache).
 ///   The caller makes both once and reuses them: from the second pass of a shape on, nothing is allocated.
-/// - A gradient is a value of the layer's own type, to which `backward` *adds* and which `backward_into` *overwrites*.
+/// - A gradient is a value of the layer's own type, which a backward pass adds to or overwrites: see [`Gradient`].
 /// - One step is a sequence with `T = 1`: step code and sequence code are one function.
 /// - With [lengths](Sequence::with_lengths), padding is never read, outputs and input gradients are zero there, and
 ///   each state stops at its sequence's last valid step.
 ///
-/// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler; `forward`, `output` and
-/// `backward` are what layers are composed with.
+/// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler.
 ///
 /// ```
 /// use gradflow::{Activation, Layer, Linear, Sequence, TensorsExt, ndarray::Array2};
@@ -56,7 +56,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// The number of output features for inputs of a size.
     ///
     /// # Errors
-    /// Where the layer, or one inside it, does not take that size.
+    /// If the layer, or one inside it, does not take that size.
     fn output_size(&self, input: Size) -> Result<usize, SizeError>;
 
     /// The state before the first step, for a batch of `batch` sequences.
@@ -64,122 +64,122 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
 
     /// `y`, `[T, B, O]`, borrowed from `cache`; `state` is read, then advanced to each sequence's last valid step.
     ///
+    /// This is what a layer implements; it is called as [`forward`](Layer::forward).
+    ///
     /// # Panics
-    /// Where `x` or `state` has a size that the layer does not take, or the batch is empty.
-    fn forward<'c>(
+    /// Panics if `x` or `state` has a size that the layer does not take, or the batch is empty.
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, Self::Elem>,
+        x: &Sequence<'_, Self::Elem>,
         state: &mut Self::State,
         cache: &'c mut Self::Cache,
     ) -> ArrayView3<'c, Self::Elem>;
-
-    /// `y = skip + layer(x)`, into `y`: a forward pass as the branch of a residual connection, after which
-    /// [`output`](Layer::output) is unspecified. `skip` and `y`, `[T, B, O]`, are in standard layout; rows past a length
-    /// are left as they are.
-    ///
-    /// By default what `forward` gives is added. A layer that ends with a product may start its sums from `skip`, and
-    /// needs no memory for an output of its own.
-    ///
-    /// # Panics
-    /// As [`forward`](Layer::forward), and where `skip` or `y` has another shape or layout.
-    fn forward_with_skip(
-        &self,
-        x: Sequence<'_, Self::Elem>,
-        skip: ArrayView3<'_, Self::Elem>,
-        state: &mut Self::State,
-        cache: &mut Self::Cache,
-        y: &mut ArrayRef3<Self::Elem>,
-    ) {
-        let output = self.forward(x, state, cache);
-        check_shape("forward_with_skip", "skip", output.shape(), skip.shape());
-        check_shape("forward_with_skip", "y", output.shape(), y.shape());
-        add(&x, skip, StandardLayout::default().view(output), y);
-    }
 
     /// The `y` of the last forward pass, again; after its backward pass, unspecified.
     fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, Self::Elem>;
 
-    /// `dL/dx`, `[T, B, I]`, from `dy` = `dL/dy`; *adds* `dL/dparameter` into `grad`. Where
-    /// [no gradient is wanted](Sequence::wants_gradient) for `x`, as for token ids, the work for it may be spared and the
-    /// result is unspecified.
+    /// `dL/dx`, `[T, B, I]`, from `dy` = `dL/dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
     ///
-    /// `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None` means
-    /// zero, and not wanted. One backward pass for one forward pass, with the same `x` and the same parameters.
+    /// This is what a layer implements; it is called as [`backward`](Layer::backward).
+    ///
+    /// If `x` needs no gradient (see [`Sequence::wants_gradient`]), a layer may skip computing it; the returned view is then
+    /// unspecified. `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None`
+    /// means zero, and not wanted. One backward pass follows one forward pass, with the same `x` and the same parameters.
     ///
     /// # Panics
-    /// Where no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape.
-    fn backward<'c>(
+    /// Panics if no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape.
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, Self::Elem>,
+        x: &Sequence<'_, Self::Elem>,
         dy: &ArrayRef3<Self::Elem>,
         dstate: Option<&mut Self::State>,
         cache: &'c mut Self::Cache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, Self::Elem>;
 
-    /// [`backward`](Layer::backward) that *overwrites* `grad`: what it held is not read, and may be NaN.
+    /// [`forward_pass`](Layer::forward_pass) for an input in any of its forms: an array `[T, B, D]`, token ids `[T, B]`, or
+    /// a [`Sequence`] with lengths and a mode.
     ///
-    /// ```text
-    /// backward          grad = grad + dL/dθ
-    /// backward_into     grad = dL/dθ
+    /// # Panics
+    /// As [`forward_pass`](Layer::forward_pass).
+    fn forward<'c, 'x>(
+        &self,
+        x: impl Into<Sequence<'x, Self::Elem>>,
+        state: &mut Self::State,
+        cache: &'c mut Self::Cache,
+    ) -> ArrayView3<'c, Self::Elem> {
+        self.forward_pass(&x.into(), state, cache)
+    }
+
+    /// [`backward_pass`](Layer::backward_pass) for an input in any of its forms. With `&mut grad`, gradients are added; with
+    /// [`Gradient::overwrite`], they overwrite what `grad` holds.
+    ///
     /// ```
-    ///
-    /// This is for the gradient of one pass: there is nothing to be set to zero before, and memory is written once where it
-    /// would be written, read and written again, which with few rows and large weights takes most of a training step.
-    /// `backward` is for sums: over several batches or chunks, or over several uses of one layer (tied weights).
-    ///
-    /// ```
-    /// use gradflow::{Layer, Linear, TensorsExt, ndarray::{Array3, arr2}};
+    /// use gradflow::{Gradient, Layer, Linear, TensorsExt, ndarray::{Array3, arr2}};
     ///
     /// let layer = Linear::<f64>::zeros(2, 1).without_bias();
     /// let (x, dy) = (Array3::from_shape_vec((1, 1, 2), vec![3.0, 4.0]).unwrap(), Array3::ones((1, 1, 1)));
     /// let (mut cache, mut grad) = (layer.cache(), layer.clone());
     /// grad.weight.fill(f64::NAN);
-    /// layer.pass(&x, &mut (), &mut cache).backward_into(&dy, &mut grad);
+    /// layer.forward(&x, &mut (), &mut cache);
+    /// layer.backward(&x, &dy, None, &mut cache, Gradient::overwrite(&mut grad));
     /// assert_eq!(grad.weight, arr2(&[[3.0, 4.0]]));
-    /// layer.pass(&x, &mut (), &mut cache).backward(&dy, &mut grad);
+    /// layer.forward(&x, &mut (), &mut cache);
+    /// layer.backward(&x, &dy, None, &mut cache, &mut grad);
     /// assert_eq!(grad.weight, arr2(&[[6.0, 8.0]]));
     /// ```
     ///
     /// # Panics
-    /// As [`backward`](Layer::backward).
-    fn backward_into<'c>(
+    /// As [`backward_pass`](Layer::backward_pass).
+    fn backward<'c, 'x, 'g>(
         &self,
-        x: Sequence<'_, Self::Elem>,
+        x: impl Into<Sequence<'x, Self::Elem>>,
         dy: &ArrayRef3<Self::Elem>,
         dstate: Option<&mut Self::State>,
         cache: &'c mut Self::Cache,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, Self::Elem> {
-        let x = if self.overwrites_gradients() {
-            x.overwriting_gradients()
-        } else {
-            grad.set_zero();
-            x.accumulating_gradients()
-        };
-        self.backward(x, dy, dstate, cache, grad)
+        grad: impl Into<Gradient<'g, Self>>,
+    ) -> ArrayView3<'c, Self::Elem>
+    where
+        Self: 'g,
+    {
+        self.backward_pass(&x.into(), dy, dstate, cache, grad.into())
     }
 
-    /// Whether [`backward`](Layer::backward) overwrites `grad` where its `x` [says so](Sequence::overwrites_gradients).
+    /// `y = skip + layer(x)`, into `y`: a forward pass as the branch of a residual connection, after which
+    /// [`output`](Layer::output) is unspecified. `skip` and `y`, `[T, B, O]`, are in standard layout; rows past a length
+    /// are left as they are.
     ///
-    /// A layer need not: unless it says so here, [`backward_into`](Layer::backward_into) sets `grad` to zero and has
-    /// `backward` add. One that does writes every tensor of `grad` without reading it, zeros where there is no gradient. A
-    /// layer made of layers does if all of them do; a part that it uses several times gets an `x` that
-    /// [accumulates](Sequence::accumulating_gradients) every time but the first.
-    fn overwrites_gradients(&self) -> bool {
-        false
+    /// A layer that ends with a product starts its accumulators from `skip`, and needs no memory for an output of its own.
+    #[doc(hidden)]
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, Self::Elem>,
+        skip: ArrayView3<'_, Self::Elem>,
+        state: &mut Self::State,
+        cache: &mut Self::Cache,
+        y: &mut ArrayRef3<Self::Elem>,
+        _: Internal,
+    ) {
+        let output = self.forward_pass(x, state, cache);
+        check_shape("Residual", "branch", y.shape(), output.shape());
+        add(x, skip, StandardLayout::default().view(output), y);
+    }
+
+    /// Panics unless this layer, and each layer inside it, takes the size of `x`: the message names the layer by its place.
+    /// For layers made of layers, so that a misfit is found before anything is computed.
+    ///
+    /// # Panics
+    /// Panics if [`output_size`](Layer::output_size) refuses.
+    #[track_caller]
+    fn expect_size(&self, x: &Sequence<'_, Self::Elem>) {
+        if let Err(error) = self.output_size(x.size()) {
+            panic!("x: {error}")
+        }
     }
 
     /// An empty cache.
     fn cache(&self) -> Self::Cache {
         Self::Cache::default()
-    }
-
-    /// The same layer with every parameter zero: a fresh gradient.
-    fn zeros_like(&self) -> Self {
-        let mut zeros = self.clone();
-        zeros.set_zero();
-        zeros
     }
 
     /// A forward pass, held open for its backward pass.
@@ -188,7 +188,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// optimizer step does not compile.
     ///
     /// # Panics
-    /// As [`forward`](Layer::forward).
+    /// As [`forward_pass`](Layer::forward_pass).
     fn pass<'a, 'x: 'a>(
         &'a self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -196,31 +196,15 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         cache: &'a mut Self::Cache,
     ) -> Pass<'a, Self> {
         let x = x.into().reborrow();
-        self.forward(x, state, cache);
+        self.forward_pass(&x, state, cache);
         Pass { layer: self, x, cache, dstate: None }
     }
 }
 
-/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time.
-pub trait Causal: Layer {
-    /// One step, `T = 1`: `[B, O]`. Nothing is kept for a backward pass.
-    ///
-    /// # Panics
-    /// Where `x` has more than one step, and as [`forward`](Layer::forward).
-    fn step<'c, 'x>(
-        &self,
-        x: impl Into<Sequence<'x, Self::Elem>>,
-        state: &mut Self::State,
-        cache: &'c mut Self::Cache,
-    ) -> ArrayView2<'c, Self::Elem> {
-        let x = x.into();
-        let (steps, batch) = x.dims();
-        if steps != 1 {
-            mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))
-        }
-        self.forward(x.infer(), state, cache).index_axis_move(Axis(0), 0)
-    }
-}
+/// Keeps a method of [`Layer`] to this crate.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Internal;
 
 /// A forward pass that awaits its backward pass: see [`Layer::pass`].
 ///
@@ -254,19 +238,46 @@ impl<'a, L: Layer> Pass<'a, L> {
         Pass { dstate: Some(dstate), ..self }
     }
 
+    /// The input, with its lengths and mode.
+    pub fn input(&self) -> &Sequence<'a, L::Elem> {
+        &self.x
+    }
+
     /// Adds the gradients of the parameters to `grad` and returns `dL/dx`.
     ///
     /// # Panics
-    /// Where `dy` has another shape than the output, or `grad` than the layer.
+    /// Panics if `dy` has another shape than the output, or `grad` than the layer.
     pub fn backward(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
-        self.layer.backward(self.x, dy, self.dstate, self.cache, grad)
+        self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::add(grad))
     }
 
-    /// [`backward`](Pass::backward) that overwrites `grad`, which need not be zero before: see [`Layer::backward_into`].
+    /// Overwrites `grad`, which need not be zero before, with the gradients of the parameters and returns `dL/dx`: see
+    /// [`Gradient`].
     ///
     /// # Panics
     /// As [`backward`](Pass::backward).
     pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
-        self.layer.backward_into(self.x, dy, self.dstate, self.cache, grad)
+        self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::overwrite(grad))
+    }
+}
+
+/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time.
+pub trait Causal: Layer {
+    /// One step, `T = 1`: `[B, O]`. Nothing is kept for a backward pass.
+    ///
+    /// # Panics
+    /// Panics if `x` has more than one step, and as [`forward`](Layer::forward).
+    fn step<'c, 'x>(
+        &self,
+        x: impl Into<Sequence<'x, Self::Elem>>,
+        state: &mut Self::State,
+        cache: &'c mut Self::Cache,
+    ) -> ArrayView2<'c, Self::Elem> {
+        let x = x.into();
+        let (steps, batch) = x.dims();
+        if steps != 1 {
+            mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))
+        }
+        self.forward_pass(&x.infer(), state, cache).index_axis_move(Axis(0), 0)
     }
 }

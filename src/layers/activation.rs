@@ -3,16 +3,16 @@
 use std::f64::consts::PI;
 use std::marker::PhantomData;
 
-use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::base::{Size, SizeError};
 use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
-use crate::layer::kit::{Pending, StandardLayout, reuse};
-use crate::layer::rows::{row_of, row_of_mut, rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::row_layer::compiled_walk;
+use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
+use crate::layer::{Gradient, RowLayer, Rows};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
-use crate::parameters;
+use crate::{parameters, row_layer};
 
 const NAME: &str = "Activation";
 
@@ -97,15 +97,6 @@ impl<F: Float> Activation<F> {
     pub fn nonlinearity(&self) -> Nonlinearity {
         self.nonlinearity
     }
-}
-
-/// The cache of an [`Activation`].
-#[derive(Clone, Default)]
-pub struct ActivationCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    y: Array3<F>, // [T, B, D] and, after a backward pass, dx
 }
 
 /// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f, so that loops over it
@@ -247,57 +238,31 @@ vectorised! {
     }
 }
 
-impl<F: Float> Layer for Activation<F> {
+impl<F: Float> RowLayer for Activation<F> {
     type Elem = F;
-    type State = ();
-    type Cache = ActivationCache<F>;
+    type Kept = ();
+    const NAME: &'static str = NAME;
+    compiled_walk!(Activation);
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
         input.features(NAME)
     }
 
-    fn zero_state(&self, _batch: usize) {}
-
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut ActivationCache<F>) -> ArrayView3<'c, F> {
-        let x_features = x.features(NAME, None);
-        let features = x_features.dim().2;
-        let ActivationCache { pending, x_copy, y, .. } = cache;
-        pending.set(&x);
-        reuse(y, x_features.raw_dim());
-        let x_values = x_copy.values(x_features);
-        for run in x.runs() {
-            activate(self.nonlinearity, &x_values[span(&run, features)], rows_of(y, &run));
-        }
-        x.zero_padding(y);
-        y.view()
+    fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
+        activate(self.nonlinearity, values_of(rows.x), values_of_mut(y));
     }
 
-    fn output<'c>(&self, cache: &'c ActivationCache<F>) -> ArrayView3<'c, F> {
-        cache.y.view()
-    }
-
-    fn backward<'c>(
+    fn backward_rows(
         &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        _: Option<&mut ()>,
-        cache: &'c mut ActivationCache<F>,
-        _: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let ActivationCache { pending, x_copy, dy_copy, y } = cache;
-        let features = y.dim().2;
-        pending.take(NAME, &x, dy, features);
-        let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
-        for run in x.runs() {
-            let span = span(&run, features);
-            activate_backward(self.nonlinearity, &x_values[span.clone()], &dy[span], rows_of(y, &run));
+        rows: Rows<'_, F>,
+        dy: ArrayView2<'_, F>,
+        dx: Option<ArrayViewMut2<'_, F>>,
+        _: &mut (),
+        _: Gradient<'_, Self>,
+    ) {
+        if let Some(y) = dx {
+            activate_backward(self.nonlinearity, values_of(rows.x), values_of(dy), values_of_mut(y));
         }
-        y.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
     }
 }
-
-impl<F: Float> Causal for Activation<F> {}
+row_layer! { impl<F: Float> Layer for Activation<F> }

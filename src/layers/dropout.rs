@@ -2,16 +2,16 @@
 
 use std::marker::PhantomData;
 
-use ndarray::{Array3, ArrayRef3, ArrayView3};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
 use crate::base::random::{Mask, drop_row};
 use crate::base::{RandomDrop, Size, SizeError};
 use crate::kernels::Float;
-use crate::layer::kit::{Pending, StandardLayout, reuse};
-use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
-use crate::parameters;
+use crate::layer::row_layer::compiled_walk;
+use crate::layer::rows::{row_of, row_of_mut};
+use crate::layer::{Gradient, RowLayer, Rows, Sequence};
+use crate::{parameters, row_layer};
 
 const NAME: &str = "Dropout";
 
@@ -67,73 +67,45 @@ impl<F: Float> Dropout<F> {
     }
 }
 
-/// The cache of a [`Dropout`].
-#[derive(Clone, Default)]
-pub struct DropoutCache<F> {
-    pending: Pending,
-    copy: StandardLayout<F>,
-    mask: Option<Mask>,
-    y: Array3<F>, // [T, B, D] and, after a backward pass, dx
-}
-
-/// `y = m ∘ x` on the valid rows, zero on the others.
-fn apply<F: Float>(mask: Option<Mask>, x: &Sequence<'_, F>, values: &[F], y: &mut Array3<F>) {
-    let (_, batch, features) = y.dim();
-    for run in x.runs() {
-        let (from, to) = (&values[span(&run, features)], rows_of(y, &run));
-        let Some(mask) = mask else {
-            to.copy_from_slice(from);
-            continue;
-        };
-        for (row, (from, to)) in run.zip(from.chunks_exact(features).zip(to.chunks_exact_mut(features))) {
-            drop_row(mask.part(x.first_step() + row / batch).part(x.first_sequence() + row % batch), from, to);
-        }
+/// `y = m ∘ x`, row by row; everything passes without a mask.
+fn apply<F: Float>(mask: Option<Mask>, rows: &Rows<'_, F>, x: ArrayView2<'_, F>, mut y: ArrayViewMut2<'_, F>) {
+    let Some(mask) = mask else { return y.assign(&x) };
+    let (pass, (_, batch)) = (&rows.pass, rows.pass.dims());
+    for (place, (x, y)) in rows.places.clone().zip(x.outer_iter().zip(y.outer_iter_mut())) {
+        let mask = mask.part(pass.first_step() + place / batch).part(pass.first_sequence() + place % batch);
+        drop_row(mask, row_of(x), row_of_mut(y));
     }
-    x.zero_padding(y);
 }
 
-impl<F: Float> Layer for Dropout<F> {
+impl<F: Float> RowLayer for Dropout<F> {
     type Elem = F;
-    type State = ();
-    type Cache = DropoutCache<F>;
+    type Kept = Option<Mask>;
+    const NAME: &'static str = NAME;
+    compiled_walk!(Dropout);
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
         input.features(NAME)
     }
 
-    fn zero_state(&self, _batch: usize) {}
-
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut DropoutCache<F>) -> ArrayView3<'c, F> {
-        let x_features = x.features(NAME, None);
-        let DropoutCache { pending, copy, mask, y } = cache;
+    fn begin(&self, x: &Sequence<'_, F>, mask: &mut Option<Mask>) {
         *mask = self.drop.mask(NAME, x.mode());
-        pending.set(&x);
-        reuse(y, x_features.raw_dim());
-        apply(*mask, &x, copy.values(x_features), y);
-        y.view()
     }
 
-    fn output<'c>(&self, cache: &'c DropoutCache<F>) -> ArrayView3<'c, F> {
-        cache.y.view()
+    fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, mask: &mut Option<Mask>) {
+        apply(*mask, &rows, rows.x, y);
     }
 
-    fn backward<'c>(
+    fn backward_rows(
         &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        _: Option<&mut ()>,
-        cache: &'c mut DropoutCache<F>,
-        _: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let DropoutCache { pending, copy, mask, y } = cache;
-        pending.take(NAME, &x, dy, y.dim().2);
-        apply(*mask, &x, copy.values(dy.view()), y);
-        y.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
+        rows: Rows<'_, F>,
+        dy: ArrayView2<'_, F>,
+        dx: Option<ArrayViewMut2<'_, F>>,
+        mask: &mut Option<Mask>,
+        _: Gradient<'_, Self>,
+    ) {
+        if let Some(dx) = dx {
+            apply(*mask, &rows, dy, dx);
+        }
     }
 }
-
-impl<F: Float> Causal for Dropout<F> {}
+row_layer! { impl<F: Float> Layer for Dropout<F> }

@@ -6,9 +6,8 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError, check_gradient};
 use crate::kernels::Float;
-use crate::layer::affine::start_gradient;
 use crate::layer::kit::{Pending, reuse};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "Embedding";
@@ -86,12 +85,12 @@ impl<F: Float> Layer for Embedding<F> {
 
     fn zero_state(&self, _batch: usize) {}
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut EmbeddingCache<F>) -> ArrayView3<'c, F> {
+    fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut EmbeddingCache<F>) -> ArrayView3<'c, F> {
         let ids = x.tokens(NAME);
         let (steps, batch) = ids.dim();
         let (vocabulary, features) = self.weight.dim();
         let EmbeddingCache { pending, y } = cache;
-        pending.set(&x);
+        pending.set(x);
         reuse(y, (steps, batch, features));
         for (((t, b), &id), mut y) in ids.indexed_iter().zip(y.lanes_mut(Axis(2))) {
             if !x.valid(t, b) {
@@ -110,18 +109,18 @@ impl<F: Float> Layer for Embedding<F> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         _: Option<&mut ()>,
         cache: &'c mut EmbeddingCache<F>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
         let EmbeddingCache { pending, y } = cache;
-        pending.take(NAME, &x, dy, self.weight.ncols());
-        check_gradient(NAME, self, grad);
-        start_gradient(&x, grad);
+        pending.take(NAME, x, dy, self.weight.ncols());
+        let grad = grad.to_add();
+        check_gradient(NAME, self, &*grad);
         for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
             if x.valid(t, b) {
                 let mut row = grad.weight.row_mut(id);
@@ -129,10 +128,6 @@ impl<F: Float> Layer for Embedding<F> {
             }
         }
         y.slice(s![.., .., ..0])
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
     }
 }
 

@@ -7,15 +7,17 @@ use super::activation::{
     Activation, Nonlinearity, activate_backward_with_bias, activate_in_place, activate_with_slope,
 };
 use super::linear::Linear;
+use crate::base::check_shape;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::{
     Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, parts, product, with_elements,
     with_operands,
 };
-use crate::layer::affine::{
-    add_bias_to, affine_rows, bias_gradient, check_skip, input_gradient_into, start_gradient, start_rows,
-    weight_gradient,
-};
+use crate::layer::Gradient;
+use crate::layer::Internal;
+use crate::layer::affine::{add_bias_to, affine, bias_gradient, input_gradient, start_rows, weight_gradient};
+use crate::layer::gradient::start;
+use crate::layer::kit::rows;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{matrix, matrix_mut, rows_of, span};
 use crate::layer::{Causal, Layer, Sequence};
@@ -133,7 +135,7 @@ impl<F: Float> FeedForward<F> {
                 (false, _) => {
                     let mut a = matrix_mut(&mut slope[span(&run, hidden)], hidden);
                     let (f, Linear { weight, bias }) = (self.activation.nonlinearity(), &self.fc1);
-                    affine_rows(x, x_rows, run.clone(), weight, bias.as_ref(), a.view_mut());
+                    affine(x, x_run, weight, bias.as_ref(), a.view_mut());
                     let h = if infer {
                         activate_in_place(f, a.view_mut());
                         a
@@ -150,23 +152,24 @@ impl<F: Float> FeedForward<F> {
 
     fn backward_inside<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         cache: &'c mut FeedForwardCache<F>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
         let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
-        pending.take(NAME, &x, dy, self.fc2.weight.nrows());
-        check_gradient(NAME, self, grad);
+        pending.take(NAME, x, dy, self.fc2.weight.nrows());
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
         let ((steps, batch), hidden) = (x.dims(), self.hidden_size());
         let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
         let slope = slope.as_slice_mut().expect("a buffer in standard layout");
 
-        weight_gradient(&x, dy, crate::cache::rows(h.view()), grad.fc2.weight.view_mut());
+        weight_gradient(x, dy, rows(h.view()), &mut grad.fc2.weight, how);
         if let Some(bias) = &mut grad.fc2.bias {
-            bias_gradient(&x, dy, bias);
+            bias_gradient(x, dy, bias, how);
         }
-        start_gradient(&x, &mut grad.fc1.bias);
+        start(&mut grad.fc1.bias, how);
         for run in x.runs() {
             let da = rows_of(h, &run);
             let dy = dy.slice(s![run.clone(), ..]);
@@ -175,12 +178,12 @@ impl<F: Float> FeedForward<F> {
             let slope = matrix(&slope[span(&run, hidden)], hidden);
             activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
         }
-        let da = crate::cache::rows(h.view());
-        weight_gradient(&x, da, x_rows, grad.fc1.weight.view_mut());
+        let da = rows(h.view());
+        weight_gradient(x, da, x_rows, &mut grad.fc1.weight, how);
         let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
         let dx = &mut slope[..steps * batch * width];
         let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
-        input_gradient_into(&x, da, &self.fc1.weight, &mut dx);
+        input_gradient(x, da, &self.fc1.weight, &mut dx);
         // Shared from here on.
         ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
             .expect("as many values")
@@ -280,57 +283,60 @@ impl<F: Float> Layer for FeedForward<F> {
 
     fn zero_state(&self, _batch: usize) {}
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut FeedForwardCache<F>) -> ArrayView3<'c, F> {
+    fn forward_pass<'c>(
+        &self,
+        x: &Sequence<'_, F>,
+        _: &mut (),
+        cache: &'c mut FeedForwardCache<F>,
+    ) -> ArrayView3<'c, F> {
         let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
-        x.expect_size(self);
-        pending.set(&x);
+        self.expect_size(x);
+        pending.set(x);
         let (steps, batch) = x.dims();
         reuse(y, (steps, batch, self.fc2.weight.nrows()));
         for run in x.runs() {
             start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
         }
-        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+        in_pass(|| (self.work(&x), 2), || self.add_to(x, x_copy, slope, h, y));
         x.zero_padding(y);
         y.view()
     }
 
-    fn forward_with_skip(
+    fn forward_onto(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         skip: ArrayView3<'_, F>,
         _: &mut (),
         cache: &mut FeedForwardCache<F>,
         y: &mut ArrayRef3<F>,
+        _: Internal,
     ) {
         let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
-        x.expect_size(self);
-        pending.set(&x);
+        self.expect_size(x);
+        pending.set(x);
         let output = self.fc2.weight.nrows();
-        check_skip(NAME, &x, output, skip, y);
+        check_shape(NAME, "y", &[x.dims().0, x.dims().1, output], y.shape());
+        check_shape(NAME, "skip", y.shape(), skip.shape());
         let skip = skip.to_slice().expect("a skip in standard layout");
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
         }
-        in_pass(|| (self.work(&x), 2), || self.add_to(&x, x_copy, slope, h, y));
+        in_pass(|| (self.work(&x), 2), || self.add_to(x, x_copy, slope, h, y));
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         _: Option<&mut ()>,
         cache: &'c mut FeedForwardCache<F>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
         in_pass(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
     }
 }
 

@@ -1,16 +1,16 @@
 //! Layer normalisation.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
-use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
+use crate::base::{Size, SizeError, Tensors, TensorsExt, check_shape};
 use crate::kernels::math::sum;
 use crate::kernels::{Float, vectorised};
-use crate::layer::affine::start_gradient;
-use crate::layer::kit::{Pending, StandardLayout, reuse};
-use crate::layer::rows::{matrix_mut, row_of, row_of_mut, rows_of};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::kit::reuse;
+use crate::layer::row_layer::compiled_walk;
+use crate::layer::rows::{matrix_mut, row_of, row_of_mut, rows_of, view_of_rows};
+use crate::layer::{Gradient, RowLayer, Rows, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
-use crate::parameters;
+use crate::{parameters, row_layer};
 
 const NAME: &str = "LayerNorm";
 
@@ -58,16 +58,6 @@ impl<F: Float> LayerNorm<F> {
         assert!(eps >= 0.0 && eps.is_finite(), "{NAME}: eps: expected a finite number, at least 0, got {eps}");
         LayerNorm { eps, ..self }
     }
-}
-
-/// The cache of a [`LayerNorm`].
-#[derive(Clone, Default)]
-pub struct LayerNormCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    statistics: Array2<F>, // [T · B, 2]: μ and 1 / sqrt(v + eps)
-    y: Array3<F>,          // [T, B, D] and, after a backward pass, dx
 }
 
 vectorised! {
@@ -144,76 +134,50 @@ struct Parameters<'a, F> {
     bias: &'a [F],
 }
 
-impl<F: Float> Layer for LayerNorm<F> {
+impl<F: Float> RowLayer for LayerNorm<F> {
     type Elem = F;
-    type State = ();
-    type Cache = LayerNormCache<F>;
+    type Kept = Array2<F>; // [T · B, 2]: μ and 1 / sqrt(v + eps)
+    const NAME: &'static str = NAME;
+    compiled_walk!(LayerNorm);
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
         let features = self.weight.len();
         if input == Size::Features(features) { Ok(features) } else { Err(SizeError::features(NAME, features, input)) }
     }
 
-    fn zero_state(&self, _batch: usize) {}
-
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut LayerNormCache<F>) -> ArrayView3<'c, F> {
-        let features = self.weight.len();
-        check_shape(NAME, "bias", &[features], self.bias.shape());
-        let x_features = x.features(NAME, Some(features));
-        let (steps, batch, _) = x_features.dim();
-        let LayerNormCache { pending, x_copy, statistics, y, .. } = cache;
-        pending.set(&x);
-        reuse(y, (steps, batch, features));
+    fn begin(&self, x: &Sequence<'_, F>, statistics: &mut Array2<F>) {
+        check_shape(NAME, "bias", &[self.weight.len()], self.bias.shape());
+        let (steps, batch) = x.dims();
         reuse(statistics, (steps * batch, 2));
-        let x_rows = x_copy.rows(x_features);
+    }
+
+    fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, statistics: &mut Array2<F>) {
         let layer = Parameters { eps: F::of(self.eps), weight: self.values(0), bias: self.values(1) };
-        for run in x.runs() {
-            let x = x_rows.slice(s![run.clone(), ..]);
-            let rows = (x, (matrix_mut(rows_of(statistics, &run), 2), matrix_mut(rows_of(y, &run), features)));
-            for_each_part(rows, x.len() * FUNCTION, 1, |(x, (statistics, y))| normalise(layer, x, statistics, y));
-        }
-        x.zero_padding(y);
-        y.view()
+        let statistics = matrix_mut(rows_of(statistics, &rows.places), 2);
+        for_each_part((rows.x, (statistics, y)), rows.x.len() * FUNCTION, 1, |(x, (statistics, y))| {
+            normalise(layer, x, statistics, y);
+        });
     }
 
-    fn output<'c>(&self, cache: &'c LayerNormCache<F>) -> ArrayView3<'c, F> {
-        cache.y.view()
-    }
-
-    fn backward<'c>(
+    fn backward_rows(
         &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        _: Option<&mut ()>,
-        cache: &'c mut LayerNormCache<F>,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let features = self.weight.len();
-        let LayerNormCache { pending, x_copy, dy_copy, statistics, y } = cache;
-        pending.take(NAME, &x, dy, features);
-        check_gradient(NAME, self, grad);
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(features))), dy_copy.rows(dy.view()));
-        start_gradient(&x, grad);
-        let LayerNorm { weight: dweight, bias: dbias, .. } = grad;
-        let (dweight, dbias) = (dweight.tensor_mut(0), dbias.tensor_mut(0));
-        for run in x.runs() {
-            let (x, dy) = (x_rows.slice(s![run.clone(), ..]), dy.slice(s![run.clone(), ..]));
-            let statistics = statistics.slice(s![run.clone(), ..]);
-            let rows = ((statistics, x), (dy, matrix_mut(rows_of(y, &run), features)));
-            for_each_part(rows, x.len() * FUNCTION, 1, |((statistics, x), (dy, dx))| {
+        rows: Rows<'_, F>,
+        dy: ArrayView2<'_, F>,
+        dx: Option<ArrayViewMut2<'_, F>>,
+        statistics: &mut Array2<F>,
+        grad: Gradient<'_, Self>,
+    ) {
+        let LayerNorm { weight: dweight, bias: dbias, .. } = grad.to_add();
+        let (x, statistics) = (rows.x, view_of_rows(statistics.view(), &rows.places));
+        if let Some(dx) = dx {
+            for_each_part(((statistics, x), (dy, dx)), x.len() * FUNCTION, 1, |((statistics, x), (dy, dx))| {
                 normalise_backward(self.values(0), statistics, x, dy, dx);
             });
-            let columns = ((x.reversed_axes(), dy.reversed_axes()), (&mut *dweight, &mut *dbias));
-            for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
-                add_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
-            });
         }
-        y.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
+        let columns = ((x.reversed_axes(), dy.reversed_axes()), (dweight.tensor_mut(0), dbias.tensor_mut(0)));
+        for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
+            add_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
+        });
     }
 }
-
-impl<F: Float> Causal for LayerNorm<F> {}
+row_layer! { impl<F: Float> Layer for LayerNorm<F> }

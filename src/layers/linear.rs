@@ -1,14 +1,15 @@
 //! The affine layer.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
-use crate::base::{Init, Size, SizeError, check_gradient, check_shape};
-use crate::kernels::Float;
-use crate::layer::affine::{affine, affine_with_skip, bias_gradient, check_skip, input_gradient, weight_gradient};
-use crate::layer::kit::{Pending, StandardLayout, reuse};
-use crate::layer::{Causal, Layer, Sequence};
-use crate::parameters;
+use crate::base::{Init, Size, SizeError, Tensors, check_shape};
+use crate::kernels::{Accumulate, Float, product};
+use crate::layer::affine::{add_rows, affine, affine_onto};
+use crate::layer::gradient::start;
+use crate::layer::row_layer::compiled_walk;
+use crate::layer::{Gradient, RowLayer, Rows};
+use crate::{parameters, row_layer};
 
 const NAME: &str = "Linear";
 
@@ -87,83 +88,42 @@ impl<F: Float> Linear<F> {
     }
 }
 
-/// The cache of a [`Linear`].
-#[derive(Clone, Default)]
-pub struct LinearCache<F> {
-    pending: Pending,
-    x_copy: StandardLayout<F>,
-    dy_copy: StandardLayout<F>,
-    y: Array3<F>,  // [T, B, O]
-    dx: Array3<F>, // [T, B, I]
-}
-
-impl<F: Float> Layer for Linear<F> {
+impl<F: Float> RowLayer for Linear<F> {
     type Elem = F;
-    type State = ();
-    type Cache = LinearCache<F>;
+    type Kept = ();
+    const NAME: &'static str = NAME;
+    compiled_walk!(Linear);
 
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
         let (takes, output) = self.sizes();
         if input == Size::Features(takes) { Ok(output) } else { Err(SizeError::features(NAME, takes, input)) }
     }
 
-    fn zero_state(&self, _batch: usize) {}
-
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut LinearCache<F>) -> ArrayView3<'c, F> {
-        let (input, output) = self.sizes();
-        let x_features = x.features(NAME, Some(input));
-        let (steps, batch, _) = x_features.dim();
-        let LinearCache { pending, x_copy, y, .. } = cache;
-        pending.set(&x);
-        reuse(y, (steps, batch, output));
-        affine(&x, x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
-        x.zero_padding(y);
-        y.view()
+    fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
+        affine(&rows.pass, rows.x, &self.weight, self.bias.as_ref(), y);
     }
 
-    fn forward_with_skip(
+    fn forward_rows_onto(&self, rows: Rows<'_, F>, skip: ArrayView2<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
+        affine_onto(&rows.pass, skip, rows.x, &self.weight, self.bias.as_ref(), y);
+    }
+
+    fn backward_rows(
         &self,
-        x: Sequence<'_, F>,
-        skip: ArrayView3<'_, F>,
+        rows: Rows<'_, F>,
+        dy: ArrayView2<'_, F>,
+        dx: Option<ArrayViewMut2<'_, F>>,
         _: &mut (),
-        cache: &mut LinearCache<F>,
-        y: &mut ArrayRef3<F>,
+        grad: Gradient<'_, Self>,
     ) {
-        let (input, output) = self.sizes();
-        let x_features = x.features(NAME, Some(input));
-        check_skip(NAME, &x, output, skip, y);
-        cache.pending.set(&x);
-        affine_with_skip(&x, skip, cache.x_copy.rows(x_features), &self.weight, self.bias.as_ref(), y);
-    }
-
-    fn output<'c>(&self, cache: &'c LinearCache<F>) -> ArrayView3<'c, F> {
-        cache.y.view()
-    }
-
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        _: Option<&mut ()>,
-        cache: &'c mut LinearCache<F>,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, F> {
-        let (input, output) = self.sizes();
-        let LinearCache { pending, x_copy, dy_copy, dx, .. } = cache;
-        pending.take(NAME, &x, dy, output);
-        check_gradient(NAME, self, grad);
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, Some(input))), dy_copy.rows(dy.view()));
-        weight_gradient(&x, dy, x_rows, grad.weight.view_mut());
-        if let Some(bias) = &mut grad.bias {
-            bias_gradient(&x, dy, bias);
+        let (grad, how) = grad.parts();
+        product(dy.t(), rows.x, grad.weight.view_mut(), how); // dW = dyᵀ x
+        if let Some(dbias) = &mut grad.bias {
+            start(dbias, how);
+            add_rows(dy, dbias.tensor_mut(0)); // db = Σ dy
         }
-        input_gradient(&x, dy, &self.weight, dx);
-        dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
+        if let Some(dx) = dx {
+            product(dy, self.weight.view(), dx, Accumulate::Overwrite); // dx = dy W
+        }
     }
 }
-
-impl<F: Float> Causal for Linear<F> {}
+row_layer! { impl<F: Float> Layer for Linear<F> }

@@ -8,10 +8,10 @@ mod identity;
 mod layer_norm;
 mod linear;
 
-pub use activation::{Activation, ActivationCache, Nonlinearity};
-pub use dropout::{Dropout, DropoutCache};
+pub use activation::{Activation, Nonlinearity};
+pub use dropout::Dropout;
 pub use embedding::{Embedding, EmbeddingCache};
 pub use feed_forward::{FeedForward, FeedForwardCache};
-pub use identity::{Identity, IdentityCache};
-pub use layer_norm::{LayerNorm, LayerNormCache};
-pub use linear::{Linear, LinearCache};
+pub use identity::Identity;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;

@@ -8,7 +8,7 @@ use super::rows::Rows;
 use super::zoneout::Zoneout;
 use crate::base::{Mode, StateRecorder, Tensors, TensorsExt};
 use crate::kernels::{Float, PackedWeights};
-use crate::layer::State;
+use crate::layer::{Gradient, State};
 use crate::parameters;
 
 /// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
@@ -94,8 +94,8 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     /// whose rows are then counted from 0 again.
     fn project(&self, _pass: &Unrolled<'_, Self::Elem>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// Before a backward pass that [overwrites](crate::Sequence::overwrites_gradients) `grad`, whose numbers mean nothing:
-    /// sets to zero all that is then added to. What [`finish_backward`](Cell::finish_backward) overwrites can be left out.
+    /// Before a backward pass that overwrites `grad`, whose numbers mean nothing: sets to zero all that is then added to. What
+    /// [`finish_backward`](Cell::finish_backward) overwrites can be left out.
     fn clear_gradient(&self, grad: &mut Self) {
         grad.set_zero();
     }
@@ -104,8 +104,14 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     fn begin_backward(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
     /// After the first step of a pass was done backwards: what is left to be added to `grad` and written to `dx`. Where the
-    /// pass [overwrites](AllSteps::overwrites), what [`clear_gradient`](Cell::clear_gradient) left out is written instead.
-    fn finish_backward(&self, _pass: AllSteps<'_, Self::Elem>, _buffers: &mut Self::Buffers, _grad: &mut Self) {}
+    /// pass overwrites the gradient, what [`clear_gradient`](Cell::clear_gradient) left out is written instead.
+    fn finish_backward(
+        &self,
+        _pass: AllSteps<'_, Self::Elem>,
+        _buffers: &mut Self::Buffers,
+        _grad: Gradient<'_, Self>,
+    ) {
+    }
 
     /// How much of its state is kept at random: see [`Zoneout`].
     fn zoneout(&self) -> Option<Zoneout> {
@@ -239,8 +245,6 @@ pub struct AllSteps<'a, F> {
     pub h_before: ArrayView2<'a, F>,
     /// `dL/dx`, `[R, I]`, to be written.
     pub dx: Option<ArrayViewMut2<'a, F>>,
-    /// Whether the gradient is to be overwritten: before the steps, [`clear_gradient`](Cell::clear_gradient) had it.
-    pub overwrites: bool,
 }
 
 /// The state of an [`LstmCell`](crate::LstmCell) and of every other [`Cell`] with a memory.

@@ -13,6 +13,7 @@ use super::time_loop::{CellCache, backward_alone, forward_alone, work};
 use crate::base::TensorsExt;
 use crate::base::tensors::misfit;
 use crate::kernels::Float;
+use crate::layer::Gradient;
 use crate::layer::Sequence;
 use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
@@ -67,7 +68,7 @@ impl<C: Cell> Shards<C> {
     pub fn forward(
         &mut self,
         cell: &C,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         state: StateParts<'_, C::Elem>,
     ) -> ArrayView3<'_, C::Elem> {
         let (steps, batch) = x.dims();
@@ -75,9 +76,10 @@ impl<C: Cell> Shards<C> {
         self.caches.resize_with(count.max(self.caches.len()), CellCache::default);
         reuse(&mut self.y, (steps, batch, cell.sizes().output));
         let cut = Cut { shards: 0..count, count, batch };
-        let all = ForwardShards { cut, x, state, caches: &mut self.caches[..count], y: self.y.view_mut() };
-        for_each_shard(all, work(cell, &x), |ForwardShards { x, state, caches, y, .. }| {
-            copy_steps(forward_alone(cell, x, state, &mut caches[0]), y);
+        let all =
+            ForwardShards { cut, x: x.reborrow(), state, caches: &mut self.caches[..count], y: self.y.view_mut() };
+        for_each_shard(all, work(cell, x), |ForwardShards { x, state, caches, y, .. }| {
+            copy_steps(forward_alone(cell, &x, state, &mut caches[0]), y);
         });
         self.y.view()
     }
@@ -87,14 +89,15 @@ impl<C: Cell> Shards<C> {
     pub fn backward(
         &mut self,
         cell: &C,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         dy: ArrayView3<'_, C::Elem>,
         dstate: Option<StateParts<'_, C::Elem>>,
-        grad: &mut C,
+        grad: Gradient<'_, C>,
     ) {
         let (steps, batch) = x.dims();
         let count = self.count;
-        if !self.grads.iter().all(|shard| misfit(shard, grad).is_none()) {
+        let (grad, how) = grad.parts();
+        if !self.grads.iter().all(|shard| misfit(shard, &*grad).is_none()) {
             self.grads.clear();
         }
         self.grads.resize_with((count - 1).max(self.grads.len()), || grad.clone());
@@ -102,16 +105,16 @@ impl<C: Cell> Shards<C> {
         reuse(&mut self.dx, (steps, batch, input));
         let cut = Cut { shards: 0..count, count, batch };
         let (caches, grads, dx) = (&mut self.caches[..count], &mut self.grads[..count - 1], self.dx.view_mut());
-        let all = BackwardShards { cut, x, dy, dstate, caches, first_grad: Some(&mut *grad), grads, dx };
+        let all = BackwardShards { cut, x: x.reborrow(), dy, dstate, caches, first_grad: Some(&mut *grad), grads, dx };
         for_each_shard(
             all,
-            work(cell, &x),
+            work(cell, x),
             |BackwardShards { x, dy, dstate, caches, first_grad, grads, dx, .. }| {
-                let (x, grad) = match first_grad {
-                    Some(grad) => (x, grad),
-                    None => (x.overwriting_gradients(), &mut grads[0]),
+                let grad = match first_grad {
+                    Some(grad) => Gradient::new(grad, how),
+                    None => Gradient::overwrite(&mut grads[0]),
                 };
-                copy_steps(backward_alone(cell, x, dy, dstate, &mut caches[0], grad), dx);
+                copy_steps(backward_alone(cell, &x, dy, dstate, &mut caches[0], grad), dx);
             },
         );
         add_all(grad, &self.grads[..count - 1]);
@@ -208,7 +211,7 @@ impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
             dx: other_dx,
         };
         let x = self.x.sequences(own);
-        (BackwardShards { cut, x, dy, dstate, caches, first_grad: self.first_grad, grads, dx }, other)
+        (BackwardShards { cut, x: x.reborrow(), dy, dstate, caches, first_grad: self.first_grad, grads, dx }, other)
     }
 }
 

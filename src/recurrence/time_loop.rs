@@ -9,7 +9,9 @@ use super::part::Part;
 use super::rows::Rows;
 use super::zoneout::Keep;
 use crate::base::{Mode, RecordsState, Size, SizeError, StateRecorder, TensorsExt, check_gradient, check_shape};
+use crate::kernels::Accumulate;
 use crate::kernels::Float;
+use crate::layer::Gradient;
 use crate::layer::kit::{Pending, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, span, view_of_rows};
 use crate::layer::{Causal, Layer, Sequence};
@@ -115,16 +117,16 @@ fn check_state<F>(name: &str, what: &str, sizes: CellSizes, batch: usize, state:
 /// `cell` over all steps of `x`, from `state`, which is advanced: `[T, B, O]`.
 pub(crate) fn forward<'c, C: Cell>(
     cell: &C,
-    x: Sequence<'_, C::Elem>,
+    x: &Sequence<'_, C::Elem>,
     state: StateParts<'_, C::Elem>,
     cache: &'c mut CellCache<C>,
 ) -> ArrayView3<'c, C::Elem> {
     #[cfg(feature = "rayon")]
-    if cache.shards.plan(cell, &x) {
+    if cache.shards.plan(cell, x) {
         let sizes = cell.sizes();
         x.features(sizes.name, Some(sizes.input));
         check_state(sizes.name, "state", sizes, x.dims().1, &state);
-        cache.pending.set(&x);
+        cache.pending.set(x);
         return cache.shards.forward(cell, x, state);
     }
     forward_alone(cell, x, state, cache)
@@ -133,7 +135,7 @@ pub(crate) fn forward<'c, C: Cell>(
 /// [`forward`] on this thread.
 pub(crate) fn forward_alone<'c, C: Cell>(
     cell: &C,
-    x: Sequence<'_, C::Elem>,
+    x: &Sequence<'_, C::Elem>,
     state: StateParts<'_, C::Elem>,
     cache: &'c mut CellCache<C>,
 ) -> ArrayView3<'c, C::Elem> {
@@ -141,11 +143,11 @@ pub(crate) fn forward_alone<'c, C: Cell>(
     let features = x.features(name, Some(input));
     let (steps, batch, _) = features.dim();
     check_state(name, "state", sizes, batch, &state);
-    let zoneout = zoneout(cell, name, &x);
+    let zoneout = zoneout(cell, name, x);
     let infer = x.mode() == Some(Mode::Infer);
     let CellCache { pending, rows, x: x_rows, h, c, y, buffers, .. } = &mut *cache;
-    pending.set(&x);
-    rows.plan(&x);
+    pending.set(x);
+    rows.plan(x);
     let rows = &*rows;
     let x_rows = x_rows.start(features, rows);
     h.start(rows, state.h.view(), false, zoneout.is_some());
@@ -209,24 +211,25 @@ fn output_alone<C: Cell>(output: usize, cache: &CellCache<C>) -> ArrayView3<'_, 
 /// The way back through all steps: `dstate` in as the gradient of the final state, out as that of the initial one.
 pub(crate) fn backward<'c, C: Cell>(
     cell: &C,
-    x: Sequence<'_, C::Elem>,
+    x: &Sequence<'_, C::Elem>,
     dy: ArrayView3<'_, C::Elem>,
     dstate: Option<StateParts<'_, C::Elem>>,
     cache: &'c mut CellCache<C>,
-    grad: &mut C,
+    grad: Gradient<'_, C>,
 ) -> ArrayView3<'c, C::Elem> {
     #[cfg(feature = "rayon")]
     if cache.shards.is_used() {
         let CellCache { pending, recorder, shards, .. } = cache;
         let sizes = cell.sizes();
-        pending.take(sizes.name, &x, &dy, sizes.output);
-        check_gradient(sizes.name, cell, grad);
+        pending.take(sizes.name, x, &dy, sizes.output);
+        let (grad, how) = grad.parts();
+        check_gradient(sizes.name, cell, &*grad);
         if let Some(dstate) = &dstate {
             check_state(sizes.name, "dstate", sizes, x.dims().1, dstate);
         }
         recorder.start(x.dims().0);
         shards.caches().iter_mut().for_each(|shard| shard.recorder.follow(recorder));
-        shards.backward(cell, x, dy, dstate, grad);
+        shards.backward(cell, x, dy, dstate, Gradient::new(grad, how));
         shards.caches().iter().for_each(|shard| recorder.join(&shard.recorder));
         recorder.finish();
         return shards.input_gradient();
@@ -237,22 +240,23 @@ pub(crate) fn backward<'c, C: Cell>(
 /// [`backward`] on this thread.
 pub(crate) fn backward_alone<'c, C: Cell>(
     cell: &C,
-    x: Sequence<'_, C::Elem>,
+    x: &Sequence<'_, C::Elem>,
     dy: ArrayView3<'_, C::Elem>,
     dstate: Option<StateParts<'_, C::Elem>>,
     cache: &'c mut CellCache<C>,
-    grad: &mut C,
+    grad: Gradient<'_, C>,
 ) -> ArrayView3<'c, C::Elem> {
     let sizes @ CellSizes { name, input, output, .. } = cell.sizes();
     let (steps, batch) = x.dims();
     let CellCache { pending, rows, x: x_rows, h, c, h_before, dx, dx_rows, buffers, recorder, .. } = cache;
-    pending.take(name, &x, &dy, output);
-    check_gradient(name, cell, grad);
+    pending.take(name, x, &dy, output);
+    let (grad, how) = grad.parts();
+    check_gradient(name, cell, &*grad);
     if let Some(dstate) = &dstate {
         check_state(name, "dstate", sizes, batch, dstate);
     }
     let (rows, wanted) = (&*rows, x.wants_gradient());
-    let zoneout = zoneout(cell, name, &x);
+    let zoneout = zoneout(cell, name, x);
     let x_rows = x_rows.view(x.features(name, Some(input)), rows);
     h.start_backward(rows, dstate.as_ref().map(|dstate| dstate.h.view()));
     c.start_backward(rows, dstate.as_ref().map(|dstate| dstate.c.view()));
@@ -261,10 +265,10 @@ pub(crate) fn backward_alone<'c, C: Cell>(
     let all = 0..rows.count();
     let dx_values = if rows.packed() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
 
-    match (x.overwrites_gradients(), rows.count()) {
-        (true, 0) => grad.set_zero(),
-        (true, _) => cell.clear_gradient(grad),
-        (false, _) => {}
+    match (how, rows.count()) {
+        (Accumulate::Overwrite, 0) => grad.set_zero(),
+        (Accumulate::Overwrite, _) => cell.clear_gradient(grad),
+        (Accumulate::Add, _) => {}
     }
     cell.begin_backward(&Unrolled { rows, rows_at_once: rows.count(), mode: x.mode(), packed: None }, buffers);
     recorder.start(steps);
@@ -303,8 +307,8 @@ pub(crate) fn backward_alone<'c, C: Cell>(
     let h_before = h.before(rows, h_before);
     let dx_all = wanted.then(|| matrix_mut(dx_values, input));
     if rows.count() > 0 {
-        let all = AllSteps { x: x_rows, h_before, dx: dx_all, overwrites: x.overwrites_gradients() };
-        cell.finish_backward(all, buffers, grad);
+        let all = AllSteps { x: x_rows, h_before, dx: dx_all };
+        cell.finish_backward(all, buffers, Gradient::new(grad, how));
     }
 
     if let Some(dstate) = dstate {
@@ -335,32 +339,28 @@ impl<C: Cell> Layer for C {
         C::State::zeros(batch, self.sizes())
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         state: &mut C::State,
         cache: &'c mut CellCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        in_pass(|| (work(self, &x), 2), || forward(self, x, state.parts(), cache))
+        in_pass(|| (work(self, x), 2), || forward(self, x, state.parts(), cache))
     }
 
     fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
         output(self, cache)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         dy: &ArrayRef3<C::Elem>,
         dstate: Option<&mut C::State>,
         cache: &'c mut CellCache<C>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, C::Elem> {
-        in_pass(|| (work(self, &x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
+        in_pass(|| (work(self, x), 2), || backward(self, x, dy.view(), dstate.map(C::State::parts), cache, grad))
     }
 }
 

@@ -8,8 +8,8 @@ use crate::base::tensors::join;
 use crate::base::{RandomDrop, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, Model, RnnCell};
 use crate::layer::kit::reuse;
-use crate::layer::{Causal, Layer, Sequence};
-use crate::layers::{Dropout, DropoutCache};
+use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
+use crate::layers::Dropout;
 use crate::recurrence::{Cell, CellCache, CellSizes, RecurrentState, time_loop};
 
 const NAME: &str = "Recurrent";
@@ -189,10 +189,10 @@ pub struct RecurrentCache<C: Cell> {
 }
 
 struct LayerCache<C: Cell> {
-    cells: Vec<CellCache<C>>,       // one a direction
-    joined: Array3<C::Elem>,        // [T, B, D H], with two directions
-    dropout: DropoutCache<C::Elem>, // of what goes to the next layer
-    dx: Array3<C::Elem>,            // [T, B, I], with two directions: the sum of both
+    cells: Vec<CellCache<C>>,            // one a direction
+    joined: Array3<C::Elem>,             // [T, B, D H], with two directions
+    dropout: RowCache<Dropout<C::Elem>>, // of what goes to the next layer
+    dx: Array3<C::Elem>,                 // [T, B, I], with two directions: the sum of both
 }
 
 impl<C: Cell> Default for RecurrentCache<C> {
@@ -205,7 +205,7 @@ impl<C: Cell> LayerCache<C> {
     fn new(directions: usize) -> Self {
         let empty = || Array3::default((0, 0, 0));
         let cells = (0..directions).map(|_| CellCache::default()).collect();
-        LayerCache { cells, joined: empty(), dropout: DropoutCache::default(), dx: empty() }
+        LayerCache { cells, joined: empty(), dropout: RowCache::default(), dx: empty() }
     }
 }
 
@@ -219,13 +219,13 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     fn input<'s>(
         &self,
         k: usize,
-        x: Sequence<'s, C::Elem>,
+        x: &Sequence<'s, C::Elem>,
         before: Option<&'s LayerCache<C>>,
     ) -> Sequence<'s, C::Elem> {
-        let Some(before) = before else { return x };
+        let Some(before) = before else { return *x };
         x.with(match self.dropout.get(k - 1) {
             None => self.joined(k - 1, &before.cells, &before.joined),
-            Some(dropout) => dropout.output(&before.dropout),
+            Some(_) => before.dropout.output(),
         })
     }
 
@@ -263,19 +263,19 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
         C::State::layers(self.cells.len(), batch, self.sizes())
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         state: &mut Self::State,
         cache: &'c mut RecurrentCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
         self.check_state("state", batch, state);
         cache.layers.resize_with(self.num_layers(), || LayerCache::new(DIRECTIONS));
         for k in 0..self.num_layers() {
             let (before, own) = cache.layers.split_at_mut(k);
-            let input = self.input(k, x.reborrow(), before.last());
+            let input = self.input(k, &x.reborrow(), before.last());
             let LayerCache { cells, joined, dropout, .. } = &mut own[0];
             if DIRECTIONS > 1 {
                 reuse(joined, (steps, batch, DIRECTIONS * output));
@@ -283,13 +283,13 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
             for (direction, cache) in cells.iter_mut().enumerate() {
                 let at = k * DIRECTIONS + direction;
                 let input = if direction == 0 { input } else { input.reversed() };
-                let y = time_loop::forward(&self.cells[at], input, C::State::of_layer(state, at), cache);
+                let y = time_loop::forward(&self.cells[at], &input, C::State::of_layer(state, at), cache);
                 if DIRECTIONS > 1 {
                     joined.slice_mut(s![.., .., direction * output..(direction + 1) * output]).assign(&y);
                 }
             }
             if let Some(drop) = self.dropout.get(k) {
-                drop.forward(x.with(self.joined(k, cells, joined)), &mut (), dropout);
+                drop.forward_pass(&x.with(self.joined(k, cells, joined)), &mut (), dropout);
             }
         }
         self.output(cache)
@@ -300,19 +300,20 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
         self.joined(self.num_layers() - 1, &last.cells, &last.joined)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, C::Elem>,
+        x: &Sequence<'_, C::Elem>,
         dy: &ArrayRef3<C::Elem>,
         mut dstate: Option<&mut Self::State>,
         cache: &'c mut RecurrentCache<C>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, C::Elem> {
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
         if cache.layers.len() != self.num_layers() {
             mismatch(NAME, "cache", &"a forward pass that awaits its backward", &"a stale cache")
         }
-        check_gradient(NAME, self, grad);
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
         check_shape(NAME, "dy", &[steps, batch, DIRECTIONS * output], dy.shape());
         if let Some(dstate) = &dstate {
             self.check_state("dstate", batch, dstate);
@@ -321,11 +322,12 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
         let mut after: Option<ArrayView3<'c, C::Elem>> = None; // dL/dx of the layer after
         while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
             let k = before.len();
-            let input = self.input(k, x.reborrow(), before.last());
+            let input = self.input(k, &x.reborrow(), before.last());
             let LayerCache { cells, joined, dropout, dx } = own;
             let mut d = after.as_ref().map_or(dy.view(), |after| after.view());
             if let Some(drop) = self.dropout.get(k) {
-                d = drop.backward(x.with(self.joined(k, cells, joined)), &d, None, dropout, &mut grad.dropout[k]);
+                let grad = Gradient::new(&mut grad.dropout[k], how);
+                d = drop.backward_pass(&x.with(self.joined(k, cells, joined)), &d, None, dropout, grad);
             }
             let features = if input.wants_gradient() { self.cells[k * DIRECTIONS].sizes().input } else { 0 };
             if DIRECTIONS > 1 {
@@ -338,7 +340,8 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
                 let input = if direction == 0 { input } else { input.reversed() };
                 let dy = d.slice(s![.., .., direction * output..(direction + 1) * output]);
                 let dstate = dstate.as_mut().map(|dstate| C::State::of_layer(dstate, at));
-                let through = time_loop::backward(&self.cells[at], input, dy, dstate, cache, &mut grad.cells[at]);
+                let grad = Gradient::new(&mut grad.cells[at], how);
+                let through = time_loop::backward(&self.cells[at], &input, dy, dstate, cache, grad);
                 if DIRECTIONS > 1 {
                     *dx += &through;
                 }
@@ -348,10 +351,6 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
             rest = before;
         }
         after.expect("a layer")
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        true
     }
 }
 

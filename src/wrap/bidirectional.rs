@@ -5,7 +5,7 @@ use num_traits::Zero;
 
 use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::layer::kit::reuse;
-use crate::layer::{Layer, Sequence};
+use crate::layer::{Gradient, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "Bidirectional";
@@ -90,17 +90,17 @@ impl<L: Layer> Layer for Bidirectional<L> {
         BothStates { forward: self.forward.zero_state(batch), reverse: self.reverse.zero_state(batch) }
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut Self::State,
         cache: &'c mut BothCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
+        self.expect_size(x);
         let (steps, batch) = x.dims();
         let BothCache { forward, reverse, y, .. } = cache;
-        let forward = self.forward.forward(x, &mut state.forward, forward);
-        let reverse = self.reverse.forward(x.reversed(), &mut state.reverse, reverse);
+        let forward = self.forward.forward_pass(x, &mut state.forward, forward);
+        let reverse = self.reverse.forward_pass(&x.reversed(), &mut state.reverse, reverse);
         let middle = forward.dim().2;
         reuse(y, (steps, batch, middle + reverse.dim().2));
         y.slice_mut(s![.., .., ..middle]).assign(&forward);
@@ -112,13 +112,13 @@ impl<L: Layer> Layer for Bidirectional<L> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut Self::State>,
         cache: &'c mut BothCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let BothCache { forward, reverse, y, dx } = cache;
         let (steps, batch) = x.dims();
@@ -126,9 +126,12 @@ impl<L: Layer> Layer for Bidirectional<L> {
         let middle = self.forward.output(forward).dim().2;
         let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
         let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));
-        let forward = self.forward.backward(x, &dy_forward, dforward, forward, &mut grad.forward);
-        let reverse = self.reverse.backward(x.reversed(), &dy_reverse, dreverse, reverse, &mut grad.reverse);
-        // What nobody wants is unspecified, its shape too.
+        let (grad, how) = grad.parts();
+        let (grad_forward, grad_reverse) =
+            (Gradient::new(&mut grad.forward, how), Gradient::new(&mut grad.reverse, how));
+        let forward = self.forward.backward_pass(x, &dy_forward, dforward, forward, grad_forward);
+        let reverse = self.reverse.backward_pass(&x.reversed(), &dy_reverse, dreverse, reverse, grad_reverse);
+        // If it is not wanted it is unspecified, and so is its shape.
         let features = if x.wants_gradient() { forward.dim().2 } else { 0 };
         reuse(dx, (steps, batch, features));
         dx.fill(L::Elem::zero());
@@ -137,9 +140,5 @@ impl<L: Layer> Layer for Bidirectional<L> {
             *dx += &reverse;
         }
         dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.forward.overwrites_gradients() && self.reverse.overwrites_gradients()
     }
 }

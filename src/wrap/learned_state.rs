@@ -6,8 +6,8 @@ use num_traits::{One, Zero};
 use super::batch_state::{Places, keep};
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
 use crate::kernels::Float;
-use crate::layer::affine::start_gradient;
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::gradient::start;
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "LearnedState";
@@ -82,6 +82,40 @@ fn begins<F: Float>(x: &Sequence<'_, F>, started: &Array2<F>, b: usize) -> Optio
     (x.length(b) > 0).then(|| started[[b, 0]])
 }
 
+/// Each sequence that has a step here has started after it.
+fn mark_started<F: Float>(x: &Sequence<'_, F>, started: &mut Array2<F>) {
+    for (b, started) in started.iter_mut().enumerate() {
+        if x.length(b) > 0 {
+            *started = F::one();
+        }
+    }
+}
+
+impl<L: Layer> LearnedState<L> {
+    /// Gives the sequences that start here the learned state; keeps what came.
+    fn begin(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        state: &mut StartedState<L::Elem, L::State>,
+        given: &mut Option<StartedState<L::Elem, L::State>>,
+    ) {
+        let batch = x.dims().1;
+        check_shape(NAME, "state.started", &[batch, 1], state.started.shape());
+        keep(given, state);
+        for i in 0..self.initial.count() {
+            let (shape, initial) = self.initial.tensor(i);
+            let places = Places::new(state.state.shape(i), shape, batch);
+            let (values, started) = (state.state.tensor_mut(i), &state.started);
+            for (b, own, one) in places.sequences() {
+                let Some(started) = begins(x, started, b) else { continue };
+                for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
+                    *value = started * *value + (L::Elem::one() - started) * initial;
+                }
+            }
+        }
+    }
+}
+
 impl<L: Layer> Layer for LearnedState<L> {
     type Elem = L::Elem;
     type State = StartedState<L::Elem, L::State>;
@@ -95,52 +129,50 @@ impl<L: Layer> Layer for LearnedState<L> {
         StartedState { state: self.layer.zero_state(batch), started: Array2::zeros((batch, 1)) }
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut Self::State,
         cache: &'c mut LearnedStateCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        let batch = x.dims().1;
-        check_shape(NAME, "state.started", &[batch, 1], state.started.shape());
-        keep(&mut cache.given, state);
-        for i in 0..self.initial.count() {
-            let (shape, initial) = self.initial.tensor(i);
-            let places = Places::new(state.state.shape(i), shape, batch);
-            let (values, started) = (state.state.tensor_mut(i), &state.started);
-            for (b, own, one) in places.sequences() {
-                let Some(started) = begins(&x, started, b) else { continue };
-                for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
-                    *value = started * *value + (L::Elem::one() - started) * initial;
-                }
-            }
-        }
-        let y = self.layer.forward(x, &mut state.state, &mut cache.layer);
-        for (b, started) in state.started.iter_mut().enumerate() {
-            if x.length(b) > 0 {
-                *started = L::Elem::one();
-            }
-        }
+        self.begin(x, state, &mut cache.given);
+        let y = self.layer.forward_pass(x, &mut state.state, &mut cache.layer);
+        mark_started(x, &mut state.started);
         y
+    }
+
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        skip: ArrayView3<'_, L::Elem>,
+        state: &mut Self::State,
+        cache: &mut LearnedStateCache<L>,
+        y: &mut ArrayRef3<L::Elem>,
+        internal: Internal,
+    ) {
+        self.begin(x, state, &mut cache.given);
+        self.layer.forward_onto(x, skip, &mut state.state, &mut cache.layer, y, internal);
+        mark_started(x, &mut state.started);
     }
 
     fn output<'c>(&self, cache: &'c LearnedStateCache<L>) -> ArrayView3<'c, L::Elem> {
         self.layer.output(&cache.layer)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut Self::State>,
         cache: &'c mut LearnedStateCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        check_gradient(NAME, self, grad);
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
         let LearnedStateCache { layer, given, dstate: d } = cache;
         let batch = x.dims().1;
         let Some(given) = given.as_ref().filter(|given| given.started.nrows() == batch) else {
-            return self.layer.backward(x, dy, None, layer, &mut grad.layer); // which refuses
+            return self.layer.backward_pass(x, dy, None, layer, Gradient::new(&mut grad.layer, how)); // which refuses
         };
         match &dstate {
             Some(dstate) => keep(d, &dstate.state),
@@ -150,8 +182,8 @@ impl<L: Layer> Layer for LearnedState<L> {
             }
         }
         let d = d.as_mut().expect("kept");
-        let dx = self.layer.backward(x, dy, Some(d), layer, &mut grad.layer);
-        start_gradient(&x, &mut grad.initial);
+        let dx = self.layer.backward_pass(x, dy, Some(d), layer, Gradient::new(&mut grad.layer, how));
+        start(&mut grad.initial, how);
         let mut dstate = dstate;
         if let Some(dstate) = &mut dstate {
             for (_, d) in dstate.started.iter_mut().enumerate().filter(|(b, _)| x.length(*b) > 0) {
@@ -161,7 +193,7 @@ impl<L: Layer> Layer for LearnedState<L> {
         for i in 0..self.initial.count() {
             let ((shape, initial), (all, d)) = (self.initial.tensor(i), d.tensor(i));
             for (b, own, one) in Places::new(all, shape, batch).sequences() {
-                let Some(started) = begins(&x, &given.started, b) else {
+                let Some(started) = begins(x, &given.started, b) else {
                     if let Some(dstate) = &mut dstate {
                         dstate.state.tensor_mut(i)[own.clone()].copy_from_slice(&d[own]);
                     }
@@ -182,10 +214,6 @@ impl<L: Layer> Layer for LearnedState<L> {
             }
         }
         dx
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.layer.overwrites_gradients()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batch_state;
 mod bidirectional;
+mod forwarding;
 mod learned_state;
 mod prepacked;
 mod probed;

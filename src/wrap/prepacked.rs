@@ -2,9 +2,10 @@
 
 use ndarray::{ArrayRef3, ArrayView3};
 
-use crate::base::{Mode, Size, SizeError, Tensors};
+use super::forwarding::forwarding_layer;
+use crate::base::{Mode, Tensors};
 use crate::kernels::PackedWeights;
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Gradient, Layer, Sequence};
 
 /// A model for inference, whose weights are packed once for all passes.
 ///
@@ -59,12 +60,25 @@ impl<M: Layer> Prepacked<M> {
         self.model
     }
 
-    fn input<'s>(&'s self, x: Sequence<'s, M::Elem>) -> Sequence<'s, M::Elem> {
+    /// What the model is given: in inference, its packed weights too.
+    fn given<'s>(&'s self, x: Sequence<'s, M::Elem>) -> Sequence<'s, M::Elem> {
         if x.mode() != Some(Mode::Infer) {
             return x;
         }
         self.weights.locate((0..self.model.count()).map(|i| self.model.tensor(i).1));
         x.with_packed(&self.weights)
+    }
+
+    fn run_backward<'c>(
+        &self,
+        x: &Sequence<'_, M::Elem>,
+        dy: &ArrayRef3<M::Elem>,
+        dstate: Option<&mut M::State>,
+        cache: &'c mut M::Cache,
+        grad: Gradient<'_, Self>,
+    ) -> ArrayView3<'c, M::Elem> {
+        let (grad, how) = grad.parts();
+        self.model.backward_pass(x, dy, dstate, cache, Gradient::new(grad.get_mut(), how))
     }
 }
 
@@ -89,57 +103,4 @@ impl<M: Layer> Tensors<M::Elem> for Prepacked<M> {
     }
 }
 
-impl<M: Layer> Layer for Prepacked<M> {
-    type Elem = M::Elem;
-    type State = M::State;
-    type Cache = M::Cache;
-
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        self.model.output_size(input)
-    }
-
-    fn zero_state(&self, batch: usize) -> M::State {
-        self.model.zero_state(batch)
-    }
-
-    fn forward<'c>(
-        &self,
-        x: Sequence<'_, M::Elem>,
-        state: &mut M::State,
-        cache: &'c mut M::Cache,
-    ) -> ArrayView3<'c, M::Elem> {
-        self.model.forward(self.input(x.reborrow()), state, cache)
-    }
-
-    fn forward_with_skip(
-        &self,
-        x: Sequence<'_, M::Elem>,
-        skip: ArrayView3<'_, M::Elem>,
-        state: &mut M::State,
-        cache: &mut M::Cache,
-        y: &mut ArrayRef3<M::Elem>,
-    ) {
-        self.model.forward_with_skip(self.input(x.reborrow()), skip, state, cache, y);
-    }
-
-    fn output<'c>(&self, cache: &'c M::Cache) -> ArrayView3<'c, M::Elem> {
-        self.model.output(cache)
-    }
-
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, M::Elem>,
-        dy: &ArrayRef3<M::Elem>,
-        dstate: Option<&mut M::State>,
-        cache: &'c mut M::Cache,
-        grad: &mut Self,
-    ) -> ArrayView3<'c, M::Elem> {
-        self.model.backward(x, dy, dstate, cache, grad.get_mut())
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.model.overwrites_gradients()
-    }
-}
-
-impl<M: Causal> Causal for Prepacked<M> {}
+forwarding_layer! { Prepacked<M> as model }

@@ -4,9 +4,10 @@ use std::fmt;
 
 use ndarray::{ArrayRef3, ArrayView3};
 
+use super::forwarding::forwarding_layer;
 use crate::base::error::mismatch;
-use crate::base::{GradientProbe, LayerFlow, RecordsState, Size, SizeError, StateRecorder, norm};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::base::{GradientProbe, LayerFlow, RecordsState, StateRecorder, norm};
+use crate::layer::{Gradient, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "Probed";
@@ -73,45 +74,26 @@ impl<L: Layer> Probed<L> {
     }
 }
 
-impl<L: Layer> Layer for Probed<L> {
-    type Elem = L::Elem;
-    type State = L::State;
-    type Cache = L::Cache;
-
-    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        self.layer.output_size(input)
+impl<L: Layer> Probed<L> {
+    /// What the layer inside is given.
+    fn given<'s>(&self, x: Sequence<'s, L::Elem>) -> Sequence<'s, L::Elem> {
+        x
     }
 
-    fn zero_state(&self, batch: usize) -> L::State {
-        self.layer.zero_state(batch)
-    }
-
-    fn forward<'c>(
+    fn run_backward<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
-        state: &mut L::State,
-        cache: &'c mut L::Cache,
-    ) -> ArrayView3<'c, L::Elem> {
-        self.layer.forward(x, state, cache)
-    }
-
-    fn output<'c>(&self, cache: &'c L::Cache) -> ArrayView3<'c, L::Elem> {
-        self.layer.output(cache)
-    }
-
-    fn backward<'c>(
-        &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut L::Cache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let recording = self.probe.is_recording();
         if let Some(recorder) = self.recorder {
             recorder(cache).record_to(recording.then(|| (self.probe.clone(), self.at)));
         }
-        let dx = self.layer.backward(x, dy, dstate, cache, &mut grad.layer);
+        let (grad, how) = grad.parts();
+        let dx = self.layer.backward_pass(x, dy, dstate, cache, Gradient::new(&mut grad.layer, how));
         if recording {
             let (steps, batch, features) = dy.dim();
             let output = &mut self.probe.layers()[self.at].output;
@@ -123,10 +105,5 @@ impl<L: Layer> Layer for Probed<L> {
         }
         dx
     }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.layer.overwrites_gradients()
-    }
 }
-
-impl<L: Causal> Causal for Probed<L> {}
+forwarding_layer! { Probed<L> as layer }

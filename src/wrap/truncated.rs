@@ -1,14 +1,16 @@
 //! Backpropagation through time in chunks.
 
+use std::ops::Range;
+
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
 
 use super::batch_state::{Places, keep};
 use crate::base::error::{check_not_empty, mismatch};
 use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
-use crate::kernels::Float;
+use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::{Pending, reuse};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
 use crate::parameters;
 
 const NAME: &str = "TruncatedBptt";
@@ -89,6 +91,8 @@ impl<L: Causal> TruncatedBptt<L> {
 /// The cache of a [`TruncatedBptt`].
 pub struct TruncatedBpttCache<L: Layer> {
     pending: Pending,
+    /// O, of the last forward pass.
+    features: usize,
     /// One a chunk, or one for all.
     chunks: Vec<L::Cache>,
     /// The state at each chunk's start, where passes are done again.
@@ -105,6 +109,7 @@ impl<L: Layer> Default for TruncatedBpttCache<L> {
         let empty = || Array3::default((0, 0, 0));
         TruncatedBpttCache {
             pending: Pending::default(),
+            features: 0,
             chunks: Vec::new(),
             starts: Vec::new(),
             dstate: None,
@@ -116,10 +121,11 @@ impl<L: Layer> Default for TruncatedBpttCache<L> {
 }
 
 /// The chunks of `x` in the order in which they are walked: the time at which each begins, and its steps.
-fn walk<F: Float>(
-    x: Sequence<'_, F>,
+fn walk<'x, F: Float>(
+    x: &Sequence<'x, F>,
     steps: usize,
-) -> impl DoubleEndedIterator<Item = (usize, Sequence<'_, F>)> + ExactSizeIterator {
+) -> impl DoubleEndedIterator<Item = (usize, Sequence<'x, F>)> + ExactSizeIterator + use<'x, F> {
+    let x = *x;
     let count = x.dims().0.div_ceil(steps);
     (0..count).map(move |k| {
         let start = if x.is_reversed() { count - 1 - k } else { k } * steps;
@@ -146,6 +152,40 @@ fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::S
     }
 }
 
+impl<L: Causal> TruncatedBptt<L> {
+    /// Runs a forward pass over each chunk: its steps, its part of `x`, the state, and the cache for it.
+    fn for_each_chunk(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &mut TruncatedBpttCache<L>,
+        mut run: impl FnMut(Range<usize>, &Sequence<'_, L::Elem>, &mut L::State, &mut L::Cache),
+    ) {
+        self.expect_size(x);
+        let (steps, batch) = x.dims();
+        check_not_empty(NAME, &[steps, batch]);
+        let TruncatedBpttCache { pending, features, chunks, starts, dstate, .. } = cache;
+        pending.set(x);
+        *features = self.output_size(x.size()).expect("a size that fits");
+        let is_kept = x.mode() != Some(Mode::Infer);
+        // Inference keeps nothing that chunks would save.
+        let size = if is_kept { self.steps } else { steps };
+        let count = steps.div_ceil(size);
+        chunks.resize_with(chunks.len().max(if self.recomputes { 1 } else { count }), L::Cache::default);
+        starts.resize_with(starts.len().max(if self.recomputes { count } else { 0 }), || None);
+        for (k, (start, chunk)) in walk(x, size).enumerate() {
+            if self.recomputes && is_kept {
+                keep(&mut starts[k], state);
+            }
+            let own = start..start + chunk.dims().0;
+            run(own, &chunk, state, &mut chunks[if self.recomputes { 0 } else { k }]);
+        }
+        if self.passes {
+            keep(dstate, state); // for its shape
+        }
+    }
+}
+
 impl<L: Causal> Layer for TruncatedBptt<L> {
     type Elem = L::Elem;
     type State = L::State;
@@ -159,70 +199,71 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
         self.layer.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         state: &mut L::State,
         cache: &'c mut TruncatedBpttCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        x.expect_size(self);
-        let (steps, batch) = x.dims();
-        check_not_empty(NAME, &[steps, batch]);
-        let TruncatedBpttCache { pending, chunks, starts, dstate, y, .. } = cache;
-        pending.set(&x);
-        let kept = x.mode() != Some(Mode::Infer);
-        // Inference keeps nothing that chunks would spare.
-        let size = if kept { self.steps } else { steps };
-        let count = steps.div_ceil(size);
-        chunks.resize_with(chunks.len().max(if self.recomputes { 1 } else { count }), L::Cache::default);
-        starts.resize_with(starts.len().max(if self.recomputes { count } else { 0 }), || None);
-        for (k, (start, chunk)) in walk(x, size).enumerate() {
-            if self.recomputes && kept {
-                keep(&mut starts[k], state);
-            }
-            let part = self.layer.forward(chunk, state, &mut chunks[if self.recomputes { 0 } else { k }]);
-            reuse(y, (steps, batch, part.dim().2));
-            y.slice_mut(s![start..start + part.dim().0, .., ..]).assign(&part);
-        }
-        if self.passes {
-            keep(dstate, state); // for its shape
-        }
-        y.view()
+        let TruncatedBpttCache { y, .. } = cache;
+        let (mut all, (steps, batch)) = (std::mem::take(y), x.dims());
+        self.for_each_chunk(x, state, cache, |own, chunk, state, cache| {
+            let part = self.layer.forward_pass(chunk, state, cache);
+            reuse(&mut all, (steps, batch, part.dim().2));
+            all.slice_mut(s![own, .., ..]).assign(&part);
+        });
+        cache.y = all;
+        cache.y.view()
+    }
+
+    fn forward_onto(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        skip: ArrayView3<'_, L::Elem>,
+        state: &mut L::State,
+        cache: &mut TruncatedBpttCache<L>,
+        y: &mut ArrayRef3<L::Elem>,
+        internal: Internal,
+    ) {
+        self.for_each_chunk(x, state, cache, |own, chunk, state, cache| {
+            let (skip, mut y) = (skip.slice(s![own.clone(), .., ..]), y.slice_mut(s![own, .., ..]));
+            self.layer.forward_onto(chunk, skip, state, cache, &mut y, internal);
+        });
     }
 
     fn output<'c>(&self, cache: &'c TruncatedBpttCache<L>) -> ArrayView3<'c, L::Elem> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, L::Elem>,
+        x: &Sequence<'_, L::Elem>,
         dy: &ArrayRef3<L::Elem>,
         dstate: Option<&mut L::State>,
         cache: &'c mut TruncatedBpttCache<L>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        let TruncatedBpttCache { pending, chunks, starts, dstate: passed, one, y, dx } = cache;
-        pending.take(NAME, &x, dy, y.dim().2);
-        check_gradient(NAME, self, grad);
+        let TruncatedBpttCache { pending, features, chunks, starts, dstate: passed, one, dx, .. } = cache;
+        pending.take(NAME, x, dy, *features);
+        let (grad, mut how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
         let (steps, batch) = x.dims();
         let mut dstate = dstate;
         if let (None, Some(passed), true) = (&dstate, passed, self.passes) {
             passed.set_zero();
             dstate = Some(passed);
         }
-        let chunk_count = steps.div_ceil(self.steps);
         for (k, (start, chunk)) in walk(x, self.steps).enumerate().rev() {
-            // The last chunk is the first one on the way back.
-            let chunk = if k + 1 == chunk_count { chunk } else { chunk.accumulating_gradients() };
             let cache = &mut chunks[if self.recomputes { 0 } else { k }];
             if self.recomputes {
-                self.layer.forward(chunk, starts[k].as_mut().expect("kept by the forward pass"), cache);
+                self.layer.forward_pass(&chunk, starts[k].as_mut().expect("kept by the forward pass"), cache);
             }
             let own = start..start + chunk.dims().0;
             let dy = dy.slice(s![own.clone(), .., ..]);
-            let part = self.layer.backward(chunk, &dy, dstate.as_deref_mut(), cache, &mut grad.layer);
-            // What nobody wants is unspecified, its shape too.
+            let grad = Gradient::new(&mut grad.layer, how);
+            let part = self.layer.backward_pass(&chunk, &dy, dstate.as_deref_mut(), cache, grad);
+            how = Accumulate::Add;
+            // If it is not wanted it is unspecified, and so is its shape.
             reuse(dx, (steps, batch, if x.wants_gradient() { part.dim().2 } else { 0 }));
             if x.wants_gradient() {
                 dx.slice_mut(s![own, .., ..]).assign(&part);
@@ -232,10 +273,6 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
             }
         }
         dx.view()
-    }
-
-    fn overwrites_gradients(&self) -> bool {
-        self.layer.overwrites_gradients()
     }
 }
 

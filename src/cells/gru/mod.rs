@@ -10,6 +10,7 @@ use super::products::{HiddenPart, InputPart, Weights, add_biases};
 use super::{cell_sizes, flat, flat_mut, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
+use crate::layer::Gradient;
 use crate::layer::affine::{add_rows, start_rows};
 use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
@@ -295,7 +296,8 @@ impl<F: Float> Cell for GruCell<F> {
         hidden_rz.backward(weights_rz, &rows, gates.slice(rz), dnorm_rz, dh, Accumulate::Add, scratch);
     }
 
-    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut GruBuffers<F>, grad: &mut Self) {
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut GruBuffers<F>, grad: Gradient<'_, Self>) {
+        let (grad, how) = grad.parts();
         let GruBuffers { input, hidden_rz, hidden_n, gates, s, .. } = buffers;
         let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
         let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
@@ -305,9 +307,9 @@ impl<F: Float> Cell for GruCell<F> {
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
         };
         let (dw_rz, dw_n) = grad.weight_hh.view_mut().split_at(Axis(0), 2 * hidden);
-        hidden_rz.weight_gradient(normalised, da_rz, pass.h_before, dw_rz, pass.overwrites);
-        hidden_n.weight_gradient(normalised, dn, v, dw_n, pass.overwrites);
-        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
+        hidden_rz.weight_gradient(normalised, da_rz, pass.h_before, dw_rz, how);
+        hidden_n.weight_gradient(normalised, dn, v, dw_n, how);
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih), how);
         if let Some(bias) = &mut grad.bias_ih {
             add_rows(da, bias.tensor_mut(0));
         }

@@ -10,6 +10,7 @@ use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_b
 use super::{cell_sizes, flat, flat_mut, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
 use crate::kernels::{Accumulate, Float, product};
+use crate::layer::Gradient;
 use crate::layer::affine::add_rows;
 use crate::layer::kit::reuse;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
@@ -338,16 +339,16 @@ impl<F: Float> Cell for LstmCell<F> {
         hidden.backward(weights, &rows, da, values_mut(&mut grad.norm_hh), dh, Accumulate::Overwrite, scratch);
     }
 
-    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut LstmBuffers<F>, grad: &mut Self) {
+    fn finish_backward(&self, pass: AllSteps<'_, F>, buffers: &mut LstmBuffers<F>, grad: Gradient<'_, Self>) {
+        let (grad, how) = grad.parts();
         let LstmBuffers { input, hidden, gates, projection, .. } = buffers;
         let ([weights, _], da) = (self.weights(), gates.view());
         let dw_hh = grad.weight_hh.view_mut();
-        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, pass.overwrites);
+        hidden.weight_gradient(self.norm_hh.is_some(), da, pass.h_before, dw_hh, how);
         if let Some(dw_hr) = &mut grad.weight_hr {
-            let mode = Accumulate::overwriting(pass.overwrites);
-            product(projection.dh.t(), projection.m.view(), dw_hr.view_mut(), mode);
+            product(projection.dh.t(), projection.m.view(), dw_hr.view_mut(), how);
         }
-        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih));
+        input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih), how);
         add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
     }
 }

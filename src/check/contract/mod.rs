@@ -5,7 +5,7 @@ mod values;
 
 use super::gradcheck::GradCheck;
 use crate::base::{Size, Tensors, TensorsExt};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, Sequence};
 use batch::Batch;
 use ndarray::{Array3, ArrayRef3, Axis, Dimension};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -246,8 +246,8 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.assert(run(x.constant(), None).1 == grad, "a constant x changes the parameters' gradients");
     }
 
-    /// `backward_into` gives what `backward` adds to zero, whatever `grad` held before, and leaves a gradient that the next
-    /// `backward` adds to: with lengths too, and in a chunk that no sequence reaches.
+    /// A gradient that is overwritten is what is added to zero, whatever it held before, and the next pass can add
+    /// to it: with lengths too, and in a chunk that no sequence reaches.
     fn gradients_are_overwritten(&self) {
         let batch = self.batch(STEPS, BATCH);
         let x = batch.sequence().train(3);
@@ -260,16 +260,14 @@ impl<'a, L: Layer> Contract<'a, L> {
                 let y = self.layer.forward(x, &mut state, &mut cache).raw_dim();
                 let (dy, mut dstate) = (output_gradient(y.into_pattern()), self.seed_gradient(&state));
                 let (layer, dstate_in) = (self.layer, Some(&mut dstate));
-                let dx = match overwrite {
-                    true => layer.backward_into(x, &dy, dstate_in, &mut cache, grad),
-                    false => layer.backward(x, &dy, dstate_in, &mut cache, grad),
-                };
+                let grad = if overwrite { Gradient::overwrite(grad) } else { Gradient::add(grad) };
+                let dx = layer.backward(x, &dy, dstate_in, &mut cache, grad);
                 let dx = if x.wants_gradient() { bits(&dx.to_owned()) } else { Vec::new() };
                 (dx, bits(&dstate))
             };
             let (mut added, mut overwritten) = (self.layer.zeros_like(), self.layer.zeros_like());
             fill(&mut overwritten, &mut |_| f64::NAN);
-            for (pass, overwrite) in [("`backward_into`", true), ("`backward` after `backward_into`", false)] {
+            for (pass, overwrite) in [("overwriting", true), ("adding after overwriting", false)] {
                 let (want, got) = (run(&mut added, false), run(&mut overwritten, overwrite));
                 let other = first_difference(&added, &overwritten);
                 let other = other.map(|(name, want, got)| format!(": {name}: {got} in place of {want}"));
@@ -378,7 +376,7 @@ impl<'a, L: Layer> Contract<'a, L> {
                 self.layer.forward(x, &mut state, &mut cache);
                 self.layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
                 self.layer.forward(x, &mut state, &mut cache);
-                self.layer.backward_into(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
+                self.layer.backward(x, &dy, Some(&mut dstate), &mut cache, Gradient::overwrite(&mut grad));
             };
             pass();
             let allocations = count(&mut pass);

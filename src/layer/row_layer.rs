@@ -1,0 +1,346 @@
+//! Layers that map each row on its own: the walk over valid rows, written once for all of them.
+
+use std::ops::Range;
+
+use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
+
+use super::gradient::{self, Gradient};
+use super::kit::{Pending, StandardLayout, reuse};
+use super::rows::{matrix, matrix_mut, rows_of, span};
+use super::sequence::Sequence;
+use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
+use crate::kernels::{Accumulate, Float};
+
+/// A layer whose every output row is a function of the input row at the same step of the same sequence.
+///
+/// This is its arithmetic; lengths, chunks, memory layouts, stale caches and the cache itself come from this crate, by one
+/// line: [`row_layer!`](crate::row_layer).
+///
+/// ```
+/// use gradflow::ndarray::{ArrayView2, ArrayViewMut2, Zip};
+/// use gradflow::{Float, Gradient, RowLayer, Rows, Size, SizeError, contract::Contract, parameters, row_layer};
+/// use std::marker::PhantomData;
+///
+/// /// y = x² / 2
+/// #[derive(Clone)]
+/// struct HalfSquare<F> { elem: PhantomData<F> }
+/// parameters! { impl<F: Float> Tensors<F> for HalfSquare<F> { ; skip elem } }
+///
+/// impl<F: Float> RowLayer for HalfSquare<F> {
+///     type Elem = F;
+///     type Kept = ();
+///     const NAME: &'static str = "HalfSquare";
+///
+///     fn row_size(&self, input: Size) -> Result<usize, SizeError> {
+///         input.features(Self::NAME)
+///     }
+///     fn forward_rows(&self, rows: Rows<'_, F>, mut y: ArrayViewMut2<'_, F>, _: &mut ()) {
+///         Zip::from(&mut y).and(&rows.x).for_each(|y, &x| *y = x * x * F::of(0.5));
+///     }
+///     fn backward_rows(
+///         &self,
+///         rows: Rows<'_, F>,
+///         dy: ArrayView2<'_, F>,
+///         dx: Option<ArrayViewMut2<'_, F>>,
+///         _: &mut (),
+///         _: Gradient<'_, Self>,
+///     ) {
+///         if let Some(mut dx) = dx {
+///             Zip::from(&mut dx).and(&rows.x).and(&dy).for_each(|dx, &x, &dy| *dx = x * dy);
+///         }
+///     }
+/// }
+/// row_layer! { impl<F: Float> Layer for HalfSquare<F> }
+///
+/// Contract::new("HalfSquare", &HalfSquare::<f64> { elem: PhantomData }, 3).check_causal();
+/// ```
+pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
+    /// `f32` or `f64`.
+    type Elem: Float;
+    /// What the backward pass needs of the forward pass besides `x`; `()` if that is nothing.
+    type Kept: Default + Send;
+    /// What panics call it.
+    const NAME: &'static str;
+
+    /// The number of output features for inputs of a size.
+    ///
+    /// # Errors
+    /// If the layer does not take that size.
+    fn row_size(&self, input: Size) -> Result<usize, SizeError>;
+
+    /// Before the first rows of a forward pass: checks parameters and makes room in `kept` for `T * B` rows.
+    fn begin(&self, _x: &Sequence<'_, Self::Elem>, _kept: &mut Self::Kept) {}
+
+    /// `y`, `[N, O]`, of the rows `x`, `[N, I]`.
+    fn forward_rows(&self, rows: Rows<'_, Self::Elem>, y: ArrayViewMut2<'_, Self::Elem>, kept: &mut Self::Kept);
+
+    /// `y = skip + layer(x)`, as the branch of a residual connection.
+    #[doc(hidden)]
+    fn forward_rows_onto(
+        &self,
+        rows: Rows<'_, Self::Elem>,
+        skip: ArrayView2<'_, Self::Elem>,
+        mut y: ArrayViewMut2<'_, Self::Elem>,
+        kept: &mut Self::Kept,
+    ) {
+        self.forward_rows(rows, y.view_mut(), kept);
+        y += &skip;
+    }
+
+    /// `dx`, `[N, I]`, if it is wanted, from `dy`, `[N, O]`; `dL/dparameter` is added to `grad` or overwrites it, as `grad`
+    /// says. If `I = O`, `dx` comes in holding `y`.
+    fn backward_rows(
+        &self,
+        rows: Rows<'_, Self::Elem>,
+        dy: ArrayView2<'_, Self::Elem>,
+        dx: Option<ArrayViewMut2<'_, Self::Elem>>,
+        kept: &mut Self::Kept,
+        grad: Gradient<'_, Self>,
+    );
+
+    /// [`forward`], compiled in this crate if the layer is of this crate.
+    #[doc(hidden)]
+    fn walk(&self, x: &Sequence<'_, Self::Elem>, cache: &mut RowCache<Self>) {
+        forward(self, x, cache);
+    }
+
+    /// [`backward`], compiled in this crate if the layer is of this crate.
+    #[doc(hidden)]
+    fn walk_back(
+        &self,
+        x: &Sequence<'_, Self::Elem>,
+        dy: &ArrayRef3<Self::Elem>,
+        cache: &mut RowCache<Self>,
+        grad: Gradient<'_, Self>,
+    ) {
+        backward(self, x, dy, cache, grad);
+    }
+}
+
+/// Some valid rows of a pass, side by side.
+#[derive(Clone, Debug)]
+pub struct Rows<'a, F> {
+    /// `[N, I]`
+    pub x: ArrayView2<'a, F>,
+    /// Their places among the `T * B` rows of the pass: row `t * B + b` is step `t` of sequence `b`.
+    pub places: Range<usize>,
+    /// The pass.
+    pub pass: Sequence<'a, F>,
+}
+
+/// The cache of a [`RowLayer`].
+pub struct RowCache<L: RowLayer> {
+    pending: Pending,
+    x_copy: StandardLayout<L::Elem>,
+    dy_copy: StandardLayout<L::Elem>,
+    y: Array3<L::Elem>,  // [T, B, O] and, after a backward pass, dx if I = O
+    dx: Array3<L::Elem>, // [T, B, I] if I and O differ
+    dx_is_in_y: bool,
+    kept: L::Kept,
+}
+super::kit::opaque_debug! { RowCache<L: RowLayer> }
+
+impl<L: RowLayer> Default for RowCache<L> {
+    fn default() -> Self {
+        let none = || Array3::default((0, 0, 0));
+        RowCache {
+            pending: Pending::default(),
+            x_copy: StandardLayout::default(),
+            dy_copy: StandardLayout::default(),
+            y: none(),
+            dx: none(),
+            dx_is_in_y: false,
+            kept: L::Kept::default(),
+        }
+    }
+}
+
+impl<L: RowLayer> RowCache<L> {
+    /// `[T, B, O]`, after a forward pass.
+    pub fn output(&self) -> ArrayView3<'_, L::Elem> {
+        self.y.view()
+    }
+
+    /// `[T, B, I]`, after a backward pass; `[T, B, 0]` if it was not wanted.
+    pub fn input_gradient(&self) -> ArrayView3<'_, L::Elem> {
+        if self.dx_is_in_y { self.y.view() } else { self.dx.view() }
+    }
+}
+
+/// The output's number of features.
+#[track_caller]
+fn output_of<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>) -> usize {
+    match layer.row_size(x.size()) {
+        Ok(output) => output,
+        Err(error) => panic!("x: {error}"),
+    }
+}
+
+/// `y`, left in the cache.
+#[track_caller]
+pub fn forward<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>, cache: &mut RowCache<L>) {
+    let features = x.features(L::NAME, None);
+    let (output, (steps, batch)) = (output_of(layer, x), x.dims());
+    let RowCache { pending, x_copy, y, kept, .. } = cache;
+    pending.set(x);
+    layer.begin(x, kept);
+    reuse(y, (steps, batch, output));
+    let x_rows = x_copy.rows(features);
+    for run in x.runs() {
+        let rows = Rows { x: x_rows.slice(s![run.clone(), ..]), places: run.clone(), pass: x.reborrow() };
+        layer.forward_rows(rows, matrix_mut(rows_of(y, &run), output), kept);
+    }
+    x.zero_padding(y);
+}
+
+/// `y = skip + layer(x)`, on the valid rows.
+#[track_caller]
+pub fn forward_onto<L: RowLayer>(
+    layer: &L,
+    x: &Sequence<'_, L::Elem>,
+    skip: ArrayView3<'_, L::Elem>,
+    cache: &mut RowCache<L>,
+    y: &mut ArrayRef3<L::Elem>,
+) {
+    let features = x.features(L::NAME, None);
+    let (output, (steps, batch)) = (output_of(layer, x), x.dims());
+    check_shape(L::NAME, "y", &[steps, batch, output], y.shape());
+    check_shape(L::NAME, "skip", y.shape(), skip.shape());
+    let RowCache { pending, x_copy, kept, .. } = cache;
+    pending.set(x);
+    layer.begin(x, kept);
+    let (x_rows, skip) = (x_copy.rows(features), skip.to_slice().expect("a skip in standard layout"));
+    for run in x.runs() {
+        let rows = Rows { x: x_rows.slice(s![run.clone(), ..]), places: run.clone(), pass: x.reborrow() };
+        let skip = matrix(&skip[span(&run, output)], output);
+        layer.forward_rows_onto(rows, skip, matrix_mut(rows_of(y, &run), output), kept);
+    }
+}
+
+/// `dx`, left in the cache.
+#[track_caller]
+pub fn backward<L: RowLayer>(
+    layer: &L,
+    x: &Sequence<'_, L::Elem>,
+    dy: &ArrayRef3<L::Elem>,
+    cache: &mut RowCache<L>,
+    grad: Gradient<'_, L>,
+) {
+    let (output, (steps, batch), wanted) = (output_of(layer, x), x.dims(), x.wants_gradient());
+    let RowCache { pending, x_copy, dy_copy, y, dx, dx_is_in_y, kept } = cache;
+    pending.take(L::NAME, x, dy, output);
+    let (grad, mut how) = grad.parts();
+    check_gradient(L::NAME, layer, &*grad);
+    let features = x.features(L::NAME, None);
+    let input = features.dim().2;
+    *dx_is_in_y = wanted && input == output;
+    let dx = if *dx_is_in_y { y } else { dx };
+    reuse(dx, (steps, batch, if wanted { input } else { 0 }));
+    let (x_rows, dy_rows) = (x_copy.rows(features), dy_copy.rows(dy.view()));
+    for run in x.runs() {
+        let rows = Rows { x: x_rows.slice(s![run.clone(), ..]), places: run.clone(), pass: x.reborrow() };
+        let dx = wanted.then(|| matrix_mut(rows_of(dx, &run), input));
+        layer.backward_rows(rows, dy_rows.slice(s![run, ..]), dx, kept, Gradient::new(&mut *grad, how));
+        how = Accumulate::Add;
+    }
+    gradient::start(grad, how); // if no row is valid
+    x.zero_padding(dx);
+}
+
+/// Implements [`Layer`](crate::Layer) and [`Causal`](crate::Causal) for a [`RowLayer`](crate::RowLayer).
+#[macro_export]
+macro_rules! row_layer {
+    (impl<$f:ident: $bound:path> Layer for $t:ty) => {
+        impl<$f: $bound> $crate::layer::Layer for $t {
+            type Elem = $f;
+            type State = ();
+            type Cache = $crate::layer::RowCache<Self>;
+
+            fn output_size(&self, input: $crate::base::Size) -> Result<usize, $crate::base::SizeError> {
+                $crate::layer::RowLayer::row_size(self, input)
+            }
+
+            fn zero_state(&self, _batch: usize) {}
+
+            fn forward_pass<'c>(
+                &self,
+                x: &$crate::layer::Sequence<'_, $f>,
+                _: &mut (),
+                cache: &'c mut Self::Cache,
+            ) -> $crate::ndarray::ArrayView3<'c, $f> {
+                $crate::layer::RowLayer::walk(self, x, cache);
+                cache.output()
+            }
+
+            fn forward_onto(
+                &self,
+                x: &$crate::layer::Sequence<'_, $f>,
+                skip: $crate::ndarray::ArrayView3<'_, $f>,
+                _: &mut (),
+                cache: &mut Self::Cache,
+                y: &mut $crate::ndarray::ArrayRef3<$f>,
+                _: $crate::layer::Internal,
+            ) {
+                $crate::layer::row_layer::forward_onto(self, x, skip, cache, y);
+            }
+
+            fn output<'c>(&self, cache: &'c Self::Cache) -> $crate::ndarray::ArrayView3<'c, $f> {
+                cache.output()
+            }
+
+            fn backward_pass<'c>(
+                &self,
+                x: &$crate::layer::Sequence<'_, $f>,
+                dy: &$crate::ndarray::ArrayRef3<$f>,
+                _: Option<&mut ()>,
+                cache: &'c mut Self::Cache,
+                grad: $crate::layer::Gradient<'_, Self>,
+            ) -> $crate::ndarray::ArrayView3<'c, $f> {
+                $crate::layer::RowLayer::walk_back(self, x, dy, cache, grad);
+                cache.input_gradient()
+            }
+        }
+
+        impl<$f: $bound> $crate::layer::Causal for $t {}
+    };
+}
+
+/// The methods of [`RowLayer`] that compile a layer's walk once for each element type, in this crate.
+macro_rules! compiled_walk {
+    ($layer:ident) => {
+        fn walk(&self, x: &$crate::layer::Sequence<'_, F>, cache: &mut $crate::layer::RowCache<Self>) {
+            $crate::kernels::once! {
+                fn walk<'a, F: Float>(
+                    layer: &'a $layer<F>,
+                    x: &'a $crate::layer::Sequence<'a, F>,
+                    cache: &'a mut $crate::layer::RowCache<$layer<F>>,
+                ) {
+                    $crate::layer::row_layer::forward(layer, x, cache);
+                }
+            }
+            walk(self, &x.reborrow(), cache);
+        }
+
+        fn walk_back(
+            &self,
+            x: &$crate::layer::Sequence<'_, F>,
+            dy: &ndarray::ArrayRef3<F>,
+            cache: &mut $crate::layer::RowCache<Self>,
+            grad: $crate::layer::Gradient<'_, Self>,
+        ) {
+            $crate::kernels::once! {
+                fn walk_back<'a, F: Float>(
+                    layer: &'a $layer<F>,
+                    x: &'a $crate::layer::Sequence<'a, F>,
+                    dy: &'a ndarray::ArrayRef3<F>,
+                    cache: &'a mut $crate::layer::RowCache<$layer<F>>,
+                    grad: $crate::layer::Gradient<'a, $layer<F>>,
+                ) {
+                    $crate::layer::row_layer::backward(layer, x, dy, cache, grad);
+                }
+            }
+            walk_back(self, &x.reborrow(), dy, cache, grad);
+        }
+    };
+}
+pub(crate) use compiled_walk;

@@ -1,0 +1,60 @@
+//! Wrappers whose state and cache are those of the layer inside.
+
+/// Implements [`Layer`](crate::layer::Layer) and [`Causal`](crate::layer::Causal) for a wrapper of one layer. Every method
+/// goes on to `field`, so none can be forgotten; the wrapper says what the layer is given as `x`, and runs the backward pass.
+macro_rules! forwarding_layer {
+    ($wrapper:ident<$l:ident> as $field:ident) => {
+        impl<$l: $crate::layer::Layer> $crate::layer::Layer for $wrapper<$l> {
+            type Elem = $l::Elem;
+            type State = $l::State;
+            type Cache = $l::Cache;
+
+            fn output_size(&self, input: $crate::base::Size) -> Result<usize, $crate::base::SizeError> {
+                self.$field.output_size(input)
+            }
+
+            fn zero_state(&self, batch: usize) -> $l::State {
+                self.$field.zero_state(batch)
+            }
+
+            fn forward_pass<'c>(
+                &self,
+                x: &$crate::layer::Sequence<'_, $l::Elem>,
+                state: &mut $l::State,
+                cache: &'c mut $l::Cache,
+            ) -> ndarray::ArrayView3<'c, $l::Elem> {
+                self.$field.forward_pass(&self.given(x.reborrow()), state, cache)
+            }
+
+            fn forward_onto(
+                &self,
+                x: &$crate::layer::Sequence<'_, $l::Elem>,
+                skip: ndarray::ArrayView3<'_, $l::Elem>,
+                state: &mut $l::State,
+                cache: &mut $l::Cache,
+                y: &mut ndarray::ArrayRef3<$l::Elem>,
+                internal: $crate::layer::Internal,
+            ) {
+                self.$field.forward_onto(&self.given(x.reborrow()), skip, state, cache, y, internal);
+            }
+
+            fn output<'c>(&self, cache: &'c $l::Cache) -> ndarray::ArrayView3<'c, $l::Elem> {
+                self.$field.output(cache)
+            }
+
+            fn backward_pass<'c>(
+                &self,
+                x: &$crate::layer::Sequence<'_, $l::Elem>,
+                dy: &ndarray::ArrayRef3<$l::Elem>,
+                dstate: Option<&mut $l::State>,
+                cache: &'c mut $l::Cache,
+                grad: $crate::layer::Gradient<'_, Self>,
+            ) -> ndarray::ArrayView3<'c, $l::Elem> {
+                self.run_backward(x, dy, dstate, cache, grad)
+            }
+        }
+
+        impl<$l: $crate::layer::Causal> $crate::layer::Causal for $wrapper<$l> {}
+    };
+}
+pub(super) use forwarding_layer;
