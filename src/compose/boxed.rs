@@ -8,7 +8,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
 use crate::kernels::Float;
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, State};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, State, Summary};
 
 const NAME: &str = "BoxLayer";
 
@@ -30,7 +30,7 @@ pub struct BoxLayer<F: Float>(Box<dyn AnyLayer<F>>);
 pub struct BoxState<F>(Box<dyn AnyState<F>>);
 
 /// The cache of a [`BoxLayer`].
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct BoxCache(Option<Box<dyn Any + Send>>);
 
 impl<F: Float> BoxLayer<F> {
@@ -62,6 +62,30 @@ impl<F: Float> fmt::Debug for BoxLayer<F> {
     }
 }
 
+/// Layers of one type with the same parameters.
+impl<F: Float> PartialEq for BoxLayer<F> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.type_name() == other.0.type_name() && same_tensors(self, other)
+    }
+}
+
+impl<F: Float> PartialEq for BoxState<F> {
+    fn eq(&self, other: &Self) -> bool {
+        same_tensors(self, other)
+    }
+}
+
+fn same_tensors<F: Float, T: Tensors<F>>(a: &T, b: &T) -> bool {
+    a.count() == b.count() && (0..a.count()).all(|i| a.name(i) == b.name(i) && a.tensor(i) == b.tensor(i))
+}
+
+impl<F: Float> fmt::Debug for BoxState<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes: Vec<_> = (0..self.count()).map(|i| self.tensor(i).0).collect();
+        f.debug_tuple("BoxState").field(&shapes).finish()
+    }
+}
+
 impl<F: Float> Clone for BoxState<F> {
     fn clone(&self) -> Self {
         self.0.boxed()
@@ -74,6 +98,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn type_name(&self) -> &'static str;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError>;
+    fn any_describe(&self, name: &str, summary: &mut Summary);
     fn any_zero_state(&self, batch: usize) -> BoxState<F>;
     fn any_forward<'c>(
         &self,
@@ -146,6 +171,10 @@ where
 
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.output_size(input)
+    }
+
+    fn any_describe(&self, name: &str, summary: &mut Summary) {
+        self.describe(name, summary);
     }
 
     fn any_zero_state(&self, batch: usize) -> BoxState<F> {
@@ -226,6 +255,10 @@ impl<F: Float> Layer for BoxLayer<F> {
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.0.any_output_size(input)
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        self.0.any_describe(name, summary);
     }
 
     fn zero_state(&self, batch: usize) -> BoxState<F> {

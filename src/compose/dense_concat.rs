@@ -4,9 +4,9 @@ use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError};
-use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, Sequence, Summary};
 use crate::parameters;
 
 const NAME: &str = "DenseConcat";
@@ -26,7 +26,7 @@ const NAME: &str = "DenseConcat";
 /// let net = Stacked::build(3, |k| DenseConcat::new(Linear::<f32>::new(8 + 5 * k, 5, rng)));
 /// assert_eq!(net.output_size(8.into()), Ok(23));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DenseConcat<L: Layer> {
     /// What is set beside the input.
     pub branch: L,
@@ -49,6 +49,8 @@ pub struct DenseConcatCache<L: Layer> {
     y: Array3<L::Elem>,  // [T, B, I + O]
     dx: Array3<L::Elem>, // [T, B, I]
 }
+
+opaque_debug! { DenseConcatCache<L: Layer> }
 
 impl<L: Layer> Default for DenseConcatCache<L> {
     fn default() -> Self {
@@ -74,6 +76,11 @@ impl<L: Layer> Layer for DenseConcat<L> {
             Size::Features(features) => Ok(features + branch),
             Size::Tokens => Err(SizeError::new(NAME, "takes features, got token ids")),
         }
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add::<L::Elem>(name, NAME, &());
+        summary.inside(|summary| self.branch.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> L::State {

@@ -7,10 +7,10 @@ use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError};
 use crate::kernels::math::sigmoid;
 use crate::kernels::{Float, vectorised};
-use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
-use crate::layers::Linear;
+use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence, Summary};
+use crate::layers::{Linear, LinearBuilder};
 use crate::parameters;
 
 const NAME: &str = "Highway";
@@ -34,7 +34,7 @@ const NAME: &str = "Highway";
 /// assert_eq!(net.names()[4..6], ["0.gate.weight", "0.gate.bias"]);
 /// assert_eq!(net.output_size(8.into()), Ok(8));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Highway<L: Layer> {
     /// What the gate lets in.
     pub branch: L,
@@ -47,24 +47,45 @@ impl<L: Layer> Highway<L> {
     /// Around a branch from `features` to as many; `W_T` starts as [`Linear::new`]'s, `b_T` at -2.
     ///
     /// # Panics
-    /// Where the branch does not map `features` features to as many.
+    /// Panics if the branch does not map `features` features to as many.
     pub fn new(branch: L, features: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        let highway = Highway { branch, gate: Linear::new(features, features, rng) }.gate_bias(-2.0);
+        Self::builder(branch, features).build(rng)
+    }
+
+    /// To choose how the gate starts.
+    pub fn builder(branch: L, features: usize) -> HighwayBuilder<L> {
+        HighwayBuilder { branch, gate: Linear::builder(features, features).bias_init(-2.0) }
+    }
+}
+
+/// How a [`Highway`] starts; made by [`Highway::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder makes nothing before `build`"]
+pub struct HighwayBuilder<L: Layer> {
+    branch: L,
+    gate: LinearBuilder<L::Elem>,
+}
+
+impl<L: Layer> HighwayBuilder<L> {
+    /// How `b_T` starts: -1 to -4, the deeper the stack the lower.
+    pub fn gate_bias(self, init: impl Into<Init>) -> Self {
+        HighwayBuilder { gate: self.gate.bias_init(init), ..self }
+    }
+
+    /// How `W_T` starts.
+    pub fn gate_weight(self, init: impl Into<Init>) -> Self {
+        HighwayBuilder { gate: self.gate.weight(init), ..self }
+    }
+
+    /// Drawn from `rng`: the same seed gives the same bits.
+    ///
+    /// # Panics
+    /// Panics if the branch does not map `features` features to as many.
+    pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Highway<L> {
+        let highway = Highway { branch: self.branch, gate: self.gate.build(rng) };
+        let features = highway.gate.input_size();
         highway.output_size(features.into()).unwrap_or_else(|error| panic!("{error}"));
         highway
-    }
-
-    /// With another `b_T`, all of it `bias`: -1 to -4, the deeper the stack the lower.
-    pub fn gate_bias(mut self, bias: f64) -> Self {
-        let features = self.gate.weight.nrows();
-        self.gate.bias.get_or_insert_with(|| ndarray::Array1::zeros(features)).fill(L::Elem::of(bias));
-        self
-    }
-
-    /// With `W_T` drawn anew.
-    pub fn gate_weight(mut self, init: impl Into<Init>, rng: &mut (impl Rng + ?Sized)) -> Self {
-        self.gate = self.gate.with_weight(init, rng);
-        self
     }
 }
 
@@ -80,6 +101,8 @@ pub struct HighwayCache<L: Layer> {
     y: Array3<L::Elem>,  // [T, B, D] and, in a backward pass, g ∘ dy
     dx: Array3<L::Elem>, // [T, B, D]
 }
+
+opaque_debug! { HighwayCache<L: Layer> }
 
 impl<L: Layer> Default for HighwayCache<L> {
     fn default() -> Self {
@@ -150,6 +173,11 @@ impl<L: Layer> Layer for Highway<L> {
             let reason = format!("has {input} features, {gate} from the gate and {branch} from the branch");
             Err(SizeError::new(NAME, reason))
         }
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add(name, NAME, &self.gate);
+        summary.inside(|summary| self.branch.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> L::State {

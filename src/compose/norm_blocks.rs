@@ -10,7 +10,7 @@ use crate::sequential;
 
 sequential! {
     /// The branch of a [`PreNormBlock`]: `fc2(f(fc1(norm(x))))`.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq)]
     pub struct PreNormBranch<F: Float>: Layer<F> {
         /// Over the D features.
         pub norm: LayerNorm<F>,
@@ -19,36 +19,45 @@ sequential! {
     }
 }
 
-/// A pre-norm residual block: `y = x + fc2(f(fc1(norm(x))))` (Xiong et al. 2020).
-///
-/// The direct connection passes through no normalisation, so deep stacks train without a warm-up. Parameters are named
-/// `norm.weight`, `norm.bias`, `fc1.weight` …, and `0.norm.weight` … in a [`Stacked`](crate::Stacked).
-///
-/// ```
-/// use gradflow::{Nonlinearity, PreNormBlock, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
-///
-/// let rng = &mut StdRng::seed_from_u64(0);
-/// let net = Stacked::build(6, |_| PreNormBlock::<f32>::pre_norm(8, 32, Nonlinearity::Gelu, rng).zero_init());
-/// assert_eq!(net.names()[..3], ["0.norm.weight", "0.norm.bias", "0.fc1.weight"]);
-/// ```
-pub type PreNormBlock<F> = Residual<PreNormBranch<F>>;
+sequential! {
+    /// A pre-norm residual block: `y = x + fc2(f(fc1(norm(x))))` (Xiong et al. 2020).
+    ///
+    /// The skip connection passes through no normalisation, so deep stacks train without a warm-up. Parameters are named
+    /// `norm.weight`, `norm.bias`, `fc1.weight` …, and `0.norm.weight` … in a [`Stacked`](crate::Stacked).
+    ///
+    /// ```
+    /// use gradflow::{Nonlinearity, PreNormBlock, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+    ///
+    /// let rng = &mut StdRng::seed_from_u64(0);
+    /// let net = Stacked::build(6, |_| PreNormBlock::<f32>::new(8, 32, Nonlinearity::Gelu, rng).zero_init());
+    /// assert_eq!(net.names()[..3], ["0.norm.weight", "0.norm.bias", "0.fc1.weight"]);
+    /// ```
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct PreNormBlock<F: Float>: Layer<F> {
+        /// `x + fc2(f(fc1(norm(x))))`
+        pub residual as "": Residual<PreNormBranch<F>>,
+    }
+}
 
 impl<F: Float> PreNormBlock<F> {
     /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::Linear::new)'s.
-    pub fn pre_norm(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
-        let feed_forward = FeedForward::new(features, hidden, f, rng);
-        Residual::new(PreNormBranch { norm: LayerNorm::new(features), feed_forward })
+    pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
+        Self::around(FeedForward::new(features, hidden, f, rng))
     }
 
     /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
-    pub fn pre_norm_zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
-        let feed_forward = FeedForward::zeros(features, hidden, f);
-        Residual::new(PreNormBranch { norm: LayerNorm::new(features), feed_forward })
+    pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
+        Self::around(FeedForward::zeros(features, hidden, f))
+    }
+
+    fn around(feed_forward: FeedForward<F>) -> Self {
+        let norm = LayerNorm::new(feed_forward.fc1.input_size());
+        PreNormBlock { residual: Residual::new(PreNormBranch { norm, feed_forward }) }
     }
 
     /// The branch's last layer zero: the block starts as the identity, with gradient exactly 1.
     pub fn zero_init(mut self) -> Self {
-        self.branch.feed_forward.fc2.set_zero();
+        self.residual.branch.feed_forward.fc2.set_zero();
         self
     }
 }
@@ -57,7 +66,7 @@ sequential! {
     /// A post-norm residual block: `y = norm(x + fc2(f(fc1(x))))` (Vaswani et al. 2017).
     ///
     /// Parameters are named as in [`PreNormBlock`], in the order `fc1`, `fc2`, `norm`.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq)]
     pub struct PostNormBlock<F: Float>: Layer<F> {
         /// `x + fc2(f(fc1(x)))`
         pub residual as "": Residual<FeedForward<F>>,

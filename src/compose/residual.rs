@@ -8,9 +8,9 @@ use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::kernels::{Float, vectorised};
 use crate::layer::affine::add;
 use crate::layer::gradient::start;
-use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence};
+use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence, Summary};
 use crate::layers::Linear;
 use crate::parameters;
 
@@ -77,7 +77,7 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
 /// let widening = Residual::projected(GruCell::<f32>::new(8, 16, rng), 8, rng);
 /// assert_eq!(widening.output_size(8.into()), Ok(16));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Residual<L: Layer> {
     /// What is added to the direct connection.
     pub branch: L,
@@ -100,7 +100,7 @@ impl<L: Layer> Residual<L> {
     /// Where the branch does not take `input` features.
     pub fn projected(branch: L, input: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         let output = branch.output_size(input.into()).unwrap_or_else(|error| panic!("{NAME}: {error}"));
-        Residual { shortcut: Some(Linear::new(input, output, rng).without_bias()), ..Self::new(branch) }
+        Residual { shortcut: Some(Linear::builder(input, output).bias(false).build(rng)), ..Self::new(branch) }
     }
 
     /// With a number that is not trained before the branch: `1/sqrt(L)` keeps the variance of a stack of L blocks.
@@ -131,6 +131,8 @@ pub struct ResidualCache<L: Layer> {
     y: Array3<L::Elem>, // [T, B, O] and, after a backward pass, dx, [T, B, I]
     d: Array3<L::Elem>, // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
 }
+
+opaque_debug! { ResidualCache<L: Layer> }
 
 impl<L: Layer> Default for ResidualCache<L> {
     fn default() -> Self {
@@ -232,6 +234,11 @@ impl<L: Layer> Layer for Residual<L> {
             let reason = format!("has {direct} features on the direct connection and {branch} from the branch");
             Err(SizeError::new(NAME, reason))
         }
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add(name, NAME, &(self.scale.clone(), self.shortcut.clone()));
+        summary.inside(|summary| self.branch.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> L::State {

@@ -52,7 +52,7 @@ macro_rules! sequential {
         $crate::parameters! {
             impl $(<$($g: $b),*>)? Tensors<$f> for $name $(<$($g),*>)? { $($field $(as $label)?),+ }
         }
-        $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field: $layer),+ }
+        $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field [$($label)?]: $layer),+ }
         // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
         impl $(<$($g: $b),*>)? $crate::layer::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::layer::Causal),+ {}
     };
@@ -62,7 +62,7 @@ macro_rules! sequential {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __chain {
-    ([$($g:ident : $b:path),*] [$name:ty] [$f:ty] $($part:tt : $layer:ty),+) => {
+    ([$($g:ident : $b:path),*] [$name:ty] [$f:ty] $($part:tt [$($label:literal)?] : $layer:ty),+) => {
         impl<$($g: $b),*> $crate::layer::Layer for $name {
             type Elem = $f;
             type State = ($(<$layer as $crate::layer::Layer>::State,)+);
@@ -78,6 +78,13 @@ macro_rules! __chain {
                     $crate::base::Size::Features(features) => Ok(features),
                     $crate::base::Size::Tokens => unreachable!("a layer's output has features"),
                 }
+            }
+
+            fn describe(&self, name: &str, summary: &mut $crate::layer::Summary) {
+                $(
+                    let part = $crate::base::tensors::join(name, $crate::__label!($part $($label)?).to_string());
+                    $crate::layer::Layer::describe(&self.$part, &part, summary);
+                )+
             }
 
             fn zero_state(&self, batch: usize) -> Self::State {
@@ -186,7 +193,7 @@ macro_rules! tuple {
         }
         __chain! {
             [$first: Layer $(, $t: Layer<Elem = $first::Elem>)*] [($first, $($t,)*)] [$first::Elem]
-            0: $first $(, $i: $t)*
+            0 []: $first $(, $i []: $t)*
         }
         impl<$first: Causal $(, $t: Causal<Elem = $first::Elem>)*> Causal for ($first, $($t,)*) {}
     };

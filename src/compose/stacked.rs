@@ -3,8 +3,10 @@
 use ndarray::{ArrayRef3, ArrayView3};
 
 use crate::base::error::mismatch;
+use crate::base::tensors::join;
 use crate::base::{Size, SizeError, TensorsExt};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
+use crate::layer::kit::opaque_debug;
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parallel::{in_pass, product_work};
 use crate::parameters;
 
@@ -22,7 +24,7 @@ const NAME: &str = "Stacked";
 /// let net = Stacked::build(4, |_| Residual::new(GruCell::<f32>::new(8, 8, rng)).scaled(0.5));
 /// assert_eq!(net.zero_state(3).len(), 4);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stacked<L> {
     layers: Vec<L>,
 }
@@ -60,6 +62,8 @@ impl<L: Layer> Stacked<L> {
 /// The cache of a [`Stacked`].
 pub struct StackedCache<L: Layer>(Vec<L::Cache>);
 
+opaque_debug! { StackedCache<L: Layer> }
+
 impl<L: Layer> Default for StackedCache<L> {
     fn default() -> Self {
         StackedCache(Vec::new())
@@ -87,6 +91,12 @@ impl<L: Layer> Layer for Stacked<L> {
             sizes = (features, Size::Features(features));
         }
         Ok(sizes.0)
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        for (k, layer) in self.layers.iter().enumerate() {
+            layer.describe(&join(name, k.to_string()), summary);
+        }
     }
 
     fn zero_state(&self, batch: usize) -> Vec<L::State> {

@@ -8,9 +8,9 @@ use crate::base::random::Mask;
 use crate::base::{RandomDrop, Size, SizeError, check_shape};
 use crate::kernels::Float;
 use crate::layer::affine::add;
-use crate::layer::kit::{Pending, StandardLayout, reuse};
+use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parameters;
 
 const NAME: &str = "StochasticDepth";
@@ -46,7 +46,7 @@ const NAME: &str = "StochasticDepth";
 /// assert_eq!(p, [0.125, 0.25, 0.375, 0.5]);
 /// assert_eq!(net.names()[0], "0.weight_ih");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StochasticDepth<L: Layer> {
     /// What is left out at random.
     pub branch: L,
@@ -99,6 +99,8 @@ pub struct StochasticDepthCache<L: Layer> {
     y: Array3<L::Elem>, // [T, B, O] and, in a backward pass, m ∘ dy; unused where nothing is dropped
 }
 
+opaque_debug! { StochasticDepthCache<L: Layer> }
+
 impl<L: Layer> Default for StochasticDepthCache<L> {
     fn default() -> Self {
         StochasticDepthCache {
@@ -136,6 +138,11 @@ impl<L: Layer> Layer for StochasticDepth<L> {
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.branch.output_size(input).map_err(|error| error.inside(NAME))
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add::<L::Elem>(name, NAME, &());
+        summary.inside(|summary| self.branch.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> L::State {

@@ -65,7 +65,7 @@ impl Pending {
 }
 
 /// A copy in standard layout of the arrays that are not, so that kernels see rows side by side.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StandardLayout<F>(Array3<F>);
 
 impl<F: Float> StandardLayout<F> {

@@ -8,9 +8,11 @@ mod lengths;
 pub mod row_layer;
 pub(crate) mod rows;
 mod sequence;
+pub(crate) mod summary;
 mod traits;
 
 pub use gradient::Gradient;
 pub use row_layer::{RowCache, RowLayer, Rows};
 pub use sequence::Sequence;
+pub use summary::Summary;
 pub use traits::{Causal, Internal, Layer, Pass, State};

@@ -6,6 +6,7 @@ use super::affine::add;
 use super::gradient::Gradient;
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
+use super::summary::Summary;
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::kernels::Float;
@@ -117,7 +118,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// ```
     /// use gradflow::{Gradient, Layer, Linear, TensorsExt, ndarray::{Array3, arr2}};
     ///
-    /// let layer = Linear::<f64>::zeros(2, 1).without_bias();
+    /// let layer = Linear::<f64>::builder(2, 1).bias(false).zeros();
     /// let (x, dy) = (Array3::from_shape_vec((1, 1, 2), vec![3.0, 4.0]).unwrap(), Array3::ones((1, 1, 1)));
     /// let (mut cache, mut grad) = (layer.cache(), layer.clone());
     /// grad.weight.fill(f64::NAN);
@@ -175,6 +176,28 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         if let Err(error) = self.output_size(x.size()) {
             panic!("x: {error}")
         }
+    }
+
+    /// What the model is made of, as a table: a line for each layer with its name, type, parameters and shapes.
+    ///
+    /// ```
+    /// use gradflow::{Activation, Layer, Linear};
+    ///
+    /// let model = (Linear::<f32>::zeros(3, 8), Activation::tanh(), Linear::zeros(8, 1));
+    /// let table = model.summary().to_string();
+    /// assert!(table.contains("weight [8, 3], bias [8]"));
+    /// assert!(table.ends_with("41")); // parameters in all
+    /// ```
+    fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        self.describe("", &mut summary);
+        summary
+    }
+
+    /// The lines of a [`summary`](Layer::summary) for this layer, called `name`.
+    #[doc(hidden)]
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add(name, std::any::type_name::<Self>(), self);
     }
 
     /// An empty cache.

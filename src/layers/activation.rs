@@ -44,9 +44,9 @@ pub enum Nonlinearity {
 ///
 /// let relu = Activation::<f64>::relu();
 /// let x = Array3::from_shape_vec((1, 1, 2), vec![-1.0, 2.0]).unwrap();
-/// assert_eq!(relu.forward((&x).into(), &mut (), &mut relu.cache()).as_slice(), Some(&[0.0, 2.0][..]));
+/// assert_eq!(relu.forward(&x, &mut (), &mut relu.cache()).as_slice(), Some(&[0.0, 2.0][..]));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Activation<F> {
     nonlinearity: Nonlinearity,
     elem: PhantomData<F>,
@@ -77,7 +77,7 @@ impl<F: Float> Activation<F> {
     /// [`Nonlinearity::LeakyRelu`] with `slope` for negative inputs.
     ///
     /// # Panics
-    /// Where the slope is not finite.
+    /// Panics if the slope is not finite.
     pub fn leaky_relu(slope: f64) -> Self {
         assert!(slope.is_finite(), "{NAME}: slope: expected a finite number, got {slope}");
         Self::new(Nonlinearity::LeakyRelu { slope })

@@ -27,7 +27,7 @@ const NAME: &str = "Dropout";
 /// give each training step another one. The id, drawn by [`new`](Dropout::new), keeps the dropouts of one model apart; a clone keeps it.
 ///
 /// # Panics
-/// `forward` panics where `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
 /// [`infer`](Sequence::infer): a forgotten mode would silently train without dropout, or evaluate with it.
 ///
 /// ```
@@ -41,7 +41,7 @@ const NAME: &str = "Dropout";
 /// assert!((400..600).contains(&y.iter().filter(|&&y| y == 0.0).count()));
 /// assert_eq!(dropout.forward(Sequence::from(&x).eval(), &mut (), &mut cache), x);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dropout<F> {
     drop: RandomDrop,
     elem: PhantomData<F>,
@@ -52,7 +52,7 @@ impl<F: Float> Dropout<F> {
     /// Drops each element with probability `p`.
     ///
     /// # Panics
-    /// Where `p` is not in `0..1`.
+    /// Panics if `p` is not in `0..1`.
     pub fn new(p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::from_drop(RandomDrop::new(NAME, p, rng))
     }

@@ -1,11 +1,13 @@
 //! Vectors for token ids.
 
+use std::marker::PhantomData;
+
 use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError, check_gradient};
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
 use crate::layer::kit::{Pending, reuse};
 use crate::layer::{Causal, Gradient, Layer, Sequence};
 use crate::parameters;
@@ -26,13 +28,13 @@ const NAME: &str = "Embedding";
 ///
 /// let embedding = Embedding::<f32>::new(10, 3, &mut StdRng::seed_from_u64(0));
 /// let ids = arr2(&[[1, 2], [9, 0]]);
-/// let y = embedding.forward((&ids).into(), &mut (), &mut embedding.cache()).to_owned();
+/// let y = embedding.forward(&ids, &mut (), &mut embedding.cache()).to_owned();
 /// assert_eq!(y.dim(), (2, 2, 3));
 /// ```
 ///
 /// # Panics
-/// `forward` panics where an id of a valid position is not below V, and names it.
-#[derive(Clone, Debug)]
+/// `forward` panics if an id of a valid position is not below V, and names it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Embedding<F> {
     /// `[V, D]`
     pub weight: Array2<F>,
@@ -43,32 +45,105 @@ impl<F: Float> Embedding<F> {
     /// Standard normal vectors, as PyTorch starts them.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn new(vocabulary: usize, features: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::zeros(vocabulary, features).with_weight(Init::Normal { std: 1.0 }, rng)
+        Self::builder(vocabulary, features).build(rng)
+    }
+
+    /// To choose how the vectors start.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    pub fn builder(vocabulary: usize, features: usize) -> EmbeddingBuilder<F> {
+        assert!(vocabulary > 0 && features > 0, "{NAME}: sizes must not be 0");
+        EmbeddingBuilder { vocabulary, features, weight: Init::Normal { std: 1.0 }, elem: PhantomData }
     }
 
     /// All vectors zero, for weights that will be loaded.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn zeros(vocabulary: usize, features: usize) -> Self {
-        assert!(vocabulary > 0 && features > 0, "{NAME}: sizes must not be 0");
-        Embedding { weight: Array2::zeros((vocabulary, features)) }
+        Self::builder(vocabulary, features).zeros()
+    }
+}
+
+/// How an [`Embedding`] starts; made by [`Embedding::builder`].
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a builder makes nothing before `build` or `zeros`"]
+pub struct EmbeddingBuilder<F> {
+    vocabulary: usize,
+    features: usize,
+    weight: Init,
+    elem: PhantomData<F>,
+}
+
+impl<F: Float> EmbeddingBuilder<F> {
+    /// How the vectors start.
+    pub fn weight(self, init: impl Into<Init>) -> Self {
+        EmbeddingBuilder { weight: init.into(), ..self }
     }
 
-    /// The vectors drawn anew.
-    pub fn with_weight(mut self, init: impl Into<Init>, rng: &mut (impl Rng + ?Sized)) -> Self {
-        init.into().fill(&mut self.weight, rng);
-        self
+    /// Drawn from `rng`: the same seed gives the same bits.
+    pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Embedding<F> {
+        let mut weight = Array2::zeros((self.vocabulary, self.features));
+        self.weight.fill(&mut weight, rng);
+        Embedding { weight }
+    }
+
+    /// All vectors zero, for weights that will be loaded.
+    pub fn zeros(self) -> Embedding<F> {
+        Embedding { weight: Array2::zeros((self.vocabulary, self.features)) }
     }
 }
 
 /// The cache of an [`Embedding`].
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EmbeddingCache<F> {
     pending: Pending,
     y: Array3<F>, // [T, B, D]
+}
+
+once! {
+    /// `y_tb = weight[id_tb]`, left in the cache.
+    fn look_up<'a, F: Float>(layer: &'a Embedding<F>, x: &'a Sequence<'a, F>, cache: &'a mut EmbeddingCache<F>) {
+        let ids = x.tokens(NAME);
+        let (steps, batch) = ids.dim();
+        let (vocabulary, features) = layer.weight.dim();
+        let EmbeddingCache { pending, y } = cache;
+        pending.set(x);
+        reuse(y, (steps, batch, features));
+        for (((t, b), &id), mut y) in ids.indexed_iter().zip(y.lanes_mut(Axis(2))) {
+            if !x.valid(t, b) {
+                y.fill(F::zero());
+            } else if id < vocabulary {
+                y.assign(&layer.weight.row(id));
+            } else {
+                let got = format_args!("{id} at step {t} of sequence {b}");
+                mismatch(NAME, "x", &format_args!("ids below {vocabulary}"), &got)
+            }
+        }
+    }
+
+    /// `dweight[id_tb] += dy_tb`
+    fn add_gradient<'a, F: Float>(
+        layer: &'a Embedding<F>,
+        x: &'a Sequence<'a, F>,
+        dy: &'a ArrayRef3<F>,
+        cache: &'a mut EmbeddingCache<F>,
+        grad: Gradient<'a, Embedding<F>>,
+    ) {
+        let EmbeddingCache { pending, .. } = cache;
+        pending.take(NAME, x, dy, layer.weight.ncols());
+        let grad = grad.to_add();
+        check_gradient(NAME, layer, &*grad);
+        for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
+            if x.valid(t, b) {
+                let mut row = grad.weight.row_mut(id);
+                row += &dy;
+            }
+        }
+    }
 }
 
 impl<F: Float> Layer for Embedding<F> {
@@ -86,23 +161,8 @@ impl<F: Float> Layer for Embedding<F> {
     fn zero_state(&self, _batch: usize) {}
 
     fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut EmbeddingCache<F>) -> ArrayView3<'c, F> {
-        let ids = x.tokens(NAME);
-        let (steps, batch) = ids.dim();
-        let (vocabulary, features) = self.weight.dim();
-        let EmbeddingCache { pending, y } = cache;
-        pending.set(x);
-        reuse(y, (steps, batch, features));
-        for (((t, b), &id), mut y) in ids.indexed_iter().zip(y.lanes_mut(Axis(2))) {
-            if !x.valid(t, b) {
-                y.fill(F::zero());
-            } else if id < vocabulary {
-                y.assign(&self.weight.row(id));
-            } else {
-                let got = format_args!("{id} at step {t} of sequence {b}");
-                mismatch(NAME, "x", &format_args!("ids below {vocabulary}"), &got)
-            }
-        }
-        y.view()
+        look_up(self, &x.reborrow(), cache);
+        cache.y.view()
     }
 
     fn output<'c>(&self, cache: &'c EmbeddingCache<F>) -> ArrayView3<'c, F> {
@@ -117,17 +177,8 @@ impl<F: Float> Layer for Embedding<F> {
         cache: &'c mut EmbeddingCache<F>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
-        let EmbeddingCache { pending, y } = cache;
-        pending.take(NAME, x, dy, self.weight.ncols());
-        let grad = grad.to_add();
-        check_gradient(NAME, self, &*grad);
-        for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
-            if x.valid(t, b) {
-                let mut row = grad.weight.row_mut(id);
-                row += &dy;
-            }
-        }
-        y.slice(s![.., .., ..0])
+        add_gradient(self, &x.reborrow(), dy, cache, grad);
+        cache.y.slice(s![.., .., ..0])
     }
 }
 

@@ -9,6 +9,7 @@ use super::activation::{
 use super::linear::Linear;
 use crate::base::check_shape;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
+use crate::kernels::once;
 use crate::kernels::{
     Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, parts, product, with_elements,
     with_operands,
@@ -46,7 +47,7 @@ const NAME: &str = "FeedForward";
 /// assert_eq!(layer.names(), ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]);
 /// assert_eq!(layer.output_size(8.into()), Ok(8));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward<F: Float> {
     /// `[hidden, D]`
     pub fc1: Linear<F>,
@@ -78,7 +79,7 @@ impl<F: Float> FeedForward<F> {
 }
 
 /// The cache of a [`FeedForward`].
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FeedForwardCache<F> {
     pending: Pending,
     x_copy: StandardLayout<F>,
@@ -148,45 +149,6 @@ impl<F: Float> FeedForward<F> {
                 }
             }
         }
-    }
-
-    fn backward_inside<'c>(
-        &self,
-        x: &Sequence<'_, F>,
-        dy: &ArrayRef3<F>,
-        cache: &'c mut FeedForwardCache<F>,
-        grad: Gradient<'_, Self>,
-    ) -> ArrayView3<'c, F> {
-        let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
-        pending.take(NAME, x, dy, self.fc2.weight.nrows());
-        let (grad, how) = grad.parts();
-        check_gradient(NAME, self, &*grad);
-        let ((steps, batch), hidden) = (x.dims(), self.hidden_size());
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
-        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
-
-        weight_gradient(x, dy, rows(h.view()), &mut grad.fc2.weight, how);
-        if let Some(bias) = &mut grad.fc2.bias {
-            bias_gradient(x, dy, bias, how);
-        }
-        start(&mut grad.fc1.bias, how);
-        for run in x.runs() {
-            let da = rows_of(h, &run);
-            let dy = dy.slice(s![run.clone(), ..]);
-            product(dy, self.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
-            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
-            let slope = matrix(&slope[span(&run, hidden)], hidden);
-            activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
-        }
-        let da = rows(h.view());
-        weight_gradient(x, da, x_rows, &mut grad.fc1.weight, how);
-        let width = if x.wants_gradient() { self.fc1.input_size() } else { 0 };
-        let dx = &mut slope[..steps * batch * width];
-        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
-        input_gradient(x, da, &self.fc1.weight, &mut dx);
-        // Shared from here on.
-        ArrayView3::from_shape((steps, batch, width), dx.into_slice().expect("standard layout"))
-            .expect("as many values")
     }
 
     /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
@@ -271,6 +233,78 @@ impl<F: Float> Units<'_, F> {
 /// From so many rows on, packed weights are repaid.
 const BLOCKED_ROWS: usize = 256;
 
+once! {
+    /// `y`, left in the cache.
+    fn forward<'a, F: Float>(layer: &'a FeedForward<F>, x: &'a Sequence<'a, F>, cache: &'a mut FeedForwardCache<F>) {
+        let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
+        layer.expect_size(x);
+        pending.set(x);
+        let (steps, batch) = x.dims();
+        reuse(y, (steps, batch, layer.fc2.weight.nrows()));
+        for run in x.runs() {
+            start_rows(layer.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
+        }
+        in_pass(|| (layer.work(x), 2), || layer.add_to(x, x_copy, slope, h, y));
+        x.zero_padding(y);
+    }
+
+    /// `y = skip + layer(x)`, on the valid rows.
+    fn forward_onto<'a, F: Float>(
+        layer: &'a FeedForward<F>,
+        x: &'a Sequence<'a, F>,
+        skip: &'a [F], // T · B rows of O
+        cache: &'a mut FeedForwardCache<F>,
+        y: &'a mut ArrayRef3<F>,
+    ) {
+        let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
+        layer.expect_size(x);
+        pending.set(x);
+        let ((steps, batch), output) = (x.dims(), layer.fc2.weight.nrows());
+        check_shape(NAME, "y", &[steps, batch, output], y.shape());
+        for run in x.runs() {
+            add_bias_to(&skip[span(&run, output)], layer.fc2.bias.as_ref(), rows_of(y, &run));
+        }
+        in_pass(|| (layer.work(x), 2), || layer.add_to(x, x_copy, slope, h, y));
+    }
+
+    /// `dx`, left in the cache in place of the slope.
+    fn backward<'a, F: Float>(
+        layer: &'a FeedForward<F>,
+        x: &'a Sequence<'a, F>,
+        dy: &'a ArrayRef3<F>,
+        cache: &'a mut FeedForwardCache<F>,
+        grad: Gradient<'a, FeedForward<F>>,
+    ) {
+        let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
+        pending.take(NAME, x, dy, layer.fc2.weight.nrows());
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, layer, &*grad);
+        let ((steps, batch), hidden) = (x.dims(), layer.hidden_size());
+        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
+        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
+
+        weight_gradient(x, dy, rows(h.view()), &mut grad.fc2.weight, how);
+        if let Some(bias) = &mut grad.fc2.bias {
+            bias_gradient(x, dy, bias, how);
+        }
+        start(&mut grad.fc1.bias, how);
+        for run in x.runs() {
+            let da = rows_of(h, &run);
+            let dy = dy.slice(s![run.clone(), ..]);
+            product(dy, layer.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
+            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
+            let slope = matrix(&slope[span(&run, hidden)], hidden);
+            activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
+        }
+        let da = rows(h.view());
+        weight_gradient(x, da, x_rows, &mut grad.fc1.weight, how);
+        let width = if x.wants_gradient() { layer.fc1.input_size() } else { 0 };
+        let dx = &mut slope[..steps * batch * width];
+        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
+        input_gradient(x, da, &layer.fc1.weight, &mut dx);
+    }
+}
+
 impl<F: Float> Layer for FeedForward<F> {
     type Elem = F;
     type State = ();
@@ -289,17 +323,8 @@ impl<F: Float> Layer for FeedForward<F> {
         _: &mut (),
         cache: &'c mut FeedForwardCache<F>,
     ) -> ArrayView3<'c, F> {
-        let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
-        self.expect_size(x);
-        pending.set(x);
-        let (steps, batch) = x.dims();
-        reuse(y, (steps, batch, self.fc2.weight.nrows()));
-        for run in x.runs() {
-            start_rows(self.fc2.bias.as_ref().map(|bias| bias.values(0)), rows_of(y, &run));
-        }
-        in_pass(|| (self.work(&x), 2), || self.add_to(x, x_copy, slope, h, y));
-        x.zero_padding(y);
-        y.view()
+        forward(self, &x.reborrow(), cache);
+        cache.y.view()
     }
 
     fn forward_onto(
@@ -311,17 +336,9 @@ impl<F: Float> Layer for FeedForward<F> {
         y: &mut ArrayRef3<F>,
         _: Internal,
     ) {
-        let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
-        self.expect_size(x);
-        pending.set(x);
-        let output = self.fc2.weight.nrows();
-        check_shape(NAME, "y", &[x.dims().0, x.dims().1, output], y.shape());
         check_shape(NAME, "skip", y.shape(), skip.shape());
         let skip = skip.to_slice().expect("a skip in standard layout");
-        for run in x.runs() {
-            add_bias_to(&skip[span(&run, output)], self.fc2.bias.as_ref(), rows_of(y, &run));
-        }
-        in_pass(|| (self.work(&x), 2), || self.add_to(x, x_copy, slope, h, y));
+        forward_onto(self, &x.reborrow(), skip, cache, y);
     }
 
     fn output<'c>(&self, cache: &'c FeedForwardCache<F>) -> ArrayView3<'c, F> {
@@ -336,7 +353,10 @@ impl<F: Float> Layer for FeedForward<F> {
         cache: &'c mut FeedForwardCache<F>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
-        in_pass(|| (self.work(&x), 2), || self.backward_inside(x, dy, cache, grad))
+        in_pass(|| (self.work(x), 2), || backward(self, &x.reborrow(), dy, cache, grad));
+        let ((steps, batch), input) = (x.dims(), if x.wants_gradient() { self.fc1.input_size() } else { 0 });
+        let dx = &cache.slope.as_slice().expect("a buffer in standard layout")[..steps * batch * input];
+        ArrayView3::from_shape((steps, batch, input), dx).expect("as many values")
     }
 }
 

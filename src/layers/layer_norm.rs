@@ -18,6 +18,9 @@ const NAME: &str = "LayerNorm";
 ///
 /// ```text
 /// μ = mean(x)    v = mean((x - μ)²)    x̂ = (x - μ) / sqrt(v + eps)    y = weight ∘ x̂ + bias
+///
+/// dL/dx̂ = weight ∘ dL/dy        dL/dx = (dL/dx̂ - mean(dL/dx̂) - x̂ mean(x̂ ∘ dL/dx̂)) / sqrt(v + eps)
+/// dL/dweight = Σ x̂ ∘ dL/dy      dL/dbias = Σ dL/dy
 /// ```
 ///
 /// `[T, B, D]` to `[T, B, D]`, statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
@@ -27,10 +30,10 @@ const NAME: &str = "LayerNorm";
 ///
 /// let norm = LayerNorm::<f64>::new(2);
 /// let x = Array3::from_shape_vec((1, 1, 2), vec![1.0, 5.0]).unwrap();
-/// let y = norm.forward((&x).into(), &mut (), &mut norm.cache()).to_owned();
+/// let y = norm.forward(&x, &mut (), &mut norm.cache()).to_owned();
 /// assert!((y[[0, 0, 1]] - 1.0).abs() < 1e-5 && (y[[0, 0, 0]] + 1.0).abs() < 1e-5);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm<F> {
     /// `[D]`, ones at the start.
     pub weight: Array1<F>,
@@ -44,17 +47,17 @@ impl<F: Float> LayerNorm<F> {
     /// For rows of `features`, with eps 1e-5.
     ///
     /// # Panics
-    /// Where `features` is 0.
+    /// Panics if `features` is 0.
     pub fn new(features: usize) -> Self {
         assert!(features > 0, "{NAME}: sizes must not be 0");
         LayerNorm { weight: Array1::ones(features), bias: Array1::zeros(features), eps: 1e-5 }
     }
 
-    /// The same layer with another eps.
+    /// With another eps than 1e-5.
     ///
     /// # Panics
-    /// Where it is negative or not finite.
-    pub fn with_eps(self, eps: f64) -> Self {
+    /// Panics if it is negative or not finite.
+    pub fn eps(self, eps: f64) -> Self {
         assert!(eps >= 0.0 && eps.is_finite(), "{NAME}: eps: expected a finite number, at least 0, got {eps}");
         LayerNorm { eps, ..self }
     }

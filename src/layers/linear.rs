@@ -1,5 +1,7 @@
 //! The affine layer.
 
+use std::marker::PhantomData;
+
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
@@ -13,7 +15,11 @@ use crate::{parameters, row_layer};
 
 const NAME: &str = "Linear";
 
-/// An affine map of each row: `y = x Wᵀ + b`.
+/// An affine map of each row.
+///
+/// ```text
+/// y = x Wᵀ + b        dL/dW = (dL/dy)ᵀ x        dL/db = Σ dL/dy        dL/dx = dL/dy W
+/// ```
 ///
 /// | | shape |
 /// | --- | --- |
@@ -24,11 +30,11 @@ const NAME: &str = "Linear";
 /// use gradflow::{Init, Layer, Linear, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
-/// let layer = Linear::<f32>::new(3, 4, rng).with_weight(Init::KaimingUniform { gain: 2f64.sqrt() }, rng);
-/// let y = layer.forward((&Array3::ones((5, 2, 3))).into(), &mut (), &mut layer.cache()).to_owned();
+/// let layer = Linear::<f32>::builder(3, 4).weight(Init::KaimingUniform { gain: 2f64.sqrt() }).build(rng);
+/// let y = layer.forward(&Array3::ones((5, 2, 3)), &mut (), &mut layer.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Linear<F> {
     /// `[O, I]`
     pub weight: Array2<F>,
@@ -41,37 +47,27 @@ impl<F: Float> Linear<F> {
     /// Weight and bias uniform in `±1/sqrt(I)`, as PyTorch starts them.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn new(input: usize, output: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        Self::builder(input, output).build(rng)
+    }
+
+    /// To choose how the parameters start, and whether there is a bias.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    pub fn builder(input: usize, output: usize) -> LinearBuilder<F> {
+        assert!(input > 0 && output > 0, "{NAME}: sizes must not be 0, got input {input}, output {output}");
         let init = Init::Uniform { bound: 1.0 / (input as f64).sqrt() };
-        Self::zeros(input, output).with_weight(init, rng).with_bias(init, rng)
+        LinearBuilder { input, output, weight: init, bias: Some(init), elem: PhantomData }
     }
 
     /// Weight and bias zero: for parameters that will be loaded, or a residual branch that starts as nothing.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn zeros(input: usize, output: usize) -> Self {
-        assert!(input > 0 && output > 0, "{NAME}: sizes must not be 0, got input {input}, output {output}");
-        Linear { weight: Array2::zeros((output, input)), bias: Some(Array1::zeros(output)) }
-    }
-
-    /// The weight drawn anew.
-    pub fn with_weight(mut self, init: impl Into<Init>, rng: &mut (impl Rng + ?Sized)) -> Self {
-        init.into().fill(&mut self.weight, rng);
-        self
-    }
-
-    /// The bias drawn anew.
-    pub fn with_bias(self, init: impl Into<Init>, rng: &mut (impl Rng + ?Sized)) -> Self {
-        let mut bias = Array2::zeros((1, self.weight.nrows()));
-        init.into().fill(&mut bias, rng);
-        Linear { bias: Some(bias.into_iter().collect()), ..self }
-    }
-
-    /// The same layer without a bias.
-    pub fn without_bias(self) -> Self {
-        Linear { bias: None, ..self }
+        Self::builder(input, output).zeros()
     }
 
     /// I, the number of input features.
@@ -85,6 +81,53 @@ impl<F: Float> Linear<F> {
             check_shape(NAME, "bias", &[output], bias.shape());
         }
         (input, output)
+    }
+}
+
+/// How a [`Linear`] starts; made by [`Linear::builder`].
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a builder makes nothing before `build` or `zeros`"]
+pub struct LinearBuilder<F> {
+    input: usize,
+    output: usize,
+    weight: Init,
+    bias: Option<Init>,
+    elem: PhantomData<F>,
+}
+
+impl<F: Float> LinearBuilder<F> {
+    /// How the weight starts.
+    pub fn weight(self, init: impl Into<Init>) -> Self {
+        LinearBuilder { weight: init.into(), ..self }
+    }
+
+    /// How the bias starts.
+    pub fn bias_init(self, init: impl Into<Init>) -> Self {
+        LinearBuilder { bias: Some(init.into()), ..self }
+    }
+
+    /// Whether there is a bias.
+    pub fn bias(self, bias: bool) -> Self {
+        let init = self.bias.unwrap_or(Init::Uniform { bound: 1.0 / (self.input as f64).sqrt() });
+        LinearBuilder { bias: bias.then_some(init), ..self }
+    }
+
+    /// Drawn from `rng`: the same seed gives the same bits.
+    pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Linear<F> {
+        let mut weight = Array2::zeros((self.output, self.input));
+        self.weight.fill(&mut weight, rng);
+        let bias = self.bias.map(|init| {
+            let mut bias = Array2::zeros((1, self.output));
+            init.fill(&mut bias, rng);
+            bias.into_iter().collect()
+        });
+        Linear { weight, bias }
+    }
+
+    /// All parameters zero, for weights that will be loaded.
+    pub fn zeros(self) -> Linear<F> {
+        let bias = self.bias.map(|_| Array1::zeros(self.output));
+        Linear { weight: Array2::zeros((self.output, self.input)), bias }
     }
 }
 

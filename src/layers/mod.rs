@@ -10,8 +10,21 @@ mod linear;
 
 pub use activation::{Activation, Nonlinearity};
 pub use dropout::Dropout;
-pub use embedding::{Embedding, EmbeddingCache};
+pub use embedding::{Embedding, EmbeddingBuilder, EmbeddingCache};
 pub use feed_forward::{FeedForward, FeedForwardCache};
 pub use identity::Identity;
 pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use linear::{Linear, LinearBuilder};
+
+use crate::kernels::Float;
+use crate::layer::summary::display_summary;
+
+display_summary! {
+    Activation<F: Float>,
+    Dropout<F: Float>,
+    Embedding<F: Float>,
+    FeedForward<F: Float>,
+    Identity<F: Float>,
+    LayerNorm<F: Float>,
+    Linear<F: Float>,
+}

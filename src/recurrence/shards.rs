@@ -13,10 +13,9 @@ use super::time_loop::{CellCache, backward_alone, forward_alone, work};
 use crate::base::TensorsExt;
 use crate::base::tensors::misfit;
 use crate::kernels::Float;
-use crate::layer::Gradient;
-use crate::layer::Sequence;
 use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
+use crate::layer::{Gradient, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, ENTRY, Split, for_each_part};
 
 /// Sequences to a shard, about: enough for the products of a step to be fast.

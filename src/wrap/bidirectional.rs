@@ -3,9 +3,10 @@
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
 
+use crate::base::tensors::join;
 use crate::base::{Size, SizeError, Tensors, check_shape};
-use crate::layer::kit::reuse;
-use crate::layer::{Gradient, Layer, Sequence};
+use crate::layer::kit::{opaque_debug, reuse};
+use crate::layer::{Gradient, Layer, Sequence, Summary};
 use crate::parameters;
 
 const NAME: &str = "Bidirectional";
@@ -29,7 +30,7 @@ const NAME: &str = "Bidirectional";
 /// let layer = Bidirectional::new(direction(), direction());
 /// assert_eq!(layer.output_size(3.into()), Ok(4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Bidirectional<L> {
     /// From the first step to the last.
     pub forward: L,
@@ -69,6 +70,8 @@ pub struct BothCache<L: Layer> {
     dx: Array3<L::Elem>, // [T, B, I]
 }
 
+opaque_debug! { BothCache<L: Layer> }
+
 impl<L: Layer> Default for BothCache<L> {
     fn default() -> Self {
         let empty = || Array3::default((0, 0, 0));
@@ -84,6 +87,11 @@ impl<L: Layer> Layer for Bidirectional<L> {
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         let forward = self.forward.output_size(input).map_err(|error| error.inside("forward"))?;
         Ok(forward + self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?)
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        self.forward.describe(&join(name, "forward".into()), summary);
+        self.reverse.describe(&join(name, "reverse".into()), summary);
     }
 
     fn zero_state(&self, batch: usize) -> Self::State {

@@ -13,6 +13,11 @@ macro_rules! forwarding_layer {
                 self.$field.output_size(input)
             }
 
+            fn describe(&self, name: &str, summary: &mut $crate::layer::Summary) {
+                summary.add::<$l::Elem>(name, stringify!($wrapper), &());
+                summary.inside(|summary| self.$field.describe(name, summary));
+            }
+
             fn zero_state(&self, batch: usize) -> $l::State {
                 self.$field.zero_state(batch)
             }

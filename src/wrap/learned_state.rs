@@ -7,7 +7,8 @@ use super::batch_state::{Places, keep};
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
 use crate::kernels::Float;
 use crate::layer::gradient::start;
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
+use crate::layer::kit::opaque_debug;
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parameters;
 
 const NAME: &str = "LearnedState";
@@ -31,7 +32,7 @@ const NAME: &str = "LearnedState";
 /// cell.forward((&x).into(), &mut state, &mut cell.cache());
 /// assert_eq!(state.started, arr2(&[[1.0], [1.0]]));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LearnedState<L: Layer> {
     /// The layer.
     pub layer: L,
@@ -70,6 +71,8 @@ pub struct LearnedStateCache<L: Layer> {
     given: Option<StartedState<L::Elem, L::State>>,
     dstate: Option<L::State>,
 }
+
+opaque_debug! { LearnedStateCache<L: Layer> }
 
 impl<L: Layer> Default for LearnedStateCache<L> {
     fn default() -> Self {
@@ -123,6 +126,11 @@ impl<L: Layer> Layer for LearnedState<L> {
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.layer.output_size(input)
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add(name, NAME, &self.initial);
+        summary.inside(|summary| self.layer.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> Self::State {

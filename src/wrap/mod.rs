@@ -13,3 +13,14 @@ pub use learned_state::{LearnedState, LearnedStateCache, StartedState};
 pub use prepacked::Prepacked;
 pub use probed::Probed;
 pub use truncated::{TruncatedBptt, TruncatedBpttCache};
+
+use crate::layer::summary::display_summary;
+use crate::layer::{Causal, Layer};
+
+display_summary! {
+    Bidirectional<L: Layer>,
+    LearnedState<L: Layer>,
+    Prepacked<L: Layer>,
+    Probed<L: Layer>,
+    TruncatedBptt<L: Causal>,
+}

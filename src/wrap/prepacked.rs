@@ -88,6 +88,13 @@ impl<M: Layer> Clone for Prepacked<M> {
     }
 }
 
+/// Equal if the models are.
+impl<M: Layer + PartialEq> PartialEq for Prepacked<M> {
+    fn eq(&self, other: &Self) -> bool {
+        self.model == other.model
+    }
+}
+
 impl<M: Layer> Tensors<M::Elem> for Prepacked<M> {
     fn count(&self) -> usize {
         self.model.count()

@@ -46,6 +46,13 @@ impl<L: Layer + fmt::Debug> fmt::Debug for Probed<L> {
     }
 }
 
+/// Equal if the layers inside are.
+impl<L: Layer + PartialEq> PartialEq for Probed<L> {
+    fn eq(&self, other: &Self) -> bool {
+        self.layer == other.layer
+    }
+}
+
 impl<L: Layer> Probed<L> {
     /// Records `‖dL/dy_t‖` of `layer` under `name`.
     ///

@@ -9,8 +9,8 @@ use super::batch_state::{Places, keep};
 use crate::base::error::{check_not_empty, mismatch};
 use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::kit::{Pending, reuse};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence};
+use crate::layer::kit::{Pending, opaque_debug, reuse};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parameters;
 
 const NAME: &str = "TruncatedBptt";
@@ -48,7 +48,7 @@ const NAME: &str = "TruncatedBptt";
 /// let (whole, grad) = (whole.values(0), grad.values(0));
 /// assert!(whole.iter().zip(grad).all(|(whole, grad)| (whole - grad).abs() < 1e-12));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TruncatedBptt<L: Causal> {
     /// The layer.
     pub layer: L,
@@ -103,6 +103,8 @@ pub struct TruncatedBpttCache<L: Layer> {
     y: Array3<L::Elem>,  // [T, B, O]
     dx: Array3<L::Elem>, // [T, B, I]
 }
+
+opaque_debug! { TruncatedBpttCache<L: Layer> }
 
 impl<L: Layer> Default for TruncatedBpttCache<L> {
     fn default() -> Self {
@@ -193,6 +195,11 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.layer.output_size(input)
+    }
+
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        summary.add::<L::Elem>(name, NAME, &());
+        summary.inside(|summary| self.layer.describe(name, summary));
     }
 
     fn zero_state(&self, batch: usize) -> L::State {
