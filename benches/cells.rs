@@ -123,7 +123,7 @@ fn measure_forward_backward(
 }
 
 /// One small sequence, a small and a large batch.
-#[divan::bench_group(min_time = 1, max_time = 3)]
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod whole {
     use super::*;
 
@@ -141,7 +141,7 @@ mod whole {
 }
 
 /// Sequences of different lengths, padded.
-#[divan::bench_group(min_time = 1, max_time = 3)]
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod with_lengths {
     use super::*;
 
@@ -171,6 +171,7 @@ mod with_lengths {
     args = [Size::new(1, 1, 32, 32), Size::new(1, 16, 64, 64), Size::new(1, 32, 128, 256)],
     min_time = 1,
     max_time = 3,
+    skip_ext_time,
 )]
 fn step<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
     let (x, cell) = (uniform(size.dims()), C::new(size.input, size.hidden));
@@ -181,7 +182,7 @@ fn step<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
 }
 
 /// Pre-norm residual blocks one after another.
-#[divan::bench_group(min_time = 1, max_time = 3)]
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod pre_norm {
     use super::*;
 

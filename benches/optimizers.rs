@@ -53,7 +53,7 @@ fn clip() -> ClipNorm {
 }
 
 // One gradient a sample: it is in the cache, as after a backward pass.
-#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2)]
+#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2, skip_ext_time)]
 fn clip_then_step<const SIZE: usize>(bencher: Bencher<'_, '_>, Named(_, new): &Named) {
     let (clip, mut optimizer) = (clip(), new());
     measure(bencher, SIZE, |model, grad| {
@@ -62,7 +62,7 @@ fn clip_then_step<const SIZE: usize>(bencher: Bencher<'_, '_>, Named(_, new): &N
     });
 }
 
-#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2)]
+#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2, skip_ext_time)]
 fn clipped_step<const SIZE: usize>(bencher: Bencher<'_, '_>, Named(_, new): &Named) {
     let (clip, mut optimizer) = (clip(), new());
     measure(bencher, SIZE, |model, grad| {
