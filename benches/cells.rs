@@ -2,130 +2,226 @@
 //! step.
 //!
 //! ```text
-//! cargo bench
+//! cargo bench --bench cells                                 everything
+//! cargo bench --bench cells -- 'forward_backward::.*LstmCell'   names that match
+//! cargo bench --bench cells -- --test                       each once, unmeasured
+//! cargo bench --bench cells -- --help                       more samples, other orders
 //! ```
 //!
-//! The throughput is in floating-point operations of the matrix products: criterion's `Gelem/s` are GFLOP/s. What is
-//! done element by element takes time too but is not counted.
+//! The throughput is in floating-point operations of the matrix products: divan's `Gitem/s` are GFLOP/s. What is done
+//! element by element takes time too but is not counted.
 
+use std::fmt;
 use std::hint::black_box;
-use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use divan::Bencher;
+use divan::counter::ItemsCount;
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked};
 
-/// T, B, I and H of the cells: one small sequence, a small and a large batch.
-const SIZES: [(usize, usize, usize, usize); 3] = [(32, 1, 32, 32), (64, 16, 64, 64), (50, 32, 128, 256)];
+fn main() {
+    divan::main();
+}
 
-/// Rows and width of the residual blocks; inside, they are four times as wide.
-const BLOCKS: [(usize, usize); 4] = [(16, 64), (256, 64), (16, 256), (256, 256)];
+/// A cell with its number of gates.
+trait Gated: Causal<Elem = f32> {
+    const GATES: usize;
 
-/// Residual blocks one after another.
-const DEPTH: usize = 4;
+    fn new(input: usize, hidden: usize) -> Self;
+}
+
+impl Gated for RnnCell<f32> {
+    const GATES: usize = 1;
+
+    fn new(input: usize, hidden: usize) -> Self {
+        RnnCell::new(input, hidden, &mut rng())
+    }
+}
+
+impl Gated for GruCell<f32> {
+    const GATES: usize = 3;
+
+    fn new(input: usize, hidden: usize) -> Self {
+        GruCell::new(input, hidden, &mut rng())
+    }
+}
+
+impl Gated for LstmCell<f32> {
+    const GATES: usize = 4;
+
+    fn new(input: usize, hidden: usize) -> Self {
+        LstmCell::new(input, hidden, &mut rng())
+    }
+}
+
+/// T, B, I and H.
+struct Size {
+    length: usize,
+    batch: usize,
+    input: usize,
+    hidden: usize,
+}
+
+impl Size {
+    const fn new(length: usize, batch: usize, input: usize, hidden: usize) -> Self {
+        Size { length, batch, input, hidden }
+    }
+
+    fn dims(&self) -> (usize, usize, usize) {
+        (self.length, self.batch, self.input)
+    }
+
+    /// The operations of a cell's forward pass over one row.
+    fn flops<C: Gated>(&self) -> usize {
+        2 * C::GATES * self.hidden * (self.input + self.hidden)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Size { length, batch, input, hidden } = self;
+        write!(f, "T{length} B{batch} I{input} H{hidden}")
+    }
+}
+
+const SMALL: Size = Size::new(32, 1, 32, 32);
+const MEDIUM: Size = Size::new(64, 16, 64, 64);
+const LARGE: Size = Size::new(50, 32, 128, 256);
 
 fn rng() -> StdRng {
     StdRng::seed_from_u64(0)
 }
 
-/// The whole sequences, which may have lengths, forward and back; `flops` are those of a layer's forward pass over one row.
-fn sequences<L: Layer<Elem = f32>>(
-    c: &mut Criterion,
-    name: &str,
-    size: &str,
-    layer: &L,
-    dims: (usize, usize, usize),
-    lengths: Option<&[usize]>,
+fn uniform(dims: (usize, usize, usize)) -> Array3<f32> {
+    let rng = &mut rng();
+    Array3::from_shape_simple_fn(dims, || rng.random_range(-1.0..1.0))
+}
+
+/// Measures a forward pass; `flops` are its operations over one row.
+fn measure_forward(bencher: Bencher<'_, '_>, layer: &impl Layer<Elem = f32>, x: Sequence<'_, f32>, flops: usize) {
+    let (mut state, mut cache) = (layer.zero_state(x.dims().1), layer.cache());
+    layer.forward(x, &mut state, &mut cache);
+    bencher.counter(ItemsCount::new(x.valid_count() * flops)).bench_local(|| {
+        black_box(layer.forward(x, &mut state, &mut cache));
+    });
+}
+
+/// Measures a forward and a backward pass; `flops` are the operations of the forward pass over one row.
+fn measure_forward_backward(
+    bencher: Bencher<'_, '_>,
+    layer: &impl Layer<Elem = f32>,
+    x: Sequence<'_, f32>,
     flops: usize,
 ) {
-    let rng = &mut rng();
-    let x = Array3::from_shape_simple_fn(dims, || rng.random_range(-1.0..1.0));
-    let (x, with) = match lengths {
-        None => (Sequence::from(&x), ""),
-        Some(lengths) => (Sequence::from(&x).with_lengths(lengths).expect("lengths that fit"), " with lengths"),
-    };
-    let flops = (x.valid_count() * flops) as u64;
-    let (mut state, mut cache, mut grad) = (layer.zero_state(dims.1), layer.cache(), layer.zeros_like());
+    let (mut state, mut cache, mut grad) = (layer.zero_state(x.dims().1), layer.cache(), layer.zeros_like());
     let dy = layer.forward(x, &mut state, &mut cache).to_owned();
-
-    let mut group = c.benchmark_group(name);
-    group.sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::Elements(flops));
-    group.bench_function(BenchmarkId::new(format!("forward{with}"), size), |bencher| {
-        bencher.iter(|| {
-            black_box(layer.forward(x, &mut state, &mut cache));
-        });
-    });
     // A backward pass multiplies twice as much: for the weights' gradient and for the input's.
-    group.throughput(Throughput::Elements(3 * flops));
-    group.bench_function(BenchmarkId::new(format!("forward+backward{with}"), size), |bencher| {
-        bencher.iter(|| {
-            black_box(layer.pass(x, &mut state, &mut cache).backward_into(&dy, &mut grad));
-        });
+    bencher.counter(ItemsCount::new(3 * x.valid_count() * flops)).bench_local(|| {
+        black_box(layer.pass(x, &mut state, &mut cache).backward_into(&dy, &mut grad));
     });
-    group.finish();
+}
+
+/// One small sequence, a small and a large batch.
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
+mod whole {
+    use super::*;
+
+    #[divan::bench(types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>], args = [SMALL, MEDIUM, LARGE])]
+    fn forward<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+        let x = uniform(size.dims());
+        measure_forward(bencher, &C::new(size.input, size.hidden), Sequence::from(&x), size.flops::<C>());
+    }
+
+    #[divan::bench(types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>], args = [SMALL, MEDIUM, LARGE])]
+    fn forward_backward<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+        let x = uniform(size.dims());
+        measure_forward_backward(bencher, &C::new(size.input, size.hidden), Sequence::from(&x), size.flops::<C>());
+    }
+}
+
+/// Sequences of different lengths, padded.
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
+mod with_lengths {
+    use super::*;
+
+    fn lengths(size: &Size) -> Vec<usize> {
+        let rng = &mut rng();
+        (0..size.batch).map(|_| rng.random_range(size.length / 2..=size.length)).collect()
+    }
+
+    #[divan::bench(types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>], args = [MEDIUM, LARGE])]
+    fn forward<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+        let (x, lengths) = (uniform(size.dims()), lengths(size));
+        let x = Sequence::from(&x).with_lengths(&lengths).expect("lengths that fit");
+        measure_forward(bencher, &C::new(size.input, size.hidden), x, size.flops::<C>());
+    }
+
+    #[divan::bench(types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>], args = [MEDIUM, LARGE])]
+    fn forward_backward<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+        let (x, lengths) = (uniform(size.dims()), lengths(size));
+        let x = Sequence::from(&x).with_lengths(&lengths).expect("lengths that fit");
+        measure_forward_backward(bencher, &C::new(size.input, size.hidden), x, size.flops::<C>());
+    }
 }
 
 /// One step after another, as in a stream.
-fn steps<L: Causal<Elem = f32>>(
-    c: &mut Criterion,
-    name: &str,
-    size: &str,
-    layer: &L,
-    (batch, input): (usize, usize),
-    flops: usize,
-) {
-    let rng = &mut rng();
-    let x = Array3::from_shape_simple_fn((1, batch, input), || rng.random_range(-1.0..1.0));
-    let (mut state, mut cache) = (layer.zero_state(batch), layer.cache());
-    let mut group = c.benchmark_group(name);
-    group.throughput(Throughput::Elements((batch * flops) as u64));
-    group.bench_function(BenchmarkId::new("step", size), |bencher| {
-        bencher.iter(|| {
-            black_box(layer.step(&x, &mut state, &mut cache));
-        });
+#[divan::bench(
+    types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>],
+    args = [Size::new(1, 1, 32, 32), Size::new(1, 16, 64, 64), Size::new(1, 32, 128, 256)],
+    min_time = 1,
+    max_time = 3,
+    skip_ext_time,
+)]
+fn step<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+    let (x, cell) = (uniform(size.dims()), C::new(size.input, size.hidden));
+    let (mut state, mut cache) = (cell.zero_state(size.batch), cell.cache());
+    bencher.counter(ItemsCount::new(size.batch * size.flops::<C>())).bench_local(|| {
+        black_box(cell.step(&x, &mut state, &mut cache));
     });
-    group.finish();
 }
 
-fn cell<L: Causal<Elem = f32>>(c: &mut Criterion, name: &str, gates: usize, new: impl Fn(usize, usize) -> L) {
-    for (length, batch, input, hidden) in SIZES {
-        let layer = new(input, hidden);
-        let flops = 2 * gates * hidden * (input + hidden);
-        let size = format!("T{length} B{batch} I{input} H{hidden}");
-        let dims = (length, batch, input);
-        sequences(c, name, &size, &layer, dims, None, flops);
-        if batch > 1 {
-            let rng = &mut rng();
-            let lengths: Vec<usize> = (0..batch).map(|_| rng.random_range(length / 2..=length)).collect();
-            sequences(c, name, &size, &layer, dims, Some(&lengths), flops);
+/// Pre-norm residual blocks one after another.
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
+mod pre_norm {
+    use super::*;
+
+    const DEPTH: usize = 4;
+
+    /// Rows and width of the blocks; inside, they are four times as wide.
+    struct Rows(usize, usize);
+
+    impl fmt::Display for Rows {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "N{} D{} x{DEPTH}", self.0, self.1)
         }
-        steps(c, name, &format!("B{batch} I{input} H{hidden}"), &layer, (batch, input), flops);
+    }
+
+    const SIZES: [Rows; 4] = [Rows(16, 64), Rows(256, 64), Rows(16, 256), Rows(256, 256)];
+
+    impl Rows {
+        fn input(&self) -> Array3<f32> {
+            uniform((1, self.0, self.1))
+        }
+
+        fn net(&self) -> Stacked<PreNormBlock<f32>> {
+            let (width, rng) = (self.1, &mut rng());
+            Stacked::build(DEPTH, |_| PreNormBlock::pre_norm(width, 4 * width, Nonlinearity::Gelu, rng))
+        }
+
+        /// The operations of a forward pass over one row.
+        fn flops(&self) -> usize {
+            DEPTH * 2 * 2 * self.1 * 4 * self.1
+        }
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn forward(bencher: Bencher<'_, '_>, size: &Rows) {
+        measure_forward(bencher, &size.net(), Sequence::from(&size.input()), size.flops());
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn forward_backward(bencher: Bencher<'_, '_>, size: &Rows) {
+        measure_forward_backward(bencher, &size.net(), Sequence::from(&size.input()), size.flops());
     }
 }
-
-fn cells(c: &mut Criterion) {
-    cell(c, "rnn", 1, |input, hidden| RnnCell::new(input, hidden, &mut rng()));
-    cell(c, "gru", 3, |input, hidden| GruCell::new(input, hidden, &mut rng()));
-    cell(c, "lstm", 4, |input, hidden| LstmCell::new(input, hidden, &mut rng()));
-}
-
-fn residual(c: &mut Criterion) {
-    for (rows, width) in BLOCKS {
-        let rng = &mut rng();
-        let net = Stacked::build(DEPTH, |_| PreNormBlock::pre_norm(width, 4 * width, Nonlinearity::Gelu, rng));
-        let size = format!("N{rows} D{width} x{DEPTH}");
-        sequences(c, "pre-norm", &size, &net, (1, rows, width), None, DEPTH * 2 * 2 * width * 4 * width);
-    }
-}
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(3));
-    targets = cells, residual
-}
-criterion_main!(benches);

@@ -4,63 +4,68 @@
 //! cargo bench --bench optimizers
 //! ```
 //!
-//! The throughput is in parameters: criterion's `Gelem/s` are thousands of millions of parameters a second.
+//! The throughput is in parameters: divan's `Gitem/s` are thousands of millions of parameters a second.
 
+use std::fmt;
 use std::hint::black_box;
-use std::time::Duration;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use divan::Bencher;
+use divan::counter::ItemsCount;
 use gradflow::ndarray::Array1;
 use gradflow::{Adagrad, Adam, AdamW, ClipNorm, Optimizer, RmsProp, Sgd};
+
+fn main() {
+    divan::main();
+}
+
+/// An optimizer's name and how to make one.
+struct Named(&'static str, fn() -> Box<dyn Optimizer<f32>>);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+const OPTIMIZERS: [Named; 6] = [
+    Named("sgd", || Box::new(Sgd::new(1e-6))),
+    Named("sgd+momentum", || Box::new(Sgd::new(1e-6).momentum(0.9))),
+    Named("adam", || Box::new(Adam::new(1e-6))),
+    Named("adamw", || Box::new(AdamW::new(1e-6))),
+    Named("rmsprop", || Box::new(RmsProp::new(1e-6))),
+    Named("adagrad", || Box::new(Adagrad::new(1e-6))),
+];
 
 /// Parameters that fit into the second cache, into the third, and into neither.
 const SIZES: [usize; 3] = [10_000, 1_000_000, 10_000_000];
 
-fn optimizers() -> Vec<(&'static str, Box<dyn Optimizer<f32>>)> {
-    vec![
-        ("sgd", Box::new(Sgd::new(1e-6))),
-        ("sgd+momentum", Box::new(Sgd::new(1e-6).momentum(0.9))),
-        ("adam", Box::new(Adam::new(1e-6))),
-        ("adamw", Box::new(AdamW::new(1e-6))),
-        ("rmsprop", Box::new(RmsProp::new(1e-6))),
-        ("adagrad", Box::new(Adagrad::new(1e-6))),
-    ]
+/// Measures `step(model, gradient)` with a gradient that is not clipped yet.
+fn measure(bencher: Bencher<'_, '_>, size: usize, mut step: impl FnMut(&mut Array1<f32>, &mut Array1<f32>)) {
+    let mut model = Array1::from_shape_fn(size, |k| (0.3 * k as f32).cos());
+    let grad = Array1::from_shape_fn(size, |k| (0.7 * k as f32).sin());
+    let bencher = bencher.counter(ItemsCount::new(size)).with_inputs(|| grad.clone());
+    bencher.bench_local_refs(|grad| step(&mut model, grad));
 }
 
-fn clipped_steps(c: &mut Criterion) {
-    for size in SIZES {
-        let new_grad = Array1::from_shape_fn(size, |k| (0.7 * k as f32).sin());
-        // The limit lies below the norm: every step clips.
-        let clip = ClipNorm::new(1e-3);
-        for (name, mut optimizer) in optimizers() {
-            let mut model = Array1::from_shape_fn(size, |k| (0.3 * k as f32).cos());
-            let mut group = c.benchmark_group(name);
-            group.throughput(Throughput::Elements(size as u64));
-            group.bench_function(BenchmarkId::new("clip, step", size), |bencher| {
-                let step = |grad: &mut Array1<f32>| {
-                    black_box(clip.clip(grad)).expect("a finite gradient");
-                    optimizer.step(&mut model, grad);
-                };
-                // A gradient that is not clipped yet.
-                bencher.iter_batched_ref(|| new_grad.clone(), step, BatchSize::PerIteration);
-            });
-            group.bench_function(BenchmarkId::new("clipped step", size), |bencher| {
-                let step = |grad: &mut Array1<f32>| {
-                    black_box(optimizer.step_clipped(&mut model, grad, clip)).expect("a finite gradient");
-                };
-                bencher.iter_batched_ref(|| new_grad.clone(), step, BatchSize::PerIteration);
-            });
-            group.finish();
-        }
-    }
+/// The limit lies below the norm: every step clips.
+fn clip() -> ClipNorm {
+    ClipNorm::new(1e-3)
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(1));
-    targets = clipped_steps
+// One gradient a sample: it is in the cache, as after a backward pass.
+#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2, skip_ext_time)]
+fn clip_then_step<const SIZE: usize>(bencher: Bencher<'_, '_>, Named(_, new): &Named) {
+    let (clip, mut optimizer) = (clip(), new());
+    measure(bencher, SIZE, |model, grad| {
+        black_box(clip.clip(grad)).expect("a finite gradient");
+        optimizer.step(model, grad);
+    });
 }
-criterion_main!(benches);
+
+#[divan::bench(consts = SIZES, args = OPTIMIZERS, sample_size = 1, min_time = 0.5, max_time = 2, skip_ext_time)]
+fn clipped_step<const SIZE: usize>(bencher: Bencher<'_, '_>, Named(_, new): &Named) {
+    let (clip, mut optimizer) = (clip(), new());
+    measure(bencher, SIZE, |model, grad| {
+        black_box(optimizer.step_clipped(model, grad, clip)).expect("a finite gradient");
+    });
+}
