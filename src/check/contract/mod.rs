@@ -2,6 +2,7 @@
 
 mod batch;
 mod values;
+mod wrapper;
 
 use super::gradcheck::GradCheck;
 use crate::base::{Size, Tensors, TensorsExt};
