@@ -243,6 +243,11 @@ pub struct Pass<'a, L: Layer> {
 }
 
 impl<'a, L: Layer> Pass<'a, L> {
+    /// The input, with its lengths and mode.
+    pub fn input(&self) -> Sequence<'a, L::Elem> {
+        self.x
+    }
+
     /// `y`, `[T, B, O]`.
     pub fn output(&self) -> ArrayView3<'_, L::Elem> {
         self.layer.output(self.cache)
@@ -268,5 +273,12 @@ impl<'a, L: Layer> Pass<'a, L> {
     /// As [`backward`](Pass::backward).
     pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward_into(self.x, dy, self.dstate, self.cache, grad)
+    }
+}
+
+/// The output, with the lengths of the input: what a [`Loss`](crate::Loss) takes.
+impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
+    fn from(pass: &'a Pass<'_, L>) -> Self {
+        pass.x.with(pass.output())
     }
 }
