@@ -5,10 +5,10 @@
 //! # A training loop
 //!
 //! ```
-//! use gradflow::ndarray::{Array2, Array3, s};
+//! use gradflow::ndarray::{Array2, s};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
 //! use gradflow::{
-//!     AdamW, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy,
+//!     AdamW, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, SoftmaxCrossEntropy,
 //! };
 //!
 //! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
@@ -17,14 +17,14 @@
 //! let rng = &mut StdRng::seed_from_u64(0);
 //! let mut model =
 //!     (Embedding::new(vocabulary, 16, rng), LstmCell::<f32>::new(16, 32, rng), Linear::new(32, vocabulary, rng));
-//! let (loss, mut optimizer) = (SoftmaxCrossEntropy::new(), AdamW::new(1e-2));
-//! let (mut state, mut cache) = (model.zero_state(batch), model.cache());
-//! let (mut grad, mut dlogits) = (model.zeros_like(), Array3::default((0, 0, 0)));
+//! let (mut cross_entropy, mut optimizer) = (SoftmaxCrossEntropy::new(), AdamW::new(1e-2));
+//! let (mut state, mut cache, mut grad) = (model.zero_state(batch), model.cache(), model.zeros_like());
 //! let mut nats = f64::INFINITY;
 //! for _ in 0..100 {
 //!     let pass = model.pass(ids.slice(s![..steps, ..]), &mut state, &mut cache); // the state is carried on
-//!     nats = loss.evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
-//!     pass.backward_into(&dlogits, &mut grad);
+//!     let loss = cross_entropy.of(&pass, &ids.slice(s![1.., ..]));
+//!     nats = loss.value();
+//!     pass.backward_into(loss.gradient(), &mut grad);
 //!     optimizer.step_clipped(&mut model, &grad, ClipNorm::new(1.0))?;
 //! }
 //! assert!(nats < 0.1, "{nats}");
@@ -44,7 +44,7 @@
 //! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
 //! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
 //! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`]; [`Prepacked`] for inference |
-//! | Training | [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
+//! | Training | [`Loss`]: [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
 //! | Texts | [`guide`]: gradients through time and depth, the recurrent family, how the kernels work |
 //! | Files | `io`: state dicts, PyTorch's included, and checkpoints; [`convert`]: weights of ONNX and Keras, to and fro |
 //! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
@@ -112,7 +112,7 @@ pub use compose::*;
 pub use kernels::{Accumulate, Float};
 pub use layer::{Causal, Gradient, Layer, Pass, RowCache, RowLayer, Rows, Sequence, State, kit as cache};
 pub use layers::*;
-pub use loss::{BinaryCrossEntropy, Huber, MeanSquaredError, Reduction, SoftmaxCrossEntropy};
+pub use loss::{BinaryCrossEntropy, Evaluated, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy};
 pub use optim::{
     Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
     RmsProp, Schedule, ScheduleError, Select, Sgd,

@@ -3,12 +3,14 @@
 mod score;
 mod softmax;
 
+use std::fmt;
+
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
-use crate::kernels::{Accumulate, Float, product};
+use crate::kernels::{Accumulate, Float, once, product};
 use crate::layer::gradient::start;
 use crate::layer::kit::{StandardLayout, reuse, rows};
 use crate::layer::{Gradient, Sequence};
@@ -17,7 +19,7 @@ pub use score::{AdditiveScore, AttentionScore, BilinearScore};
 use softmax::{softmax, softmax_backward};
 
 const NAME: &str = "Attention";
-// The layers, as it were, whose `x` the two inputs are.
+// The names of the two inputs in messages, in place of a layer's.
 const QUERY: &str = "Attention: query";
 const MEMORY: &str = "Attention: memory";
 
@@ -45,7 +47,7 @@ const MEMORY: &str = "Attention: memory";
 /// the query's length are not computed, and are zero.
 ///
 /// # The whole sequence
-/// Where all queries are known at once, as in training on known targets without feedback of the context,
+/// If all queries are known at once, as in training on known targets without feedback of the context,
 /// [`forward`](Attention::forward) and [`backward`](Attention::backward) work on all of them:
 ///
 /// ```
@@ -81,13 +83,13 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 ///
 /// # Step by step
-/// Where the context is fed back to the decoder, or its own output is, the queries come one at a time. The two methods
+/// If the context is fed back to the decoder, or its own output is, the queries come one at a time. The two methods
 /// are each made of two parts: [`memorize`](Attention::memorize) projects the memory once, and
 /// [`attend`](Attention::attend) takes one query or some more, as often as needed; going back,
 /// [`attend_backward`](Attention::attend_backward) undoes the calls of `attend` in reverse order, and
 /// [`memorize_backward`](Attention::memorize_backward) gives the gradient of the memory, summed over them all. The
 /// cache keeps what it needs of every `attend` that awaits its backward pass; in [`Mode::Infer`] it keeps nothing, so
-/// that decoding may go on for ever.
+/// that decoding may go on forever.
 ///
 /// ```
 /// # use gradflow::{Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
@@ -109,7 +111,7 @@ const MEMORY: &str = "Attention: memory";
 /// let dmemory = attention.memorize_backward(memory, &mut cache, &mut grad);
 /// # assert_eq!(dmemory.dim(), (7, 2, 4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attention<F> {
     /// What query and memory are compared by, with its parameters.
     pub score: AttentionScore<F>,
@@ -144,7 +146,7 @@ pub struct AttentionCache<F> {
     memory_copy: StandardLayout<F>,
     query_copy: StandardLayout<F>,
     dcontext_copy: StandardLayout<F>,
-    keys: Array3<F>,     // [Tm, B, A]: W m, where the memory is not compared as it is
+    keys: Array3<F>,     // [Tm, B, A]: W m, unless the memory is compared as it is
     terms: Array1<F>,    // [A]
     context: Array3<F>,  // [Tq, B, M]
     dscores: Array2<F>,  // [Tq, Tm], of one sequence
@@ -167,16 +169,23 @@ enum Memorized {
 #[derive(Clone, Default)]
 struct Attended<F> {
     fingerprint: u64,
-    queries: Array3<F>, // [Tq, B, A]: W_q q + b, where the query is not compared as it is
+    queries: Array3<F>, // [Tq, B, A]: W_q q + b, unless the query is compared as it is
     weights: Array3<F>, // [Tq, B, Tm]
 }
 
+impl<F> fmt::Debug for AttentionCache<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttentionCache").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
 impl<F: Float> AttentionCache<F> {
-    /// `α`, `[Tq, B, Tm]`, of the last [`attend`](Attention::attend) or [`forward`](Attention::forward): what each
-    /// query has looked at. Zero past the lengths; each row before sums to 1.
+    /// `α`, `[Tq, B, Tm]`, of the last [`attend`](Attention::attend) or [`forward`](Attention::forward): the weight of
+    /// each position of the memory for each query. Zero past the lengths; each row before sums to 1.
     ///
     /// # Panics
-    /// Where there was none.
+    /// Panics if there was no such call.
+    #[must_use]
     pub fn weights(&self) -> ArrayView3<'_, F> {
         match self.attended.get(self.last) {
             Some(attended) => attended.weights.view(),
@@ -228,7 +237,7 @@ impl<F: Float> Attention<F> {
     /// By `qᵀ W m`, for queries of `query` features and a memory of `memory`: see [`BilinearScore::new`].
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn bilinear(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         BilinearScore::new(query, memory, rng).into()
     }
@@ -236,7 +245,7 @@ impl<F: Float> Attention<F> {
     /// By `vᵀ tanh(W_q q + W_m m + b)` with `hidden` units: see [`AdditiveScore::new`].
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn additive(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         AdditiveScore::new(query, memory, hidden, rng).into()
     }
@@ -257,7 +266,7 @@ impl<F: Float> Attention<F> {
     /// [`attend`](Attention::attend).
     ///
     /// # Panics
-    /// Where an input has a size that the score does not take, their batches differ, or they are empty.
+    /// Panics if an input has a size that the score does not take, their batches differ, or they are empty.
     pub fn forward<'c>(
         &self,
         query: Sequence<'_, F>,
@@ -272,7 +281,7 @@ impl<F: Float> Attention<F> {
     /// of an input that is [constant](Sequence::constant) is not computed and has no elements.
     ///
     /// # Panics
-    /// Where `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
+    /// Panics if `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
     /// shape.
     pub fn backward<'c, 'g>(
         &self,
@@ -292,8 +301,12 @@ impl<F: Float> Attention<F> {
     /// computed here, once. Whatever awaited a backward pass is forgotten.
     ///
     /// # Panics
-    /// Where the memory has a size that the score does not take, or is empty.
+    /// Panics if the memory has a size that the score does not take, or is empty.
     pub fn memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
+        memorize(self, memory.reborrow(), cache);
+    }
+
+    fn do_memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
         let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
         let (steps, batch, size) = features.dim();
         let AttentionCache { memory_copy, keys, dkeys, dmemory, .. } = cache;
@@ -314,10 +327,10 @@ impl<F: Float> Attention<F> {
     }
 
     /// The context of one query or more, `[Tq, B, M]`, borrowed from `cache`, over the memory of the last
-    /// [`memorize`](Attention::memorize). Where query or memory is in [`Mode::Infer`], no backward pass follows.
+    /// [`memorize`](Attention::memorize). If query or memory is in [`Mode::Infer`], no backward pass follows.
     ///
     /// # Panics
-    /// Where the memory is another than `memorize` had, the query has a size that the score does not take or another
+    /// Panics if the memory is not the one of `memorize`, the query has a size that the score does not take or another
     /// batch than the memory, or is empty.
     pub fn attend<'c>(
         &self,
@@ -325,6 +338,11 @@ impl<F: Float> Attention<F> {
         memory: Sequence<'_, F>,
         cache: &'c mut AttentionCache<F>,
     ) -> ArrayView3<'c, F> {
+        attend(self, query.reborrow(), memory.reborrow(), cache);
+        cache.context.view()
+    }
+
+    fn do_attend(&self, query: Sequence<'_, F>, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
         let (query_features, memory_features) = self.features(&query, &memory);
         let backward = cache.check_memory(&memory) && query.mode() != Some(Mode::Infer);
         let (steps, batch, query_size) = query_features.dim();
@@ -358,7 +376,6 @@ impl<F: Float> Attention<F> {
         }
         query.zero_padding(weights);
         query.zero_padding(context);
-        context.view()
     }
 
     /// `dL/dquery`, `[Tq, B, Q]`, of the last [`attend`](Attention::attend) that awaits its backward pass, from
@@ -366,7 +383,7 @@ impl<F: Float> Attention<F> {
     /// [`memorize_backward`](Attention::memorize_backward) will give.
     ///
     /// # Panics
-    /// Where no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
+    /// Panics if no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
     pub fn attend_backward<'c, 'g>(
         &self,
         query: Sequence<'_, F>,
@@ -375,6 +392,18 @@ impl<F: Float> Attention<F> {
         cache: &'c mut AttentionCache<F>,
         grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
+        attend_backward(self, query.reborrow(), memory.reborrow(), dcontext, cache, grad.into());
+        cache.dquery.view()
+    }
+
+    fn do_attend_backward(
+        &self,
+        query: Sequence<'_, F>,
+        memory: Sequence<'_, F>,
+        dcontext: &ArrayRef3<F>,
+        cache: &mut AttentionCache<F>,
+        grad: Gradient<'_, Self>,
+    ) {
         let (query_features, memory_features) = self.features(&query, &memory);
         cache.check_memory(&memory);
         let (steps, batch, query_size) = query_features.dim();
@@ -392,7 +421,7 @@ impl<F: Float> Attention<F> {
             mismatch(NAME, "query", &expected, &"another (not the reverse order, or a stale cache)")
         }
         check_shape(NAME, "dcontext", &[steps, batch, memory_size], dcontext.shape());
-        let (grad, how) = grad.into().parts();
+        let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
 
         let memory_values = steps_of(memory_copy.rows(memory_features), batch);
@@ -435,14 +464,13 @@ impl<F: Float> Attention<F> {
         } else {
             self.score.queries_backward(&query, query_rows, rows(dqueries.view()), dquery, &mut grad.score, how);
         }
-        dquery.view()
     }
 
     /// `dL/dmemory`, `[Tm, B, M]`, summed over all queries; *adds* to `grad` what the memory's projection has to it. It
     /// ends what [`memorize`](Attention::memorize) began.
     ///
     /// # Panics
-    /// Where the memory is another than `memorize` had, it was memorized for inference, an
+    /// Panics if the memory is not the one of `memorize`, it was memorized for inference, an
     /// [`attend`](Attention::attend) still awaits its backward pass, or `grad` has another shape.
     pub fn memorize_backward<'c, 'g>(
         &self,
@@ -450,6 +478,11 @@ impl<F: Float> Attention<F> {
         cache: &'c mut AttentionCache<F>,
         grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
+        memorize_backward(self, memory.reborrow(), cache, grad.into());
+        cache.dmemory.view()
+    }
+
+    fn do_memorize_backward(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>, grad: Gradient<'_, Self>) {
         if !cache.check_memory(&memory) {
             mismatch(NAME, "cache", &"a memory that awaits its backward", &"an inference pass, which keeps nothing")
         }
@@ -457,7 +490,7 @@ impl<F: Float> Attention<F> {
         if *open > 0 {
             mismatch(NAME, "cache", &"the backward of every `attend` first", &format_args!("{open} that await it"))
         }
-        let (grad, how) = grad.into().parts();
+        let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
         cache.memorized = Memorized::Nothing;
         if !self.score.compares_memory() {
@@ -465,7 +498,6 @@ impl<F: Float> Attention<F> {
             let memory_rows = memory_copy.rows(features);
             self.score.keys_backward(&memory, memory_rows, rows(dkeys.view()), dmemory, &mut grad.score, how);
         }
-        dmemory.view()
     }
 
     /// The features of both, of fitting sizes.
@@ -484,5 +516,44 @@ impl<F: Float> Attention<F> {
             mismatch(NAME, "query", &expected, &format_args!("{:?}", query.shape()))
         }
         (query, memory)
+    }
+}
+
+once! {
+    fn memorize<'a, F: Float>(
+        attention: &'a Attention<F>,
+        memory: Sequence<'a, F>,
+        cache: &'a mut AttentionCache<F>,
+    ) {
+        attention.do_memorize(memory, cache);
+    }
+
+    fn attend<'a, F: Float>(
+        attention: &'a Attention<F>,
+        query: Sequence<'a, F>,
+        memory: Sequence<'a, F>,
+        cache: &'a mut AttentionCache<F>,
+    ) {
+        attention.do_attend(query, memory, cache);
+    }
+
+    fn attend_backward<'a, F: Float>(
+        attention: &'a Attention<F>,
+        query: Sequence<'a, F>,
+        memory: Sequence<'a, F>,
+        dcontext: &'a ArrayRef3<F>,
+        cache: &'a mut AttentionCache<F>,
+        grad: Gradient<'a, Attention<F>>,
+    ) {
+        attention.do_attend_backward(query, memory, dcontext, cache, grad);
+    }
+
+    fn memorize_backward<'a, F: Float>(
+        attention: &'a Attention<F>,
+        memory: Sequence<'a, F>,
+        cache: &'a mut AttentionCache<F>,
+        grad: Gradient<'a, Attention<F>>,
+    ) {
+        attention.do_memorize_backward(memory, cache, grad);
     }
 }

@@ -1,4 +1,4 @@
-//! What an attention's query and memory are compared by.
+//! The score by which an attention compares query and memory.
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 use rand::Rng;
@@ -15,11 +15,12 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of};
 use crate::parameters;
 
-/// The score `e = score(q, m)` of an [`Attention`](crate::Attention): how much a query q has to do with a position m of
-/// the memory.
-#[derive(Clone, Debug)]
+/// The score `e = score(q, m)` of an [`Attention`](crate::Attention): how relevant a position m of the
+/// memory is to a query q.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum AttentionScore<F> {
-    /// `e = q · m`, for as many features in both (Luong, Pham and Manning 2015); it has no parameters.
+    /// `e = q · m`, for the same number of features in both (Luong, Pham and Manning 2015); it has no parameters.
     Dot {
         /// Divided by `sqrt(Q)`, so that scores do not grow with the number of features (Vaswani et al. 2017).
         scaled: bool,
@@ -31,7 +32,7 @@ pub enum AttentionScore<F> {
 }
 
 /// The parameters of `e = qᵀ W m`, called "general" by Luong, Pham and Manning 2015.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BilinearScore<F> {
     /// `W`, `[Q, M]`
     pub weight: Array2<F>,
@@ -41,7 +42,7 @@ parameters! { impl<F: Float> Tensors<F> for BilinearScore<F> { weight } }
 /// The parameters of `e = vᵀ tanh(W_q q + W_m m + b)` (Bahdanau, Cho and Bengio 2015), with A hidden units.
 ///
 /// In the paper `W_q` is `W_a`, `W_m` is `U_a`, and there is no b.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdditiveScore<F> {
     /// `W_q`, `[A, Q]`
     pub weight_query: Array2<F>,
@@ -62,7 +63,7 @@ impl<F: Float> BilinearScore<F> {
     /// W uniform in `±1/sqrt(M)`, as PyTorch starts a linear layer.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn new(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         assert!(query > 0 && memory > 0, "{NAME}: sizes must not be 0, got query {query}, memory {memory}");
         let mut score = BilinearScore { weight: Array2::zeros((query, memory)) };
@@ -76,7 +77,7 @@ impl<F: Float> AdditiveScore<F> {
     /// layers; `hidden` is A.
     ///
     /// # Panics
-    /// Where a size is 0.
+    /// Panics if a size is 0.
     pub fn new(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         assert!(
             query > 0 && memory > 0 && hidden > 0,
@@ -129,7 +130,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// Q and M, where the parameters say them.
+    /// Q and M, if the parameters determine them.
     pub(super) fn sizes(&self) -> Option<(usize, usize)> {
         match self {
             AttentionScore::Dot { .. } => None,
@@ -165,7 +166,7 @@ impl<F: Float> AttentionScore<F> {
         !matches!(self, AttentionScore::Additive(_))
     }
 
-    /// `k = W m`, `[Tm, B, A]`, where the memory is not compared as it is.
+    /// `k = W m`, `[Tm, B, A]`, unless the memory is compared as it is.
     pub(super) fn keys(&self, memory: &Sequence<'_, F>, rows: ArrayView2<'_, F>, keys: &mut Array3<F>) {
         let weight = match self {
             AttentionScore::Dot { .. } => return,
@@ -177,7 +178,7 @@ impl<F: Float> AttentionScore<F> {
         affine_on_runs(memory, rows, weight, None, keys);
     }
 
-    /// `dW += Σ dk mᵀ`, or `dW = Σ dk mᵀ`, and `dm += Wᵀ dk`, the latter where it is wanted.
+    /// `dW += Σ dk mᵀ`, or `dW = Σ dk mᵀ`, and `dm += Wᵀ dk`, the latter if it is wanted.
     pub(super) fn keys_backward(
         &self,
         memory: &Sequence<'_, F>,
@@ -205,7 +206,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `u = W_q q + b`, `[Tq, B, A]`, where the query is not compared as it is.
+    /// `u = W_q q + b`, `[Tq, B, A]`, unless the query is compared as it is.
     pub(super) fn queries(&self, query: &Sequence<'_, F>, rows: ArrayView2<'_, F>, queries: &mut Array3<F>) {
         if let AttentionScore::Additive(score) = self {
             let (steps, batch) = query.dims();
@@ -214,7 +215,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `dW_q += Σ du qᵀ` and `db += Σ du`, or without what they held, and `dq = W_qᵀ du`, where it is wanted.
+    /// `dW_q += Σ du qᵀ` and `db += Σ du`, or without what they held, and `dq = W_qᵀ du` if it is wanted.
     pub(super) fn queries_backward(
         &self,
         query: &Sequence<'_, F>,

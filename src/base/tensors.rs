@@ -2,7 +2,7 @@
 
 use ndarray::{Array, Dimension};
 
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
 
 /// A fixed, ordered list of named tensors: a layer's parameters, a gradient, a state.
 ///
@@ -12,7 +12,7 @@ use crate::kernels::Float;
 /// [`parameters!`](crate::parameters) writes the implementation for a struct.
 ///
 /// # Panics
-/// Every method panics where the index is not below [`count`](Tensors::count).
+/// Every method panics if the index is not below [`count`](Tensors::count).
 pub trait Tensors<F> {
     /// How many tensors there are.
     fn count(&self) -> usize;
@@ -48,9 +48,8 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
 
     /// Sets every element to zero.
     fn set_zero(&mut self) {
-        for i in 0..self.count() {
-            self.tensor_mut(i).fill(F::zero());
-        }
+        let mut this = self;
+        set_zero(&mut this);
     }
 
     /// The same tensors, every element zero: a fresh gradient, or an optimizer's first moment.
@@ -65,62 +64,82 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
 
     /// Multiplies every element by `factor`.
     fn scale(&mut self, factor: F) {
-        for i in 0..self.count() {
-            self.tensor_mut(i).iter_mut().for_each(|value| *value *= factor);
-        }
+        let mut this = self;
+        scale(&mut this, factor);
     }
 
     /// Adds `other`, element by element: how gradients of several threads or batches are summed.
     ///
     /// # Panics
-    /// Where the tensors differ in number or size.
+    /// Panics if the tensors differ in number or shape.
     #[track_caller]
     fn add_assign(&mut self, other: &(impl Tensors<F> + ?Sized)) {
-        check_alike(&"add_assign", self, other);
-        for i in 0..self.count() {
-            for (sum, &value) in self.tensor_mut(i).iter_mut().zip(other.tensor(i).1) {
-                *sum += value;
-            }
-        }
+        let mut this = self;
+        check_alike(&"add_assign", &this, &other);
+        add(&mut this, &other);
     }
 
     /// Copies every element from `other`.
     ///
     /// # Panics
-    /// Where the tensors differ in number or size.
+    /// Panics if the tensors differ in number or shape.
     #[track_caller]
     fn copy_from(&mut self, other: &(impl Tensors<F> + ?Sized)) {
-        check_alike(&"copy_from", self, other);
-        for i in 0..self.count() {
-            self.tensor_mut(i).copy_from_slice(other.tensor(i).1);
-        }
+        let mut this = self;
+        check_alike(&"copy_from", &this, &other);
+        copy(&mut this, &other);
     }
 }
 
 impl<F: Float, T: Tensors<F> + ?Sized> TensorsExt<F> for T {}
 
-/// Panics unless both hold as many tensors, of the same sizes.
+once! {
+    fn set_zero<'a, F: Float>(tensors: &'a mut dyn Tensors<F>) {
+        for i in 0..tensors.count() {
+            tensors.tensor_mut(i).fill(F::zero());
+        }
+    }
+
+    fn scale<'a, F: Float>(tensors: &'a mut dyn Tensors<F>, factor: F) {
+        for i in 0..tensors.count() {
+            tensors.tensor_mut(i).iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+
+    fn add<'a, F: Float>(sum: &'a mut dyn Tensors<F>, other: &'a dyn Tensors<F>) {
+        for i in 0..sum.count() {
+            for (sum, &value) in sum.tensor_mut(i).iter_mut().zip(other.tensor(i).1) {
+                *sum += value;
+            }
+        }
+    }
+
+    fn copy<'a, F: Float>(to: &'a mut dyn Tensors<F>, from: &'a dyn Tensors<F>) {
+        for i in 0..to.count() {
+            to.tensor_mut(i).copy_from_slice(from.tensor(i).1);
+        }
+    }
+
+    /// The first difference in the number of tensors or in their shapes.
+    pub(crate) fn misfit<'a, F: Float>(expected: &'a dyn Tensors<F>, got: &'a dyn Tensors<F>) -> Option<String> {
+        if expected.count() != got.count() {
+            return Some(format!("expected {} tensors, got {}", expected.count(), got.count()));
+        }
+        let i = (0..expected.count()).find(|&i| expected.shape(i) != got.shape(i))?;
+        Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
+    }
+}
+
+/// Panics unless both hold as many tensors, of the same shapes.
 #[track_caller]
 pub(crate) fn check_alike<F: Float>(
     who: &dyn std::fmt::Display,
     expected: &(impl Tensors<F> + ?Sized),
     got: &(impl Tensors<F> + ?Sized),
 ) {
-    if let Some(misfit) = misfit(expected, got) {
+    if let Some(misfit) = misfit(&expected, &got) {
         panic!("{who}: {misfit}");
     }
-}
-
-/// Where two differ in the number of tensors or in their sizes.
-pub(crate) fn misfit<F: Float>(
-    expected: &(impl Tensors<F> + ?Sized),
-    got: &(impl Tensors<F> + ?Sized),
-) -> Option<String> {
-    if expected.count() != got.count() {
-        return Some(format!("expected {} tensors, got {}", expected.count(), got.count()));
-    }
-    let i = (0..expected.count()).find(|&i| expected.shape(i) != got.shape(i))?;
-    Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
 }
 
 /// Tensors that own their names and shapes and belong to no layer: an optimizer's moments.
@@ -148,7 +167,7 @@ impl<F: Float> NamedTensors<F> {
     /// ```
     ///
     /// # Panics
-    /// Where there are not as many values as the shape has elements.
+    /// Panics if a tensor has another number of values than its shape has elements.
     #[track_caller]
     pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
         let mut list = Vec::new();
@@ -240,7 +259,7 @@ impl<F, T: Tensors<F>> Tensors<F> for Option<T> {
     }
 }
 
-/// A borrowed list: `&mut (&mut a, &mut b)` clips or steps two models together.
+/// A borrowed list: `&mut (&mut a, &mut b)` clips or steps two parts together.
 impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &mut T {
     fn count(&self) -> usize {
         (**self).count()
@@ -253,6 +272,35 @@ impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &mut T {
     }
     fn tensor_mut(&mut self, i: usize) -> &mut [F] {
         (**self).tensor_mut(i)
+    }
+}
+
+/// A borrowed list, to be read: `&(&a, &b)` is the gradient of `&mut (&mut x, &mut y)`.
+///
+/// ```
+/// use gradflow::{Optimizer, Sgd, ndarray::arr1};
+///
+/// let (mut encoder, mut decoder) = (arr1(&[1.0]), arr1(&[2.0, 3.0]));
+/// let (dencoder, ddecoder) = (arr1(&[4.0]), arr1(&[5.0, 6.0]));
+/// Sgd::new(0.5).step(&mut (&mut encoder, &mut decoder), &(&dencoder, &ddecoder));
+/// assert_eq!((encoder, decoder), (arr1(&[-1.0]), arr1(&[-0.5, 0.0])));
+/// ```
+///
+/// # Panics
+/// [`tensor_mut`](Tensors::tensor_mut) panics: what is borrowed cannot be changed.
+impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &T {
+    fn count(&self) -> usize {
+        (**self).count()
+    }
+    fn name(&self, i: usize) -> String {
+        (**self).name(i)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        (**self).tensor(i)
+    }
+    fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+        let name = self.name(i);
+        panic!("tensor_mut: {name:?}: expected tensors that can be changed, got a shared reference to them")
     }
 }
 
@@ -275,7 +323,7 @@ impl<F, T: Tensors<F>> Tensors<F> for Vec<T> {
     }
 }
 
-/// Which part holds tensor `i`, and as its how manieth.
+/// Which part holds tensor `i`, and at which index of that part.
 fn locate<F, T: Tensors<F>>(parts: &[T], i: usize) -> (usize, usize) {
     let mut rest = i;
     for (k, part) in parts.iter().enumerate() {
@@ -287,7 +335,7 @@ fn locate<F, T: Tensors<F>>(parts: &[T], i: usize) -> (usize, usize) {
     out_of_range(i)
 }
 
-/// `prefix.name`, where neither is empty.
+/// `prefix.name`, or the one that is not empty.
 #[doc(hidden)]
 pub fn join(prefix: &str, name: String) -> String {
     match (prefix, name.as_str()) {
@@ -307,8 +355,8 @@ pub fn out_of_range(i: usize) -> ! {
 ///
 /// Each field is itself [`Tensors`]: an array, an `Option` of one, a layer, a `Vec` of layers. `field as "label"`
 /// gives it another name (`""`: none, its tensors stand as if they were the struct's own); `skip` lists the fields
-/// that hold no tensors. Every field must be named in one of the lists: a forgotten one does not compile, where it
-/// would otherwise be a parameter that never trains.
+/// that hold no tensors. Every field must be named in one of the lists: a forgotten one, which would be a
+/// parameter that never trains, does not compile.
 ///
 /// ```
 /// use gradflow::{Float, Tensors, TensorsExt, ndarray::{Array1, Array2}, parameters};
@@ -390,4 +438,47 @@ macro_rules! __label {
     ($field:tt $label:literal) => {
         $label
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use ndarray::{arr1, arr2};
+
+    use super::*;
+
+    #[test]
+    fn a_shared_reference_lists_what_it_borrows_and_refuses_changes() {
+        let (a, b) = (arr1(&[1.0, 2.0]), arr2(&[[3.0], [4.0]]));
+        let both = (&a, &b);
+        assert_eq!((both.count(), both.names(), both.element_count()), (2, vec!["0".into(), "1".into()], 4));
+        assert_eq!((both.tensor(0), both.tensor(1)), (a.tensor(0), b.tensor(0)));
+        let refused = catch_unwind(move || (&arr1(&[1.0f64])).tensor_mut(0)[0] = 2.0).unwrap_err();
+        let message = refused.downcast_ref::<String>().unwrap();
+        assert!(message.contains("tensor_mut") && message.contains("shared reference"), "{message}");
+    }
+
+    #[test]
+    fn tensors_are_scaled_added_copied_and_zeroed_through_references() {
+        let (mut a, mut b) = (arr1(&[1.0f32, -2.0]), arr1(&[3.0f32]));
+        let mut both = (&mut a, &mut b);
+        both.scale(2.0);
+        both.add_assign(&(&arr1(&[0.5, 0.5]), &arr1(&[1.0])));
+        assert_eq!((both.values(0), both.values(1)), (&[2.5, -3.5][..], &[7.0][..]));
+        both.copy_from(&(&arr1(&[1.0, 2.0]), &arr1(&[3.0])));
+        assert_eq!((both.values(0), both.values(1)), (&[1.0, 2.0][..], &[3.0][..]));
+        both.set_zero();
+        assert_eq!((a, b), (arr1(&[0.0, 0.0]), arr1(&[0.0])));
+    }
+
+    #[test]
+    fn tensors_of_other_shapes_are_refused() {
+        let mut sum = (arr1(&[1.0f64]), arr1(&[2.0]));
+        let refused = catch_unwind(move || sum.add_assign(&(arr1(&[1.0]), arr1(&[2.0, 3.0])))).unwrap_err();
+        assert_eq!(refused.downcast_ref::<String>().unwrap(), "add_assign: 1: expected [1], got [2]");
+        let mut copy = arr1(&[1.0f64]);
+        let refused = catch_unwind(move || copy.copy_from(&())).unwrap_err();
+        assert_eq!(refused.downcast_ref::<String>().unwrap(), "copy_from: expected 1 tensors, got 0");
+    }
 }

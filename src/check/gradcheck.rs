@@ -5,6 +5,7 @@ use std::fmt;
 use ndarray::{Array3, ArrayView3};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use crate::base::tensors::join;
 use crate::base::{Size, Tensors, TensorsExt, check_shape};
 use crate::kernels::Float;
 use crate::layer::{Layer, Sequence};
@@ -17,8 +18,8 @@ use crate::layer::{Layer, Sequence};
 /// - [`full`](GradCheck::full), the default: element by element;
 /// - [`fast`](GradCheck::fast): along a few random directions per tensor, for layers too large for the former.
 ///
-/// A tensor's error is measured against its largest gradient, or `floor` where that is smaller: against single elements, the
-/// rounding of a gradient that is near zero by chance would count as a mistake. The gradient that `backward` adds into
+/// A tensor's error is measured against its largest gradient, or `floor` if that is larger: relative to
+/// single elements, the rounding of a gradient that is near zero by chance would count as a mistake. The gradient that `backward` adds into
 /// is not zero before, so a forgotten `+=` is found too.
 ///
 /// In `f32` the differences themselves have only two or three digits; step and tolerance follow from the element
@@ -29,10 +30,11 @@ use crate::layer::{Layer, Sequence};
 ///
 /// let cell = LstmCell::<f64>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// let x = Array3::from_shape_fn((5, 2, 3), |(t, b, d)| ((t + 3 * b + 7 * d) as f64).sin());
-/// let report = GradCheck::default().check(&cell, (&x).into(), &cell.zero_state(2));
+/// let report = GradCheck::new().check(&cell, (&x).into(), &cell.zero_state(2));
 /// assert!(report.passed(), "{report}");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct GradCheck {
     directions: Option<usize>,
     tolerance: Option<f64>,
@@ -52,40 +54,48 @@ pub struct GradCheck {
 /// ```
 ///
 /// # Panics
-/// Where `x` or `state` does not fit the layer.
+/// Panics if `x` or `state` does not fit the layer.
 pub fn gradcheck<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> GradReport {
-    GradCheck::default().check(layer, x, state)
+    GradCheck::new().check(layer, x, state)
 }
 
 impl Default for GradCheck {
     fn default() -> Self {
+        GradCheck::new()
+    }
+}
+
+impl GradCheck {
+    /// Every element, with the default tolerance and step.
+    pub fn new() -> Self {
         GradCheck { directions: None, tolerance: None, step: None, floor: 1e-3, seed: 0 }
     }
 }
 
-/// What was found about one tensor.
+/// The result for one tensor.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TensorCheck {
     /// `x`, a parameter's name, or `state.` and a state tensor's.
     pub tensor: String,
-    /// How many elements, or directions, were tried.
+    /// The number of elements, or directions, that were tried.
     pub tried: usize,
-    /// The largest error, against the tensor's largest gradient.
+    /// The largest error, relative to the tensor's largest gradient.
     pub error: f64,
-    /// Where: the element, counted row-major, or the direction.
+    /// The index of the worst element, row-major, or of the worst direction.
     pub worst: usize,
-    /// What `backward` gave there.
+    /// The gradient from `backward` there.
     pub analytic: f64,
-    /// What the differences gave there.
+    /// The gradient from the differences there.
     pub numeric: f64,
 }
 
-/// The outcome of a [`GradCheck`]; prints as a table, a line a tensor.
+/// The result of a [`GradCheck`]; prints as a table with a line per tensor.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a check has failed unless `passed` says otherwise"]
 pub struct GradReport {
-    /// One entry a tensor: `x` where it has a gradient, the parameters, the state.
+    /// One entry per tensor: `x` if it has a gradient, the parameters, the state.
     pub tensors: Vec<TensorCheck>,
     /// The largest error that passes.
     pub tolerance: f64,
@@ -93,6 +103,7 @@ pub struct GradReport {
 
 impl GradReport {
     /// Whether every tensor's error is at most the tolerance. NaN does not pass.
+    #[must_use]
     pub fn passed(&self) -> bool {
         self.failures().next().is_none()
     }
@@ -102,7 +113,8 @@ impl GradReport {
         self.tensors.iter().filter(|check| !within(check.error, self.tolerance))
     }
 
-    /// The largest error of all tensors; NaN where one is NaN.
+    /// The largest error of all tensors; NaN if one is NaN.
+    #[must_use]
     pub fn worst_error(&self) -> f64 {
         self.tensors
             .iter()
@@ -141,25 +153,24 @@ impl GradCheck {
     /// `directions` random directions per tensor instead of every element.
     ///
     /// # Panics
-    /// Where `directions` is 0.
+    /// Panics if `directions` is 0.
     pub fn fast(self, directions: usize) -> Self {
         assert!(directions > 0, "GradCheck: directions: expected at least 1, got 0");
         GradCheck { directions: Some(directions), ..self }
     }
 
-    /// The largest error that passes. Unless said otherwise 1e-6 in `f64`, and 1e-2 in `f32`.
+    /// The largest error that passes. The default is 1e-6 in `f64` and 1e-2 in `f32`.
     pub fn tolerance(self, tolerance: f64) -> Self {
         GradCheck { tolerance: Some(tolerance), ..self }
     }
 
-    /// The step of the differences. Unless said otherwise the cube root of the element type's epsilon, which balances
-    /// rounding against curvature: 6e-6 in `f64`, 5e-3 in `f32`.
+    /// The step of the differences. The default is the cube root of the element type's epsilon, which balances rounding
+    /// against curvature: 6e-6 in `f64`, 5e-3 in `f32`.
     pub fn step(self, step: f64) -> Self {
         GradCheck { step: Some(step), ..self }
     }
 
-    /// Where a tensor's largest gradient is below `floor`, errors are measured against `floor`. Unless said otherwise
-    /// 1e-3.
+    /// If a tensor's largest gradient is below `floor`, errors are measured relative to `floor`. The default is 1e-3.
     pub fn floor(self, floor: f64) -> Self {
         GradCheck { floor, ..self }
     }
@@ -172,7 +183,7 @@ impl GradCheck {
     /// Checks `layer` at the input `x` from the initial state `state`.
     ///
     /// # Panics
-    /// Where `x` or `state` does not fit the layer.
+    /// Panics if `x` or `state` does not fit the layer.
     pub fn check<L: Layer>(&self, layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> GradReport {
         let epsilon = <L::Elem as num_traits::Float>::epsilon().widen();
         let single = epsilon > 1e-10;
@@ -229,7 +240,7 @@ impl GradCheck {
                 varied.tensor_mut(i).copy_from_slice(state.values(i));
                 value
             };
-            let name = crate::tensors::join("state", state.name(i));
+            let name = join("state", state.name(i));
             tensors.push(differences.compare(name, &analytic, None, rng, &mut numeric));
         }
         GradReport { tensors, tolerance }

@@ -4,7 +4,7 @@ use super::norm::{norm_of, scale};
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
 use crate::base::tensors::check_alike;
 use crate::base::{Tensors, TensorsExt};
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
 
 const NAME: &str = "ClipAdaptive";
 
@@ -32,6 +32,7 @@ const NAME: &str = "ClipAdaptive";
 /// # Ok::<(), gradflow::NonFiniteGradient>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct ClipAdaptive {
     lambda: f64,
     eps: f64,
@@ -42,7 +43,7 @@ impl ClipAdaptive {
     /// With the clipping factor λ (0.01 to 0.16 in the paper) and its eps of 1e-3.
     ///
     /// # Panics
-    /// Where λ is not above 0.
+    /// Panics if λ is not above 0.
     #[track_caller]
     pub fn new(lambda: f64) -> Self {
         assert!(lambda > 0.0, "{NAME}: lambda: expected a number above 0, got {lambda}");
@@ -52,7 +53,7 @@ impl ClipAdaptive {
     /// The least norm that a unit's weights count with, so that units that start at zero can move.
     ///
     /// # Panics
-    /// Where it is negative or NaN.
+    /// Panics if it is negative or NaN.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         check_limit("ClipAdaptive: eps", eps);
@@ -67,18 +68,28 @@ impl ClipAdaptive {
     /// Clips the gradient of `model`, and says what it found and did.
     ///
     /// # Errors
-    /// Where the gradient is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
+    /// Returns an error if the gradient is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
     ///
     /// # Panics
-    /// Where `grad` has other tensors than `model`.
+    /// Panics if `grad` has other tensors than `model`.
     #[track_caller]
     pub fn clip<F: Float>(
         &self,
-        model: &(impl Tensors<F> + ?Sized),
-        grad: &mut (impl Tensors<F> + ?Sized),
+        model: &dyn Tensors<F>,
+        grad: &mut dyn Tensors<F>,
     ) -> Result<ClipReport, NonFiniteGradient> {
         check_alike(&NAME, model, grad);
-        let (mut report, skip) = screen(grad, 2.0, self.non_finite)?;
+        clip(*self, model, grad)
+    }
+}
+
+once! {
+    fn clip<'a, F: Float>(
+        rule: ClipAdaptive,
+        model: &'a dyn Tensors<F>,
+        grad: &'a mut dyn Tensors<F>,
+    ) -> Result<ClipReport, NonFiniteGradient> {
+        let (mut report, skip) = screen(grad, 2.0, rule.non_finite)?;
         if skip {
             grad.set_zero();
             return Ok(report);
@@ -90,7 +101,7 @@ impl ClipAdaptive {
             for (weights, gradient) in weights.chunks_exact(size).zip(grad.tensor_mut(i).chunks_exact_mut(size)) {
                 let (own, norm) = (euclidean(weights), euclidean(gradient));
                 // Not `max`, which would drop NaN; nor is NaN a reason to leave the gradient as it is.
-                let largest = self.lambda * if own < self.eps { self.eps } else { own };
+                let largest = rule.lambda * if own < rule.eps { rule.eps } else { own };
                 let within = norm <= largest;
                 if !within {
                     scale(gradient, largest / norm);

@@ -1,4 +1,4 @@
-//! Gradient clipping: what keeps one huge step from turning the weights into NaN (Pascanu, Mikolov and Bengio 2013).
+//! Gradient clipping, which keeps one huge step from turning the weights into NaN (Pascanu, Mikolov and Bengio 2013).
 
 mod adaptive;
 mod norm;
@@ -16,6 +16,7 @@ use crate::kernels::Float;
 
 /// A gradient whose norm is infinite or NaN: nothing was changed.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct NonFiniteGradient {
     /// The first tensor with an element, or a norm, that is not finite.
     pub tensor: String,
@@ -33,23 +34,24 @@ impl std::error::Error for NonFiniteGradient {}
 
 /// What clipping does about a gradient whose norm is not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NonFinite {
     /// An error; the gradient stays as it is.
     #[default]
     Error,
-    /// Goes on, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element.
+    /// Continues, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element.
     Pass,
-    /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned tells.
+    /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned shows it.
     Skip,
 }
 
 /// What clipping found and did.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClipReport {
     /// The norm of all tensors together, before clipping.
     pub norm: f64,
-    /// The smallest factor that anything was multiplied by: 1 where nothing was clipped, 0 where the gradient was set
-    /// to zero.
+    /// The smallest factor by which anything was multiplied: 1 if nothing was clipped, 0 if the gradient was set to zero.
     pub scale: f64,
     /// How many tensors were clipped, in whole or in part.
     pub clipped: usize,
@@ -76,9 +78,9 @@ impl ClipReport {
     }
 }
 
-/// The report to start with, and whether the gradient is to be set to zero: what every way of clipping asks first.
+/// The report to start with, and whether the gradient is to be set to zero: the first step of all clipping.
 fn screen<F: Float>(
-    grad: &(impl Tensors<F> + ?Sized),
+    grad: &dyn Tensors<F>,
     p: f64,
     non_finite: NonFinite,
 ) -> Result<(ClipReport, bool), NonFiniteGradient> {

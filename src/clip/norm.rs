@@ -3,12 +3,12 @@
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::math::sum;
-use crate::kernels::{Float, vectorised};
+use crate::kernels::{Float, once, vectorised};
 
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///
-/// Together, the direction is kept; only the length of the step changes. Where a step follows,
-/// [`Optimizer::step_clipped`](crate::Optimizer::step_clipped) spares a pass over the gradient.
+/// Together, the direction is kept; only the length of the step changes. If a step
+/// follows, [`Optimizer::step_clipped`](crate::Optimizer::step_clipped) saves a pass over the gradient.
 ///
 /// ```
 /// use gradflow::{ClipNorm, NonFinite, ndarray::arr1};
@@ -20,6 +20,7 @@ use crate::kernels::{Float, vectorised};
 /// # Ok::<(), gradflow::NonFiniteGradient>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct ClipNorm {
     max: f64,
     p: f64,
@@ -32,7 +33,7 @@ impl ClipNorm {
     /// The Euclidean norm held to `max`, with PyTorch's eps of 1e-6.
     ///
     /// # Panics
-    /// Where `max` is negative or NaN.
+    /// Panics if `max` is negative or NaN.
     #[track_caller]
     pub fn new(max: f64) -> Self {
         check_limit("ClipNorm: max", max);
@@ -42,17 +43,17 @@ impl ClipNorm {
     /// The p-norm instead: `(Σ |g|^p)^(1/p)`, or the largest `|g|` for `f64::INFINITY`.
     ///
     /// # Panics
-    /// Where `p` is not above 0.
+    /// Panics if `p` is not above 0.
     #[track_caller]
-    pub fn p(self, p: f64) -> Self {
-        assert!(p > 0.0, "ClipNorm: p: expected a number above 0, got {p}");
+    pub fn norm_type(self, p: f64) -> Self {
+        assert!(p > 0.0, "ClipNorm: norm_type: expected a number above 0, got {p}");
         ClipNorm { p, ..self }
     }
 
     /// What is added to the norm under the fraction; 0 makes the clipped norm exactly `max`.
     ///
     /// # Panics
-    /// Where `eps` is negative or NaN.
+    /// Panics if `eps` is negative or NaN.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         check_limit("ClipNorm: eps", eps);
@@ -83,32 +84,21 @@ impl ClipNorm {
     /// Clips, and returns the norm of all tensors before clipping. Several models together: `&mut (&mut a, &mut b)`.
     ///
     /// # Errors
-    /// Where the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
-    pub fn clip<F: Float>(&self, grad: &mut (impl Tensors<F> + ?Sized)) -> Result<f64, NonFiniteGradient> {
+    /// Returns an error if the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
+    pub fn clip<F: Float>(&self, grad: &mut dyn Tensors<F>) -> Result<f64, NonFiniteGradient> {
         self.clip_report(grad).map(|report| report.norm)
     }
 
     /// [`clip`](ClipNorm::clip), and says what it found and did.
     ///
     /// # Errors
-    /// Where the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
-    pub fn clip_report<F: Float>(
-        &self,
-        grad: &mut (impl Tensors<F> + ?Sized),
-    ) -> Result<ClipReport, NonFiniteGradient> {
-        let mut clipping = self.measure(grad)?;
-        for i in 0..grad.count() {
-            match clipping.change(grad.values(i)) {
-                Change::Keep => {}
-                Change::Scale(factor) => scale(grad.tensor_mut(i), factor),
-                Change::Zero => grad.tensor_mut(i).fill(F::zero()),
-            }
-        }
-        Ok(clipping.report)
+    /// Returns an error if the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
+    pub fn clip_report<F: Float>(&self, grad: &mut dyn Tensors<F>) -> Result<ClipReport, NonFiniteGradient> {
+        clip_norm(*self, grad)
     }
 
-    /// Takes the norm of `grad`, from which it follows what happens to each tensor.
-    pub(crate) fn measure<F: Float>(&self, grad: &(impl Tensors<F> + ?Sized)) -> Result<Clipping, NonFiniteGradient> {
+    /// Takes the norm of `grad`, which decides what happens to each tensor.
+    pub(crate) fn measure<F: Float>(&self, grad: &dyn Tensors<F>) -> Result<Clipping, NonFiniteGradient> {
         let (report, skip) = screen(grad, self.p, self.non_finite)?;
         let same_for_all = match (skip, self.per_tensor) {
             (true, _) => Some(Change::Zero),
@@ -133,7 +123,7 @@ pub(crate) enum Change {
     Zero,
 }
 
-/// A gradient that was measured, and what comes of it.
+/// A gradient whose norm was taken, and what clipping does to it.
 pub(crate) struct Clipping {
     rule: ClipNorm,
     same_for_all: Option<Change>,
@@ -154,7 +144,8 @@ impl Clipping {
     }
 }
 
-/// A factor in the element type. One below its normal numbers is applied as two: by itself it would lose digits.
+/// A factor in the element type. One below the smallest normal number is applied as two factors: by itself it would lose
+/// digits.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<F>(F, F);
 
@@ -183,46 +174,68 @@ impl<F: Float> Factor<F> {
 /// ```
 ///
 /// # Errors
-/// Where the norm is not finite; nothing is changed then.
+/// Returns an error if the norm is not finite; nothing is changed then.
 ///
 /// # Panics
-/// Where `max` is negative or NaN.
+/// Panics if `max` is negative or NaN.
 #[track_caller]
-pub fn clip_grad_norm<F: Float>(grad: &mut (impl Tensors<F> + ?Sized), max: f64) -> Result<f64, NonFiniteGradient> {
+pub fn clip_grad_norm<F: Float>(grad: &mut dyn Tensors<F>, max: f64) -> Result<f64, NonFiniteGradient> {
     ClipNorm::new(max).clip(grad)
 }
 
 /// Each element held to `[-max, max]`. Does not keep the gradient's direction.
 ///
 /// # Errors
-/// Where an element is not finite; nothing is changed then.
+/// Returns an error if an element is not finite; nothing is changed then.
 ///
 /// # Panics
-/// Where `max` is negative or NaN.
+/// Panics if `max` is negative or NaN.
 #[track_caller]
-pub fn clip_grad_value<F: Float>(grad: &mut (impl Tensors<F> + ?Sized), max: f64) -> Result<(), NonFiniteGradient> {
+pub fn clip_grad_value<F: Float>(grad: &mut dyn Tensors<F>, max: f64) -> Result<(), NonFiniteGradient> {
     check_limit("clip_grad_value: max", max);
-    let norm = grad_norm(grad, f64::INFINITY);
-    if !norm.is_finite() {
-        return Err(NonFiniteGradient { tensor: first_non_finite(grad, f64::INFINITY), norm });
-    }
-    let max = F::of(max);
-    for i in 0..grad.count() {
-        for value in grad.tensor_mut(i) {
-            *value = value.min(max).max(-max);
-        }
-    }
-    Ok(())
+    clip_value(grad, F::of(max))
 }
 
-/// The p-norm of all tensors together, `f64::INFINITY` for the largest magnitude. NaN where any element is NaN.
+/// The p-norm of all tensors together, `f64::INFINITY` for the largest magnitude. NaN if any element is NaN.
 ///
 /// # Panics
-/// Where `p` is not above 0.
+/// Panics if `p` is not above 0.
 #[track_caller]
-pub fn grad_norm<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> f64 {
+#[must_use]
+pub fn grad_norm<F: Float>(grad: &dyn Tensors<F>, p: f64) -> f64 {
     assert!(p > 0.0, "grad_norm: p: expected a number above 0, got {p}");
-    norm_of(|| (0..grad.count()).map(|i| grad.values(i)), p)
+    norm(grad, p)
+}
+
+once! {
+    fn clip_norm<'a, F: Float>(clip: ClipNorm, grad: &'a mut dyn Tensors<F>) -> Result<ClipReport, NonFiniteGradient> {
+        let mut clipping = clip.measure(grad)?;
+        for i in 0..grad.count() {
+            match clipping.change(grad.values(i)) {
+                Change::Keep => {}
+                Change::Scale(factor) => scale(grad.tensor_mut(i), factor),
+                Change::Zero => grad.tensor_mut(i).fill(F::zero()),
+            }
+        }
+        Ok(clipping.report)
+    }
+
+    fn clip_value<'a, F: Float>(grad: &'a mut dyn Tensors<F>, max: F) -> Result<(), NonFiniteGradient> {
+        let norm = norm(grad, f64::INFINITY);
+        if !norm.is_finite() {
+            return Err(NonFiniteGradient { tensor: first_non_finite(grad, f64::INFINITY), norm });
+        }
+        for i in 0..grad.count() {
+            for value in grad.tensor_mut(i) {
+                *value = value.min(max).max(-max);
+            }
+        }
+        Ok(())
+    }
+
+    fn norm<'a, F: Float>(grad: &'a dyn Tensors<F>, p: f64) -> f64 {
+        norm_of(|| (0..grad.count()).map(|i| grad.values(i)), p)
+    }
 }
 
 /// The p-norm of several slices together.
@@ -233,7 +246,7 @@ pub(super) fn norm_of<'a, F: Float, I: Iterator<Item = &'a [F]>>(values: impl Fn
     }
     let powers = |unit: f64| values().map(|values| power_sum(values, p, unit)).sum::<f64>();
     let plain = powers(1.0);
-    // Powers may overflow or vanish where the norm itself does neither; near the smallest numbers they lose digits.
+    // Powers may overflow or underflow even if the norm itself does neither; near the smallest numbers they lose digits.
     if plain.is_finite() && plain > f64::MIN_POSITIVE / f64::EPSILON {
         return plain.powf(1.0 / p);
     }
@@ -250,9 +263,9 @@ vectorised! {
 }
 
 vectorised! {
-    /// NaN where any value is.
+    /// NaN if any value is.
     fn largest_magnitude<'a, F: Float>(values: &'a [F]) -> F {
-        // As many lanes as keep the comparisons from waiting for each other.
+        // Enough lanes that comparisons do not wait for each other.
         let mut lanes = [F::zero(); 32];
         let mut chunks = values.chunks_exact(lanes.len());
         for chunk in &mut chunks {
@@ -281,13 +294,13 @@ pub(super) fn scale<F: Float>(values: &mut [F], factor: f64) {
     multiply(Factor::new(factor), values);
 }
 
-/// The larger of two magnitudes, or NaN where there is one: `max` would drop it.
+/// The larger of two magnitudes, or NaN if one is NaN: `max` would drop it.
 #[inline(always)]
 fn larger<F: num_traits::Float>(a: F, b: F) -> F {
     if a >= b || a.is_nan() { a } else { b }
 }
 
-pub(super) fn first_non_finite<F: Float>(grad: &(impl Tensors<F> + ?Sized), p: f64) -> String {
+pub(super) fn first_non_finite<F: Float>(grad: &dyn Tensors<F>, p: f64) -> String {
     (0..grad.count())
         .find(|&i| !power_sum(grad.values(i), if p.is_finite() { p } else { 1.0 }, 1.0).is_finite())
         .map_or_else(|| "all tensors together".into(), |i| grad.name(i))
@@ -357,10 +370,10 @@ mod tests {
         for bad in [-1.0, f64::NAN] {
             assert!(std::panic::catch_unwind(|| ClipNorm::new(bad)).is_err());
             assert!(std::panic::catch_unwind(|| ClipNorm::new(1.0).eps(bad)).is_err());
-            assert!(std::panic::catch_unwind(|| ClipNorm::new(1.0).p(bad)).is_err());
+            assert!(std::panic::catch_unwind(|| ClipNorm::new(1.0).norm_type(bad)).is_err());
             assert!(std::panic::catch_unwind(|| clip_grad_value(&mut arr1(&[1.0]), bad)).is_err());
         }
-        assert!(std::panic::catch_unwind(|| ClipNorm::new(1.0).p(0.0)).is_err());
+        assert!(std::panic::catch_unwind(|| ClipNorm::new(1.0).norm_type(0.0)).is_err());
     }
 
     #[test]
@@ -388,7 +401,7 @@ mod tests {
         assert!((report.norm - 125.25_f64.sqrt()).abs() < 1e-14);
 
         let mut g = before.clone();
-        ClipNorm::new(2.0).eps(0.0).p(f64::INFINITY).per_tensor().clip(&mut g).unwrap();
+        ClipNorm::new(2.0).eps(0.0).norm_type(f64::INFINITY).per_tensor().clip(&mut g).unwrap();
         assert_eq!(g, (arr1(&[1.5, -2.0]), before.1, before.2, arr1(&[2.0, 0.0])));
     }
 

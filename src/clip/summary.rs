@@ -1,4 +1,4 @@
-//! The norms of a training's gradients, summed up.
+//! A summary of the gradient norms of a training run.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub struct NormSummary {
 }
 
 impl NormSummary {
-    /// Of no norms yet.
+    /// Without norms.
     pub fn new() -> Self {
         NormSummary {
             buckets: vec![0; BUCKETS],
@@ -46,10 +46,10 @@ impl NormSummary {
         }
     }
 
-    /// Adds a norm. One that is not finite is counted, and enters nothing else.
+    /// Adds a norm. One that is not finite is counted, and changes nothing else.
     ///
     /// # Panics
-    /// Where it is negative.
+    /// Panics if it is negative.
     #[track_caller]
     pub fn record(&mut self, norm: f64) {
         assert!(norm >= 0.0 || norm.is_nan(), "NormSummary: norm: expected a number, at least 0, got {norm}");
@@ -66,35 +66,41 @@ impl NormSummary {
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
     }
 
-    /// How many finite norms there were.
+    /// The number of finite norms.
+    #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many norms were infinite or NaN.
+    /// The number of norms that were infinite or NaN.
+    #[must_use]
     pub fn non_finite(&self) -> u64 {
         self.non_finite
     }
 
-    /// The mean of the finite norms, where there is any.
+    /// The mean of the finite norms, if there is one.
+    #[must_use]
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then_some(self.mean)
     }
 
-    /// The smallest norm, where there is any.
+    /// The smallest norm, if there is one.
+    #[must_use]
     pub fn smallest(&self) -> Option<f64> {
         (self.count > 0).then_some(self.smallest)
     }
 
-    /// The largest finite norm, where there is any.
+    /// The largest finite norm, if there is one.
+    #[must_use]
     pub fn largest(&self) -> Option<f64> {
         (self.count > 0).then_some(self.largest)
     }
 
-    /// The norm that a part `q` of all finite ones does not exceed, where there is any: the median for 0.5.
+    /// The `q`-quantile of the finite norms, if there is one: the median for 0.5.
     ///
     /// # Panics
-    /// Where `q` is not in `0..=1`.
+    /// Panics if `q` is not in `0..=1`.
+    #[must_use]
     #[track_caller]
     pub fn quantile(&self, q: f64) -> Option<f64> {
         assert!((0.0..=1.0).contains(&q), "NormSummary: quantile: expected a number in 0..=1, got {q}");

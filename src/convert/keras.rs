@@ -81,21 +81,21 @@ pub struct KerasLayer<F> {
     pub kind: KerasKind,
     /// The layer, or `Bidirectional`'s `forward_layer`.
     pub forward: KerasWeights<F>,
-    /// `Bidirectional`'s `backward_layer`, where it is one.
+    /// `Bidirectional`'s `backward_layer`, if it is one.
     pub backward: Option<KerasWeights<F>>,
 }
 
 /// A cell that is a layer of Keras too; sealed.
 pub trait KerasCell: BuiltCell {
-    /// Zeros for the weights of a layer; nothing where it is of another kind.
+    /// Zeros for the weights of a layer; nothing if it is of another kind.
     #[doc(hidden)]
     fn of_kind(kind: KerasKind, sizes: [usize; 2], bias: bool) -> Option<Self>;
 
-    /// What the cell is to Keras, where it is anything.
+    /// The kind of Keras layer that the cell is, if it is one.
     #[doc(hidden)]
     fn kind(&self) -> Option<KerasKind>;
 
-    /// What it is in whatever way.
+    /// The name of the Keras layer.
     #[doc(hidden)]
     const NAME: &str;
 
@@ -141,7 +141,7 @@ impl<F: Float> KerasCell for GruCell<F> {
 }
 
 impl<F: Float> KerasWeights<F> {
-    /// The cell of layer `layer`, which is of `kind` and is given `input` features, where that is settled, by layers of H =
+    /// The cell of layer `layer`, which is of `kind` and is given `input` features, if that is settled, by layers of H =
     /// `hidden`.
     fn cell<C: KerasCell + BuiltCell<Elem = F>>(
         &self,
@@ -204,7 +204,7 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// From the weights of Keras' layers in a row: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Where there are none, or one is of another kind or does not fit the others.
+    /// Returns an error if there are none, or one is of another kind or does not fit the others.
     pub fn from_keras(layers: &[KerasLayer<Elem<C>>]) -> Result<Self, ConvertError> {
         let hidden = layers.first().ok_or(ConvertError::NoLayers)?.forward.recurrent_kernel.nrows();
         let (mut cells, mut input) = (Vec::new(), None);
@@ -226,7 +226,8 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// As the weights of Keras' layers in a row: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Where the model has an option that Keras has not: peepholes, coupled gates, a projection, layer normalisation, zoneout.
+    /// Returns an error if the model has an option that Keras does not have: peepholes, coupled gates, a projection, layer
+    /// normalisation, zoneout.
     pub fn to_keras(&self) -> Result<Vec<KerasLayer<Elem<C>>>, ConvertError> {
         let layer = |(layer, cells): (usize, &[C])| {
             let unsupported = |option: String| ConvertError::Unsupported { layer, option };

@@ -1,4 +1,4 @@
-//! Weights of ONNX and Keras, to and fro. (PyTorch's need no conversion: its names, shapes and gate orders are this crate's;
+//! Weights from ONNX and Keras, and back. (PyTorch's need no conversion: its names, shapes and gate orders are this crate's;
 //! see [`io`](crate::io).)
 //!
 //! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::Recurrent) model in one direction or in both,
@@ -135,7 +135,7 @@ type Elem<C> = <C as BuiltCell>::Elem;
 /// The parameters that have a counterpart in both systems.
 const PARAMETERS: [&str; 4] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
 
-/// Fails where the cell has something besides [`PARAMETERS`] and `more`.
+/// Fails if the cell has something besides [`PARAMETERS`] and `more`.
 fn check_supported<C: BuiltCell>(cell: &C, layer: usize, more: &[&str]) -> Result<(), ConvertError> {
     let unsupported = |option: String| Err(ConvertError::Unsupported { layer, option });
     for name in (0..cell.count()).map(|i| cell.name(i)) {
@@ -166,7 +166,7 @@ fn rows<F>(values: &[F], count: usize) -> ArrayView2<'_, F> {
     ArrayView2::from_shape((count, values.len() / count), values).expect("whole gates")
 }
 
-/// Sets tensor `name` of a cell from gates that lie elsewhere: the cell's `k`th is the `places[k]`th of them.
+/// Sets tensor `name` of a cell from gates in another order: the cell's `k`th gate is the `places[k]`th of them.
 fn read<F: Float>(cell: &mut impl Tensors<F>, name: &str, gates: ArrayView2<'_, F>, places: &[usize]) {
     let i = (0..cell.count()).find(|&i| cell.name(i) == name).expect("a parameter of the cell");
     let own = cell.tensor_mut(i);
@@ -176,7 +176,7 @@ fn read<F: Float>(cell: &mut impl Tensors<F>, name: &str, gates: ArrayView2<'_, 
     }
 }
 
-/// The other way round: `count` gates, of which the `places[k]`th is the cell's `k`th, and the others zero.
+/// The inverse of [`read`]: `count` gates, of which the `places[k]`th is the cell's `k`th, and the others zero.
 fn written<F: Float>(own: ArrayView2<'_, F>, places: &[usize], count: usize) -> Array2<F> {
     let mut gates = Array2::zeros((count, own.ncols()));
     for (own, &place) in own.axis_iter(Axis(0)).zip(places) {

@@ -79,7 +79,7 @@ pub struct OnnxNode<F> {
 
 /// A cell that is an ONNX operator too; sealed.
 pub trait OnnxCell: BuiltCell {
-    /// Zeros for the weights of a node; nothing where it is another operator.
+    /// Zeros for the weights of a node; nothing if it is another operator.
     #[doc(hidden)]
     fn of_operator(operator: OnnxOperator, sizes: [usize; 2], bias: bool, peepholes: bool) -> Option<Self>;
 
@@ -159,7 +159,7 @@ impl<F: Float> OnnxCell for GruCell<F> {
 }
 
 impl<F: Float> OnnxNode<F> {
-    /// Checks that the node is layer `layer` of a model whose layer before has `before` features a direction, where there is
+    /// Checks that the node is layer `layer` of a model whose layer before has `before` features a direction, if there is
     /// one.
     fn check(&self, layer: usize, directions: usize, before: Option<usize>) -> Result<(), ConvertError> {
         let got = self.w.dim().0;
@@ -247,7 +247,7 @@ impl<C: OnnxCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// From the weights of ONNX nodes in a row, one a layer: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Where there are none, or one is another operator or does not fit the others.
+    /// Returns an error if there are none, or one is another operator or does not fit the others.
     pub fn from_onnx(nodes: &[OnnxNode<Elem<C>>]) -> Result<Self, ConvertError> {
         let hidden = nodes.first().ok_or(ConvertError::NoLayers)?.r.dim().2;
         let mut cells = Vec::new();
@@ -263,7 +263,7 @@ impl<C: OnnxCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// As the weights of ONNX nodes in a row, one a layer: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Where the model has an option that ONNX has not: a projection, layer normalisation, zoneout.
+    /// Returns an error if the model has an option that ONNX does not have: a projection, layer normalisation, zoneout.
     pub fn to_onnx(&self) -> Result<Vec<OnnxNode<Elem<C>>>, ConvertError> {
         self.layers().enumerate().map(|(layer, cells)| OnnxNode::of_cells(layer, cells)).collect()
     }

@@ -1,4 +1,4 @@
-//! A whole training.
+//! A whole training run.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use super::error::{LoadError, Mismatch};
 use super::file;
-use super::state_dict::{LoadOptions, StateDict};
+use super::state_dict::{LoadOptions, StateDict, check_fit, named_tensors};
 use crate::base::Tensors;
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
 use crate::optim::{Optimizer, OptimizerState, Schedule};
 
 /// The one format there is.
@@ -27,11 +27,12 @@ const NUMBER: &str = "gradflow.number.";
 /// The section of the optimizer's tensors.
 const OPTIMIZER: &str = "optimizer";
 
-/// A training as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
+/// A training run as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
 ///
 /// It has its own copy of everything, so that training can go on while another thread saves it. See
 /// [`io`](crate::io) for an example, for the file's format, and for what a crash while saving leaves.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct Checkpoint {
     dict: StateDict,
 }
@@ -52,9 +53,9 @@ impl Checkpoint {
     /// `model`, `state`, `average`.
     ///
     /// # Panics
-    /// Where the section's name is empty, has a dot or is `optimizer`, or two of its tensors have the same name.
+    /// Panics if the section's name is empty, has a dot or is `optimizer`, or two of its tensors have the same name.
     #[track_caller]
-    pub fn with_tensors<F: Float>(self, section: &str, tensors: &(impl Tensors<F> + ?Sized)) -> Self {
+    pub fn with_tensors<F: Float>(self, section: &str, tensors: &dyn Tensors<F>) -> Self {
         let allowed = !section.is_empty() && !section.contains('.') && section != OPTIMIZER;
         assert!(allowed, "Checkpoint: section: expected a name without dots that is not reserved, got {section:?}");
         Checkpoint { dict: self.dict.with_tensors(section, tensors) }
@@ -63,17 +64,11 @@ impl Checkpoint {
     /// With all that an optimizer remembers.
     ///
     /// # Panics
-    /// Where there is one already, or the model's tensors have not all different names.
+    /// Panics if there is one already, or two of the model's tensors have the same name.
     #[track_caller]
-    pub fn with_optimizer<F: Float>(self, optimizer: &(impl Optimizer<F> + ?Sized)) -> Self {
+    pub fn with_optimizer<F: Float>(self, optimizer: &dyn Optimizer<F>) -> Self {
         assert!(!self.dict.metadata().contains_key(KIND), "Checkpoint: expected one optimizer, got two");
-        let OptimizerState { kind, steps, settings, tensors } = optimizer.state();
-        let dict = self.dict.with_tensors(OPTIMIZER, &tensors).with_metadata(KIND, kind);
-        let dict = dict.with_metadata(STEPS, steps.to_string());
-        let with_setting = |dict: StateDict, (name, value): (String, f64)| {
-            dict.with_metadata(format!("{SETTING}{name}"), value.to_string())
-        };
-        Checkpoint { dict: settings.into_iter().fold(dict, with_setting) }
+        Checkpoint { dict: with_state(self.dict, &optimizer.state()) }
     }
 
     /// With a schedule.
@@ -81,15 +76,15 @@ impl Checkpoint {
         Checkpoint { dict: self.dict.with_metadata(SCHEDULE, schedule.to_string()) }
     }
 
-    /// With a number: the step, a random generator's seed and position, the place in the data.
+    /// With a number: the step, a random generator's seed and position, the position in the data.
     pub fn with_number(self, name: &str, number: u64) -> Self {
         Checkpoint { dict: self.dict.with_metadata(format!("{NUMBER}{name}"), number.to_string()) }
     }
 
-    /// With a string of the caller's under `key`, in place of the one that was there.
+    /// With a string of the caller's under `key`, which replaces the one that was there.
     ///
     /// # Panics
-    /// Where the key begins with `gradflow.`, as those of this crate do.
+    /// Panics if the key begins with `gradflow.`, as those of this crate do.
     #[track_caller]
     pub fn with_metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let key = key.into();
@@ -100,15 +95,15 @@ impl Checkpoint {
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
     ///
     /// # Errors
-    /// Where the file could not be written; the one that was there is untouched.
+    /// Returns an error if the file could not be written; the one that was there is untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         file::replace(path.as_ref(), |writer| self.save_to(writer))
     }
 
-    /// Writes a file's bytes; what becomes of them is the writer's matter.
+    /// Writes a file's bytes to `writer`.
     ///
     /// # Errors
-    /// The writer's.
+    /// Returns the writer's errors.
     pub fn save_to(&self, writer: impl Write) -> io::Result<()> {
         let mut metadata = self.dict.metadata().clone();
         metadata.insert(CHECKSUM.into(), checksum(&self.dict));
@@ -118,7 +113,8 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// Where it cannot be read, is not a safetensors file or not a checkpoint, is of an unknown format, or was altered.
+    /// Returns an error if it cannot be read, is not a safetensors file or not a checkpoint, is of an unknown format, or was
+    /// altered.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         Checkpoint::verified(StateDict::open(path)?)
     }
@@ -126,7 +122,7 @@ impl Checkpoint {
     /// Reads a file's bytes to their end.
     ///
     /// # Errors
-    /// As [`open`](Checkpoint::open).
+    /// Returns an error as [`open`](Checkpoint::open) does.
     pub fn read_from(reader: impl Read) -> Result<Self, LoadError> {
         Checkpoint::verified(StateDict::read_from(reader)?)
     }
@@ -144,45 +140,36 @@ impl Checkpoint {
     /// Copies a section's tensors into `tensors`.
     ///
     /// # Errors
-    /// Where a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
-    pub fn load_tensors<F: Float>(
-        &self,
-        section: &str,
-        tensors: &mut (impl Tensors<F> + ?Sized),
-    ) -> Result<(), Mismatch> {
+    /// Returns an error if a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
+    pub fn load_tensors<F: Float>(&self, section: &str, tensors: &mut dyn Tensors<F>) -> Result<(), Mismatch> {
         self.dict.load_with(&LoadOptions::new().prefix(section), tensors).map(|_| ())
     }
 
     /// Restores the optimizer, for `model`.
     ///
     /// # Errors
-    /// Where the checkpoint has no optimizer, or that one's state does not fit: see [`Optimizer::load_state`]. Nothing
-    /// is changed then.
+    /// Returns an error if the checkpoint has no optimizer, or the optimizer's state does not fit: see
+    /// [`Optimizer::load_state`]. Nothing is changed then.
     pub fn load_optimizer<F: Float>(
         &self,
         model: &dyn Tensors<F>,
-        optimizer: &mut (impl Optimizer<F> + ?Sized),
+        optimizer: &mut dyn Optimizer<F>,
     ) -> Result<(), LoadError> {
-        let (kind, steps) = (self.text(KIND)?.to_owned(), self.parsed(STEPS)?);
-        let keys = self.dict.metadata().keys().filter(|key| key.starts_with(SETTING));
-        let settings = keys.map(|key| Ok((key[SETTING.len()..].to_owned(), self.parsed(key)?)));
-        let settings = settings.collect::<Result<_, LoadError>>()?;
-        let tensors = self.dict.named_tensors(OPTIMIZER)?;
-        Ok(optimizer.load_state(model, &OptimizerState { kind, steps, settings, tensors })?)
+        Ok(optimizer.load_state(model, &state(self)?)?)
     }
 
     /// Restores a model, from its section, and its optimizer: both or neither.
     ///
     /// # Errors
-    /// As [`load_tensors`](Checkpoint::load_tensors) and [`load_optimizer`](Checkpoint::load_optimizer); nothing is
-    /// changed then.
+    /// Returns an error as [`load_tensors`](Checkpoint::load_tensors) and [`load_optimizer`](Checkpoint::load_optimizer)
+    /// do; nothing is changed then.
     pub fn load_training<F: Float>(
         &self,
         section: &str,
         model: &mut dyn Tensors<F>,
-        optimizer: &mut (impl Optimizer<F> + ?Sized),
+        optimizer: &mut dyn Optimizer<F>,
     ) -> Result<(), LoadError> {
-        self.dict.fit(&LoadOptions::new().prefix(section), model)?;
+        check_fit(&self.dict, LoadOptions::new().prefix(section).lookup(), model)?;
         self.load_optimizer(model, optimizer)?;
         Ok(self.load_tensors(section, model)?)
     }
@@ -190,7 +177,7 @@ impl Checkpoint {
     /// The schedule.
     ///
     /// # Errors
-    /// Where there is none, or its text is not one.
+    /// Returns an error if there is none, or its text is not one.
     pub fn schedule(&self) -> Result<Schedule, LoadError> {
         Ok(self.text(SCHEDULE)?.parse()?)
     }
@@ -198,12 +185,13 @@ impl Checkpoint {
     /// The number called `name`.
     ///
     /// # Errors
-    /// Where there is none, or it is not one.
+    /// Returns an error if there is none, or it is not one.
     pub fn number(&self, name: &str) -> Result<u64, LoadError> {
         self.parsed(&format!("{NUMBER}{name}"))
     }
 
     /// The caller's string under `key`.
+    #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.dict.metadata().get(key).map(String::as_str)
     }
@@ -220,6 +208,28 @@ impl Checkpoint {
     fn parsed<T: FromStr>(&self, key: &str) -> Result<T, LoadError> {
         let value = self.text(key)?;
         value.parse().map_err(|_| LoadError::Value { key: key.into(), value: value.into() })
+    }
+}
+
+once! {
+    /// With all that an optimizer remembers.
+    fn with_state<'a, F: Float>(dict: StateDict, state: &'a OptimizerState<F>) -> StateDict {
+        let OptimizerState { kind, steps, settings, tensors } = state;
+        let dict = dict.with_tensors(OPTIMIZER, tensors).with_metadata(KIND, kind);
+        let dict = dict.with_metadata(STEPS, steps.to_string());
+        let with_setting = |dict: StateDict, (name, value): &(String, f64)| {
+            dict.with_metadata(format!("{SETTING}{name}"), value.to_string())
+        };
+        settings.iter().fold(dict, with_setting)
+    }
+
+    /// All that the optimizer remembered.
+    fn state<'a, F: Float>(checkpoint: &'a Checkpoint) -> Result<OptimizerState<F>, LoadError> {
+        let (kind, steps) = (checkpoint.text(KIND)?.to_owned(), checkpoint.parsed(STEPS)?);
+        let keys = checkpoint.dict.metadata().keys().filter(|key| key.starts_with(SETTING));
+        let settings = keys.map(|key| Ok((key[SETTING.len()..].to_owned(), checkpoint.parsed(key)?)));
+        let settings = settings.collect::<Result<_, LoadError>>()?;
+        Ok(OptimizerState { kind, steps, settings, tensors: named_tensors(&checkpoint.dict, OPTIMIZER)? })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole or not at all.
+//! Files that are replaced atomically.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Puts what `write` writes in place of the file at `path`: see "A crash while saving" in [`io`](crate::io).
+/// Replaces the file at `path` by what `write` writes: see "A crash while saving" in [`io`](crate::io).
 pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     replace_unnamed(path, write).map_err(|error| named(path, error))
 }
@@ -70,7 +70,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Puts the folder's list of names on the disk, where the system and the file system know how to.
+/// Puts the folder's list of names on the disk, if the system and the file system can.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());

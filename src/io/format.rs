@@ -18,7 +18,7 @@ pub const METADATA: &str = "__metadata__";
 /// The longest header that readers take.
 const MAX_HEADER: usize = 100_000_000;
 
-/// Where a tensor stands.
+/// A tensor's type, shape and place in the file.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub dtype: Dtype,
@@ -35,7 +35,7 @@ pub struct Content {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads a whole file. What cannot be one is refused after 9 bytes.
+/// Reads a whole file. What cannot be a safetensors file is refused after 9 bytes.
 pub fn read(mut reader: impl Read) -> Result<Content, LoadError> {
     let mut data = Vec::new();
     reader.by_ref().take(9).read_to_end(&mut data)?;

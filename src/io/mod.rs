@@ -1,10 +1,10 @@
-//! Parameters and whole trainings in files: [`StateDict`] and [`Checkpoint`].
+//! Parameters and whole training runs in files: [`StateDict`] and [`Checkpoint`].
 //!
 //! # Parameters
 //!
 //! A [`StateDict`] holds tensors under their names, as PyTorch's `state_dict()` does, and is saved in the safetensors
 //! format: `safetensors.torch.load_file` reads what is written here, and the other way round. Names, gate orders and
-//! shapes are PyTorch's; where only names differ, as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] says how.
+//! shapes are PyTorch's; if only names differ, as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] maps them.
 //!
 //! ```
 //! use gradflow::io::{LoadOptions, StateDict};
@@ -104,7 +104,7 @@
 //! fails, finds the whole old content or the whole new. Once `save` has returned, it is the new one.
 //!
 //! An error, as from a full disk, comes before the rename: the old file is untouched and the temporary one is removed.
-//! (Only the folder's own `fsync` comes later; where that fails, the new file is in place and a power failure may bring
+//! (Only the folder's own `fsync` comes later; if that fails, the new file is in place and a power failure may bring
 //! the old one back.) A process that is killed cannot tidy up: its temporary file stays, is never read, and may be
 //! deleted. A symbolic link in place of the file is replaced, not followed.
 

@@ -13,12 +13,13 @@ use super::format::{Content, Entry, METADATA};
 use super::{file, format};
 use crate::base::tensors::join;
 use crate::base::{NamedTensors, Tensors};
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
 
 /// Tensors by name, with their own copy of the values, and strings by key: what a safetensors file holds.
 ///
 /// See [`io`](crate::io) for an example and for what a crash while saving leaves.
 #[derive(Clone, Default)]
+#[must_use]
 pub struct StateDict {
     content: Content,
 }
@@ -32,45 +33,28 @@ impl StateDict {
     /// The tensors of a model, or of anything else that has some, under their own names.
     ///
     /// # Panics
-    /// As [`with_renamed`](StateDict::with_renamed).
+    /// Panics as [`with_renamed`](StateDict::with_renamed) does.
     #[track_caller]
-    pub fn of<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> Self {
+    pub fn of<F: Float>(tensors: &dyn Tensors<F>) -> Self {
         StateDict::new().with_tensors("", tensors)
     }
 
-    /// With more tensors, named `prefix.name`. A prefix `encoder.lstm` may be written with or without its last dot.
+    /// With more tensors, named `prefix.name`. A prefix `encoder.lstm` may have a trailing dot.
     ///
     /// # Panics
-    /// As [`with_renamed`](StateDict::with_renamed).
+    /// Panics as [`with_renamed`](StateDict::with_renamed) does.
     #[track_caller]
-    pub fn with_tensors<F: Float>(self, prefix: &str, tensors: &(impl Tensors<F> + ?Sized)) -> Self {
+    pub fn with_tensors<F: Float>(self, prefix: &str, tensors: &dyn Tensors<F>) -> Self {
         self.with_renamed(tensors, |name| in_prefix(prefix, name.into()))
     }
 
     /// With more tensors, whose names in the file `rename` makes from their own.
     ///
     /// # Panics
-    /// Where two tensors get the same name, or one gets the name `__metadata__`.
+    /// Panics if two tensors get the same name, or one gets the name `__metadata__`.
     #[track_caller]
-    pub fn with_renamed<F: Float>(
-        mut self,
-        tensors: &(impl Tensors<F> + ?Sized),
-        rename: impl Fn(&str) -> String,
-    ) -> Self {
-        let Content { data, entries, .. } = &mut self.content;
-        for i in 0..tensors.count() {
-            let name = rename(&tensors.name(i));
-            let (shape, values) = tensors.tensor(i);
-            let start = data.len();
-            data.reserve(size_of_val(values));
-            for value in values {
-                data.extend_from_slice(&value.bits().to_le_bytes()[..size_of::<F>()]);
-            }
-            let entry = Entry { dtype: dtype::<F>(), shape: shape.to_vec(), range: start..data.len() };
-            assert!(name != METADATA, "StateDict: {name}: expected another name");
-            let taken = entries.insert(name.clone(), entry).is_some();
-            assert!(!taken, "StateDict: {name}: expected one tensor of this name, got two");
-        }
+    pub fn with_renamed<F: Float>(mut self, tensors: &dyn Tensors<F>, rename: impl Fn(&str) -> String) -> Self {
+        append(&mut self.content, tensors, &rename);
         self
     }
 
@@ -81,21 +65,25 @@ impl StateDict {
     }
 
     /// The strings by key.
+    #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.content.metadata
     }
 
     /// The names of the tensors, sorted.
+    #[must_use]
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.entries.keys().map(String::as_str)
     }
 
     /// The shape of the tensor called `name`.
+    #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(&self.content.entries.get(name)?.shape)
     }
 
     /// The element type of the tensor called `name`, as safetensors spells it: `F32`.
+    #[must_use]
     pub fn dtype(&self, name: &str) -> Option<String> {
         Some(self.content.entries.get(name)?.dtype.to_string())
     }
@@ -103,7 +91,7 @@ impl StateDict {
     /// Reads a file.
     ///
     /// # Errors
-    /// Where it cannot be read or is not a safetensors file.
+    /// Returns an error if it cannot be read or is not a safetensors file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let read = || StateDict::read_from(File::open(path)?);
@@ -116,7 +104,7 @@ impl StateDict {
     /// Reads a file's bytes to their end.
     ///
     /// # Errors
-    /// Where they cannot be read or are not those of a safetensors file.
+    /// Returns an error if they cannot be read or are not those of a safetensors file.
     pub fn read_from(reader: impl Read) -> Result<Self, LoadError> {
         Ok(StateDict { content: format::read(reader)? })
     }
@@ -124,15 +112,15 @@ impl StateDict {
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
     ///
     /// # Errors
-    /// Where the file could not be written; the one that was there is untouched.
+    /// Returns an error if the file could not be written; the one that was there is untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         file::replace(path.as_ref(), |writer| self.save_to(writer))
     }
 
-    /// Writes a file's bytes; what becomes of them is the writer's matter.
+    /// Writes a file's bytes to `writer`.
     ///
     /// # Errors
-    /// The writer's.
+    /// Returns the writer's errors.
     pub fn save_to(&self, writer: impl Write) -> io::Result<()> {
         self.save_with(self.metadata(), writer)
     }
@@ -155,8 +143,8 @@ impl StateDict {
     /// Copies the tensors into `tensors`, by their own names.
     ///
     /// # Errors
-    /// Where a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
-    pub fn load<F: Float>(&self, tensors: &mut (impl Tensors<F> + ?Sized)) -> Result<(), Mismatch> {
+    /// Returns an error if a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
+    pub fn load<F: Float>(&self, tensors: &mut dyn Tensors<F>) -> Result<(), Mismatch> {
         self.load_with(&LoadOptions::new(), tensors).map(|_| ())
     }
 
@@ -164,26 +152,17 @@ impl StateDict {
     /// nothing unless loading is [lenient](LoadOptions::lenient).
     ///
     /// # Errors
-    /// As [`load`](StateDict::load).
+    /// Returns an error as [`load`](StateDict::load) does.
     pub fn load_with<F: Float>(
         &self,
         options: &LoadOptions<'_>,
-        tensors: &mut (impl Tensors<F> + ?Sized),
+        tensors: &mut dyn Tensors<F>,
     ) -> Result<Skipped, Mismatch> {
-        let fit = self.fit(options, tensors)?;
-        for (i, entry) in fit.entries {
-            let values = tensors.tensor_mut(i).iter_mut();
-            self.values(entry).zip(values).for_each(|(value, place)| *place = value);
-        }
-        Ok(fit.skipped)
+        load(self, options.lookup(), tensors)
     }
 
     /// How `tensors` would be loaded.
-    pub(super) fn fit<F: Float>(
-        &self,
-        options: &LoadOptions<'_>,
-        tensors: &(impl Tensors<F> + ?Sized),
-    ) -> Result<Fit<'_>, Mismatch> {
+    fn fit<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Result<Fit<'_>, Mismatch> {
         let (mut mismatch, mut entries, mut asked) = (Mismatch::default(), Vec::new(), BTreeSet::new());
         for i in 0..tensors.count() {
             let name = options.name_in_file(&tensors.name(i));
@@ -200,7 +179,7 @@ impl StateDict {
             }
             asked.insert(name);
         }
-        let others = self.names().filter(|name| within(&options.prefix, name).is_some() && !asked.contains(*name));
+        let others = self.names().filter(|name| within(options.prefix, name).is_some() && !asked.contains(*name));
         mismatch.unexpected = others.map(str::to_owned).collect();
         let mut skipped = Skipped::default();
         if options.lenient {
@@ -210,20 +189,7 @@ impl StateDict {
         if mismatch.is_empty() { Ok(Fit { entries, skipped }) } else { Err(mismatch) }
     }
 
-    /// All tensors under `prefix`, without it.
-    pub(super) fn named_tensors<F: Float>(&self, prefix: &str) -> Result<NamedTensors<F>, Mismatch> {
-        let (mut mismatch, mut tensors) = (Mismatch::default(), Vec::new());
-        for (name, entry) in &self.content.entries {
-            let Some(rest) = within(prefix, name) else { continue };
-            match wrong_type::<F>(name, entry, false) {
-                Some(wrong) => mismatch.types.push(wrong),
-                None => tensors.push((rest.to_owned(), entry.shape.clone(), self.values(entry).collect())),
-            }
-        }
-        if mismatch.is_empty() { Ok(NamedTensors::new(tensors)) } else { Err(mismatch) }
-    }
-
-    /// The values of a tensor of `f32` or `f64`, converted where they are of the other one.
+    /// The values of a tensor of `f32` or `f64`, converted if they are of the other type.
     fn values<F: Float>(&self, entry: &Entry) -> impl Iterator<Item = F> {
         let own = entry.dtype == dtype::<F>();
         let bytes = &self.content.data[entry.range.clone()];
@@ -240,8 +206,61 @@ impl StateDict {
     }
 }
 
-/// Which entry goes into the how manieth tensor, and what goes nowhere.
-pub(super) struct Fit<'a> {
+once! {
+    fn append<'a, F: Float>(content: &'a mut Content, tensors: &'a dyn Tensors<F>, rename: &'a Rename<'a>) {
+        let Content { data, entries, .. } = content;
+        for i in 0..tensors.count() {
+            let name = rename(&tensors.name(i));
+            let (shape, values) = tensors.tensor(i);
+            let start = data.len();
+            data.reserve(size_of_val(values));
+            for value in values {
+                data.extend_from_slice(&value.bits().to_le_bytes()[..size_of::<F>()]);
+            }
+            let entry = Entry { dtype: dtype::<F>(), shape: shape.to_vec(), range: start..data.len() };
+            assert!(name != METADATA, "StateDict: {name}: expected another name");
+            let taken = entries.insert(name.clone(), entry).is_some();
+            assert!(!taken, "StateDict: {name}: expected one tensor of this name, got two");
+        }
+    }
+
+    fn load<'a, F: Float>(
+        dict: &'a StateDict,
+        options: Lookup<'a>,
+        tensors: &'a mut dyn Tensors<F>,
+    ) -> Result<Skipped, Mismatch> {
+        let fit = dict.fit(options, tensors)?;
+        for (i, entry) in fit.entries {
+            let values = tensors.tensor_mut(i).iter_mut();
+            dict.values(entry).zip(values).for_each(|(value, place)| *place = value);
+        }
+        Ok(fit.skipped)
+    }
+
+    pub(super) fn check_fit<'a, F: Float>(
+        dict: &'a StateDict,
+        options: Lookup<'a>,
+        tensors: &'a dyn Tensors<F>,
+    ) -> Result<(), Mismatch> {
+        dict.fit(options, tensors).map(|_| ())
+    }
+
+    /// All tensors under `prefix`, without it.
+    pub(super) fn named_tensors<'a, F: Float>(dict: &'a StateDict, prefix: &'a str) -> Result<NamedTensors<F>, Mismatch> {
+        let (mut mismatch, mut tensors) = (Mismatch::default(), Vec::new());
+        for (name, entry) in &dict.content.entries {
+            let Some(rest) = within(prefix, name) else { continue };
+            match wrong_type::<F>(name, entry, false) {
+                Some(wrong) => mismatch.types.push(wrong),
+                None => tensors.push((rest.to_owned(), entry.shape.clone(), dict.values(entry).collect())),
+            }
+        }
+        if mismatch.is_empty() { Ok(NamedTensors::new(tensors)) } else { Err(mismatch) }
+    }
+}
+
+/// Which entry is loaded into the tensor of which index, and what is skipped.
+struct Fit<'a> {
     entries: Vec<(usize, &'a Entry)>,
     skipped: Skipped,
 }
@@ -278,6 +297,7 @@ impl fmt::Debug for StateDict {
 /// # Ok::<(), gradflow::io::Mismatch>(())
 /// ```
 #[derive(Default)]
+#[must_use]
 pub struct LoadOptions<'a> {
     prefix: String,
     rename: Option<Box<Rename<'a>>>,
@@ -293,7 +313,7 @@ impl<'a> LoadOptions<'a> {
         Self::default()
     }
 
-    /// Only what stands under `prefix`, as `encoder.lstm` (with or without a last dot): the rest of the file is neither
+    /// Only the tensors under `prefix`, as `encoder.lstm` (with or without a trailing dot): the rest of the file is neither
     /// used nor unexpected.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         LoadOptions { prefix: prefix.into(), ..self }
@@ -305,8 +325,8 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { rename: Some(Box::new(rename)), ..self }
     }
 
-    /// What is missing keeps its values, and what is unexpected is passed over; both are reported in [`Skipped`].
-    /// Another shape or type is an error all the same.
+    /// What is missing keeps its values, and what is unexpected is skipped; both are reported in [`Skipped`]. Another shape
+    /// or type is still an error.
     pub fn lenient(self) -> Self {
         LoadOptions { lenient: true, ..self }
     }
@@ -317,12 +337,38 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { convert: true, ..self }
     }
 
-    fn name_in_file(&self, name: &str) -> String {
-        in_prefix(&self.prefix, self.rename.as_ref().map_or_else(|| name.into(), |rename| rename(name)))
+    /// The same options, borrowed.
+    pub(super) fn lookup(&self) -> Lookup<'_> {
+        let LoadOptions { prefix, rename, lenient, convert } = self;
+        Lookup { prefix, rename: rename.as_deref(), lenient: *lenient, convert: *convert }
     }
 }
 
-/// What lenient loading passed over, under the file's names.
+impl fmt::Debug for LoadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LoadOptions { prefix, rename, lenient, convert } = self;
+        let mut debug = f.debug_struct("LoadOptions");
+        debug.field("prefix", prefix).field("rename", &rename.is_some());
+        debug.field("lenient", lenient).field("convert", convert).finish()
+    }
+}
+
+/// [`LoadOptions`], borrowed.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    prefix: &'a str,
+    rename: Option<&'a Rename<'a>>,
+    lenient: bool,
+    convert: bool,
+}
+
+impl Lookup<'_> {
+    fn name_in_file(&self, name: &str) -> String {
+        in_prefix(self.prefix, self.rename.map_or_else(|| name.into(), |rename| rename(name)))
+    }
+}
+
+/// What lenient loading skipped, under the file's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
@@ -336,7 +382,7 @@ fn in_prefix(prefix: &str, name: String) -> String {
     join(prefix.strip_suffix('.').unwrap_or(prefix), name)
 }
 
-/// The name without the prefix, where it has it.
+/// The name without the prefix, if it starts with it.
 fn within<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
     let prefix = prefix.strip_suffix('.').unwrap_or(prefix);
     match name.strip_prefix(prefix)? {

@@ -250,6 +250,11 @@ pub struct Pass<'a, L: Layer> {
 }
 
 impl<'a, L: Layer> Pass<'a, L> {
+    /// The input, with its lengths and mode.
+    pub fn input(&self) -> Sequence<'a, L::Elem> {
+        self.x
+    }
+
     /// `y`, `[T, B, O]`.
     pub fn output(&self) -> ArrayView3<'_, L::Elem> {
         self.layer.output(self.cache)
@@ -259,11 +264,6 @@ impl<'a, L: Layer> Pass<'a, L> {
     /// as that of the initial one.
     pub fn with_state_gradient(self, dstate: &'a mut L::State) -> Self {
         Pass { dstate: Some(dstate), ..self }
-    }
-
-    /// The input, with its lengths and mode.
-    pub fn input(&self) -> &Sequence<'a, L::Elem> {
-        &self.x
     }
 
     /// Adds the gradients of the parameters to `grad` and returns `dL/dx`.
@@ -302,5 +302,12 @@ pub trait Causal: Layer {
             mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))
         }
         self.forward_pass(&x.infer(), state, cache).index_axis_move(Axis(0), 0)
+    }
+}
+
+/// The output, with the lengths of the input: what a [`Loss`](crate::Loss) takes.
+impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
+    fn from(pass: &'a Pass<'_, L>) -> Self {
+        pass.x.with(pass.output())
     }
 }

@@ -2,48 +2,58 @@
 
 use ndarray::{Array3, ArrayRef3};
 
-use super::{Elements, Reduction, check_weights};
-use crate::base::check_shape;
-use crate::kernels::Float;
+use super::elements::Elements;
+use super::reduction::{Reduction, check_weights};
+use super::traits::{Loss, Memory};
+use crate::base::{Size, check_shape};
+use crate::kernels::{Float, once};
+use crate::layer::Sequence;
 
 const NAME: &str = "BinaryCrossEntropy";
 
-/// The cross-entropy of independent yes-or-no questions, in nats, from logits; as PyTorch's `BCEWithLogitsLoss`.
+/// The cross-entropy of independent yes-or-no questions, in nats, from logits, as PyTorch's `BCEWithLogitsLoss`.
 ///
 /// ```text
 /// loss = -p y log σ(z) - (1 - y) log(1 - σ(z))        dL/dz = w ((1 - y) σ(z) - p y σ(-z))
 /// ```
 ///
 /// with the target `y`, a probability, `p` the [weight of a yes](BinaryCrossEntropy::pos_weight), and `w` =
-/// 1/(number of elements that count) for the mean and 1 for the sum. The logarithms are taken of no sigmoid, so logits
-/// of any finite size are safe. `[T, B, D]` each.
+/// 1/(number of elements that count) for the mean and 1 for the sum. No sigmoid is computed before its logarithm, so
+/// logits of any finite size are safe.
+///
+/// | | shape |
+/// | --- | --- |
+/// | logits `z`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{BinaryCrossEntropy, ndarray::Array3};
+/// use gradflow::{BinaryCrossEntropy, Loss, ndarray::Array3};
 ///
 /// let target = Array3::from_shape_vec((1, 1, 2), vec![1.0, 0.0]).unwrap();
-/// let mut gradient = Array3::default((0, 0, 0));
-/// let loss = BinaryCrossEntropy::new().evaluate(&Array3::<f64>::zeros((1, 1, 2)), &target, None, &mut gradient);
-/// assert!((loss - 2f64.ln()).abs() < 1e-15);
-/// assert_eq!(gradient.as_slice().unwrap(), [-0.25, 0.25]);
+/// let mut binary = BinaryCrossEntropy::new();
+/// let loss = binary.of(&Array3::<f64>::zeros((1, 1, 2)), &target);
+/// assert!((loss.value() - 2f64.ln()).abs() < 1e-15);
+/// assert_eq!(loss.gradient().as_slice().unwrap(), [-0.25, 0.25]);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BinaryCrossEntropy {
-    pos_weight: Option<Vec<f64>>,
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct BinaryCrossEntropy<F> {
+    pos_weight: Option<Vec<f64>>, // [D]
     elements: Elements,
+    memory: Memory<F>,
 }
 
-impl BinaryCrossEntropy {
+impl<F> BinaryCrossEntropy<F> {
     /// The mean over all elements.
     pub fn new() -> Self {
-        Self::default()
+        BinaryCrossEntropy { pos_weight: None, elements: Elements::default(), memory: Memory::default() }
     }
 
-    /// The weight of a yes for each of the D questions: (number of noes)/(number of yeses) evens out a rare yes. The
+    /// The weight of a yes for each of the D questions: (number of noes)/(number of yeses) balances a rare yes. The
     /// mean is still over the number of elements.
     ///
     /// # Panics
-    /// Where a weight is negative or not finite.
+    /// Panics if a weight is negative or not finite.
+    #[track_caller]
     pub fn pos_weight(self, weights: &[f64]) -> Self {
         check_weights(NAME, "pos_weight", weights);
         BinaryCrossEntropy { pos_weight: Some(weights.to_vec()), ..self }
@@ -58,30 +68,45 @@ impl BinaryCrossEntropy {
     pub fn sum(self) -> Self {
         BinaryCrossEntropy { elements: Elements { reduction: Reduction::Sum, ..self.elements }, ..self }
     }
+}
 
-    /// The loss; its gradient by the logits goes to `dlogits`, which takes their shape. Positions past the lengths,
-    /// where given, do not count.
-    ///
-    /// # Panics
-    /// Where shapes differ, the batch is empty, the lengths do not fit or the weights are not one a question.
+impl<F> Default for BinaryCrossEntropy<F> {
+    fn default() -> Self {
+        BinaryCrossEntropy::new()
+    }
+}
+
+impl<F: Float> Loss<F> for BinaryCrossEntropy<F> {
+    type Targets = ArrayRef3<F>;
+
     #[track_caller]
-    pub fn evaluate<F: Float>(
-        &self,
-        logits: &ArrayRef3<F>,
-        target: &ArrayRef3<F>,
-        lengths: Option<&[usize]>,
-        dlogits: &mut Array3<F>,
-    ) -> f64 {
-        if let Some(weights) = &self.pos_weight {
-            check_shape(NAME, "pos_weight", &[logits.dim().2], &[weights.len()]);
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        if let (Some(weights), Size::Features(questions)) = (&self.pos_weight, y.size()) {
+            check_shape(NAME, "pos_weight", &[questions], &[weights.len()]);
         }
-        self.elements.evaluate(NAME, logits, target, lengths, dlogits, |k, z, y| {
-            let (no, yes) = (1.0 - y, self.pos_weight.as_ref().map_or(1.0, |weights| weights[k]) * y);
+        evaluate(self.pos_weight.as_deref(), self.elements, y.reborrow(), targets, dy)
+    }
+
+    fn memory(&mut self) -> &mut Array3<F> {
+        &mut self.memory.0
+    }
+}
+
+once! {
+    fn evaluate<'a, F: Float>(
+        pos_weight: Option<&'a [f64]>,
+        elements: Elements,
+        y: Sequence<'a, F>,
+        targets: &'a ArrayRef3<F>,
+        dy: Option<&'a mut ArrayRef3<F>>,
+    ) -> f64 {
+        elements.evaluate(NAME, y, targets, dy, |k, z, y| {
+            let (no, yes) = (1.0 - y, pos_weight.map_or(1.0, |weights| weights[k]) * y);
             // log σ(-|z|) = -|z| - near, log σ(|z|) = -near
             let small = (-z.abs()).exp();
             let near = small.ln_1p();
             let (far, one) = (z.abs() + near, 1.0 / (1.0 + small));
-            // Of σ(z) and σ(-z), the one below a half as small · one: it keeps its digits.
+            // Of σ(z) and σ(-z), the one below a half is small · one, which keeps its digits.
             let (loss_no, loss_yes, p, q) =
                 if z > 0.0 { (far, near, one, small * one) } else { (near, far, small * one, one) };
             (no * loss_no + yes * loss_yes, no * p - yes * q)

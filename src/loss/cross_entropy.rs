@@ -2,12 +2,13 @@
 
 use ndarray::{Array3, ArrayRef2, ArrayRef3};
 
-use super::Reduction;
+use super::reduction::{Reduction, check_weights};
+use super::traits::{Loss, Memory};
 use crate::base::check_shape;
-use crate::base::error::{check_not_empty, mismatch};
+use crate::base::error::mismatch;
 use crate::kernels::math::{exp, sum};
-use crate::kernels::{Float, vectorised};
-use crate::layer::kit::reuse;
+use crate::kernels::{Float, once, vectorised};
+use crate::layer::Sequence;
 
 const NAME: &str = "SoftmaxCrossEntropy";
 
@@ -26,137 +27,201 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// loss_tb = -Σ_k q_k log softmax(z_tb)_k           dL/dz_tbk = w (softmax(z_tb)_k Σ_j q_j - q_k)
 /// ```
 ///
-/// and `w` = 1/(sum of the `c_id` that count) for the mean. The largest logit is taken out first, so logits of any
+/// and `w` = 1/(sum of the `c_id` that count) for the mean. The largest logit is subtracted first, so logits of any
 /// finite size are safe.
 ///
 /// | | shape |
 /// | --- | --- |
-/// | logits `z`, their gradient | `[T, B, V]` |
-/// | ids | `[T, B]`, each below V |
+/// | logits `z`, gradient | `[T, B, V]` |
+/// | targets: ids | `[T, B]`, each below V |
 ///
 /// ```
-/// use gradflow::{SoftmaxCrossEntropy, ndarray::{Array3, arr2}};
+/// use gradflow::{Loss, SoftmaxCrossEntropy, ndarray::{Array3, arr2}};
 ///
-/// let loss = SoftmaxCrossEntropy::new().ignore(9);
-/// let mut gradient = Array3::default((0, 0, 0)); // takes the logits' shape
-/// let nats = loss.evaluate(&Array3::<f64>::zeros((2, 1, 4)), &arr2(&[[3], [9]]), None, &mut gradient);
-/// assert!((nats - 4f64.ln()).abs() < 1e-15);
-/// assert_eq!(gradient.as_slice().unwrap(), [0.25, 0.25, 0.25, -0.75, 0.0, 0.0, 0.0, 0.0]);
+/// let mut cross_entropy = SoftmaxCrossEntropy::new().ignore(9);
+/// let loss = cross_entropy.of(&Array3::<f64>::zeros((2, 1, 4)), &arr2(&[[3], [9]]));
+/// assert!((loss.value() - 4f64.ln()).abs() < 1e-15);
+/// assert_eq!(loss.gradient().as_slice().unwrap(), [0.25, 0.25, 0.25, -0.75, 0.0, 0.0, 0.0, 0.0]);
 /// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct SoftmaxCrossEntropy<F> {
+    options: Options,
+    memory: Memory<F>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SoftmaxCrossEntropy {
+struct Options {
     ignored: Option<usize>,
     smoothing: f64,
     weights: Option<Vec<f64>>, // [V]
     reduction: Reduction,
 }
 
-impl SoftmaxCrossEntropy {
+impl<F> SoftmaxCrossEntropy<F> {
     /// The mean over all positions.
     pub fn new() -> Self {
-        Self::default()
+        SoftmaxCrossEntropy { options: Options::default(), memory: Memory::default() }
     }
 
     /// Positions with this id do not count: their loss and gradient are zero. It need not be below V.
     pub fn ignore(self, id: usize) -> Self {
-        SoftmaxCrossEntropy { ignored: Some(id), ..self }
+        SoftmaxCrossEntropy { options: Options { ignored: Some(id), ..self.options }, ..self }
     }
 
-    /// A share `epsilon` of the target goes to all classes alike, its own included (Szegedy et al. 2016): the logits
-    /// need not grow for ever.
+    /// Spreads a share `epsilon` of the target evenly over all classes, its own included (Szegedy et al. 2016), so that
+    /// the logits need not grow without bound.
     ///
     /// # Panics
-    /// Where `epsilon` is not in `0..=1`.
+    /// Panics if `epsilon` is not in `0..=1`.
+    #[track_caller]
     pub fn label_smoothing(self, epsilon: f64) -> Self {
         if !(0.0..=1.0).contains(&epsilon) {
             mismatch(NAME, "label smoothing", &"a share in 0..=1", &epsilon)
         }
-        SoftmaxCrossEntropy { smoothing: epsilon, ..self }
+        SoftmaxCrossEntropy { options: Options { smoothing: epsilon, ..self.options }, ..self }
     }
 
-    /// One weight a class, for classes of which some are rare. The mean is then weighted: over the sum of the targets'
-    /// weights, not their number; 0 where that is 0.
+    /// One weight per class, for rare classes. The mean is then weighted: it is over the sum of the targets' weights
+    /// instead of their number; 0 if that sum is 0.
     ///
     /// # Panics
-    /// Where a weight is negative or not finite.
+    /// Panics if a weight is negative or not finite.
+    #[track_caller]
     pub fn class_weights(self, weights: &[f64]) -> Self {
-        super::check_weights(NAME, "class weights", weights);
-        SoftmaxCrossEntropy { weights: Some(weights.to_vec()), ..self }
+        check_weights(NAME, "class weights", weights);
+        SoftmaxCrossEntropy { options: Options { weights: Some(weights.to_vec()), ..self.options }, ..self }
     }
 
     /// The sum over the positions instead of their mean.
     pub fn sum(self) -> Self {
-        SoftmaxCrossEntropy { reduction: Reduction::Sum, ..self }
+        SoftmaxCrossEntropy { options: Options { reduction: Reduction::Sum, ..self.options }, ..self }
     }
+}
 
-    /// The loss; its gradient by the logits goes to `dlogits`, which takes their shape. Positions past the lengths,
-    /// where given, do not count.
+impl<F> Default for SoftmaxCrossEntropy<F> {
+    fn default() -> Self {
+        SoftmaxCrossEntropy::new()
+    }
+}
+
+impl<F: Float> Loss<F> for SoftmaxCrossEntropy<F> {
+    type Targets = ArrayRef2<usize>;
+
+    /// As [`Loss::evaluate`].
     ///
     /// # Panics
-    /// Where shapes differ, the batch is empty, the lengths do not fit, the weights are not one a class or an id that
-    /// counts is not below V.
-    #[track_caller]
-    pub fn evaluate<F: Float>(
-        &self,
-        logits: &ArrayRef3<F>,
-        ids: &ArrayRef2<usize>,
-        lengths: Option<&[usize]>,
-        dlogits: &mut Array3<F>,
+    /// Panics if the shapes differ, the batch is empty, there is not one weight per class, or an id that counts is not
+    /// below V.
+    fn evaluate(&self, y: Sequence<'_, F>, ids: &ArrayRef2<usize>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        evaluate(&self.options, y.reborrow(), ids, dy)
+    }
+
+    fn memory(&mut self) -> &mut Array3<F> {
+        &mut self.memory.0
+    }
+}
+
+impl Options {
+    /// `c_id`; 0 for an id that is out of range.
+    fn class_weight(&self, id: usize) -> f64 {
+        self.weights.as_ref().map_or(1.0, |weights| *weights.get(id).unwrap_or(&0.0))
+    }
+
+    /// `ε c_k / V`: the part of `q_k` that does not depend on the id.
+    fn share(&self, k: usize, classes: usize) -> f64 {
+        self.smoothing * self.class_weight(k) / classes as f64
+    }
+
+    /// `(1 - ε) c_id`: the part of `q_id` that belongs to the id.
+    fn own(&self, id: usize) -> f64 {
+        (1.0 - self.smoothing) * self.class_weight(id)
+    }
+
+    /// `max z` and `Σ_k q_k (z_k - max z)`. Everything is relative to the largest logit: a difference of large logits
+    /// keeps its digits.
+    fn target<F: Float>(&self, id: usize, z: &[F]) -> (F, f64) {
+        let largest = largest(z);
+        let above = |z: F| (z - largest).widen();
+        let mut target = self.own(id) * above(z[id]);
+        if self.smoothing > 0.0 {
+            target += z.iter().enumerate().map(|(k, &z_k)| self.share(k, z.len()) * above(z_k)).sum::<f64>();
+        }
+        (largest, target)
+    }
+}
+
+once! {
+    fn evaluate<'a, F: Float>(
+        options: &'a Options,
+        sequence: Sequence<'a, F>,
+        ids: &'a ArrayRef2<usize>,
+        dlogits: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
+        let logits = sequence.features(NAME, None); // [T, B, V]
         let (steps, batch, classes) = logits.dim();
-        check_not_empty(NAME, logits.shape());
         check_shape(NAME, "ids", &[steps, batch], ids.shape());
-        super::check_lengths(NAME, lengths, (steps, batch));
-        let counts =
-            |t: usize, b: usize, id: usize| lengths.is_none_or(|lengths| t < lengths[b]) && self.ignored != Some(id);
-        if let Some(weights) = &self.weights {
+        if let Some(weights) = &options.weights {
             check_shape(NAME, "class weights", &[classes], &[weights.len()]);
         }
-        // An id out of range has no weight; it is refused below.
-        let class_weight = |id: usize| self.weights.as_ref().map_or(1.0, |weights| *weights.get(id).unwrap_or(&0.0));
+        let counts = |t: usize, b: usize, id: usize| sequence.valid(t, b) && options.ignored != Some(id);
         let counted = ids.indexed_iter().filter(|&((t, b), &id)| counts(t, b, id));
-        let weight = self.reduction.weight(counted.map(|(_, &id)| class_weight(id)).sum());
-        // What every class has of the target, whichever is the id: ε c_k / V.
-        let share = |k: usize| self.smoothing * class_weight(k) / classes as f64;
-        let shares: f64 = (0..classes).map(share).sum();
-
-        reuse(dlogits, logits.raw_dim());
-        dlogits.assign(logits);
-        let rows = dlogits.as_slice_mut().expect("a buffer in standard layout").chunks_exact_mut(classes);
-        let mut loss = 0.0;
-        for (((t, b), &id), row) in ids.indexed_iter().zip(rows) {
+        let weight = options.reduction.weight(counted.map(|(_, &id)| options.class_weight(id)).sum());
+        let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
+        // An id that counts and is in range; its part of the target and that of all classes together.
+        let own_and_all = |(t, b): (usize, usize), id: usize| {
             if !counts(t, b, id) {
-                row.fill(F::zero());
-            } else if id < classes {
-                let own = (1.0 - self.smoothing) * class_weight(id);
-                // Everything against the largest logit: a difference of large logits keeps its digits.
-                let largest = largest(row);
-                let above = |z: F| (z - largest).widen();
-                let mut target = own * above(row[id]); // Σ q_k (z_k - max z)
-                if self.smoothing > 0.0 {
-                    target += row.iter().enumerate().map(|(k, &z)| share(k) * above(z)).sum::<f64>();
-                }
-                loss += (own + shares) * softmax(F::of(weight * (own + shares)), largest, row).ln() - target;
-                row[id] -= F::of(weight * own);
-                if self.smoothing > 0.0 {
-                    row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * share(k)));
-                }
-            } else {
+                return None;
+            }
+            if id >= classes {
                 let got = format_args!("{id} at step {t} of sequence {b}");
                 mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
+            }
+            Some((options.own(id), options.own(id) + shares))
+        };
+
+        let mut loss = 0.0;
+        let Some(dlogits) = dlogits else {
+            let logits = logits.as_standard_layout(); // a copy only if they are not
+            let rows = logits.as_slice().expect("standard layout").chunks_exact(classes);
+            for ((at, &id), z) in ids.indexed_iter().zip(rows) {
+                if let Some((_, all)) = own_and_all(at, id) {
+                    let (largest, target) = options.target(id, z);
+                    loss += all * exponentials(largest, z).ln() - target;
+                }
+            }
+            return loss * weight;
+        };
+        dlogits.assign(&logits);
+        let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
+        for ((at, &id), row) in ids.indexed_iter().zip(rows) {
+            let Some((own, all)) = own_and_all(at, id) else {
+                row.fill(F::zero());
+                continue;
+            };
+            let (largest, target) = options.target(id, row);
+            loss += all * softmax(F::of(weight * all), largest, row).ln() - target;
+            row[id] -= F::of(weight * own);
+            if options.smoothing > 0.0 {
+                row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
             }
         }
         loss * weight
     }
 }
 
-/// The largest logit; NaN where one is NaN.
+/// The largest logit; NaN if one is NaN.
 fn largest<F: Float>(z: &[F]) -> F {
     z.iter().fold(F::neg_infinity(), |largest, &z| if z <= largest || largest.is_nan() { largest } else { z })
 }
 
 vectorised! {
-    /// `weight · softmax(z)` in place of z; returns Σ exp(z - largest), in f64 so that what is small beside 1 counts.
+    /// `Σ exp(z - largest)`, in f64 so that terms which are small beside 1 count.
+    fn exponentials<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
+        sum([z], |[z]| exp(z - largest).widen())
+    }
+
+    /// `weight · softmax(z)`, in place; returns [`exponentials`].
     fn softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
         for z in z.iter_mut() {
             *z = exp(*z - largest);

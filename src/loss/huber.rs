@@ -2,48 +2,58 @@
 
 use ndarray::{Array3, ArrayRef3};
 
-use super::{Elements, Reduction};
+use super::elements::Elements;
+use super::reduction::Reduction;
+use super::traits::{Loss, Memory};
 use crate::base::error::mismatch;
-use crate::kernels::Float;
+use crate::kernels::{Float, once};
+use crate::layer::Sequence;
 
 const NAME: &str = "Huber";
 
-/// The Huber loss (Huber 1964): squared near the target, linear beyond `delta`, so that a single outlier cannot rule
-/// the gradient. The mean is over every element, as in PyTorch's `HuberLoss`.
+/// The Huber loss (Huber 1964): quadratic near the target and linear beyond `delta`, so that a single outlier cannot
+/// dominate the gradient. The mean is over every element, as in PyTorch's `HuberLoss`.
 ///
 /// ```text
-/// e = y - target          loss = e² / 2                     where |e| <= delta
-///                                delta (|e| - delta / 2)    elsewhere
+/// e = y - target          loss = e² / 2                     if |e| <= delta
+///                                delta (|e| - delta / 2)    otherwise
 /// dL/dy = w max(-delta, min(e, delta))
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum. `[T, B, D]` each.
+/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum.
+///
+/// | | shape |
+/// | --- | --- |
+/// | output `y`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{Huber, ndarray::Array3};
+/// use gradflow::{Huber, Loss, ndarray::Array3};
 ///
 /// let y = Array3::from_shape_vec((1, 1, 2), vec![0.5, -3.0]).unwrap();
-/// let mut gradient = Array3::default((0, 0, 0));
-/// let loss = Huber::new(1.0).sum().evaluate(&y, &Array3::<f64>::zeros((1, 1, 2)), None, &mut gradient);
-/// assert_eq!(loss, 0.125 + 2.5);
-/// assert_eq!(gradient.as_slice().unwrap(), [0.5, -1.0]);
+/// let mut huber = Huber::new(1.0).sum();
+/// let loss = huber.of(&y, &Array3::<f64>::zeros((1, 1, 2)));
+/// assert_eq!(loss.value(), 0.125 + 2.5);
+/// assert_eq!(loss.gradient().as_slice().unwrap(), [0.5, -1.0]);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Huber {
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct Huber<F> {
     delta: f64,
     elements: Elements,
+    memory: Memory<F>,
 }
 
-impl Huber {
+impl<F> Huber<F> {
     /// The mean over all elements; PyTorch's default `delta` is 1.
     ///
     /// # Panics
-    /// Where `delta` is not positive and finite.
+    /// Panics if `delta` is not positive and finite.
+    #[track_caller]
     pub fn new(delta: f64) -> Self {
         if !(delta > 0.0 && delta.is_finite()) {
             mismatch(NAME, "delta", &"a positive number", &delta)
         }
-        Huber { delta, elements: Elements::default() }
+        Huber { delta, elements: Elements::default(), memory: Memory::default() }
     }
 
     /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
@@ -55,22 +65,29 @@ impl Huber {
     pub fn sum(self) -> Self {
         Huber { elements: Elements { reduction: Reduction::Sum, ..self.elements }, ..self }
     }
+}
 
-    /// The loss; its gradient by `y` goes to `dy`, which takes its shape. Positions past the lengths, where given, do
-    /// not count.
-    ///
-    /// # Panics
-    /// Where shapes differ, the batch is empty or the lengths do not fit.
-    #[track_caller]
-    pub fn evaluate<F: Float>(
-        &self,
-        y: &ArrayRef3<F>,
-        target: &ArrayRef3<F>,
-        lengths: Option<&[usize]>,
-        dy: &mut Array3<F>,
+impl<F: Float> Loss<F> for Huber<F> {
+    type Targets = ArrayRef3<F>;
+
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        evaluate(self.delta, self.elements, y.reborrow(), targets, dy)
+    }
+
+    fn memory(&mut self) -> &mut Array3<F> {
+        &mut self.memory.0
+    }
+}
+
+once! {
+    fn evaluate<'a, F: Float>(
+        delta: f64,
+        elements: Elements,
+        y: Sequence<'a, F>,
+        targets: &'a ArrayRef3<F>,
+        dy: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
-        let delta = self.delta;
-        self.elements.evaluate(NAME, y, target, lengths, dy, |_, y, target| {
+        elements.evaluate(NAME, y, targets, dy, |_, y, target| {
             let error = y - target;
             // NaN is not beyond delta.
             if error.abs() > delta {

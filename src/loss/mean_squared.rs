@@ -2,62 +2,85 @@
 
 use ndarray::{Array3, ArrayRef3};
 
-use super::{Elements, Reduction};
-use crate::kernels::Float;
+use super::elements::Elements;
+use super::reduction::Reduction;
+use super::traits::{Loss, Memory};
+use crate::kernels::{Float, once};
+use crate::layer::Sequence;
 
 const NAME: &str = "MeanSquaredError";
 
-/// The squared error, its mean taken over every element as in PyTorch's `mse_loss`.
+/// The squared error, averaged over every element as PyTorch's `mse_loss` does.
 ///
 /// ```text
 /// L = w Σ (y - target)²        dL/dy = 2 w (y - target)
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum. `[T, B, D]` each.
+/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum.
+///
+/// | | shape |
+/// | --- | --- |
+/// | output `y`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{MeanSquaredError, ndarray::Array3};
+/// use gradflow::{Loss, MeanSquaredError, ndarray::Array3};
 ///
 /// let (y, target) = (Array3::<f64>::ones((1, 1, 2)), Array3::from_elem((1, 1, 2), 3.0));
-/// let mut gradient = Array3::default((0, 0, 0));
-/// assert_eq!(MeanSquaredError::new().evaluate(&y, &target, None, &mut gradient), 4.0);
-/// assert_eq!(gradient.as_slice().unwrap(), [-2.0, -2.0]);
+/// let mut squared_error = MeanSquaredError::new();
+/// let loss = squared_error.of(&y, &target);
+/// assert_eq!(loss.value(), 4.0);
+/// assert_eq!(loss.gradient(), &Array3::from_elem((1, 1, 2), -2.0));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MeanSquaredError {
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct MeanSquaredError<F> {
     elements: Elements,
+    memory: Memory<F>,
 }
 
-impl MeanSquaredError {
+impl<F> MeanSquaredError<F> {
     /// The mean over all elements.
     pub fn new() -> Self {
-        Self::default()
+        MeanSquaredError { elements: Elements::default(), memory: Memory::default() }
     }
 
     /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
     pub fn ignore(self, target: f64) -> Self {
-        MeanSquaredError { elements: Elements { ignored: Some(target), ..self.elements } }
+        MeanSquaredError { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
     }
 
     /// The sum over the elements instead of their mean.
     pub fn sum(self) -> Self {
-        MeanSquaredError { elements: Elements { reduction: Reduction::Sum, ..self.elements } }
+        MeanSquaredError { elements: Elements { reduction: Reduction::Sum, ..self.elements }, ..self }
+    }
+}
+
+impl<F> Default for MeanSquaredError<F> {
+    fn default() -> Self {
+        MeanSquaredError::new()
+    }
+}
+
+impl<F: Float> Loss<F> for MeanSquaredError<F> {
+    type Targets = ArrayRef3<F>;
+
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        evaluate(self.elements, y.reborrow(), targets, dy)
     }
 
-    /// The loss; its gradient by `y` goes to `dy`, which takes its shape. Positions past the lengths, where given, do
-    /// not count and are not read.
-    ///
-    /// # Panics
-    /// Where shapes differ, the batch is empty or the lengths do not fit.
-    #[track_caller]
-    pub fn evaluate<F: Float>(
-        &self,
-        y: &ArrayRef3<F>,
-        target: &ArrayRef3<F>,
-        lengths: Option<&[usize]>,
-        dy: &mut Array3<F>,
+    fn memory(&mut self) -> &mut Array3<F> {
+        &mut self.memory.0
+    }
+}
+
+once! {
+    fn evaluate<'a, F: Float>(
+        elements: Elements,
+        y: Sequence<'a, F>,
+        targets: &'a ArrayRef3<F>,
+        dy: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
-        self.elements.evaluate(NAME, y, target, lengths, dy, |_, y, target| {
+        elements.evaluate(NAME, y, targets, dy, |_, y, target| {
             let error = y - target;
             (error * error, 2.0 * error)
         })

@@ -1,7 +1,7 @@
 //! Adagrad.
 
-use super::core::{At, Core, Rule};
-use super::{check_setting, optimizer};
+use super::core::{At, Core, Rule, optimizer};
+use super::settings::check_setting;
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -26,6 +26,7 @@ const NAME: &str = "Adagrad";
 /// assert!((parameter[0] - (0.9 - 0.1 / 2f64.sqrt())).abs() < 1e-10);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Adagrad<F> {
     core: Core<F, Sum>,
 }
@@ -41,7 +42,7 @@ impl<F: Float> Adagrad<F> {
     /// With PyTorch's defaults: no decay of the learning rate, sums that start at 0, eps 1e-10.
     ///
     /// # Panics
-    /// Where the learning rate is negative or not finite.
+    /// Panics if the learning rate is negative or not finite.
     #[track_caller]
     pub fn new(learning_rate: f64) -> Self {
         Adagrad { core: Core::new(NAME, learning_rate, 0.0, Sum { lr_decay: 0.0, initial: 0.0, eps: 1e-10 }) }
@@ -50,7 +51,7 @@ impl<F: Float> Adagrad<F> {
     /// With a learning rate that falls as `1 / (1 + (t - 1) lr_decay)`.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn lr_decay(self, lr_decay: f64) -> Self {
         let lr_decay = check_setting(NAME, "lr_decay", lr_decay);
@@ -60,7 +61,7 @@ impl<F: Float> Adagrad<F> {
     /// With sums of squares that start at `value`.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn initial_accumulator_value(self, value: f64) -> Self {
         let initial = check_setting(NAME, "initial_accumulator_value", value);
@@ -70,7 +71,7 @@ impl<F: Float> Adagrad<F> {
     /// With another eps.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         let eps = check_setting(NAME, "eps", eps);

@@ -1,7 +1,7 @@
 //! Adam and AdamW.
 
-use super::core::{At, Core, Rule};
-use super::{check_fraction, check_setting, optimizer};
+use super::core::{At, Core, Rule, optimizer};
+use super::settings::{check_fraction, check_setting};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -81,6 +81,7 @@ macro_rules! adam {
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
+        #[must_use]
         pub struct $name<F> {
             core: Core<F, Moments>,
         }
@@ -89,7 +90,7 @@ macro_rules! adam {
             /// With PyTorch's defaults: betas 0.9 and 0.999, eps 1e-8.
             ///
             /// # Panics
-            /// Where the learning rate is negative or not finite.
+            /// Panics if the learning rate is negative or not finite.
             #[track_caller]
             pub fn new(learning_rate: f64) -> Self {
                 let rule = Moments { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: $decoupled };
@@ -99,7 +100,7 @@ macro_rules! adam {
             /// With other decays of the two moments.
             ///
             /// # Panics
-            /// Where one is not in `0..1`, or a step was taken.
+            /// Panics if one is not in `0..1`, or a step was taken.
             #[track_caller]
             pub fn betas(self, beta1: f64, beta2: f64) -> Self {
                 let beta1 = check_fraction(stringify!($name), "beta1", beta1);
@@ -110,7 +111,7 @@ macro_rules! adam {
             /// With another eps.
             ///
             /// # Panics
-            /// Where it is negative or not finite, or a step was taken.
+            /// Panics if it is negative or not finite, or a step was taken.
             #[track_caller]
             pub fn eps(self, eps: f64) -> Self {
                 let eps = check_setting(stringify!($name), "eps", eps);

@@ -1,7 +1,7 @@
-//! What all optimizers share: settings, parameter groups, the walk over the tensors, and what is remembered.
+//! What all optimizers share: settings, parameter groups, the loop over the tensors, and the moments.
 
-use super::check_setting;
 use super::groups::ParameterGroups;
+use super::settings::check_setting;
 use super::state::{OptimizerState, OptimizerStateError};
 use crate::base::tensors::{check_alike, join};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
@@ -13,7 +13,7 @@ pub(super) trait Rule<F> {
     /// The settings under PyTorch's names.
     fn settings(&self) -> Vec<(&'static str, f64)>;
 
-    /// What is remembered of each parameter: PyTorch's name, and the value before the first step.
+    /// The moments of each parameter: PyTorch's name, and the value before the first step.
     fn moments(&self) -> Vec<(&'static str, f64)>;
 
     /// One step of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
@@ -21,7 +21,7 @@ pub(super) trait Rule<F> {
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]);
 }
 
-/// Where an update stands.
+/// The step, and the settings of the tensor that is updated.
 #[derive(Clone, Copy)]
 pub(super) struct At {
     /// Counted from 1.
@@ -41,11 +41,17 @@ impl At {
     }
 }
 
-/// An optimizer, but for its arithmetic.
+/// An optimizer: its arithmetic, and all the rest.
 #[derive(Clone, Debug)]
 pub(super) struct Core<F, R> {
-    name: &'static str,
     pub rule: R,
+    pub training: Training<F>,
+}
+
+/// An optimizer, except for its arithmetic. It does not know the rule's type, so that it is compiled once.
+#[derive(Clone, Debug)]
+pub(super) struct Training<F> {
+    name: &'static str,
     learning_rate: f64,
     weight_decay: f64,
     groups: ParameterGroups,
@@ -72,16 +78,18 @@ struct Trained<F> {
     moments: Vec<Vec<F>>,
 }
 
-impl<F: Float, R: Rule<F>> Core<F, R> {
+impl<F, R> Core<F, R> {
     #[track_caller]
     pub fn new(name: &'static str, learning_rate: f64, weight_decay: f64, rule: R) -> Self {
         let learning_rate = check_setting(name, "learning rate", learning_rate);
-        Core { name, rule, learning_rate, weight_decay, groups: ParameterGroups::default(), steps: 0, plan: None }
+        let groups = ParameterGroups::default();
+        Core { rule, training: Training { name, learning_rate, weight_decay, groups, steps: 0, plan: None } }
     }
 
     #[track_caller]
     fn check_unused(&self) {
-        assert!(self.steps == 0, "{}: settings are chosen before the first step; {} were taken", self.name, self.steps);
+        let Training { name, steps, .. } = self.training;
+        assert!(steps == 0, "{name}: settings are chosen before the first step; {steps} were taken");
     }
 
     /// With the rule's settings changed.
@@ -93,29 +101,32 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
     }
 
     #[track_caller]
-    pub fn weight_decay(self, weight_decay: f64) -> Self {
+    pub fn weight_decay(mut self, weight_decay: f64) -> Self {
         self.check_unused();
-        Core { weight_decay: check_setting(self.name, "weight decay", weight_decay), ..self }
+        self.training.weight_decay = check_setting(self.training.name, "weight decay", weight_decay);
+        self
     }
 
     #[track_caller]
-    pub fn groups(self, groups: ParameterGroups) -> Self {
+    pub fn groups(mut self, groups: ParameterGroups) -> Self {
         self.check_unused();
-        Core { groups, ..self }
+        self.training.groups = groups;
+        self
     }
 
     pub fn learning_rate(&self) -> f64 {
-        self.learning_rate
+        self.training.learning_rate
     }
 
     #[track_caller]
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = check_setting(self.name, "learning rate", learning_rate);
+        self.training.learning_rate = check_setting(self.training.name, "learning rate", learning_rate);
     }
+}
 
-    #[track_caller]
-    fn plan(&self, model: &dyn Tensors<F>) -> Plan<F> {
-        let moments = self.rule.moments();
+impl<F: Float> Training<F> {
+    fn plan(&self, rule: &dyn Rule<F>, model: &dyn Tensors<F>) -> Plan<F> {
+        let moments = rule.moments();
         let options = self.groups.resolve(self.name, model);
         let trained = options.into_iter().enumerate().filter(|(_, options)| !options.frozen);
         let trained = trained.map(|(index, options)| {
@@ -132,12 +143,32 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
         Plan { count: model.count(), trained: trained.collect() }
     }
 
-    /// One pass over the tensors; `clip` says what happens to each tensor of the gradient first.
-    #[track_caller]
-    pub fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>, mut clip: impl FnMut(&[F]) -> Change) {
+    /// One step; with `clip`, by the clipped gradient.
+    pub fn step(
+        &mut self,
+        rule: &dyn Rule<F>,
+        model: &mut dyn Tensors<F>,
+        grad: &dyn Tensors<F>,
+        clip: Option<ClipNorm>,
+    ) -> Result<Option<ClipReport>, NonFiniteGradient> {
         check_alike(&self.name, &*model, grad);
+        let mut clipping = clip.map(|clip| clip.measure(grad)).transpose()?;
+        self.update(rule, model, grad, &mut |values| {
+            clipping.as_mut().map_or(Change::Keep, |clipping| clipping.change(values))
+        });
+        Ok(clipping.map(|clipping| clipping.report))
+    }
+
+    /// One pass over the tensors; `clip` says what happens to each tensor of the gradient first.
+    fn update(
+        &mut self,
+        rule: &dyn Rule<F>,
+        model: &mut dyn Tensors<F>,
+        grad: &dyn Tensors<F>,
+        clip: &mut dyn FnMut(&[F]) -> Change,
+    ) {
         if self.plan.is_none() {
-            self.plan = Some(self.plan(model));
+            self.plan = Some(self.plan(rule, model));
         }
         let Some(plan) = &mut self.plan else { unreachable!("made above") };
         plan.check(self.name, model);
@@ -159,32 +190,19 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
                 weight_decay: tensor.weight_decay,
                 factor,
             };
-            self.rule.update(at, model.tensor_mut(i), g, &mut tensor.moments);
+            rule.update(at, model.tensor_mut(i), g, &mut tensor.moments);
         }
     }
 
-    #[track_caller]
-    pub fn step_clipped(
-        &mut self,
-        model: &mut dyn Tensors<F>,
-        grad: &dyn Tensors<F>,
-        clip: ClipNorm,
-    ) -> Result<ClipReport, NonFiniteGradient> {
-        check_alike(&self.name, &*model, grad);
-        let mut clipping = clip.measure(grad)?;
-        self.step(model, grad, |values| clipping.change(values));
-        Ok(clipping.report)
-    }
-
-    fn settings(&self) -> Vec<(&'static str, f64)> {
+    fn settings(&self, rule: &dyn Rule<F>) -> Vec<(&'static str, f64)> {
         let mut settings = vec![("lr", self.learning_rate), ("weight_decay", self.weight_decay)];
-        settings.extend(self.rule.settings());
+        settings.extend(rule.settings());
         settings
     }
 
-    pub fn state(&self) -> OptimizerState<F> {
+    pub fn state(&self, rule: &dyn Rule<F>) -> OptimizerState<F> {
         let trained = self.plan.as_ref().map_or(&[][..], |plan| &plan.trained);
-        let names = self.rule.moments();
+        let names = rule.moments();
         let tensors = names.iter().enumerate().flat_map(|(k, (moment, _))| {
             trained
                 .iter()
@@ -193,29 +211,33 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
         OptimizerState {
             kind: self.name.into(),
             steps: self.steps,
-            settings: self.settings().into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            settings: self.settings(rule).into_iter().map(|(name, value)| (name.into(), value)).collect(),
             tensors: NamedTensors::new(tensors),
         }
     }
 
-    #[track_caller]
-    pub fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError> {
+    pub fn load_state(
+        &mut self,
+        rule: &dyn Rule<F>,
+        model: &dyn Tensors<F>,
+        state: &OptimizerState<F>,
+    ) -> Result<(), OptimizerStateError> {
         use OptimizerStateError::*;
         if state.kind != self.name {
             return Err(Kind { expected: self.name.into(), got: state.kind.clone() });
         }
         let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && rate.is_finite());
         let learning_rate = learning_rate.ok_or(LearningRate { got: state.setting("lr") })?;
-        for (name, expected) in self.settings().into_iter().skip(1) {
+        for (name, expected) in self.settings(rule).into_iter().skip(1) {
             let got = state.setting(name);
             if got != Some(expected) {
                 return Err(Setting { name: name.into(), expected, got });
             }
         }
-        let mut plan = self.plan(model);
+        let mut plan = self.plan(rule, model);
         let mut used = vec![false; state.tensors.count()];
         if state.steps > 0 {
-            let moments = self.rule.moments();
+            let moments = rule.moments();
             for tensor in &mut plan.trained {
                 for ((moment, _), values) in moments.iter().zip(&mut tensor.moments) {
                     let name = join(moment, tensor.name.clone());
@@ -241,8 +263,7 @@ impl<F: Float, R: Rule<F>> Core<F, R> {
 }
 
 impl<F: Float> Plan<F> {
-    /// Panics unless `model` is of the shapes that the plan was made for.
-    #[track_caller]
+    /// Panics unless `model` has the shapes that the plan was made for.
     fn check(&self, optimizer: &str, model: &dyn Tensors<F>) {
         let (expected, got) = (self.count, model.count());
         assert!(expected == got, "{optimizer}: expected {expected} tensors, got {got}");
@@ -260,60 +281,91 @@ macro_rules! optimizer {
             $(#[$decay])*
             ///
             /// # Panics
-            /// Where it is negative or not finite, or a step was taken.
+            /// Panics if it is negative or not finite, or a step was taken.
             #[track_caller]
             pub fn weight_decay(self, weight_decay: f64) -> Self {
                 $name { core: self.core.weight_decay(weight_decay) }
             }
 
-            /// With parameters that are decayed, scaled or frozen otherwise than the rest.
+            /// With parameters that are decayed, scaled or frozen differently from the rest.
             ///
             /// # Panics
-            /// Where a step was taken; and, at the first step, where a rule fits no parameter of the model.
+            /// Panics if a step was taken; and, at the first step, if a rule matches no parameter of the model.
             #[track_caller]
-            pub fn groups(self, groups: $crate::ParameterGroups) -> Self {
+            pub fn groups(self, groups: $crate::optim::groups::ParameterGroups) -> Self {
                 $name { core: self.core.groups(groups) }
             }
         }
 
-        impl<F: Float> $crate::Optimizer<F> for $name<F> {
-            #[track_caller]
-            fn step(&mut self, model: &mut dyn $crate::Tensors<F>, grad: &dyn $crate::Tensors<F>) {
-                self.core.step(model, grad, |_| $crate::clip::Change::Keep);
+        const _: () = {
+            use $crate::base::Tensors;
+            use $crate::clip::{ClipNorm, ClipReport, NonFiniteGradient};
+            use $crate::optim::core::Core;
+            use $crate::optim::optimizer::Optimizer;
+            use $crate::optim::state::{OptimizerState, OptimizerStateError};
+
+            $crate::kernels::once! {
+                fn step<'a, F: Float>(
+                    optimizer: &'a mut $name<F>,
+                    model: &'a mut dyn Tensors<F>,
+                    grad: &'a dyn Tensors<F>,
+                    clip: Option<ClipNorm>,
+                ) -> Result<Option<ClipReport>, NonFiniteGradient> {
+                    let Core { rule, training } = &mut optimizer.core;
+                    training.step(rule, model, grad, clip)
+                }
+
+                fn state<'a, F: Float>(optimizer: &'a $name<F>) -> OptimizerState<F> {
+                    optimizer.core.training.state(&optimizer.core.rule)
+                }
+
+                fn load_state<'a, F: Float>(
+                    optimizer: &'a mut $name<F>,
+                    model: &'a dyn Tensors<F>,
+                    state: &'a OptimizerState<F>,
+                ) -> Result<(), OptimizerStateError> {
+                    let Core { rule, training } = &mut optimizer.core;
+                    training.load_state(rule, model, state)
+                }
             }
 
-            #[track_caller]
-            fn step_clipped(
-                &mut self,
-                model: &mut dyn $crate::Tensors<F>,
-                grad: &dyn $crate::Tensors<F>,
-                clip: $crate::ClipNorm,
-            ) -> Result<$crate::ClipReport, $crate::NonFiniteGradient> {
-                self.core.step_clipped(model, grad, clip)
-            }
+            impl<F: Float> Optimizer<F> for $name<F> {
+                fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>) {
+                    let step = step(self, model, grad, None);
+                    debug_assert!(step.is_ok(), "only clipping can fail");
+                }
 
-            fn learning_rate(&self) -> f64 {
-                self.core.learning_rate()
-            }
+                fn step_clipped(
+                    &mut self,
+                    model: &mut dyn Tensors<F>,
+                    grad: &dyn Tensors<F>,
+                    clip: ClipNorm,
+                ) -> Result<ClipReport, NonFiniteGradient> {
+                    step(self, model, grad, Some(clip)).map(|report| report.expect("a report of clipping"))
+                }
 
-            #[track_caller]
-            fn set_learning_rate(&mut self, learning_rate: f64) {
-                self.core.set_learning_rate(learning_rate);
-            }
+                fn learning_rate(&self) -> f64 {
+                    self.core.learning_rate()
+                }
 
-            fn state(&self) -> $crate::OptimizerState<F> {
-                self.core.state()
-            }
+                #[track_caller]
+                fn set_learning_rate(&mut self, learning_rate: f64) {
+                    self.core.set_learning_rate(learning_rate);
+                }
 
-            #[track_caller]
-            fn load_state(
-                &mut self,
-                model: &dyn $crate::Tensors<F>,
-                state: &$crate::OptimizerState<F>,
-            ) -> Result<(), $crate::OptimizerStateError> {
-                self.core.load_state(model, state)
+                fn state(&self) -> OptimizerState<F> {
+                    state(self)
+                }
+
+                fn load_state(
+                    &mut self,
+                    model: &dyn Tensors<F>,
+                    state: &OptimizerState<F>,
+                ) -> Result<(), OptimizerStateError> {
+                    load_state(self, model, state)
+                }
             }
-        }
+        };
     };
 }
 pub(super) use optimizer;

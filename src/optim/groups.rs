@@ -1,14 +1,15 @@
-//! Parameters that are treated otherwise than the rest.
+//! Parameters that are treated differently from the rest.
 
 use std::fmt;
 
-use super::check_setting;
+use super::settings::check_setting;
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
 
-/// Which parameters a rule of [`ParameterGroups`] is about.
+/// The parameters to which a rule of [`ParameterGroups`] applies.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use]
 pub enum Select {
     /// Those whose name starts with this: `encoder.`.
     Prefix(String),
@@ -20,9 +21,9 @@ pub enum Select {
     Vectors,
     /// Those for whose name and shape a function is true.
     Where {
-        /// What they are called, where none is found.
+        /// What they are called in the message if none is found.
         what: String,
-        /// Name and shape to whether it is one.
+        /// Whether a parameter of this name and shape is one.
         is_one: fn(&str, &[usize]) -> bool,
     },
 }
@@ -43,7 +44,7 @@ impl Select {
         Select::Contains(part.into())
     }
 
-    /// Those for whose name and shape `is_one` is true; `what` they are, for the message where there is none.
+    /// Those for whose name and shape `is_one` is true; `what` names them in the message if there is none.
     pub fn matching(what: impl Into<String>, is_one: fn(&str, &[usize]) -> bool) -> Self {
         Select::Where { what: what.into(), is_one }
     }
@@ -55,6 +56,22 @@ impl Select {
             Select::Contains(part) => name.contains(part.as_str()),
             Select::Vectors => shape.len() <= 1,
             Select::Where { is_one, .. } => is_one(name, shape),
+        }
+    }
+}
+
+/// Functions are equal if they have the same address.
+impl PartialEq for Select {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Select::Prefix(a), Select::Prefix(b)) => a == b,
+            (Select::Suffix(a), Select::Suffix(b)) => a == b,
+            (Select::Contains(a), Select::Contains(b)) => a == b,
+            (Select::Vectors, Select::Vectors) => true,
+            (Select::Where { what, is_one }, Select::Where { what: other_what, is_one: other_is_one }) => {
+                what == other_what && std::ptr::fn_addr_eq(*is_one, *other_is_one)
+            }
+            _ => false,
         }
     }
 }
@@ -71,8 +88,9 @@ impl fmt::Display for Select {
     }
 }
 
-/// How the parameters of a group are treated: as all others, until said otherwise.
+/// How the parameters of a group are treated: by default, as all others.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct Group {
     pub(super) learning_rate_factor: f64,
     pub(super) weight_decay: Option<f64>,
@@ -88,7 +106,7 @@ impl Group {
     /// With the learning rate multiplied by `factor`.
     ///
     /// # Panics
-    /// Where it is negative or not finite.
+    /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn learning_rate_factor(self, factor: f64) -> Self {
         Group { learning_rate_factor: check_setting("Group", "learning rate factor", factor), ..self }
@@ -97,14 +115,13 @@ impl Group {
     /// With this weight decay instead of the optimizer's; 0 is none.
     ///
     /// # Panics
-    /// Where it is negative or not finite.
+    /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn weight_decay(self, weight_decay: f64) -> Self {
         Group { weight_decay: Some(check_setting("Group", "weight decay", weight_decay)), ..self }
     }
 
-    /// Never changed: no step, no decay, nothing remembered. Their gradient still counts in the norm that clipping
-    /// takes.
+    /// Never changed: no step, no decay, no moments. Their gradient still counts in the norm that clipping computes.
     pub fn frozen(self) -> Self {
         Group { frozen: true, ..self }
     }
@@ -116,12 +133,12 @@ impl Default for Group {
     }
 }
 
-/// Rules by which an optimizer treats some parameters otherwise than the rest: no decay on biases, a smaller learning
+/// Rules by which an optimizer treats some parameters differently from the rest: no decay on biases, a smaller learning
 /// rate, frozen layers.
 ///
-/// Where several rules fit a parameter, all of them act: learning-rate factors multiply, the last weight decay holds,
-/// and one that freezes suffices. The rules are resolved at the first step; one that fits no parameter at all is a
-/// mistake and panics then.
+/// If several rules match a parameter, all of them apply: learning-rate factors multiply, the last weight decay counts,
+/// and one rule that freezes suffices. Rules are resolved at the first step, which panics if one of them matches no
+/// parameter.
 ///
 /// ```
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
@@ -139,7 +156,8 @@ impl Default for Group {
 /// assert_eq!((&model.1.bias, &model.0.weight_hh), (&before.1.bias, &before.0.weight_hh));
 /// assert_ne!(model.1.weight, before.1.weight);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
 pub struct ParameterGroups {
     rules: Vec<(Select, Group)>,
 }

@@ -1,7 +1,7 @@
 //! RMSprop.
 
-use super::core::{At, Core, Rule};
-use super::{check_fraction, check_setting, optimizer};
+use super::core::{At, Core, Rule, optimizer};
+use super::settings::{check_fraction, check_setting};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -16,7 +16,7 @@ const NAME: &str = "RmsProp";
 /// p ← p - lr · d             momentum:    b ← momentum · b + d,  p ← p - lr · b
 /// ```
 ///
-/// Where rounding puts `v - m²` below 0, it counts as 0; PyTorch gives NaN there.
+/// If rounding makes `v - m²` negative, it counts as 0; PyTorch gives NaN then.
 ///
 /// ```
 /// use gradflow::{Optimizer, RmsProp, ndarray::arr1};
@@ -27,6 +27,7 @@ const NAME: &str = "RmsProp";
 /// assert!((parameter[0] - 0.8f64).abs() < 1e-8);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct RmsProp<F> {
     core: Core<F, MeanSquare>,
 }
@@ -43,7 +44,7 @@ impl<F: Float> RmsProp<F> {
     /// With PyTorch's defaults: α 0.99, eps 1e-8, not centered, no momentum.
     ///
     /// # Panics
-    /// Where the learning rate is negative or not finite.
+    /// Panics if the learning rate is negative or not finite.
     #[track_caller]
     pub fn new(learning_rate: f64) -> Self {
         let rule = MeanSquare { alpha: 0.99, eps: 1e-8, momentum: 0.0, centered: false };
@@ -53,7 +54,7 @@ impl<F: Float> RmsProp<F> {
     /// With another decay of the mean square.
     ///
     /// # Panics
-    /// Where it is not in `0..1`, or a step was taken.
+    /// Panics if it is not in `0..1`, or a step was taken.
     #[track_caller]
     pub fn alpha(self, alpha: f64) -> Self {
         let alpha = check_fraction(NAME, "alpha", alpha);
@@ -63,7 +64,7 @@ impl<F: Float> RmsProp<F> {
     /// With another eps.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         let eps = check_setting(NAME, "eps", eps);
@@ -73,7 +74,7 @@ impl<F: Float> RmsProp<F> {
     /// With momentum; 0 is none.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn momentum(self, momentum: f64) -> Self {
         let momentum = check_setting(NAME, "momentum", momentum);
@@ -83,7 +84,7 @@ impl<F: Float> RmsProp<F> {
     /// Divides by the gradient's standard deviation, not by its root mean square.
     ///
     /// # Panics
-    /// Where a step was taken.
+    /// Panics if a step was taken.
     #[track_caller]
     pub fn centered(self) -> Self {
         RmsProp { core: self.core.with(|rule| rule.centered = true) }
@@ -109,7 +110,7 @@ struct Step<F> {
 }
 
 impl<F: Float> Step<F> {
-    /// `d`, where the mean of the gradients is not asked for.
+    /// `d` of the form that is not centered.
     #[inline(always)]
     fn plain(self, p: F, g: F, v: &mut F) -> F {
         let g = self.factor.times(g) + self.weight_decay * p;

@@ -4,15 +4,15 @@ use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
-use super::check_setting;
+use super::settings::{check_fraction, check_setting};
 
 const NAME: &str = "Schedule";
 
-/// A learning rate as a function of the step: a value, without a memory of its own.
+/// A learning rate as a function of the step; a plain value without state.
 ///
-/// Steps count from 0; the step before which `n` steps were taken is step `n`. Where PyTorch has the schedule, the
-/// numbers are those of its `lr_scheduler`. As text ([`Display`](fmt::Display), [`FromStr`]) a schedule fits into a
-/// checkpoint's metadata, and comes back exactly.
+/// Steps count from 0; the step before which `n` steps were taken is step `n`. For schedules that
+/// PyTorch has, the numbers are those of its `lr_scheduler`. As text ([`Display`](fmt::Display), [`FromStr`]) a schedule
+/// fits into a checkpoint's metadata, and is read back exactly.
 ///
 /// ```
 /// use gradflow::{AdamW, Optimizer, Schedule, ndarray::arr1};
@@ -28,6 +28,7 @@ const NAME: &str = "Schedule";
 /// assert_eq!(schedule.to_string().parse(), Ok(schedule));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct Schedule(Kind);
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,17 +44,17 @@ impl Schedule {
     /// The same learning rate at every step.
     ///
     /// # Panics
-    /// Where it is negative or not finite.
+    /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn constant(learning_rate: f64) -> Self {
         let learning_rate = check_setting(NAME, "learning rate", learning_rate);
         Schedule(Kind::Constant { learning_rate })
     }
 
-    /// Multiplied by `factor` every so many steps: `lr · factor^⌊step / every⌋`, PyTorch's `StepLR`.
+    /// Multiplied by `factor` after every `every` steps: `lr · factor^⌊step / every⌋`, PyTorch's `StepLR`.
     ///
     /// # Panics
-    /// Where a number is negative or not finite, or `every` is 0.
+    /// Panics if a number is negative or not finite, or `every` is 0.
     #[track_caller]
     pub fn step(learning_rate: f64, every: u64, factor: f64) -> Self {
         let learning_rate = check_setting(NAME, "learning rate", learning_rate);
@@ -71,7 +72,7 @@ impl Schedule {
     /// Past `steps` it rises again, as there; the whole is periodic with `2 · steps`.
     ///
     /// # Panics
-    /// Where a number is negative or not finite, or `steps` is 0.
+    /// Panics if a number is negative or not finite, or `steps` is 0.
     #[track_caller]
     pub fn cosine(learning_rate: f64, steps: u64, minimum: f64) -> Self {
         let learning_rate = check_setting(NAME, "learning rate", learning_rate);
@@ -82,11 +83,11 @@ impl Schedule {
     /// Half a cosine up to `maximum`, then half a cosine down, `steps` in all (Smith and Topin 2018): PyTorch's
     /// `OneCycleLR` with its defaults.
     ///
-    /// It starts at `maximum / 25`, takes 30% of the steps to the maximum and ends at 1/10000 of where it started. Past
-    /// its end it stays there, where PyTorch raises an error.
+    /// It starts at `maximum / 25`, takes 30% of the steps to the maximum and ends at 1/10000 of where it started. It
+    /// stays there past its end, for which PyTorch raises an error.
     ///
     /// # Panics
-    /// Where the maximum is negative or not finite, or there are fewer than 2 steps.
+    /// Panics if the maximum is negative or not finite, or there are fewer than 2 steps.
     #[track_caller]
     pub fn one_cycle(maximum: f64, steps: u64) -> Self {
         Self::one_cycle_with(maximum, steps, 0.3, 25.0, 1e4)
@@ -96,13 +97,13 @@ impl Schedule {
     /// `div_factor`, the maximum by the start, and `final_div_factor`, the start by the end.
     ///
     /// # Panics
-    /// Where the maximum is negative or not finite, there are fewer than 2 steps, `pct_start` is not in `0..1`, or a
-    /// divisor is not above 0 or not finite.
+    /// Panics if the maximum is negative or not finite, there are fewer than 2 steps, `pct_start` is not in `0..1`, or
+    /// a divisor is not positive and finite.
     #[track_caller]
     pub fn one_cycle_with(maximum: f64, steps: u64, pct_start: f64, div_factor: f64, final_div_factor: f64) -> Self {
         let maximum = check_setting(NAME, "maximum", maximum);
         assert!(steps >= 2, "{NAME}: steps: expected at least 2, got {steps}");
-        let rising = super::check_fraction(NAME, "pct_start", pct_start);
+        let rising = check_fraction(NAME, "pct_start", pct_start);
         for (name, divisor) in [("div_factor", div_factor), ("final_div_factor", final_div_factor)] {
             assert!(
                 divisor > 0.0 && divisor.is_finite(),
@@ -120,7 +121,7 @@ impl Schedule {
     /// ```
     ///
     /// # Panics
-    /// Where `start` is negative or not finite, `steps` is 0, or there is a warm-up already.
+    /// Panics if `start` is negative or not finite, `steps` is 0, or there is a warm-up already.
     #[track_caller]
     pub fn warm_up(self, steps: u64, start: f64) -> Self {
         assert!(!matches!(self.0, Kind::WarmUp { .. }), "{NAME}: warm_up: there is one already");
@@ -129,6 +130,7 @@ impl Schedule {
     }
 
     /// The learning rate of step `step`, counted from 0.
+    #[must_use]
     pub fn learning_rate(&self, step: u64) -> f64 {
         match &self.0 {
             Kind::Constant { learning_rate } => *learning_rate,
@@ -183,6 +185,7 @@ impl fmt::Display for Schedule {
 
 /// A text that is not a [`Schedule`]'s.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ScheduleError {
     /// The text, or the part of it, that was not understood.
     pub text: String,

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
-use super::core::{At, Core, Rule};
-use super::{check_setting, optimizer};
+use super::core::{At, Core, Rule, optimizer};
+use super::settings::check_setting;
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -25,6 +25,7 @@ const NAME: &str = "Sgd";
 /// assert!((parameter[0] - (1.0 - 0.2 - 0.38f64)).abs() < 1e-15);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Sgd<F> {
     core: Core<F, Descent>,
 }
@@ -40,7 +41,7 @@ impl<F: Float> Sgd<F> {
     /// Plain descent.
     ///
     /// # Panics
-    /// Where the learning rate is negative or not finite.
+    /// Panics if the learning rate is negative or not finite.
     #[track_caller]
     pub fn new(learning_rate: f64) -> Self {
         let rule = Descent { momentum: 0.0, dampening: 0.0, nesterov: false };
@@ -50,7 +51,7 @@ impl<F: Float> Sgd<F> {
     /// With momentum; 0 is none.
     ///
     /// # Panics
-    /// Where it is negative or not finite, or a step was taken.
+    /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn momentum(self, momentum: f64) -> Self {
         let momentum = check_setting(NAME, "momentum", momentum);
@@ -60,7 +61,7 @@ impl<F: Float> Sgd<F> {
     /// With each gradient but the first entering the velocity by `1 - dampening`.
     ///
     /// # Panics
-    /// Where it is not finite, Nesterov's momentum is on, or a step was taken.
+    /// Panics if it is not finite, Nesterov's momentum is on, or a step was taken.
     #[track_caller]
     pub fn dampening(self, dampening: f64) -> Self {
         assert!(dampening.is_finite(), "{NAME}: dampening: expected a finite number, got {dampening}");
@@ -71,7 +72,7 @@ impl<F: Float> Sgd<F> {
     /// With Nesterov's momentum.
     ///
     /// # Panics
-    /// Where there is no momentum, or dampening, or a step was taken.
+    /// Panics if there is no momentum, or dampening, or a step was taken.
     #[track_caller]
     pub fn nesterov(self) -> Self {
         let Descent { momentum, dampening, .. } = self.core.rule;

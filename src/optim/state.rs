@@ -15,7 +15,7 @@ use crate::base::NamedTensors;
 /// optimizer.step(&mut parameter, &gradient);
 /// let state = optimizer.state();
 /// assert_eq!((state.kind.as_str(), state.steps, state.setting("lr")), ("AdamW", 1, Some(0.1)));
-/// assert_eq!(state.tensors.names(), ["exp_avg", "exp_avg_sq"]); // `exp_avg.<name>`, where the parameter has a name
+/// assert_eq!(state.tensors.names(), ["exp_avg", "exp_avg_sq"]); // `exp_avg.<name>` if the parameter has a name
 ///
 /// let (mut resumed, mut copy) = (AdamW::new(0.1), parameter.clone());
 /// resumed.load_state(&copy, &state)?;
@@ -39,6 +39,7 @@ pub struct OptimizerState<F> {
 
 impl<F> OptimizerState<F> {
     /// The setting called `name`.
+    #[must_use]
     pub fn setting(&self, name: &str) -> Option<f64> {
         self.settings.iter().find(|(setting, _)| setting == name).map(|&(_, value)| value)
     }
@@ -66,7 +67,7 @@ pub enum OptimizerStateError {
         name: String,
         /// Its value in the optimizer that should load the state.
         expected: f64,
-        /// Its value in the state, where it has one.
+        /// Its value in the state, if there is one.
         got: Option<f64>,
     },
     /// The model needs a tensor that it lacks.

@@ -2,10 +2,24 @@
 
 use ndarray::{Array2, Array3, s};
 
-use super::Input;
 use super::values::batch_first;
 use crate::kernels::Float;
 use crate::layer::Sequence;
+
+/// What a layer under test is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Features `[T, B, D]`, with this D.
+    Features(usize),
+    /// Token ids `[T, B]`, below this number, which is at least 2.
+    Tokens(usize),
+}
+
+impl From<usize> for Input {
+    fn from(features: usize) -> Self {
+        Input::Features(features)
+    }
+}
 
 /// An input that owns its values.
 #[derive(Clone)]

@@ -8,27 +8,13 @@ use super::gradcheck::GradCheck;
 use crate::base::{Size, Tensors, TensorsExt};
 use crate::layer::{Causal, Gradient, Layer, Sequence};
 use batch::Batch;
+pub use batch::Input;
 use ndarray::{Array3, ArrayRef3, Axis, Dimension};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use values::{
-    all_near, batch_first, bits, copy_sequence, cut, fill, fill_padding, first_difference, output_gradient,
-    padding_is_zero, panics, same,
+    BATCH, LENGTHS, STEPS, all_near, batch_first, bits, copy_sequence, cut, fill, fill_padding, first_difference,
+    output_gradient, padding_is_zero, panics, same,
 };
-
-/// What a layer under test is fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Features `[T, B, D]`, with this D.
-    Features(usize),
-    /// Token ids `[T, B]`, below this number, which is at least 2.
-    Tokens(usize),
-}
-
-impl From<usize> for Input {
-    fn from(features: usize) -> Self {
-        Input::Features(features)
-    }
-}
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
@@ -44,6 +30,8 @@ impl From<usize> for Input {
 /// let cell = LstmCell::<f64>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// Contract::new("LstmCell", &cell, 3).check_causal();
 /// ```
+#[derive(Debug)]
+#[must_use = "a contract is checked by `check` or `check_causal`"]
 pub struct Contract<'a, L: Layer> {
     name: &'a str,
     layer: &'a L,
@@ -52,21 +40,16 @@ pub struct Contract<'a, L: Layer> {
     allocations: Option<CountAllocations>,
 }
 
-/// Calls a function and counts its allocations.
+/// Calls a function and returns the number of its allocations.
 pub type CountAllocations = fn(&mut dyn FnMut()) -> u64;
 
 /// Says what a pass over a sequence is for.
 type InMode<F> = for<'a> fn(Sequence<'a, F>) -> Sequence<'a, F>;
 
-const STEPS: usize = 4;
-const BATCH: usize = 3;
-/// Unsorted, with a full one and a shortest one.
-const LENGTHS: [usize; BATCH] = [3, 4, 1];
-
 impl<'a, L: Layer> Contract<'a, L> {
     /// The contract of `layer`, called `name` in what it prints.
     pub fn new(name: &'a str, layer: &'a L, input: impl Into<Input>) -> Self {
-        Contract { name, layer, input: input.into(), gradients: GradCheck::default(), allocations: None }
+        Contract { name, layer, input: input.into(), gradients: GradCheck::new(), allocations: None }
     }
 
     /// With another way to check gradients.
@@ -82,7 +65,7 @@ impl<'a, L: Layer> Contract<'a, L> {
     /// Everything that holds for any layer. Returns the largest error of the gradient checks.
     ///
     /// # Panics
-    /// At the first breach.
+    /// Panics at the first breach.
     #[track_caller]
     pub fn check(&self) -> f64 {
         self.tensors_are_named();
@@ -401,7 +384,7 @@ impl<L: Causal> Contract<'_, L> {
     /// Everything that holds for a [`Causal`] layer. Returns the largest error of the gradient checks.
     ///
     /// # Panics
-    /// At the first breach.
+    /// Panics at the first breach.
     #[track_caller]
     pub fn check_causal(&self) -> f64 {
         self.chunks_equal_the_whole();

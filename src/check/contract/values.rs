@@ -1,4 +1,5 @@
-//! What the contract does with values: it does not know the layer's type, so that it is compiled once and not for each layer.
+//! The contract's comparisons of values. They do not know the layer's type, so that they are compiled once and not for
+//! each layer.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -6,9 +7,13 @@ use std::sync::Once;
 
 use ndarray::{Array3, ArrayView3, s};
 
-use super::{LENGTHS, STEPS};
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
+
+pub(super) const STEPS: usize = 4;
+pub(super) const BATCH: usize = 3;
+/// Unsorted, with a full one and a shortest one.
+pub(super) const LENGTHS: [usize; BATCH] = [3, 4, 1];
 
 pub(super) fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()

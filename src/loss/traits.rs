@@ -1,0 +1,199 @@
+//! What a loss is.
+
+use std::fmt;
+
+use ndarray::{Array3, ArrayRef3};
+
+use crate::kernels::Float;
+use crate::layer::Sequence;
+use crate::layer::kit::reuse;
+
+/// A number that training minimises, with its gradient with respect to the model's output.
+///
+/// ```text
+/// L = loss(y, targets)        y [T, B, D]        dL/dy [T, B, D]
+/// ```
+///
+/// Positions past a sequence's length do not count: they have no loss, and their gradient is zero. The output `y` is
+/// anything that converts to a [`Sequence`]:
+///
+/// | `y` | lengths |
+/// | --- | --- |
+/// | `&pass`, a [`Pass`](crate::Pass) | those of its input |
+/// | `x.with(output)`, with an input `x` and what `forward` returned | those of `x` |
+/// | `&array` or a view, `[T, B, D]` | none: all positions count |
+///
+/// [`of`](Loss::of) evaluates loss and gradient, for training; [`value`](Loss::value) the loss alone, for validation.
+/// The gradient's memory belongs to the loss and is reused: from the second step of a shape on, nothing is allocated.
+///
+/// ```
+/// use gradflow::ndarray::Array3;
+/// use gradflow::rand::{SeedableRng, rngs::StdRng};
+/// use gradflow::{GruCell, Layer, Linear, Loss, MeanSquaredError, Sequence};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let model = (GruCell::<f32>::new(3, 8, rng), Linear::new(8, 2, rng));
+/// let (mut cache, mut grad) = (model.cache(), model.zeros_like());
+/// let mut squared_error = MeanSquaredError::new();
+/// let (x, targets) = (Array3::ones((5, 2, 3)), Array3::zeros((5, 2, 2)));
+/// let x = Sequence::from(&x).with_lengths(&[5, 3])?;
+///
+/// let pass = model.pass(x, &mut model.zero_state(2), &mut cache);
+/// let loss = squared_error.of(&pass, &targets);
+/// let training = loss.value();
+/// pass.backward_into(loss.gradient(), &mut grad);
+///
+/// let y = model.forward(x.infer(), &mut model.zero_state(2), &mut cache);
+/// assert_eq!(squared_error.value(x.with(y), &targets), training);
+/// # Ok::<(), gradflow::LengthsError>(())
+/// ```
+///
+/// # Implementing it
+/// A loss is [`evaluate`](Loss::evaluate) and an array for the gradient:
+///
+/// ```
+/// use gradflow::ndarray::{Array3, ArrayRef3};
+/// use gradflow::{Float, Loss, Sequence};
+///
+/// /// `L = Σ |y - target|`, with a slope of 0 if both are equal.
+/// struct AbsoluteError<F>(Array3<F>);
+///
+/// impl<F: Float> Loss<F> for AbsoluteError<F> {
+///     type Targets = ArrayRef3<F>;
+///
+///     fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, mut dy: Option<&mut ArrayRef3<F>>) -> f64 {
+///         let mut sum = 0.0;
+///         for ((t, b, k), &value) in y.features("AbsoluteError", None).indexed_iter() {
+///             let error = if y.valid(t, b) { value - targets[[t, b, k]] } else { F::zero() };
+///             sum += error.abs().widen();
+///             if let Some(dy) = &mut dy {
+///                 dy[[t, b, k]] = if error == F::zero() { error } else { error.signum() };
+///             }
+///         }
+///         sum
+///     }
+///
+///     fn memory(&mut self) -> &mut Array3<F> {
+///         &mut self.0
+///     }
+/// }
+///
+/// let (y, targets) = (Array3::ones((1, 1, 2)), Array3::from_elem((1, 1, 2), 3.0));
+/// let mut absolute_error = AbsoluteError(Array3::default((0, 0, 0)));
+/// let loss = absolute_error.of(&y, &targets);
+/// assert_eq!(loss.value(), 4.0);
+/// assert_eq!(loss.gradient(), &Array3::from_elem((1, 1, 2), -1.0));
+/// ```
+pub trait Loss<F: Float> {
+    /// What the output is compared with: class ids `[T, B]`, or values `[T, B, D]`.
+    type Targets: ?Sized;
+
+    /// The loss of the output `y`; if there is a `dy`, also its gradient, into every element of `dy`.
+    ///
+    /// `dy` has the shape of `y`, is in standard layout and holds arbitrary values; the elements of positions that do
+    /// not count become zero. The value must not depend on whether there is a `dy`.
+    ///
+    /// This is for those who write a loss. Others call [`of`](Loss::of) or [`value`](Loss::value).
+    ///
+    /// # Panics
+    /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64;
+
+    /// The array that holds the gradient, for [`of`](Loss::of) to reuse. It starts empty.
+    fn memory(&mut self) -> &mut Array3<F>;
+
+    /// The loss of the output `y` and its gradient, for [`Pass::backward_into`](crate::Pass::backward_into).
+    ///
+    /// # Panics
+    /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.
+    #[track_caller]
+    fn of<'y>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &Self::Targets) -> Evaluated<'_, F>
+    where
+        Self: Sized,
+    {
+        let y = y.into();
+        let mut gradient = std::mem::take(self.memory());
+        let (steps, batch) = y.dims();
+        let features = y.size().features("Loss").unwrap_or_else(|error| panic!("{error}"));
+        reuse(&mut gradient, (steps, batch, features));
+        let value = self.evaluate(y, targets, Some(&mut gradient));
+        let memory = self.memory();
+        *memory = gradient;
+        Evaluated { value, gradient: memory }
+    }
+
+    /// The loss of the output `y`, without its gradient.
+    ///
+    /// # Panics
+    /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.
+    #[must_use]
+    #[track_caller]
+    fn value<'y>(&self, y: impl Into<Sequence<'y, F>>, targets: &Self::Targets) -> f64
+    where
+        Self: Sized,
+    {
+        self.evaluate(y.into(), targets, None)
+    }
+}
+
+impl<F: Float, L: Loss<F> + ?Sized> Loss<F> for Box<L> {
+    type Targets = L::Targets;
+
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        (**self).evaluate(y, targets, dy)
+    }
+
+    fn memory(&mut self) -> &mut Array3<F> {
+        (**self).memory()
+    }
+}
+
+/// What [`Loss::of`] found: a loss and its gradient, which the loss's memory holds until the next evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use = "the gradient is for the backward pass; `Loss::value` evaluates the loss alone"]
+pub struct Evaluated<'a, F> {
+    value: f64,
+    gradient: &'a ArrayRef3<F>,
+}
+
+impl<'a, F> Evaluated<'a, F> {
+    /// The loss.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// Its gradient with respect to the output, `dL/dy`, `[T, B, D]`.
+    #[must_use]
+    pub fn gradient(&self) -> &'a ArrayRef3<F> {
+        self.gradient
+    }
+}
+
+/// The memory of a loss's gradient. It is not part of what the loss is: a clone starts with an empty one, and it makes
+/// no two losses differ.
+pub(super) struct Memory<F>(pub Array3<F>);
+
+impl<F> Default for Memory<F> {
+    fn default() -> Self {
+        Memory(Array3::from_shape_vec((0, 0, 0), Vec::new()).expect("no elements"))
+    }
+}
+
+impl<F> Clone for Memory<F> {
+    fn clone(&self) -> Self {
+        Memory::default()
+    }
+}
+
+impl<F> PartialEq for Memory<F> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<F> fmt::Debug for Memory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.shape())
+    }
+}

@@ -1,0 +1,81 @@
+//! What an optimizer is.
+
+use super::state::{OptimizerState, OptimizerStateError};
+use crate::base::{NamedTensors, Tensors, TensorsExt};
+use crate::clip::{ClipNorm, ClipReport, NonFiniteGradient};
+use crate::kernels::Float;
+
+/// Changes a model's parameters by their gradient.
+///
+/// The moments are allocated at the first step, in the shapes of the model; the optimizer serves that model from then
+/// on. Two parts are stepped together as `optimizer.step(&mut (&mut a, &mut b), &(&da, &db))`.
+pub trait Optimizer<F: Float> {
+    /// One step.
+    ///
+    /// # Panics
+    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step.
+    fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>);
+
+    /// Clipping and a step in one: [`ClipNorm::clip_report`] and [`step`](Optimizer::step), to the bit.
+    ///
+    /// ```text
+    /// f = min(1, max / (‖g‖ + eps))      one pass that reads g
+    /// step with f · g                    one pass that reads g, p and the moments, and writes p and the moments
+    /// ```
+    ///
+    /// `grad` stays as it is. An optimizer that does not implement it clips a copy.
+    ///
+    /// ```
+    /// use gradflow::{ClipNorm, Optimizer, Sgd, ndarray::arr1};
+    ///
+    /// let mut parameter = arr1(&[1.0, 2.0]);
+    /// let report = Sgd::new(0.5).step_clipped(&mut parameter, &arr1(&[3.0, -4.0]), ClipNorm::new(2.5).eps(0.0))?;
+    /// assert_eq!((report.norm, report.scale), (5.0, 0.5));
+    /// assert_eq!(parameter, arr1(&[0.25, 3.0]));
+    /// # Ok::<(), gradflow::NonFiniteGradient>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error if the norm is not finite and [`NonFinite::Error`](crate::NonFinite::Error) is chosen. Nothing is
+    /// changed then, and no step is counted.
+    ///
+    /// # Panics
+    /// Panics as [`step`](Optimizer::step) does.
+    fn step_clipped(
+        &mut self,
+        model: &mut dyn Tensors<F>,
+        grad: &dyn Tensors<F>,
+        clip: ClipNorm,
+    ) -> Result<ClipReport, NonFiniteGradient> {
+        let mut clipped = NamedTensors::zeros_like(grad);
+        clipped.copy_from(grad);
+        let report = clip.clip_report(&mut clipped)?;
+        self.step(model, &clipped);
+        Ok(report)
+    }
+
+    /// The learning rate.
+    #[must_use]
+    fn learning_rate(&self) -> f64;
+
+    /// Sets the learning rate, for the steps to come.
+    ///
+    /// # Panics
+    /// Panics if it is negative or not finite.
+    fn set_learning_rate(&mut self, learning_rate: f64);
+
+    /// All that the optimizer remembers, by name.
+    #[must_use]
+    fn state(&self) -> OptimizerState<F>;
+
+    /// Restores what [`state`](Optimizer::state) gave, learning rate included, so that training goes on to the bit as
+    /// if it had not been interrupted. The other settings are not restored but must be the same.
+    ///
+    /// # Errors
+    /// Returns an error if the state is that of another kind of optimizer or has other settings, or its tensors do not have
+    /// the names and shapes of `model`'s. Nothing is changed then.
+    ///
+    /// # Panics
+    /// Panics if a rule of the [`ParameterGroups`](crate::ParameterGroups) matches no parameter of `model`.
+    fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
+}
