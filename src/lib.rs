@@ -71,6 +71,8 @@
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 
+#[cfg(feature = "approx")]
+pub mod approx;
 pub mod cache;
 pub mod contract;
 pub mod convert;
