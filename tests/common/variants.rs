@@ -7,7 +7,8 @@ macro_rules! with_cell_variants {
     ($then:ident) => {
         $then! {
             rnn_cell: |input, hidden| RnnCell::<F>::builder(input, hidden);
-            rnn_cell_relu: |input, hidden| RnnCell::<F>::builder(input, hidden).hidden_bias(0.3).nonlinearity(RnnNonlinearity::Relu);
+            rnn_cell_relu: |input, hidden| RnnCell::<F>::builder(input, hidden)
+                .hidden_bias(0.3).nonlinearity(RnnNonlinearity::Relu);
             rnn_cell_without_bias: |input, hidden| RnnCell::<F>::builder(input, hidden).bias(false);
             rnn_cell_layer_norm: |input, hidden| RnnCell::<F>::builder(input, hidden).layer_norm();
             rnn_cell_recurrent_dropout: |input, hidden| RnnCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
@@ -31,7 +32,8 @@ macro_rules! with_cell_variants {
 
             gru_cell: |input, hidden| GruCell::<F>::builder(input, hidden).pytorch();
             gru_cell_without_bias: |input, hidden| GruCell::<F>::builder(input, hidden).bias(false);
-            gru_cell_reset_before: |input, hidden| GruCell::<F>::builder(input, hidden).reset(GruReset::BeforeProduct).pytorch();
+            gru_cell_reset_before: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .reset(GruReset::BeforeProduct).pytorch();
             gru_cell_layer_norm: |input, hidden| GruCell::<F>::builder(input, hidden).layer_norm();
             gru_cell_recurrent_dropout: |input, hidden| GruCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4, 0.0);
@@ -65,7 +67,8 @@ macro_rules! with_bidirectional_models {
             bi_lstm_projected: |input, hidden|
                 Lstm::<F>::builder(input, hidden).num_layers(2).projection(hidden - 1).bidirectional();
             bi_lstm_all_variants: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).bidirectional()
-                .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3).zoneout(0.3, 0.2).dropout(0.2);
+                .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3)
+                .zoneout(0.3, 0.2).dropout(0.2);
             bi_gru: |input, hidden| Gru::<F>::builder(input, hidden).bidirectional();
             bi_gru_of_two_layers: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional();
             bi_gru_all_variants: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional()

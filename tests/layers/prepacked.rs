@@ -48,26 +48,35 @@ fn check<L: Layer>(name: &str, model: &L) {
     }
 }
 
-fn check_all<F: Float>() {
-    let rng = &mut rng(3);
-    check("linear", &Linear::<F>::new(INPUT, 20, rng));
-    check("rnn", &RnnCell::<F>::new(INPUT, 40, rng));
-    check("gru", &GruCell::<F>::new(INPUT, 40, rng));
-    check("lstm", &LstmCell::<F>::new(INPUT, 40, rng));
-    let variant: LstmCell<F> = LstmCell::builder(INPUT, 40).peepholes().layer_norm().projection(9).build(rng);
-    check("lstm, variants", &variant);
-    check("lstm, three layers", &Lstm::<F>::builder(INPUT, 40).num_layers(3).build(rng));
-    check("gru, both directions", &Gru::<F>::builder(INPUT, 40).bidirectional().build(rng));
-    let block = |_| PreNormBlock::<F>::pre_norm(INPUT, 70, Nonlinearity::Gelu, rng);
-    check("blocks", &Stacked::build(3, block));
-    let boxed = BoxLayer::new(Linear::<F>::new(INPUT, 20, rng));
-    check("boxed", &boxed);
+/// A prepacked model gives what the model gives: `name: model;`, in f32 and f64.
+macro_rules! models {
+    ($($name:ident: |$rng:ident| $model:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            {
+                type F = f32;
+                let $rng = &mut rng(3);
+                check(stringify!($name), &$model);
+            }
+            {
+                type F = f64;
+                let $rng = &mut rng(3);
+                check(stringify!($name), &$model);
+            }
+        }
+    )+};
 }
 
-#[test]
-fn a_prepacked_model_gives_what_the_model_gives() {
-    check_all::<f32>();
-    check_all::<f64>();
+models! {
+    linear: |rng| Linear::<F>::new(INPUT, 20, rng);
+    rnn: |rng| RnnCell::<F>::new(INPUT, 40, rng);
+    gru: |rng| GruCell::<F>::new(INPUT, 40, rng);
+    lstm: |rng| LstmCell::<F>::new(INPUT, 40, rng);
+    lstm_with_options: |rng| LstmCell::<F>::builder(INPUT, 40).peepholes().layer_norm().projection(9).build(rng);
+    lstm_of_three_layers: |rng| Lstm::<F>::builder(INPUT, 40).num_layers(3).build(rng);
+    gru_in_both_directions: |rng| Gru::<F>::builder(INPUT, 40).bidirectional().build(rng);
+    blocks: |rng| Stacked::build(3, |_| PreNormBlock::<F>::pre_norm(INPUT, 70, Nonlinearity::Gelu, rng));
+    boxed: |rng| BoxLayer::new(Linear::<F>::new(INPUT, 20, rng));
 }
 
 #[test]

@@ -98,35 +98,55 @@ fn lstm<F: Float>() -> CellBuilder<LstmCell<F>> {
     LstmCell::builder(INPUT, 64)
 }
 
-#[test]
-fn the_number_of_threads_changes_no_bit() {
-    check("rnn", RnnCell::<f32>::new(INPUT, 128, &mut rng(0)));
-    check("rnn, its gradient summed by parts", RnnCell::<f32>::new(INPUT, 300, &mut rng(0)));
-    check("gru", GruCell::<f32>::new(INPUT, 64, &mut rng(0)));
-    check("lstm f32", lstm::<f32>().build(&mut rng(0)));
-    check("lstm f64", lstm::<f64>().build(&mut rng(0)));
-    check(
-        "lstm, all of it",
-        lstm::<f32>().peepholes().layer_norm().recurrent_dropout(0.3).zoneout(0.1, 0.2).build(&mut rng(0)),
-    );
-    check(
-        "both directions",
-        Lstm::<f32>::builder(INPUT, 64).num_layers(2).dropout(0.2).bidirectional().build(&mut rng(0)),
-    );
-    let rng = &mut rng(0);
-    check("a model", (Dropout::new(0.2, rng), lstm::<f32>().build(rng), Linear::new(64, 300, rng)));
+/// `name: layer;`, with `rng` to draw from: a test of each.
+macro_rules! layers {
+    ($($name:ident: |$rng:ident| $layer:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let $rng = &mut rng(0);
+            check(stringify!($name), $layer);
+        }
+    )+};
 }
 
-/// The batch is not split there, products, activations and normalisations are.
-#[test]
-fn the_number_of_threads_changes_no_bit_of_a_product() {
-    let rng = &mut rng(0);
-    check_part("few sequences", LstmCell::<f32>::new(INPUT, 300, rng), 0..STEPS, 0..6);
-    check_part("one sequence", GruCell::<f64>::new(INPUT, 300, rng), 0..STEPS, 0..1);
-    check_part("one step", LstmCell::<f32>::new(INPUT, 300, rng), 0..1, 0..BATCH);
-    check("blocks", Stacked::build(2, |_| PreNormBlock::<f32>::pre_norm(INPUT, 600, Nonlinearity::Gelu, rng)));
-    let few_rows = PreNormBlock::<f64>::pre_norm(INPUT, 3000, Nonlinearity::Tanh, rng);
-    check_part("a block of few rows", few_rows, 0..2, 0..BATCH);
+/// The number of threads changes no bit of a batch that is split, nor of products, activations and normalisations.
+mod the_number_of_threads_changes_no_bit {
+    use super::*;
+
+    layers! {
+        rnn: |rng| RnnCell::<f32>::new(INPUT, 128, rng);
+        rnn_whose_gradient_is_summed_by_parts: |rng| RnnCell::<f32>::new(INPUT, 300, rng);
+        gru: |rng| GruCell::<f32>::new(INPUT, 64, rng);
+        lstm_f32: |rng| lstm::<f32>().build(rng);
+        lstm_f64: |rng| lstm::<f64>().build(rng);
+        lstm_with_options: |rng|
+            lstm::<f32>().peepholes().layer_norm().recurrent_dropout(0.3).zoneout(0.1, 0.2).build(rng);
+        both_directions: |rng| Lstm::<f32>::builder(INPUT, 64).num_layers(2).dropout(0.2).bidirectional().build(rng);
+        a_model: |rng| (Dropout::new(0.2, rng), lstm::<f32>().build(rng), Linear::new(64, 300, rng));
+        residual_blocks: |rng|
+            Stacked::build(2, |_| PreNormBlock::<f32>::pre_norm(INPUT, 600, Nonlinearity::Gelu, rng));
+    }
+
+    #[test]
+    fn few_sequences() {
+        check_part("few sequences", LstmCell::<f32>::new(INPUT, 300, &mut rng(0)), 0..STEPS, 0..6);
+    }
+
+    #[test]
+    fn one_sequence() {
+        check_part("one sequence", GruCell::<f64>::new(INPUT, 300, &mut rng(0)), 0..STEPS, 0..1);
+    }
+
+    #[test]
+    fn one_step() {
+        check_part("one step", LstmCell::<f32>::new(INPUT, 300, &mut rng(0)), 0..1, 0..BATCH);
+    }
+
+    #[test]
+    fn a_block_of_few_rows() {
+        let block = PreNormBlock::<f64>::pre_norm(INPUT, 3000, Nonlinearity::Tanh, &mut rng(0));
+        check_part("a block of few rows", block, 0..2, 0..BATCH);
+    }
 }
 
 /// Three batches that are too small to be split are what the one that is split is.

@@ -42,38 +42,43 @@ fn count<L: Layer>(model: &mut L, optimizer: &mut dyn Optimizer<L::Elem>, length
     (first, more)
 }
 
-fn check<F: Float>() {
-    let rng = &mut rng(0);
-    let mut lstm = (
-        Embedding::<F>::new(VOCABULARY, 20, rng),
-        LstmCell::new(20, HIDDEN, rng),
-        Linear::new(HIDDEN, VOCABULARY, rng),
-    );
-    let mut gru =
-        (Embedding::<F>::new(VOCABULARY, 20, rng), GruCell::new(20, HIDDEN, rng), Linear::new(HIDDEN, VOCABULARY, rng));
-    let mut rnn =
-        (Embedding::<F>::new(VOCABULARY, 20, rng), RnnCell::new(20, HIDDEN, rng), Linear::new(HIDDEN, VOCABULARY, rng));
-    let mut residual = (
-        Embedding::<F>::new(VOCABULARY, 20, rng),
-        Stacked::build(3, |_| PreNormBlock::pre_norm(20, HIDDEN, Nonlinearity::Gelu, rng)),
-        Linear::new(20, VOCABULARY, rng),
-    );
-    let report = |name: &str, (first, more): (u64, u64)| {
-        println!("{name:<12} {}  first step {first:>4}, twenty more {more}", std::any::type_name::<F>());
-        assert!(first > 0, "{name}: the counter counts nothing");
-        assert_eq!(more, 0, "{name}: allocations after the first step");
-    };
-    report("LSTM", count(&mut lstm, &mut AdamW::new(1e-3), None));
-    report("LSTM, lengths", count(&mut lstm, &mut AdamW::new(1e-3), Some(&[3, 9, 1, 8, 4])));
-    report("GRU", count(&mut gru, &mut Adam::new(1e-3), None));
-    report("RNN", count(&mut rnn, &mut Sgd::new(1e-2).momentum(0.9), None));
-    report("residual", count(&mut residual, &mut Sgd::new(1e-2), None));
+fn check<M: Layer>(name: &str, mut model: M, optimizer: &mut dyn Optimizer<M::Elem>, lengths: Option<&[usize]>) {
+    let (first, more) = count(&mut model, optimizer, lengths);
+    println!("{name:<20} {}  first step {first:>4}, twenty more {more}", std::any::type_name::<M::Elem>());
+    assert!(first > 0, "{name}: the counter counts nothing");
+    assert_eq!(more, 0, "{name}: allocations after the first step");
 }
 
-#[test]
-fn training_allocates_nothing_after_the_first_step() {
-    check::<f32>();
-    check::<f64>();
+/// `name: body, optimizer, lengths;`, the body between an embedding of 20 features and a head of `features`: a test of
+/// each, in f32 and f64.
+macro_rules! training_allocates_nothing {
+    ($($name:ident: |$rng:ident| $body:expr, $features:expr, $optimizer:expr, $lengths:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            fn check_in<F: Float>() {
+                let $rng = &mut rng(0);
+                let embedding = Embedding::<F>::new(VOCABULARY, 20, $rng);
+                let model = (embedding, $body, Linear::new($features, VOCABULARY, $rng));
+                check(stringify!($name), model, &mut $optimizer, $lengths);
+            }
+            check_in::<f32>();
+            check_in::<f64>();
+        }
+    )+};
+}
+
+/// After the first training step.
+mod training_allocates_nothing {
+    use super::*;
+
+    training_allocates_nothing! {
+        lstm: |rng| LstmCell::new(20, HIDDEN, rng), HIDDEN, AdamW::new(1e-3), None;
+        lstm_with_lengths: |rng| LstmCell::new(20, HIDDEN, rng), HIDDEN, AdamW::new(1e-3), Some(&[3, 9, 1, 8, 4]);
+        gru: |rng| GruCell::new(20, HIDDEN, rng), HIDDEN, Adam::new(1e-3), None;
+        rnn: |rng| RnnCell::new(20, HIDDEN, rng), HIDDEN, Sgd::new(1e-2).momentum(0.9), None;
+        residual: |rng| Stacked::build(3, |_| PreNormBlock::pre_norm(20, HIDDEN, Nonlinearity::Gelu, rng)), 20,
+            Sgd::new(1e-2), None;
+    }
 }
 
 #[test]
