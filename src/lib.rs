@@ -76,6 +76,8 @@ pub mod base;
 #[doc(hidden)]
 pub mod layer;
 
+#[cfg(feature = "approx")]
+pub mod approx;
 mod attention;
 mod cells;
 mod check;

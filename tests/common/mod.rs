@@ -1,14 +1,23 @@
 //! What several tests need.
 
-// Each test uses a part of it.
-#![allow(dead_code)]
+// Each binary uses a part of it.
+#![allow(dead_code, unused_macros)]
+
+#[macro_use]
+mod variants;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use approx::relative_eq;
 use gradflow::ndarray::Array3;
+use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Float, Tensors, TensorsExt};
 
-/// What `act` panics with.
+pub fn rng(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+/// The message of the panic that `act` ends in.
 pub fn panic_of<R>(act: impl FnOnce() -> R) -> String {
     let Err(panic) = catch_unwind(AssertUnwindSafe(act)) else { panic!("expected a panic") };
     match panic.downcast::<String>() {
@@ -25,6 +34,52 @@ pub fn assert_says(message: &str, parts: &[&str]) {
     }
 }
 
+/// How far two numbers may be apart: at most `epsilon`, or `max_relative` times the larger one.
+#[derive(Clone, Copy, Debug)]
+pub struct Within {
+    pub epsilon: f64,
+    pub max_relative: f64,
+}
+
+impl Within {
+    pub const fn absolute(epsilon: f64) -> Within {
+        Within { epsilon, max_relative: 0.0 }
+    }
+
+    pub const fn relative(max_relative: f64) -> Within {
+        Within { epsilon: 0.0, max_relative }
+    }
+
+    /// Of numbers below 1 the absolute difference counts, of larger ones the relative one.
+    pub const fn either(tolerance: f64) -> Within {
+        Within { epsilon: tolerance, max_relative: tolerance }
+    }
+}
+
+/// `approx::assert_relative_eq!` of one number, with a message that says what was compared.
+#[track_caller]
+pub fn assert_near(got: f64, want: f64, within: Within, what: &str) {
+    let Within { epsilon, max_relative } = within;
+    assert!(relative_eq!(got, want, epsilon = epsilon, max_relative = max_relative), "{what}: {got:e} for {want:e}");
+}
+
+/// [`assert_near`] of each element.
+#[track_caller]
+pub fn assert_all_near<F: Float>(got: &[F], want: &[F], within: Within, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let Within { epsilon, max_relative } = within;
+    for (k, (got, want)) in got.iter().zip(want).enumerate() {
+        let (got, want) = (got.widen(), want.widen());
+        let near = relative_eq!(got, want, epsilon = epsilon, max_relative = max_relative);
+        assert!(near, "{what}: element {k}: {got:e} for {want:e}");
+    }
+}
+
+/// The number of allocations during `act`, on this thread.
+pub fn allocations(act: impl FnOnce()) -> u64 {
+    allocation_counter::measure(act).count_total
+}
+
 /// Every element's bits.
 pub fn bits<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
@@ -33,4 +88,14 @@ pub fn bits<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> Vec<u64> {
 /// An input without a pattern, `[T, B, D]`.
 pub fn wave<F: Float>(shape: (usize, usize, usize), phase: f64) -> Array3<F> {
     Array3::from_shape_fn(shape, |(t, b, k)| F::of((0.9 * t as f64 + 2.3 * b as f64 + 4.1 * k as f64 + phase).sin()))
+}
+
+/// Adds a random number to every parameter: peepholes that are 0 and gains that are 1 would hide mistakes.
+pub fn lively<F: Float, T: Tensors<F>>(mut layer: T, rng: &mut impl Rng) -> T {
+    for i in 0..layer.count() {
+        for value in layer.tensor_mut(i) {
+            *value += F::of(rng.random_range(-0.3..0.3));
+        }
+    }
+    layer
 }

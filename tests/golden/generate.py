@@ -1,10 +1,10 @@
-"""Writes the golden cases of this folder, with PyTorch, ONNX Runtime and Keras as the references.
+"""Writes the golden cases into `cases/`, with PyTorch, ONNX Runtime and Keras as the references.
 
-    python tests/golden/generate.py
+    python tests/golden/generate.py            writes all, in place of those that are there
+    python tests/golden/generate.py NAME...    writes these, and leaves the others alone
 
 needs torch, onnx, onnxruntime, keras, numpy and safetensors. Run by hand, never by CI: the files are committed. Every
-case draws its numbers from a seed made of its name, so a case is the same whichever others exist, and all earlier files
-are replaced. `README.md` says what is in a file; `generator/` has a module per kind of case, and `generator/case.py`
+case draws its numbers from a seed made of its name, so a case is the same whichever others exist. `README.md` says what is in a file; `generator/` has a module per kind of case, and `generator/case.py`
 says what makes a case worth having.
 """
 
@@ -16,7 +16,7 @@ sys.dont_write_bytecode = True
 
 import torch
 
-from generator import attention, keras_layers, onnx_operators, recurrent, residual_ff, train, variants
+from generator import attention, case, keras_layers, onnx_operators, recurrent, residual_ff, train, variants
 from generator.case import FOLDER
 
 SECTIONS = [
@@ -28,10 +28,14 @@ SECTIONS = [
 def main():
     torch.set_num_threads(1)
     variants.check_against_torch()
+    case.only = set(sys.argv[1:]) or None
     for old in FOLDER.glob("*.safetensors"):
-        old.unlink()
+        if case.only is None or old.stem in case.only:
+            old.unlink()
     for section in SECTIONS:
         section()
+    unknown = [name for name in case.only or [] if not (FOLDER / f"{name}.safetensors").exists()]
+    assert not unknown, f"no such case: {', '.join(unknown)}"
     files = list(FOLDER.glob("*.safetensors"))
     print(f"{len(files)} cases, {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
 

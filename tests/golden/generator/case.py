@@ -6,7 +6,7 @@ come out is rounded to it. Only ONNX Runtime's own numbers are F32 from the star
 A case is only worth having if it can be passed and can be failed, so before it is written
 
 - it must be well-conditioned: one rounding error in every float that is given moves the results by less than a tenth of
-  the tolerance that `tests/golden.rs` allows;
+  the tolerance that `verdict.rs` allows;
 - where relu is used, no pre-activation may be near the kink and not all units may be dead;
 - another setting of any one option that leaves the tensors' shapes alone must move the results by far more than the
   tolerance.
@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-FOLDER = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent.parent / "cases"
+# The names of the cases to write; None: all.
+only = None
 DTYPES = {"F32": np.float32, "F64": np.float64}
 
 
 def tolerance(case):
-    """As in `tests/golden.rs`."""
+    """As in `verdict.rs`."""
     return 1e-5 if case["dtype"] == "F32" else 1e-9 if case["kind"] == "train" else 1e-12
 
 
@@ -86,6 +88,8 @@ def write(name, draw, run, others=lambda case: {}, **case):
     `run(case, given)` is the reference, and `others(case)` are the options that must make a difference, each by what
     to call it where it makes none.
     """
+    if only is not None and name not in only:
+        return
     case = {"dtype": "F64", "reference": f"torch {torch.__version__.split('+')[0]}"} | case
     dtype = DTYPES[case["dtype"]]
     floor = 1e-3 if dtype == np.float32 else 1e-6

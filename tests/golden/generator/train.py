@@ -102,3 +102,12 @@ def trainings():
     train("adamw_weight_decay_norm_p3", "LSTM", "AdamW", norm(0.02, p=3.0), lr=0.02, weight_decay=0.3, eps=1e-2)
     train("adamw_all_value", "GRU", "AdamW", {"type": "value", "max": 0.005}, steps=8, vocab=11, hidden=3, batch=(1, 1),
           lr=0.05, betas=[0.85, 0.97], eps=1e-3, weight_decay=0.2)  # fmt: skip
+    train("rmsprop", "LSTM", "RMSprop", none, steps=8, lr=0.02, eps=1e-3)
+    train("rmsprop_momentum_norm", "GRU", "RMSprop", norm(0.05), lr=0.015, alpha=0.9, eps=1e-3, momentum=0.8)
+    train("rmsprop_centered", "RNN", "RMSprop", none, lr=0.02, alpha=0.8, eps=1e-2, centered=True)
+    train("rmsprop_all_value", "LSTM", "RMSprop", {"type": "value", "max": 0.02}, lr=0.015, alpha=0.85, eps=1e-2,
+          momentum=0.7, centered=True, weight_decay=0.1)  # fmt: skip
+    train("adagrad", "GRU", "Adagrad", none, steps=8, lr=0.05, eps=1e-3)
+    train("adagrad_lr_decay_norm", "RNN", "Adagrad", norm(0.1), lr=0.1, lr_decay=0.1, eps=1e-3)
+    train("adagrad_all_norm_p1", "LSTM", "Adagrad", norm(1.0, p=1.0), steps=12, lr=0.1, lr_decay=0.05,
+          initial_accumulator_value=0.02, eps=1e-2, weight_decay=0.1)  # fmt: skip

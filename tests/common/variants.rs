@@ -1,0 +1,78 @@
+//! The variants of the recurrent cells and models, once: the contract and the gradient checks go through all of them.
+
+/// Calls the macro `$then` with every option of the cells alone, and with all options of a cell together.
+///
+/// A line is `name: |input, hidden| builder;`, with `F` the element type that is in scope where the macro is called.
+macro_rules! with_cell_variants {
+    ($then:ident) => {
+        $then! {
+            rnn_cell: |input, hidden| RnnCell::<F>::builder(input, hidden);
+            rnn_cell_relu: |input, hidden| RnnCell::<F>::builder(input, hidden)
+                .hidden_bias(0.3).nonlinearity(RnnNonlinearity::Relu);
+            rnn_cell_without_bias: |input, hidden| RnnCell::<F>::builder(input, hidden).bias(false);
+            rnn_cell_layer_norm: |input, hidden| RnnCell::<F>::builder(input, hidden).layer_norm();
+            rnn_cell_recurrent_dropout: |input, hidden| RnnCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
+            rnn_cell_zoneout: |input, hidden| RnnCell::<F>::builder(input, hidden).zoneout(0.4, 0.0);
+            rnn_cell_all_variants: |input, hidden| RnnCell::<F>::builder(input, hidden)
+                .layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0);
+
+            lstm_cell: |input, hidden| LstmCell::<F>::builder(input, hidden).pytorch();
+            lstm_cell_without_bias: |input, hidden| LstmCell::<F>::builder(input, hidden).bias(false);
+            lstm_cell_chrono: |input, hidden| LstmCell::<F>::builder(input, hidden).chrono(20.0);
+            lstm_cell_projected: |input, hidden| LstmCell::<F>::builder(input, hidden).projection(hidden - 1);
+            lstm_cell_peepholes: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes();
+            lstm_cell_coupled: |input, hidden| LstmCell::<F>::builder(input, hidden).coupled();
+            lstm_cell_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).layer_norm();
+            lstm_cell_recurrent_dropout: |input, hidden| LstmCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
+            lstm_cell_zoneout: |input, hidden| LstmCell::<F>::builder(input, hidden).zoneout(0.3, 0.4);
+            lstm_cell_peepholes_coupled: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes().coupled();
+            lstm_cell_peepholes_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes().layer_norm();
+            lstm_cell_all_variants: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3).zoneout(0.3, 0.2);
+
+            gru_cell: |input, hidden| GruCell::<F>::builder(input, hidden).pytorch();
+            gru_cell_without_bias: |input, hidden| GruCell::<F>::builder(input, hidden).bias(false);
+            gru_cell_reset_before: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .reset(GruReset::BeforeProduct).pytorch();
+            gru_cell_layer_norm: |input, hidden| GruCell::<F>::builder(input, hidden).layer_norm();
+            gru_cell_recurrent_dropout: |input, hidden| GruCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
+            gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4, 0.0);
+            gru_cell_all_variants: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0);
+            gru_cell_all_but_reset: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0).bias(false);
+        }
+    };
+}
+
+/// Calls the macro `$then` with models of several layers in one direction, as [`with_cell_variants`].
+macro_rules! with_recurrent_models {
+    ($then:ident) => {
+        $then! {
+            rnn: |input, hidden| Rnn::<F>::builder(input, hidden).num_layers(3).dropout(0.2);
+            lstm: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(3).dropout(0.3);
+            lstm_of_one_layer: |input, hidden| Lstm::<F>::builder(input, hidden);
+            lstm_projected: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).projection(hidden - 1);
+            gru: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(3).dropout(0.2).pytorch();
+        }
+    };
+}
+
+/// Calls the macro `$then` with models in both directions, as [`with_cell_variants`].
+macro_rules! with_bidirectional_models {
+    ($then:ident) => {
+        $then! {
+            bi_rnn: |input, hidden| Rnn::<F>::builder(input, hidden).num_layers(2).bidirectional();
+            bi_lstm: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(3).dropout(0.3).bidirectional();
+            bi_lstm_projected: |input, hidden|
+                Lstm::<F>::builder(input, hidden).num_layers(2).projection(hidden - 1).bidirectional();
+            bi_lstm_all_variants: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).bidirectional()
+                .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3)
+                .zoneout(0.3, 0.2).dropout(0.2);
+            bi_gru: |input, hidden| Gru::<F>::builder(input, hidden).bidirectional();
+            bi_gru_of_two_layers: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional();
+            bi_gru_all_variants: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional()
+                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0).dropout(0.2);
+        }
+    };
+}

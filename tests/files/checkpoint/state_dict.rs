@@ -1,0 +1,228 @@
+//! State dicts: to the bit, readable by others, and every misfit named.
+
+use std::path::Path;
+
+use gradflow::io::{Checkpoint, LoadOptions, StateDict};
+use gradflow::ndarray::{Array1, Array3, ArrayD, arr1, arr2};
+use gradflow::{Float, GruCell, Layer, Linear, LstmCell, NamedTensors, Sgd, Stacked, Tensors, TensorsExt};
+
+use super::{Folder, bytes, model};
+use crate::common::{assert_says, bits, panic_of, rng};
+
+#[test]
+fn a_model_comes_back_to_the_bit() {
+    fn check<F: Float>() {
+        let folder = Folder::new(std::any::type_name::<F>());
+        let path = folder.path("model.safetensors");
+        let (saved, mut loaded) = (model::<F>(0), model::<F>(1));
+        StateDict::of(&saved).save(&path).unwrap();
+        assert_ne!(bits(&loaded), bits(&saved));
+        let dict = StateDict::open(&path).unwrap();
+        assert_eq!(dict, StateDict::of(&saved));
+        dict.load(&mut loaded).unwrap();
+        assert_eq!(bits(&loaded), bits(&saved));
+        let mut names = saved.names();
+        names.sort();
+        assert_eq!(dict.names().collect::<Vec<_>>(), names);
+        assert_eq!(dict.shape("1.weight_hh"), Some(&[16, 4][..]));
+        assert_eq!((dict.shape("weight"), dict.dtype("weight")), (None, None));
+        assert_eq!(folder.names(), ["model.safetensors"]);
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn values_are_not_judged() {
+    // Quiet and signalling NaN with payloads, infinities, both zeros, the smallest number.
+    let single = [0x7fc0_1234_u32, 0xff80_0001, 0x7f80_0000, 0xff80_0000, 0x8000_0000, 0, 1];
+    let double = [0x7ff8_0000_0000_1234_u64, 0xfff0_0000_0000_0001, 0x7ff0_0000_0000_0000, 1 << 63, 0, 1];
+    let (single, double) = (single.map(f32::from_bits).to_vec(), double.map(f64::from_bits).to_vec());
+    fn check<F: Float>(values: Vec<F>) {
+        let saved = Array1::from_vec(values);
+        let mut loaded = Array1::from_elem(saved.len(), F::of(7.0));
+        let file = bytes(|file| StateDict::new().with_tensors("x", &saved).save_to(file));
+        let dict = StateDict::read_from(&file[..]).unwrap();
+        dict.load_with(&LoadOptions::new().prefix("x"), &mut loaded).unwrap();
+        assert_eq!(bits(&loaded), bits(&saved));
+    }
+    check(single);
+    check(double);
+}
+
+#[test]
+fn the_same_content_gives_the_same_bytes() {
+    let checkpoint = |keys: &[&str]| {
+        let checkpoint = Checkpoint::new().with_tensors("model", &model::<f32>(0));
+        keys.iter().fold(checkpoint, |checkpoint, &key| checkpoint.with_metadata(key, "x").with_number(key, 1))
+    };
+    let (one, other) = (checkpoint(&["a", "b", "c", "d"]), checkpoint(&["c", "a", "d", "b"]));
+    assert_eq!(one, other);
+    assert_eq!(bytes(|file| one.save_to(file)), bytes(|file| other.save_to(file)));
+    assert_ne!(one, checkpoint(&["a", "b", "c"]));
+    // One bit of one value, the sign of a zero, makes another dict.
+    assert_ne!(StateDict::of(&arr1(&[0.0])), StateDict::of(&arr1(&[-0.0])));
+}
+
+#[test]
+fn the_reference_implementation_reads_what_is_written() {
+    let tricky = "\"quoted\" \\ \u{1}\n\t/ ü 漢 \u{1f600} ':{}[],";
+    let dict = StateDict::of(&model::<f32>(0))
+        .with_tensors("double", &arr2(&[[1.0_f64, 2.0]]))
+        .with_renamed(&Array1::from_vec(Vec::<f32>::new()), |_| tricky.into())
+        .with_tensors("scalar", &ArrayD::from_elem(vec![], 1.5_f32))
+        .with_metadata(tricky, tricky)
+        .with_metadata("", "");
+    let file = bytes(|file| dict.save_to(file));
+    let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    assert_eq!((metadata[tricky].as_str(), metadata[""].as_str(), metadata.len()), (tricky, "", 2));
+    assert_eq!(header.tensors().len(), dict.names().count());
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(tensors.tensor("double").unwrap().data(), [1.0_f64.to_le_bytes(), 2.0_f64.to_le_bytes()].as_flattened());
+    assert_eq!(tensors.tensor("double").unwrap().shape(), [1, 2]);
+    assert_eq!(tensors.tensor("scalar").unwrap().data(), 1.5_f32.to_le_bytes());
+    assert_eq!(tensors.tensor(tricky).unwrap().shape(), [0]);
+    // Aligned, so that a file in memory can be used in place.
+    for name in header.tensors().into_values() {
+        assert_eq!(name.data_offsets.0 % (name.dtype.bitsize() / 8), 0);
+    }
+    assert_eq!(u64::from_le_bytes(file[..8].try_into().unwrap()) % 8, 0);
+    assert_eq!(StateDict::read_from(&file[..]).unwrap(), dict);
+    let empty = bytes(|file| StateDict::new().save_to(file));
+    assert_eq!(StateDict::read_from(&empty[..]).unwrap(), StateDict::new());
+}
+
+/// A dict that fits a `Linear<f64>` of 3 to 2 in nothing.
+fn misfit() -> StateDict {
+    let other_type = |name: &str| NamedTensors::new([(name.to_owned(), vec![2], vec![0.5_f32, 0.25])]);
+    StateDict::new()
+        .with_tensors("model", &NamedTensors::new([("weight".to_owned(), vec![3, 2], vec![1.0_f64; 6])]))
+        .with_tensors("model", &other_type("bias"))
+        .with_tensors("model", &other_type("more"))
+        .with_tensors("modelling", &other_type("else"))
+}
+
+#[test]
+fn everything_that_does_not_fit_is_named_in_one_error() {
+    let before = (Linear::<f64>::new(3, 2, &mut rng(0)), GruCell::new(2, 1, &mut rng(1)));
+    let mut model = before.clone();
+    let rename = |name: &str| name.strip_prefix("0.").unwrap_or(name).to_owned();
+    let options = || LoadOptions::new().prefix("model").rename(rename);
+    let error = misfit().load_with(&options(), &mut model).unwrap_err();
+    assert_eq!(error.missing, ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("model.1.{name}")));
+    assert_eq!(error.unexpected, ["model.more"]);
+    assert_eq!(
+        error.to_string(),
+        "the file does not fit the model\n  \
+         missing in the file: model.1.weight_ih, model.1.weight_hh, model.1.bias_ih, model.1.bias_hh\n  \
+         unexpected in the file: model.more\n  \
+         model.weight: expected shape [2, 3], found [3, 2]\n  \
+         model.bias: expected type F64, found F32"
+    );
+    assert_eq!(bits(&model), bits(&before));
+
+    // Lenient or not, another shape or type is an error; the one with the other does not hide it.
+    let error = misfit().load_with(&options().lenient(), &mut model).unwrap_err();
+    assert_eq!((error.missing.len(), error.unexpected.len()), (0, 0));
+    assert_eq!((&*error.shapes[0].name, &*error.types[0].name), ("model.weight", "model.bias"));
+    let error = misfit().load_with(&options().lenient().convert(), &mut model).unwrap_err();
+    assert_eq!((error.shapes.len(), error.types.len()), (1, 0));
+    assert_eq!(bits(&model), bits(&before));
+    let wrong_in_both = LoadOptions::new().prefix("model").rename(|_| "bias".into());
+    let error = misfit().load_with(&wrong_in_both, &mut arr2(&[[0.0_f64]])).unwrap_err();
+    assert_eq!((error.shapes.len(), error.types.len(), error.unexpected.len()), (1, 1, 2));
+}
+
+#[test]
+fn lenient_loading_reports_what_it_passes_over() {
+    let before = (Linear::<f64>::new(3, 2, &mut rng(0)), Linear::new(2, 2, &mut rng(1)));
+    let mut model = before.clone();
+    let file =
+        StateDict::new().with_tensors("1", &Linear::<f64>::new(2, 2, &mut rng(2))).with_tensors("x", &arr1(&[0.0]));
+    let skipped = file.load_with(&LoadOptions::new().lenient(), &mut model).unwrap();
+    assert_eq!((skipped.missing, skipped.unexpected), (vec!["0.weight".into(), "0.bias".into()], vec!["x".into()]));
+    assert_eq!(bits(&model.0), bits(&before.0));
+    assert_eq!(bits(&model.1), bits(&Linear::<f64>::new(2, 2, &mut rng(2))));
+}
+
+#[test]
+fn types_are_converted_only_when_asked() {
+    let (single, double) = (model::<f32>(0), model::<f64>(0));
+    let (from_single, from_double) = (StateDict::of(&single), StateDict::of(&double));
+    let (mut to_single, mut to_double) = (model::<f32>(1), model::<f64>(1));
+    let error = from_double.load(&mut to_single).unwrap_err();
+    assert_eq!(error.types.len(), single.count());
+    assert_says(&error.to_string(), &["1.weight_ih: expected type F32, found F64"]);
+    assert_eq!(from_single.load(&mut to_double).unwrap_err().types.len(), single.count());
+    assert_eq!((bits(&to_single), bits(&to_double)), (bits(&model::<f32>(1)), bits(&model::<f64>(1))));
+
+    let convert = LoadOptions::new().convert();
+    from_double.load_with(&convert, &mut to_single).unwrap();
+    from_single.load_with(&convert, &mut to_double).unwrap();
+    for i in 0..single.count() {
+        let rounded: Vec<f32> = double.values(i).iter().map(|&value| value as f32).collect();
+        let widened: Vec<f64> = single.values(i).iter().map(|&value| f64::from(value)).collect();
+        assert_eq!((to_single.values(i), to_double.values(i)), (&rounded[..], &widened[..]));
+    }
+    assert_ne!(bits(&to_double), bits(&double), "f32 has lost nothing");
+    // What is of the right type already is not touched.
+    from_double.load_with(&convert, &mut to_double).unwrap();
+    assert_eq!(bits(&to_double), bits(&double));
+}
+
+#[test]
+fn names_that_cannot_be_kept_apart_are_refused_when_saving() {
+    let cell = LstmCell::<f32>::new(3, 4, &mut rng(0));
+    let message = panic_of(|| StateDict::new().with_renamed(&cell, |_| "same".into()));
+    assert_says(&message, &["StateDict: same", "got two"]);
+    assert_says(&panic_of(|| StateDict::new().with_tensors("__metadata__", &arr1(&[0.0]))), &["__metadata__"]);
+    for section in ["", "a.b", "optimizer"] {
+        assert_says(&panic_of(|| Checkpoint::new().with_tensors(section, &cell)), &["Checkpoint: section", section]);
+    }
+    let twice = || Checkpoint::new().with_optimizer(&Sgd::<f32>::new(0.1)).with_optimizer(&Sgd::<f32>::new(0.1));
+    assert_says(&panic_of(twice), &["one optimizer, got two"]);
+    assert_says(&panic_of(|| Checkpoint::new().with_metadata("gradflow.format", "2")), &["outside gradflow."]);
+}
+
+#[test]
+fn a_file_of_pytorch_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/data/torch_lstm.safetensors");
+    let dict = StateDict::open(path).unwrap();
+    assert_eq!(dict.metadata()["format"], "pt");
+    let rng = &mut rng(0);
+    let mut lstm = Stacked::new(vec![LstmCell::<f32>::new(3, 4, rng), LstmCell::new(4, 4, rng)]);
+    let mut head = Linear::<f32>::new(4, 2, rng);
+    let layers = |name: &str| name.split_once('.').map(|(k, name)| format!("{name}_l{k}")).unwrap();
+    dict.load_with(&LoadOptions::new().prefix("encoder.lstm.").rename(layers), &mut lstm).unwrap();
+    dict.load_with(&LoadOptions::new().prefix("head"), &mut head).unwrap();
+    let (mut x, mut expected) = (Array3::zeros((5, 2, 3)), Array3::<f32>::zeros((5, 2, 2)));
+    dict.load_with(&LoadOptions::new().prefix("example.x"), &mut x).unwrap();
+    dict.load_with(&LoadOptions::new().prefix("example.y"), &mut expected).unwrap();
+    let net = (lstm, head);
+    let y = net.forward((&x).into(), &mut net.zero_state(2), &mut net.cache()).to_owned();
+    let error = (&y - &expected).iter().fold(0.0_f32, |largest, error| largest.max(error.abs()));
+    assert!(error < 1e-6, "{error}");
+
+    // One cell from one layer of the two: the other one's tensors are in the file and have no use.
+    let mut cell = LstmCell::<f32>::new(3, 4, rng);
+    let first = LoadOptions::new().prefix("encoder.lstm").rename(|name| format!("{name}_l0"));
+    let error = dict.load_with(&first, &mut cell).unwrap_err();
+    assert_eq!(
+        error.unexpected,
+        ["bias_hh", "bias_ih", "weight_hh", "weight_ih"].map(|n| format!("encoder.lstm.{n}_l1"))
+    );
+    assert_eq!((error.missing.len(), error.shapes.len(), error.types.len()), (0, 0, 0));
+    assert_ne!(cell.weight_hh, net.0.layers()[0].weight_hh);
+    let skipped = dict.load_with(&first.lenient(), &mut cell).unwrap();
+    assert_eq!(skipped.unexpected, error.unexpected);
+    assert_eq!(cell.weight_hh, net.0.layers()[0].weight_hh);
+
+    // An integer is no parameter, and it survives being saved again.
+    let error = dict.load_with(&LoadOptions::new().prefix("batches").convert(), &mut ArrayD::<f32>::zeros(vec![]));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the file does not fit the model\n  batches: expected type F32, found I64"
+    );
+    assert_eq!(StateDict::read_from(&bytes(|file| dict.save_to(file))[..]).unwrap(), dict);
+}

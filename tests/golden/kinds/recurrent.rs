@@ -1,0 +1,208 @@
+//! Kinds `rnn`, `cell` and `variant`: recurrent models over sequences, and cells for one step or with more options.
+
+use gradflow::ndarray::{Array3, Axis, Ix1, Ix2, Ix3};
+use gradflow::{
+    Cell, CellBuilder, Float, Gru, GruCell, GruReset, Layer, Lstm, LstmCell, Recurrent, Rnn, RnnCell, RnnNonlinearity,
+    Sequence, Tensors,
+};
+
+use super::use_cache;
+use crate::{Case, Results};
+
+/// PyTorch's modules, under their own names: layers, directions, projections.
+pub fn run_sequence<F: Float>(case: &Case) -> Result<Results, String> {
+    let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
+    let (layers, projection) = (case.size("num_layers")?, case.size("proj_size")?);
+    if layers == 0 {
+        return Err("num_layers = 0".into());
+    }
+    match (case.text("module")?, case.text("nonlinearity")?) {
+        ("LSTM", "tanh") => {
+            let builder = Lstm::<F>::builder(input, hidden).bias(bias).num_layers(layers);
+            in_directions(case, if projection > 0 { builder.projection(projection) } else { builder })
+        }
+        (module, _) if projection > 0 => Err(format!("a projection of {module} is not supported")),
+        ("GRU", "tanh") => in_directions(case, Gru::<F>::builder(input, hidden).bias(bias).num_layers(layers)),
+        ("RNN", f) => {
+            let builder = Rnn::<F>::builder(input, hidden).bias(bias).num_layers(layers);
+            in_directions(case, builder.nonlinearity(rnn_nonlinearity(f)?))
+        }
+        (module, nonlinearity) => Err(format!("unknown module {module} with {nonlinearity}")),
+    }
+}
+
+/// What [`in_directions`] builds, in one direction or in both.
+trait Directions<F: Float> {
+    fn run(self, case: &Case, both: bool) -> Result<Results, String>;
+}
+
+macro_rules! directions {
+    ($cell:ident) => {
+        impl<F: Float> Directions<F> for CellBuilder<Recurrent<$cell<F>>> {
+            fn run(self, case: &Case, both: bool) -> Result<Results, String> {
+                if both { pass(case, self.bidirectional().zeros()) } else { pass(case, self.zeros()) }
+            }
+        }
+    };
+}
+directions!(RnnCell);
+directions!(LstmCell);
+directions!(GruCell);
+
+fn in_directions<F: Float>(case: &Case, builder: impl Directions<F>) -> Result<Results, String> {
+    builder.run(case, case.flag("bidirectional")?)
+}
+
+/// PyTorch's cells: one step, without an axis for it.
+pub fn run_cell<F: Float>(case: &Case) -> Result<Results, String> {
+    let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
+    match (case.text("module")?, case.text("nonlinearity")?) {
+        ("LSTMCell", "tanh") => pass_step(case, LstmCell::<F>::builder(input, hidden).bias(bias).zeros()),
+        ("GRUCell", "tanh") => pass_step(case, GruCell::<F>::builder(input, hidden).bias(bias).zeros()),
+        ("RNNCell", f) => {
+            let builder = RnnCell::<F>::builder(input, hidden).bias(bias);
+            pass_step(case, builder.nonlinearity(rnn_nonlinearity(f)?).zeros())
+        }
+        (module, nonlinearity) => Err(format!("unknown module {module} with {nonlinearity}")),
+    }
+}
+
+/// Cells with options that PyTorch has not.
+pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
+    let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
+    let norm = case.flag("layer_norm")?;
+    if norm && case.number("norm_eps")? != Some(1e-5) {
+        return Err("norm_eps is not 1e-5".into());
+    }
+    let zoneout = |key: &str| case.number(key)?.ok_or(format!("{key} is missing"));
+    macro_rules! chosen {
+        ($builder:ident; $($option:ident $(($argument:expr))? if $when:expr;)*) => {{
+            let mut builder = $builder;
+            $(if $when {
+                builder = builder.$option($($argument)?);
+            })*
+            pass(case, builder.zeros())
+        }};
+    }
+    match case.text("cell")? {
+        "LSTM" => {
+            let projection = case.size("projection")?;
+            let (h, c) = (zoneout("zoneout_h")?, zoneout("zoneout_c")?);
+            let builder = LstmCell::<F>::builder(input, hidden).bias(bias).zoneout(h, c);
+            chosen! { builder;
+                layer_norm if norm;
+                peepholes if case.flag("peephole")?;
+                coupled if case.flag("coupled")?;
+                projection(projection) if projection > 0;
+            }
+        }
+        "GRU" => {
+            let reset = match case.text("reset")? {
+                "after" => GruReset::AfterProduct,
+                "before" => GruReset::BeforeProduct,
+                reset => return Err(format!("unknown reset {reset}")),
+            };
+            let builder = GruCell::<F>::builder(input, hidden).bias(bias).reset(reset);
+            let builder = builder.zoneout(zoneout("zoneout_h")?, 0.0);
+            chosen! { builder; layer_norm if norm; }
+        }
+        "RNN" => {
+            let builder = RnnCell::<F>::builder(input, hidden).bias(bias).zoneout(zoneout("zoneout_h")?, 0.0);
+            let builder = builder.nonlinearity(rnn_nonlinearity(case.text("nonlinearity")?)?);
+            chosen! { builder; layer_norm if norm; }
+        }
+        cell => Err(format!("unknown cell {cell}")),
+    }
+}
+
+pub fn rnn_nonlinearity(name: &str) -> Result<RnnNonlinearity, String> {
+    match name {
+        "tanh" => Ok(RnnNonlinearity::Tanh),
+        "relu" => Ok(RnnNonlinearity::Relu),
+        name => Err(format!("unknown nonlinearity {name}")),
+    }
+}
+
+/// The lengths of a case, where it has some.
+pub fn lengths(case: &Case) -> Result<Option<Vec<usize>>, String> {
+    let lengths = case.given("input.lengths").map(|_| case.integers::<Ix1>("input.lengths")).transpose()?;
+    Ok(lengths.map(|lengths| lengths.to_vec()))
+}
+
+pub fn with_lengths<'a, F: Float>(
+    x: Sequence<'a, F>,
+    lengths: &'a Option<Vec<usize>>,
+) -> Result<Sequence<'a, F>, String> {
+    match lengths {
+        Some(lengths) => x.with_lengths(lengths).map_err(|error| error.to_string()),
+        None => Ok(x),
+    }
+}
+
+/// The parts of a state, h and, of an LSTM, c.
+pub fn parts<F: Float>(state: &impl Tensors<F>) -> &'static [&'static str] {
+    &["h", "c"][..state.count()]
+}
+
+/// The initial state: what of it is not given is zero.
+pub fn initial_state<L: Layer>(case: &Case, layer: &L, batch: usize) -> Result<L::State, String> {
+    let mut state = layer.zero_state(batch);
+    for (i, part) in parts(&state).iter().enumerate() {
+        let name = format!("input.{part}0");
+        if case.given(&name).is_some() {
+            case.fill(&name, &[], &mut state, i)?;
+        }
+    }
+    Ok(state)
+}
+
+/// Forward and backward over a sequence; all parameters are set from the case.
+fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
+    let (x, dy) = (case.array::<L::Elem, Ix3>("input.x")?, case.array::<L::Elem, Ix3>("grad_output.y")?);
+    let (y, dx, mut results) = backward(case, layer, &x, Some(&dy))?;
+    results.array("output.y", &y);
+    results.array("grad.x", &dx);
+    Ok(results)
+}
+
+/// Forward and backward for one step: only the final state has a gradient, and only it comes out.
+fn pass_step<C: Cell>(case: &Case, cell: C) -> Result<Results, String> {
+    let x = case.array::<C::Elem, Ix2>("input.x")?.insert_axis(Axis(0));
+    let (_, dx, mut results) = backward(case, cell, &x, None)?;
+    results.array("grad.x", &dx.index_axis(Axis(0), 0));
+    Ok(results)
+}
+
+type Pass<F> = (Array3<F>, Array3<F>, Results);
+
+fn backward<L: Layer>(
+    case: &Case,
+    mut layer: L,
+    x: &Array3<L::Elem>,
+    dy: Option<&Array3<L::Elem>>,
+) -> Result<Pass<L::Elem>, String> {
+    case.load(&mut layer, |name| name)?;
+    let lengths = lengths(case)?;
+    let sequence = with_lengths(Sequence::from(x).eval(), &lengths)?;
+    let (_, batch) = sequence.dims();
+    let (mut state, mut dstate) = (initial_state(case, &layer, batch)?, layer.zero_state(batch));
+    for (i, part) in parts(&dstate).iter().enumerate() {
+        case.fill(&format!("grad_output.{part}n"), &[], &mut dstate, i)?;
+    }
+
+    let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+    use_cache(&layer, x.raw_dim(), &mut cache);
+    let pass = layer.pass(sequence, &mut state, &mut cache).with_state_gradient(&mut dstate);
+    let y = pass.output().to_owned();
+    let dx = pass.backward(dy.unwrap_or(&Array3::zeros(y.raw_dim())), &mut grad).to_owned();
+
+    let mut results = Results::default();
+    for (i, part) in parts(&state).iter().enumerate() {
+        results.tensor(&format!("output.{part}n"), &[], &state, i);
+        if case.given(&format!("input.{part}0")).is_some() {
+            results.tensor(&format!("grad.{part}0"), &[], &dstate, i);
+        }
+    }
+    results.tensors("grad.", &grad, |name| name);
+    Ok((y, dx, results))
+}

@@ -1,0 +1,98 @@
+//! Whether what came out is what must come out.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::case::{Case, Results, Tensor};
+use crate::kinds;
+
+/// What became of one case.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Everything could be compared.
+    Compared {
+        /// The largest of all tensors' relative errors, or NaN.
+        error: f64,
+        /// The tensor that has it.
+        tensor: String,
+        /// What is allowed.
+        tolerance: f64,
+    },
+    /// Why it could not be read, run or compared.
+    Failed(String),
+}
+
+impl Verdict {
+    /// The verdict on the bytes of a file; a panic is a failure like any other.
+    pub fn on(bytes: &[u8]) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| {
+            let case = Case::parse(bytes)?;
+            let results = kinds::run(&case)?;
+            compare(&case, &results)
+        }))
+        .unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref().copied());
+            Err(format!("panicked: {}", message.unwrap_or("without a message")))
+        })
+        .unwrap_or_else(Verdict::Failed)
+    }
+
+    /// NaN is no number below the tolerance.
+    pub fn passed(&self) -> bool {
+        matches!(self, Verdict::Compared { error, tolerance, .. } if error <= tolerance)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.passed() { "ok" } else { "FAIL" };
+        match self {
+            Verdict::Compared { error, tensor, .. } => write!(f, "{error:8.1e}  {tensor:<40} {word}"),
+            Verdict::Failed(reason) => write!(f, "{:>8}  {:<40} {word}: {reason}", "-", "-"),
+        }
+    }
+}
+
+/// How far `results` are from what must come out; that each is there where the other is comes first.
+pub fn compare(case: &Case, results: &Results) -> Result<Verdict, String> {
+    let tolerance = match (case.dtype()?, case.kind()?) {
+        ("F64", "train") => 1e-9,
+        ("F64", _) => 1e-12,
+        _ => 1e-5,
+    };
+    if let Some(name) = case.unused() {
+        return Err(format!("{name} is given, and nothing uses it"));
+    }
+    if let Some(name) = results.names().find(|name| case.expected().all(|(expected, _)| expected != *name)) {
+        return Err(format!("{name} came out, and the case has none to compare it with"));
+    }
+    let mut worst = None;
+    for (name, want) in case.expected() {
+        let got = results.get(name).ok_or(format!("{name} must come out, and did not"))?;
+        if got.shape != want.shape {
+            return Err(format!("{name}: expected {:?}, got {:?}", want.shape, got.shape));
+        }
+        let error = relative_error(got, want);
+        if worst.as_ref().is_none_or(|&(largest, _)| larger(error, largest)) {
+            worst = Some((error, name.to_owned()));
+        }
+    }
+    let (error, tensor) = worst.ok_or("nothing must come out")?;
+    Ok(Verdict::Compared { error, tensor, tolerance })
+}
+
+/// `max|got - want| / max(1, max|want|)`: NaN where anything is NaN or infinite.
+fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
+    let difference = largest(got.values.iter().zip(&want.values).map(|(got, want)| (got - want).abs()));
+    let size = largest(want.values.iter().map(|want| want.abs()));
+    if difference.is_finite() && size.is_finite() { difference / size.max(1.0) } else { f64::NAN }
+}
+
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |largest, value| if larger(value, largest) { value } else { largest })
+}
+
+/// NaN is larger than any number, where `f64::max` would drop it.
+fn larger(a: f64, b: f64) -> bool {
+    a > b || (a.is_nan() && !b.is_nan())
+}

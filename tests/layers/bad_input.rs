@@ -1,0 +1,523 @@
+//! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is carried along
+//! and never masked.
+
+use gradflow::ndarray::{Array2, Array3, Ix3, arr2};
+use gradflow::{
+    Activation, AdamW, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, Gru, GruCell, Highway,
+    Identity, Layer, LayerNorm, LearnedState, LengthsError, Linear, Lstm, LstmCell, LstmState, MeanSquaredError,
+    Nonlinearity, Optimizer, PreNormBlock, Recurrent, Residual, RnnCell, Sequence, Sgd, Size, SoftmaxCrossEntropy,
+    Stacked, StochasticDepth, TensorsExt, TruncatedBptt, clip_grad_norm, sequential,
+};
+
+use crate::common::{assert_says, panic_of, rng};
+
+/// What `forward` over `x` panics with, in a new cache.
+fn forward_panic<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) -> String {
+    let batch = x.dims().1;
+    panic_of(|| layer.forward(x, &mut layer.zero_state(batch), &mut layer.cache()).to_owned())
+}
+
+sequential! {
+    #[derive(Clone)]
+    struct Misfit: Layer<f64> {
+        embedding: Embedding<f64>,
+        lstm: LstmCell<f64>,
+        head: Linear<f64>,
+    }
+}
+
+#[test]
+fn sizes_that_do_not_fit_name_the_layer_and_both_sizes() {
+    let rng = &mut rng(0);
+    let x = Array3::zeros((4, 2, 3));
+    assert_says(&forward_panic(&Linear::new(5, 2, rng), (&x).into()), &["Linear", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward_panic(&RnnCell::new(5, 2, rng), (&x).into()), &["RnnCell", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward_panic(&LstmCell::new(5, 2, rng), (&x).into()), &["LstmCell", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward_panic(&GruCell::new(5, 2, rng), (&x).into()), &["GruCell", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward_panic(&LayerNorm::new(5), (&x).into()), &["LayerNorm", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward_panic(&Embedding::new(5, 2, rng), (&x).into()), &["Embedding", "token ids", "[4, 2, 3]"]);
+    let ids = arr2(&[[0, 1]]);
+    assert_says(&forward_panic(&Linear::new(5, 2, rng), (&ids).into()), &["Linear", "[T, B, 5]", "token ids"]);
+    assert_says(&forward_panic(&Activation::tanh(), (&ids).into()), &["Activation", "token ids"]);
+}
+
+#[test]
+fn a_misfit_deep_in_a_stack_is_named_by_its_place() {
+    let rng = &mut rng(0);
+    let (x, ids) = (Array3::zeros((4, 2, 3)), arr2(&[[0, 1]]));
+    let takes_5 = ["Linear takes 5 features, got 4"];
+
+    let tuple = (Linear::new(3, 4, rng), Activation::tanh(), (Linear::new(5, 2, rng),));
+    assert_eq!(tuple.output_size(3.into()).unwrap_err().to_string(), "2: 0: Linear takes 5 features, got 4");
+    assert_says(&forward_panic(&tuple, (&x).into()), &["2: 0: Linear takes 5 features, got 4"]);
+
+    let model =
+        Misfit { embedding: Embedding::new(7, 3, rng), lstm: LstmCell::new(3, 4, rng), head: Linear::new(5, 2, rng) };
+    assert_eq!(model.output_size(Size::Tokens).unwrap_err().to_string(), "head: Linear takes 5 features, got 4");
+    assert_says(&forward_panic(&model, (&ids).into()), &["head: Linear takes 5 features, got 4"]);
+    assert_says(&model.output_size(3.into()).unwrap_err().to_string(), &["embedding: Embedding", "token ids", "3"]);
+
+    let layers = [Linear::new(3, 4, rng), Linear::new(5, 4, rng)];
+    assert_says(&forward_panic(&Stacked::new(layers.to_vec()), (&x).into()), &["1: ", takes_5[0]]);
+    let boxed = layers.map(BoxLayer::new);
+    assert_says(&forward_panic(&Stacked::new(boxed.to_vec()), (&x).into()), &["1: ", takes_5[0]]);
+    let inner = Residual::new((Linear::new(3, 4, rng), Linear::new(5, 3, rng)));
+    assert_says(&forward_panic(&inner, (&x).into()), &["Residual: 1: ", takes_5[0]]);
+    let uneven = Residual::new(Linear::new(3, 4, rng));
+    assert_says(&forward_panic(&uneven, (&x).into()), &["Residual", "3 features on the direct connection and 4"]);
+    let message = panic_of(|| Residual::projected(Linear::<f64>::zeros(5, 4), 3, rng));
+    assert_says(&message, &["Residual: Linear takes 5 features, got 3"]);
+    let block = PreNormBlock::pre_norm(4, 6, Nonlinearity::Relu, rng);
+    assert_says(&forward_panic(&block, (&x).into()), &["Residual: norm: LayerNorm takes 4 features, got 3"]);
+}
+
+#[test]
+fn parameters_that_do_not_fit_each_other_are_named() {
+    let x = Array3::zeros((4, 2, 3));
+    let mut lstm = LstmCell::<f64>::zeros(3, 5);
+    lstm.weight_ih = Array2::zeros((19, 3));
+    assert_says(&forward_panic(&lstm, (&x).into()), &["LstmCell", "weight_ih", "[20, 3]", "[19, 3]"]);
+    let mut gru = GruCell::<f64>::zeros(3, 5);
+    gru.bias_hh = Some(gradflow::ndarray::Array1::zeros(5));
+    assert_says(&forward_panic(&gru, (&x).into()), &["GruCell", "bias_hh", "[15]", "[5]"]);
+    let scaled = Residual::new(Linear::<f64>::zeros(3, 3)).layer_scale(2, 0.1);
+    assert_says(&forward_panic(&scaled, (&x).into()), &["Residual", "scale", "[3]", "[2]"]);
+}
+
+#[test]
+fn empty_batches_and_models_are_refused() {
+    let rng = &mut rng(0);
+    for shape in [(0, 2, 3), (4, 0, 3), (4, 2, 0)] {
+        let x = Array3::zeros(shape);
+        assert_says(&forward_panic(&Activation::relu(), (&x).into()), &["Activation", "at least one step"]);
+    }
+    for shape in [(0, 2), (4, 0)] {
+        let ids = Array2::zeros(shape);
+        assert_says(&forward_panic(&Embedding::new(5, 2, rng), (&ids).into()), &["Embedding", "at least one step"]);
+    }
+    assert_says(&panic_of(|| Stacked::<Linear<f64>>::new(vec![])), &["Stacked", "at least one layer"]);
+    assert_says(&panic_of(|| Linear::<f64>::zeros(0, 3)), &["Linear", "sizes must not be 0"]);
+    assert_says(&panic_of(|| LstmCell::<f64>::builder(3, 0)), &["sizes must not be 0", "hidden 0"]);
+    assert_says(&panic_of(|| LayerNorm::<f64>::new(0)), &["LayerNorm", "sizes must not be 0"]);
+    assert_says(&panic_of(|| Embedding::<f64>::zeros(0, 3)), &["Embedding", "sizes must not be 0"]);
+}
+
+#[test]
+fn a_model_without_parameters_can_be_clipped_and_stepped() {
+    let mut model = (Activation::<f64>::tanh(), Activation::relu());
+    let mut grad = model.zeros_like();
+    assert_eq!(clip_grad_norm(&mut grad, 1.0), Ok(0.0));
+    AdamW::new(0.1).step(&mut model, &grad);
+    Sgd::new(0.1).momentum(0.9).step(&mut model, &grad);
+}
+
+#[test]
+fn dropping_needs_a_mode_and_a_probability() {
+    let (rng, x) = (&mut rng(0), Array3::<f64>::zeros((4, 2, 3)));
+    let says = ["a mode: say x.train(seed), x.eval() or x.infer()"];
+    let (dropout, branch) = (Dropout::new(0.5, rng), Linear::new(3, 3, rng));
+    let depth = Residual::new(StochasticDepth::new(branch.clone(), 0.5, rng));
+    assert_says(&forward_panic(&dropout, (&x).into()), &["Dropout: x", says[0]]);
+    assert_says(&forward_panic(&Dropout::new(0.0, rng), (&x).into()), &["Dropout: x", says[0]]);
+    assert_says(&forward_panic(&depth, (&x).into()), &["StochasticDepth: x", says[0]]);
+    for p in [-0.1, 1.0, f64::NAN] {
+        let p_expected = ["a probability in 0..1"];
+        assert_says(&panic_of(|| Dropout::<f64>::new(p, &mut *rng)), &["Dropout: p", p_expected[0], &p.to_string()]);
+        let depth = panic_of(|| StochasticDepth::new(branch.clone(), p, &mut *rng));
+        assert_says(&depth, &["StochasticDepth: p", p_expected[0]]);
+        let depth = panic_of(|| StochasticDepth::linear(branch.clone(), p, 0, 3, &mut *rng));
+        assert_says(&depth, &["StochasticDepth: last", p_expected[0]]);
+    }
+    let message = panic_of(|| StochasticDepth::linear(branch.clone(), 0.5, 3, 3, rng));
+    assert_says(&message, &["StochasticDepth: k", "below 3", "got 3"]);
+}
+
+#[test]
+fn connections_refuse_branches_that_do_not_fit() {
+    let (rng, x) = (&mut rng(0), Array3::<f64>::zeros((4, 2, 3)));
+    let message = panic_of(|| Highway::new(Linear::<f64>::zeros(3, 4), 3, rng));
+    assert_says(&message, &["Highway", "3 features, 3 from the gate and 4 from the branch"]);
+    let highway = Highway::new(Linear::new(5, 5, rng), 5, rng);
+    assert_says(&forward_panic(&highway, (&x).into()), &["Highway: Linear takes 5 features, got 3"]);
+    let dense = DenseConcat::new(Linear::new(5, 2, rng));
+    assert_says(&forward_panic(&dense, (&x).into()), &["DenseConcat: Linear takes 5 features, got 3"]);
+    let ids = arr2(&[[0, 1]]);
+    let dense = DenseConcat::new(Embedding::new(5, 2, rng));
+    assert_says(&forward_panic(&dense, (&ids).into()), &["DenseConcat takes features, got token ids"]);
+    let depth = StochasticDepth::new(Linear::new(5, 2, rng), 0.5, rng);
+    assert_says(&forward_panic(&depth, (&x).into()), &["StochasticDepth: Linear takes 5 features, got 3"]);
+}
+
+#[test]
+fn what_is_dropped_may_not_hide_nan() {
+    let rng = &mut rng(0);
+    let x = Array3::from_elem((1, 4, 50), f64::NAN);
+    let x = Sequence::from(&x).train(3);
+    let dropout = Dropout::new(0.9, rng);
+    assert!(dropout.forward(x, &mut (), &mut dropout.cache()).iter().all(|y| y.is_nan()));
+    let depth = StochasticDepth::new(Identity::new(), 0.9, rng);
+    assert!(depth.forward(x, &mut (), &mut depth.cache()).iter().all(|y| y.is_nan()));
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_errors() {
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let with = |lengths: &[usize]| Sequence::from(&x).with_lengths(lengths).map(|_| ());
+    assert_eq!(with(&[4, 1]), Err(LengthsError::Count { lengths: 2, batch: 3 }));
+    assert_eq!(with(&[4, 0, 1]), Err(LengthsError::OutOfRange { sequence: 1, length: 0, steps: 4 }));
+    let error = with(&[4, 1, 5]).unwrap_err();
+    assert_eq!(error.to_string(), "length 5 of sequence 2 is not in 1..=4");
+    assert_eq!(with(&[4, 1, 4]), Ok(()));
+}
+
+#[test]
+fn wrong_states_are_named() {
+    let rng = &mut rng(0);
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let lstm = LstmCell::new(2, 5, rng);
+    let forward = |batch| panic_of(|| lstm.forward((&x).into(), &mut lstm.zero_state(batch), &mut lstm.cache()).sum());
+    assert_says(&forward(2), &["LstmCell", "state.h", "[3, 5]", "[2, 5]"]);
+    let stack = Stacked::new(vec![lstm.clone()]);
+    let message = panic_of(|| stack.forward((&x).into(), &mut vec![], &mut stack.cache()).sum());
+    assert_says(&message, &["Stacked", "state", "each of 1 layers", "got 0"]);
+    let boxed = BoxLayer::new(lstm.clone());
+    let mut other = BoxLayer::new(GruCell::<f64>::new(2, 5, rng)).zero_state(3);
+    let message = panic_of(|| boxed.forward((&x).into(), &mut other, &mut boxed.cache()).sum());
+    assert_says(&message, &["BoxLayer", "state", "LstmState", "another layer"]);
+    let message = panic_of(|| lstm.step(&x, &mut lstm.zero_state(3), &mut lstm.cache()).sum());
+    assert_says(&message, &["step", "one step", "[4, 3, ..]"]);
+}
+
+#[test]
+fn recurrent_models_name_what_does_not_fit() {
+    let rng = &mut rng(0);
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let bi = Lstm::builder(2, 5).num_layers(2).bidirectional().build(rng);
+    // States of another batch, of one layer, of one direction.
+    let forward =
+        |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward((&x).into(), &mut state, &mut bi.cache()).sum());
+    assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]"]);
+    let layer = Lstm::builder(2, 5).num_layers(2).build(rng);
+    assert_says(&forward(layer.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[2, 3, 5]"]);
+    let narrow = Lstm::builder(2, 4).num_layers(2).bidirectional().build(rng);
+    assert_says(&forward(narrow.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[4, 3, 4]"]);
+    let mut crooked = bi.zero_state(3);
+    crooked.c = narrow.zero_state(3).c;
+    assert_says(&forward(crooked), &["Recurrent", "state.c", "[4, 3, 5]", "[4, 3, 4]"]);
+
+    // Gradients of another shape, of states and of outputs.
+    let backward = |dstate: &mut LstmState<f64, Ix3>, dy: Array3<f64>| {
+        let (mut cache, mut grad) = (bi.cache(), bi.zeros_like());
+        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
+        panic_of(|| bi.backward((&x).into(), &dy, Some(dstate), &mut cache, &mut grad).sum())
+    };
+    let message = backward(&mut layer.zero_state(3), Array3::zeros((4, 3, 10)));
+    assert_says(&message, &["Recurrent", "dstate.h", "[4, 3, 5]", "[2, 3, 5]"]);
+    let message = backward(&mut bi.zero_state(3), Array3::zeros((4, 3, 5)));
+    assert_says(&message, &["Recurrent", "dy", "[4, 3, 10]", "[4, 3, 5]"]);
+    let message = panic_of(|| {
+        let mut cache = bi.cache();
+        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
+        bi.backward((&x).into(), &Array3::zeros((4, 3, 10)), None, &mut cache, &mut narrow.zeros_like()).sum()
+    });
+    assert_says(&message, &["Recurrent", "grad", "weight_ih_l0", "[20, 2]", "[16, 2]"]);
+
+    // Inputs of another size, deep inside as well.
+    let error = bi.output_size(3.into()).unwrap_err();
+    assert_says(&error.to_string(), &["l0", "LstmCell", "takes 2 features, got 3"]);
+    let cells = vec![[GruCell::<f64>::new(2, 5, rng)], [GruCell::new(4, 5, rng)]];
+    assert_says(&panic_of(|| Recurrent::new(cells)), &["Recurrent", "l1", "takes 4 features, got 5"]);
+    assert_says(&panic_of(|| Recurrent::<GruCell<f64>>::new(vec![])), &["Recurrent", "at least one layer"]);
+
+    // Options that make no sense.
+    assert_says(&panic_of(|| Lstm::<f64>::builder(2, 5).num_layers(0)), &["num_layers"]);
+    assert_says(&panic_of(|| Lstm::<f64>::builder(2, 5).projection(0)), &["projection 0"]);
+    assert_says(&panic_of(|| Gru::<f64>::builder(0, 5)), &["input 0"]);
+    for p in [-0.1, 1.0, f64::NAN] {
+        assert_says(&panic_of(|| Gru::<f64>::builder(2, 5).num_layers(2).dropout(p).zeros()), &["p", "0..1"]);
+        assert_says(&panic_of(|| LstmCell::<f64>::builder(2, 5).zoneout(0.0, p).zeros()), &["zoneout", "0..1"]);
+        assert_says(&panic_of(|| RnnCell::<f64>::builder(2, 5).recurrent_dropout(p).zeros()), &["p", "0..1"]);
+    }
+    // What is random needs a mode.
+    for cell in [LstmCell::<f64>::builder(2, 5).zoneout(0.2, 0.2), LstmCell::builder(2, 5).recurrent_dropout(0.2)] {
+        assert_says(&forward_panic(&cell.build(rng), (&x).into()), &["LstmCell", "a mode"]);
+    }
+
+    // Parameters that someone put in another shape.
+    let mut cell = LstmCell::<f64>::builder(2, 5).peepholes().projection(3).build(rng);
+    cell.peephole = Some(Array2::zeros((2, 5)));
+    assert_says(&forward_panic(&cell, (&x).into()), &["LstmCell", "peephole", "[3, 5]", "[2, 5]"]);
+    cell.peephole = None;
+    cell.weight_hr = Some(Array2::zeros((3, 4)));
+    assert_says(&forward_panic(&cell, (&x).into()), &["LstmCell", "weight_hr", "[3, 5]", "[3, 4]"]);
+}
+
+#[test]
+fn chunks_learned_states_and_directions_refuse_what_does_not_fit() {
+    let rng = &mut rng(0);
+    let x = Array3::<f64>::zeros((4, 3, 2));
+    let cell = || GruCell::<f64>::zeros(2, 5);
+    assert_says(&panic_of(|| TruncatedBptt::new(cell(), 0)), &["TruncatedBptt", "steps", "at least 1", "got 0"]);
+    assert_says(&panic_of(|| Sequence::from(&x).chunks(0).count()), &["Sequence::chunks", "at least 1", "got 0"]);
+    assert_says(&panic_of(|| Sequence::from(&x).steps(2..5)), &["Sequence::steps", "0..4", "2..5"]);
+    let chunked = TruncatedBptt::new(cell(), 3);
+    let message = panic_of(|| chunked.forward((&x).into(), &mut chunked.zero_state(2), &mut chunked.cache()).sum());
+    assert_says(&message, &["GruCell", "state", "[3, 5]", "[2, 5]"]);
+    let empty = Array3::<f64>::zeros((0, 3, 2));
+    assert_says(&forward_panic(&chunked, (&empty).into()), &["TruncatedBptt", "at least one step"]);
+    let message = panic_of(|| {
+        let mut cache = chunked.cache();
+        chunked.forward((&x).into(), &mut chunked.zero_state(3), &mut cache);
+        chunked.backward((&x).into(), &Array3::zeros((3, 3, 5)), None, &mut cache, &mut chunked.zeros_like()).sum()
+    });
+    assert_says(&message, &["TruncatedBptt", "dy", "[4, 3, 5]", "[3, 3, 5]"]);
+
+    let learned = LearnedState::new(cell());
+    let message = panic_of(|| learned.forward((&x).into(), &mut learned.zero_state(2), &mut learned.cache()).sum());
+    assert_says(&message, &["LearnedState", "state.started", "[3, 1]", "[2, 1]"]);
+    let both = Bidirectional::new(cell(), GruCell::new(3, 5, rng));
+    assert_says(&forward_panic(&both, (&x).into()), &["reverse", "GruCell", "takes 3 features, got 2"]);
+}
+
+#[test]
+fn stale_caches_and_other_inputs_are_refused() {
+    let rng = &mut rng(0);
+    let (x, other, dy) = (Array3::<f64>::ones((4, 3, 2)), Array3::zeros((4, 3, 2)), Array3::ones((4, 3, 5)));
+    let net = (LstmCell::new(2, 5, rng), Activation::tanh());
+    let (mut cache, mut grad) = (net.cache(), net.zeros_like());
+    let backward = |x: &Array3<f64>, dy: &Array3<f64>, cache: &mut _, grad: &mut _| {
+        panic_of(|| net.backward(x.into(), dy, None, cache, grad).sum())
+    };
+    assert_says(&backward(&x, &dy, &mut cache, &mut grad), &["stale cache"]);
+    net.forward((&x).into(), &mut net.zero_state(3), &mut cache);
+    assert_says(&backward(&other, &dy, &mut cache, &mut grad), &["LstmCell", "x of the forward pass", "another"]);
+    net.forward((&x).into(), &mut net.zero_state(3), &mut cache);
+    let short = Array3::ones((3, 3, 5));
+    assert_says(&backward(&x, &short, &mut cache, &mut grad), &["dy", "[4, 3, 5]", "[3, 3, 5]"]);
+}
+
+#[test]
+fn token_ids_out_of_range_are_named_with_their_place() {
+    let rng = &mut rng(0);
+    let ids = arr2(&[[0, 1], [6, 7]]);
+    assert_says(
+        &forward_panic(&Embedding::new(7, 2, rng), (&ids).into()),
+        &["ids below 7", "7 at step 1 of sequence 1"],
+    );
+    let (logits, mut gradient) = (Array3::<f64>::zeros((2, 2, 7)), Array3::default((0, 0, 0)));
+    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&logits, &ids, None, &mut gradient));
+    assert_says(&message, &["SoftmaxCrossEntropy", "ids below 7", "7 at step 1 of sequence 1"]);
+    // Past a length, and where it is ignored, an id may be anything.
+    let x = Sequence::from(&ids).with_lengths(&[2, 1]).unwrap();
+    let embedding = Embedding::<f64>::new(7, 2, rng);
+    embedding.forward(x, &mut (), &mut embedding.cache());
+    SoftmaxCrossEntropy::new().evaluate(&logits, &ids, Some(&[2, 1]), &mut gradient);
+    SoftmaxCrossEntropy::new().ignore(7).evaluate(&logits, &ids, None, &mut gradient);
+}
+
+#[test]
+fn losses_refuse_what_does_not_fit() {
+    let (y, mut dy) = (Array3::<f64>::zeros((2, 3, 4)), Array3::default((0, 0, 0)));
+    let message = panic_of(|| MeanSquaredError::new().evaluate(&y, &Array3::zeros((2, 3, 5)), None, &mut dy));
+    assert_says(&message, &["MeanSquaredError", "target", "[2, 3, 4]", "[2, 3, 5]"]);
+    let message = panic_of(|| MeanSquaredError::new().evaluate(&y, &y, Some(&[2, 3, 1]), &mut dy));
+    assert_says(&message, &["lengths", "at most 2", "[2, 3, 1]"]);
+    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&y, &Array2::zeros((2, 2)), None, &mut dy));
+    assert_says(&message, &["SoftmaxCrossEntropy", "ids", "[2, 3]", "[2, 2]"]);
+    let empty = Array3::<f64>::zeros((0, 3, 4));
+    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&empty, &Array2::zeros((0, 3)), None, &mut dy));
+    assert_says(&message, &["SoftmaxCrossEntropy", "at least one"]);
+}
+
+#[test]
+fn logits_of_ten_thousand_are_safe_and_nan_is_not_hidden() {
+    let mut dy = Array3::default((0, 0, 0));
+    for sign in [1.0, -1.0] {
+        let logits = Array3::from_shape_vec((1, 1, 3), vec![1e4 * sign, -1e4 * sign, 0.0_f64]).unwrap();
+        let loss = SoftmaxCrossEntropy::new().evaluate(&logits, &arr2(&[[0]]), None, &mut dy);
+        assert_eq!(loss, if sign > 0.0 { 0.0 } else { 2e4 });
+        assert!(dy.iter().all(|gradient: &f64| gradient.is_finite()));
+        let single = logits.mapv(|value| value as f32);
+        assert_eq!(
+            SoftmaxCrossEntropy::new().evaluate(&single, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0))),
+            loss
+        );
+    }
+    // In f32 too, the loss depends on differences of logits alone.
+    for offset in [0.0, 100.0, -1e3, 1e4] {
+        let equal = Array3::from_elem((1, 1, 2), offset as f32);
+        let loss = SoftmaxCrossEntropy::new().evaluate(&equal, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+        assert!((loss - 2f64.ln()).abs() < 1e-7, "{offset}: {loss}");
+    }
+    let sure = Array3::from_shape_vec((1, 1, 2), vec![17.0f32, 0.0]).unwrap();
+    let loss = SoftmaxCrossEntropy::new().evaluate(&sure, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+    assert!((loss / (-17f64).exp().ln_1p() - 1.0).abs() < 1e-5, "{loss:e}");
+    let logits = Array3::from_shape_vec((1, 1, 3), vec![0.0, f64::NAN, 0.0]).unwrap();
+    assert!(SoftmaxCrossEntropy::new().evaluate(&logits, &arr2(&[[0]]), None, &mut dy).is_nan());
+    assert!(MeanSquaredError::new().evaluate(&logits, &logits, None, &mut dy).is_nan());
+}
+
+#[test]
+fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
+    fn check(layer: &impl Layer<Elem = f64>) {
+        let mut x = Array3::ones((4, 3, 5));
+        x[[1, 1, 2]] = f64::NAN;
+        let y = layer.forward((&x).into(), &mut layer.zero_state(3), &mut layer.cache()).to_owned();
+        let any_nan = |t: usize, b: usize| y.slice(gradflow::ndarray::s![t, b, ..]).iter().any(|value| value.is_nan());
+        assert!(any_nan(1, 1), "NaN was masked");
+        for (t, b) in [(0, 1), (1, 0), (3, 2)] {
+            assert!(!any_nan(t, b), "NaN came to step {t} of sequence {b}");
+        }
+    }
+    let rng = &mut rng(0);
+    check(&Linear::new(5, 4, rng));
+    for f in [Nonlinearity::Tanh, Nonlinearity::Sigmoid, Nonlinearity::Relu, Nonlinearity::Gelu, Nonlinearity::Silu] {
+        check(&Activation::new(f));
+    }
+    check(&Activation::leaky_relu(0.1));
+    check(&Identity::new());
+    check(&Highway::new(Linear::new(5, 5, rng), 5, rng));
+    check(&DenseConcat::new(Linear::new(5, 2, rng)));
+    check(&LayerNorm::new(5));
+    check(&RnnCell::new(5, 4, rng));
+    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::RnnNonlinearity::Relu).build(rng));
+    check(&LstmCell::new(5, 4, rng));
+    check(&GruCell::new(5, 4, rng));
+    check(&Residual::new(GruCell::new(5, 5, rng)));
+    check(&PreNormBlock::pre_norm(5, 4, Nonlinearity::Relu, rng));
+}
+
+#[test]
+fn a_non_finite_gradient_changes_neither_gradient_nor_weights() {
+    let rng = &mut rng(0);
+    let mut model = (LstmCell::<f64>::new(3, 4, rng), Linear::new(4, 2, rng));
+    let before = model.clone();
+    let mut optimizer = AdamW::new(0.1);
+    let (x, mut state, mut cache, mut grad) =
+        (Array3::ones((2, 1, 3)), model.zero_state(1), model.cache(), model.zeros_like());
+    let dy = Array3::from_elem((2, 1, 2), f64::INFINITY);
+    model.pass(&x, &mut state, &mut cache).backward(&dy, &mut grad);
+    match clip_grad_norm(&mut grad, 1.0) {
+        Ok(norm) => panic!("clipped a gradient of norm {norm}"),
+        Err(error) => {
+            assert!(!error.norm.is_finite());
+            assert_says(&error.to_string(), &["not finite", "0.weight_ih"]);
+        }
+    }
+    for i in 0..gradflow::Tensors::count(&model) {
+        assert_eq!(model.values(i), before.values(i));
+    }
+    // The next step is as if nothing had been.
+    grad.set_zero();
+    optimizer.step(&mut model, &grad);
+    assert!((0..gradflow::Tensors::count(&model)).all(|i| model.values(i).iter().all(|value| value.is_finite())));
+}
+
+#[test]
+fn optimizers_refuse_settings_and_gradients_that_make_no_sense() {
+    for bad in [-1.0, f64::NAN, f64::INFINITY] {
+        assert_says(&panic_of(|| Sgd::<f64>::new(bad)), &["Sgd", "learning rate"]);
+        assert_says(&panic_of(|| Sgd::<f64>::new(0.1).momentum(bad)), &["Sgd", "momentum"]);
+        assert_says(&panic_of(|| AdamW::<f64>::new(0.1).weight_decay(bad)), &["AdamW", "weight decay"]);
+        assert_says(&panic_of(|| AdamW::<f64>::new(0.1).betas(bad, 0.9)), &["AdamW", "beta1"]);
+        assert_says(&panic_of(|| AdamW::<f64>::new(0.1).set_learning_rate(bad)), &["AdamW", "learning rate"]);
+    }
+    assert_says(&panic_of(|| Sgd::<f64>::new(0.1).nesterov()), &["Nesterov", "needs a momentum"]);
+    assert_says(&panic_of(|| AdamW::<f64>::new(0.1).betas(0.9, 1.0)), &["beta2", "0..1"]);
+    let (mut model, other) = (Linear::<f64>::zeros(3, 2), Linear::zeros(3, 4));
+    assert_says(&panic_of(|| Sgd::new(0.1).step(&mut model, &other)), &["Sgd", "weight", "[2, 3]", "[4, 3]"]);
+    let mut adam = AdamW::new(0.1);
+    let grad = model.zeros_like();
+    adam.step(&mut model, &grad);
+    let mut another = other.clone();
+    assert_says(&panic_of(|| adam.step(&mut another, &other)), &["AdamW", "weight", "[2, 3]", "[4, 3]"]);
+}
+
+#[test]
+fn a_gradient_of_another_make_is_refused() {
+    let rng = &mut rng(0);
+    let x = Array3::ones((4, 2, 3));
+    fn refused<L: Layer<Elem = f64>>(layer: &L, mut grad: L, x: &Array3<f64>) -> String {
+        let mut cache = layer.cache();
+        let dy = layer.forward(x.into(), &mut layer.zero_state(2), &mut cache).mapv(|_| 1.0);
+        panic_of(|| layer.backward(x.into(), &dy, None, &mut cache, &mut grad).sum())
+    }
+    let linear = Linear::new(3, 4, rng);
+    let message = refused(&linear, linear.zeros_like().without_bias(), &x);
+    assert_says(&message, &["Linear", "grad", "expected 2 tensors, got 1"]);
+    assert_says(&refused(&linear, Linear::zeros(3, 5), &x), &["Linear", "grad", "weight", "[4, 3]", "[5, 3]"]);
+    let message = refused(&LstmCell::new(3, 4, rng), LstmCell::builder(3, 4).bias(false).zeros(), &x);
+    assert_says(&message, &["LstmCell", "grad", "expected 4 tensors, got 2"]);
+    assert_says(&refused(&GruCell::new(3, 4, rng), GruCell::zeros(3, 5), &x), &["GruCell", "grad", "weight_ih"]);
+    assert_says(&refused(&RnnCell::new(3, 4, rng), RnnCell::zeros(3, 5), &x), &["RnnCell", "grad", "weight_ih"]);
+    assert_says(&refused(&LayerNorm::new(3), LayerNorm::new(5), &x), &["LayerNorm", "grad", "weight"]);
+    let block = Residual::new(Linear::new(3, 3, rng));
+    assert_says(&refused(&block.clone().rezero(), block, &x), &["Residual", "grad", "expected 3 tensors, got 2"]);
+}
+
+#[test]
+fn an_inference_pass_and_another_seed_have_no_backward() {
+    let rng = &mut rng(0);
+    let (x, dy) = (Array3::<f64>::ones((4, 3, 2)), Array3::ones((4, 3, 5)));
+    let layer = Linear::new(2, 5, rng);
+    let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+    let x = Sequence::from(&x);
+    layer.forward(x.infer(), &mut (), &mut cache);
+    let message = panic_of(|| layer.backward(x, &dy, None, &mut cache, &mut grad).sum());
+    assert_says(&message, &["Linear", "an inference pass, which keeps nothing"]);
+    layer.forward(x.train(3), &mut (), &mut cache);
+    let message = panic_of(|| layer.backward(x.train(4), &dy, None, &mut cache, &mut grad).sum());
+    assert_says(&message, &["Linear", "in its mode"]);
+}
+
+/// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
+mod not_causal {
+    use gradflow::ndarray::{ArrayRef3, ArrayView3};
+    use gradflow::{Layer, Linear, Sequence, Size, SizeError, parameters, sequential};
+
+    #[derive(Clone)]
+    pub struct Offline {
+        pub inner: Linear<f64>,
+    }
+    parameters! { impl Tensors<f64> for Offline { inner as "" } }
+    type Inner = Linear<f64>;
+
+    impl Layer for Offline {
+        type Elem = f64;
+        type State = ();
+        type Cache = <Inner as Layer>::Cache;
+        fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+            self.inner.output_size(input)
+        }
+        fn zero_state(&self, _: usize) {}
+        fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, f64> {
+            self.inner.forward(x, &mut (), cache)
+        }
+        fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, f64> {
+            self.inner.output(cache)
+        }
+        fn backward<'c>(
+            &self,
+            x: Sequence<'_, f64>,
+            dy: &ArrayRef3<f64>,
+            _: Option<&mut ()>,
+            cache: &'c mut Self::Cache,
+            grad: &mut Self,
+        ) -> ArrayView3<'c, f64> {
+            self.inner.backward(x, dy, None, cache, &mut grad.inner)
+        }
+    }
+
+    sequential! {
+        #[derive(Clone)]
+        pub struct Reader: Layer<f64> {
+            pub offline: Offline,
+        }
+    }
+}
+
+#[test]
+fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
+    let model = not_causal::Reader { offline: not_causal::Offline { inner: Linear::zeros(2, 3) } };
+    gradflow::contract::Contract::new("Reader", &model, 2).check();
+}

@@ -1,0 +1,186 @@
+//! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
+
+mod overwriting;
+
+use gradflow::contract::{Contract, Input};
+use gradflow::{
+    Activation, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
+    GruCell, GruReset, Highway, Identity, Init, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity,
+    PostNormBlock, PreNormBlock, Prepacked, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth,
+    TruncatedBptt, sequential,
+};
+
+use crate::common::{allocations, lively, rng};
+
+fn count(act: &mut dyn FnMut()) -> u64 {
+    allocations(act)
+}
+
+fn check_causal<L: Causal>(name: &str, layer: &L, input: impl Into<Input>) {
+    report::<L>(name, Contract::new(name, layer, input).allocations(count).check_causal());
+}
+
+/// For layers that need the whole sequence.
+fn check_any<L: Layer>(name: &str, layer: &L, input: impl Into<Input>) {
+    report::<L>(name, Contract::new(name, layer, input).allocations(count).check());
+}
+
+fn report<L: Layer>(name: &str, worst: f64) {
+    println!("{name:<28} {:>4}  {worst:.1e}", std::any::type_name::<L::Elem>());
+}
+
+/// `name: input => layer`, with `F` its element type and `rng` to draw from.
+macro_rules! contracts {
+    ($($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {
+        contracts! { check_causal; $($name: $input => |$rng| $layer;)+ }
+    };
+    ($check:ident; $($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            {
+                type F = f64;
+                let $rng = &mut rng(1);
+                $check(stringify!($name), &$layer, $input);
+            }
+            {
+                type F = f32;
+                let $rng = &mut rng(1);
+                $check(stringify!($name), &$layer, $input);
+            }
+        }
+    )+};
+}
+
+/// [`contracts!`] of the builders in a table of `common/variants.rs`.
+macro_rules! contracts_of_builders {
+    (@ $check:ident; $($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
+        contracts! { $check; $($name: 3 => |rng| {
+            let builder = |$input: usize, $hidden: usize| $builder;
+            lively(builder(3, 4).build(rng), rng)
+        };)+ }
+    };
+    ($($table:tt)+) => { contracts_of_builders! { @ check_causal; $($table)+ } };
+}
+
+macro_rules! any_contracts_of_builders {
+    ($($table:tt)+) => { contracts_of_builders! { @ check_any; $($table)+ } };
+}
+
+with_cell_variants! { contracts_of_builders }
+with_recurrent_models! { contracts_of_builders }
+with_bidirectional_models! { any_contracts_of_builders }
+
+contracts! {
+    linear: 3 => |rng| Linear::<F>::new(3, 4, rng);
+    linear_without_bias: 3 => |rng| Linear::<F>::new(3, 4, rng).without_bias();
+    tanh: 3 => |_rng| Activation::<F>::tanh();
+    sigmoid: 3 => |_rng| Activation::<F>::sigmoid();
+    relu: 3 => |_rng| Activation::<F>::relu();
+    leaky_relu: 3 => |_rng| Activation::<F>::leaky_relu(0.1);
+    gelu: 3 => |_rng| Activation::<F>::gelu();
+    silu: 3 => |_rng| Activation::<F>::silu();
+    layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
+    embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
+    lstm_cell_wide: 3 => |rng| LstmCell::<F>::new(3, 19, rng);
+    gru_cell_wide: 3 => |rng| GruCell::<F>::new(3, 19, rng);
+    learned_state_lstm: 3 => |rng| lively(LearnedState::new(LstmCell::<F>::new(3, 4, rng)), rng);
+    learned_state_gru: 3 => |rng| lively(LearnedState::new(Gru::<F>::builder(3, 4).num_layers(2).build(rng)), rng);
+    truncated_bptt: 3 => |rng| TruncatedBptt::new(LstmCell::<F>::new(3, 4, rng), 2).pass_gradients();
+    truncated_bptt_of_uneven_chunks: 3 => |rng|
+        TruncatedBptt::new(Gru::<F>::builder(3, 4).num_layers(2).zoneout(0.3, 0.0).build(rng), 3).pass_gradients();
+    truncated_bptt_recomputed: 3 => |rng| {
+        let lstm = Lstm::<F>::builder(3, 4).num_layers(2).dropout(0.3).build(rng);
+        TruncatedBptt::new((lstm, Linear::new(4, 2, rng)), 1).pass_gradients().recompute()
+    };
+    truncated_bptt_in_one_chunk: 3 => |rng| TruncatedBptt::new(LstmCell::<F>::new(3, 4, rng), 9);
+    residual_lstms: 4 => |rng| Stacked::build(3, |_| Residual::new(LstmCell::<F>::new(4, 4, rng)));
+    highway_grus: 4 => |rng| Stacked::build(2, |_| Highway::new(Gru::<F>::builder(4, 4).build(rng), 4, rng));
+    feed_forward: 3 => |rng| FeedForward::<F>::new(3, 5, Nonlinearity::Silu, rng);
+    residual: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng));
+    residual_scaled: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng)).scaled(0.3);
+    residual_projected: 3 => |rng| Residual::projected(Linear::<F>::new(3, 4, rng), 3, rng).scaled(0.5);
+    residual_rezero: 4 => |rng| rezero(Residual::new(Linear::<F>::new(4, 4, rng)));
+    residual_layer_scale: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng)).layer_scale(4, 0.1);
+    residual_lstm: 4 => |rng| Residual::new(LstmCell::<F>::new(4, 4, rng));
+    residual_projected_gru: 3 => |rng| Residual::projected(GruCell::<F>::new(3, 4, rng), 3, rng).layer_scale(4, 0.5);
+    pre_norm_block: 4 => |rng| PreNormBlock::<F>::pre_norm(4, 6, Nonlinearity::Gelu, rng);
+    post_norm_block: 4 => |rng| PostNormBlock::<F>::new(4, 6, Nonlinearity::Tanh, rng);
+    dropout: 5 => |rng| Dropout::<F>::new(0.4, rng);
+    dropout_of_nothing: 5 => |rng| Dropout::<F>::new(0.0, rng);
+    identity: 3 => |_rng| Identity::<F>::new();
+    highway: 4 => |rng| Highway::new(Linear::<F>::new(4, 4, rng), 4, rng);
+    highway_lstm: 4 => |rng| Highway::new(LstmCell::<F>::new(4, 4, rng), 4, rng).gate_bias(0.5);
+    dense_concat: 4 => |rng| DenseConcat::new(Linear::<F>::new(4, 3, rng));
+    dense_concat_gru: 4 => |rng| DenseConcat::new(GruCell::<F>::new(4, 3, rng));
+    dense_stack: 2 => |rng| Stacked::build(3, |k| DenseConcat::new(Linear::<F>::new(2 + 3 * k, 3, rng)));
+    stochastic_depth: 4 => |rng| StochasticDepth::new(Linear::<F>::new(4, 3, rng), 0.5, rng);
+    stochastic_depth_lstm: 4 => |rng| Residual::new(StochasticDepth::new(LstmCell::<F>::new(4, 4, rng), 0.5, rng));
+    stochastic_depth_whole_batch: 4 => |rng|
+        Residual::new(StochasticDepth::new(GruCell::<F>::new(4, 4, rng), 0.5, rng).whole_batch());
+    dropout_in_a_stack: 4 => |rng| Stacked::build(2, |_| Residual::new((
+        LayerNorm::<F>::new(4), LstmCell::new(4, 4, rng), Dropout::new(0.3, rng),
+    )));
+    probed: 3 => |rng| Probed::new("linear", Linear::<F>::new(3, 4, rng), &GradientProbe::new());
+    probed_and_recorded: 3 => |rng| {
+        let probe = GradientProbe::new();
+        probe.record(true);
+        (
+            Probed::recurrent("lstm", LstmCell::<F>::new(3, 4, rng), &probe),
+            Probed::recurrent("gru", GruCell::new(4, 4, rng), &probe),
+            Probed::recurrent("rnn", RnnCell::new(4, 2, rng), &probe),
+        )
+    };
+    tuple_of_one: 3 => |rng| (RnnCell::<F>::new(3, 4, rng),);
+    tuple_of_eight: 3 => |rng| (
+        LayerNorm::<F>::new(3), Linear::new(3, 4, rng), Activation::tanh(), LstmCell::new(4, 4, rng),
+        GruCell::new(4, 3, rng), Residual::new(RnnCell::new(3, 3, rng)), Activation::sigmoid(), Linear::new(3, 2, rng),
+    );
+    nested: 3 => |rng| ((Linear::<F>::new(3, 4, rng), Activation::gelu()), (LstmCell::new(4, 3, rng),));
+    prepacked: 3 => |rng| Prepacked::new(Lstm::<F>::builder(3, 4).num_layers(2).build(rng));
+    stacked: 3 => |rng| Stacked::build(3, |_| Residual::new((LstmCell::<F>::new(3, 3, rng), Activation::tanh())));
+    named: Input::Tokens(6) => |rng| Tagger::<F> {
+        embedding: Embedding::new(6, 3, rng), gru: GruCell::new(3, 4, rng), head: Linear::new(4, 2, rng),
+    };
+}
+
+contracts! {
+    check_any;
+    bidirectional_lstm_cell: 3 => |rng| Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng));
+    bidirectional_model: 3 => |rng| {
+        let mut one = || (Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng)), Linear::new(4, 2, rng));
+        Bidirectional::new(one(), one())
+    };
+    bidirectional_in_both: 3 => |rng| {
+        let mut one = || Gru::<F>::builder(3, 2).bidirectional().build(rng);
+        Bidirectional::new(one(), one())
+    };
+    residual_bi_lstms: 4 => |rng| Stacked::build(2, |_| Residual::new(Lstm::<F>::builder(4, 2).bidirectional().build(rng)));
+    learned_state_bi_lstm: 3 => |rng|
+        lively(LearnedState::new(Lstm::<F>::builder(3, 4).bidirectional().build(rng)), rng);
+}
+
+// A boxed layer gives its state and cache behind a pointer, and allocates no more than the layer inside.
+contracts! {
+    boxed: 3 => |rng| Stacked::new(vec![
+        BoxLayer::new(LstmCell::<F>::new(3, 5, rng)),
+        BoxLayer::new((Linear::new(5, 2, rng), Activation::tanh())),
+        BoxLayer::new(Residual::new(GruCell::builder(2, 2).weight_hh(Init::Orthogonal { gain: 0.5 }).build(rng))),
+    ]);
+}
+
+sequential! {
+    #[derive(Clone, Debug)]
+    struct Tagger<F: gradflow::Float>: Layer<F> {
+        embedding: Embedding<F>,
+        gru: GruCell<F>,
+        head: Linear<F>,
+    }
+}
+
+/// At its start, a ReZero branch has no gradient: a scale of 0.4 shows it.
+fn rezero<L: Layer>(block: Residual<L>) -> Residual<L> {
+    let mut block = block.rezero();
+    let scale = gradflow::Tensors::count(&block) - 1;
+    gradflow::Tensors::tensor_mut(&mut block, scale)[0] = gradflow::Float::of(0.4);
+    block
+}

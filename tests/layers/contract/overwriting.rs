@@ -1,0 +1,132 @@
+//! Layers that say they overwrite gradients: the contract tells those that do from those that do not.
+
+use gradflow::contract::Contract;
+use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
+use gradflow::{Causal, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
+
+use crate::common::{assert_says, panic_of, rng};
+
+/// What a layer does with a gradient that it is asked to overwrite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Right,
+    /// It does not say that it can.
+    Silent,
+    AddsAll,
+    AddsBias,
+    /// Also what it is asked to add to.
+    OverwritesAlways,
+    /// Both uses of its part.
+    OverwritesTwice,
+    NothingWithoutRows,
+}
+
+/// `y = l(l(x))`: one layer, used twice.
+#[derive(Clone)]
+struct Twice {
+    linear: Linear<f64>,
+    way: Way,
+}
+parameters! { impl Tensors<f64> for Twice { linear as ""; skip way } }
+
+#[derive(Default)]
+struct TwiceCache {
+    first: <Linear<f64> as Layer>::Cache,
+    second: <Linear<f64> as Layer>::Cache,
+    between: Array3<f64>,
+}
+
+impl Layer for Twice {
+    type Elem = f64;
+    type State = ();
+    type Cache = TwiceCache;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.linear.output_size(input)
+    }
+
+    fn zero_state(&self, _: usize) {}
+
+    fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut TwiceCache) -> ArrayView3<'c, f64> {
+        let between = self.linear.forward(x, &mut (), &mut cache.first);
+        cache.between = between.to_owned();
+        self.linear.forward(x.with(between), &mut (), &mut cache.second)
+    }
+
+    fn output<'c>(&self, cache: &'c TwiceCache) -> ArrayView3<'c, f64> {
+        self.linear.output(&cache.second)
+    }
+
+    fn backward<'c>(
+        &self,
+        x: Sequence<'_, f64>,
+        dy: &ArrayRef3<f64>,
+        _: Option<&mut ()>,
+        TwiceCache { first, second, between }: &'c mut TwiceCache,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, f64> {
+        let x = match self.way {
+            Way::AddsAll => x.accumulating_gradients(),
+            Way::OverwritesAlways => x.overwriting_gradients(),
+            Way::NothingWithoutRows if x.valid_count() == 0 => x.accumulating_gradients(),
+            _ => x,
+        };
+        let bias = grad.linear.bias.clone();
+        let d = self.linear.backward(x.with(between.view()), dy, None, second, &mut grad.linear);
+        if let (Way::AddsBias, true, Some(bias)) = (self.way, x.overwrites_gradients(), bias) {
+            *grad.linear.bias.as_mut().unwrap() += &bias;
+        }
+        let again = if self.way == Way::OverwritesTwice { x } else { x.accumulating_gradients() };
+        self.linear.backward(again, &d, None, first, &mut grad.linear)
+    }
+
+    fn overwrites_gradients(&self) -> bool {
+        self.way != Way::Silent
+    }
+}
+
+impl Causal for Twice {}
+
+fn twice(way: Way) -> Twice {
+    Twice { linear: Linear::new(3, 3, &mut rng(1)), way }
+}
+
+#[test]
+fn a_layer_that_is_used_twice_overwrites_once() {
+    for way in [Way::Right, Way::Silent] {
+        Contract::new("Twice", &twice(way), 3).check_causal();
+    }
+}
+
+#[test]
+fn layers_that_do_not_overwrite_as_they_say_are_found() {
+    for (way, parts) in [
+        (Way::AddsAll, ["`backward_into` gives another gradient", "weight: NaN in place of"]),
+        (Way::AddsBias, ["`backward_into` gives another gradient", "bias: NaN in place of"]),
+        (Way::OverwritesTwice, ["`backward_into` gives another gradient", "weight"]),
+        (Way::NothingWithoutRows, ["`backward_into` gives another gradient", "where all sequences are over"]),
+        // Gradient checks see it first: they start from a gradient that is not zero.
+        (Way::OverwritesAlways, ["gradients", "FAIL"]),
+    ] {
+        let message = panic_of(|| Contract::new("Twice", &twice(way), 3).check());
+        assert_says(&message, &["Twice"]);
+        assert_says(&message, &parts);
+    }
+}
+
+/// A model with a part that cannot overwrite has its gradient set to zero and added to, whatever its other parts can.
+#[test]
+fn one_part_that_cannot_keeps_the_whole_model_from_overwriting() {
+    let (linear, right, silent) = (twice(Way::Right).linear, twice(Way::Right), twice(Way::Silent));
+    assert!((linear.clone(), right).overwrites_gradients());
+    let model = (linear, silent);
+    assert!(!model.overwrites_gradients());
+    Contract::new("model", &model, 3).check_causal();
+
+    let (x, mut cache, mut grad) = (Array3::ones((2, 1, 3)), model.cache(), model.zeros_like());
+    for i in 0..grad.count() {
+        grad.tensor_mut(i).fill(f64::NAN);
+    }
+    model.pass(&x, &mut model.zero_state(1), &mut cache).backward_into(&x, &mut grad);
+    assert!((0..grad.count()).all(|i| grad.values(i).iter().all(|value| value.is_finite())));
+}

@@ -1,0 +1,194 @@
+//! Every layer's gradients against central differences in f64, in full: a test a layer.
+
+mod planted;
+
+use gradflow::ndarray::{Array2, Array3};
+use gradflow::{
+    Activation, Bidirectional, DenseConcat, Dropout, Embedding, GradCheck, GradReport, Gru, GruCell, GruReset, Highway,
+    Identity, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity, PostNormBlock, PreNormBlock,
+    Residual, Rnn, RnnCell, RnnNonlinearity, Sequence, Stacked, StochasticDepth, Tensors, TruncatedBptt,
+};
+
+use crate::common::{lively, rng};
+
+const LENGTHS: [usize; 3] = [4, 6, 2];
+
+/// An input without a pattern, `[6, 3, D]`.
+fn input(features: usize) -> Array3<f64> {
+    Array3::from_shape_fn((6, 3, features), |(t, b, d)| (1.7 * t as f64 + 3.1 * b as f64 + 5.3 * d as f64 + 0.2).sin())
+}
+
+/// Token ids below 7, `[6, 3]`.
+fn tokens() -> Array2<usize> {
+    Array2::from_shape_fn((6, 3), |(t, b)| (2 * t + 3 * b) % 7)
+}
+
+fn varied_state<L: Layer<Elem = f64>>(layer: &L) -> L::State {
+    let mut state = layer.zero_state(3);
+    for i in 0..state.count() {
+        let values = state.tensor_mut(i).iter_mut().enumerate();
+        values.for_each(|(k, value)| *value = 0.5 * (1.9 * k as f64 + i as f64).cos());
+    }
+    state
+}
+
+/// Checks in full, without and with lengths, and prints the line of the table.
+fn check<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
+    check_by(GradCheck::default(), name, layer, x);
+}
+
+/// With a smaller step. Normalising the small sums of a few hidden units is steep, and the error of central differences
+/// falls with the square of their step.
+fn check_finely<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
+    check_by(GradCheck::default().step(1e-6), name, layer, x);
+}
+
+fn check_by<L: Layer<Elem = f64>>(differences: GradCheck, name: &str, layer: &L, x: Sequence<'_, f64>) {
+    let report = |x| differences.check(layer, x, &varied_state(layer));
+    let reports = [report(x), report(x.with_lengths(&LENGTHS).unwrap())];
+    let worst = reports.iter().map(GradReport::worst_error).fold(0.0, f64::max);
+    println!("{name:<44} {:>3} tensors  worst error {worst:.1e}", reports[0].tensors.len());
+    for report in reports {
+        assert!(report.passed() && report.tolerance <= 1e-6, "{name}\n{report}");
+    }
+}
+
+/// `name: layer;`, with `rng` to draw from: a test of each, over the features of [`input`], in each of the ways that
+/// `|x| [..]` makes of them.
+macro_rules! gradients {
+    ($check:ident |$x:ident| $ways:expr; $($name:ident: |$rng:ident| $layer:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let $rng = &mut rng(3);
+            let layer = $layer;
+            let x = input(5);
+            let $x = Sequence::from(&x);
+            for x in $ways {
+                $check(stringify!($name), &layer, x);
+            }
+        }
+    )+};
+}
+
+gradients! {
+    check |x| [x];
+    linear: |rng| Linear::new(5, 4, rng);
+    linear_without_bias: |rng| Linear::new(5, 4, rng).without_bias();
+    activation_tanh: |_rng| Activation::tanh();
+    activation_sigmoid: |_rng| Activation::sigmoid();
+    activation_relu: |_rng| Activation::relu();
+    activation_leaky_relu: |_rng| Activation::leaky_relu(0.01);
+    activation_gelu: |_rng| Activation::gelu();
+    activation_silu: |_rng| Activation::silu();
+    pre_norm_block_tanh: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Tanh, rng);
+    pre_norm_block_sigmoid: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Sigmoid, rng);
+    pre_norm_block_relu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Relu, rng);
+    pre_norm_block_leaky_relu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::LeakyRelu { slope: 0.01 }, rng);
+    pre_norm_block_gelu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Gelu, rng);
+    pre_norm_block_silu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Silu, rng);
+    post_norm_block: |rng| PostNormBlock::new(5, 7, Nonlinearity::Gelu, rng);
+    layer_norm: |_rng| LayerNorm::new(5);
+    identity: |_rng| Identity::new();
+    rnn_cell_tanh: |rng| RnnCell::new(5, 4, rng);
+    rnn_cell_relu_as_it_starts: |rng| RnnCell::builder(5, 4).nonlinearity(RnnNonlinearity::Relu).build(rng);
+    residual_projected: |rng| Residual::projected(Linear::new(5, 3, rng), 5, rng);
+    residual_layer_scale_lstm: |rng| Residual::new(LstmCell::new(5, 5, rng)).layer_scale(5, 0.3);
+    highway: |rng| Highway::new(Linear::new(5, 5, rng), 5, rng);
+    highway_gru: |rng| Highway::new(GruCell::new(5, 5, rng), 5, rng).gate_bias(0.3);
+    dense_concat: |rng| DenseConcat::new(Linear::new(5, 3, rng));
+    dense_concat_lstm: |rng| DenseConcat::new(LstmCell::new(5, 3, rng));
+    five_residual_grus_between_others: |rng| (
+        Linear::new(5, 4, rng),
+        Stacked::build(5, |k| Residual::new((LayerNorm::new(4), GruCell::new(4, 4, rng))).scaled(1.0 / (k + 1) as f64)),
+        LstmCell::new(4, 6, rng),
+        Activation::gelu(),
+        RnnCell::new(6, 3, rng),
+    );
+    eight_pre_norm_blocks: |rng| Stacked::build(8, |_| PreNormBlock::pre_norm(5, 9, Nonlinearity::Silu, rng));
+}
+
+gradients! {
+    check |x| [x.train(0), x.train(1), x.train(2), x.train(3)];
+    dropout: |rng| Dropout::new(0.4, rng);
+    stochastic_depth: |rng| StochasticDepth::new(Linear::new(5, 3, rng), 0.5, rng);
+    stochastic_depth_lstm: |rng| Residual::new(StochasticDepth::new(LstmCell::new(5, 5, rng), 0.5, rng));
+    stochastic_depth_lstm_whole_batch: |rng|
+        Residual::new(StochasticDepth::new(LstmCell::new(5, 5, rng), 0.5, rng).whole_batch());
+    three_highways_with_all_that_is_random: |rng| Stacked::build(3, |k| {
+        let branch = (LayerNorm::new(5), GruCell::new(5, 5, rng), Dropout::new(0.3, rng));
+        Highway::new(StochasticDepth::linear(branch, 0.5, k, 3, rng), 5, rng)
+    });
+}
+
+gradients! {
+    check |x| [x.train(4)];
+    bidirectional_residual_gru: |rng| {
+        let mut direction = || Residual::new(GruCell::new(5, 5, rng));
+        Bidirectional::new(direction(), direction())
+    };
+    three_residual_lstms: |rng| Stacked::build(3, |_| Residual::new(LstmCell::new(5, 5, rng)));
+    two_highway_rnns: |rng| Stacked::build(2, |_| Highway::new(RnnCell::new(5, 5, rng), 5, rng));
+    learned_state_lstm: |rng| lively(LearnedState::new(Lstm::builder(5, 4).num_layers(2).build(rng)), rng);
+    learned_state_gru_in_both_directions: |rng|
+        lively(LearnedState::new(Gru::builder(5, 4).bidirectional().build(rng)), rng);
+    chunks_with_gradients_passed: |rng|
+        TruncatedBptt::new(Lstm::builder(5, 4).num_layers(2).zoneout(0.2, 0.1).build(rng), 4).pass_gradients();
+}
+
+gradients! {
+    check |x| [x.train(4).reversed()];
+    chunks_recomputed: |rng| {
+        let lstm = Lstm::builder(5, 4).num_layers(2).zoneout(0.2, 0.1).build(rng);
+        TruncatedBptt::new(lstm, 2).pass_gradients().recompute()
+    };
+}
+
+/// The element type of the tables in `common/variants.rs`.
+type F = f64;
+
+/// Every option of the cells alone, and all together, in training and evaluation, forwards and backwards in time.
+macro_rules! gradients_of_variants {
+    ($($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
+        gradients! {
+            check_finely |x| [x.train(1), x.train(2), x.eval(), x.train(3).reversed()];
+            $($name: |rng| {
+                let builder = |$input: usize, $hidden: usize| $builder;
+                lively(builder(5, 4).build(rng), rng)
+            };)+
+        }
+    };
+}
+
+/// Layers, directions, connections between layers.
+macro_rules! gradients_of_models {
+    ($($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
+        gradients! {
+            check_finely |x| [x.train(4)];
+            $($name: |rng| {
+                let builder = |$input: usize, $hidden: usize| $builder;
+                lively(builder(5, 4).build(rng), rng)
+            };)+
+        }
+    };
+}
+
+with_cell_variants! { gradients_of_variants }
+with_recurrent_models! { gradients_of_models }
+with_bidirectional_models! { gradients_of_models }
+
+#[test]
+fn embedding() {
+    check("embedding", &Embedding::new(7, 4, &mut rng(3)), (&tokens()).into());
+}
+
+#[test]
+fn embedding_residual_lstm_and_post_norm() {
+    let rng = &mut rng(4);
+    let tagger = (
+        Embedding::new(7, 4, rng),
+        Residual::projected((LstmCell::new(4, 5, rng), LayerNorm::new(5)), 4, rng),
+        PostNormBlock::new(5, 6, Nonlinearity::Tanh, rng),
+        Linear::new(5, 3, rng),
+    );
+    check("embedding_residual_lstm_and_post_norm", &tagger, (&tokens()).into());
+}

@@ -1,0 +1,268 @@
+//! Gradients whose exact value is known: powers that vanish or explode, connections that carry them undiminished.
+
+use gradflow::ndarray::{Array1, Array2, Array3, s};
+use gradflow::rand::{RngExt, rngs::StdRng};
+use gradflow::{
+    ClipNorm, Dropout, GruCell, Highway, Init, Layer, Linear, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
+    Residual, RnnCell, Sequence, Sgd, Stacked, StochasticDepth, Tensors, TensorsExt, grad_norm,
+};
+
+use crate::common::{Within, assert_near, rng};
+
+const EXACT: Within = Within::relative(1e-10);
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn norm(values: &Array2<f64>) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// dL/d(initial state), for L whose gradient by the final state is `dstate`, at zero input over `steps` steps.
+fn carried<L: Layer<Elem = f64>>(layer: &L, mut state: L::State, mut dstate: L::State, steps: usize) -> L::State {
+    let x = Array3::zeros((steps, 1, 1));
+    let mut cache = layer.cache();
+    let y = layer.forward((&x).into(), &mut state, &mut cache).raw_dim();
+    layer.backward((&x).into(), &Array3::zeros(y), Some(&mut dstate), &mut cache, &mut layer.zeros_like());
+    dstate
+}
+
+#[test]
+fn a_tanh_rnn_with_gain_times_orthogonal_shrinks_the_gradient_by_the_gain_a_step() {
+    let hidden = 16;
+    for gain in [0.5, 0.9, 1.0, 1.1, 1.5] {
+        let cell = RnnCell::<f64>::builder(1, hidden).weight_hh(Init::Orthogonal { gain }).build(&mut rng(1));
+        let dh = Array2::from_shape_fn((1, hidden), |(_, k)| (k as f64 + 1.0).sin());
+        for steps in [1, 2, 10, 50, 200] {
+            let got = carried(&cell, cell.zero_state(1), dh.clone(), steps);
+            assert_near(norm(&got) / norm(&dh), gain.powi(steps as i32), EXACT, &format!("gain {gain}, {steps} steps"));
+        }
+    }
+}
+
+#[test]
+fn an_lstm_with_only_a_forget_bias_keeps_the_memorys_gradient_by_its_sigmoid() {
+    let hidden = 3;
+    for bias in [-2.0, 0.0, 1.0, 2.0, 5.0] {
+        let mut cell = LstmCell::<f64>::zeros(1, hidden);
+        cell.bias_ih.as_mut().unwrap().slice_mut(s![hidden..2 * hidden]).fill(bias);
+        for steps in [1, 7, 100] {
+            let mut dstate = cell.zero_state(1);
+            dstate.c.assign(&Array2::from_shape_fn((1, hidden), |(_, k)| k as f64 - 1.5));
+            let want = &dstate.c * sigmoid(bias).powi(steps);
+            // From c = 0 the output gate reads a memory that stays 0; its gradient is not zero, but h's is here.
+            let got = carried(&cell, cell.zero_state(1), dstate, steps as usize);
+            for (&got, &want) in got.c.iter().zip(&want) {
+                assert_near(got, want, EXACT, &format!("forget bias {bias}, {steps} steps"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gru_with_only_an_update_bias_keeps_the_gradient_by_its_sigmoid() {
+    let hidden = 3;
+    for bias in [-1.0, 0.0, 3.0] {
+        let mut cell = GruCell::<f64>::zeros(1, hidden);
+        cell.bias_ih.as_mut().unwrap().slice_mut(s![hidden..2 * hidden]).fill(bias);
+        for steps in [1, 7, 100] {
+            let got = carried(&cell, cell.zero_state(1), Array2::ones((1, hidden)), steps as usize);
+            for &got in &got {
+                assert_near(got, sigmoid(bias).powi(steps), EXACT, &format!("update bias {bias}, {steps} steps"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_zero_initialised_residual_stack_carries_the_gradient_unchanged() {
+    let rng = &mut rng(2);
+    let x = Array2::from_shape_simple_fn((4, 6), || rng.random_range(-2.0..2.0));
+    let dy = Array3::from_shape_simple_fn((1, 4, 6), || rng.random_range(-2.0..2.0));
+    fn check(net: &impl Layer<Elem = f64>, x: &Array2<f64>, dy: &Array3<f64>) {
+        let (mut cache, mut grad) = (net.cache(), net.zeros_like());
+        let y = net.forward(Sequence::rows(x), &mut net.zero_state(4), &mut cache).to_owned();
+        assert_eq!(y.index_axis(gradflow::ndarray::Axis(0), 0), x, "the stack starts as the identity");
+        let dx = net.backward(Sequence::rows(x), dy, None, &mut cache, &mut grad).to_owned();
+        assert_eq!(&dx, dy, "and its gradient is exactly 1");
+    }
+    check(&Stacked::build(100, |_| PreNormBlock::pre_norm(6, 9, Nonlinearity::Gelu, rng).zero_init()), &x, &dy);
+    check(&Stacked::build(100, |_| PreNormBlock::pre_norm(6, 9, Nonlinearity::Relu, rng).rezero()), &x, &dy);
+    check(&Stacked::build(20, |_| Residual::new(LstmCell::new(6, 6, rng)).rezero()), &x, &dy);
+}
+
+#[test]
+fn a_highway_stack_with_zero_weights_keeps_the_gradient_by_what_its_gates_let_pass() {
+    let rng = &mut rng(5);
+    let x = Array2::from_shape_simple_fn((4, 6), || rng.random_range(-2.0..2.0));
+    let dy = Array3::from_shape_simple_fn((1, 4, 6), || rng.random_range(-2.0..2.0));
+    for bias in [-4.0, -2.0, 0.0, 1.5] {
+        for depth in [1, 10, 100] {
+            let block = Highway { branch: Linear::zeros(6, 6), gate: Linear::zeros(6, 6) }.gate_bias(bias);
+            let net = Stacked::build(depth, |_| block.clone());
+            let (mut state, mut cache, mut grad) = (net.zero_state(4), net.cache(), net.zeros_like());
+            let dx = net.pass(Sequence::rows(&x), &mut state, &mut cache).backward(&dy, &mut grad);
+            let ratio = (1.0 - sigmoid(bias)).powi(depth as i32);
+            for (&dx, &dy) in dx.iter().zip(&dy) {
+                assert_near(dx / dy, ratio, EXACT, &format!("gate bias {bias}, {depth} blocks"));
+            }
+        }
+    }
+    let new = Highway::new(Linear::<f64>::new(6, 6, rng), 6, rng);
+    assert!(new.gate.bias.unwrap().iter().all(|&bias| bias == -2.0));
+}
+
+/// What each of `shape`'s elements is multiplied by.
+fn factors(layer: &impl Layer<Elem = f64>, shape: (usize, usize, usize), seed: u64) -> Array3<f64> {
+    let x = Array3::ones(shape);
+    let mut cache = layer.cache();
+    let y = layer.forward(Sequence::from(&x).train(seed), &mut layer.zero_state(shape.1), &mut cache).to_owned();
+    let dx = layer.backward(Sequence::from(&x).train(seed), &x, None, &mut cache, &mut layer.zeros_like());
+    assert_eq!(dx, y, "the gradient has the output's mask");
+    y
+}
+
+#[test]
+fn dropout_drops_its_share_and_keeps_the_mean() {
+    let rng = &mut rng(6);
+    for p in [0.0, 0.1, 0.5, 0.9] {
+        let dropout = Dropout::<f64>::new(p, rng);
+        let (shape, seeds) = ((7, 5, 11), 400_u32);
+        let count = f64::from(seeds) * (7 * 5 * 11) as f64;
+        let masks: Vec<_> = (0..seeds).map(|seed| factors(&dropout, shape, seed.into())).collect();
+        assert!(masks.iter().flatten().all(|&m| m == 0.0 || m == 1.0 / (1.0 - p)), "kept or not");
+        // Five standard deviations: of the share p, and of each element's mean.
+        let deviation = (p * (1.0 - p)).sqrt();
+        let dropped = masks.iter().flatten().filter(|&&m| m == 0.0).count() as f64;
+        assert!((dropped / count - p).abs() <= 5.0 * deviation / count.sqrt(), "p {p}: {}", dropped / count);
+        let sum = masks.iter().fold(Array3::<f64>::zeros(shape), |sum, mask| sum + mask);
+        for mean in sum / f64::from(seeds) {
+            let bound = 5.0 * deviation / (1.0 - p) / f64::from(seeds).sqrt();
+            assert!((mean - 1.0).abs() <= bound, "p {p}: {mean}");
+        }
+        // Neighbours in any direction are independent: their product's mean is 1 too.
+        for axis in [0, 1, 2] {
+            let axis = gradflow::ndarray::Axis(axis);
+            let products: Vec<f64> = masks
+                .iter()
+                .flat_map(|mask| {
+                    let (a, b) = (mask.slice_axis(axis, (1..).into()), mask.slice_axis(axis, (..-1).into()));
+                    (&a * &b).into_iter()
+                })
+                .collect();
+            let mean = products.iter().sum::<f64>() / products.len() as f64;
+            let bound = 10.0 * deviation / (1.0 - p).powi(2) / (products.len() as f64).sqrt();
+            assert!((mean - 1.0).abs() <= bound, "p {p}: neighbours' product {mean}");
+        }
+    }
+}
+
+#[test]
+fn a_mask_follows_from_seed_id_and_position_alone() {
+    let rng = &mut rng(7);
+    let (one, other) = (Dropout::<f64>::new(0.5, rng), Dropout::new(0.5, rng));
+    let (large, small) = ((6, 5, 9), (4, 3, 9));
+    let mask = factors(&one, large, 1);
+    assert_eq!(mask, factors(&one, large, 1), "the same seed, the same mask");
+    assert_eq!(mask, factors(&one.clone(), large, 1), "a clone keeps the id");
+    assert_eq!(mask.slice(s![..4, ..3, ..]), factors(&one, small, 1), "in a batch of any size");
+    for another in [factors(&one, large, 2), factors(&other, large, 1)] {
+        let same = mask.iter().zip(&another).filter(|(a, b)| a == b).count();
+        // 270 fair coins: 135 ± 5 standard deviations.
+        assert!((94..=176).contains(&same), "{same} of 270 elements are the same");
+    }
+    let net = Stacked::build(2, |_| Residual::new(Dropout::<f64>::new(0.5, rng)));
+    assert!(factors(&net, large, 1).iter().any(|&factor| factor == 3.0), "two of one model differ");
+}
+
+#[test]
+fn stochastic_depth_leaves_out_whole_sequences() {
+    let rng = &mut rng(8);
+    for p in [0.2, 0.5] {
+        let layer = StochasticDepth::new(gradflow::Identity::<f64>::new(), p, rng);
+        let (batch, seeds) = (8, 500);
+        let (mut dropped, mut all_alike) = (0, 0);
+        for seed in 0..seeds {
+            let kept = factors(&layer, (3, batch, 2), seed);
+            let whole = factors(&layer.clone().whole_batch(), (3, batch, 2), seed);
+            for b in 0..batch {
+                let first = kept[[0, b, 0]];
+                assert!(kept.slice(s![.., b, ..]).iter().all(|&m| m == first), "a sequence is one");
+                assert!(first == 0.0 || first == 1.0 / (1.0 - p));
+                dropped += usize::from(first == 0.0);
+            }
+            assert!(whole.iter().all(|&m| m == whole[[0, 0, 0]]), "a batch is one");
+            all_alike += usize::from(kept.iter().all(|&m| m == kept[[0, 0, 0]]));
+        }
+        let count = (seeds as usize * batch) as f64;
+        assert!((dropped as f64 / count - p).abs() <= 5.0 * (p * (1.0 - p) / count).sqrt(), "p {p}: {dropped}");
+        assert!(all_alike < 150, "sequences have chances of their own: {all_alike} of {seeds} batches are alike");
+    }
+}
+
+#[test]
+fn a_left_out_recurrent_branch_still_moves_its_state() {
+    let rng = &mut rng(9);
+    let cell = LstmCell::<f64>::new(4, 4, rng);
+    let block = StochasticDepth::new(cell.clone(), 0.9, rng);
+    let x = Array3::from_shape_simple_fn((5, 1, 4), || rng.random_range(-1.0..1.0));
+    let seed = (0..).find(|&seed| {
+        block
+            .forward(Sequence::from(&x).train(seed), &mut block.zero_state(1), &mut block.cache())
+            .iter()
+            .all(|&y| y == 0.0)
+    });
+    let (mut state, mut want) = (block.zero_state(1), cell.zero_state(1));
+    block.forward(Sequence::from(&x).train(seed.unwrap()), &mut state, &mut block.cache());
+    cell.forward((&x).into(), &mut want, &mut cell.cache());
+    assert_eq!(state, want);
+}
+
+fn draw(rng: &mut StdRng, scale: f64) -> (Array1<f64>, Array2<f64>) {
+    (
+        Array1::from_shape_simple_fn(7, || scale * rng.random_range(-1.0..1.0)),
+        Array2::from_shape_simple_fn((3, 5), || scale * rng.random_range(-1.0..1.0)),
+    )
+}
+
+#[test]
+fn a_clipped_gradient_has_the_limits_norm_and_its_own_direction() {
+    let rng = &mut rng(3);
+    for p in [1.0, 2.0, 3.5, f64::INFINITY] {
+        for scale in [1e-3, 1.0, 1e3] {
+            for limit in [0.0, 0.01, 1.0, 100.0] {
+                let before = draw(rng, scale);
+                let mut after = before.clone();
+                let norm = ClipNorm::new(limit).p(p).eps(0.0).clip(&mut after).unwrap();
+                assert_near(norm, grad_norm(&before, p), EXACT, "the norm before clipping");
+                assert_near(grad_norm(&after, p), norm.min(limit), EXACT, "the norm after clipping");
+                let factor = (limit / norm).min(1.0);
+                for i in 0..before.count() {
+                    for (&before, &after) in before.values(i).iter().zip(after.values(i)) {
+                        assert_near(after, before * factor, EXACT, "the direction");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clipped_sgd_step_is_never_longer_than_learning_rate_times_limit() {
+    let rng = &mut rng(4);
+    for scale in [1e-3, 1.0, 1e6] {
+        let (learning_rate, limit) = (0.3, 0.25);
+        let (before, mut gradient) = (draw(rng, 1.0), draw(rng, scale));
+        let mut after = before.clone();
+        let norm = ClipNorm::new(limit).eps(0.0).clip(&mut gradient).unwrap();
+        Sgd::new(learning_rate).step(&mut after, &gradient);
+        let (mut moved, minus) = (after.clone(), -1.0);
+        let mut start = before.clone();
+        start.scale(minus);
+        moved.add_assign(&start);
+        let length = grad_norm(&moved, 2.0);
+        assert!((length - learning_rate * norm.min(limit)).abs() < 1e-10, "{length}");
+        assert!(length <= learning_rate * limit + 1e-10);
+    }
+}

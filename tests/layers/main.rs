@@ -1,0 +1,13 @@
+//! Layers, each by itself: the contract, gradients, laws, options, prepacked weights, wrong input.
+
+#[path = "../common/mod.rs"]
+#[macro_use]
+mod common;
+
+mod bad_input;
+mod contract;
+mod feed_forward;
+mod gradcheck;
+mod laws;
+mod options;
+mod prepacked;

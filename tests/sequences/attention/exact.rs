@@ -1,0 +1,91 @@
+//! Where the answer is known exactly, and what a new attention is made of.
+
+use gradflow::ndarray::{Array3, Axis, s};
+use gradflow::{AdditiveScore, Attention, Sequence, Tensors, TensorsExt};
+
+use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, STEPS, every_score, whole};
+use crate::common::{rng, wave};
+
+/// No difference between positions, no preference: the context is the mean.
+#[test]
+fn without_parameters_the_context_is_the_mean() {
+    let (query, memory) = (wave((STEPS, BATCH, 3), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    for (name, attention) in every_score::<f64>(3, 5) {
+        let (attention, mut cache) = (attention.zeros_like(), attention.cache());
+        let memory = Sequence::from(&memory).with_lengths(&MEMORY_LENGTHS).unwrap();
+        let context = attention.forward((&query).into(), memory, &mut cache);
+        let memory = memory.features("test", None);
+        for (b, &length) in MEMORY_LENGTHS.iter().enumerate() {
+            let mean = memory.slice(s![..length, b, ..]).mean_axis(Axis(0)).unwrap();
+            for context in context.slice(s![.., b, ..]).outer_iter() {
+                assert!((&context - &mean).iter().all(|error| error.abs() < 1e-15), "{name}");
+            }
+        }
+    }
+}
+
+/// Scores of which `exp` overflows: all weight is on the largest.
+#[test]
+fn large_scores_do_not_overflow() {
+    for (sign, at) in [(1.0, 2), (-1.0, 0)] {
+        let query = Array3::from_elem((1, 1, 1), sign * 1e6);
+        let memory = Array3::from_shape_vec((3, 1, 1), vec![-1.0, 0.5, 2.0]).unwrap();
+        let attention = Attention::<f32>::dot();
+        let mut cache = attention.cache();
+        let context = attention.forward((&query).into(), (&memory).into(), &mut cache)[[0, 0, 0]];
+        assert_eq!(context, memory[[at, 0, 0]]);
+        let weights: Vec<f32> = cache.weights().iter().copied().collect();
+        assert_eq!(weights, [f32::from(at == 0), 0.0, f32::from(at == 2)]);
+        let dcontext = Array3::ones((1, 1, 1));
+        let (dquery, dmemory) =
+            attention.backward((&query).into(), (&memory).into(), &dcontext, &mut cache, &mut attention.zeros_like());
+        // The scores pull at nothing; the memory's gradient is that of its mean.
+        assert_eq!(dquery[[0, 0, 0]], 0.0);
+        assert_eq!(dmemory.iter().copied().collect::<Vec<_>>(), weights);
+    }
+}
+
+#[test]
+fn a_scaled_dot_is_the_dot_of_a_scaled_query() {
+    let (query, memory) = (wave::<f64>((STEPS, BATCH, 9), 0.2), wave((MEMORY_STEPS, BATCH, 9), 1.3));
+    let (dot, scaled) = (Attention::dot(), Attention::scaled_dot());
+    let third = &query / 3.0;
+    let want = whole(&dot, (&third).into(), (&memory).into(), &query, &mut dot.cache());
+    let mut got = whole(&scaled, (&query).into(), (&memory).into(), &query, &mut scaled.cache());
+    got.dquery *= 3.0;
+    got.assert_near(&want, "scaled");
+}
+
+#[test]
+fn nan_is_never_masked() {
+    let (mut query, mut memory) = (wave((STEPS, BATCH, 5), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    query[[2, 1, 4]] = f64::NAN;
+    memory[[3, 2, 0]] = f64::NAN;
+    for (name, attention) in every_score::<f64>(5, 5) {
+        let mut cache = attention.cache();
+        let context = attention.forward((&query).into(), (&memory).into(), &mut cache);
+        for ((t, b, _), context) in context.indexed_iter() {
+            assert_eq!(context.is_nan(), (t, b) == (2, 1) || b == 2, "{name}: {t}, {b}");
+        }
+        assert!(cache.weights().slice(s![.., 2, ..]).iter().all(|weight| weight.is_nan()), "{name}");
+    }
+}
+
+#[test]
+fn parameters_have_names_and_start_as_linear_layers() {
+    let rng = &mut rng(11);
+    let attention = Attention::<f64>::additive(4, 9, 16, rng);
+    assert_eq!(attention.names(), ["weight_query", "weight_memory", "bias", "v"]);
+    assert_eq!((0..4).map(|i| attention.shape(i)).collect::<Vec<_>>(), [&[16, 4][..], &[16, 9], &[16], &[16]]);
+    for (i, bound) in [(0, 1.0 / 2.0), (1, 1.0 / 3.0), (2, 1.0 / 2.0), (3, 1.0 / 4.0)] {
+        let largest = attention.values(i).iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        assert!(largest <= bound && largest > 0.8 * bound, "{}: {largest} for {bound}", attention.name(i));
+    }
+    let without = Attention::from(AdditiveScore::<f64>::new(4, 9, 16, rng).without_bias());
+    assert_eq!(without.names(), ["weight_query", "weight_memory", "v"]);
+    let attention = Attention::<f64>::bilinear(4, 9, rng);
+    assert_eq!((attention.names(), attention.shape(0)), (vec!["weight".to_owned()], &[4, 9][..]));
+    assert!(attention.values(0).iter().all(|value| value.abs() <= 1.0 / 3.0));
+    assert_eq!(Attention::<f32>::dot().count(), 0);
+    assert_eq!(attention.zeros_like().values(0), [0.0; 36]);
+}

@@ -1,0 +1,108 @@
+//! Sizes that do not fit, and calls out of order.
+
+use gradflow::ndarray::{Array1, Array2, Array3};
+use gradflow::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore, Sequence};
+
+use super::{BATCH, MEMORY_STEPS, STEPS, every_score};
+use crate::common::{assert_says, panic_of, rng, wave};
+
+#[test]
+fn sizes_that_do_not_fit_are_named() {
+    let rng = &mut rng(11);
+    let forward = |attention: &Attention<f64>, query, memory| {
+        let (query, memory) = (Array3::<f64>::zeros(query), Array3::zeros(memory));
+        panic_of(|| attention.forward((&query).into(), (&memory).into(), &mut attention.cache()).to_owned())
+    };
+    let (bilinear, additive) = (Attention::bilinear(3, 5, rng), Attention::additive(3, 5, 7, rng));
+    for attention in [&bilinear, &additive] {
+        assert_says(&forward(attention, (4, 2, 6), (6, 2, 5)), &["Attention: query", "[T, B, 3]", "[4, 2, 6]"]);
+        assert_says(&forward(attention, (4, 2, 3), (6, 2, 4)), &["Attention: memory", "[T, B, 5]", "[6, 2, 4]"]);
+        assert_says(&forward(attention, (4, 1, 3), (6, 2, 5)), &["Attention: query", "[4, 2, 3]", "[4, 1, 3]"]);
+        for query in [(0, 2, 3), (4, 0, 3)] {
+            assert_says(&forward(attention, query, (6, 2, 5)), &["Attention: query", "at least one step"]);
+        }
+        for memory in [(0, 2, 5), (6, 0, 5)] {
+            assert_says(&forward(attention, (4, 2, 3), memory), &["Attention: memory", "at least one step"]);
+        }
+    }
+    let dot = Attention::dot();
+    assert_says(&forward(&dot, (4, 2, 3), (6, 2, 5)), &["Attention: query", "[T, B, 5]", "[4, 2, 3]"]);
+    assert_says(&forward(&dot, (4, 2, 0), (6, 2, 0)), &["Attention: memory", "at least one step"]);
+    let ids = Array2::zeros((4, 2));
+    let memory = Array3::zeros((6, 2, 5));
+    let message = panic_of(|| dot.forward((&ids).into(), (&memory).into(), &mut dot.cache()).to_owned());
+    assert_says(&message, &["Attention: query", "[T, B, 5]", "token ids"]);
+
+    assert_says(&panic_of(|| BilinearScore::<f64>::new(0, 5, rng)), &["Attention", "sizes must not be 0", "query 0"]);
+    assert_says(&panic_of(|| AdditiveScore::<f64>::new(3, 5, 0, rng)), &["sizes must not be 0", "hidden 0"]);
+    let AttentionScore::Additive(score) = additive.score else { panic!("not additive") };
+    let misfit = AdditiveScore { v: Array1::zeros(6), ..score.clone() };
+    assert_says(&forward(&misfit.into(), (4, 2, 3), (6, 2, 5)), &["Attention: v", "[7]", "[6]"]);
+    let misfit = AdditiveScore { bias: Some(Array1::zeros(6)), ..score.clone() };
+    assert_says(&forward(&misfit.into(), (4, 2, 3), (6, 2, 5)), &["Attention: bias", "[7]", "[6]"]);
+    let misfit = AdditiveScore { weight_memory: Array2::zeros((6, 5)), ..score };
+    assert_says(&forward(&misfit.into(), (4, 2, 3), (6, 2, 5)), &["Attention: weight_memory", "[7, 5]", "[6, 5]"]);
+}
+
+#[test]
+fn calls_out_of_order_are_refused() {
+    let (query, memory) = (wave((STEPS, BATCH, 5), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    let (other_query, other_memory) = (&query + 1.0, &memory + 1.0);
+    let (query, memory) = (Sequence::from(&query), Sequence::from(&memory));
+    let (other_query, other_memory) = (Sequence::from(&other_query), Sequence::from(&other_memory));
+    let dcontext = wave((STEPS, BATCH, 5), 2.1);
+    for (_, attention) in every_score::<f64>(5, 5) {
+        let new = || (attention.cache(), attention.zeros_like());
+
+        let (mut cache, mut grad) = new();
+        assert_says(&panic_of(|| cache.weights().to_owned()), &["weights", "an `attend` before", "a new cache"]);
+        assert_says(
+            &panic_of(|| attention.attend(query, memory, &mut cache).to_owned()),
+            &["call `memorize`", "stale"],
+        );
+        let message = panic_of(|| attention.memorize_backward(memory, &mut cache, &mut grad).to_owned());
+        assert_says(&message, &["call `memorize`", "stale"]);
+
+        attention.memorize(memory, &mut cache);
+        let message = panic_of(|| attention.attend(query, other_memory, &mut cache).to_owned());
+        assert_says(&message, &["Attention: memory", "the memory of `memorize`", "another (stale cache)"]);
+        let message = panic_of(|| attention.attend(query, memory.train(1), &mut cache).to_owned());
+        assert_says(&message, &["Attention: memory", "in its mode"]);
+        let backward = |query, dcontext: &Array3<f64>, cache: &mut AttentionCache<f64>, grad: &mut Attention<f64>| {
+            attention.attend_backward(query, memory, dcontext, cache, grad).to_owned()
+        };
+        let message = panic_of(|| backward(query, &dcontext, &mut cache, &mut grad));
+        assert_says(&message, &["Attention: cache", "an `attend` that awaits its backward", "none"]);
+
+        // In the order of the forward passes, not its reverse.
+        attention.attend(query, memory, &mut cache);
+        attention.attend(other_query, memory, &mut cache);
+        let message = panic_of(|| backward(query, &dcontext, &mut cache.clone(), &mut grad));
+        assert_says(&message, &["Attention: query", "the last `attend`", "reverse order"]);
+        let message = panic_of(|| attention.memorize_backward(memory, &mut cache, &mut grad).to_owned());
+        assert_says(&message, &["every `attend` first", "2 that await it"]);
+        backward(other_query, &dcontext, &mut cache, &mut grad);
+        let wrong = Array3::zeros((STEPS, BATCH, 6));
+        let message = panic_of(|| backward(query, &wrong, &mut cache.clone(), &mut grad));
+        assert_says(&message, &["Attention: dcontext", "[4, 3, 5]", "[4, 3, 6]"]);
+        let mut other_grad = Attention::bilinear(4, 5, &mut rng(11));
+        let message = panic_of(|| backward(query, &dcontext, &mut cache.clone(), &mut other_grad));
+        assert_says(&message, &["Attention: grad"]);
+        backward(query, &dcontext, &mut cache, &mut grad);
+        attention.memorize_backward(memory, &mut cache, &mut grad);
+        assert_says(&panic_of(|| backward(query, &dcontext, &mut cache, &mut grad)), &["call `memorize`", "stale"]);
+
+        // Inference keeps nothing.
+        attention.memorize(memory.infer(), &mut cache);
+        attention.attend(query, memory.infer(), &mut cache);
+        let infer = memory.infer();
+        let message = panic_of(|| attention.memorize_backward(infer, &mut cache, &mut grad).to_owned());
+        assert_says(&message, &["an inference pass"]);
+        let message = panic_of(|| attention.attend_backward(query, infer, &dcontext, &mut cache, &mut grad).to_owned());
+        assert_says(&message, &["an `attend` that awaits its backward", "inference"]);
+        attention.memorize(memory, &mut cache);
+        attention.attend(query.infer(), memory, &mut cache);
+        let message = panic_of(|| backward(query.infer(), &dcontext, &mut cache, &mut grad));
+        assert_says(&message, &["an `attend` that awaits its backward", "inference"]);
+    }
+}

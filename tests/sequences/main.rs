@@ -1,0 +1,10 @@
+//! Sequences: lengths, chunks, streams, an encoder with its decoder, attention.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attention;
+mod chunks;
+mod encoder_decoder;
+mod lengths;
+mod streaming;

@@ -1,0 +1,158 @@
+//! A clipped step in one pass is clipping and a step, to the bit.
+
+use gradflow::ndarray::{Array1, arr1};
+use gradflow::{
+    ClipNorm, ClipReport, Float, Group, NonFinite, NonFiniteGradient, Optimizer, OptimizerState, OptimizerStateError,
+    ParameterGroups, Select, Sgd, Tensors,
+};
+
+use super::{Model, all, with_groups};
+use crate::common::{bits, panic_of};
+
+/// Every optimizer, and every one with groups.
+fn optimizers<F: Float>() -> Vec<Box<dyn Optimizer<F>>> {
+    let groups = ParameterGroups::new()
+        .add(Select::Vectors, Group::new().weight_decay(0.3).learning_rate_factor(0.5))
+        .add(Select::prefix("w"), Group::new().learning_rate_factor(2.0));
+    let frozen = ParameterGroups::new().add(Select::prefix("w"), Group::new().frozen());
+    let alike = all().into_iter().map(|(_, optimizer)| optimizer);
+    alike.chain(with_groups(&groups)).chain(with_groups(&frozen)).collect()
+}
+
+/// Clips a copy, and steps with it.
+fn clip_then_step<F: Float>(
+    optimizer: &mut dyn Optimizer<F>,
+    model: &mut Model<F>,
+    grad: &Model<F>,
+    clip: ClipNorm,
+) -> Result<ClipReport, NonFiniteGradient> {
+    let mut grad = grad.clone();
+    let report = clip.clip_report(&mut grad)?;
+    optimizer.step(model, &grad);
+    Ok(report)
+}
+
+/// One way against the other, for the gradients that `spoil` makes of those of a few steps; what the last one gave.
+fn compare<F: Float>(clip: ClipNorm, spoil: impl Fn(&mut Model<F>)) -> Vec<Result<ClipReport, NonFiniteGradient>> {
+    let mut last = Vec::new();
+    for (mut two, mut one) in optimizers::<F>().into_iter().zip(optimizers()) {
+        let (mut expected, mut got) = (Model::new(), Model::new());
+        let mut outcome = None;
+        for step in 1..=5 {
+            let mut grad = expected.gradient(step);
+            if step % 2 == 1 {
+                spoil(&mut grad);
+            }
+            let before = bits(&grad);
+            let want = clip_then_step(&mut *two, &mut expected, &grad, clip);
+            let is = one.step_clipped(&mut got, &grad, clip);
+            // By their text, in which NaN equals itself.
+            assert_eq!(format!("{is:?}"), format!("{want:?}"));
+            assert_eq!(bits(&grad), before, "the gradient has changed");
+            let (state, expected_state) = (one.state(), two.state());
+            let what = format!("{} {:?}, {clip:?}, step {step}", state.kind, state.settings);
+            assert_eq!(bits(&got), bits(&expected), "{what}");
+            assert_eq!(state.steps, expected_state.steps, "{what}");
+            assert_eq!(bits(&state.tensors), bits(&expected_state.tensors), "{what}");
+            outcome = Some(is);
+        }
+        last.extend(outcome);
+    }
+    last
+}
+
+fn check<F: Float>() {
+    let max = |max| ClipNorm::new(max);
+    let clips = [max(0.1), max(1.0).eps(0.0), max(0.3).p(1.0), max(0.2).p(3.0), max(0.2).p(f64::INFINITY), max(0.0)];
+    for clip in clips {
+        for outcome in compare::<F>(clip, |_| ()).into_iter().chain(compare::<F>(clip.per_tensor(), |_| ())) {
+            let report = outcome.unwrap();
+            assert!(report.scale < 1.0 && report.clipped == 2, "{clip:?}: nothing was clipped: {report:?}");
+        }
+    }
+    for outcome in compare::<F>(max(1e9), |_| ()) {
+        assert_eq!(outcome.unwrap().scale, 1.0);
+    }
+    // A factor below the smallest normal number.
+    let huge = |grad: &mut Model<F>| grad.w.fill(F::of(1e30));
+    compare::<F>(max(F::min_positive_value().widen()), huge);
+    compare::<F>(max(1.0), |grad| grad.w.fill(F::zero()));
+}
+
+#[test]
+fn a_clipped_step_is_clipping_and_a_step() {
+    check::<f64>();
+    check::<f32>();
+}
+
+#[test]
+fn gradients_that_are_not_finite_are_treated_as_by_clipping() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let spoil = |grad: &mut Model<f64>| grad.b[1] = bad;
+        for clip in [ClipNorm::new(0.1), ClipNorm::new(0.1).per_tensor(), ClipNorm::new(0.1).p(f64::INFINITY)] {
+            for outcome in compare(clip, spoil) {
+                assert_eq!(outcome.unwrap_err().tensor, "b");
+            }
+            for outcome in compare(clip.non_finite(NonFinite::Skip), spoil) {
+                assert_eq!(outcome.unwrap().scale, 0.0);
+            }
+            for outcome in compare(clip.non_finite(NonFinite::Pass), spoil) {
+                assert!(outcome.unwrap().non_finite.is_some());
+            }
+        }
+    }
+}
+
+/// The second refusal is of a model that was stepped before.
+#[test]
+fn a_gradient_that_is_refused_changes_nothing() {
+    for mut optimizer in optimizers::<f64>() {
+        let mut model = Model::new();
+        for steps in 0..2 {
+            let (before, state) = (model.clone(), optimizer.state());
+            let mut grad = model.gradient(1);
+            grad.w[[2, 1]] = f64::NAN;
+            let error = optimizer.step_clipped(&mut model, &grad, ClipNorm::new(1.0)).unwrap_err();
+            assert_eq!(error.to_string(), "the gradient is not finite (norm NaN), first in w");
+            assert_eq!((&model, optimizer.state()), (&before, state));
+            model.train(&mut *optimizer, 1..=1);
+            assert_eq!(optimizer.state().steps, steps + 1);
+        }
+        let other = || Model { b: Array1::zeros(4), ..Model::new() };
+        let message = panic_of(|| optimizer.step_clipped(&mut model, &other(), ClipNorm::new(1.0)));
+        assert!(message.ends_with(": b: expected [3], got [4]"), "{message}");
+    }
+}
+
+/// An optimizer from elsewhere, with no clipped step of its own.
+struct Plain(Sgd<f64>);
+
+impl Optimizer<f64> for Plain {
+    fn step(&mut self, model: &mut dyn Tensors<f64>, grad: &dyn Tensors<f64>) {
+        self.0.step(model, grad);
+    }
+    fn learning_rate(&self) -> f64 {
+        self.0.learning_rate()
+    }
+    fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.0.set_learning_rate(learning_rate);
+    }
+    fn state(&self) -> OptimizerState<f64> {
+        self.0.state()
+    }
+    fn load_state(&mut self, model: &dyn Tensors<f64>, state: &OptimizerState<f64>) -> Result<(), OptimizerStateError> {
+        self.0.load_state(model, state)
+    }
+}
+
+#[test]
+fn an_optimizer_without_its_own_clips_a_copy() {
+    let (mut optimizer, mut parameter, mut grad) = (Plain(Sgd::new(0.5)), arr1(&[1.0, 2.0]), arr1(&[3.0, -4.0]));
+    let clip = ClipNorm::new(2.5).eps(0.0);
+    let report = optimizer.step_clipped(&mut parameter, &grad, clip).unwrap();
+    assert_eq!((report.norm, report.scale), (5.0, 0.5));
+    assert_eq!((&parameter, &grad), (&arr1(&[0.25, 3.0]), &arr1(&[3.0, -4.0])));
+    grad[0] = f64::INFINITY;
+    assert!(optimizer.step_clipped(&mut parameter, &grad, clip).is_err());
+    assert_eq!((parameter, optimizer.state().steps), (arr1(&[0.25, 3.0]), 1));
+}

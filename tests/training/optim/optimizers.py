@@ -1,0 +1,116 @@
+"""Writes optimizers.json: what PyTorch's optimizers and schedules give, in f64. Run by hand; mod.rs beside it reads it.
+
+Two parameters, w [3, 2] and b [3], and gradients that depend on them and on the step:
+g[k] = 0.3 p[k] + sin(1.3 t + 0.7 k + offset), t from 1, offset 0 for w and 0.4 for b.
+"""
+
+import json
+import math
+import pathlib
+import warnings
+
+import torch
+
+warnings.filterwarnings("ignore")
+STEPS = 7
+
+OPTIMIZERS = [
+    ("Sgd", torch.optim.SGD, dict(lr=0.1)),
+    ("Sgd", torch.optim.SGD, dict(lr=0.1, weight_decay=0.05)),
+    ("Sgd", torch.optim.SGD, dict(lr=0.1, momentum=0.9, dampening=0.25, weight_decay=0.05)),
+    ("Sgd", torch.optim.SGD, dict(lr=0.1, momentum=0.9, nesterov=True)),
+    ("Adam", torch.optim.Adam, dict(lr=0.05)),
+    ("Adam", torch.optim.Adam, dict(lr=0.05, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1)),
+    ("AdamW", torch.optim.AdamW, dict(lr=0.05)),
+    ("AdamW", torch.optim.AdamW, dict(lr=0.05, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.2)),
+    ("RmsProp", torch.optim.RMSprop, dict(lr=0.02)),
+    ("RmsProp", torch.optim.RMSprop, dict(lr=0.02, alpha=0.9, eps=1e-3, weight_decay=0.1)),
+    ("RmsProp", torch.optim.RMSprop, dict(lr=0.02, momentum=0.8)),
+    ("RmsProp", torch.optim.RMSprop, dict(lr=0.02, alpha=0.9, centered=True)),
+    ("RmsProp", torch.optim.RMSprop, dict(lr=0.02, alpha=0.9, centered=True, momentum=0.8, weight_decay=0.1)),
+    ("Adagrad", torch.optim.Adagrad, dict(lr=0.1)),
+    ("Adagrad", torch.optim.Adagrad,
+     dict(lr=0.1, lr_decay=0.05, initial_accumulator_value=0.3, eps=1e-3, weight_decay=0.1)),
+]
+
+
+def parameters():
+    w = torch.tensor([math.cos(1.0 + k) for k in range(6)], dtype=torch.float64).reshape(3, 2)
+    b = torch.tensor([0.5 - 0.3 * k for k in range(3)], dtype=torch.float64)
+    return [w.requires_grad_(), b.requires_grad_()]
+
+
+def run(optimizer, tensors):
+    for t in range(1, STEPS + 1):
+        for p, offset in zip(tensors, [0.0, 0.4]):
+            k = torch.arange(p.numel(), dtype=torch.float64).reshape(p.shape)
+            p.grad = 0.3 * p.detach() + torch.sin(1.3 * t + 0.7 * k + offset)
+        optimizer.step()
+    return [value for p in tensors for value in p.detach().flatten().tolist()]
+
+
+def moments(optimizer, tensors):
+    found = {}
+    for name, p in zip(["w", "b"], tensors):
+        for moment, value in optimizer.state[p].items():
+            if moment != "step" and value is not None:
+                found[f"{moment}.{name}"] = value.flatten().tolist()
+    return found
+
+
+def optimizers():
+    cases = []
+    for name, kind, settings in OPTIMIZERS:
+        tensors = parameters()
+        optimizer = kind(tensors, **settings)
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+        values = run(optimizer, tensors)
+        cases.append(dict(optimizer=name, settings=settings, values=values, moments=moments(optimizer, tensors)))
+    # Groups: b without decay, at half the learning rate.
+    w, b = parameters()
+    optimizer = torch.optim.AdamW(
+        [dict(params=[w]), dict(params=[b], lr=0.025, weight_decay=0.0)], lr=0.05, weight_decay=0.2
+    )
+    return cases, run(optimizer, [w, b])
+
+
+def rates(lr, steps, make):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    schedule = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def schedules():
+    s = torch.optim.lr_scheduler
+    warm = lambda o, then, n, start: s.SequentialLR(o, [s.LinearLR(o, start, 1.0, n), then(o)], [n])
+    return {
+        "constant(0.1)": rates(0.1, 4, lambda o: s.ConstantLR(o, 1.0)),
+        "step(0.1, 3, 0.5)": rates(0.1, 14, lambda o: s.StepLR(o, 3, 0.5)),
+        "cosine(0.1, 10, 0.001)": rates(0.1, 25, lambda o: s.CosineAnnealingLR(o, 10, 0.001)),
+        "one_cycle(0.1, 20, 0.3, 25.0, 10000.0)": rates(0.1, 20, lambda o: s.OneCycleLR(o, 0.1, 20)),
+        "one_cycle(0.3, 13, 0.45, 10.0, 100.0)": rates(
+            0.1, 13, lambda o: s.OneCycleLR(o, 0.3, 13, pct_start=0.45, div_factor=10.0, final_div_factor=100.0)
+        ),
+        "one_cycle(0.3, 5, 0.0, 10.0, 100.0)": rates(
+            0.1, 5, lambda o: s.OneCycleLR(o, 0.3, 5, pct_start=0.0, div_factor=10.0, final_div_factor=100.0)
+        ),
+        "warm_up(5, 0.01) cosine(0.1, 10, 0.001)": rates(
+            0.1, 15, lambda o: warm(o, lambda o: s.CosineAnnealingLR(o, 10, 0.001), 5, 0.01)
+        ),
+        "warm_up(4, 0.25) step(0.1, 3, 0.5)": rates(0.1, 14, lambda o: warm(o, lambda o: s.StepLR(o, 3, 0.5), 4, 0.25)),
+    }
+
+
+cases, groups = optimizers()
+lines = lambda items: ",\n".join(items)
+pathlib.Path(__file__).with_suffix(".json").write_text(
+    f'{{"torch": "{torch.__version__}",\n"optimizers": [\n{lines(json.dumps(case) for case in cases)}],\n'
+    f'"groups": {json.dumps(groups)},\n"schedules": {{\n'
+    + lines(f"{json.dumps(name)}: {json.dumps(rates)}" for name, rates in schedules().items())
+    + "}}\n"
+)
