@@ -9,8 +9,8 @@ use super::activation::{
 use super::linear::Linear;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::{
-    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, parts, product, with_elements,
-    with_operands,
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks as parts, product,
+    with_elements, with_operands,
 };
 use crate::layer::affine::{
     add_bias_to, affine_rows, bias_gradient, check_skip, input_gradient_into, start_gradient, start_rows,

@@ -1,12 +1,12 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::integers;
-use crate::kernels::outer::MOST_TERMS;
+use crate::kernels::gemm::outer::MOST_TERMS;
 use crate::kernels::{
     Accumulate, Float, Packed, Summation, for_each_isa, product, product_in_order, product_with_bias,
 };
-use crate::parallel::in_team;
 #[cfg(feature = "rayon")]
+use crate::parallel::in_team;
 
 const SIZES: [usize; 18] = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 130];
 

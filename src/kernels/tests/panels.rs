@@ -5,8 +5,8 @@ use ndarray::{Array2, s};
 use super::integers;
 use crate::kernels::math::{quotients2, quotients3};
 use crate::kernels::{Accumulate, Float, Packed, for_each_isa};
-use crate::parallel::in_team;
 #[cfg(feature = "rayon")]
+use crate::parallel::in_team;
 
 fn packed_products_match_the_scalar_ones<F: Float>() {
     let sizes = [
