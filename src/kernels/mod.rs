@@ -8,14 +8,17 @@
 //! | `buffer` | reusable aligned memory |
 //! | `gemm` | matrix products: the sizes (`geometry`), the choice of a strategy (`plan`), and the strategies |
 //! | `panels` | products with weights that are packed once for many products |
+//! | `norm`, `softmax` | layer normalisation and softmax of rows, forward and backward |
 
 mod buffer;
 mod float;
 mod gemm;
 pub(crate) mod math;
+pub(crate) mod norm;
 pub(crate) mod once;
 mod panels;
 pub(crate) mod simd;
+pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
 
@@ -29,5 +32,6 @@ pub(crate) use once::{once, vectorised};
 pub use panels::packed::Packed;
 pub(crate) use panels::packed::with_operands;
 pub(crate) use panels::store::{Kept, PackedWeights};
+pub(crate) use panels::weight::{Operand, Weight};
 #[cfg(test)]
 pub(crate) use simd::dispatch::for_each_isa;

@@ -301,15 +301,15 @@ impl<F: Float, const N: usize, const P: usize, const FAR: bool> WithSimd for Row
             // SAFETY: `depth` elements of the row, and as many rows of the panels.
             let sums = unsafe { row_sums::<S, F, N, P, FAR>(simd, v, weights, panel, depth) };
             let c = sweep.c.after(start);
-            for k in 0..P {
+            for (k, sums) in sums.into_iter().enumerate() {
                 let first = first + k * width;
                 let (count, c) = (width.min(sweep.all_columns - first), c.from(sweep.rows.start, first));
                 // SAFETY: the row of C, as far as its columns go, as the sweep's maker says.
                 unsafe {
                     if count == width {
-                        finish::<S, F, 1, N, false>(simd, count, [sums[k]], c);
+                        finish::<S, F, 1, N, false>(simd, count, [sums], c);
                     } else {
-                        finish::<S, F, 1, N, true>(simd, count, [sums[k]], c);
+                        finish::<S, F, 1, N, true>(simd, count, [sums], c);
                     }
                 }
             }

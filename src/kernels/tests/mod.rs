@@ -1,6 +1,9 @@
 mod math;
+mod norm;
 mod panels;
 mod product;
+mod softmax;
+mod weight;
 
 use ndarray::Array2;
 
