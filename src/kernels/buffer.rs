@@ -1,9 +1,11 @@
 //! Reusable memory for panels, aligned to cache lines.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]
 use std::ops::Range;
+use std::thread::LocalKey;
 
 use super::float::Float;
 
@@ -28,7 +30,7 @@ impl Buffer {
         Self(Vec::new())
     }
 
-    /// The elements that fit.
+    /// All elements that fit.
     pub(super) fn elements<F: Float>(&self) -> &[F] {
         let count = self.0.len() * (Line::BYTES / size_of::<F>());
         // SAFETY: the lines are initialised bytes, `count` elements long and aligned for them, and `Float` is sealed:
@@ -50,8 +52,26 @@ impl Buffer {
     }
 }
 
-/// Asks for `memory`, which nobody has touched yet, in pages of megabytes: panels are read in streams, which stop at each
-/// page for its address.
+/// Memory of a thread, which is kept from one use to the next.
+pub(super) type Scratch = LocalKey<RefCell<Buffer>>;
+
+/// `len` elements of unspecified values from `scratch`, while `act` runs.
+pub(super) fn with_scratch<F: Float>(scratch: &'static Scratch, len: usize, act: impl FnOnce(&mut [F])) {
+    let mut elements = scratch.take();
+    act(&mut elements.at_least(len)[..len]);
+    scratch.set(elements);
+}
+
+/// `len` elements of unspecified values, while `act` runs, in memory of this thread.
+pub(crate) fn with_elements<F: Float>(len: usize, act: impl FnOnce(&mut [F])) {
+    thread_local! {
+        static ELEMENTS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+    }
+    with_scratch(&ELEMENTS, len, act);
+}
+
+/// Asks for `memory`, which has not been touched yet, in pages of megabytes: panels are read in streams, which stop at each page
+/// for its address.
 fn in_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     #[cfg(target_os = "linux")]
     {

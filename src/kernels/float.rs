@@ -1,7 +1,7 @@
 //! The two element types.
 
-use super::once::Once;
-use super::simd::Simd;
+use super::math::Elementary;
+use super::simd::vector::Simd;
 
 mod sealed {
     pub trait Sealed {}
@@ -16,6 +16,7 @@ mod sealed {
 pub trait Float:
     sealed::Sealed
     + Simd
+    + Elementary
     + num_traits::Float
     + num_traits::NumAssign
     + ndarray::LinalgScalar
@@ -81,4 +82,21 @@ impl Float for f64 {
     fn once<T: Once>(arguments: T::Arguments<'_, f64>) -> T::Output<f64> {
         T::f64(arguments)
     }
+}
+
+/// A function of the element type, as its two instances.
+///
+/// Generic code is compiled in every crate that uses it, and again whenever that crate changes. The instances here are not
+/// generic, so the compiler leaves them where they are: [`Float::once`] picks one.
+pub trait Once {
+    /// What the function takes.
+    type Arguments<'a, F: Float>;
+    /// What it returns.
+    type Output<F: Float>;
+
+    /// The function for `f32`.
+    fn f32(arguments: Self::Arguments<'_, f32>) -> Self::Output<f32>;
+
+    /// The function for `f64`.
+    fn f64(arguments: Self::Arguments<'_, f64>) -> Self::Output<f64>;
 }

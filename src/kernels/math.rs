@@ -5,13 +5,33 @@
 //! `e^r - 1 = r + r^2 q(r)`, where the polynomial `q` minimises the greatest error of `r^2 q(r)` (Remez exchange).
 //! A NaN argument gives NaN: it fails every comparison, so no clamp masks it.
 
-use super::simd::Simd;
+/// The elementary functions of an element type.
+#[doc(hidden)]
+pub trait Elementary: Copy {
+    /// See [`exp`].
+    fn exponential(self) -> Self;
+
+    /// See [`tanh`].
+    fn hyperbolic_tangent(self) -> Self;
+
+    /// See [`sigmoid`].
+    fn logistic(self) -> Self;
+
+    /// See [`tanh_fraction`].
+    fn hyperbolic_tangent_fraction(self) -> (Self, Self);
+
+    /// See [`sigmoid_fraction`].
+    fn logistic_fraction(self) -> (Self, Self);
+
+    /// See [`normal_cdf`].
+    fn normal_distribution(self) -> Self;
+}
 
 /// `e^x`: correct in the subnormal range, 0 below it, infinite above the finite range.
 ///
 /// Error at most 1.05 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
-pub(crate) fn exp<F: Simd>(x: F) -> F {
+pub(crate) fn exp<F: Elementary>(x: F) -> F {
     x.exponential()
 }
 
@@ -19,7 +39,7 @@ pub(crate) fn exp<F: Simd>(x: F) -> F {
 ///
 /// Error at most 2.5 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
-pub(crate) fn tanh<F: Simd>(x: F) -> F {
+pub(crate) fn tanh<F: Elementary>(x: F) -> F {
     x.hyperbolic_tangent()
 }
 
@@ -28,19 +48,19 @@ pub(crate) fn tanh<F: Simd>(x: F) -> F {
 ///
 /// Error at most 2.5 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
-pub(crate) fn sigmoid<F: Simd>(x: F) -> F {
+pub(crate) fn sigmoid<F: Elementary>(x: F) -> F {
     x.logistic()
 }
 
 /// [`tanh`], as a fraction whose denominator is between 1 and 2: several of them can share one division.
 #[inline(always)]
-pub(crate) fn tanh_fraction<F: Simd>(x: F) -> (F, F) {
+pub(crate) fn tanh_fraction<F: Elementary>(x: F) -> (F, F) {
     x.hyperbolic_tangent_fraction()
 }
 
 /// [`sigmoid`], as a fraction whose denominator is between 1 and 2.
 #[inline(always)]
-pub(crate) fn sigmoid_fraction<F: Simd>(x: F) -> (F, F) {
+pub(crate) fn sigmoid_fraction<F: Elementary>(x: F) -> (F, F) {
     x.logistic_fraction()
 }
 
@@ -71,7 +91,7 @@ pub(crate) fn quotients3<F: num_traits::Float>([(n0, d0), (n1, d1), (n2, d2)]: [
 ///
 /// Error at most 1.5 units in the last place of 1/2 (f32, all arguments), 3.2 (f64, a grid).
 #[inline(always)]
-pub(crate) fn normal_cdf<F: Simd>(x: F) -> F {
+pub(crate) fn normal_cdf<F: Elementary>(x: F) -> F {
     x.normal_distribution()
 }
 
@@ -129,7 +149,7 @@ macro_rules! elementary {
         normal_cdf: .. $normal_zero:literal,
         tail: [$($tail:literal),+ $(,)?],
     ) => {
-        pub(super) mod $float {
+        mod $float {
             const LOG2_E: $float = std::$float::consts::LOG2_E;
             const LN2_HIGH: $float = $ln2_high;
             const LN2_LOW: $float = $ln2_low;
@@ -197,7 +217,7 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn exp(x: $float) -> $float {
+            fn exp(x: $float) -> $float {
                 let x = if x > $exp_infinite { $exp_infinite } else { x };
                 let x = if x < $exp_zero { $exp_zero } else { x };
                 let (rounded, r) = reduce(x, ROUND);
@@ -218,13 +238,13 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn tanh(x: $float) -> $float {
+            fn tanh(x: $float) -> $float {
                 let (numerator, denominator) = tanh_fraction(x);
                 numerator / denominator
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn tanh_fraction(x: $float) -> ($float, $float) {
+            fn tanh_fraction(x: $float) -> ($float, $float) {
                 let magnitude = x.abs();
                 let magnitude = if magnitude > $tanh_one { $tanh_one } else { magnitude };
                 let (rounded, r) = reduce(-2.0 * magnitude, ROUND_BIASED);
@@ -234,20 +254,20 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn sigmoid(x: $float) -> $float {
+            fn sigmoid(x: $float) -> $float {
                 let (numerator, denominator) = sigmoid_fraction(x);
                 numerator / denominator
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn sigmoid_fraction(x: $float) -> ($float, $float) {
+            fn sigmoid_fraction(x: $float) -> ($float, $float) {
                 let decay = decay(x);
                 let numerator = if x < 0.0 { decay } else { 1.0 };
                 (numerator, 1.0 + decay)
             }
 
             #[inline(always)]
-            pub(in crate::kernels) fn normal_cdf(x: $float) -> $float {
+            fn normal_cdf(x: $float) -> $float {
                 let magnitude = x.abs();
                 let halvings = polynomial(NORMAL_TAIL, magnitude) * magnitude;
                 let halvings = if halvings > $normal_zero { $normal_zero } else { halvings };
@@ -257,6 +277,38 @@ macro_rules! elementary {
                 let scale = power_with_exponent(rounded);
                 let tail = fused!(scale, exp_m1_reduced(r * std::$float::consts::LN_2), scale);
                 if x < 0.0 { tail } else { 1.0 - tail }
+            }
+
+            impl super::Elementary for $float {
+                #[inline(always)]
+                fn exponential(self) -> Self {
+                    exp(self)
+                }
+
+                #[inline(always)]
+                fn hyperbolic_tangent(self) -> Self {
+                    tanh(self)
+                }
+
+                #[inline(always)]
+                fn logistic(self) -> Self {
+                    sigmoid(self)
+                }
+
+                #[inline(always)]
+                fn hyperbolic_tangent_fraction(self) -> (Self, Self) {
+                    tanh_fraction(self)
+                }
+
+                #[inline(always)]
+                fn logistic_fraction(self) -> (Self, Self) {
+                    sigmoid_fraction(self)
+                }
+
+                #[inline(always)]
+                fn normal_distribution(self) -> Self {
+                    normal_cdf(self)
+                }
             }
         }
     };

@@ -1,40 +1,37 @@
-//! The numeric kernels: everything that is written for the vector units, and all `unsafe` code of the crate.
+//! The numeric kernels: everything that is written for the vector units.
 //!
-//! * `dispatch`: functions compiled once per instruction set, of which the best is picked at run time;
-//! * `simd`: a small vector trait over the element types;
-//! * `math`: branch-free elementary functions, which vectorise;
-//! * `product`: matrix products, of blocks (`block`) by tiles in registers (`tile`) over packed operands (`pack`);
-//! * `outer`: sums of a few outer products, large ones past the caches;
-//! * `packed`: products with weights that are packed once for many of them, as those of recurrent steps.
+//! | | |
+//! | --- | --- |
+//! | `simd` | a trait of vector primitives, and the choice of the instruction set at run time |
+//! | `float`, `once` | the two element types, and functions that are compiled once for each of them, in this crate |
+//! | `math` | branch-free elementary functions, which vectorise |
+//! | `buffer` | reusable aligned memory |
+//! | `gemm` | matrix products: the sizes (`geometry`), the choice of a strategy (`plan`), and the strategies |
+//! | `panels` | products with weights that are packed once for many products |
+//! | `norm`, `softmax` | layer normalisation and softmax of rows, forward and backward |
 
-mod block;
-mod blocked;
 mod buffer;
-pub(crate) mod dispatch;
-mod dots;
 mod float;
+mod gemm;
 pub(crate) mod math;
-mod once;
-mod outer;
-mod pack;
-mod packed;
-mod packed_weights;
-mod product;
-mod simd;
+pub(crate) mod norm;
+pub(crate) mod once;
+mod panels;
+pub(crate) mod simd;
+pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
-mod tile;
-mod transpose;
 
-pub(crate) use blocked::{BLOCK_BYTES, BLOCK_DEPTH, block_rows, parts};
+pub(crate) use buffer::with_elements;
+pub use float::{Float, Once};
+pub(crate) use gemm::geometry::{BLOCK_BYTES, BLOCK_DEPTH, block_rows, even_chunks};
+pub use gemm::operand::Accumulate;
+pub(crate) use gemm::plan::Summation;
+pub(crate) use gemm::{product, product_in_order, product_with_bias};
+pub(crate) use once::{once, vectorised};
+pub use panels::packed::Packed;
+pub(crate) use panels::packed::with_operands;
+pub(crate) use panels::store::{Kept, PackedWeights};
+pub(crate) use panels::weight::{Operand, Weight};
 #[cfg(test)]
-pub(crate) use dispatch::for_each_isa;
-pub(crate) use dispatch::vectorised;
-pub use float::Float;
-pub use once::Once;
-pub(crate) use once::once;
-pub use packed::Packed;
-pub(crate) use packed::{with_elements, with_operands};
-pub(crate) use packed_weights::{Kept, PackedWeights};
-pub use product::Accumulate;
-pub(crate) use product::{Summation, product, product_in_order, product_with_bias};
+pub(crate) use simd::dispatch::for_each_isa;

@@ -1,23 +1,5 @@
-//! Generic functions that are compiled once for each element type, in this crate.
-
-use super::float::Float;
-
-/// A function of the element type, as its two instances.
-///
-/// Generic code is compiled in every crate that uses it, and again whenever that crate changes. The instances here are not
-/// generic, so the compiler leaves them where they are: [`Float::once`] picks one.
-pub trait Once {
-    /// What the function takes.
-    type Arguments<'a, F: Float>;
-    /// What it returns.
-    type Output<F: Float>;
-
-    /// The function for `f32`.
-    fn f32(arguments: Self::Arguments<'_, f32>) -> Self::Output<f32>;
-
-    /// The function for `f64`.
-    fn f64(arguments: Self::Arguments<'_, f64>) -> Self::Output<f64>;
-}
+//! Functions that are compiled in this crate: once for each element type, and those of [`vectorised!`] also once for each
+//! instruction set.
 
 /// Defines functions, generic over the element type, that are compiled once for each of the two, in this crate.
 ///
@@ -33,31 +15,87 @@ macro_rules! once {
     )+) => {$(
         $(#[$attribute])*
         #[inline(always)]
-        #[allow(clippy::too_many_arguments)]
+        #[allow(clippy::too_many_arguments, clippy::extra_unused_lifetimes)]
         $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
-            struct Function;
+            struct Instances;
 
-            impl $crate::kernels::Once for Function {
+            impl $crate::kernels::Once for Instances {
                 type Arguments<$lifetime, $parameter: $bound> = ($($type,)*);
                 type Output<$parameter: $bound> = $crate::kernels::once!(@output $($output)?);
 
                 #[inline(never)]
                 fn f32(($($argument,)*): Self::Arguments<'_, f32>) -> Self::Output<f32> {
-                    body($($argument),*)
+                    body::<f32>($($argument),*)
                 }
 
                 #[inline(never)]
                 fn f64(($($argument,)*): Self::Arguments<'_, f64>) -> Self::Output<f64> {
-                    body($($argument),*)
+                    body::<f64>($($argument),*)
                 }
             }
 
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_lifetimes)]
             fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body
 
-            <$parameter as $crate::kernels::Float>::once::<Function>(($($argument,)*))
+            <$parameter as $crate::kernels::Float>::once::<Instances>(($($argument,)*))
         }
     )+};
 }
 pub(crate) use once;
+
+/// Defines functions that are compiled once per instruction set, the best one being picked at each call; and, as by
+/// [`once!`], once per element type, in this crate.
+///
+/// The body is plain safe code: loops over slices that the compiler vectorises. The one lifetime is named, and arguments
+/// are plain identifiers:
+///
+/// ```text
+/// vectorised! {
+///     /// y <- y + a x
+///     pub(crate) fn axpy<'a, F: Float>(a: F, x: &'a [F], y: &'a mut [F]) {
+///         for (y, &x) in y.iter_mut().zip(x) {
+///             *y += a * x;
+///         }
+///     }
+/// }
+/// ```
+///
+/// Functions called in the body are compiled with it only if they are inlined.
+macro_rules! vectorised {
+    (@output) => { () };
+    (@output $output:ty) => { $output };
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $output:ty)? $body:block
+    )+) => {$(
+        $crate::kernels::once! {
+            $(#[$attribute])*
+            $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
+                struct Call<$lifetime, $parameter: $bound>(
+                    $($type,)* std::marker::PhantomData<&$lifetime $parameter>,
+                );
+
+                impl<$lifetime, $parameter: $bound> pulp::WithSimd for Call<$lifetime, $parameter> {
+                    type Output = $crate::kernels::once::vectorised!(@output $($output)?);
+
+                    #[inline(always)]
+                    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                        // A function of its own: only arguments tell the compiler that slices do not overlap.
+                        #[inline(always)]
+                        #[allow(clippy::too_many_arguments)]
+                        fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body
+
+                        let Self($($argument,)* _) = self;
+                        body($($argument),*)
+                    }
+                }
+
+                $crate::kernels::simd::dispatch::dispatch(Call($($argument,)* std::marker::PhantomData))
+            }
+        }
+    )+};
+}
+pub(crate) use vectorised;

@@ -11,8 +11,8 @@ use crate::base::check_shape;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::once;
 use crate::kernels::{
-    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, parts, product, with_elements,
-    with_operands,
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks as parts, product,
+    with_elements, with_operands,
 };
 use crate::layer::Gradient;
 use crate::layer::Internal;

@@ -1,10 +1,13 @@
 mod math;
-mod packed;
+mod norm;
+mod panels;
 mod product;
+mod softmax;
+mod weight;
 
 use ndarray::Array2;
 
-use super::float::Float;
+use super::Float;
 
 /// Small integers, of which every product and sum is exact whatever the order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {

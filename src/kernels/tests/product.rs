@@ -1,7 +1,7 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::integers;
-use crate::kernels::outer::MOST_TERMS;
+use crate::kernels::gemm::outer::MOST_TERMS;
 use crate::kernels::{
     Accumulate, Float, Packed, Summation, for_each_isa, product, product_in_order, product_with_bias,
 };

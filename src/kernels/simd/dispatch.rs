@@ -32,6 +32,15 @@ pub(crate) fn dispatch<Op: WithSimd>(operation: Op) -> Op::Output {
     }
 }
 
+/// Runs `operation`, compiled for the instruction set `S`, as a function of its own.
+///
+/// The compiler's passes over loops take time that grows with the square of a function's size: a function with dozens of
+/// unrolled tiles in it takes several times as long to compile as one that calls them. A call takes about 2 ns.
+#[inline(never)]
+pub(crate) fn out_of_line<S: pulp::Simd, Op: WithSimd>(simd: S, operation: Op) -> Op::Output {
+    simd.vectorize(operation)
+}
+
 /// The instruction sets, the narrowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Isa {
@@ -77,62 +86,6 @@ fn isa_allowed(isa: Isa) -> bool {
 pub(crate) use forced::for_each_isa;
 #[cfg(test)]
 use forced::isa_allowed;
-
-/// Defines functions that are compiled once per instruction set, the best one being picked at each call; and, as by
-/// [`once!`](super::once), once per element type, in this crate.
-///
-/// The body is plain safe code: loops over slices that the compiler vectorises. The one lifetime is named, and arguments
-/// are plain identifiers:
-///
-/// ```text
-/// vectorised! {
-///     /// y <- y + a x
-///     pub(crate) fn axpy<'a, F: Float>(a: F, x: &'a [F], y: &'a mut [F]) {
-///         for (y, &x) in y.iter_mut().zip(x) {
-///             *y += a * x;
-///         }
-///     }
-/// }
-/// ```
-///
-/// Functions called in the body are compiled with it only if they are inlined.
-macro_rules! vectorised {
-    (@output) => { () };
-    (@output $output:ty) => { $output };
-    ($(
-        $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
-            $($argument:ident: $type:ty),* $(,)?
-        ) $(-> $output:ty)? $body:block
-    )+) => {$(
-        $crate::kernels::once! {
-            $(#[$attribute])*
-            $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
-                struct Call<$lifetime, $parameter: $bound>(
-                    $($type,)* std::marker::PhantomData<&$lifetime $parameter>,
-                );
-
-                impl<$lifetime, $parameter: $bound> pulp::WithSimd for Call<$lifetime, $parameter> {
-                    type Output = $crate::kernels::vectorised!(@output $($output)?);
-
-                    #[inline(always)]
-                    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-                        // A function of its own: only arguments tell the compiler that slices do not overlap.
-                        #[inline(always)]
-                        #[allow(clippy::too_many_arguments)]
-                        fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body
-
-                        let Self($($argument,)* _) = self;
-                        body($($argument),*)
-                    }
-                }
-
-                $crate::kernels::dispatch::dispatch(Call($($argument,)* std::marker::PhantomData))
-            }
-        }
-    )+};
-}
-pub(crate) use vectorised;
 
 /// Tests run every instruction set that the machine has, by lowering a limit.
 #[cfg(test)]

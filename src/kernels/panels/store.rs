@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::ArrayView2;
 
-use super::float::Float;
 use super::packed::Packed;
+use crate::kernels::float::Float;
 
 /// The weights of one model, packed as they are asked for.
 #[derive(Debug)]

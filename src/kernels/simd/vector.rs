@@ -1,27 +1,65 @@
-//! A small vector trait over the element types.
+//! The vector primitives of the element types.
 #![allow(unsafe_code)]
 
-use pulp::{MemMask, WithSimd};
+use pulp::MemMask;
 
-use super::block::Block;
-use super::dispatch::dispatch;
-use super::dots::Dots;
-use super::outer::{ALIGNMENT, Outer};
-use super::pack::Pack;
-use super::packed::{PackOperand, Sweep};
-use super::transpose::{transpose_4x4, transpose_8x8};
-use super::{math, packed};
 #[cfg(target_arch = "x86_64")]
-#[cfg(target_arch = "x86_64")]
+use super::square::{transpose_4x4, transpose_8x8};
 
-/// The sizes that follow from the registers of the instruction set.
-pub struct Tiling {
-    /// The columns of a tile.
-    pub width: usize,
-    /// The most rows of a tile.
-    pub rows: usize,
-    /// The columns of a panel of a packed operand.
-    pub panel: usize,
+/// What the address of a [streamed](Simd::stream) register must be a multiple of.
+pub(crate) const STREAM_ALIGNMENT: usize = 16;
+
+/// A value at any address.
+#[repr(C, packed)]
+struct Unaligned<T>(T);
+
+/// The value at `at`, without the checks that a build with debug assertions adds to `*at` and to `read_unaligned`: in the
+/// innermost loops they take many times as long as the arithmetic, to compile and to run.
+///
+/// # Safety
+///
+/// `at` is valid for reads of a `T`, for as long as the result is used.
+#[inline(always)]
+#[allow(clippy::transmute_ptr_to_ref)] // A cast is what is checked.
+unsafe fn at<'a, T>(at: *const T) -> &'a Unaligned<T> {
+    // SAFETY: an address and a reference are the same bits; as the caller says, and every address is aligned for it.
+    unsafe { std::mem::transmute::<*const T, &Unaligned<T>>(at) }
+}
+
+/// [`at`], to write.
+///
+/// # Safety
+///
+/// `at` is valid for writes of a `T`, and nothing else refers to it while the result is used.
+#[inline(always)]
+#[allow(clippy::transmute_ptr_to_ref)] // As above.
+unsafe fn at_mut<'a, T>(at: *mut T) -> &'a mut Unaligned<T> {
+    // SAFETY: as above.
+    unsafe { std::mem::transmute::<*mut T, &mut Unaligned<T>>(at) }
+}
+
+/// Prefetches a cache line to the L1 cache.
+#[inline(always)]
+pub(crate) fn prefetch_l1<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing; every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Prefetches a cache line to the L2 cache.
+#[inline(always)]
+pub(crate) fn prefetch_l2<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing; every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// What the kernels need of an element type, so that each algorithm is written once for both types and for all
@@ -54,6 +92,13 @@ pub trait Simd: Copy + 'static {
     /// Selects the first `count` lanes.
     fn first<S: pulp::Simd>(simd: S, count: usize) -> Self::Mask<S>;
 
+    /// Reads an element.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads.
+    unsafe fn read(from: *const Self) -> Self;
+
     /// Reads a register.
     ///
     /// # Safety
@@ -72,7 +117,7 @@ pub trait Simd: Copy + 'static {
     ///
     /// # Safety
     ///
-    /// `to` is valid for writes of [`lanes`](Self::lanes) elements, and a multiple of [`ALIGNMENT`](super::outer::ALIGNMENT)
+    /// `to` is valid for writes of [`lanes`](Self::lanes) elements, and a multiple of [`STREAM_ALIGNMENT`]
     /// if a register is.
     unsafe fn stream<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
 
@@ -100,46 +145,6 @@ pub trait Simd: Copy + 'static {
     /// The elements are readable, and writable where they go; the machine has AVX.
     #[cfg(target_arch = "x86_64")]
     unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
-
-    /// The sizes of tiles and panels. Like the products below, a method of the element types so that it is compiled once, in
-    /// this crate, and not again in every crate that names a layer.
-    fn tiling() -> Tiling;
-
-    /// Multiplies blocks.
-    fn multiply(block: Block<Self>);
-
-    /// Multiplies by dot products.
-    fn multiply_by_dots(dots: Dots<Self>);
-
-    /// Multiplies into a large matrix, past the caches.
-    fn multiply_outer(outer: Outer<Self>);
-
-    /// Copies an operand.
-    fn pack(pack: Pack<'_, Self>);
-
-    /// Packs a right operand for many products.
-    fn pack_operand(pack: PackOperand<'_, Self>);
-
-    /// Multiplies with an operand packed for many products.
-    fn multiply_packed(sweep: Sweep<'_, Self>);
-
-    /// See [`math::exp`].
-    fn exponential(self) -> Self;
-
-    /// See [`math::tanh`].
-    fn hyperbolic_tangent(self) -> Self;
-
-    /// See [`math::sigmoid`].
-    fn logistic(self) -> Self;
-
-    /// See [`math::tanh_fraction`].
-    fn hyperbolic_tangent_fraction(self) -> (Self, Self);
-
-    /// See [`math::sigmoid_fraction`].
-    fn logistic_fraction(self) -> (Self, Self);
-
-    /// See [`math::normal_cdf`].
-    fn normal_distribution(self) -> Self;
 }
 
 macro_rules! simd {
@@ -187,27 +192,33 @@ macro_rules! simd {
             }
 
             #[inline(always)]
+            unsafe fn read(from: *const Self) -> Self {
+                // SAFETY: the caller vouches for the element.
+                unsafe { at(from).0 }
+            }
+
+            #[inline(always)]
             unsafe fn load<S: pulp::Simd>(_: S, from: *const Self) -> Self::Vector<S> {
                 // SAFETY: the caller vouches for the elements, and every bit pattern is a register.
-                unsafe { from.cast::<Self::Vector<S>>().read_unaligned() }
+                unsafe { at(from.cast::<Self::Vector<S>>()).0 }
             }
 
             #[inline(always)]
             unsafe fn store<S: pulp::Simd>(_: S, to: *mut Self, a: Self::Vector<S>) {
                 // SAFETY: the caller vouches for the elements.
-                unsafe { to.cast::<Self::Vector<S>>().write_unaligned(a) }
+                unsafe { at_mut(to.cast::<Self::Vector<S>>()).0 = a }
             }
 
             #[inline(always)]
             unsafe fn stream<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>) {
                 #[cfg(target_arch = "x86_64")]
-                if size_of::<Self::Vector<S>>().is_multiple_of(ALIGNMENT) {
+                if size_of::<Self::Vector<S>>().is_multiple_of(STREAM_ALIGNMENT) {
                     let parts = (&raw const a).cast::<std::arch::x86_64::__m128>();
-                    for part in 0..size_of::<Self::Vector<S>>() / ALIGNMENT {
+                    for part in 0..size_of::<Self::Vector<S>>() / STREAM_ALIGNMENT {
                         // SAFETY: a part of the register, and the caller vouches for where it goes.
                         unsafe {
-                            let part_of_a = parts.add(part).read_unaligned();
-                            std::arch::x86_64::_mm_stream_ps(to.cast::<f32>().add(part * 4), part_of_a);
+                            let to = to.wrapping_byte_add(part * STREAM_ALIGNMENT).cast::<f32>();
+                            std::arch::x86_64::_mm_stream_ps(to, at(parts.wrapping_add(part)).0);
                         }
                     }
                     return;
@@ -235,83 +246,6 @@ macro_rules! simd {
             unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize) {
                 // SAFETY: the caller vouches for the elements and for AVX.
                 unsafe { $transpose(from, column, to, row) }
-            }
-
-            #[inline(never)]
-            fn tiling() -> Tiling {
-                struct Ask;
-                impl WithSimd for Ask {
-                    type Output = Tiling;
-                    #[inline(always)]
-                    fn with_simd<S: pulp::Simd>(self, _: S) -> Tiling {
-                        Tiling {
-                            width: super::tile::width::<S, $element>(),
-                            rows: super::tile::most_rows::<S>(),
-                            panel: packed::panel_width::<S, $element>(),
-                        }
-                    }
-                }
-                dispatch(Ask)
-            }
-
-            #[inline(never)]
-            fn multiply(block: Block<Self>) {
-                dispatch(block)
-            }
-
-            #[inline(never)]
-            fn multiply_by_dots(dots: Dots<Self>) {
-                dispatch(dots)
-            }
-
-            #[inline(never)]
-            fn multiply_outer(outer: Outer<Self>) {
-                dispatch(outer)
-            }
-
-            #[inline(never)]
-            fn pack(pack: Pack<'_, Self>) {
-                dispatch(pack)
-            }
-
-            #[inline(never)]
-            fn pack_operand(pack: PackOperand<'_, Self>) {
-                dispatch(pack)
-            }
-
-            #[inline(never)]
-            fn multiply_packed(sweep: Sweep<'_, Self>) {
-                dispatch(sweep)
-            }
-
-            #[inline(always)]
-            fn exponential(self) -> Self {
-                math::$element::exp(self)
-            }
-
-            #[inline(always)]
-            fn hyperbolic_tangent(self) -> Self {
-                math::$element::tanh(self)
-            }
-
-            #[inline(always)]
-            fn logistic(self) -> Self {
-                math::$element::sigmoid(self)
-            }
-
-            #[inline(always)]
-            fn hyperbolic_tangent_fraction(self) -> (Self, Self) {
-                math::$element::tanh_fraction(self)
-            }
-
-            #[inline(always)]
-            fn logistic_fraction(self) -> (Self, Self) {
-                math::$element::sigmoid_fraction(self)
-            }
-
-            #[inline(always)]
-            fn normal_distribution(self) -> Self {
-                math::$element::normal_cdf(self)
             }
         }
     };

@@ -1,36 +1,51 @@
 //! Products of a few terms: sums of outer products. To read and write C is what takes time.
+//!
+//! ```text
+//! for 2 rows of C at a time:
+//!     for a vector of columns at a time:
+//!         b[D] = that vector of each row of B
+//!         C[i] = A[i, 0] b[0] + ... + A[i, D-1] b[D-1]           or C[i] + that
+//! ```
+//!
+//! A C of 16 MiB or more that is overwritten is written with non-temporal stores: what was written first would be gone from the
+//! caches when the last is written, and to write into a cache is to read a line before. Eight residual blocks of 1024 features
+//! train on one row in 52 ms so, and in 59 ms without.
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
 
-use super::float::Float;
-use super::product::Product;
-use super::tile::{Base, Output};
+use super::operand::{Base, Output, Product};
+use crate::kernels::float::Float;
+use crate::kernels::once::once;
+use crate::kernels::simd::dispatch::dispatch;
+use crate::kernels::simd::vector::STREAM_ALIGNMENT;
 
-/// From so many bytes on, C is written past the caches: what was written first would be gone from them when the last is
-/// written, and to write into a cache is to read a line before.
-const LEAST_BYTES: usize = 16 << 20;
+/// The least size of a C that is written past the caches.
+const STREAM_BYTES: usize = 16 << 20;
 
-/// What [`Simd::stream`](super::Simd::stream) wants its addresses to be multiples of.
-pub(super) const ALIGNMENT: usize = 16;
-
-/// Up to so many terms, a product is one of these.
-pub(super) const MOST_TERMS: usize = 4;
-
-/// A product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous.
-pub struct Outer<F> {
-    pub(super) product: Product<F>,
-    /// Whether C is written past the caches.
-    pub(super) streamed: bool,
-}
+/// The most terms of such a product.
+pub(crate) const MOST_TERMS: usize = 4;
 
 /// Whether a C of this size, which is overwritten, is written past the caches.
 pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
     let (start, row) = (c.start.addr(), c.row.unsigned_abs() * size_of::<F>());
     cfg!(target_arch = "x86_64")
-        && rows * columns * size_of::<F>() >= LEAST_BYTES
-        && start.is_multiple_of(ALIGNMENT)
-        && row.is_multiple_of(ALIGNMENT)
+        && rows * columns * size_of::<F>() >= STREAM_BYTES
+        && start.is_multiple_of(STREAM_ALIGNMENT)
+        && row.is_multiple_of(STREAM_ALIGNMENT)
+}
+
+once! {
+    /// Computes a product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous;
+    /// if `streamed`, past the caches.
+    pub(super) fn by_outer_products<'a, F: Float>(product: Product<F>, streamed: bool) {
+        dispatch(Outer { product, streamed })
+    }
+}
+
+struct Outer<F> {
+    product: Product<F>,
+    streamed: bool,
 }
 
 impl<F: Float> WithSimd for Outer<F> {

@@ -1,12 +1,24 @@
 //! Operands copied to where the tiles read them in order.
+//!
+//! ```text
+//! B [depth, columns]  ->  panels [columns / width][depth][width]     8 rows at a time, over all panels
+//! A [rows, depth]     ->  rows 528 elements apart                    if its columns are contiguous
+//!                     ->  tiles [depth][r] of r rows each            if its rows are: 8 columns at a time, over all tiles
+//! ```
+//!
+//! What lies across is transposed in registers, 8 x 8 (f64: 4 x 4) elements at a time.
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
 
-use super::block::{Left, tiles};
-use super::float::Float;
-use super::tile::{Strided, most_rows, width};
-use super::transpose::transpose;
+use super::block::least_rows;
+use super::geometry::{COPY_ROW, even_chunks, for_height, geometry, tile_width};
+use super::operand::Strided;
+use crate::kernels::float::Float;
+use crate::kernels::once::once;
+use crate::kernels::simd::dispatch::dispatch;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::vector::prefetch_l2;
 
 /// The elements of the panels of a `[depth, columns]` matrix.
 pub(super) fn panels_len(depth: usize, columns: usize, width: usize) -> usize {
@@ -19,7 +31,7 @@ pub(super) enum Order {
     /// B `[depth, columns]` to panels `[columns / width][depth][width]`. What the last one has too much stays as it was:
     /// tiles do not read it.
     Panels,
-    /// A `[rows, depth]` to rows [`Left::ROW`] apart.
+    /// A `[rows, depth]` to rows [`COPY_ROW`] apart.
     Rows,
     /// A `[rows, depth]` to tiles `[depth][r]`, of `r` rows each.
     Tiles,
@@ -28,16 +40,23 @@ pub(super) enum Order {
 }
 
 /// A matrix to copy.
-pub struct Pack<'a, F> {
+pub(super) struct Copied<'a, F> {
     /// Readable.
-    pub(super) from: Strided<F>,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) order: Order,
-    pub(super) to: &'a mut [F],
+    pub from: Strided<F>,
+    pub rows: usize,
+    pub columns: usize,
+    pub order: Order,
+    pub to: &'a mut [F],
 }
 
-impl<F: Float> WithSimd for Pack<'_, F> {
+once! {
+    /// Copies a matrix.
+    pub(super) fn copy<'a, F: Float>(matrix: Copied<'a, F>) {
+        dispatch(matrix)
+    }
+}
+
+impl<F: Float> WithSimd for Copied<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -46,10 +65,10 @@ impl<F: Float> WithSimd for Pack<'_, F> {
         // SAFETY: the matrix is readable.
         unsafe {
             match order {
-                Order::Panels => pack_panels(simd, from, rows, columns, to),
-                Order::Rows => copy_rows(simd, from, rows, columns, Left::<F>::ROW, to),
+                Order::Panels => copy_panels(simd, from, rows, columns, to),
+                Order::Rows => copy_rows(simd, from, rows, columns, COPY_ROW, to),
                 Order::Compact => copy_rows(simd, from, rows, columns, columns, to),
-                Order::Tiles => pack_tiles(from, columns, tiles(rows, most_rows::<S>()), to),
+                Order::Tiles => copy_tiles::<S, F>(from, rows, columns, to),
             }
         }
     }
@@ -59,11 +78,11 @@ impl<F: Float> WithSimd for Pack<'_, F> {
 ///
 /// B is readable.
 #[inline(always)]
-unsafe fn pack_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, columns: usize, panels: &mut [F]) {
-    /// So many rows at a time, which are far apart.
+unsafe fn copy_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, columns: usize, panels: &mut [F]) {
+    /// The rows that are copied at a time: they are far apart.
     const ROWS: usize = 8;
 
-    let width = width::<S, F>();
+    let width = tile_width::<S, F>();
     let panels = &mut panels[..panels_len(depth, columns, width)];
     if depth == 0 {
         return;
@@ -96,7 +115,7 @@ unsafe fn pack_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, c
 ///
 /// The matrix is readable.
 #[inline(always)]
-pub(super) unsafe fn copy_rows<S: Simd, F: Float>(
+pub(crate) unsafe fn copy_rows<S: Simd, F: Float>(
     simd: S,
     from: Strided<F>,
     rows: usize,
@@ -125,37 +144,26 @@ pub(super) unsafe fn copy_rows<S: Simd, F: Float>(
     }
 }
 
-/// Copies A `[rows, depth]` to tiles `[depth][r]`, of `r` rows each as `tiles` says: fast where its columns are
-/// contiguous.
+/// Copies A `[rows, depth]` to tiles `[depth][r]`, of `r` rows each: fast if its columns are contiguous.
 ///
 /// # Safety
 ///
 /// A is readable.
 #[inline(always)]
-unsafe fn pack_tiles<F: Float>(
-    a: Strided<F>,
-    depth: usize,
-    tiles: impl Iterator<Item = (usize, usize)> + Clone,
-    packed: &mut [F],
-) {
-    /// Few columns at a time, which are far apart, for all tiles.
+unsafe fn copy_tiles<S: Simd, F: Float>(a: Strided<F>, rows: usize, depth: usize, copy: &mut [F]) {
+    /// The columns that are copied at a time, for all tiles: they are far apart.
     const COLUMNS: usize = 8;
 
+    let tiles = even_chunks(rows, geometry::<S>().tile_rows);
     for first in (0..depth).step_by(COLUMNS) {
         let columns = COLUMNS.min(depth - first);
         for (row, rows) in tiles.clone() {
-            let tile = &mut packed[row * depth + first * rows..][..columns * rows];
+            let tile = &mut copy[row * depth + first * rows..][..columns * rows];
             let a = a.from(row, first);
-            macro_rules! of {
-                ($($rows:literal)+) => {
-                    match rows {
-                        // SAFETY: a part of A.
-                        $($rows => unsafe { pack_tile::<F, $rows>(a, tile) },)+
-                        _ => unreachable!("tiles of {rows} rows"),
-                    }
-                };
-            }
-            of!(4 5 6 7 8 9 10 11 12 13 14);
+            for_height!(rows, least_rows::<S>(), geometry::<S>().tile_rows, |R| {
+                // SAFETY: a part of A.
+                unsafe { copy_tile::<F, R>(a, tile) }
+            });
         }
     }
 }
@@ -166,7 +174,7 @@ unsafe fn pack_tiles<F: Float>(
 ///
 /// A is readable.
 #[inline(always)]
-unsafe fn pack_tile<F: Float, const R: usize>(a: Strided<F>, tile: &mut [F]) {
+unsafe fn copy_tile<F: Float, const R: usize>(a: Strided<F>, tile: &mut [F]) {
     let (tile, _) = tile.as_chunks_mut::<R>();
     for (p, to) in tile.iter_mut().enumerate() {
         let from = a.from(0, p);
@@ -179,6 +187,49 @@ unsafe fn pack_tile<F: Float, const R: usize>(a: Strided<F>, tile: &mut [F]) {
                     *to = *from.from(i, 0).start;
                 }
             }
+        }
+    }
+}
+
+/// Copies a matrix of any strides to rows `width` apart: fast where its columns are contiguous.
+///
+/// # Safety
+///
+/// The matrix is readable.
+#[inline(always)]
+unsafe fn transpose<S: Simd, F: Float>(
+    _: S,
+    matrix: Strided<F>,
+    rows: usize,
+    columns: usize,
+    width: usize,
+    to: &mut [F],
+) {
+    #[allow(unused_mut)]
+    let (mut rows_done, mut columns_done) = (0, 0);
+    // On x86-64, `dispatch` knows no instruction set between none and AVX2.
+    #[cfg(target_arch = "x86_64")]
+    if !S::IS_SCALAR && matrix.row == 1 {
+        let side = F::SQUARE;
+        (rows_done, columns_done) = (rows - rows % side, columns - columns % side);
+        assert!(rows_done == 0 || to.len() >= (rows_done - 1) * width + columns_done);
+        for j in (0..columns_done).step_by(side) {
+            for i in (0..rows_done).step_by(side) {
+                let from = matrix.from(i, j);
+                // A line holds two squares' rows: that of the columns after these.
+                if i % (2 * side) == 0 {
+                    (side..2 * side).for_each(|k| prefetch_l2(matrix.from(i, j + k).start));
+                }
+                // SAFETY: a square of the matrix, and its place in `to`; AVX is there.
+                unsafe { F::transpose_square(from.start, from.column, to.as_mut_ptr().add(i * width + j), width) };
+            }
+        }
+    }
+    for (i, to) in to.chunks_mut(width).take(rows).enumerate() {
+        let from = if i < rows_done { columns_done } else { 0 };
+        for (j, to) in to[..columns].iter_mut().enumerate().skip(from) {
+            // SAFETY: an element of the matrix.
+            *to = unsafe { *matrix.from(i, j).start };
         }
     }
 }

@@ -1,60 +1,12 @@
-//! Copies of matrices whose columns are contiguous.
+//! Transposes of squares, in registers.
+#![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
-
-use pulp::Simd;
-
-use super::float::Float;
-use super::tile::{Strided, prefetch};
-
-/// Copies a matrix of any strides to rows `width` apart: fast where its columns are contiguous.
-///
-/// # Safety
-///
-/// The matrix is readable.
-#[inline(always)]
-pub(super) unsafe fn transpose<S: Simd, F: Float>(
-    _: S,
-    matrix: Strided<F>,
-    rows: usize,
-    columns: usize,
-    width: usize,
-    to: &mut [F],
-) {
-    #[allow(unused_mut)]
-    let (mut rows_done, mut columns_done) = (0, 0);
-    // On x86-64, `dispatch` knows no instruction set between none and AVX2.
-    #[cfg(target_arch = "x86_64")]
-    if !S::IS_SCALAR && matrix.row == 1 {
-        let side = F::SQUARE;
-        (rows_done, columns_done) = (rows - rows % side, columns - columns % side);
-        assert!(rows_done == 0 || to.len() >= (rows_done - 1) * width + columns_done);
-        for j in (0..columns_done).step_by(side) {
-            for i in (0..rows_done).step_by(side) {
-                let from = matrix.from(i, j);
-                // A line holds two squares' rows: that of the columns after these.
-                if i % (2 * side) == 0 {
-                    (side..2 * side).for_each(|k| prefetch::<_, true>(matrix.from(i, j + k).start));
-                }
-                // SAFETY: a square of the matrix, and its place in `to`; AVX is there.
-                unsafe { F::transpose_square(from.start, from.column, to.as_mut_ptr().add(i * width + j), width) };
-            }
-        }
-    }
-    for (i, to) in to.chunks_mut(width).take(rows).enumerate() {
-        let from = if i < rows_done { columns_done } else { 0 };
-        for (j, to) in to[..columns].iter_mut().enumerate().skip(from) {
-            // SAFETY: an element of the matrix.
-            *to = unsafe { *matrix.from(i, j).start };
-        }
-    }
-}
 
 /// Copies `[8, 8]` with contiguous columns, `column` apart, to rows `row` apart.
 ///
 /// # Safety
 ///
 /// The elements are readable, and writable where they go.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 #[inline]
 pub(super) unsafe fn transpose_8x8(from: *const f32, column: isize, to: *mut f32, row: usize) {
@@ -86,7 +38,6 @@ pub(super) unsafe fn transpose_8x8(from: *const f32, column: isize, to: *mut f32
 /// # Safety
 ///
 /// The elements are readable, and writable where they go.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 #[inline]
 pub(super) unsafe fn transpose_4x4(from: *const f64, column: isize, to: *mut f64, row: usize) {

@@ -1,0 +1,182 @@
+//! The product of two blocks: tiles swept over panels.
+//!
+//! ```text
+//! for each tile of rows:                   at most 14 (or 6) of them, about equally many each
+//!     for each panel of B:                 2 vectors of columns
+//!         tile of C += rows of A · panel
+//! ```
+//!
+//! The block of B stays in the L2 cache, the rows of A in the L1 cache, and C is read and written row by row as it lies: with
+//! one panel after the other, each for all rows, products of a few hundred terms took up to 1.5 times as long.
+#![allow(unsafe_code)]
+
+use pulp::{Simd, WithSimd};
+
+use super::geometry::{COPY_ROW, TILE_VECTORS, even_chunks, for_height, geometry, tile_width};
+use super::operand::{Output, Strided};
+use super::tile::{AllRows, CopiedRows, CopiedTiles, InPlace, Layout, Operands, tile};
+use crate::kernels::float::Float;
+use crate::kernels::once::once;
+use crate::kernels::simd::dispatch::dispatch;
+
+/// A block of A.
+#[derive(Clone, Copy)]
+pub(super) enum Left<F> {
+    /// Where it is, with any strides.
+    InPlace(Strided<F>),
+    /// Copied to rows [`COPY_ROW`] apart.
+    Rows(*const F),
+    /// Copied column by column, in the order of the tiles.
+    Tiles(*const F),
+}
+
+/// A block of B in panels as wide as a tile: element `(p, j)` is at `start + j / width panel + p row + j % width`.
+#[derive(Clone, Copy)]
+pub(super) struct Right<F> {
+    pub start: *const F,
+    pub panel: usize,
+    pub row: isize,
+}
+
+/// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
+pub(super) struct Block<F> {
+    pub rows: usize,
+    pub depth: usize,
+    pub columns: usize,
+    pub a: Left<F>,
+    pub b: Right<F>,
+    pub c: Output<F>,
+}
+
+once! {
+    /// Computes C.
+    pub(super) fn multiply_blocks<'a, F: Float>(block: Block<F>) {
+        dispatch(block)
+    }
+}
+
+/// The most rows of A that lie in their place for which tiles are wide instead of high.
+const WIDE_TILES_ROWS: usize = 3;
+
+impl<F: Float> WithSimd for Block<F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut first = 0;
+        if let (Left::InPlace(a), true) = (self.a, self.rows <= WIDE_TILES_ROWS && self.b.panel == tile_width::<S, F>())
+        {
+            // B lies where it was, row by row, and a few rows of A keep the vector units busy only in wide tiles.
+            // SAFETY: as the maker of the block says, which holds for columns of it.
+            first = unsafe {
+                match self.rows {
+                    1 => self.sweep_wide::<S, 1, 8>(simd, a),
+                    2 => self.sweep_wide::<S, 2, 4>(simd, a),
+                    _ => self.sweep_wide::<S, WIDE_TILES_ROWS, 4>(simd, a),
+                }
+            };
+        }
+        let most = match self.a {
+            Left::InPlace(_) => geometry::<S>().in_place_rows,
+            _ => geometry::<S>().tile_rows,
+        };
+        for (row, rows) in even_chunks(self.rows, most) {
+            // SAFETY: as the maker of the block says, for one of the tiles.
+            unsafe { self.over_panels(simd, row, rows, first) };
+        }
+    }
+}
+
+impl<F: Float> Block<F> {
+    /// The tiles of `rows` rows from `row` on, and all columns from `first` on.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says.
+    #[inline(always)]
+    unsafe fn over_panels<S: Simd>(&self, simd: S, row: usize, rows: usize, first: usize) {
+        let (lanes, width) = (F::lanes::<S>(), tile_width::<S, F>());
+        let mut panel = self.b.start.wrapping_add(first / width * self.b.panel);
+        for column in (first..self.columns).step_by(width) {
+            let columns = width.min(self.columns - column);
+            let c = self.c.from(row, column);
+            let a = match self.a {
+                Left::InPlace(a) => a.from(row, 0),
+                Left::Rows(start) => Strided { start: start.wrapping_add(row * COPY_ROW), row: 0, column: 0 },
+                Left::Tiles(start) => Strided { start: start.wrapping_add(row * self.depth), row: 0, column: 0 },
+            };
+            let operands = Operands { depth: self.depth, columns, a, b: panel, b_row: self.b.row, c };
+            // SAFETY: as the maker of the block says, which holds for one of the panels.
+            unsafe {
+                if columns == width {
+                    self.tile::<S, TILE_VECTORS, false>(simd, rows, &operands);
+                } else if columns <= lanes {
+                    self.tile::<S, 1, true>(simd, rows, &operands);
+                } else {
+                    self.tile::<S, TILE_VECTORS, true>(simd, rows, &operands);
+                }
+            }
+            panel = panel.wrapping_add(self.b.panel);
+        }
+    }
+
+    /// Computes the columns that tiles of `N` vectors fill, and gives their number; B lies row by row.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says; it has `R` rows.
+    #[inline(always)]
+    unsafe fn sweep_wide<S: Simd, const R: usize, const N: usize>(&self, simd: S, a: Strided<F>) -> usize {
+        let width = N * F::lanes::<S>();
+        let whole = self.columns - self.columns % width;
+        for column in (0..whole).step_by(width) {
+            let (b, c) = (self.b.start.wrapping_add(column), self.c.from(0, column));
+            let operands = Operands { depth: self.depth, columns: width, a, b, b_row: self.b.row, c };
+            // SAFETY: as the caller says, for some of the columns.
+            unsafe { tile::<S, F, AllRows, R, N, false>(simd, &operands) };
+        }
+        whole
+    }
+
+    /// A tile of `rows` rows.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: usize, operands: &Operands<F>) {
+        // SAFETY: as the caller says.
+        unsafe {
+            match self.a {
+                Left::InPlace(_) => for_height!(rows, 1, geometry::<S>().in_place_rows, |R| {
+                    tile::<S, F, InPlace, R, N, EDGE>(simd, operands)
+                }),
+                Left::Rows(_) => copied::<S, F, CopiedRows, N, EDGE>(simd, rows, operands),
+                Left::Tiles(_) => copied::<S, F, CopiedTiles, N, EDGE>(simd, rows, operands),
+            }
+        }
+    }
+}
+
+/// The fewest rows of a tile over a copied block: blocks of few rows are not copied, and in others tiles have more than half of
+/// the most rows.
+pub(super) const fn least_rows<S: Simd>() -> usize {
+    geometry::<S>().tile_rows / 2 + 1
+}
+
+/// A tile of `rows` rows over a copied block.
+///
+/// # Safety
+///
+/// As the maker of the block says.
+#[inline(always)]
+unsafe fn copied<S: Simd, F: Float, A: Layout, const N: usize, const EDGE: bool>(
+    simd: S,
+    rows: usize,
+    operands: &Operands<F>,
+) {
+    for_height!(rows, least_rows::<S>(), geometry::<S>().tile_rows, |R| {
+        // SAFETY: as the caller says.
+        unsafe { tile::<S, F, A, R, N, EDGE>(simd, operands) }
+    })
+}

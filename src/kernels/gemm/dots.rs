@@ -1,0 +1,173 @@
+//! Products by dot products, of a few rows and a few columns at a time: a matrix times a vector, mostly.
+//!
+//! ```text
+//! for 4 columns of B at a time, for 4 rows of A at a time (or 8 columns for a single row):
+//!     sums[R][N] = 0
+//!     for p in 0..depth, a vector at a time:
+//!         sums[i][j] += A[i, p..] B[p.., j]
+//!     C[i, j] = base + the sum of the lanes of sums[i][j]
+//! ```
+//!
+//! The sums across a vector take longer than the products if the depth is small, and add up in another order than tiles do.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use pulp::{Simd, WithSimd};
+
+use super::copy::{Copied, Order, copy};
+use super::operand::{Base, Output, Product, Strided};
+use crate::kernels::buffer::{Buffer, with_scratch};
+use crate::kernels::float::Float;
+use crate::kernels::once::once;
+use crate::kernels::simd::dispatch::dispatch;
+
+/// Computes each element of C by itself. The columns of B are contiguous, and the rows of A are, or are copied.
+pub(super) fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: bool) {
+    thread_local! {
+        static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+    }
+    if a_rows_contiguous {
+        return multiply_dots(Dots(product));
+    }
+    let Product { rows, depth, a: from, .. } = product;
+    with_scratch(&ROWS, rows * depth, |to| {
+        copy(Copied { from, rows, columns: depth, order: Order::Compact, to: &mut *to });
+        let a = Strided { start: to.as_ptr(), row: depth as isize, column: 1 };
+        multiply_dots(Dots(Product { a, ..product }));
+    });
+}
+
+once! {
+    fn multiply_dots<'a, F: Float>(dots: Dots<F>) {
+        dispatch(dots)
+    }
+}
+
+/// A product of which the rows of A and the columns of B are contiguous.
+struct Dots<F>(Product<F>);
+
+/// The rows, and the columns, whose sums are computed together.
+const SIDE: usize = 4;
+
+/// The columns whose sums are computed together for a single row: enough to keep the vector units busy.
+const ROW_COLUMNS: usize = 8;
+
+impl<F: Float> WithSimd for Dots<F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { rows, depth, columns, a, b, c } = self.0;
+        let b_transposed = b.transposed();
+        let mut first = 0;
+        if rows == 1 {
+            while first + ROW_COLUMNS <= columns {
+                let (b, c) = (b_transposed.from(first, 0), c.from(0, first));
+                // SAFETY: some of the columns.
+                unsafe { dots::<S, F, 1, ROW_COLUMNS>(simd, depth, a, b, c) };
+                first += ROW_COLUMNS;
+            }
+        }
+        for column in (first..columns).step_by(SIDE) {
+            let (b, c) = (b_transposed.from(column, 0), c.from(0, column));
+            // SAFETY: some of the columns.
+            unsafe {
+                match columns - column {
+                    1 => dot_columns::<S, F, 1>(simd, rows, depth, a, b, c),
+                    2 => dot_columns::<S, F, 2>(simd, rows, depth, a, b, c),
+                    3 => dot_columns::<S, F, 3>(simd, rows, depth, a, b, c),
+                    _ => dot_columns::<S, F, SIDE>(simd, rows, depth, a, b, c),
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`Dots`], for `N` columns.
+#[inline(always)]
+unsafe fn dot_columns<S: Simd, F: Float, const N: usize>(
+    simd: S,
+    rows: usize,
+    depth: usize,
+    a: Strided<F>,
+    b_transposed: Strided<F>,
+    c: Output<F>,
+) {
+    for row in (0..rows).step_by(SIDE) {
+        let (a, c) = (a.from(row, 0), c.from(row, 0));
+        // SAFETY: some of the rows.
+        unsafe {
+            match rows - row {
+                1 => dots::<S, F, 1, N>(simd, depth, a, b_transposed, c),
+                2 => dots::<S, F, 2, N>(simd, depth, a, b_transposed, c),
+                3 => dots::<S, F, 3, N>(simd, depth, a, b_transposed, c),
+                _ => dots::<S, F, SIDE, N>(simd, depth, a, b_transposed, c),
+            }
+        }
+    }
+}
+
+/// `C <- base + A B^T` for `R` rows and `N` columns, where the rows of A and of `B^T` are contiguous.
+///
+/// # Safety
+///
+/// A `[R, depth]` and `B^T` `[N, depth]` are readable with unit column strides, and C `[R, N]` is writable and overlaps
+/// neither.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
+    simd: S,
+    depth: usize,
+    a: Strided<F>,
+    b_transposed: Strided<F>,
+    c: Output<F>,
+) {
+    let lanes = F::lanes::<S>();
+    let mut sums = [[F::splat(simd, F::zero()); N]; R];
+    let whole = depth - depth % lanes;
+    let mut p = 0;
+    while p < whole {
+        let mut b_vectors = [F::splat(simd, F::zero()); N];
+        for j in 0..N {
+            // SAFETY: `lanes` elements of row j from column p on, which is in the matrix.
+            b_vectors[j] = unsafe { F::load(simd, b_transposed.from(j, p).start) };
+        }
+        for i in 0..R {
+            // SAFETY: likewise, of row i.
+            let a = unsafe { F::load(simd, a.from(i, p).start) };
+            for j in 0..N {
+                sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+            }
+        }
+        p = p.wrapping_add(lanes);
+    }
+    if p < depth {
+        let rest = F::first(simd, depth - p);
+        for i in 0..R {
+            // SAFETY: the elements of row i from column p to the last.
+            let a = unsafe { F::load_first(simd, rest, a.from(i, p).start) };
+            for j in 0..N {
+                // SAFETY: likewise, of row j.
+                let b = unsafe { F::load_first(simd, rest, b_transposed.from(j, p).start) };
+                sums[i][j] = F::fused(simd, a, b, sums[i][j]);
+            }
+        }
+    }
+    for i in 0..R {
+        for j in 0..N {
+            let sum = F::total(simd, sums[i][j]);
+            let to = c.from(i, j).start;
+            // SAFETY: element (i, j) of C, and element j of a row that is its base.
+            unsafe {
+                *to = match c.base {
+                    Base::Nothing => sum,
+                    Base::Output => *to + sum,
+                    Base::Row(row) => *row.wrapping_add(j) + sum,
+                };
+            }
+        }
+    }
+}

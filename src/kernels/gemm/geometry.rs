@@ -1,0 +1,187 @@
+//! The sizes of the kernels: what follows from the registers of an instruction set, and from the caches.
+//!
+//! ```text
+//!                      C = A B, large                        v W, W packed
+//!  registers      tile         accumulators           tile         accumulators      one row
+//!     32          14 x 2        28 of 32              6 x 4         24 of 32          16 of 32
+//!     16           6 x 2        12 of 16              6 x 2         12 of 16           8 of 16
+//! ```
+//!
+//! A tile is so many rows of C by so many vectors. In large products it is high and narrow: B is what streams from the L2
+//! cache, and a row of it is used as often as the tile has rows. With packed weights it is wide: a panel stays in the L2
+//! cache for few rows.
+
+use pulp::{Simd, WithSimd};
+
+use crate::kernels::float::Float;
+use crate::kernels::once::once;
+use crate::kernels::simd::dispatch::dispatch;
+
+/// What follows from the number of vector registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Geometry {
+    /// The most rows of a tile over copied blocks.
+    pub tile_rows: usize,
+    /// The most rows of a tile whose rows of A are read in place: more addresses would not fit into registers.
+    pub in_place_rows: usize,
+    /// The terms of a tile that are added between two steps of the loop counter: to count takes slots of the sums, of which a
+    /// term has few with 16 registers (5 % of large products there; with 28 sums a term it costs nothing).
+    pub tile_unroll: usize,
+    /// The vectors in a row of a panel of packed weights.
+    pub panel_vectors: usize,
+}
+
+/// AVX-512, NEON.
+pub(crate) const WIDE: Geometry = Geometry { tile_rows: 14, in_place_rows: 8, tile_unroll: 1, panel_vectors: 4 };
+
+/// AVX2, and scalar code.
+pub(crate) const NARROW: Geometry = Geometry { tile_rows: 6, in_place_rows: 6, tile_unroll: 4, panel_vectors: 2 };
+
+/// The table of an instruction set.
+pub(crate) const fn geometry<S: Simd>() -> Geometry {
+    if S::REGISTER_COUNT >= 32 { WIDE } else { NARROW }
+}
+
+/// The vectors in a row of a tile.
+pub(crate) const TILE_VECTORS: usize = 2;
+
+/// The columns of a tile.
+#[inline(always)]
+pub(crate) fn tile_width<S: Simd, F: Float>() -> usize {
+    TILE_VECTORS * F::lanes::<S>()
+}
+
+/// The columns of a panel of packed weights.
+#[inline(always)]
+pub(crate) fn panel_width<S: Simd, F: Float>() -> usize {
+    geometry::<S>().panel_vectors * F::lanes::<S>()
+}
+
+/// The most rows of a tile over packed weights.
+pub(crate) const PANEL_ROWS: usize = 6;
+
+/// The terms that such a tile adds between two prefetches of the next weights.
+pub(crate) const PANEL_UNROLL: usize = 4;
+
+/// With at most this many rows it prefetches after each term: there is so much to prefetch that it would come in bursts, which
+/// cost 7 % with 16 rows.
+pub(crate) const PANEL_FEW_ROWS: usize = 4 * PANEL_ROWS;
+
+/// The most rows that go over all panels together: they stay in the L2 cache with a part of a panel.
+pub(crate) const PANEL_BLOCK_ROWS: usize = 20 * PANEL_ROWS;
+
+/// The panels that a single row is multiplied with at a time: their sums do not wait for each other, and weights come as
+/// several streams.
+pub(crate) const ROW_PANELS: usize = 4;
+
+/// The least size of weights that a single row has prefetched from memory, [`FAR_AHEAD_BYTES`] ahead in each stream.
+pub(crate) const FAR_BYTES: usize = 8 << 20;
+/// See [`FAR_BYTES`].
+pub(crate) const FAR_AHEAD_BYTES: usize = 1024;
+
+/// A cache line.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// The rows of B that a tile prefetches ahead.
+pub(crate) const ROWS_AHEAD: isize = 8;
+
+/// The greatest depth of a block: a tile's rows of A, so long, stay in the L1 cache.
+pub(crate) const BLOCK_DEPTH: usize = 512;
+
+/// The distance of the rows of A in its copy. Not a multiple of a page, which would map all rows to the same lines of the L1
+/// cache.
+pub(crate) const COPY_ROW: usize = BLOCK_DEPTH + 16;
+
+/// The bytes of a column of a block of A, which is in the L2 cache, having been copied.
+const BLOCK_COLUMN_BYTES: usize = 224 * 4;
+
+/// The bytes of a block of B, which stays in the L2 cache.
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+
+/// The blocks of A that are kept for all blocks of B: more would be far away when they are needed again, and with fewer, B is
+/// copied more often.
+pub(crate) const KEPT_BLOCKS: usize = 8;
+
+/// The most rows of C for which A is read in place: copies are used too rarely to pay off.
+pub(crate) const BLOCK_IN_PLACE_ROWS: usize = 16;
+
+/// The most columns of C for which rows of A that are contiguous are read in place.
+pub(crate) const BLOCK_IN_PLACE_COLUMNS: usize = 96;
+
+/// The most rows of a block of A.
+pub(crate) const fn block_rows<F>() -> usize {
+    BLOCK_COLUMN_BYTES / size_of::<F>()
+}
+
+/// The first index and the length of each of as few chunks of `count` as there can be, of at most `most` and of about equal
+/// length. Where there are several, they are longer than half of `most`.
+#[inline(always)]
+pub(crate) fn even_chunks(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let chunks = count.div_ceil(most);
+    let mut next = 0;
+    (0..chunks).map(move |chunk| {
+        let first = next;
+        // Mostly there is one chunk, and a division takes as long as a few terms of a tile.
+        next += if chunks - chunk == 1 { count - first } else { (count - first).div_ceil(chunks - chunk) };
+        (first, next - first)
+    })
+}
+
+/// The blocks of a depth. They are the same for all products: after each, the sums are rounded to an element of C.
+#[inline(always)]
+pub(crate) fn depth_blocks(depth: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    even_chunks(depth, BLOCK_DEPTH)
+}
+
+/// The sizes in elements of `F`, for the instruction set of this machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The most rows of a tile.
+    pub tile_rows: usize,
+    /// The columns of a tile, and of a panel of a copied block.
+    pub tile_width: usize,
+    /// The columns of a panel of packed weights.
+    pub panel_width: usize,
+}
+
+once! {
+    /// The sizes for the instruction set of this machine.
+    pub(crate) fn sizes<'a, F: Float>() -> Sizes {
+        struct Ask<F>(std::marker::PhantomData<F>);
+        impl<F: Float> WithSimd for Ask<F> {
+            type Output = Sizes;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Sizes {
+                Sizes {
+                    tile_rows: geometry::<S>().tile_rows,
+                    tile_width: tile_width::<S, F>(),
+                    panel_width: panel_width::<S, F>(),
+                }
+            }
+        }
+        dispatch(Ask::<F>(std::marker::PhantomData))
+    }
+}
+
+/// Evaluates an expression in which the constant `$R` is the number of rows, `$rows`, which is from `$low` to `$high`. It is
+/// compiled once for each of those, and for no others if the bounds follow from the instruction set.
+macro_rules! for_height {
+    ($rows:expr, $low:expr, $high:expr, |$R:ident| $call:expr) => {
+        $crate::kernels::gemm::geometry::for_height!(
+            @each $rows, $low, $high, $R, $call; 1 2 3 4 5 6 7 8 9 10 11 12 13 14
+        )
+    };
+    (@each $rows:expr, $low:expr, $high:expr, $R:ident, $call:expr; $($height:literal)+) => {
+        match $rows {
+            $($height if const { $low <= $height && $height <= $high } => {
+                const $R: usize = $height;
+                $call
+            })+
+            rows => unreachable!("tiles of {rows} rows"),
+        }
+    };
+}
+pub(crate) use for_height;
+
+const _: () = assert!(WIDE.tile_rows == 14, "the heights that `for_height!` lists");

@@ -1,0 +1,49 @@
+//! Products of few rows or few terms: both operands are read where they lie, the rows of B being contiguous.
+//!
+//! ```text
+//! for each block of the depth:               16 terms if B does not fit into the L1 cache: each row is a stream of its own
+//!     for each 16 rows of C (3 if there are at most 4 terms):
+//!         tiles of C += A B                  see `block`; B is one panel after the other, as it lies
+//! ```
+//!
+//! Rows of A come from far away if they are weights: while a tile is multiplied, the rows of the next one are prefetched into the
+//! L2 cache. With 64 rows and weights of 256 MB (eight residual blocks of 1024 features), inference is 1.27 times as fast so.
+
+use super::block::{Block, Left, Right, multiply_blocks};
+use super::geometry::{BLOCK_IN_PLACE_ROWS, even_chunks, sizes};
+use super::operand::Product;
+use super::outer::MOST_TERMS;
+use crate::kernels::float::Float;
+
+/// The depth of a block of B that does not fit into the L1 cache.
+const BLOCK_DEPTH: usize = 16;
+
+/// The most elements of a B that fits into the L1 cache, and is read in one block.
+const L1_ELEMENTS: usize = 8192;
+
+/// The rows of C that are computed together if there are at most [`MOST_TERMS`] terms.
+const FEW_TERMS_ROWS: usize = 3;
+
+/// The depth of the blocks in which B is read.
+pub(super) fn most_depth(depth: usize, columns: usize) -> usize {
+    if depth * columns <= L1_ELEMENTS { depth } else { BLOCK_DEPTH }
+}
+
+/// Computes C, in blocks of at most `most_depth` terms.
+pub(super) fn in_place<F: Float>(product: Product<F>, most_depth: usize) {
+    let Product { rows, depth, columns, a, b, c } = product;
+    let width = sizes::<F>().tile_width;
+    let most_rows = if depth <= MOST_TERMS { FEW_TERMS_ROWS } else { BLOCK_IN_PLACE_ROWS };
+    for (start, depth) in even_chunks(depth, most_depth) {
+        for (row, rows) in even_chunks(rows, most_rows) {
+            multiply_blocks(Block {
+                rows,
+                depth,
+                columns,
+                a: Left::InPlace(a.from(row, start)),
+                b: Right { start: b.from(start, 0).start, panel: width, row: b.row },
+                c: c.after(start).from(row, 0),
+            });
+        }
+    }
+}

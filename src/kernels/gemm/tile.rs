@@ -1,0 +1,231 @@
+//! The innermost loop: a tile of C, `R` rows by `N` vectors, in registers.
+//!
+//! ```text
+//! sums[R][N] = 0
+//! for p in 0..depth:
+//!     b[N] = row p of B                 N loads, each used R times; the row 8 further on is prefetched
+//!     for i in 0..R:
+//!         sums[i] += A[i, p] b          one broadcast for N multiply-adds
+//! C = base + sums
+//! ```
+//!
+//! The largest tile has 14 x 2 accumulators of 32 registers, or 6 x 2 of 16. A and B are read from the copies that
+//! [`copy`](super::copy) makes, or where they lie. Each tile is a [function of its own](out_of_line).
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use pulp::{Simd, WithSimd};
+
+use super::geometry::{COPY_ROW, LINE_BYTES, ROWS_AHEAD, geometry};
+use super::operand::{Base, Output, Strided};
+use crate::kernels::float::Float;
+use crate::kernels::simd::dispatch::out_of_line;
+use crate::kernels::simd::vector::{prefetch_l1, prefetch_l2};
+
+/// How A lies in memory, as far as a tile of `R` rows is compiled for it.
+pub(super) trait Layout {
+    /// Whether the rows of A, contiguous and perhaps far away, lie in a matrix whose next `R` rows are prefetched meanwhile.
+    const FETCHES_NEXT: bool = false;
+
+    /// A, with the strides that are known to the compiler.
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F>;
+}
+
+/// In its place, any strides.
+pub(super) struct InPlace;
+
+impl Layout for InPlace {
+    const FETCHES_NEXT: bool = true;
+
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        a
+    }
+}
+
+/// In its place, any strides, and there are no other rows.
+pub(super) struct AllRows;
+
+impl Layout for AllRows {
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        a
+    }
+}
+
+/// Copied to rows [`COPY_ROW`] apart, so that one register addresses all of them.
+pub(super) struct CopiedRows;
+
+impl Layout for CopiedRows {
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        Strided { start: a.start, row: COPY_ROW as isize, column: 1 }
+    }
+}
+
+/// Copied column by column, in the order of the tiles.
+pub(super) struct CopiedTiles;
+
+impl Layout for CopiedTiles {
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        Strided { start: a.start, row: 1, column: R as isize }
+    }
+}
+
+/// The operands of a tile: A `[R, depth]`, B `[depth, columns]` with rows `b_row` apart, C `[R, columns]`.
+pub(super) struct Operands<F> {
+    pub depth: usize,
+    pub columns: usize,
+    pub a: Strided<F>,
+    pub b: *const F,
+    pub b_row: isize,
+    pub c: Output<F>,
+}
+
+/// `C <- base + A B` for `R` rows and `N` vectors of columns, of which the last is cut off after `columns` if `EDGE`.
+///
+/// # Safety
+///
+/// A `[R, depth]` is readable, B `[depth, columns]` too (`columns = N lanes` unless `EDGE`), and C `[R, columns]` is writable
+/// and overlaps neither; a row that is its base is readable.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool>(
+    simd: S,
+    operands: &Operands<F>,
+) {
+    out_of_line(simd, Tile::<F, A, R, N, EDGE>(operands, PhantomData));
+}
+
+struct Tile<'a, F, A, const R: usize, const N: usize, const EDGE: bool>(&'a Operands<F>, PhantomData<A>);
+
+impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> WithSimd for Tile<'_, F, A, R, N, EDGE> {
+    type Output = ();
+
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Operands { depth, columns, a, mut b, b_row, c } = *self.0;
+        let a = A::strides::<F, R>(a);
+        let lanes = F::lanes::<S>();
+        let edge = F::first(simd, columns.wrapping_sub((N - 1) * lanes));
+        // The last vector of a row may be cut off.
+        let load = |from: *const F, j: usize| {
+            // SAFETY: a row of `columns` elements, as the callers below say.
+            unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } }
+        };
+
+        prefetch_output::<S, F, R, N>(c);
+        let mut sums = [[F::splat(simd, F::zero()); N]; R];
+        let mut a_column = a.start;
+        macro_rules! add_term {
+            () => {
+                let mut b_vectors = [F::splat(simd, F::zero()); N];
+                for j in 0..N {
+                    // Row p of B.
+                    b_vectors[j] = load(b.wrapping_add(j * lanes), j);
+                    prefetch_l1(b.wrapping_offset(b_row.wrapping_mul(ROWS_AHEAD)).wrapping_add(j * lanes));
+                }
+                for i in 0..R {
+                    // SAFETY: element (i, p) of A, with p < depth.
+                    let a =
+                        F::splat(simd, unsafe { F::read(a_column.wrapping_offset((i as isize).wrapping_mul(a.row))) });
+                    for j in 0..N {
+                        sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                    }
+                }
+                a_column = a_column.wrapping_offset(a.column);
+                b = b.wrapping_offset(b_row);
+            };
+        }
+        let unroll = const { geometry::<S>().tile_unroll };
+        let mut left = depth;
+        while left > 0 {
+            let mut run = left;
+            if A::FETCHES_NEXT {
+                // The terms of a cache line of a row of A; the next tile's lines are prefetched.
+                run = run.min(LINE_BYTES / size_of::<F>());
+                for i in 0..R {
+                    prefetch_l2(a_column.wrapping_offset(((R + i) as isize).wrapping_mul(a.row)));
+                }
+            }
+            left = left.wrapping_sub(run);
+            while run >= unroll {
+                for _ in 0..unroll {
+                    add_term!();
+                }
+                run = run.wrapping_sub(unroll);
+            }
+            while run > 0 {
+                add_term!();
+                run = run.wrapping_sub(1);
+            }
+        }
+
+        // SAFETY: as the caller says.
+        unsafe { finish::<S, F, R, N, EDGE>(simd, columns, sums, c) };
+    }
+}
+
+/// Prefetches `R` rows and `N` vectors of columns of C to the L1 cache, for when the sums are done.
+#[inline(always)]
+pub(crate) fn prefetch_output<S: Simd, F: Float, const R: usize, const N: usize>(c: Output<F>) {
+    for i in 0..R {
+        for j in 0..N {
+            prefetch_l1(c.from(i, j * F::lanes::<S>()).start);
+        }
+    }
+}
+
+/// `C <- base + sums` for `R` rows and `N` vectors of columns, which are cut off after `columns` if `EDGE`.
+///
+/// # Safety
+///
+/// C `[R, columns]` is writable, `columns` being `N lanes` unless `EDGE`; a row that is its base is readable.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, const EDGE: bool>(
+    simd: S,
+    columns: usize,
+    sums: [[F::Vector<S>; N]; R],
+    c: Output<F>,
+) {
+    let lanes = F::lanes::<S>();
+    let mut masks = [F::first(simd, lanes); N];
+    if EDGE {
+        for j in 0..N {
+            masks[j] = F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
+        }
+    }
+    let load = |from: *const F, j: usize| {
+        // SAFETY: a vector of a row, as far as its columns go.
+        unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
+    };
+    // A loop for each base, so that each is unrolled, and no sum leaves its register.
+    macro_rules! store {
+        ($base:expr) => {
+            for i in 0..R {
+                for j in 0..N {
+                    let to = c.from(i, j * lanes).start;
+                    let sum = $base(to, i, j);
+                    // SAFETY: as for `load`.
+                    unsafe {
+                        if EDGE {
+                            F::store_first(simd, masks[j], to, sum);
+                        } else {
+                            F::store(simd, to, sum);
+                        }
+                    }
+                }
+            }
+        };
+    }
+    match c.base {
+        Base::Nothing => store!(|_, i: usize, j: usize| sums[i][j]),
+        Base::Output => store!(|to: *mut F, i: usize, j: usize| F::plus(simd, load(to, j), sums[i][j])),
+        Base::Row(row) => {
+            store!(|_, i: usize, j: usize| F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Products with weights that are packed once for many products: `v W` of every step of a recurrence, of a part of the steps at
+//! a time, or of a model whose weights stay as they are.
+//!
+//! `packed` is W in panels, `sweep` multiplies with them, `store` shares them among the passes of a model, and `weight` is W
+//! however it lies.
+
+pub(super) mod packed;
+pub(super) mod store;
+mod sweep;
+pub(super) mod weight;

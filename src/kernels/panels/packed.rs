@@ -1,0 +1,116 @@
+//! A right operand in panels.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use super::sweep::{PanelCopy, Sweep, copy_panels, sweep};
+use crate::kernels::buffer::Buffer;
+use crate::kernels::float::Float;
+use crate::kernels::gemm::geometry::{PANEL_ROWS, sizes};
+use crate::kernels::gemm::operand::{Output, Start, Strided};
+use crate::kernels::once::once;
+use crate::parallel::{ELEMENT, for_each_part, product_work};
+
+/// W `[K, M]` of products `v W`, in panels of `P` columns.
+///
+/// ```text
+/// [M / P][K][P]        P columns at a time, whole vectors; what is past M is 0
+/// ```
+#[derive(Clone, Default)]
+pub struct Packed<F> {
+    panels: Buffer,
+    depth: usize,
+    columns: usize,
+    width: usize,
+    element: PhantomData<F>,
+}
+
+impl<F> std::fmt::Debug for Packed<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed([{}, {}])", self.depth, self.columns)
+    }
+}
+
+impl<F: Float> Packed<F> {
+    /// M.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Packs `operand`, `[K, M]`, in the memory of the one packed before, on all threads.
+    pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
+        pack(self, operand);
+        self
+    }
+
+    /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on all threads. A row's bits do not
+    /// depend on the number of rows, and are those of a product [in order](crate::kernels::Summation::Sequential).
+    #[inline]
+    pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
+        multiply(self, v, c, start.into());
+    }
+
+    /// The product of the rows and columns in these ranges, both of the whole.
+    fn sweep(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F> {
+        let Packed { depth, columns: all_columns, width, .. } = *self;
+        let values = &self.panels.elements()[..all_columns.next_multiple_of(width) * depth];
+        Sweep { v, values, depth, all_columns, width, rows, columns, c }
+    }
+}
+
+once! {
+    fn pack<'a, F: Float>(packed: &'a mut Packed<F>, operand: ArrayView2<'a, F>) {
+        (packed.depth, packed.columns) = operand.dim();
+        packed.width = sizes::<F>().panel_width;
+        let len = packed.depth * packed.columns.next_multiple_of(packed.width);
+        let panels = &mut packed.panels.at_least(len)[..len];
+        let whole = PanelCopy { operand, width: packed.width, panels };
+        for_each_part(whole, len * ELEMENT, 1, |part| copy_panels(part));
+    }
+
+    fn multiply<'a, F: Float>(packed: &'a Packed<F>, v: ArrayView2<'a, F>, c: ArrayViewMut2<'a, F>, start: Start<'a, F>) {
+        let (mut c, (rows, depth), columns) = (c, v.dim(), packed.columns);
+        assert!(depth == packed.depth && c.dim() == (rows, columns), "{:?} by {packed:?} to {:?}", v.dim(), c.dim());
+        assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
+        assert!(rows == 0 || columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
+        if let Start::Row(row) = start {
+            assert_eq!(row.len(), columns, "the bias of a product");
+        }
+        if depth == 0 || c.is_empty() {
+            return start.write(c);
+        }
+        let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
+        let work = product_work(rows, depth * columns);
+        if rows > columns {
+            for_each_part(0..rows, work, PANEL_ROWS, |part| all.sweep(packed, part, 0..columns));
+        } else {
+            for_each_part(0..columns, work, packed.width, |part| all.sweep(packed, 0..rows, part));
+        }
+    }
+}
+
+/// v and C, for several threads.
+struct Shared<F>(Strided<F>, Output<F>);
+
+#[allow(unsafe_code)]
+// SAFETY: threads read v, which is borrowed for as long, and write parts of C that do not overlap.
+unsafe impl<F: Float> Sync for Shared<F> {}
+
+impl<F: Float> Shared<F> {
+    fn sweep(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
+        sweep(packed.sweep(self.0, self.1, rows, columns));
+    }
+}
+
+/// Two operands to pack, while `act` runs, in memory of this thread.
+pub(crate) fn with_operands<F: Float>(act: impl FnOnce(&mut [Packed<F>; 2])) {
+    thread_local! {
+        static PANELS: RefCell<[Buffer; 2]> = const { RefCell::new([Buffer::new(), Buffer::new()]) };
+    }
+    let mut operands = PANELS.take().map(|panels| Packed { panels, ..Packed::default() });
+    act(&mut operands);
+    PANELS.set(operands.map(|operand| operand.panels));
+}

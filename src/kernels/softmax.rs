@@ -1,0 +1,68 @@
+//! Softmax of rows, forward and backward.
+//!
+//! ```text
+//! s_k = exp(scale (z_k - max z)) / Σ_j exp(scale (z_j - max z))
+//! dz = scale s ∘ (ds - s · ds)
+//! ```
+//!
+//! The largest element is taken out first, so elements of any finite size are safe. A NaN makes its row NaN.
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use super::float::Float;
+use super::math::{exp, sum};
+use super::once::vectorised;
+
+/// The largest element; those that are NaN are passed over.
+#[inline(always)]
+pub(crate) fn largest<F: Float>(z: &[F]) -> F {
+    z.iter().fold(F::neg_infinity(), |largest, &z| if z > largest { z } else { largest })
+}
+
+/// `exp(scale (z - largest))` in place of z.
+#[inline(always)]
+fn powers<F: Float>(scale: F, largest: F, z: &mut [F]) {
+    for z in z.iter_mut() {
+        *z = exp((*z - largest) * scale);
+    }
+}
+
+vectorised! {
+    /// Each row `z` becomes `softmax(scale z)`.
+    pub(crate) fn softmax<'a, F: Float>(scale: F, rows: ArrayViewMut2<'a, F>) {
+        let mut rows = rows;
+        for row in rows.outer_iter_mut() {
+            let z = row.into_slice().expect("contiguous rows");
+            powers(scale, largest(z), z);
+            let total = sum([z], |[z]| z);
+            for z in z.iter_mut() {
+                *z /= total;
+            }
+        }
+    }
+
+    /// Each row `ds` becomes `dz`, the rows of `softmax` being what [`softmax`] gave.
+    pub(crate) fn softmax_backward<'a, F: Float>(scale: F, softmax: ArrayView2<'a, F>, rows: ArrayViewMut2<'a, F>) {
+        let mut rows = rows;
+        for (s, d) in softmax.outer_iter().zip(rows.outer_iter_mut()) {
+            let s = s.to_slice().expect("contiguous rows");
+            let d = d.into_slice().expect("contiguous rows");
+            let mean = sum([s, d], |[s, d]| s * d);
+            for (d, &s) in d.iter_mut().zip(s) {
+                *d = scale * s * (*d - mean);
+            }
+        }
+    }
+
+    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns `Σ exp(z - largest)`, in f64 so that what is
+    /// small beside 1 counts.
+    pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
+        powers(F::one(), largest, z);
+        let total = sum([z], |[z]| z.widen());
+        let scale = weight / F::of(total);
+        for z in z.iter_mut() {
+            *z *= scale;
+        }
+        total
+    }
+}

@@ -1,0 +1,86 @@
+//! Softmax against its definition in f64, and its backward pass against finite differences, on every instruction set.
+
+use ndarray::Array2;
+
+use crate::kernels::softmax::{largest, softmax, softmax_backward, weighted_softmax};
+use crate::kernels::{Float, for_each_isa};
+
+/// Widths of whole vectors, of parts of them, and of one element.
+const WIDTHS: [usize; 6] = [1, 3, 8, 31, 32, 77];
+
+/// Rows of which the second is far from 0, where `exp` alone would overflow.
+fn values<F: Float>(columns: usize, seed: f64) -> Array2<F> {
+    Array2::from_shape_fn((2, columns), |(i, j)| F::of((seed + j as f64 * 0.9).sin() * 3.0 + i as f64 * 1000.0))
+}
+
+fn scalar(scale: f64, z: &[f64]) -> Vec<f64> {
+    let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<_> = z.iter().map(|z| ((z - largest) * scale).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / total).collect()
+}
+
+#[track_caller]
+fn assert_near<F: Float>(found: &[F], expected: &[f64], bound: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (&x, &y) in found.iter().zip(expected) {
+        assert!((x.widen() - y).abs() <= bound, "{x} for {y}");
+    }
+}
+
+fn check<F: Float>(bound: f64, gradient_bound: f64) {
+    let scale = 0.7;
+    for_each_isa(|_| {
+        for width in WIDTHS {
+            let (z, ds) = (values::<F>(width, 0.0), values::<F>(width, 2.0));
+            let (mut s, mut dz) = (z.clone(), ds.clone());
+            softmax(F::of(scale), s.view_mut());
+            softmax_backward(F::of(scale), s.view(), dz.view_mut());
+            for row in 0..2 {
+                let z: Vec<_> = z.row(row).iter().map(|z| z.widen()).collect();
+                let ds: Vec<_> = ds.row(row).iter().map(|ds| ds.widen()).collect();
+                assert_near(s.row(row).as_slice().unwrap(), &scalar(scale, &z), bound);
+                let loss = |k: usize, by: f64| {
+                    let mut z = z.clone();
+                    z[k] += by;
+                    scalar(scale, &z).iter().zip(&ds).map(|(s, ds)| s * ds).sum::<f64>()
+                };
+                let gradient: Vec<_> = (0..width).map(|k| (loss(k, 1e-5) - loss(k, -1e-5)) / 2e-5).collect();
+                assert_near(dz.row(row).as_slice().unwrap(), &gradient, gradient_bound);
+
+                let mut weighted: Vec<F> = z.iter().map(|&z| F::of(z)).collect();
+                let most = largest(&weighted);
+                assert_eq!(most.widen(), z.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+                let total = weighted_softmax(F::of(2.5), most, &mut weighted);
+                let powers: f64 = z.iter().map(|z| (z - most.widen()).exp()).sum();
+                assert!((total / powers - 1.0).abs() < bound, "{total} for {powers}");
+                assert_near(&weighted, &scalar(1.0, &z).into_iter().map(|s| 2.5 * s).collect::<Vec<_>>(), 3.0 * bound);
+            }
+        }
+    });
+}
+
+#[test]
+fn softmax_of_rows_f32() {
+    check::<f32>(1e-5, 1e-2);
+}
+
+#[test]
+fn softmax_of_rows_f64() {
+    check::<f64>(1e-12, 1e-6);
+}
+
+#[test]
+fn a_nan_makes_its_row_nan_alone() {
+    for_each_isa(|_| {
+        let mut rows = Array2::from_elem((2, 9), 1.0_f32);
+        rows[[1, 4]] = f32::NAN;
+        softmax(1.0, rows.view_mut());
+        assert!(rows.row(0).iter().all(|s| (s - 1.0 / 9.0).abs() < 1e-6));
+        assert!(rows.row(1).iter().all(|s| s.is_nan()));
+        let mut row = [0.0, f32::NAN, 2.0];
+        let most = largest(&row);
+        assert!(weighted_softmax(1.0, most, &mut row).is_nan());
+        assert!(row.iter().all(|s| s.is_nan()));
+    });
+}
