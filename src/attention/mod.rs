@@ -1,7 +1,6 @@
 //! Attention over the outputs of an encoder.
 
 mod score;
-mod softmax;
 
 use std::fmt;
 
@@ -10,13 +9,13 @@ use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
+use crate::kernels::softmax::{softmax, softmax_backward};
 use crate::kernels::{Accumulate, Float, once, product};
 use crate::layer::gradient::start;
 use crate::layer::kit::{StandardLayout, reuse, rows};
 use crate::layer::{Gradient, Sequence};
 use crate::parameters;
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
-use softmax::{softmax, softmax_backward};
 
 const NAME: &str = "Attention";
 // The names of the two inputs in messages, in place of a layer's.

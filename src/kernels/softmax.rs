@@ -54,8 +54,12 @@ vectorised! {
         }
     }
 
-    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns `Σ exp(z - largest)`, in f64 so that what is
-    /// small beside 1 counts.
+    /// `Σ exp(z - largest)`, in f64 so that what is small beside 1 counts.
+    pub(crate) fn sum_of_exponentials<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
+        sum([z], |[z]| exp(z - largest).widen())
+    }
+
+    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns [`sum_of_exponentials`].
     pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
         powers(F::one(), largest, z);
         let total = sum([z], |[z]| z.widen());

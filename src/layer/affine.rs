@@ -4,7 +4,7 @@ use super::gradient::start;
 use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span, values_of, values_of_mut};
 use super::sequence::Sequence;
 use crate::base::Tensors;
-use crate::kernels::{Accumulate, Float, Packed, Summation, product, product_with_bias, vectorised};
+use crate::kernels::{Accumulate, Float, Summation, Weight, product, vectorised};
 use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
@@ -31,21 +31,8 @@ pub(crate) fn affine<F: Float>(
     bias: Option<&Array1<F>>, // [G]
     a: ArrayViewMut2<'_, F>,  // [N, G]
 ) {
-    let bias = bias.map(|bias| bias.tensor(0).1);
-    match (packed(pass, &x, weight), bias) {
-        (Some(packed), bias) => packed.multiply(x, a, bias),
-        (None, Some(bias)) => product_with_bias(x, weight.t(), bias, a, Summation::Fastest),
-        (None, None) => product(x, weight.t(), a, Accumulate::Overwrite),
-    }
-}
-
-/// The weights of a [prepacked](crate::Prepacked) model, unless they are read only once, for a single row.
-fn packed<F: Float>(
-    x: &Sequence<'_, F>,
-    x_rows: &ArrayView2<'_, F>,
-    weight: &Array2<F>,
-) -> Option<std::sync::Arc<Packed<F>>> {
-    x.packed_weights().filter(|_| x_rows.nrows() > 1)?.get(weight.t())
+    let weight = Weight::stored(weight.t(), pass.packed_weights(), x.nrows(), Summation::Fastest);
+    weight.apply(x, bias.map(|bias| bias.tensor(0).1), a);
 }
 
 /// `a = skip + x Wᵀ + b`, for some rows of a pass.
@@ -58,10 +45,8 @@ pub(crate) fn affine_onto<F: Float>(
     mut a: ArrayViewMut2<'_, F>, // [N, G]
 ) {
     add_bias_to(values_of(skip), bias, values_of_mut(a.view_mut()));
-    match packed(pass, &x, weight) {
-        Some(packed) => packed.multiply(x, a, Accumulate::Add),
-        None => product(x, weight.t(), a, Accumulate::Add),
-    }
+    let weight = Weight::stored(weight.t(), pass.packed_weights(), x.nrows(), Summation::Fastest);
+    weight.apply(x, Accumulate::Add, a);
 }
 
 /// Each row of y = the bias, or 0.

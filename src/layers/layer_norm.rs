@@ -3,11 +3,11 @@
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_shape};
-use crate::kernels::math::sum;
-use crate::kernels::{Float, vectorised};
+use crate::kernels::Float;
+use crate::kernels::norm::{add_parameter_gradients, normalise, normalise_backward};
 use crate::layer::kit::reuse;
 use crate::layer::row_layer::compiled_walk;
-use crate::layer::rows::{matrix_mut, row_of, row_of_mut, rows_of, view_of_rows};
+use crate::layer::rows::{matrix_mut, rows_of, view_of_rows};
 use crate::layer::{Gradient, RowLayer, Rows, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::{parameters, row_layer};
@@ -63,80 +63,6 @@ impl<F: Float> LayerNorm<F> {
     }
 }
 
-vectorised! {
-    fn normalise<'a, F: Float>(
-        layer: Parameters<'a, F>,
-        x: ArrayView2<'a, F>,
-        statistics: ArrayViewMut2<'a, F>,
-        y: ArrayViewMut2<'a, F>
-    ) {
-        let Parameters { eps, weight, bias } = layer;
-        let features = weight.len();
-        let (mut y, mut statistics, bias, count) = (y, statistics, &bias[..features], F::of(features as f64));
-        for ((x, y), statistics) in x.outer_iter().zip(y.outer_iter_mut()).zip(statistics.outer_iter_mut()) {
-            let (x, y, statistics) = (&row_of(x)[..features], &mut row_of_mut(y)[..features], row_of_mut(statistics));
-            let mean = sum([x], |[x]| x) / count;
-            let variance = sum([x], |[x]| (x - mean) * (x - mean)) / count;
-            let inverse = F::one() / (variance + eps).sqrt();
-            for k in 0..features {
-                y[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
-            }
-            statistics.copy_from_slice(&[mean, inverse]);
-        }
-    }
-
-    /// `dx = (d - mean(d) - x̂ mean(d ∘ x̂)) / sqrt(v + eps)` with `d = weight ∘ dy`.
-    fn normalise_backward<'a, F: Float>(
-        weight: &'a [F],
-        statistics: ArrayView2<'a, F>,
-        x: ArrayView2<'a, F>,
-        dy: ArrayView2<'a, F>,
-        dx: ArrayViewMut2<'a, F>
-    ) {
-        let features = weight.len();
-        let (mut dx, count) = (dx, F::of(features as f64));
-        let rows = x.outer_iter().zip(dy.outer_iter()).zip(dx.outer_iter_mut());
-        for (((x, dy), dx), statistics) in rows.zip(statistics.outer_iter()) {
-            let (x, dy, dx) = (&row_of(x)[..features], &row_of(dy)[..features], &mut row_of_mut(dx)[..features]);
-            let (mean, inverse) = (statistics[0], statistics[1]);
-            let normal = |x: F| (x - mean) * inverse;
-            let d_mean = sum([weight, dy], |[weight, dy]| weight * dy) / count;
-            let d_normal_mean = sum([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
-            for k in 0..features {
-                dx[k] = (weight[k] * dy[k] - d_mean - normal(x[k]) * d_normal_mean) * inverse;
-            }
-        }
-    }
-
-    /// `dweight += Σ dy ∘ x̂` and `dbias += Σ dy`, over all rows, of some features.
-    fn add_gradients<'a, F: Float>(
-        statistics: ArrayView2<'a, F>,
-        x: ArrayView2<'a, F>,
-        dy: ArrayView2<'a, F>,
-        dweight: &'a mut [F],
-        dbias: &'a mut [F]
-    ) {
-        let features = dweight.len();
-        let dbias = &mut dbias[..features];
-        for ((x, dy), statistics) in x.outer_iter().zip(dy.outer_iter()).zip(statistics.outer_iter()) {
-            let (x, dy) = (&row_of(x)[..features], &row_of(dy)[..features]);
-            let (mean, inverse) = (statistics[0], statistics[1]);
-            for k in 0..features {
-                dweight[k] += dy[k] * ((x[k] - mean) * inverse);
-                dbias[k] += dy[k];
-            }
-        }
-    }
-}
-
-/// What rows are normalised with.
-#[derive(Clone, Copy)]
-struct Parameters<'a, F> {
-    eps: F,
-    weight: &'a [F],
-    bias: &'a [F],
-}
-
 impl<F: Float> RowLayer for LayerNorm<F> {
     type Elem = F;
     type Kept = Array2<F>; // [T · B, 2]: μ and 1 / sqrt(v + eps)
@@ -155,10 +81,9 @@ impl<F: Float> RowLayer for LayerNorm<F> {
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, statistics: &mut Array2<F>) {
-        let layer = Parameters { eps: F::of(self.eps), weight: self.values(0), bias: self.values(1) };
         let statistics = matrix_mut(rows_of(statistics, &rows.places), 2);
         for_each_part((rows.x, (statistics, y)), rows.x.len() * FUNCTION, 1, |(x, (statistics, y))| {
-            normalise(layer, x, statistics, y);
+            normalise(self.values(0), self.values(1), F::of(self.eps), x, statistics, y);
         });
     }
 
@@ -179,7 +104,7 @@ impl<F: Float> RowLayer for LayerNorm<F> {
         }
         let columns = ((x.reversed_axes(), dy.reversed_axes()), (dweight.tensor_mut(0), dbias.tensor_mut(0)));
         for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
-            add_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
+            add_parameter_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
         });
     }
 }

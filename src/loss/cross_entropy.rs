@@ -6,8 +6,8 @@ use super::reduction::{Reduction, check_weights};
 use super::traits::{Loss, Memory};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
-use crate::kernels::math::{exp, sum};
-use crate::kernels::{Float, once, vectorised};
+use crate::kernels::softmax::{largest, sum_of_exponentials, weighted_softmax};
+use crate::kernels::{Float, once};
 use crate::layer::Sequence;
 
 const NAME: &str = "SoftmaxCrossEntropy";
@@ -187,7 +187,7 @@ once! {
             for ((at, &id), z) in ids.indexed_iter().zip(rows) {
                 if let Some((_, all)) = own_and_all(at, id) {
                     let (largest, target) = options.target(id, z);
-                    loss += all * exponentials(largest, z).ln() - target;
+                    loss += all * sum_of_exponentials(largest, z).ln() - target;
                 }
             }
             return loss * weight;
@@ -200,37 +200,12 @@ once! {
                 continue;
             };
             let (largest, target) = options.target(id, row);
-            loss += all * softmax(F::of(weight * all), largest, row).ln() - target;
+            loss += all * weighted_softmax(F::of(weight * all), largest, row).ln() - target;
             row[id] -= F::of(weight * own);
             if options.smoothing > 0.0 {
                 row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
             }
         }
         loss * weight
-    }
-}
-
-/// The largest logit; NaN if one is NaN.
-fn largest<F: Float>(z: &[F]) -> F {
-    z.iter().fold(F::neg_infinity(), |largest, &z| if z <= largest || largest.is_nan() { largest } else { z })
-}
-
-vectorised! {
-    /// `Σ exp(z - largest)`, in f64 so that terms which are small beside 1 count.
-    fn exponentials<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
-        sum([z], |[z]| exp(z - largest).widen())
-    }
-
-    /// `weight · softmax(z)`, in place; returns [`exponentials`].
-    fn softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
-        for z in z.iter_mut() {
-            *z = exp(*z - largest);
-        }
-        let total = sum([z], |[z]| z.widen());
-        let scale = weight / F::of(total);
-        for z in z.iter_mut() {
-            *z *= scale;
-        }
-        total
     }
 }

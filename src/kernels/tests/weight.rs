@@ -3,7 +3,6 @@
 use ndarray::{Array2, s};
 
 use super::integers;
-
 use crate::kernels::{Accumulate, Float, Operand, Packed, PackedWeights, Summation, Weight, for_each_isa};
 
 /// A store that knows `w` as the tensor of a model.
