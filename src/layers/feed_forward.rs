@@ -9,6 +9,7 @@ use super::activation::{
 use super::linear::Linear;
 use crate::base::check_shape;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
+use crate::kernels::Weight;
 use crate::kernels::once;
 use crate::kernels::{
     Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks as parts, product,
@@ -170,12 +171,12 @@ impl<F: Float> FeedForward<F> {
                 let units = first..first + count;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
-                let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
                 let part = Units {
-                    w1: prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1)),
+                    count,
+                    w1: Weight::packed(w1, weights, own1),
                     bias: self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]),
                     f: self.activation.nonlinearity(),
-                    w2: prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2)),
+                    w2: Weight::packed(w2, weights, own2),
                 };
                 let block = s![.., units];
                 let kept = kept.as_mut().map(|(slope, h)| (slope.slice_mut(block), h.slice_mut(block)));
@@ -189,10 +190,11 @@ impl<F: Float> FeedForward<F> {
 
 /// Some hidden units.
 struct Units<'a, F> {
-    w1: &'a Packed<F>, // [I, U]
+    count: usize,      // U
+    w1: Weight<'a, F>, // [I, U]
     bias: Option<&'a [F]>,
     f: Nonlinearity,
-    w2: &'a Packed<F>, // [U, O]
+    w2: Weight<'a, F>, // [U, O]
 }
 
 impl<F: Float> Units<'_, F> {
@@ -203,8 +205,8 @@ impl<F: Float> Units<'_, F> {
         mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>, // [N, U]
         mut y: ArrayViewMut2<'_, F>,
     ) {
-        let Units { w1, bias, f, w2 } = *self;
-        let units = w1.columns();
+        let Units { count: units, w1, bias, f, w2 } = self;
+        let (units, f) = (*units, *f);
         with_elements(if kept.is_some() { 0 } else { block_rows::<F>().min(x.nrows()) * units }, |passing| {
             for first in (0..x.nrows()).step_by(block_rows::<F>()) {
                 let rows = first..x.nrows().min(first + block_rows::<F>());
@@ -213,7 +215,7 @@ impl<F: Float> Units<'_, F> {
                     None => (matrix_mut(&mut passing[..rows.len() * units], units), None),
                     Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
                 };
-                w1.multiply(x.slice(block), a.view_mut(), bias);
+                w1.apply(x.slice(block), *bias, a.view_mut());
                 let h = match h {
                     None => {
                         activate_in_place(f, a.view_mut());
@@ -224,7 +226,7 @@ impl<F: Float> Units<'_, F> {
                         h
                     }
                 };
-                w2.multiply(h.view(), y.slice_mut(block), Accumulate::Add);
+                w2.apply(h.view(), Accumulate::Add, y.slice_mut(block));
             }
         });
     }
