@@ -41,7 +41,7 @@ const NAME: &str = "Dropout";
 /// assert!((400..600).contains(&y.iter().filter(|&&y| y == 0.0).count()));
 /// assert_eq!(dropout.forward(Sequence::from(&x).eval(), &mut (), &mut cache), x);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dropout<F> {
     drop: RandomDrop,
     elem: PhantomData<F>,
