@@ -12,7 +12,7 @@ use crate::kernels::{Accumulate, Float, vectorised};
 use crate::layer::Gradient;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::parameters;
-use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
+use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 
 const NAME: &str = "RnnCell";
 
@@ -195,9 +195,15 @@ impl<F: Float> Cell for RnnCell<F> {
         CellSizes { name: NAME, input, output, memory: 0 }
     }
 
+    fn initial_state(&self, batch: usize) -> Array2<F> {
+        Array2::zeros((batch, self.hidden_size()))
+    }
+
     fn zoneout(&self) -> Option<Zoneout> {
         self.zoneout
     }
+
+    compiled_loop! { RnnCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {
         let [weights_ih, weights] = self.weights();

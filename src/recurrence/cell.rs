@@ -1,15 +1,23 @@
-//! What a recurrent cell is: one step and its backward step. The walk through time is the library's.
+//! What a recurrent cell is, and the loop over time, forward and back, that makes a layer of it.
 
-use std::ops::Range;
+use ndarray::{ArrayView2, ArrayView3};
 
-use ndarray::{Array, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Dimension, Ix2, Ix3};
+use super::cache::LoopCache;
+#[cfg(feature = "rayon")]
+use super::shards::Shards;
+use super::state::{StateView, StateViewMut, refuse_state};
+use super::step::{AllSteps, CellSizes, CellStep, CellStepBackward, StepRecorder, Unrolled};
+use super::zoneout::{PassZoneout, Zoneout};
+use crate::base::{Mode, RecordsState, StateRecorder, Tensors, TensorsExt, check_gradient};
+use crate::kernels::{Accumulate, Float};
+use crate::layer::kit::{Pending, opaque_debug, reuse};
+use crate::layer::rows::{matrix_mut, rows_of, span, view_of_rows};
+use crate::layer::{Gradient, Sequence, State};
+use crate::parallel::{in_pass, product_work};
 
-use super::rows::Rows;
-use super::zoneout::Zoneout;
-use crate::base::{Mode, StateRecorder, Tensors, TensorsExt};
-use crate::kernels::{Float, PackedWeights};
-use crate::layer::{Gradient, State};
-use crate::parameters;
+/// In inference, about this many rows are projected at a time, or as many as there are input features: enough for fast
+/// products, without the memory of all steps, and no more memory than the weights take.
+const INFERENCE_ROWS: usize = 256;
 
 /// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
 /// [`Causal`](crate::Causal): the loop over time, backpropagation through it, lengths, both directions, chunks, streams
@@ -20,17 +28,25 @@ use crate::parameters;
 /// ```
 ///
 /// # Implementing it
-/// [`sizes`](Cell::sizes), [`forward_step`](Cell::forward_step) and [`backward_step`](Cell::backward_step) are enough. A
-/// step gets some rows, one for each sequence that is not over yet. `Buffers` is for what the backward step needs and
-/// would not compute again: rows are counted through the whole pass, so [`begin`](Cell::begin) can make room. The other
-/// methods move work out of the loop: products over all steps at once are faster than step by step.
+/// [`sizes`](Cell::sizes), [`initial_state`](Cell::initial_state), [`forward_step`](Cell::forward_step) and
+/// [`backward_step`](Cell::backward_step) are enough. A step gets some rows, one for each sequence that is not over yet.
+/// `Buffers` is for what the backward step needs and should not compute again: rows are counted through the whole pass, so
+/// [`begin`](Cell::begin) can make room. The other methods move work out of the loop: products over all steps at once are
+/// faster than step by step.
 ///
+/// # The state
+/// Any type with tensors can be a state: the first tensor is h, `[B, O]`, and the others are the memory, `[B, ..]` each. Inside
+/// the loop the memory is one matrix `c`, `[N, M]`, in which a sequence's row holds all its tensors side by side: a cell with
+/// a normaliser beside its memory (`[B, H]` each) splits a row of 2 H columns, one with a matrix memory `[B, D, D]` reads D²
+/// columns row-major. [`StackState`](crate::StackState) makes a state fit for [`Recurrent`](crate::Recurrent) models.
+///
+/// # Threads
 /// With the feature `rayon`, a large batch is cut into shards, which threads step through at once, each with buffers and a
 /// gradient of its own. A step that calls rayon must not hold a lock meanwhile: while it waits, its thread may take another
 /// shard, whose steps want the same lock.
 ///
 /// ```
-/// use gradflow::ndarray::{Array2, Axis};
+/// use gradflow::ndarray::Array2;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 /// use gradflow::{Cell, CellSizes, CellStep, CellStepBackward, Float, Init, contract::Contract, parameters};
 ///
@@ -46,6 +62,10 @@ use crate::parameters;
 ///
 ///     fn sizes(&self) -> CellSizes {
 ///         CellSizes { name: "Leaky", input: self.weight.ncols(), output: self.weight.nrows(), memory: 0 }
+///     }
+///
+///     fn initial_state(&self, batch: usize) -> Array2<F> {
+///         Array2::zeros((batch, self.weight.nrows()))
 ///     }
 ///
 ///     fn forward_step(&self, mut step: CellStep<'_, F>, _: &mut ()) {
@@ -69,32 +89,35 @@ use crate::parameters;
 pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     /// `f32` or `f64`.
     type Elem: Float;
-    /// `Array2` for h alone, [`LstmState`] for h and c.
-    type State: RecurrentState<Self::Elem>;
-    /// What it keeps from its forward steps for its backward steps; `()` where that is nothing.
+    /// h and the memory: `Array2` for h alone, [`LstmState`](crate::LstmState) for h and c, or a type of your own.
+    type State: State<Self::Elem>;
+    /// What it keeps from its forward steps for its backward steps; `()` if that is nothing.
     type Buffers: Default + Send;
 
     /// Its name and sizes.
     ///
     /// # Panics
-    /// Where its parameters do not fit each other.
+    /// Panics if its parameters do not fit each other.
     fn sizes(&self) -> CellSizes;
+
+    /// The state before the first step of `batch` sequences: zeros, in the shapes that [`sizes`](Cell::sizes) says.
+    fn initial_state(&self, batch: usize) -> Self::State;
 
     /// One step: reads `x`, `h_before` and `c_before`, writes `h` and `c`.
     fn forward_step(&self, step: CellStep<'_, Self::Elem>, buffers: &mut Self::Buffers);
 
     /// One step back: `dh` and `dc` come in as the gradients of the step's `h` and `c` and go out as those of `h_before`
-    /// and `c_before`; parameters' gradients are added to `grad`, and `dx` is written, where it is wanted.
+    /// and `c_before`; parameters' gradients are added to `grad`, and `dx` is written, if it is wanted.
     fn backward_step(&self, step: CellStepBackward<'_, Self::Elem>, buffers: &mut Self::Buffers, grad: &mut Self);
 
     /// Before the first step of a pass.
     fn begin(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// Before the steps whose rows are `x`, `[rows, I]`: all of a pass at once, or, in inference, a part of them at a time,
-    /// whose rows are then counted from 0 again.
+    /// Before the steps whose rows are `x`, `[rows, I]`: all of a pass at once, or, in inference, some steps at a time, whose
+    /// rows are then counted from 0 again.
     fn project(&self, _pass: &Unrolled<'_, Self::Elem>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// Before a backward pass that overwrites `grad`, whose numbers mean nothing: sets to zero all that is then added to. What
+    /// Before a backward pass that overwrites `grad`, which may hold anything: sets to zero whatever is then added to. What
     /// [`finish_backward`](Cell::finish_backward) overwrites can be left out.
     fn clear_gradient(&self, grad: &mut Self) {
         grad.set_zero();
@@ -103,8 +126,8 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     /// Before the last step of a pass is done backwards.
     fn begin_backward(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// After the first step of a pass was done backwards: what is left to be added to `grad` and written to `dx`. Where the
-    /// pass overwrites the gradient, what [`clear_gradient`](Cell::clear_gradient) left out is written instead.
+    /// After the first step of a pass was done backwards: adds to `grad` and writes to `dx` what is left to be done. If the
+    /// gradient is overwritten, what [`clear_gradient`](Cell::clear_gradient) left out is written instead of added to.
     fn finish_backward(
         &self,
         _pass: AllSteps<'_, Self::Elem>,
@@ -113,227 +136,294 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     ) {
     }
 
-    /// How much of its state is kept at random: see [`Zoneout`].
+    /// The zoneout of its state, if it has one: see [`Zoneout`].
     fn zoneout(&self) -> Option<Zoneout> {
         None
     }
-}
 
-/// A cell's name and sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CellSizes {
-    /// What panics call it.
-    pub name: &'static str,
-    /// I, the number of input features.
-    pub input: usize,
-    /// The size of h, which is the output.
-    pub output: usize,
-    /// The size of c; 0 without a memory.
-    pub memory: usize,
-}
-
-/// A pass through time, as a cell sees it.
-pub struct Unrolled<'a, F> {
-    pub(super) rows: &'a Rows,
-    pub(super) rows_at_once: usize,
-    pub(super) mode: Option<Mode>,
-    pub(super) packed: Option<&'a PackedWeights<F>>,
-}
-
-impl<F: Float> Unrolled<'_, F> {
-    /// The number of steps, that of the longest sequence.
-    pub fn steps(&self) -> usize {
-        self.rows.steps()
+    /// [`forward`], compiled in this crate if the cell is of this crate.
+    #[doc(hidden)]
+    fn loop_forward(
+        &self,
+        x: &Sequence<'_, Self::Elem>,
+        state: StateViewMut<'_, Self::Elem>,
+        cache: &mut CellCache<Self>,
+    ) {
+        forward(self, x, state, cache);
     }
 
-    /// B, the number of sequences.
-    pub fn batch(&self) -> usize {
-        self.rows.batch()
-    }
-
-    /// The most rows that are [projected](Cell::project) at once: those of all steps together but in inference.
-    pub fn rows(&self) -> usize {
-        self.rows_at_once
-    }
-
-    /// Whether the rows are projected a part at a time.
-    pub(crate) fn in_parts(&self) -> bool {
-        self.rows_at_once < self.rows.count()
-    }
-
-    /// The packed weights of a [prepacked](crate::Prepacked) model.
-    pub(crate) fn packed_weights(&self) -> Option<&PackedWeights<F>> {
-        self.packed
-    }
-
-    /// What the pass is for.
-    pub fn mode(&self) -> Option<Mode> {
-        self.mode
-    }
-
-    /// The sequence of the `j`th row of every step, counted in the whole batch, of which this may be a
-    /// [shard](crate::Sequence::sequences).
-    pub fn sequence(&self, j: usize) -> usize {
-        self.rows.sequence_of_all(j)
+    /// [`backward`], compiled in this crate if the cell is of this crate.
+    #[doc(hidden)]
+    fn loop_backward(
+        &self,
+        x: &Sequence<'_, Self::Elem>,
+        dy: ArrayView3<'_, Self::Elem>,
+        dstate: Option<StateViewMut<'_, Self::Elem>>,
+        cache: &mut CellCache<Self>,
+        grad: Gradient<'_, Self>,
+    ) {
+        backward(self, x, dy, dstate, cache, grad);
     }
 }
 
-/// One step's rows, N of them: those of the sequences that reach it.
-pub struct CellStep<'a, F> {
-    /// Which of the rows that were [projected](Cell::project) they are.
-    pub rows: Range<usize>,
-    /// `[N, I]`
-    pub x: ArrayView2<'a, F>,
-    /// h before the step, `[N, O]`
-    pub h_before: ArrayView2<'a, F>,
-    /// c before the step, `[N, M]`
-    pub c_before: ArrayView2<'a, F>,
-    /// h after the step, `[N, O]`, to be written.
-    pub h: ArrayViewMut2<'a, F>,
-    /// c after the step, `[N, M]`, to be written.
-    pub c: ArrayViewMut2<'a, F>,
+/// The cache of a [`Cell`].
+pub struct CellCache<C: Cell> {
+    pending: Pending,
+    whole: LoopCache<C::Elem, C::Buffers>,
+    #[cfg(feature = "rayon")]
+    shards: Shards<C::Elem, C::Buffers, C>,
 }
+opaque_debug! { CellCache<C: Cell> }
 
-/// One step's rows on the way back.
-pub struct CellStepBackward<'a, F> {
-    /// Which of the pass's rows they are.
-    pub rows: Range<usize>,
-    /// `[N, I]`
-    pub x: ArrayView2<'a, F>,
-    /// h before the step, `[N, O]`
-    pub h_before: ArrayView2<'a, F>,
-    /// c before the step, `[N, M]`
-    pub c_before: ArrayView2<'a, F>,
-    /// h as the step wrote it, `[N, O]`
-    pub h: ArrayView2<'a, F>,
-    /// c as the step wrote it, `[N, M]`
-    pub c: ArrayView2<'a, F>,
-    /// In: `dL/dh` after the step; out: before it. `[N, O]`
-    pub dh: ArrayViewMut2<'a, F>,
-    /// In: `dL/dc` after the step; out: before it. `[N, M]`
-    pub dc: ArrayViewMut2<'a, F>,
-    /// `dL/dx`, `[N, I]`, to be written, unless nobody wants it or [`finish_backward`](Cell::finish_backward) does it.
-    pub dx: Option<ArrayViewMut2<'a, F>>,
-    /// Shows gradients of the memory to a [`GradientProbe`](crate::GradientProbe).
-    pub recorder: StepRecorder<'a>,
-}
-
-/// Where a cell with a memory shows `dL/dc_t`, for a [`GradientProbe`](crate::GradientProbe).
-pub struct StepRecorder<'a> {
-    pub(super) to: &'a mut StateRecorder,
-    pub(super) rows: &'a Rows,
-    pub(super) step: usize,
-}
-
-impl StepRecorder<'_> {
-    /// The step's `dL/dc_t`, all that comes through `h_t` included, row by row, `width` values each. While nothing is
-    /// recorded, `values` is not called.
-    pub fn memory<F: Float, I: IntoIterator<Item = F>>(&mut self, width: usize, values: impl FnOnce() -> I) {
-        if self.to.is_on() {
-            for (k, value) in values().into_iter().enumerate() {
-                self.to.memory(self.rows.time(self.step, k / width), [value]);
-            }
+impl<C: Cell> Default for CellCache<C> {
+    fn default() -> Self {
+        CellCache {
+            pending: Pending::default(),
+            whole: LoopCache::default(),
+            #[cfg(feature = "rayon")]
+            shards: Shards::default(),
         }
     }
 }
 
-/// All steps of a pass together, R rows.
-pub struct AllSteps<'a, F> {
-    /// `[R, I]`
-    pub x: ArrayView2<'a, F>,
-    /// h before each row's step, `[R, O]`
-    pub h_before: ArrayView2<'a, F>,
-    /// `dL/dx`, `[R, I]`, to be written.
-    pub dx: Option<ArrayViewMut2<'a, F>>,
-}
-
-/// The state of an [`LstmCell`](crate::LstmCell) and of every other [`Cell`] with a memory.
-///
-/// As [`Array2`](ndarray::Array2)s of one cell, as [`Array3`](ndarray::Array3)s (`LstmState<F, Ix3>`) of a model of several
-/// layers and directions, which stand along the first axis in PyTorch's order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LstmState<F, D: Dimension = Ix2> {
-    /// The output of the last step, `[B, H]`; with a projection `[B, P]`.
-    pub h: Array<F, D>,
-    /// The memory, `[B, H]`.
-    pub c: Array<F, D>,
-}
-parameters! { impl<F: Float, D: Dimension> Tensors<F> for LstmState<F, D> { h, c } }
-
-/// The state of a [`Cell`], and of several of them: `Array2` and [`LstmState`] are.
-pub trait RecurrentState<F: Float>: State<F> + sealed::Sealed {
-    /// The states of several cells: `Array3`, or `LstmState<F, Ix3>`.
-    type Layers: State<F>;
-
-    /// `h` and `c`, `[B, O]` and `[B, M]`; without a memory, M = 0.
-    fn parts(&mut self) -> StateParts<'_, F>;
-
-    /// A zero state.
-    fn zeros(batch: usize, sizes: CellSizes) -> Self;
-
-    /// Zero states of `cells` cells: `[cells, B, O]` and `[cells, B, M]`.
-    fn layers(cells: usize, batch: usize, sizes: CellSizes) -> Self::Layers;
-
-    /// The `k`th of them.
-    fn of_layer(layers: &mut Self::Layers, k: usize) -> StateParts<'_, F>;
-}
-
-/// A state's parts, borrowed.
-pub struct StateParts<'a, F> {
-    /// `[B, O]`
-    pub h: ArrayViewMut2<'a, F>,
-    /// `[B, M]`; without a memory, M = 0.
-    pub c: ArrayViewMut2<'a, F>,
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl<F> Sealed for ndarray::Array2<F> {}
-    impl<F> Sealed for super::LstmState<F> {}
-}
-
-/// `h`, and a memory of size 0.
-fn without_memory<F>(h: ArrayViewMut2<'_, F>) -> StateParts<'_, F> {
-    let batch = h.nrows();
-    StateParts { h, c: ArrayViewMut2::from_shape((batch, 0), &mut []).expect("no elements") }
-}
-
-impl<F: Float> RecurrentState<F> for Array2<F> {
-    type Layers = Array3<F>;
-
-    fn parts(&mut self) -> StateParts<'_, F> {
-        without_memory(self.view_mut())
+impl<C: Cell> CellCache<C> {
+    /// The output of the last forward pass, `[T, B, O]`.
+    pub(crate) fn output(&self) -> ArrayView3<'_, C::Elem> {
+        #[cfg(feature = "rayon")]
+        if self.shards.is_used() {
+            return self.shards.output();
+        }
+        self.whole.output()
     }
 
-    fn zeros(batch: usize, sizes: CellSizes) -> Self {
-        Array2::zeros((batch, sizes.output))
-    }
-
-    fn layers(cells: usize, batch: usize, sizes: CellSizes) -> Array3<F> {
-        Array3::zeros((cells, batch, sizes.output))
-    }
-
-    fn of_layer(layers: &mut Array3<F>, k: usize) -> StateParts<'_, F> {
-        without_memory(layers.index_axis_mut(Axis(0), k))
+    /// What the last backward pass left, `[T, B, I]`, or `[T, B, 0]` if it was not wanted.
+    pub(crate) fn input_gradient(&self) -> ArrayView3<'_, C::Elem> {
+        #[cfg(feature = "rayon")]
+        if self.shards.is_used() {
+            return self.shards.input_gradient();
+        }
+        self.whole.dx.view()
     }
 }
 
-impl<F: Float> RecurrentState<F> for LstmState<F> {
-    type Layers = LstmState<F, Ix3>;
-
-    fn parts(&mut self) -> StateParts<'_, F> {
-        StateParts { h: self.h.view_mut(), c: self.c.view_mut() }
+impl<C: Cell> RecordsState for CellCache<C> {
+    fn recorder(&mut self) -> &mut StateRecorder {
+        &mut self.whole.recorder
     }
+}
 
-    fn zeros(batch: usize, sizes: CellSizes) -> Self {
-        LstmState { h: Array2::zeros((batch, sizes.output)), c: Array2::zeros((batch, sizes.memory)) }
+/// The work of a pass, about.
+fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> usize {
+    let (steps, batch) = x.dims();
+    steps * product_work(batch, cell.element_count())
+}
+
+/// The zoneout of h and of the memory in a pass, if the cell has it.
+#[track_caller]
+fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[PassZoneout; 2]> {
+    cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| PassZoneout::new(name, drop, x)))
+}
+
+#[track_caller]
+fn check_state<C: Cell>(cell: &C, sizes: CellSizes, what: &str, batch: usize, state: &StateViewMut<'_, C::Elem>) {
+    if !state.fits(sizes) {
+        refuse_state(sizes.name, what, &cell.initial_state(batch), state.tensors())
     }
+}
 
-    fn layers(cells: usize, batch: usize, sizes: CellSizes) -> Self::Layers {
-        LstmState { h: Array3::zeros((cells, batch, sizes.output)), c: Array3::zeros((cells, batch, sizes.memory)) }
+/// `cell` over all steps of `x`, from `state`, which is advanced; y is left in the cache.
+#[track_caller]
+pub(crate) fn forward<C: Cell>(
+    cell: &C,
+    x: &Sequence<'_, C::Elem>,
+    mut state: StateViewMut<'_, C::Elem>,
+    cache: &mut CellCache<C>,
+) {
+    let sizes = cell.sizes();
+    x.features(sizes.name, Some(sizes.input));
+    check_state(cell, sizes, "state", x.dims().1, &state);
+    cache.pending.set(x);
+    in_pass(
+        || (work(cell, x), 2),
+        || {
+            #[cfg(feature = "rayon")]
+            if cache.shards.plan(x, work(cell, x), cell.element_count() * size_of::<C::Elem>()) {
+                return cache.shards.forward(x, sizes.output, work(cell, x), state, |x, state, cache| {
+                    forward_steps(cell, sizes, x, &state, cache);
+                });
+            }
+            forward_steps(cell, sizes, x, &state.view(), &mut cache.whole);
+            cache.whole.final_state(&mut state);
+        },
+    );
+}
+
+/// All steps on this thread, from `initial`.
+#[track_caller]
+fn forward_steps<C: Cell>(
+    cell: &C,
+    CellSizes { name, input, output, .. }: CellSizes,
+    x: &Sequence<'_, C::Elem>,
+    initial: &StateView<'_, C::Elem>,
+    cache: &mut LoopCache<C::Elem, C::Buffers>,
+) {
+    let features = x.features(name, Some(input));
+    let (steps, batch, _) = features.dim();
+    let zoneout = zoneout(cell, name, x);
+    let infer = x.mode() == Some(Mode::Infer);
+    let LoopCache { schedule, x: x_rows, h, c, y, buffers, .. } = cache;
+    schedule.plan(x);
+    let schedule = &*schedule;
+    let x_rows = x_rows.start(features, schedule);
+    h.start(schedule, initial.h(), false, zoneout.is_some());
+    c.start(schedule, initial.memory(), infer, zoneout.is_some());
+
+    let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(batch) } else { schedule.steps().max(1) };
+    let rows_at_once = schedule.count().min(at_once * batch);
+    let pass = Unrolled { schedule, rows_at_once, mode: x.mode(), packed: x.packed_weights() };
+    cell.begin(&pass, buffers);
+    for first in (0..schedule.steps()).step_by(at_once) {
+        let some = first..schedule.steps().min(first + at_once);
+        let projected = schedule.rows(some.clone());
+        cell.project(&pass, view_of_rows(x_rows, &projected), buffers);
+        for s in some {
+            let now = schedule.rows(s..s + 1);
+            let ((h_before, h_now), (c_before, c_now)) = (h.step(schedule, s), c.step(schedule, s));
+            let step = CellStep {
+                rows: now.start - projected.start..now.end - projected.start,
+                x: view_of_rows(x_rows, &now),
+                h_before,
+                c_before,
+                h: h_now,
+                c: c_now,
+            };
+            cell.forward_step(step, buffers);
+            if let Some([of_h, of_c]) = zoneout {
+                h.zone_out(schedule, s, of_h);
+                c.zone_out(schedule, s, of_c);
+            }
+        }
     }
+    if schedule.gathered() {
+        reuse(y, (steps, batch, output));
+        schedule.scatter(output, h.history.after(schedule), rows_of(y, &(0..steps * batch)));
+        x.zero_padding(y);
+    }
+}
 
-    fn of_layer(layers: &mut Self::Layers, k: usize) -> StateParts<'_, F> {
-        StateParts { h: layers.h.index_axis_mut(Axis(0), k), c: layers.c.index_axis_mut(Axis(0), k) }
+/// The way back through all steps; `dL/dx` is left in the cache. `dstate` comes in as the gradient of the final state and goes
+/// out as that of the initial one.
+#[track_caller]
+pub(crate) fn backward<C: Cell>(
+    cell: &C,
+    x: &Sequence<'_, C::Elem>,
+    dy: ArrayView3<'_, C::Elem>,
+    mut dstate: Option<StateViewMut<'_, C::Elem>>,
+    cache: &mut CellCache<C>,
+    grad: Gradient<'_, C>,
+) {
+    let sizes = cell.sizes();
+    cache.pending.take(sizes.name, x, &dy, sizes.output);
+    let (grad, how) = grad.parts();
+    check_gradient(sizes.name, cell, &*grad);
+    if let Some(dstate) = &dstate {
+        check_state(cell, sizes, "dstate", x.dims().1, dstate);
+    }
+    let grad = Gradient::new(grad, how);
+    in_pass(
+        || (work(cell, x), 2),
+        || {
+            #[cfg(feature = "rayon")]
+            if cache.shards.is_used() {
+                let CellCache { whole: LoopCache { recorder, .. }, shards, .. } = cache;
+                recorder.start(x.dims().0);
+                shards.caches().iter_mut().for_each(|shard| shard.recorder.follow(recorder));
+                shards.backward(x, dy, sizes.input, work(cell, x), dstate, grad, |x, dy, dstate, cache, grad| {
+                    backward_steps(cell, sizes, x, dy, dstate.as_ref(), cache, grad);
+                });
+                shards.caches().iter().for_each(|shard| recorder.join(&shard.recorder));
+                return recorder.finish();
+            }
+            let given = dstate.as_ref().map(StateViewMut::view);
+            backward_steps(cell, sizes, x, dy, given.as_ref(), &mut cache.whole, grad);
+            if let Some(dstate) = &mut dstate {
+                cache.whole.initial_gradient(dstate);
+            }
+        },
+    );
+}
+
+/// All steps back on this thread, from `dstate`, the gradient of the final state.
+fn backward_steps<C: Cell>(
+    cell: &C,
+    CellSizes { name, input, .. }: CellSizes,
+    x: &Sequence<'_, C::Elem>,
+    dy: ArrayView3<'_, C::Elem>,
+    dstate: Option<&StateView<'_, C::Elem>>,
+    cache: &mut LoopCache<C::Elem, C::Buffers>,
+    grad: Gradient<'_, C>,
+) {
+    let (steps, batch) = x.dims();
+    let LoopCache { schedule, x: x_rows, h, c, h_before, dx, dx_rows, buffers, recorder, .. } = cache;
+    let (grad, how) = grad.parts();
+    let (schedule, wanted) = (&*schedule, x.wants_gradient());
+    let zoneout = zoneout(cell, name, x);
+    let x_rows = x_rows.view(x.features(name, Some(input)), schedule);
+    h.start_backward(schedule, dstate.map(StateView::h));
+    c.start_backward(schedule, dstate.map(StateView::memory));
+    reuse(dx, (steps, batch, if wanted { input } else { 0 }));
+    reuse(dx_rows, (if schedule.gathered() { schedule.count() } else { 0 }, dx.dim().2));
+    let all = 0..schedule.count();
+    let dx_values = if schedule.gathered() { rows_of(dx_rows, &all) } else { rows_of(dx, &all) };
+
+    match (how, schedule.count()) {
+        (Accumulate::Overwrite, 0) => grad.set_zero(),
+        (Accumulate::Overwrite, _) => cell.clear_gradient(grad),
+        (Accumulate::Add, _) => {}
+    }
+    let pass = Unrolled { schedule, rows_at_once: schedule.count(), mode: x.mode(), packed: None };
+    cell.begin_backward(&pass, buffers);
+    recorder.start(steps);
+    for s in (0..schedule.steps()).rev() {
+        let now = schedule.rows(s..s + 1);
+        schedule.add_step(s, dy, &mut h.d);
+        if recorder.is_on() {
+            for (j, row) in h.d.outer_iter().take(now.len()).enumerate() {
+                recorder.hidden(schedule.time(s, j), row.iter().copied());
+            }
+        }
+        if let Some([of_h, of_c]) = zoneout {
+            h.zone_out_backward(schedule, s, of_h);
+            c.zone_out_backward(schedule, s, of_c);
+        }
+        let ((h_before, h_now, dh), (c_before, c_now, dc)) = (h.step_back(schedule, s), c.step_back(schedule, s));
+        let step = CellStepBackward {
+            x: view_of_rows(x_rows, &now),
+            h_before,
+            c_before,
+            h: h_now,
+            c: c_now,
+            dh,
+            dc,
+            dx: wanted.then(|| matrix_mut(&mut dx_values[span(&now, input)], input)),
+            rows: now,
+            recorder: StepRecorder { to: recorder, schedule, step: s },
+        };
+        cell.backward_step(step, buffers, grad);
+        if zoneout.is_some() {
+            h.add_past(schedule, s);
+            c.add_past(schedule, s);
+        }
+    }
+    recorder.finish();
+    let h_before = h.before(schedule, h_before);
+    let dx_all = wanted.then(|| matrix_mut(dx_values, input));
+    if schedule.count() > 0 {
+        let all = AllSteps { x: x_rows, h_before, dx: dx_all };
+        cell.finish_backward(all, buffers, Gradient::new(grad, how));
+    }
+    if schedule.gathered() && wanted {
+        schedule.scatter(input, dx_rows.as_slice().expect("standard layout"), rows_of(dx, &(0..steps * batch)));
+        x.zero_padding(dx);
     }
 }

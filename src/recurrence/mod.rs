@@ -1,17 +1,21 @@
 //! Recurrence without a cell in it: what a cell is, and the loop over time, forward and back, for every cell.
 
+mod cache;
 mod cell;
+mod cell_layer;
 mod history;
-mod part;
-mod rows;
+mod schedule;
 #[cfg(feature = "rayon")]
 mod shards;
-pub(crate) mod time_loop;
+mod state;
+mod step;
+mod track;
 mod zoneout;
 
-pub use cell::{
-    AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, RecurrentState, StateParts, StepRecorder,
-    Unrolled,
-};
-pub use time_loop::CellCache;
+pub use cell::{Cell, CellCache};
+pub(crate) use cell::{backward, forward};
+pub(crate) use cell_layer::compiled_loop;
+pub use state::{LstmState, StackState};
+pub(crate) use state::{StateViewMut, fits, refuse_state};
+pub use step::{AllSteps, CellSizes, CellStep, CellStepBackward, StepRecorder, Unrolled};
 pub use zoneout::Zoneout;

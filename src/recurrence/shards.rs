@@ -1,137 +1,150 @@
 //! A large batch in shards, on the threads of rayon's current pool.
 //!
-//! Sequences have nothing to do with each other but the sum of the parameters' gradients. So each shard goes through all
-//! steps by itself, with a cache of its own, and no thread waits for another at a step. How many shards there are depends
-//! on the shapes alone, and gradients are added up in the order of the shards: the number of threads changes no bit.
+//! Sequences meet only in the sum of the parameters' gradients. So each shard goes through all steps by itself, with a cache
+//! of its own, and no thread waits for another at a step. How many shards there are depends on the shapes alone, and
+//! gradients are added up in the order of the shards: the number of threads changes no bit.
 
 use std::ops::Range;
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, Axis};
 
-use super::cell::{Cell, StateParts};
-use super::time_loop::{CellCache, backward_alone, forward_alone, work};
-use crate::base::TensorsExt;
+use super::cache::LoopCache;
+use super::state::{StateView, StateViewMut};
 use crate::base::tensors::misfit;
+use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
 use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
 use crate::layer::{Gradient, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, ENTRY, Split, for_each_part};
 
-/// Sequences to a shard, about: enough for the products of a step to be fast.
+/// The number of sequences in a shard, about: enough for the products of a step to be fast.
 const SEQUENCES: usize = 32;
 
-/// The fewest sequences that are split.
+/// The fewest sequences that are cut into shards.
 const FEWEST_SEQUENCES: usize = 16;
 
-/// The bytes of parameters up to which all threads can go through them at once. Of larger ones, each takes some columns of
-/// each product.
+/// The most bytes of parameters that all threads can read at once. Larger products are cut into columns instead.
 const MOST_BYTES: usize = 1 << 24;
 
-/// What the shards of a pass need; empty while nothing is split.
-pub(super) struct Shards<C: Cell> {
+/// What the shards of a pass need; empty while no batch is cut. `B`: a cell's own buffers, `G`: a gradient.
+pub(super) struct Shards<F, B, G> {
     count: usize,
-    caches: Vec<CellCache<C>>,
-    grads: Vec<C>,
-    y: Array3<C::Elem>,  // [T, B, O]
-    dx: Array3<C::Elem>, // [T, B, I]
+    caches: Vec<LoopCache<F, B>>,
+    grads: Vec<G>,
+    y: Array3<F>,  // [T, B, O]
+    dx: Array3<F>, // [T, B, I]
 }
 
-impl<C: Cell> Default for Shards<C> {
+impl<F: Float, B, G> Default for Shards<F, B, G> {
     fn default() -> Self {
         let none = || Array3::default((0, 0, 0));
         Shards { count: 1, caches: Vec::new(), grads: Vec::new(), y: none(), dx: none() }
     }
 }
 
-impl<C: Cell> Shards<C> {
-    /// Decides how a pass over `x` is split, and says whether it is.
-    pub fn plan(&mut self, cell: &C, x: &Sequence<'_, C::Elem>) -> bool {
+impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> {
+    /// Decides how a pass over `x` is cut into shards, and says whether it is. `bytes`: of all parameters.
+    pub fn plan(&mut self, x: &Sequence<'_, F>, work: usize, bytes: usize) -> bool {
         let (steps, batch) = x.dims();
-        let can_be = steps > 1 && batch >= FEWEST_SEQUENCES && work(cell, x) >= ENTRY;
-        let worth = can_be && cell.element_count() * size_of::<C::Elem>() <= MOST_BYTES;
-        self.count = if worth { (batch / SEQUENCES).max(2) } else { 1 };
+        let pays = steps > 1 && batch >= FEWEST_SEQUENCES && work >= ENTRY && bytes <= MOST_BYTES;
+        self.count = if pays { (batch / SEQUENCES).max(2) } else { 1 };
         self.is_used()
     }
 
-    /// Whether the last pass was split.
+    /// Whether the last pass was cut into shards.
     pub fn is_used(&self) -> bool {
         self.count > 1
     }
 
     /// The output of the last pass.
-    pub fn output(&self) -> ArrayView3<'_, C::Elem> {
+    pub fn output(&self) -> ArrayView3<'_, F> {
         self.y.view()
     }
 
+    /// Runs `steps` on each shard: its part of x, its initial state and its cache.
     pub fn forward(
         &mut self,
-        cell: &C,
-        x: &Sequence<'_, C::Elem>,
-        state: StateParts<'_, C::Elem>,
-    ) -> ArrayView3<'_, C::Elem> {
-        let (steps, batch) = x.dims();
+        x: &Sequence<'_, F>,
+        output: usize,
+        work: usize,
+        mut state: StateViewMut<'_, F>,
+        steps: impl Fn(&Sequence<'_, F>, StateView<'_, F>, &mut LoopCache<F, B>) + Sync,
+    ) {
+        let (time, batch) = x.dims();
         let count = self.count;
-        self.caches.resize_with(count.max(self.caches.len()), CellCache::default);
-        reuse(&mut self.y, (steps, batch, cell.sizes().output));
+        self.caches.resize_with(count.max(self.caches.len()), LoopCache::default);
+        reuse(&mut self.y, (time, batch, output));
         let cut = Cut { shards: 0..count, count, batch };
-        let all =
-            ForwardShards { cut, x: x.reborrow(), state, caches: &mut self.caches[..count], y: self.y.view_mut() };
-        for_each_shard(all, work(cell, x), |ForwardShards { x, state, caches, y, .. }| {
-            copy_steps(forward_alone(cell, &x, state, &mut caches[0]), y);
+        let (caches, y) = (&mut self.caches[..count], self.y.view_mut());
+        let all = ForwardShards { cut, x: x.reborrow(), state: state.view(), caches, y };
+        for_each_shard(all, work, |ForwardShards { x, state, caches, y, .. }| {
+            steps(&x, state, &mut caches[0]);
+            copy_steps(caches[0].output(), y);
         });
-        self.y.view()
+        for (shard, cache) in self.caches[..count].iter().enumerate() {
+            cache.final_state(&mut state.sequences(sequences_of(shard, count, batch)));
+        }
     }
 
-    /// The first shard adds to `grad`, or overwrites it, and the others are added; each shard's norms go to its cache's
-    /// recorder.
+    /// Runs `steps` on each shard: its part of x and dy, the gradient of its final state, its cache and its gradient.
+    ///
+    /// The first shard adds to `grad`, or overwrites it, and those of the others are added; each shard's norms go to its
+    /// cache's recorder.
+    #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &mut self,
-        cell: &C,
-        x: &Sequence<'_, C::Elem>,
-        dy: ArrayView3<'_, C::Elem>,
-        dstate: Option<StateParts<'_, C::Elem>>,
-        grad: Gradient<'_, C>,
+        x: &Sequence<'_, F>,
+        dy: ArrayView3<'_, F>,
+        input: usize,
+        work: usize,
+        mut dstate: Option<StateViewMut<'_, F>>,
+        grad: Gradient<'_, G>,
+        steps: impl Fn(&Sequence<'_, F>, ArrayView3<'_, F>, Option<StateView<'_, F>>, &mut LoopCache<F, B>, Gradient<'_, G>)
+        + Sync,
     ) {
-        let (steps, batch) = x.dims();
+        let (time, batch) = x.dims();
         let count = self.count;
         let (grad, how) = grad.parts();
         if !self.grads.iter().all(|shard| misfit(shard, &*grad).is_none()) {
             self.grads.clear();
         }
         self.grads.resize_with((count - 1).max(self.grads.len()), || grad.clone());
-        let input = if x.wants_gradient() { cell.sizes().input } else { 0 };
-        reuse(&mut self.dx, (steps, batch, input));
+        reuse(&mut self.dx, (time, batch, if x.wants_gradient() { input } else { 0 }));
         let cut = Cut { shards: 0..count, count, batch };
         let (caches, grads, dx) = (&mut self.caches[..count], &mut self.grads[..count - 1], self.dx.view_mut());
-        let all = BackwardShards { cut, x: x.reborrow(), dy, dstate, caches, first_grad: Some(&mut *grad), grads, dx };
-        for_each_shard(
-            all,
-            work(cell, x),
-            |BackwardShards { x, dy, dstate, caches, first_grad, grads, dx, .. }| {
-                let grad = match first_grad {
-                    Some(grad) => Gradient::new(grad, how),
-                    None => Gradient::overwrite(&mut grads[0]),
-                };
-                copy_steps(backward_alone(cell, &x, dy, dstate, &mut caches[0], grad), dx);
-            },
-        );
+        let given = dstate.as_ref().map(StateViewMut::view);
+        let all =
+            BackwardShards { cut, x: x.reborrow(), dy, dstate: given, caches, first_grad: Some(&mut *grad), grads, dx };
+        for_each_shard(all, work, |BackwardShards { x, dy, dstate, caches, first_grad, grads, dx, .. }| {
+            let grad = match first_grad {
+                Some(grad) => Gradient::new(grad, how),
+                None => Gradient::overwrite(&mut grads[0]),
+            };
+            steps(&x, dy, dstate, &mut caches[0], grad);
+            copy_steps(caches[0].dx.view(), dx);
+        });
+        if let Some(dstate) = &mut dstate {
+            for (shard, cache) in self.caches[..count].iter().enumerate() {
+                cache.initial_gradient(&mut dstate.sequences(sequences_of(shard, count, batch)));
+            }
+        }
         add_all(grad, &self.grads[..count - 1]);
     }
 
     /// What the last backward pass left.
-    pub fn input_gradient(&self) -> ArrayView3<'_, C::Elem> {
+    pub fn input_gradient(&self) -> ArrayView3<'_, F> {
         self.dx.view()
     }
 
     /// The caches of the last pass's shards.
-    pub fn caches(&mut self) -> &mut [CellCache<C>] {
+    pub fn caches(&mut self) -> &mut [LoopCache<F, B>] {
         &mut self.caches[..self.count]
     }
 }
 
 /// `grad += Σ shards`, in their order.
-fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
+fn add_all<F: Float, G: Tensors<F>>(grad: &mut G, shards: &[G]) {
     for shard in shards {
         for i in 0..grad.count() {
             let both = (grad.tensor_mut(i), shard.values(i));
@@ -142,52 +155,45 @@ fn add_all<C: Cell>(grad: &mut C, shards: &[C]) {
 }
 
 /// Shards of a forward pass, each with what it reads and writes.
-struct ForwardShards<'x, 's, 'a, C: Cell> {
+struct ForwardShards<'x, 's, 'a, F, B> {
     cut: Cut,
-    x: Sequence<'x, C::Elem>,
-    state: StateParts<'s, C::Elem>,
-    caches: &'a mut [CellCache<C>],
-    y: ArrayViewMut3<'a, C::Elem>,
+    x: Sequence<'x, F>,
+    state: StateView<'s, F>,
+    caches: &'a mut [LoopCache<F, B>],
+    y: ArrayViewMut3<'a, F>,
 }
 
-impl<C: Cell> Split for ForwardShards<'_, '_, '_, C> {
+impl<F: Float, B: Send> Split for ForwardShards<'_, '_, '_, F, B> {
     fn count(&self) -> usize {
         self.cut.shards.len()
     }
 
     fn split(self, at: usize) -> (Self, Self) {
         let ([cut, other_cut], [own, others]) = self.cut.split(at);
-        let [state, other_state] = split(self.state, own.len());
+        let (state, other_state) = (self.state.clone().sequences(own.clone()), self.state.sequences(others.clone()));
         let (caches, other_caches) = self.caches.split_at_mut(at);
         let (y, other_y) = self.y.split_at(Axis(1), own.len());
-        (
-            ForwardShards { cut, x: self.x.sequences(own), state, caches, y },
-            ForwardShards {
-                cut: other_cut,
-                x: self.x.sequences(others),
-                state: other_state,
-                caches: other_caches,
-                y: other_y,
-            },
-        )
+        let (x, other_x) = (self.x.sequences(own), self.x.sequences(others));
+        let other = ForwardShards { cut: other_cut, x: other_x, state: other_state, caches: other_caches, y: other_y };
+        (ForwardShards { cut, x, state, caches, y }, other)
     }
 }
 
 /// Shards of a backward pass, each with what it reads and writes.
-struct BackwardShards<'x, 's, 'a, C: Cell> {
+struct BackwardShards<'x, 's, 'a, F, B, G> {
     cut: Cut,
-    x: Sequence<'x, C::Elem>,
-    dy: ArrayView3<'a, C::Elem>,
-    dstate: Option<StateParts<'s, C::Elem>>,
-    caches: &'a mut [CellCache<C>],
-    /// The gradient of the batch, if the first shard is among these: that is where it adds.
-    first_grad: Option<&'a mut C>,
+    x: Sequence<'x, F>,
+    dy: ArrayView3<'a, F>,
+    dstate: Option<StateView<'s, F>>,
+    caches: &'a mut [LoopCache<F, B>],
+    /// The gradient of the batch, if the first shard is among these, which adds to it.
+    first_grad: Option<&'a mut G>,
     /// Those of the other shards.
-    grads: &'a mut [C],
-    dx: ArrayViewMut3<'a, C::Elem>,
+    grads: &'a mut [G],
+    dx: ArrayViewMut3<'a, F>,
 }
 
-impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
+impl<F: Float, B: Send, G: Send> Split for BackwardShards<'_, '_, '_, F, B, G> {
     fn count(&self) -> usize {
         self.cut.shards.len()
     }
@@ -195,7 +201,8 @@ impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
     fn split(self, at: usize) -> (Self, Self) {
         let ([cut, other_cut], [own, others]) = self.cut.split(at);
         let (dy, other_dy) = self.dy.split_at(Axis(1), own.len());
-        let (dstate, other_dstate) = self.dstate.map(|dstate| split(dstate, own.len()).into()).unzip();
+        let narrow = |range: &Range<usize>| self.dstate.clone().map(|dstate| dstate.sequences(range.clone()));
+        let (dstate, other_dstate) = (narrow(&own), narrow(&others));
         let (caches, other_caches) = self.caches.split_at_mut(at);
         let (grads, other_grads) = self.grads.split_at_mut(at - usize::from(self.first_grad.is_some()));
         let (dx, other_dx) = self.dx.split_at(Axis(1), own.len());
@@ -214,6 +221,11 @@ impl<C: Cell> Split for BackwardShards<'_, '_, '_, C> {
     }
 }
 
+/// The sequences of one of `count` shards.
+fn sequences_of(shard: usize, count: usize, batch: usize) -> Range<usize> {
+    shard * batch / count..(shard + 1) * batch / count
+}
+
 /// Some of the shards into which a batch is cut.
 struct Cut {
     shards: Range<usize>,
@@ -224,7 +236,7 @@ struct Cut {
 impl Cut {
     /// The first `at` shards and the others, and the sequences of each, counted from the first of these.
     fn split(self, at: usize) -> ([Self; 2], [Range<usize>; 2]) {
-        let first = |shard: usize| shard * self.batch / self.count;
+        let first = |shard: usize| sequences_of(shard, self.count, self.batch).start;
         let Range { start, end } = self.shards;
         let (middle, last) = (first(start + at) - first(start), first(end) - first(start));
         let own = Cut { shards: start..start + at, ..self };
@@ -250,10 +262,4 @@ fn copy_steps<F: Float>(shard: ArrayView3<'_, F>, mut batch: ArrayViewMut3<'_, F
         let rows = batch.as_slice_mut().expect("rows side by side");
         rows.copy_from_slice(shard.to_slice().expect("rows side by side"));
     }
-}
-
-/// The states of the first `at` sequences, and of the others.
-fn split<F: Float>(StateParts { h, c }: StateParts<'_, F>, at: usize) -> [StateParts<'_, F>; 2] {
-    let ((h, other_h), (c, other_c)) = (h.split_at(Axis(0), at), c.split_at(Axis(0), at));
-    [StateParts { h, c }, StateParts { h: other_h, c: other_c }]
 }

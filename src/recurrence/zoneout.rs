@@ -1,4 +1,4 @@
-//! Zoneout: a state that stays as it was, at random.
+//! Zoneout: units of a state that keep their values for a step, at random.
 
 use crate::base::random::{Mask, chosen};
 use crate::base::{Mode, RandomDrop};
@@ -13,7 +13,7 @@ use crate::layer::Sequence;
 /// eval(), infer():  h_t = p h_{t-1} + (1 - p) h̃_t             h̃_t: what the cell computes
 /// ```
 ///
-/// and the same for the memory c. As [dropout](crate::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
+/// and the same for the memory. Like [dropout](crate::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
 /// and the unit, and a pass must say its mode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Zoneout {
@@ -21,57 +21,59 @@ pub struct Zoneout {
     pub(crate) c: RandomDrop,
 }
 
-/// What zoneout does with a state in one pass.
-#[derive(Clone, Copy)]
-pub(super) struct Keep {
-    what: Kept,
+/// What zoneout does with h or with the memory in one pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PassZoneout {
+    mix: Mix,
     /// The step of the whole sequence that is the pass's first one.
     start: usize,
     /// The sequence of the whole batch that is the pass's first one.
     first: usize,
 }
 
-#[derive(Clone, Copy)]
-enum Kept {
-    /// Everything passes.
-    Nothing,
-    /// Training: these units keep their values.
-    Some(Mask),
-    /// Evaluation: this share of the value before.
+/// How a state is mixed from the one before and its candidate.
+#[derive(Clone, Copy, Debug)]
+enum Mix {
+    /// It is the candidate.
+    Candidate,
+    /// In training: the units of the mask are those of the state before.
+    Units(Mask),
+    /// In evaluation: this share of the state before, the rest of the candidate.
     Share(f64),
 }
 
-impl Keep {
+impl PassZoneout {
+    /// Of a pass over `x`, with the probability of `drop`.
     #[track_caller]
     pub fn new<F: Float>(cell: &str, drop: RandomDrop, x: &Sequence<'_, F>) -> Self {
-        let what = match (x.mode(), drop.mask(cell, x.mode())) {
-            (_, Some(mask)) => Kept::Some(mask),
-            (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Kept::Share(drop.p),
-            _ => Kept::Nothing,
+        let mix = match (x.mode(), drop.mask(cell, x.mode())) {
+            (_, Some(mask)) => Mix::Units(mask),
+            (Some(Mode::Eval | Mode::Infer), None) if drop.p > 0.0 => Mix::Share(drop.p),
+            _ => Mix::Candidate,
         };
-        Keep { what, start: x.first_step(), first: x.first_sequence() }
+        PassZoneout { mix, start: x.first_step(), first: x.first_sequence() }
     }
 
     /// The mask of one sequence at time `t`.
-    fn part(self, mask: Mask, t: usize, b: usize) -> Mask {
+    fn mask_at(self, mask: Mask, t: usize, b: usize) -> Mask {
         mask.part(self.start + t).part(self.first + b)
     }
 
     /// The state of one sequence at time `t`: the one before, or its candidate.
     pub fn forward<F: Float>(self, t: usize, b: usize, before: &[F], candidate: &[F], after: &mut [F]) {
-        match self.what {
-            Kept::Nothing => after.copy_from_slice(candidate),
-            Kept::Some(mask) => choose(self.part(mask, t, b), before, candidate, after),
-            Kept::Share(share) => mix(F::of(share), before, candidate, after),
+        match self.mix {
+            Mix::Candidate => after.copy_from_slice(candidate),
+            Mix::Units(mask) => choose(self.mask_at(mask, t, b), before, candidate, after),
+            Mix::Share(share) => mix(F::of(share), before, candidate, after),
         }
     }
 
-    /// The gradient `d` of a state becomes that of its candidate; the part of the state before goes to `before`.
+    /// The gradient `d` of a state becomes that of its candidate; that of the state before, past the cell, goes to `before`.
     pub fn backward<F: Float>(self, t: usize, b: usize, d: &mut [F], before: &mut [F]) {
-        match self.what {
-            Kept::Nothing => before.fill(F::zero()),
-            Kept::Some(mask) => choose_backward(self.part(mask, t, b), d, before),
-            Kept::Share(share) => mix_backward(F::of(share), d, before),
+        match self.mix {
+            Mix::Candidate => before.fill(F::zero()),
+            Mix::Units(mask) => choose_backward(self.mask_at(mask, t, b), d, before),
+            Mix::Share(share) => mix_backward(F::of(share), d, before),
         }
     }
 }

@@ -2,15 +2,16 @@
 
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
+use rand::Rng;
 
 use crate::base::error::mismatch;
-use crate::base::tensors::join;
-use crate::base::{RandomDrop, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
+use crate::base::tensors::out_of_range;
+use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, Model, RnnCell};
-use crate::layer::kit::reuse;
+use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
 use crate::layers::Dropout;
-use crate::recurrence::{Cell, CellCache, CellSizes, RecurrentState, time_loop};
+use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fits, refuse_state};
 
 const NAME: &str = "Recurrent";
 
@@ -21,18 +22,19 @@ const NAME: &str = "Recurrent";
 /// y⁰ = x        yᵏ⁺¹ = [ →cell_k(dropout(yᵏ)) ; ←cell_k(dropout(yᵏ)) ]        y = yᴸ
 /// ```
 ///
-/// The reverse direction starts at each sequence's last valid step. Dropout stands between layers only, and its passes
+/// The reverse direction starts at each sequence's last valid step. Dropout acts between layers only, and passes with it
 /// must say their mode.
 ///
 /// | | shape |
 /// | --- | --- |
 /// | `x` | `[T, B, I]` |
 /// | `y` | `[T, B, D H]`, D directions, forward first |
-/// | state: `h` and, with a memory, `c` | `[L D, B, H]`: layer by layer, forward before reverse |
+/// | state: `h` and, with a memory, `c` | `[L D, B, H]`: layer by layer, forward before reverse; see [`StackState`] |
 ///
 /// Parameters are named as PyTorch names them, `weight_ih_l0`, `weight_hh_l1_reverse`, so that its state dicts load as
-/// they are. [`Rnn`], [`Lstm`] and [`Gru`] have [builders](CellBuilder) with all options of their cells; cells of your own
-/// go through [`Recurrent::new`]. For residual or highway connections between layers, stack the cells in
+/// they are. [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional sisters, and their
+/// [builders](CellBuilder) have the number of layers and all options of their cells; cells of your own go through
+/// [`Recurrent::from_cells`]. For residual or highway connections between layers, stack the cells in
 /// [`Residual`](crate::Residual) or [`Highway`](crate::Highway): `Stacked::build(8, |_| Residual::new(cell))`.
 ///
 /// ```
@@ -49,7 +51,7 @@ const NAME: &str = "Recurrent";
 /// assert_eq!(lstm.names()[4], "weight_ih_l0_reverse");
 /// # Ok::<(), gradflow::LengthsError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Recurrent<C: Cell, const DIRECTIONS: usize = 1> {
     cells: Vec<C>,                  // [L D]
     dropout: Vec<Dropout<C::Elem>>, // [L - 1], or empty
@@ -68,13 +70,35 @@ pub type BiLstm<F> = Recurrent<LstmCell<F>, 2>;
 /// Layers of [`GruCell`]s in both directions: PyTorch's `nn.GRU` with `bidirectional=True`.
 pub type BiGru<F> = Recurrent<GruCell<F>, 2>;
 
-impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
-    /// Layers of cells of your own, first to last, each with a cell for each direction.
+impl<C: BuiltCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
+    /// One layer, in all its directions, with the defaults of [`CellBuilder`].
+    ///
+    /// ```
+    /// use gradflow::{BiGru, Layer, Lstm, rand::{SeedableRng, rngs::StdRng}};
+    ///
+    /// let rng = &mut StdRng::seed_from_u64(0);
+    /// let (lstm, gru) = (Lstm::<f32>::new(16, 32, rng), BiGru::<f32>::new(16, 32, rng));
+    /// assert_eq!(lstm.output_size(16.into()), Ok(32));
+    /// assert_eq!(gru.output_size(16.into()), Ok(2 * 32));
+    /// ```
     ///
     /// # Panics
-    /// Where there are none, `DIRECTIONS` is neither 1 nor 2, or their sizes do not fit each other.
+    /// Panics if a size is 0.
+    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+        CellBuilder::<Self>::new(input, hidden).build(rng)
+    }
+}
+
+impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS>
+where
+    C::State: StackState<C::Elem>,
+{
+    /// Layers of given cells, first to last, each with a cell for each direction.
+    ///
+    /// # Panics
+    /// Panics if there are none, `DIRECTIONS` is neither 1 nor 2, or their sizes do not fit each other.
     #[track_caller]
-    pub fn new(layers: Vec<[C; DIRECTIONS]>) -> Self {
+    pub fn from_cells(layers: Vec<[C; DIRECTIONS]>) -> Self {
         assert!(DIRECTIONS == 1 || DIRECTIONS == 2, "{NAME}: expected 1 or 2 directions, got {DIRECTIONS}");
         assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
         let model = Recurrent { cells: layers.into_iter().flatten().collect(), dropout: Vec::new() };
@@ -84,6 +108,15 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         model
     }
 
+    #[track_caller]
+    fn check_state(&self, what: &str, batch: usize, state: &<Self as Layer>::State) {
+        if !fits(state, &[self.cells.len(), batch], self.sizes()) {
+            refuse_state(NAME, what, &self.zero_state(batch), state)
+        }
+    }
+}
+
+impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// The number of layers.
     pub fn num_layers(&self) -> usize {
         self.cells.len() / DIRECTIONS
@@ -118,7 +151,7 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
                 Some(less) => rest = less,
             }
         }
-        crate::tensors::out_of_range(i)
+        out_of_range(i)
     }
 }
 
@@ -142,7 +175,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
     /// The number of layers.
     ///
     /// # Panics
-    /// Where it is 0.
+    /// Panics if it is 0.
     #[track_caller]
     pub fn num_layers(self, num_layers: usize) -> Self {
         self.with_layers(num_layers)
@@ -151,7 +184,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
     /// Dropout between layers, with probability `p`: PyTorch's `dropout`.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics where `p` is not in `0..1`, and a pass that says no mode does.
+    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`; a pass panics if its mode was not said.
     pub fn dropout(self, p: f64) -> Self {
         self.with_dropout(p)
     }
@@ -187,6 +220,7 @@ impl<C: Cell, const DIRECTIONS: usize> Tensors<C::Elem> for Recurrent<C, DIRECTI
 pub struct RecurrentCache<C: Cell> {
     layers: Vec<LayerCache<C>>,
 }
+opaque_debug! { RecurrentCache<C: Cell> }
 
 struct LayerCache<C: Cell> {
     cells: Vec<CellCache<C>>,            // one a direction
@@ -210,9 +244,9 @@ impl<C: Cell> LayerCache<C> {
 }
 
 impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
-    /// What the cells of layer `k` made, side by side.
-    fn joined<'c>(&self, k: usize, cells: &'c [CellCache<C>], joined: &'c Array3<C::Elem>) -> ArrayView3<'c, C::Elem> {
-        if DIRECTIONS == 1 { time_loop::output(&self.cells[k], &cells[0]) } else { joined.view() }
+    /// The outputs of a layer's cells, side by side.
+    fn joined<'c>(cells: &'c [CellCache<C>], joined: &'c Array3<C::Elem>) -> ArrayView3<'c, C::Elem> {
+        if DIRECTIONS == 1 { cells[0].output() } else { joined.view() }
     }
 
     /// What layer `k` was given: `x`, or what the layer before, of which this is the cache, handed on.
@@ -224,27 +258,18 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     ) -> Sequence<'s, C::Elem> {
         let Some(before) = before else { return *x };
         x.with(match self.dropout.get(k - 1) {
-            None => self.joined(k - 1, &before.cells, &before.joined),
+            None => Self::joined(&before.cells, &before.joined),
             Some(_) => before.dropout.output(),
         })
     }
-
-    #[track_caller]
-    fn check_state(&self, what: &str, batch: usize, state: &<Self as Layer>::State) {
-        let CellSizes { output, memory, .. } = self.sizes();
-        for (i, size) in (0..state.count()).zip([output, memory]) {
-            let expected = [self.cells.len(), batch, size];
-            if state.shape(i) != expected {
-                let part = join(what, state.name(i));
-                check_shape(NAME, &part, &expected, state.shape(i));
-            }
-        }
-    }
 }
 
-impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
+impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS>
+where
+    C::State: StackState<C::Elem>,
+{
     type Elem = C::Elem;
-    type State = <C::State as RecurrentState<C::Elem>>::Layers;
+    type State = <C::State as StackState<C::Elem>>::Stacked;
     type Cache = RecurrentCache<C>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
@@ -260,7 +285,7 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
     }
 
     fn zero_state(&self, batch: usize) -> Self::State {
-        C::State::layers(self.cells.len(), batch, self.sizes())
+        self.cells[0].initial_state(batch).stack(self.cells.len())
     }
 
     fn forward_pass<'c>(
@@ -283,13 +308,14 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
             for (direction, cache) in cells.iter_mut().enumerate() {
                 let at = k * DIRECTIONS + direction;
                 let input = if direction == 0 { input } else { input.reversed() };
-                let y = time_loop::forward(&self.cells[at], &input, C::State::of_layer(state, at), cache);
+                let state = StateViewMut::of_cell(state, at, self.cells.len(), batch);
+                self.cells[at].loop_forward(&input, state, cache);
                 if DIRECTIONS > 1 {
-                    joined.slice_mut(s![.., .., direction * output..(direction + 1) * output]).assign(&y);
+                    joined.slice_mut(s![.., .., direction * output..(direction + 1) * output]).assign(&cache.output());
                 }
             }
             if let Some(drop) = self.dropout.get(k) {
-                drop.forward_pass(&x.with(self.joined(k, cells, joined)), &mut (), dropout);
+                drop.forward_pass(&x.with(Self::joined(cells, joined)), &mut (), dropout);
             }
         }
         self.output(cache)
@@ -297,7 +323,7 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
 
     fn output<'c>(&self, cache: &'c RecurrentCache<C>) -> ArrayView3<'c, C::Elem> {
         let last = cache.layers.last().expect("a forward pass has filled the cache");
-        self.joined(self.num_layers() - 1, &last.cells, &last.joined)
+        Self::joined(&last.cells, &last.joined)
     }
 
     fn backward_pass<'c>(
@@ -327,7 +353,7 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
             let mut d = after.as_ref().map_or(dy.view(), |after| after.view());
             if let Some(drop) = self.dropout.get(k) {
                 let grad = Gradient::new(&mut grad.dropout[k], how);
-                d = drop.backward_pass(&x.with(self.joined(k, cells, joined)), &d, None, dropout, grad);
+                d = drop.backward_pass(&x.with(Self::joined(cells, joined)), &d, None, dropout, grad);
             }
             let features = if input.wants_gradient() { self.cells[k * DIRECTIONS].sizes().input } else { 0 };
             if DIRECTIONS > 1 {
@@ -339,9 +365,11 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
                 let at = k * DIRECTIONS + direction;
                 let input = if direction == 0 { input } else { input.reversed() };
                 let dy = d.slice(s![.., .., direction * output..(direction + 1) * output]);
-                let dstate = dstate.as_mut().map(|dstate| C::State::of_layer(dstate, at));
+                let dstate = dstate.as_deref_mut();
+                let dstate = dstate.map(|dstate| StateViewMut::of_cell(dstate, at, self.cells.len(), batch));
                 let grad = Gradient::new(&mut grad.cells[at], how);
-                let through = time_loop::backward(&self.cells[at], &input, dy, dstate, cache, grad);
+                self.cells[at].loop_backward(&input, dy, dstate, cache, grad);
+                let through = cache.input_gradient();
                 if DIRECTIONS > 1 {
                     *dx += &through;
                 }
@@ -354,4 +382,4 @@ impl<C: Cell, const DIRECTIONS: usize> Layer for Recurrent<C, DIRECTIONS> {
     }
 }
 
-impl<C: Cell> Causal for Recurrent<C> {}
+impl<C: Cell> Causal for Recurrent<C> where C::State: StackState<C::Elem> {}

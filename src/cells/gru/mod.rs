@@ -15,7 +15,7 @@ use crate::layer::affine::{add_rows, start_rows};
 use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
 use crate::parameters;
-use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
+use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 use gates::activate;
 use gates::activate_backward;
 use gates::{reset, reset_backward, update, update_backward};
@@ -207,9 +207,15 @@ impl<F: Float> Cell for GruCell<F> {
         CellSizes { name: NAME, input, output, memory: 0 }
     }
 
+    fn initial_state(&self, batch: usize) -> Array2<F> {
+        Array2::zeros((batch, self.hidden_size()))
+    }
+
     fn zoneout(&self) -> Option<Zoneout> {
         self.zoneout
     }
+
+    compiled_loop! { GruCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { input, hidden_rz, hidden_n, s, .. } = buffers;

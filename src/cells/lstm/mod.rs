@@ -16,7 +16,9 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::layers::LayerNorm;
 use crate::parameters;
-use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
+use crate::recurrence::{
+    AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout, compiled_loop,
+};
 use gates::activate;
 use gates::activate_backward;
 use gates::{add_products, memory_gradient, read, read_backward};
@@ -226,9 +228,16 @@ impl<F: Float> Cell for LstmCell<F> {
         CellSizes { name: NAME, input, output: self.weight_hh.ncols(), memory: hidden }
     }
 
+    fn initial_state(&self, batch: usize) -> LstmState<F> {
+        let (output, memory) = (self.weight_hh.ncols(), self.hidden_size());
+        LstmState { h: Array2::zeros((batch, output)), c: Array2::zeros((batch, memory)) }
+    }
+
     fn zoneout(&self) -> Option<Zoneout> {
         self.zoneout
     }
+
+    compiled_loop! { LstmCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {
         let LstmBuffers { input, hidden, projection, normal_c, u, .. } = buffers;

@@ -1,4 +1,4 @@
-//! Which rows each step of a recurrence works on.
+//! Which sequences each step of a recurrence works on, and where their rows lie.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -13,28 +13,29 @@ use crate::layer::rows::rows_of;
 
 /// The order in which the steps of a batch of sequences are worked on, and where their rows lie.
 ///
-/// Without lengths a step's rows are the B rows of the input's step, where they are. With lengths the sequences are
-/// sorted, the longest first, and the valid rows alone are packed, step after step, so that each step's sequences are the
+/// Without lengths, a step's rows are the B rows of the input's step, where they are. With lengths, the sequences are
+/// sorted, the longest first, and the valid rows alone are gathered, step after step, so that each step's sequences are the
 /// first ones of the step before: nothing is computed for padding, and each step is one product. The reverse direction
-/// then differs only in what is packed; without lengths it walks the steps backwards.
-#[derive(Clone, Default)]
-pub(super) struct Rows {
+/// then differs only in what is gathered; without lengths it takes the steps backwards.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
     steps: usize,
     batch: usize,
     reversed: bool,
-    packed: bool,
+    gathered: bool,
     first: usize,        // the sequence of the whole batch that is the first one here
-    order: Vec<usize>,   // [B]: the sequences, the longest first; only where packed
+    order: Vec<usize>,   // [B]: the sequences, the longest first; only if gathered
     lengths: Vec<usize>, // [B], in that order
     starts: Vec<usize>,  // [steps + 1]: the first row of each step
 }
 
-impl Rows {
+impl Schedule {
+    /// Plans a pass over `x`.
     pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
         let (steps, batch) = x.dims();
         (self.batch, self.reversed, self.first) = (batch, x.is_reversed(), x.first_sequence());
-        self.packed = x.has_lengths() && (0..batch).any(|b| x.length(b) < steps);
-        if !self.packed {
+        self.gathered = x.has_lengths() && (0..batch).any(|b| x.length(b) < steps);
+        if !self.gathered {
             self.steps = steps;
             return;
         }
@@ -52,7 +53,7 @@ impl Rows {
         }
     }
 
-    /// The number of steps to be done: the longest length.
+    /// The number of steps to be done: the greatest length.
     pub fn steps(&self) -> usize {
         self.steps
     }
@@ -64,22 +65,22 @@ impl Rows {
 
     /// R, the number of rows of all steps together.
     pub fn count(&self) -> usize {
-        if self.packed { self.starts[self.steps] } else { self.steps * self.batch }
+        if self.gathered { self.starts[self.steps] } else { self.steps * self.batch }
     }
 
-    /// Whether rows are packed, so that they are not those of the input.
-    pub fn packed(&self) -> bool {
-        self.packed
+    /// Whether the valid rows are gathered: then they do not lie as those of the input do.
+    pub fn gathered(&self) -> bool {
+        self.gathered
     }
 
     /// Whether the state before the first step lies past the last row.
     fn backwards(&self) -> bool {
-        self.reversed && !self.packed
+        self.reversed && !self.gathered
     }
 
-    /// The rows of the steps `done`, counted in the order in which they are done.
-    pub fn of(&self, done: Range<usize>) -> Range<usize> {
-        if self.packed {
+    /// The rows of the steps `done`, which are counted in the order in which they are done.
+    pub fn rows(&self, done: Range<usize>) -> Range<usize> {
+        if self.gathered {
             self.starts[done.start]..self.starts[done.end]
         } else if self.reversed {
             (self.steps - done.end) * self.batch..(self.steps - done.start) * self.batch
@@ -90,11 +91,11 @@ impl Rows {
 
     /// Step `s`'s rows in a history `[R + B]`: before it and after it.
     pub fn in_history(&self, s: usize) -> (Range<usize>, Range<usize>) {
-        let now = self.of(s..s + 1);
+        let now = self.rows(s..s + 1);
         if self.backwards() {
             return (now.start + self.batch..now.end + self.batch, now);
         }
-        let before = if s == 0 { 0 } else { self.batch + self.of(s - 1..s).start };
+        let before = if s == 0 { 0 } else { self.batch + self.rows(s - 1..s).start };
         (before..before + now.len(), now.start + self.batch..now.end + self.batch)
     }
 
@@ -110,19 +111,19 @@ impl Rows {
         start..start + self.count()
     }
 
-    /// The sequence of the `j`th row of any step.
+    /// The sequence of the `j`th row of every step.
     pub fn sequence(&self, j: usize) -> usize {
-        if self.packed { self.order[j] } else { j }
+        if self.gathered { self.order[j] } else { j }
     }
 
-    /// The sequence of the `j`th row of any step, counted in the whole batch.
+    /// The sequence of the `j`th row of every step, counted in the whole batch.
     pub fn sequence_of_all(&self, j: usize) -> usize {
         self.first + self.sequence(j)
     }
 
     /// How many steps the sequence of the `j`th rows takes.
     pub fn length(&self, j: usize) -> usize {
-        if self.packed { self.lengths[j] } else { self.steps }
+        if self.gathered { self.lengths[j] } else { self.steps }
     }
 
     /// The time t of the `j`th row of step `s`.
@@ -130,10 +131,10 @@ impl Rows {
         if self.reversed { self.length(j) - 1 - s } else { s }
     }
 
-    /// Each packed row with the step and the sequence, `(t, b)`, that it is of.
+    /// Each gathered row with its step and its sequence, `(t, b)`.
     fn pairs(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
         (0..self.steps).flat_map(move |s| {
-            let rows = self.of(s..s + 1);
+            let rows = self.rows(s..s + 1);
             rows.clone().map(move |row| {
                 let j = row - rows.start;
                 (row, (self.time(s, j), self.sequence(j)))
@@ -144,10 +145,10 @@ impl Rows {
     /// `d += dy_s`: the rows of step `s`, where they lie in dy, `[T, B, D]`.
     pub fn add_step<F: Float>(&self, s: usize, dy: ArrayView3<'_, F>, d: &mut Array2<F>) {
         let step = dy.index_axis_move(Axis(0), self.time(s, 0));
-        if let (false, Some(step)) = (self.packed, step.to_slice()) {
+        if let (false, Some(step)) = (self.gathered, step.to_slice()) {
             return add_onto(step, d.as_slice_mut().expect("a buffer in standard layout"));
         }
-        for j in 0..self.of(s..s + 1).len() {
+        for j in 0..self.rows(s..s + 1).len() {
             let from = row_at(dy, self.time(s, j), self.sequence(j));
             match from.to_slice() {
                 Some(from) => add_onto(from, rows_of(d, &(j..j + 1))),
@@ -156,10 +157,10 @@ impl Rows {
         }
     }
 
-    /// The rows of `x`, `[T, B, D]`: `[R, D]`, packed or all.
+    /// The rows of `x`, `[T, B, D]`: `[R, D]`, the valid ones or all.
     pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
         reuse(to, (self.count(), x.dim().2));
-        if !self.packed {
+        if !self.gathered {
             return to.view_mut().into_shape_with_order(x.dim()).expect("T * B rows").assign(&x);
         }
         for (row, (t, b)) in self.pairs() {
@@ -171,7 +172,7 @@ impl Rows {
         }
     }
 
-    /// Unpacks rows of `width` values; what is padding stays as it is.
+    /// Puts gathered rows of `width` values back to their places `[T, B]`; padding stays as it is.
     pub fn scatter<F: Copy>(&self, width: usize, from: &[F], to: &mut [F]) {
         for (row, (t, b)) in self.pairs() {
             let at = t * self.batch + b;

@@ -1,0 +1,104 @@
+//! Every cell is a layer; this crate's are compiled once.
+
+use ndarray::{ArrayRef3, ArrayView3};
+
+use super::cell::{Cell, CellCache};
+use super::state::StateViewMut;
+use crate::base::{Size, SizeError};
+use crate::layer::{Causal, Gradient, Layer, Sequence};
+
+impl<C: Cell> Layer for C {
+    type Elem = C::Elem;
+    type State = C::State;
+    type Cache = CellCache<C>;
+
+    fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let sizes = self.sizes();
+        match input {
+            Size::Features(features) if features == sizes.input => Ok(sizes.output),
+            _ => Err(SizeError::features(sizes.name, sizes.input, input)),
+        }
+    }
+
+    fn zero_state(&self, batch: usize) -> C::State {
+        self.initial_state(batch)
+    }
+
+    fn forward_pass<'c>(
+        &self,
+        x: &Sequence<'_, C::Elem>,
+        state: &mut C::State,
+        cache: &'c mut CellCache<C>,
+    ) -> ArrayView3<'c, C::Elem> {
+        self.loop_forward(x, StateViewMut::new(state, x.dims().1), cache);
+        cache.output()
+    }
+
+    fn output<'c>(&self, cache: &'c CellCache<C>) -> ArrayView3<'c, C::Elem> {
+        cache.output()
+    }
+
+    fn backward_pass<'c>(
+        &self,
+        x: &Sequence<'_, C::Elem>,
+        dy: &ArrayRef3<C::Elem>,
+        dstate: Option<&mut C::State>,
+        cache: &'c mut CellCache<C>,
+        grad: Gradient<'_, Self>,
+    ) -> ArrayView3<'c, C::Elem> {
+        let dstate = dstate.map(|dstate| StateViewMut::new(dstate, x.dims().1));
+        self.loop_backward(x, dy.view(), dstate, cache, grad);
+        cache.input_gradient()
+    }
+}
+
+impl<C: Cell> Causal for C {}
+
+/// The methods of [`Cell`] that compile the loop over time of a cell of this crate once for each element type, here.
+macro_rules! compiled_loop {
+    ($cell:ident) => {
+        fn loop_forward(
+            &self,
+            x: &$crate::layer::Sequence<'_, F>,
+            mut state: $crate::recurrence::StateViewMut<'_, F>,
+            cache: &mut $crate::recurrence::CellCache<Self>,
+        ) {
+            $crate::kernels::once! {
+                fn run<'a, F: Float>(
+                    cell: &'a $cell<F>,
+                    x: &'a $crate::layer::Sequence<'a, F>,
+                    state: $crate::recurrence::StateViewMut<'a, F>,
+                    cache: &'a mut $crate::recurrence::CellCache<$cell<F>>,
+                ) {
+                    $crate::recurrence::forward(cell, x, state, cache);
+                }
+            }
+            run(self, &x.reborrow(), state.reborrow(), cache);
+        }
+
+        fn loop_backward(
+            &self,
+            x: &$crate::layer::Sequence<'_, F>,
+            dy: ndarray::ArrayView3<'_, F>,
+            mut dstate: Option<$crate::recurrence::StateViewMut<'_, F>>,
+            cache: &mut $crate::recurrence::CellCache<Self>,
+            mut grad: $crate::layer::Gradient<'_, Self>,
+        ) {
+            $crate::kernels::once! {
+                fn run_back<'a, F: Float>(
+                    cell: &'a $cell<F>,
+                    x: &'a $crate::layer::Sequence<'a, F>,
+                    dy: ndarray::ArrayView3<'a, F>,
+                    dstate: Option<$crate::recurrence::StateViewMut<'a, F>>,
+                    cache: &'a mut $crate::recurrence::CellCache<$cell<F>>,
+                    grad: $crate::layer::Gradient<'a, $cell<F>>,
+                ) {
+                    $crate::recurrence::backward(cell, x, dy, dstate, cache, grad);
+                }
+            }
+            let dstate = dstate.as_mut().map(|dstate| dstate.reborrow());
+            run_back(self, &x.reborrow(), dy.reborrow(), dstate, cache, grad.reborrow());
+        }
+    };
+}
+pub(crate) use compiled_loop;
