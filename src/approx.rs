@@ -33,12 +33,18 @@
 use ::approx::{AbsDiffEq, RelativeEq};
 use ndarray::Dimension;
 
-use crate::{
-    Activation, AdditiveScore, Attention, AttentionScore, Bidirectional, BilinearScore, BothStates, BoxLayer, BoxState,
-    BranchScale, Causal, Cell, DenseConcat, Dropout, Embedding, FeedForward, Float, GruCell, Highway, Identity, Layer,
-    LayerNorm, LearnedState, Linear, LstmCell, LstmState, NamedTensors, PostNormBlock, PreNormBranch, Prepacked,
-    Probed, Recurrent, Residual, RnnCell, Stacked, StartedState, StochasticDepth, Tensors, TensorsExt, TruncatedBptt,
-};
+use crate::compose::{PostNormBlock, PreNormBlock, PreNormBranch};
+
+use crate::attention::{AdditiveScore, Attention, AttentionScore, BilinearScore};
+use crate::base::{NamedTensors, Tensors, TensorsExt};
+use crate::cells::{GruCell, LstmCell, RnnCell};
+use crate::compose::{BoxLayer, BoxState, BranchScale, DenseConcat, Highway, Residual, Stacked, StochasticDepth};
+use crate::kernels::Float;
+use crate::layer::{Causal, Layer};
+use crate::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear};
+use crate::recurrence::{Cell, LstmState};
+use crate::recurrent::Recurrent;
+use crate::wrap::{Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt};
 
 /// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`](::approx) not itself, such
 /// as a tuple of layers or its state.
@@ -120,6 +126,7 @@ compare_tensors! {
     [F: Float] AdditiveScore<F>: F;
     [F: Float] BranchScale<F>: F;
     [F: Float] PreNormBranch<F>: F;
+    [F: Float] PreNormBlock<F>: F;
     [F: Float] PostNormBlock<F>: F;
     [F: Float] BoxLayer<F>: F;
 
@@ -158,49 +165,4 @@ impl<S: RelativeEq<Epsilon: Copy>> RelativeEq for BothStates<S> {
         self.forward.relative_eq(&other.forward, epsilon, max_relative)
             && self.reverse.relative_eq(&other.reverse, epsilon, max_relative)
     }
-}
-
-/// `AbsDiffEq` needs `PartialEq`, which these types do not derive: equal names, shapes and values.
-macro_rules! equal_tensors {
-    ($([$($generics:tt)*] $type:ty: $elem:ty;)+) => {$(
-        impl<$($generics)*> PartialEq for $type {
-            fn eq(&self, other: &Self) -> bool {
-                all_equal::<$elem>(self, other, |a, b| a == b)
-            }
-        }
-    )+};
-}
-
-equal_tensors! {
-    [F: Float] BoxState<F>: F;
-
-    [F: Float] Linear<F>: F;
-    [F: Float] Activation<F>: F;
-    [F: Float] LayerNorm<F>: F;
-    [F: Float] Embedding<F>: F;
-    [F: Float] Dropout<F>: F;
-    [F: Float] Identity<F>: F;
-    [F: Float] FeedForward<F>: F;
-    [F: Float] RnnCell<F>: F;
-    [F: Float] LstmCell<F>: F;
-    [F: Float] GruCell<F>: F;
-    [F: Float] Attention<F>: F;
-    [F: Float] AttentionScore<F>: F;
-    [F: Float] BilinearScore<F>: F;
-    [F: Float] AdditiveScore<F>: F;
-    [F: Float] PreNormBranch<F>: F;
-    [F: Float] PostNormBlock<F>: F;
-    [F: Float] BoxLayer<F>: F;
-
-    [C: Cell, const DIRECTIONS: usize] Recurrent<C, DIRECTIONS>: C::Elem;
-    [L: Layer] Residual<L>: L::Elem;
-    [L: Layer] Highway<L>: L::Elem;
-    [L: Layer] DenseConcat<L>: L::Elem;
-    [L: Layer] StochasticDepth<L>: L::Elem;
-    [L: Layer] Stacked<L>: L::Elem;
-    [L: Layer] Bidirectional<L>: L::Elem;
-    [L: Layer] LearnedState<L>: L::Elem;
-    [L: Causal] TruncatedBptt<L>: L::Elem;
-    [L: Layer] Prepacked<L>: L::Elem;
-    [L: Layer] Probed<L>: L::Elem;
 }

@@ -19,7 +19,7 @@ pub use stochastic_depth::{StochasticDepth, StochasticDepthCache};
 
 use crate::kernels::Float;
 use crate::layer::Layer;
-use crate::layer::summary::display_summary;
+use crate::layer::display_summary;
 
 display_summary! {
     BoxLayer<F: Float>,

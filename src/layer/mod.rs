@@ -8,11 +8,12 @@ mod lengths;
 pub mod row_layer;
 pub(crate) mod rows;
 mod sequence;
-pub(crate) mod summary;
+mod summary;
 mod traits;
 
 pub use gradient::Gradient;
 pub use row_layer::{RowCache, RowLayer, Rows};
 pub use sequence::Sequence;
 pub use summary::Summary;
+pub(crate) use traits::display_summary;
 pub use traits::{Causal, Internal, Layer, Pass, State};

@@ -70,18 +70,6 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Prints layers as their [`Summary`].
-macro_rules! display_summary {
-    ($($t:ident<$l:ident: $bound:path>),+ $(,)?) => {$(
-        impl<$l: $bound> std::fmt::Display for $t<$l> {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                $crate::layer::Layer::summary(self).fmt(f)
-            }
-        }
-    )+};
-}
-pub(crate) use display_summary;
-
 #[cfg(test)]
 mod tests {
     use super::short;

@@ -311,3 +311,15 @@ impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
         pass.x.with(pass.output())
     }
 }
+
+/// Prints layers as their [`Summary`].
+macro_rules! display_summary {
+    ($($t:ident<$l:ident: $bound:path>),+ $(,)?) => {$(
+        impl<$l: $bound> std::fmt::Display for $t<$l> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                $crate::layer::Layer::summary(self).fmt(f)
+            }
+        }
+    )+};
+}
+pub(crate) use display_summary;

@@ -17,7 +17,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LinearBuilder};
 
 use crate::kernels::Float;
-use crate::layer::summary::display_summary;
+use crate::layer::display_summary;
 
 display_summary! {
     Activation<F: Float>,

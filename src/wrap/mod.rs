@@ -14,7 +14,7 @@ pub use prepacked::Prepacked;
 pub use probed::Probed;
 pub use truncated::{TruncatedBptt, TruncatedBpttCache};
 
-use crate::layer::summary::display_summary;
+use crate::layer::display_summary;
 use crate::layer::{Causal, Layer};
 
 display_summary! {
