@@ -21,7 +21,8 @@ use gradflow::contract::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Float, GradCheck, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError, parameters,
+    Adam, Causal, Float, GradCheck, Gradient, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError,
+    parameters,
 };
 
 const NAME: &str = "Smoothing";
@@ -75,9 +76,9 @@ impl<F: Float> Layer for Smoothing<F> {
         Array2::zeros((batch, self.rate.len()))
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         state: &mut Array2<F>,
         cache: &'c mut SmoothingCache<F>,
     ) -> ArrayView3<'c, F> {
@@ -102,14 +103,15 @@ impl<F: Float> Layer for Smoothing<F> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut Array2<F>>,
         cache: &'c mut SmoothingCache<F>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
+        let grad = grad.to_add();
         let features = x.features(NAME, Some(self.rate.len()));
         let (steps, batch, size) = features.dim();
         let SmoothingCache { pending, before, ds, dx, .. } = cache;

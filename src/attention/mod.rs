@@ -266,12 +266,13 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if an input has a size that the score does not take, their batches differ, or they are empty.
-    pub fn forward<'c>(
+    pub fn forward<'c, 'q, 'm>(
         &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
+        query: impl Into<Sequence<'q, F>>,
+        memory: impl Into<Sequence<'m, F>>,
         cache: &'c mut AttentionCache<F>,
     ) -> ArrayView3<'c, F> {
+        let (query, memory) = (query.into(), memory.into());
         self.memorize(memory, cache);
         self.attend(query, memory, cache)
     }
@@ -282,14 +283,15 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
     /// shape.
-    pub fn backward<'c, 'g>(
+    pub fn backward<'c, 'g, 'q, 'm>(
         &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
+        query: impl Into<Sequence<'q, F>>,
+        memory: impl Into<Sequence<'m, F>>,
         dcontext: &ArrayRef3<F>,
         cache: &'c mut AttentionCache<F>,
         grad: impl Into<Gradient<'g, Self>>,
     ) -> (ArrayView3<'c, F>, ArrayView3<'c, F>) {
+        let (query, memory) = (query.into(), memory.into());
         let mut grad = grad.into();
         self.attend_backward(query, memory, dcontext, cache, grad.reborrow());
         self.memorize_backward(memory, cache, grad);
@@ -301,7 +303,8 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if the memory has a size that the score does not take, or is empty.
-    pub fn memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
+    pub fn memorize<'m>(&self, memory: impl Into<Sequence<'m, F>>, cache: &mut AttentionCache<F>) {
+        let memory = memory.into();
         memorize(self, memory.reborrow(), cache);
     }
 
@@ -331,12 +334,13 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if the memory is not the one of `memorize`, the query has a size that the score does not take or another
     /// batch than the memory, or is empty.
-    pub fn attend<'c>(
+    pub fn attend<'c, 'q, 'm>(
         &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
+        query: impl Into<Sequence<'q, F>>,
+        memory: impl Into<Sequence<'m, F>>,
         cache: &'c mut AttentionCache<F>,
     ) -> ArrayView3<'c, F> {
+        let (query, memory) = (query.into(), memory.into());
         attend(self, query.reborrow(), memory.reborrow(), cache);
         cache.context.view()
     }
@@ -383,14 +387,15 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
-    pub fn attend_backward<'c, 'g>(
+    pub fn attend_backward<'c, 'g, 'q, 'm>(
         &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
+        query: impl Into<Sequence<'q, F>>,
+        memory: impl Into<Sequence<'m, F>>,
         dcontext: &ArrayRef3<F>,
         cache: &'c mut AttentionCache<F>,
         grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
+        let (query, memory) = (query.into(), memory.into());
         attend_backward(self, query.reborrow(), memory.reborrow(), dcontext, cache, grad.into());
         cache.dquery.view()
     }
@@ -471,12 +476,13 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if the memory is not the one of `memorize`, it was memorized for inference, an
     /// [`attend`](Attention::attend) still awaits its backward pass, or `grad` has another shape.
-    pub fn memorize_backward<'c, 'g>(
+    pub fn memorize_backward<'c, 'g, 'm>(
         &self,
-        memory: Sequence<'_, F>,
+        memory: impl Into<Sequence<'m, F>>,
         cache: &'c mut AttentionCache<F>,
         grad: impl Into<Gradient<'g, Self>>,
     ) -> ArrayView3<'c, F> {
+        let memory = memory.into();
         memorize_backward(self, memory.reborrow(), cache, grad.into());
         cache.dmemory.view()
     }

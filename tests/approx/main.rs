@@ -66,7 +66,7 @@ macro_rules! check_stateless {
 fn layers_without_a_state() {
     check_stateless! {
         linear: |rng| Linear::<F>::new(3, 4, rng);
-        linear_without_bias: |rng| Linear::<F>::new(3, 4, rng).without_bias();
+        linear_without_bias: |rng| Linear::<F>::builder(3, 4).bias(false).build(rng);
         activation: |_rng| Activation::<F>::gelu();
         layer_norm: |_rng| LayerNorm::<F>::new(3);
         embedding: |rng| Embedding::<F>::new(3, 4, rng);
@@ -74,8 +74,8 @@ fn layers_without_a_state() {
         identity: |_rng| Identity::<F>::new();
         feed_forward: |rng| FeedForward::<F>::new(3, 4, Nonlinearity::Silu, rng);
         residual_layer_scale: |rng| Residual::new(Linear::<F>::new(3, 3, rng)).layer_scale(3, 0.1);
-        pre_norm_block: |rng| PreNormBlock::<F>::pre_norm(3, 4, Nonlinearity::Silu, rng);
-        pre_norm_branch: |rng| PreNormBlock::<F>::pre_norm(3, 4, Nonlinearity::Silu, rng).branch;
+        pre_norm_block: |rng| PreNormBlock::<F>::new(3, 4, Nonlinearity::Silu, rng);
+        pre_norm_branch: |rng| PreNormBlock::<F>::new(3, 4, Nonlinearity::Silu, rng).branch;
         post_norm_block: |rng| PostNormBlock::<F>::new(3, 4, Nonlinearity::Silu, rng);
         dot: |_rng| Attention::<F>::dot();
         bilinear: |rng| Attention::<F>::bilinear(3, 4, rng);

@@ -9,9 +9,9 @@ mod variants;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use approx::relative_eq;
-use gradflow::ndarray::Array3;
+use gradflow::ndarray::{Array3, ArrayRef3};
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Float, Tensors, TensorsExt};
+use gradflow::{Float, Loss, Sequence, Tensors, TensorsExt};
 
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
@@ -98,4 +98,25 @@ pub fn lively<F: Float, T: Tensors<F>>(mut layer: T, rng: &mut impl Rng) -> T {
         }
     }
     layer
+}
+
+/// The loss of `y`, and its gradient in `dy`; the loss without a gradient is the same.
+#[track_caller]
+pub fn evaluate<F: Float, L: Loss<F> + Clone>(
+    loss: &L,
+    y: &ArrayRef3<F>,
+    targets: &L::Targets,
+    lengths: Option<&[usize]>,
+    dy: &mut Array3<F>,
+) -> f64 {
+    let mut y = Sequence::from(y.view());
+    if let Some(lengths) = lengths {
+        y = y.with_lengths(lengths).unwrap_or_else(|error| panic!("lengths: {error}"));
+    }
+    let mut loss = loss.clone();
+    let evaluated = loss.of(y, targets);
+    let value = evaluated.value();
+    *dy = evaluated.gradient().to_owned();
+    assert_eq!(loss.value(y, targets).to_bits(), value.to_bits(), "the value without a gradient");
+    value
 }

@@ -27,7 +27,7 @@ fn assert_same<L: Layer<Elem = f64>>(got: &L, want: &L) {
 /// The output for an input, to compare models whose parameters differ.
 fn output<L: Layer<Elem = f64>>(model: &L) -> Array3<f64> {
     let x = Array3::from_shape_fn((5, 2, INPUT), |(t, b, k)| (t as f64 + 2.0 * b as f64 + 0.7 * k as f64).sin());
-    model.forward((&x).into(), &mut model.zero_state(2), &mut model.cache()).to_owned()
+    model.forward(&x, &mut model.zero_state(2), &mut model.cache()).to_owned()
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn options_without_a_counterpart_are_refused() {
     assert!(dropped.to_onnx().is_ok() && dropped.to_keras().is_ok());
     // One set of attributes for both directions.
     let cell = |coupled: bool| if coupled { builder().coupled().zeros() } else { builder().zeros() }.cell(0, 0).clone();
-    let mixed = BiLstm::new(vec![[cell(false), cell(true)]]);
+    let mixed = BiLstm::from_cells(vec![[cell(false), cell(true)]]);
     assert!(mixed.to_onnx().unwrap_err().to_string().contains("a direction that is"));
     assert!(mixed.to_keras().is_err());
 }

@@ -9,7 +9,7 @@ use gradflow::{
     Stacked, StochasticDepth, TensorsExt, TruncatedBptt, clip_grad_norm, sequential,
 };
 
-use crate::common::{assert_says, panic_of, rng};
+use crate::common::{assert_says, evaluate, panic_of, rng};
 
 /// What `forward` over `x` panics with, in a new cache.
 fn forward_panic<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) -> String {
@@ -67,7 +67,7 @@ fn a_misfit_deep_in_a_stack_is_named_by_its_place() {
     assert_says(&forward_panic(&uneven, (&x).into()), &["Residual", "3 features on the direct connection and 4"]);
     let message = panic_of(|| Residual::projected(Linear::<f64>::zeros(5, 4), 3, rng));
     assert_says(&message, &["Residual: Linear takes 5 features, got 3"]);
-    let block = PreNormBlock::pre_norm(4, 6, Nonlinearity::Relu, rng);
+    let block = PreNormBlock::new(4, 6, Nonlinearity::Relu, rng);
     assert_says(&forward_panic(&block, (&x).into()), &["Residual: norm: LayerNorm takes 4 features, got 3"]);
 }
 
@@ -175,14 +175,14 @@ fn wrong_states_are_named() {
     let rng = &mut rng(0);
     let x = Array3::<f64>::zeros((4, 3, 2));
     let lstm = LstmCell::new(2, 5, rng);
-    let forward = |batch| panic_of(|| lstm.forward((&x).into(), &mut lstm.zero_state(batch), &mut lstm.cache()).sum());
+    let forward = |batch| panic_of(|| lstm.forward(&x, &mut lstm.zero_state(batch), &mut lstm.cache()).sum());
     assert_says(&forward(2), &["LstmCell", "state.h", "[3, 5]", "[2, 5]"]);
     let stack = Stacked::new(vec![lstm.clone()]);
-    let message = panic_of(|| stack.forward((&x).into(), &mut vec![], &mut stack.cache()).sum());
+    let message = panic_of(|| stack.forward(&x, &mut vec![], &mut stack.cache()).sum());
     assert_says(&message, &["Stacked", "state", "each of 1 layers", "got 0"]);
     let boxed = BoxLayer::new(lstm.clone());
     let mut other = BoxLayer::new(GruCell::<f64>::new(2, 5, rng)).zero_state(3);
-    let message = panic_of(|| boxed.forward((&x).into(), &mut other, &mut boxed.cache()).sum());
+    let message = panic_of(|| boxed.forward(&x, &mut other, &mut boxed.cache()).sum());
     assert_says(&message, &["BoxLayer", "state", "LstmState", "another layer"]);
     let message = panic_of(|| lstm.step(&x, &mut lstm.zero_state(3), &mut lstm.cache()).sum());
     assert_says(&message, &["step", "one step", "[4, 3, ..]"]);
@@ -194,8 +194,7 @@ fn recurrent_models_name_what_does_not_fit() {
     let x = Array3::<f64>::zeros((4, 3, 2));
     let bi = Lstm::builder(2, 5).num_layers(2).bidirectional().build(rng);
     // States of another batch, of one layer, of one direction.
-    let forward =
-        |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward((&x).into(), &mut state, &mut bi.cache()).sum());
+    let forward = |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward(&x, &mut state, &mut bi.cache()).sum());
     assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]"]);
     let layer = Lstm::builder(2, 5).num_layers(2).build(rng);
     assert_says(&forward(layer.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[2, 3, 5]"]);
@@ -208,8 +207,8 @@ fn recurrent_models_name_what_does_not_fit() {
     // Gradients of another shape, of states and of outputs.
     let backward = |dstate: &mut LstmState<f64, Ix3>, dy: Array3<f64>| {
         let (mut cache, mut grad) = (bi.cache(), bi.zeros_like());
-        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
-        panic_of(|| bi.backward((&x).into(), &dy, Some(dstate), &mut cache, &mut grad).sum())
+        bi.forward(&x, &mut bi.zero_state(3), &mut cache);
+        panic_of(|| bi.backward(&x, &dy, Some(dstate), &mut cache, &mut grad).sum())
     };
     let message = backward(&mut layer.zero_state(3), Array3::zeros((4, 3, 10)));
     assert_says(&message, &["Recurrent", "dstate.h", "[4, 3, 5]", "[2, 3, 5]"]);
@@ -217,8 +216,8 @@ fn recurrent_models_name_what_does_not_fit() {
     assert_says(&message, &["Recurrent", "dy", "[4, 3, 10]", "[4, 3, 5]"]);
     let message = panic_of(|| {
         let mut cache = bi.cache();
-        bi.forward((&x).into(), &mut bi.zero_state(3), &mut cache);
-        bi.backward((&x).into(), &Array3::zeros((4, 3, 10)), None, &mut cache, &mut narrow.zeros_like()).sum()
+        bi.forward(&x, &mut bi.zero_state(3), &mut cache);
+        bi.backward(&x, &Array3::zeros((4, 3, 10)), None, &mut cache, &mut narrow.zeros_like()).sum()
     });
     assert_says(&message, &["Recurrent", "grad", "weight_ih_l0", "[20, 2]", "[16, 2]"]);
 
@@ -226,8 +225,8 @@ fn recurrent_models_name_what_does_not_fit() {
     let error = bi.output_size(3.into()).unwrap_err();
     assert_says(&error.to_string(), &["l0", "LstmCell", "takes 2 features, got 3"]);
     let cells = vec![[GruCell::<f64>::new(2, 5, rng)], [GruCell::new(4, 5, rng)]];
-    assert_says(&panic_of(|| Recurrent::new(cells)), &["Recurrent", "l1", "takes 4 features, got 5"]);
-    assert_says(&panic_of(|| Recurrent::<GruCell<f64>>::new(vec![])), &["Recurrent", "at least one layer"]);
+    assert_says(&panic_of(|| Recurrent::from_cells(cells)), &["Recurrent", "l1", "takes 4 features, got 5"]);
+    assert_says(&panic_of(|| Recurrent::<GruCell<f64>>::from_cells(vec![])), &["Recurrent", "at least one layer"]);
 
     // Options that make no sense.
     assert_says(&panic_of(|| Lstm::<f64>::builder(2, 5).num_layers(0)), &["num_layers"]);
@@ -261,19 +260,19 @@ fn chunks_learned_states_and_directions_refuse_what_does_not_fit() {
     assert_says(&panic_of(|| Sequence::from(&x).chunks(0).count()), &["Sequence::chunks", "at least 1", "got 0"]);
     assert_says(&panic_of(|| Sequence::from(&x).steps(2..5)), &["Sequence::steps", "0..4", "2..5"]);
     let chunked = TruncatedBptt::new(cell(), 3);
-    let message = panic_of(|| chunked.forward((&x).into(), &mut chunked.zero_state(2), &mut chunked.cache()).sum());
+    let message = panic_of(|| chunked.forward(&x, &mut chunked.zero_state(2), &mut chunked.cache()).sum());
     assert_says(&message, &["GruCell", "state", "[3, 5]", "[2, 5]"]);
     let empty = Array3::<f64>::zeros((0, 3, 2));
     assert_says(&forward_panic(&chunked, (&empty).into()), &["TruncatedBptt", "at least one step"]);
     let message = panic_of(|| {
         let mut cache = chunked.cache();
-        chunked.forward((&x).into(), &mut chunked.zero_state(3), &mut cache);
-        chunked.backward((&x).into(), &Array3::zeros((3, 3, 5)), None, &mut cache, &mut chunked.zeros_like()).sum()
+        chunked.forward(&x, &mut chunked.zero_state(3), &mut cache);
+        chunked.backward(&x, &Array3::zeros((3, 3, 5)), None, &mut cache, &mut chunked.zeros_like()).sum()
     });
     assert_says(&message, &["TruncatedBptt", "dy", "[4, 3, 5]", "[3, 3, 5]"]);
 
     let learned = LearnedState::new(cell());
-    let message = panic_of(|| learned.forward((&x).into(), &mut learned.zero_state(2), &mut learned.cache()).sum());
+    let message = panic_of(|| learned.forward(&x, &mut learned.zero_state(2), &mut learned.cache()).sum());
     assert_says(&message, &["LearnedState", "state.started", "[3, 1]", "[2, 1]"]);
     let both = Bidirectional::new(cell(), GruCell::new(3, 5, rng));
     assert_says(&forward_panic(&both, (&x).into()), &["reverse", "GruCell", "takes 3 features, got 2"]);
@@ -286,12 +285,12 @@ fn stale_caches_and_other_inputs_are_refused() {
     let net = (LstmCell::new(2, 5, rng), Activation::tanh());
     let (mut cache, mut grad) = (net.cache(), net.zeros_like());
     let backward = |x: &Array3<f64>, dy: &Array3<f64>, cache: &mut _, grad: &mut _| {
-        panic_of(|| net.backward(x.into(), dy, None, cache, grad).sum())
+        panic_of(|| net.backward(x, dy, None, cache, grad).sum())
     };
     assert_says(&backward(&x, &dy, &mut cache, &mut grad), &["stale cache"]);
-    net.forward((&x).into(), &mut net.zero_state(3), &mut cache);
+    net.forward(&x, &mut net.zero_state(3), &mut cache);
     assert_says(&backward(&other, &dy, &mut cache, &mut grad), &["LstmCell", "x of the forward pass", "another"]);
-    net.forward((&x).into(), &mut net.zero_state(3), &mut cache);
+    net.forward(&x, &mut net.zero_state(3), &mut cache);
     let short = Array3::ones((3, 3, 5));
     assert_says(&backward(&x, &short, &mut cache, &mut grad), &["dy", "[4, 3, 5]", "[3, 3, 5]"]);
 }
@@ -305,27 +304,27 @@ fn token_ids_out_of_range_are_named_with_their_place() {
         &["ids below 7", "7 at step 1 of sequence 1"],
     );
     let (logits, mut gradient) = (Array3::<f64>::zeros((2, 2, 7)), Array3::default((0, 0, 0)));
-    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&logits, &ids, None, &mut gradient));
+    let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &logits, &ids, None, &mut gradient));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids below 7", "7 at step 1 of sequence 1"]);
     // Past a length, and where it is ignored, an id may be anything.
     let x = Sequence::from(&ids).with_lengths(&[2, 1]).unwrap();
     let embedding = Embedding::<f64>::new(7, 2, rng);
     embedding.forward(x, &mut (), &mut embedding.cache());
-    SoftmaxCrossEntropy::new().evaluate(&logits, &ids, Some(&[2, 1]), &mut gradient);
-    SoftmaxCrossEntropy::new().ignore(7).evaluate(&logits, &ids, None, &mut gradient);
+    evaluate(&SoftmaxCrossEntropy::new(), &logits, &ids, Some(&[2, 1]), &mut gradient);
+    evaluate(&SoftmaxCrossEntropy::new().ignore(7), &logits, &ids, None, &mut gradient);
 }
 
 #[test]
 fn losses_refuse_what_does_not_fit() {
     let (y, mut dy) = (Array3::<f64>::zeros((2, 3, 4)), Array3::default((0, 0, 0)));
-    let message = panic_of(|| MeanSquaredError::new().evaluate(&y, &Array3::zeros((2, 3, 5)), None, &mut dy));
+    let message = panic_of(|| evaluate(&MeanSquaredError::new(), &y, &Array3::zeros((2, 3, 5)), None, &mut dy));
     assert_says(&message, &["MeanSquaredError", "target", "[2, 3, 4]", "[2, 3, 5]"]);
-    let message = panic_of(|| MeanSquaredError::new().evaluate(&y, &y, Some(&[2, 3, 1]), &mut dy));
+    let message = panic_of(|| evaluate(&MeanSquaredError::new(), &y, &y, Some(&[2, 3, 1]), &mut dy));
     assert_says(&message, &["lengths", "at most 2", "[2, 3, 1]"]);
-    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&y, &Array2::zeros((2, 2)), None, &mut dy));
+    let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &y, &Array2::zeros((2, 2)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids", "[2, 3]", "[2, 2]"]);
     let empty = Array3::<f64>::zeros((0, 3, 4));
-    let message = panic_of(|| SoftmaxCrossEntropy::new().evaluate(&empty, &Array2::zeros((0, 3)), None, &mut dy));
+    let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &empty, &Array2::zeros((0, 3)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "at least one"]);
 }
 
@@ -334,27 +333,27 @@ fn logits_of_ten_thousand_are_safe_and_nan_is_not_hidden() {
     let mut dy = Array3::default((0, 0, 0));
     for sign in [1.0, -1.0] {
         let logits = Array3::from_shape_vec((1, 1, 3), vec![1e4 * sign, -1e4 * sign, 0.0_f64]).unwrap();
-        let loss = SoftmaxCrossEntropy::new().evaluate(&logits, &arr2(&[[0]]), None, &mut dy);
+        let loss = evaluate(&SoftmaxCrossEntropy::new(), &logits, &arr2(&[[0]]), None, &mut dy);
         assert_eq!(loss, if sign > 0.0 { 0.0 } else { 2e4 });
         assert!(dy.iter().all(|gradient: &f64| gradient.is_finite()));
         let single = logits.mapv(|value| value as f32);
         assert_eq!(
-            SoftmaxCrossEntropy::new().evaluate(&single, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0))),
+            evaluate(&SoftmaxCrossEntropy::new(), &single, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0))),
             loss
         );
     }
     // In f32 too, the loss depends on differences of logits alone.
     for offset in [0.0, 100.0, -1e3, 1e4] {
         let equal = Array3::from_elem((1, 1, 2), offset as f32);
-        let loss = SoftmaxCrossEntropy::new().evaluate(&equal, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+        let loss = evaluate(&SoftmaxCrossEntropy::new(), &equal, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
         assert!((loss - 2f64.ln()).abs() < 1e-7, "{offset}: {loss}");
     }
     let sure = Array3::from_shape_vec((1, 1, 2), vec![17.0f32, 0.0]).unwrap();
-    let loss = SoftmaxCrossEntropy::new().evaluate(&sure, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
+    let loss = evaluate(&SoftmaxCrossEntropy::new(), &sure, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
     assert!((loss / (-17f64).exp().ln_1p() - 1.0).abs() < 1e-5, "{loss:e}");
     let logits = Array3::from_shape_vec((1, 1, 3), vec![0.0, f64::NAN, 0.0]).unwrap();
-    assert!(SoftmaxCrossEntropy::new().evaluate(&logits, &arr2(&[[0]]), None, &mut dy).is_nan());
-    assert!(MeanSquaredError::new().evaluate(&logits, &logits, None, &mut dy).is_nan());
+    assert!(evaluate(&SoftmaxCrossEntropy::new(), &logits, &arr2(&[[0]]), None, &mut dy).is_nan());
+    assert!(evaluate(&MeanSquaredError::new(), &logits, &logits, None, &mut dy).is_nan());
 }
 
 #[test]
@@ -362,7 +361,7 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
     fn check(layer: &impl Layer<Elem = f64>) {
         let mut x = Array3::ones((4, 3, 5));
         x[[1, 1, 2]] = f64::NAN;
-        let y = layer.forward((&x).into(), &mut layer.zero_state(3), &mut layer.cache()).to_owned();
+        let y = layer.forward(&x, &mut layer.zero_state(3), &mut layer.cache()).to_owned();
         let any_nan = |t: usize, b: usize| y.slice(gradflow::ndarray::s![t, b, ..]).iter().any(|value| value.is_nan());
         assert!(any_nan(1, 1), "NaN was masked");
         for (t, b) in [(0, 1), (1, 0), (3, 2)] {
@@ -384,7 +383,7 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
     check(&LstmCell::new(5, 4, rng));
     check(&GruCell::new(5, 4, rng));
     check(&Residual::new(GruCell::new(5, 5, rng)));
-    check(&PreNormBlock::pre_norm(5, 4, Nonlinearity::Relu, rng));
+    check(&PreNormBlock::new(5, 4, Nonlinearity::Relu, rng));
 }
 
 #[test]
@@ -439,11 +438,12 @@ fn a_gradient_of_another_make_is_refused() {
     let x = Array3::ones((4, 2, 3));
     fn refused<L: Layer<Elem = f64>>(layer: &L, mut grad: L, x: &Array3<f64>) -> String {
         let mut cache = layer.cache();
-        let dy = layer.forward(x.into(), &mut layer.zero_state(2), &mut cache).mapv(|_| 1.0);
-        panic_of(|| layer.backward(x.into(), &dy, None, &mut cache, &mut grad).sum())
+        let dy = layer.forward(x, &mut layer.zero_state(2), &mut cache).mapv(|_| 1.0);
+        panic_of(|| layer.backward(x, &dy, None, &mut cache, &mut grad).sum())
     }
     let linear = Linear::new(3, 4, rng);
-    let message = refused(&linear, linear.zeros_like().without_bias(), &x);
+    let without_bias = Linear { bias: None, ..linear.zeros_like() };
+    let message = refused(&linear, without_bias, &x);
     assert_says(&message, &["Linear", "grad", "expected 2 tensors, got 1"]);
     assert_says(&refused(&linear, Linear::zeros(3, 5), &x), &["Linear", "grad", "weight", "[4, 3]", "[5, 3]"]);
     let message = refused(&LstmCell::new(3, 4, rng), LstmCell::builder(3, 4).bias(false).zeros(), &x);
@@ -473,7 +473,7 @@ fn an_inference_pass_and_another_seed_have_no_backward() {
 /// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
 mod not_causal {
     use gradflow::ndarray::{ArrayRef3, ArrayView3};
-    use gradflow::{Layer, Linear, Sequence, Size, SizeError, parameters, sequential};
+    use gradflow::{Gradient, Layer, Linear, Sequence, Size, SizeError, parameters, sequential};
 
     #[derive(Clone)]
     pub struct Offline {
@@ -490,20 +490,26 @@ mod not_causal {
             self.inner.output_size(input)
         }
         fn zero_state(&self, _: usize) {}
-        fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, f64> {
+        fn forward_pass<'c>(
+            &self,
+            x: &Sequence<'_, f64>,
+            _: &mut (),
+            cache: &'c mut Self::Cache,
+        ) -> ArrayView3<'c, f64> {
             self.inner.forward(x, &mut (), cache)
         }
         fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, f64> {
             self.inner.output(cache)
         }
-        fn backward<'c>(
+        fn backward_pass<'c>(
             &self,
-            x: Sequence<'_, f64>,
+            x: &Sequence<'_, f64>,
             dy: &ArrayRef3<f64>,
             _: Option<&mut ()>,
             cache: &'c mut Self::Cache,
-            grad: &mut Self,
+            grad: Gradient<'_, Self>,
         ) -> ArrayView3<'c, f64> {
+            let grad = grad.to_add();
             self.inner.backward(x, dy, None, cache, &mut grad.inner)
         }
     }

@@ -74,7 +74,7 @@ fn padding_is_left_out() {
 #[test]
 fn biases_may_be_absent() {
     let mut layer = layer();
-    (layer.fc1, layer.fc2) = (layer.fc1.without_bias(), layer.fc2.without_bias());
+    (layer.fc1.bias, layer.fc2.bias) = (None, None);
     compare(&layer, 1, 300, None);
 }
 
@@ -82,7 +82,7 @@ fn biases_may_be_absent() {
 fn packed_weights_give_a_row_the_same_bits_among_any_number() {
     const MOST: usize = 300; // 127 rows are the most whose units are taken all at once
     let (layer, x) = (layer(), values(1, MOST, &mut rng(1)));
-    let y = layer.forward((&x).into(), &mut (), &mut layer.cache()).to_owned();
+    let y = layer.forward(&x, &mut (), &mut layer.cache()).to_owned();
     let (packed, mut cache) = (Prepacked::new(layer.clone()), layer.cache());
     let mut of = |rows: usize| {
         let x = x.slice(s![.., ..rows, ..]);

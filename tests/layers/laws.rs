@@ -23,8 +23,8 @@ fn norm(values: &Array2<f64>) -> f64 {
 fn carried<L: Layer<Elem = f64>>(layer: &L, mut state: L::State, mut dstate: L::State, steps: usize) -> L::State {
     let x = Array3::zeros((steps, 1, 1));
     let mut cache = layer.cache();
-    let y = layer.forward((&x).into(), &mut state, &mut cache).raw_dim();
-    layer.backward((&x).into(), &Array3::zeros(y), Some(&mut dstate), &mut cache, &mut layer.zeros_like());
+    let y = layer.forward(&x, &mut state, &mut cache).raw_dim();
+    layer.backward(&x, &Array3::zeros(y), Some(&mut dstate), &mut cache, &mut layer.zeros_like());
     dstate
 }
 
@@ -87,8 +87,8 @@ fn a_zero_initialised_residual_stack_carries_the_gradient_unchanged() {
         let dx = net.backward(Sequence::rows(x), dy, None, &mut cache, &mut grad).to_owned();
         assert_eq!(&dx, dy, "and its gradient is exactly 1");
     }
-    check(&Stacked::build(100, |_| PreNormBlock::pre_norm(6, 9, Nonlinearity::Gelu, rng).zero_init()), &x, &dy);
-    check(&Stacked::build(100, |_| PreNormBlock::pre_norm(6, 9, Nonlinearity::Relu, rng).rezero()), &x, &dy);
+    check(&Stacked::build(100, |_| PreNormBlock::new(6, 9, Nonlinearity::Gelu, rng).zero_init()), &x, &dy);
+    check(&Stacked::build(100, |_| PreNormBlock::new(6, 9, Nonlinearity::Relu, rng).residual.rezero()), &x, &dy);
     check(&Stacked::build(20, |_| Residual::new(LstmCell::new(6, 6, rng)).rezero()), &x, &dy);
 }
 
@@ -99,7 +99,7 @@ fn a_highway_stack_with_zero_weights_keeps_the_gradient_by_what_its_gates_let_pa
     let dy = Array3::from_shape_simple_fn((1, 4, 6), || rng.random_range(-2.0..2.0));
     for bias in [-4.0, -2.0, 0.0, 1.5] {
         for depth in [1, 10, 100] {
-            let block = Highway { branch: Linear::zeros(6, 6), gate: Linear::zeros(6, 6) }.gate_bias(bias);
+            let block = Highway::builder(Linear::zeros(6, 6), 6).gate_weight(0.0).gate_bias(bias).build(rng);
             let net = Stacked::build(depth, |_| block.clone());
             let (mut state, mut cache, mut grad) = (net.zero_state(4), net.cache(), net.zeros_like());
             let dx = net.pass(Sequence::rows(&x), &mut state, &mut cache).backward(&dy, &mut grad);
@@ -215,7 +215,7 @@ fn a_left_out_recurrent_branch_still_moves_its_state() {
     });
     let (mut state, mut want) = (block.zero_state(1), cell.zero_state(1));
     block.forward(Sequence::from(&x).train(seed.unwrap()), &mut state, &mut block.cache());
-    cell.forward((&x).into(), &mut want, &mut cell.cache());
+    cell.forward(&x, &mut want, &mut cell.cache());
     assert_eq!(state, want);
 }
 
@@ -234,7 +234,7 @@ fn a_clipped_gradient_has_the_limits_norm_and_its_own_direction() {
             for limit in [0.0, 0.01, 1.0, 100.0] {
                 let before = draw(rng, scale);
                 let mut after = before.clone();
-                let norm = ClipNorm::new(limit).p(p).eps(0.0).clip(&mut after).unwrap();
+                let norm = ClipNorm::new(limit).norm_type(p).eps(0.0).clip(&mut after).unwrap();
                 assert_near(norm, grad_norm(&before, p), EXACT, "the norm before clipping");
                 assert_near(grad_norm(&after, p), norm.min(limit), EXACT, "the norm after clipping");
                 let factor = (limit / norm).min(1.0);

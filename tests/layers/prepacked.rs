@@ -4,8 +4,8 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Adam, BoxLayer, Causal, Float, Gru, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
-    Prepacked, RnnCell, Sequence, Size, SizeError, Stacked, Tensors, TensorsExt,
+    Adam, BoxLayer, Causal, Float, Gradient, Gru, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, Optimizer,
+    PreNormBlock, Prepacked, RnnCell, Sequence, Size, SizeError, Stacked, Tensors, TensorsExt,
 };
 
 use crate::common::{Within, allocations, assert_all_near, rng};
@@ -75,7 +75,7 @@ models! {
     lstm_with_options: |rng| LstmCell::<F>::builder(INPUT, 40).peepholes().layer_norm().projection(9).build(rng);
     lstm_of_three_layers: |rng| Lstm::<F>::builder(INPUT, 40).num_layers(3).build(rng);
     gru_in_both_directions: |rng| Gru::<F>::builder(INPUT, 40).bidirectional().build(rng);
-    blocks: |rng| Stacked::build(3, |_| PreNormBlock::<F>::pre_norm(INPUT, 70, Nonlinearity::Gelu, rng));
+    blocks: |rng| Stacked::build(3, |_| PreNormBlock::<F>::new(INPUT, 70, Nonlinearity::Gelu, rng));
     boxed: |rng| BoxLayer::new(Linear::<F>::new(INPUT, 20, rng));
 }
 
@@ -176,9 +176,9 @@ impl Layer for Hyper {
         Ok(INPUT)
     }
     fn zero_state(&self, _: usize) {}
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         _: &mut (),
         (linear, cache): &'c mut Self::Cache,
     ) -> ArrayView3<'c, f64> {
@@ -189,13 +189,13 @@ impl Layer for Hyper {
     fn output<'c>(&self, (_, cache): &'c Self::Cache) -> ArrayView3<'c, f64> {
         Linear::zeros(INPUT, INPUT).output(cache)
     }
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        _: Sequence<'_, f64>,
+        _: &Sequence<'_, f64>,
         _: &ArrayRef3<f64>,
         _: Option<&mut ()>,
         _: &'c mut Self::Cache,
-        _: &mut Self,
+        _: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
         panic!("Hyper is run for inference alone")
     }

@@ -7,7 +7,7 @@ use gradflow::{
     SoftmaxCrossEntropy, Tensors, TensorsExt, parameters,
 };
 
-use crate::common::{rng, wave};
+use crate::common::{evaluate, rng, wave};
 
 const BATCH: usize = 3;
 const SOURCE: usize = 5;
@@ -222,7 +222,7 @@ impl Translator {
         let logits = self.head.forward(joined, &mut (), &mut head);
         let mut dlogits = Array3::zeros((0, 0, 0));
         let targets = target.slice(s![1.., ..]);
-        let loss = SoftmaxCrossEntropy::new().evaluate(&logits, &targets, Some(&TARGET_LENGTHS), &mut dlogits);
+        let loss = evaluate(&SoftmaxCrossEntropy::new(), &logits, &targets, Some(&TARGET_LENGTHS), &mut dlogits);
 
         let djoined = self.head.backward(joined, &dlogits, None, &mut head, &mut grad.head).to_owned();
         let (dquery, dcontext) = djoined.view().split_at(gradflow::ndarray::Axis(2), HIDDEN);

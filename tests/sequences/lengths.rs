@@ -9,7 +9,7 @@ use gradflow::{
     Residual, Rnn, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt, clip_grad_norm, grad_norm, parameters,
 };
 
-use crate::common::rng;
+use crate::common::{evaluate, rng};
 
 const BATCH: usize = 5;
 const STEPS: usize = 9;
@@ -39,7 +39,7 @@ fn training_step<L: Layer<Elem = f64>>(model: &L, probe: &GradientProbe, x: &Arr
     probe.record(true);
     let pass = model.pass(sequence, &mut state, &mut cache).with_state_gradient(&mut dstate);
     let (y, mut dlogits) = (pass.output().to_owned(), Array3::zeros((0, 0, 0)));
-    let loss = SoftmaxCrossEntropy::new().evaluate(&y, &targets, Some(&LENGTHS), &mut dlogits);
+    let loss = evaluate(&SoftmaxCrossEntropy::new(), &y, &targets, Some(&LENGTHS), &mut dlogits);
     for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))).filter(|&(t, b)| t >= LENGTHS[b]) {
         assert!(dlogits.slice(s![t, b, ..]).iter().all(|&d| d == 0.0), "the loss has a gradient in the padding");
         dlogits.slice_mut(s![t, b, ..]).fill(junk);
@@ -141,6 +141,10 @@ impl Cell for Counting {
         CellSizes { name: "Counting", input: self.weight.ncols(), output: self.weight.nrows(), memory: 0 }
     }
 
+    fn initial_state(&self, batch: usize) -> Array2<f64> {
+        Array2::zeros((batch, self.weight.nrows()))
+    }
+
     fn forward_step(&self, mut step: CellStep<'_, f64>, _: &mut ()) {
         self.rows[0].fetch_add(step.x.nrows(), Ordering::Relaxed);
         step.h.assign(&(&step.x.dot(&self.weight.t()) + &step.h_before));
@@ -161,7 +165,8 @@ impl Cell for Counting {
 fn no_work_is_spent_on_padding() {
     static ROWS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
     let cell = |input| Counting { weight: Array2::from_elem((INPUT, input), 0.1), rows: &ROWS };
-    let model = Recurrent::<Counting, 2>::new(vec![[cell(INPUT), cell(INPUT)], [cell(2 * INPUT), cell(2 * INPUT)]]);
+    let model =
+        Recurrent::<Counting, 2>::from_cells(vec![[cell(INPUT), cell(INPUT)], [cell(2 * INPUT), cell(2 * INPUT)]]);
     let count = |lengths: Option<&[usize]>| {
         ROWS.iter().for_each(|rows| rows.store(0, Ordering::Relaxed));
         let x = padded(STEPS, 0.0);

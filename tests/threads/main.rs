@@ -9,8 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Cell, CellBuilder, CellSizes, CellStep, CellStepBackward, Dropout, Float, GradientProbe, GruCell, Layer, Linear,
-    Lstm, LstmCell, Nonlinearity, PreNormBlock, Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt, parameters,
+    Cell, CellBuilder, CellSizes, CellStep, CellStepBackward, Dropout, Float, Gradient, GradientProbe, GruCell, Layer,
+    Linear, Lstm, LstmCell, Nonlinearity, PreNormBlock, Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
+    parameters,
 };
 
 use common::rng;
@@ -51,7 +52,7 @@ fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, dy: ArrayView3<'_, L::Elem
         let mut overwritten = layer.zeros_like();
         (0..grad.count()).for_each(|i| overwritten.tensor_mut(i).fill(L::Elem::of(f64::NAN)));
         layer.forward(x, &mut before.clone(), &mut cache);
-        layer.backward_into(x, &dy, Some(&mut before.clone()), &mut cache, &mut overwritten);
+        layer.backward(x, &dy, Some(&mut before.clone()), &mut cache, Gradient::overwrite(&mut overwritten));
         for i in 0..grad.count() {
             assert_eq!(overwritten.values(i), grad.values(i), "{}, overwritten", grad.name(i));
         }
@@ -124,7 +125,7 @@ mod the_number_of_threads_changes_no_bit {
         both_directions: |rng| Lstm::<f32>::builder(INPUT, 64).num_layers(2).dropout(0.2).bidirectional().build(rng);
         a_model: |rng| (Dropout::new(0.2, rng), lstm::<f32>().build(rng), Linear::new(64, 300, rng));
         residual_blocks: |rng|
-            Stacked::build(2, |_| PreNormBlock::<f32>::pre_norm(INPUT, 600, Nonlinearity::Gelu, rng));
+            Stacked::build(2, |_| PreNormBlock::<f32>::new(INPUT, 600, Nonlinearity::Gelu, rng));
     }
 
     #[test]
@@ -144,7 +145,7 @@ mod the_number_of_threads_changes_no_bit {
 
     #[test]
     fn a_block_of_few_rows() {
-        let block = PreNormBlock::<f64>::pre_norm(INPUT, 3000, Nonlinearity::Tanh, &mut rng(0));
+        let block = PreNormBlock::<f64>::new(INPUT, 3000, Nonlinearity::Tanh, &mut rng(0));
         check_part("a block of few rows", block, 0..2, 0..BATCH);
     }
 }
@@ -198,9 +199,9 @@ fn a_probe_sees_all_shards() {
 fn a_stale_cache_is_refused() {
     let cell = lstm::<f32>().build(&mut rng(0));
     let (x, dy, mut cache) = (batch(INPUT), batch(64), cell.cache());
-    cell.forward((&x).into(), &mut cell.zero_state(BATCH), &mut cache);
+    cell.forward(&x, &mut cell.zero_state(BATCH), &mut cache);
     let other = x.mapv(|x| x + 1.0);
-    cell.backward((&other).into(), &dy, None, &mut cache, &mut cell.zeros_like());
+    cell.backward(&other, &dy, None, &mut cache, &mut cell.zeros_like());
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn a_stale_cache_is_refused() {
 fn a_wrong_state_is_named() {
     let cell = lstm::<f32>().build(&mut rng(0));
     let x = batch(INPUT);
-    cell.forward((&x).into(), &mut cell.zero_state(BATCH + 1), &mut cell.cache());
+    cell.forward(&x, &mut cell.zero_state(BATCH + 1), &mut cell.cache());
 }
 
 /// `h_t = W x_t`, and no way back.
@@ -227,6 +228,10 @@ impl Cell for OneWay {
         CellSizes { name: "OneWay", input: self.weight.ncols(), output: self.weight.nrows(), memory: 0 }
     }
 
+    fn initial_state(&self, batch: usize) -> Array2<f64> {
+        Array2::zeros((batch, self.weight.nrows()))
+    }
+
     fn forward_step(&self, mut step: CellStep<'_, f64>, _: &mut ()) {
         step.h.assign(&step.x.dot(&self.weight.t()));
     }
@@ -242,9 +247,9 @@ fn a_panic_in_a_shard_leaves_the_gradient_where_it_was() {
     let layer = OneWay { weight: Array2::ones((160, 160)) };
     let (x, mut cache, mut grad) = (batch(160), layer.cache(), layer.zeros_like());
     let place = grad.weight.as_ptr();
-    layer.forward((&x).into(), &mut layer.zero_state(BATCH), &mut cache);
+    layer.forward(&x, &mut layer.zero_state(BATCH), &mut cache);
     let backward = || {
-        layer.backward((&x).into(), &x, None, &mut cache, &mut grad);
+        layer.backward(&x, &x, None, &mut cache, &mut grad);
     };
     let payload = catch_unwind(AssertUnwindSafe(backward)).expect_err("a panic");
     assert_eq!(payload.downcast_ref(), Some(&"no way back"));

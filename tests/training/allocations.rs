@@ -3,8 +3,9 @@
 use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
-    Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, LstmCell, Nonlinearity,
-    Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, clip_grad_norm, clip_grad_value,
+    Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, Loss, LstmCell,
+    Nonlinearity, Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt,
+    clip_grad_norm, clip_grad_value,
 };
 
 use crate::common::{allocations, rng};
@@ -23,19 +24,20 @@ fn count<L: Layer>(model: &mut L, optimizer: &mut dyn Optimizer<L::Elem>, length
     if let Some(lengths) = lengths {
         x = x.with_lengths(lengths).unwrap();
     }
-    let loss = SoftmaxCrossEntropy::new();
+    let mut loss = SoftmaxCrossEntropy::new();
     let (mut state, mut cache, mut grad) = (model.zero_state(BATCH), model.cache(), model.zeros_like());
-    let mut dlogits = Array3::default((0, 0, 0));
     let mut step = || {
         let pass = model.pass(x, &mut state, &mut cache);
-        let nats = loss.evaluate(&pass.output(), &targets, lengths, &mut dlogits);
-        pass.backward_into(&dlogits, &mut grad);
+        let nats = loss.of(&pass, &targets);
+        pass.backward_into(nats.gradient(), &mut grad);
         clip_grad_norm(&mut grad, 1.0).unwrap();
         clip_grad_value(&mut grad, 0.5).unwrap();
         optimizer.step(model, &grad);
         optimizer.step_clipped(model, &grad, ClipNorm::new(0.1)).unwrap();
         optimizer.step_clipped(model, &grad, ClipNorm::new(0.1).per_tensor()).unwrap();
-        assert!(nats.is_finite());
+        assert!(nats.value().is_finite());
+        let validation = model.forward(x, &mut state, &mut cache);
+        assert!(loss.value(x.with(validation), &targets).is_finite());
     };
     let first = allocations(&mut step);
     let more = allocations(|| (0..20).for_each(|_| step()));
@@ -76,7 +78,7 @@ mod training_allocates_nothing {
         lstm_with_lengths: |rng| LstmCell::new(20, HIDDEN, rng), HIDDEN, AdamW::new(1e-3), Some(&[3, 9, 1, 8, 4]);
         gru: |rng| GruCell::new(20, HIDDEN, rng), HIDDEN, Adam::new(1e-3), None;
         rnn: |rng| RnnCell::new(20, HIDDEN, rng), HIDDEN, Sgd::new(1e-2).momentum(0.9), None;
-        residual: |rng| Stacked::build(3, |_| PreNormBlock::pre_norm(20, HIDDEN, Nonlinearity::Gelu, rng)), 20,
+        residual: |rng| Stacked::build(3, |_| PreNormBlock::new(20, HIDDEN, Nonlinearity::Gelu, rng)), 20,
             Sgd::new(1e-2), None;
     }
 }

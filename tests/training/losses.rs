@@ -7,7 +7,7 @@
 use gradflow::ndarray::{Array2, Array3, arr2, s};
 use gradflow::{BinaryCrossEntropy, Float, Huber, MeanSquaredError, SoftmaxCrossEntropy};
 
-use crate::common::{Within, allocations, assert_near, assert_says, panic_of};
+use crate::common::{Within, allocations, assert_near, assert_says, evaluate, panic_of};
 
 const SHAPE: (usize, usize, usize) = (3, 2, 4);
 const LENGTHS: [usize; 2] = [3, 2];
@@ -108,8 +108,8 @@ fn cross_entropy_smoothed_and_weighted_is_pytorchs() {
         let sum = loss.clone().sum();
         check(
             &format!("smoothing {epsilon}, weighted {weighted}"),
-            &|x, dx| loss.evaluate(x, &ids(), None, dx),
-            &|x, dx| sum.evaluate(x, &ids(), None, dx),
+            &|x, dx| evaluate(&loss, x, &ids(), None, dx),
+            &|x, dx| evaluate(&sum, x, &ids(), None, dx),
             // The weights of the ids 0, 3, 1, 2, 3.
             if weighted { 5.75 } else { 5.0 },
             (value, gradient),
@@ -118,8 +118,8 @@ fn cross_entropy_smoothed_and_weighted_is_pytorchs() {
         let (mut dx, mut want) = (empty(), empty());
         let mut ignored = ids();
         ignored[[2, 1]] = IGNORED;
-        let by_id = loss.evaluate(&logits(), &ignored, None, &mut want);
-        assert_eq!(loss.evaluate(&logits(), &ids(), Some(&LENGTHS), &mut dx), by_id);
+        let by_id = evaluate(&loss, &logits(), &ignored, None, &mut want);
+        assert_eq!(evaluate(&loss, &logits(), &ids(), Some(&LENGTHS), &mut dx), by_id);
         assert_eq!(dx, want);
     }
 }
@@ -149,8 +149,8 @@ fn huber_is_pytorchs() {
         let loss = Huber::new(delta);
         check(
             &format!("delta {delta}"),
-            &|x, dx| loss.evaluate(x, &targets(), Some(&LENGTHS), dx),
-            &|x, dx| loss.sum().evaluate(x, &targets(), Some(&LENGTHS), dx),
+            &|x, dx| evaluate(&loss, x, &targets(), Some(&LENGTHS), dx),
+            &|x, dx| evaluate(&loss.sum(), x, &targets(), Some(&LENGTHS), dx),
             20.0,
             (value, gradient),
         );
@@ -186,8 +186,8 @@ fn binary_cross_entropy_is_pytorchs() {
         let sum = loss.clone().sum();
         check(
             &format!("weighted {weighted}"),
-            &|x, dx| loss.evaluate(x, &probabilities(), Some(&LENGTHS), dx),
-            &|x, dx| sum.evaluate(x, &probabilities(), Some(&LENGTHS), dx),
+            &|x, dx| evaluate(&loss, x, &probabilities(), Some(&LENGTHS), dx),
+            &|x, dx| evaluate(&sum, x, &probabilities(), Some(&LENGTHS), dx),
             20.0,
             (value, gradient),
         );
@@ -198,9 +198,9 @@ fn binary_cross_entropy_is_pytorchs() {
 fn smoothing_and_weights_of_nothing_change_nothing() {
     let (mut dx, mut want) = (empty(), empty());
     let plain = SoftmaxCrossEntropy::new().ignore(IGNORED);
-    let value = plain.evaluate(&logits(), &ids(), None, &mut want);
+    let value = evaluate(&plain, &logits(), &ids(), None, &mut want);
     for loss in [plain.clone().label_smoothing(0.0), plain.clone().class_weights(&[1.0; 4])] {
-        assert_eq!(loss.evaluate(&logits(), &ids(), None, &mut dx), value);
+        assert_eq!(evaluate(&loss, &logits(), &ids(), None, &mut dx), value);
         assert_eq!(dx, want);
     }
 }
@@ -209,11 +209,11 @@ fn smoothing_and_weights_of_nothing_change_nothing() {
 fn positions_that_do_not_count_have_no_loss_and_no_gradient() {
     let mut dx = empty();
     let loss = SoftmaxCrossEntropy::new().ignore(IGNORED).label_smoothing(0.1).class_weights(&CLASS_WEIGHTS);
-    assert_eq!(loss.evaluate(&logits(), &Array2::from_elem((3, 2), IGNORED), None, &mut dx), 0.0);
+    assert_eq!(evaluate(&loss, &logits(), &Array2::from_elem((3, 2), IGNORED), None, &mut dx), 0.0);
     assert!(dx.iter().all(|&d| d == 0.0));
     // A class without weight does not count either.
     let loss = SoftmaxCrossEntropy::new().class_weights(&[0.0, 1.0, 1.0, 1.0]);
-    assert_eq!(loss.evaluate(&logits(), &Array2::zeros((3, 2)), None, &mut dx), 0.0);
+    assert_eq!(evaluate(&loss, &logits(), &Array2::zeros((3, 2)), None, &mut dx), 0.0);
     assert!(dx.iter().all(|&d| d == 0.0));
 
     // Padding may hold anything; NaN elsewhere shows.
@@ -226,9 +226,9 @@ fn positions_that_do_not_count_have_no_loss_and_no_gradient() {
     let ids = Array2::zeros((3, 2));
     type Evaluate<'a> = &'a dyn Fn(&Array3<f64>, Option<&[usize]>, &mut Array3<f64>) -> f64;
     let losses: [Evaluate<'_>; 3] = [
-        &|z, lengths, dx| huber.evaluate(z, &t, lengths, dx),
-        &|z, lengths, dx| binary.evaluate(z, &t, lengths, dx),
-        &|z, lengths, dx| smoothed.evaluate(z, &ids, lengths, dx),
+        &|z, lengths, dx| evaluate(&huber, z, &t, lengths, dx),
+        &|z, lengths, dx| evaluate(&binary, z, &t, lengths, dx),
+        &|z, lengths, dx| evaluate(&smoothed, z, &ids, lengths, dx),
     ];
     for loss in losses {
         assert!(loss(&z, Some(&LENGTHS), &mut dx).is_finite());
@@ -253,14 +253,14 @@ fn logits_of_ten_thousand_are_safe() {
             (1e4, 0.5, 5e3, 0.5),
             (-1e4, 0.5, 1e4, -1.0),
         ] {
-            let got = BinaryCrossEntropy::new().pos_weight(&[2.0]).evaluate(&z(logit), &z(target), None, &mut dz);
+            let got = evaluate(&BinaryCrossEntropy::new().pos_weight(&[2.0]), &z(logit), &z(target), None, &mut dz);
             assert_eq!((got, dz[[0, 0, 0]]), (loss, F::of(gradient)), "logit {logit}, target {target}");
         }
         let logits = Array3::from_shape_vec((1, 1, 3), [1e4, -1e4, 0.0].map(F::of).to_vec()).unwrap();
         let mut dlogits = Array3::default((0, 0, 0));
         // The two others' targets, 0.2 and 0.1, are 2e4 and 1e4 from the largest logit.
         let loss = SoftmaxCrossEntropy::new().label_smoothing(0.3).class_weights(&[1.0, 2.0, 1.0]);
-        assert_near(loss.evaluate(&logits, &arr2(&[[0]]), None, &mut dlogits), 5e3, Within::either(1e-6), "smoothed");
+        assert_near(evaluate(&loss, &logits, &arr2(&[[0]]), None, &mut dlogits), 5e3, Within::either(1e-6), "smoothed");
         assert!(dlogits.iter().all(|d| d.is_finite()));
     }
     check::<f64>();
@@ -269,7 +269,7 @@ fn logits_of_ten_thousand_are_safe() {
     let at = |value: f64| Array3::from_elem((1, 1, 1), value);
     for (logit, target) in [(-50.0, 0.0), (50.0, 1.0)] {
         let mut dz = empty();
-        let loss = BinaryCrossEntropy::new().evaluate(&at(logit), &at(target), None, &mut dz);
+        let loss = evaluate(&BinaryCrossEntropy::new(), &at(logit), &at(target), None, &mut dz);
         for got in [loss, dz[[0, 0, 0]].abs()] {
             assert!((got / (-50f64).exp() - 1.0).abs() < 1e-15, "{got:e}");
         }
@@ -296,20 +296,20 @@ fn settings_that_make_no_sense_are_refused() {
 fn shapes_that_do_not_fit_are_refused() {
     let (x, other, mut dx) = (logits(), Array3::zeros((3, 2, 5)), empty());
     let weights = SoftmaxCrossEntropy::new().class_weights(&[1.0; 3]);
-    let message = panic_of(|| weights.evaluate(&x, &ids(), None, &mut dx));
+    let message = panic_of(|| evaluate(&weights, &x, &ids(), None, &mut dx));
     assert_says(&message, &["SoftmaxCrossEntropy", "class weights", "[4]", "[3]"]);
     let weights = SoftmaxCrossEntropy::new().class_weights(&CLASS_WEIGHTS);
-    let message = panic_of(|| weights.evaluate(&x, &ids(), None, &mut dx));
+    let message = panic_of(|| evaluate(&weights, &x, &ids(), None, &mut dx));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids below 4", "9 at step 1 of sequence 0"]);
-    let message = panic_of(|| BinaryCrossEntropy::new().pos_weight(&[1.0]).evaluate(&x, &x, None, &mut dx));
+    let message = panic_of(|| evaluate(&BinaryCrossEntropy::new().pos_weight(&[1.0]), &x, &x, None, &mut dx));
     assert_says(&message, &["BinaryCrossEntropy", "pos_weight", "[4]", "[1]"]);
-    let message = panic_of(|| BinaryCrossEntropy::new().evaluate(&x, &other, None, &mut dx));
+    let message = panic_of(|| evaluate(&BinaryCrossEntropy::new(), &x, &other, None, &mut dx));
     assert_says(&message, &["BinaryCrossEntropy", "target", "[3, 2, 4]", "[3, 2, 5]"]);
-    let message = panic_of(|| Huber::new(1.0).evaluate(&x, &other, None, &mut dx));
+    let message = panic_of(|| evaluate(&Huber::new(1.0), &x, &other, None, &mut dx));
     assert_says(&message, &["Huber", "target", "[3, 2, 4]", "[3, 2, 5]"]);
-    let message = panic_of(|| Huber::new(1.0).evaluate(&x, &x, Some(&[3, 4]), &mut dx));
+    let message = panic_of(|| evaluate(&Huber::new(1.0), &x, &x, Some(&[3, 4]), &mut dx));
     assert_says(&message, &["Huber", "lengths", "at most 3", "[3, 4]"]);
-    let message = panic_of(|| Huber::new(1.0).evaluate(&empty(), &empty(), None, &mut dx));
+    let message = panic_of(|| evaluate(&Huber::new(1.0), &empty(), &empty(), None, &mut dx));
     assert_says(&message, &["Huber", "at least one"]);
 }
 
@@ -319,9 +319,9 @@ fn a_second_evaluation_allocates_nothing() {
     let softmax = SoftmaxCrossEntropy::new().ignore(IGNORED).label_smoothing(0.1).class_weights(&CLASS_WEIGHTS);
     let binary = BinaryCrossEntropy::new().pos_weight(&POS_WEIGHT);
     let mut evaluate = || {
-        softmax.evaluate(&x, &ids, Some(&LENGTHS), &mut dx);
-        binary.evaluate(&x, &x, Some(&LENGTHS), &mut dx);
-        Huber::new(0.5).evaluate(&x, &x, Some(&LENGTHS), &mut dx);
+        evaluate(&softmax, &x, &ids, Some(&LENGTHS), &mut dx);
+        evaluate(&binary, &x, &x, Some(&LENGTHS), &mut dx);
+        evaluate(&Huber::new(0.5), &x, &x, Some(&LENGTHS), &mut dx);
     };
     evaluate();
     assert_eq!(allocations(evaluate), 0);
@@ -342,7 +342,7 @@ fn ignored_targets_do_not_count() {
             ($loss:expr) => {{
                 let run = |y: &Array3<f64>, target: &Array3<f64>| {
                     let mut dy = Array3::default((0, 0, 0));
-                    ($loss.evaluate(y, target, None, &mut dy), dy)
+                    ($evaluate(&loss, y, target, None, &mut dy), dy)
                 };
                 same(stringify!($loss), [run(&y, &target), run(&kept_y, &kept_target)]);
             }};

@@ -31,7 +31,7 @@ fn states_by_hand<L: Layer<Elem = f64>>(
     let (mut state, mut dstate) = (cell.zero_state(x.dim().1), dstate.clone());
     let mut caches: Vec<L::Cache> = (0..x.dim().0).map(|_| cell.cache()).collect();
     for (t, cache) in caches.iter_mut().enumerate() {
-        cell.forward(part(t).into(), &mut state, cache);
+        cell.forward(part(t), &mut state, cache);
     }
     let mut all = vec![];
     for (t, cache) in caches.iter_mut().enumerate().rev() {
@@ -143,7 +143,7 @@ fn norms_of_an_lstms_states_are_those_of_single_step_backward_passes() {
         let mut state: LstmState<f64> = cell.zero_state(BATCH);
         let (mut h, mut c) = (vec![state.h.clone()], vec![]);
         for step in x.axis_chunks_iter(Axis(0), 1) {
-            cell.forward(step.into(), &mut state, &mut cell.cache());
+            cell.forward(step, &mut state, &mut cell.cache());
             h.push(state.h.clone());
             c.push(state.c.clone());
         }
@@ -221,7 +221,7 @@ fn a_stack_of_residual_blocks_is_listed_by_name() {
     let probe = GradientProbe::new();
     let depth = 6;
     let net = Stacked::build(depth, |k| {
-        Probed::new(format!("block {k}"), PreNormBlock::pre_norm(4, 6, Nonlinearity::Gelu, rng), &probe)
+        Probed::new(format!("block {k}"), PreNormBlock::new(4, 6, Nonlinearity::Gelu, rng), &probe)
     });
     let x = draw(rng, (1, BATCH, 4));
     let dy = draw(rng, (1, BATCH, 4));
@@ -233,8 +233,7 @@ fn a_stack_of_residual_blocks_is_listed_by_name() {
     let blocks: Vec<_> = net.layers().iter().map(|block| block.layer.clone()).collect();
     let mut inputs = vec![x];
     for block in &blocks {
-        let y =
-            block.forward(inputs.last().unwrap().into(), &mut block.zero_state(BATCH), &mut block.cache()).to_owned();
+        let y = block.forward(inputs.last().unwrap(), &mut block.zero_state(BATCH), &mut block.cache()).to_owned();
         inputs.push(y);
     }
     let mut d = dy;
@@ -245,8 +244,8 @@ fn a_stack_of_residual_blocks_is_listed_by_name() {
         assert_all_near(&flow.get(&name).unwrap().output, &want, NEAR, &name);
         assert!((flow.layers[k].total() - want[0]).abs() < 1e-12);
         let mut cache = block.cache();
-        block.forward((&inputs[k]).into(), &mut block.zero_state(BATCH), &mut cache);
-        d = block.backward((&inputs[k]).into(), &d, None, &mut cache, &mut block.zeros_like()).to_owned();
+        block.forward(&inputs[k], &mut block.zero_state(BATCH), &mut cache);
+        d = block.backward(&inputs[k], &d, None, &mut cache, &mut block.zeros_like()).to_owned();
     }
     assert_eq!(flow.layers.len(), depth);
     assert!(flow.get("block 6").is_none());

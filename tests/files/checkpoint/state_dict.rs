@@ -200,7 +200,7 @@ fn a_file_of_pytorch_loads() {
     dict.load_with(&LoadOptions::new().prefix("example.x"), &mut x).unwrap();
     dict.load_with(&LoadOptions::new().prefix("example.y"), &mut expected).unwrap();
     let net = (lstm, head);
-    let y = net.forward((&x).into(), &mut net.zero_state(2), &mut net.cache()).to_owned();
+    let y = net.forward(&x, &mut net.zero_state(2), &mut net.cache()).to_owned();
     let error = (&y - &expected).iter().fold(0.0_f32, |largest, error| largest.max(error.abs()));
     assert!(error < 1e-6, "{error}");
 

@@ -6,8 +6,8 @@ use gradflow::io::{Checkpoint, LoadError, Mismatch};
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Adagrad, Adam, AdamW, Layer, Linear, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd, SoftmaxCrossEntropy,
-    Tensors, clip_grad_norm,
+    Adagrad, Adam, AdamW, Layer, Linear, Loss, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd,
+    SoftmaxCrossEntropy, Tensors, TensorsExt, clip_grad_norm,
 };
 
 use super::{Folder, Model, model};
@@ -22,17 +22,17 @@ fn train(
     seed: u64,
     steps: Range<u64>,
 ) -> Vec<u64> {
-    let (mut cache, mut grad, mut dlogits) = (model.cache(), model.zeros_like(), Array3::default((0, 0, 0)));
+    let (mut cache, mut grad, mut cross_entropy) = (model.cache(), model.zeros_like(), SoftmaxCrossEntropy::new());
     let step = |step| {
         let rng = &mut rng(seed.wrapping_add(step));
         let ids = Array2::from_shape_simple_fn((7, 2), || rng.random_range(0..5));
         let pass = model.pass(ids.slice(s![..6, ..]), state, &mut cache);
-        let loss = SoftmaxCrossEntropy::new().evaluate(&pass.output(), &ids.slice(s![1.., ..]), None, &mut dlogits);
-        pass.backward_into(&dlogits, &mut grad);
+        let loss = cross_entropy.of(&pass, &ids.slice(s![1.., ..]));
+        pass.backward_into(loss.gradient(), &mut grad);
         clip_grad_norm(&mut grad, 1.0).unwrap();
         optimizer.set_learning_rate(schedule.learning_rate(step));
         optimizer.step(model, &grad);
-        loss.to_bits()
+        loss.value().to_bits()
     };
     steps.map(step).collect()
 }

@@ -59,6 +59,6 @@ fn use_cache<F: Float>(
 ) {
     let ones = |x: Sequence<'_, F>| Array3::<F>::ones(x.features("case", None).raw_dim());
     let (query, memory) = (ones(query), ones(memory));
-    let dcontext = attention.forward((&query).into(), (&memory).into(), cache).to_owned();
-    attention.backward((&query).into(), (&memory).into(), &dcontext, cache, &mut attention.zeros_like());
+    let dcontext = attention.forward(&query, &memory, cache).to_owned();
+    attention.backward(&query, &memory, &dcontext, cache, &mut attention.zeros_like());
 }

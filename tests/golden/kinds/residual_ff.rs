@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Axis, Ix2, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Float, Layer, LayerNorm, Nonlinearity, PreNormBlock, Sequence, Stacked};
+use gradflow::{Float, Layer, LayerNorm, Nonlinearity, PreNormBlock, Sequence, Stacked, TensorsExt};
 
 use super::use_cache;
 use crate::{Case, Results};
@@ -20,8 +20,8 @@ pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
     let eps = case.number("norm_eps")?.unwrap_or(1e-5);
     let rng = &mut StdRng::seed_from_u64(0);
     let mut net = Stacked::build(case.size("depth")?, |_| {
-        let mut block = PreNormBlock::<F>::pre_norm(features, hidden, nonlinearity, rng);
-        block.branch.norm = LayerNorm::new(features).with_eps(eps);
+        let mut block = PreNormBlock::<F>::new(features, hidden, nonlinearity, rng);
+        block.residual.branch.norm = LayerNorm::new(features).eps(eps);
         block
     });
     case.load(&mut net, |name| name)?;

@@ -2,8 +2,8 @@
 
 use gradflow::ndarray::{Array1, Array3, ArrayView2, Axis, Ix2, Ix3, s};
 use gradflow::{
-    Adagrad, Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Lstm, NonFinite, Optimizer, RmsProp, Rnn, Sgd,
-    SoftmaxCrossEntropy, clip_grad_value, grad_norm, sequential,
+    Adagrad, Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Loss, Lstm, NonFinite, Optimizer, RmsProp, Rnn, Sgd,
+    SoftmaxCrossEntropy, TensorsExt, clip_grad_value, grad_norm, sequential,
 };
 
 use crate::{Case, Results};
@@ -42,14 +42,15 @@ fn train<F: Float, R: Layer<Elem = F>>(case: &Case, mut model: Model<F, R>) -> R
 
     let vocabulary = model.head.weight.nrows();
     let (mut state, mut cache) = (model.zero_state(ids.dim().2), model.cache());
-    let (mut grad, mut dlogits) = (model.zeros_like(), Array3::zeros((0, 0, 0)));
+    let (mut grad, mut loss) = (model.zeros_like(), SoftmaxCrossEntropy::new());
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for ids in ids.outer_iter() {
         let x = one_hot(ids.slice(s![..-1, ..]), vocabulary);
         let targets = ids.slice(s![1.., ..]);
         let pass = model.pass(&x, &mut state, &mut cache);
-        losses.push(SoftmaxCrossEntropy::new().evaluate(&pass.output(), &targets, None, &mut dlogits));
-        pass.backward_into(&dlogits, &mut grad);
+        let loss = loss.of(&pass, &targets);
+        losses.push(loss.value());
+        pass.backward_into(loss.gradient(), &mut grad);
         norms.extend(clip.clip(&mut grad)?);
         optimizer.step(&mut model, &grad);
     }
@@ -144,7 +145,7 @@ impl Clip {
             "none" => Clip::None,
             "norm" => {
                 let p = options.number("p")?.unwrap_or(2.0);
-                Clip::Norm(ClipNorm::new(max?).p(p).non_finite(NonFinite::Pass))
+                Clip::Norm(ClipNorm::new(max?).norm_type(p).non_finite(NonFinite::Pass))
             }
             "value" => Clip::Value(max?),
             kind => return Err(format!("clip: unknown type {kind}")),

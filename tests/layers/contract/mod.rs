@@ -72,7 +72,7 @@ with_bidirectional_models! { any_contracts_of_builders }
 
 contracts! {
     linear: 3 => |rng| Linear::<F>::new(3, 4, rng);
-    linear_without_bias: 3 => |rng| Linear::<F>::new(3, 4, rng).without_bias();
+    linear_without_bias: 3 => |rng| Linear::<F>::builder(3, 4).bias(false).build(rng);
     tanh: 3 => |_rng| Activation::<F>::tanh();
     sigmoid: 3 => |_rng| Activation::<F>::sigmoid();
     relu: 3 => |_rng| Activation::<F>::relu();
@@ -103,13 +103,13 @@ contracts! {
     residual_layer_scale: 4 => |rng| Residual::new(Linear::<F>::new(4, 4, rng)).layer_scale(4, 0.1);
     residual_lstm: 4 => |rng| Residual::new(LstmCell::<F>::new(4, 4, rng));
     residual_projected_gru: 3 => |rng| Residual::projected(GruCell::<F>::new(3, 4, rng), 3, rng).layer_scale(4, 0.5);
-    pre_norm_block: 4 => |rng| PreNormBlock::<F>::pre_norm(4, 6, Nonlinearity::Gelu, rng);
+    pre_norm_block: 4 => |rng| PreNormBlock::<F>::new(4, 6, Nonlinearity::Gelu, rng);
     post_norm_block: 4 => |rng| PostNormBlock::<F>::new(4, 6, Nonlinearity::Tanh, rng);
     dropout: 5 => |rng| Dropout::<F>::new(0.4, rng);
     dropout_of_nothing: 5 => |rng| Dropout::<F>::new(0.0, rng);
     identity: 3 => |_rng| Identity::<F>::new();
     highway: 4 => |rng| Highway::new(Linear::<F>::new(4, 4, rng), 4, rng);
-    highway_lstm: 4 => |rng| Highway::new(LstmCell::<F>::new(4, 4, rng), 4, rng).gate_bias(0.5);
+    highway_lstm: 4 => |rng| Highway::builder(LstmCell::<F>::new(4, 4, rng), 4).gate_bias(0.5).build(rng);
     dense_concat: 4 => |rng| DenseConcat::new(Linear::<F>::new(4, 3, rng));
     dense_concat_gru: 4 => |rng| DenseConcat::new(GruCell::<F>::new(4, 3, rng));
     dense_stack: 2 => |rng| Stacked::build(3, |k| DenseConcat::new(Linear::<F>::new(2 + 3 * k, 3, rng)));

@@ -2,7 +2,9 @@
 
 use gradflow::contract::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
-use gradflow::{Causal, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, parameters};
+use gradflow::{
+    Accumulate, Causal, Gradient, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, parameters,
+};
 
 use crate::common::{assert_says, panic_of, rng};
 
@@ -10,8 +12,8 @@ use crate::common::{assert_says, panic_of, rng};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Right,
-    /// It does not say that it can.
-    Silent,
+    /// It only adds.
+    OnlyAdds,
     AddsAll,
     AddsBias,
     /// Also what it is asked to add to.
@@ -47,7 +49,7 @@ impl Layer for Twice {
 
     fn zero_state(&self, _: usize) {}
 
-    fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut TwiceCache) -> ArrayView3<'c, f64> {
+    fn forward_pass<'c>(&self, x: &Sequence<'_, f64>, _: &mut (), cache: &'c mut TwiceCache) -> ArrayView3<'c, f64> {
         let between = self.linear.forward(x, &mut (), &mut cache.first);
         cache.between = between.to_owned();
         self.linear.forward(x.with(between), &mut (), &mut cache.second)
@@ -57,31 +59,49 @@ impl Layer for Twice {
         self.linear.output(&cache.second)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         dy: &ArrayRef3<f64>,
         _: Option<&mut ()>,
         TwiceCache { first, second, between }: &'c mut TwiceCache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
-        let x = match self.way {
-            Way::AddsAll => x.accumulating_gradients(),
-            Way::OverwritesAlways => x.overwriting_gradients(),
-            Way::NothingWithoutRows if x.valid_count() == 0 => x.accumulating_gradients(),
-            _ => x,
+        let only_adds = match self.way {
+            Way::OnlyAdds => return self.add(x, dy, first, second, between, grad.to_add()),
+            Way::AddsAll => true,
+            Way::NothingWithoutRows => x.valid_count() == 0,
+            _ => false,
         };
-        let bias = grad.linear.bias.clone();
-        let d = self.linear.backward(x.with(between.view()), dy, None, second, &mut grad.linear);
-        if let (Way::AddsBias, true, Some(bias)) = (self.way, x.overwrites_gradients(), bias) {
+        let (grad, mut how) = grad.parts();
+        let (bias, overwrites) = (grad.linear.bias.clone(), how == Accumulate::Overwrite);
+        if only_adds {
+            how = Accumulate::Add;
+        } else if self.way == Way::OverwritesAlways {
+            how = Accumulate::Overwrite;
+        }
+        let linear = Gradient::new(&mut grad.linear, how);
+        let d = self.linear.backward(x.with(between.view()), dy, None, second, linear);
+        if let (Way::AddsBias, true, Some(bias)) = (self.way, overwrites, bias) {
             *grad.linear.bias.as_mut().unwrap() += &bias;
         }
-        let again = if self.way == Way::OverwritesTwice { x } else { x.accumulating_gradients() };
-        self.linear.backward(again, &d, None, first, &mut grad.linear)
+        let again = if self.way == Way::OverwritesTwice { how } else { Accumulate::Add };
+        self.linear.backward(x, &d, None, first, Gradient::new(&mut grad.linear, again))
     }
+}
 
-    fn overwrites_gradients(&self) -> bool {
-        self.way != Way::Silent
+impl Twice {
+    fn add<'c>(
+        &self,
+        x: &Sequence<'_, f64>,
+        dy: &ArrayRef3<f64>,
+        first: &'c mut <Linear<f64> as Layer>::Cache,
+        second: &mut <Linear<f64> as Layer>::Cache,
+        between: &Array3<f64>,
+        grad: &mut Self,
+    ) -> ArrayView3<'c, f64> {
+        let d = self.linear.backward(x.with(between.view()), dy, None, second, &mut grad.linear);
+        self.linear.backward(x, &d, None, first, &mut grad.linear)
     }
 }
 
@@ -93,7 +113,7 @@ fn twice(way: Way) -> Twice {
 
 #[test]
 fn a_layer_that_is_used_twice_overwrites_once() {
-    for way in [Way::Right, Way::Silent] {
+    for way in [Way::Right, Way::OnlyAdds] {
         Contract::new("Twice", &twice(way), 3).check_causal();
     }
 }
@@ -101,10 +121,10 @@ fn a_layer_that_is_used_twice_overwrites_once() {
 #[test]
 fn layers_that_do_not_overwrite_as_they_say_are_found() {
     for (way, parts) in [
-        (Way::AddsAll, ["`backward_into` gives another gradient", "weight: NaN in place of"]),
-        (Way::AddsBias, ["`backward_into` gives another gradient", "bias: NaN in place of"]),
-        (Way::OverwritesTwice, ["`backward_into` gives another gradient", "weight"]),
-        (Way::NothingWithoutRows, ["`backward_into` gives another gradient", "where all sequences are over"]),
+        (Way::AddsAll, ["overwriting gives another gradient", "weight: NaN in place of"]),
+        (Way::AddsBias, ["overwriting gives another gradient", "bias: NaN in place of"]),
+        (Way::OverwritesTwice, ["overwriting gives another gradient", "weight"]),
+        (Way::NothingWithoutRows, ["overwriting gives another gradient", "where all sequences are over"]),
         // Gradient checks see it first: they start from a gradient that is not zero.
         (Way::OverwritesAlways, ["gradients", "FAIL"]),
     ] {
@@ -114,13 +134,10 @@ fn layers_that_do_not_overwrite_as_they_say_are_found() {
     }
 }
 
-/// A model with a part that cannot overwrite has its gradient set to zero and added to, whatever its other parts can.
+/// A model with a part that only adds: its gradient is set to zero, that of the others overwritten.
 #[test]
-fn one_part_that_cannot_keeps_the_whole_model_from_overwriting() {
-    let (linear, right, silent) = (twice(Way::Right).linear, twice(Way::Right), twice(Way::Silent));
-    assert!((linear.clone(), right).overwrites_gradients());
-    let model = (linear, silent);
-    assert!(!model.overwrites_gradients());
+fn a_part_may_only_add() {
+    let model = (twice(Way::Right).linear, twice(Way::OnlyAdds));
     Contract::new("model", &model, 3).check_causal();
 
     let (x, mut cache, mut grad) = (Array3::ones((2, 1, 3)), model.cache(), model.zeros_like());

@@ -73,19 +73,19 @@ macro_rules! gradients {
 gradients! {
     check |x| [x];
     linear: |rng| Linear::new(5, 4, rng);
-    linear_without_bias: |rng| Linear::new(5, 4, rng).without_bias();
+    linear_without_bias: |rng| Linear::builder(5, 4).bias(false).build(rng);
     activation_tanh: |_rng| Activation::tanh();
     activation_sigmoid: |_rng| Activation::sigmoid();
     activation_relu: |_rng| Activation::relu();
     activation_leaky_relu: |_rng| Activation::leaky_relu(0.01);
     activation_gelu: |_rng| Activation::gelu();
     activation_silu: |_rng| Activation::silu();
-    pre_norm_block_tanh: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Tanh, rng);
-    pre_norm_block_sigmoid: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Sigmoid, rng);
-    pre_norm_block_relu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Relu, rng);
-    pre_norm_block_leaky_relu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::LeakyRelu { slope: 0.01 }, rng);
-    pre_norm_block_gelu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Gelu, rng);
-    pre_norm_block_silu: |rng| PreNormBlock::pre_norm(5, 7, Nonlinearity::Silu, rng);
+    pre_norm_block_tanh: |rng| PreNormBlock::new(5, 7, Nonlinearity::Tanh, rng);
+    pre_norm_block_sigmoid: |rng| PreNormBlock::new(5, 7, Nonlinearity::Sigmoid, rng);
+    pre_norm_block_relu: |rng| PreNormBlock::new(5, 7, Nonlinearity::Relu, rng);
+    pre_norm_block_leaky_relu: |rng| PreNormBlock::new(5, 7, Nonlinearity::LeakyRelu { slope: 0.01 }, rng);
+    pre_norm_block_gelu: |rng| PreNormBlock::new(5, 7, Nonlinearity::Gelu, rng);
+    pre_norm_block_silu: |rng| PreNormBlock::new(5, 7, Nonlinearity::Silu, rng);
     post_norm_block: |rng| PostNormBlock::new(5, 7, Nonlinearity::Gelu, rng);
     layer_norm: |_rng| LayerNorm::new(5);
     identity: |_rng| Identity::new();
@@ -94,7 +94,7 @@ gradients! {
     residual_projected: |rng| Residual::projected(Linear::new(5, 3, rng), 5, rng);
     residual_layer_scale_lstm: |rng| Residual::new(LstmCell::new(5, 5, rng)).layer_scale(5, 0.3);
     highway: |rng| Highway::new(Linear::new(5, 5, rng), 5, rng);
-    highway_gru: |rng| Highway::new(GruCell::new(5, 5, rng), 5, rng).gate_bias(0.3);
+    highway_gru: |rng| Highway::builder(GruCell::new(5, 5, rng), 5).gate_bias(0.3).build(rng);
     dense_concat: |rng| DenseConcat::new(Linear::new(5, 3, rng));
     dense_concat_lstm: |rng| DenseConcat::new(LstmCell::new(5, 3, rng));
     five_residual_grus_between_others: |rng| (
@@ -104,7 +104,7 @@ gradients! {
         Activation::gelu(),
         RnnCell::new(6, 3, rng),
     );
-    eight_pre_norm_blocks: |rng| Stacked::build(8, |_| PreNormBlock::pre_norm(5, 9, Nonlinearity::Silu, rng));
+    eight_pre_norm_blocks: |rng| Stacked::build(8, |_| PreNormBlock::new(5, 9, Nonlinearity::Silu, rng));
 }
 
 gradients! {

@@ -1,7 +1,7 @@
 //! Planted mistakes are found and named, and the report says by how much.
 
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
-use gradflow::{GradCheck, Layer, LstmCell, LstmState, Sequence, Size, SizeError, TensorsExt, parameters};
+use gradflow::{GradCheck, Gradient, Layer, LstmCell, LstmState, Sequence, Size, SizeError, TensorsExt, parameters};
 
 use super::{input, varied_state};
 use crate::common::rng;
@@ -42,9 +42,9 @@ impl Layer for Flawed {
         self.cell.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         state: &mut LstmState<f64>,
         cache: &'c mut Self::Cache,
     ) -> ArrayView3<'c, f64> {
@@ -55,14 +55,15 @@ impl Layer for Flawed {
         self.cell.output(&cache.0)
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         dy: &ArrayRef3<f64>,
         mut dstate: Option<&mut LstmState<f64>>,
         (inner, dx): &'c mut Self::Cache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
+        let grad = grad.to_add();
         let mut own = self.cell.zeros_like();
         *dx = self.cell.backward(x, dy, dstate.as_deref_mut(), inner, &mut own).to_owned();
         let hidden = self.cell.hidden_size();

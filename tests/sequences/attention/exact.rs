@@ -13,7 +13,7 @@ fn without_parameters_the_context_is_the_mean() {
     for (name, attention) in every_score::<f64>(3, 5) {
         let (attention, mut cache) = (attention.zeros_like(), attention.cache());
         let memory = Sequence::from(&memory).with_lengths(&MEMORY_LENGTHS).unwrap();
-        let context = attention.forward((&query).into(), memory, &mut cache);
+        let context = attention.forward(&query, memory, &mut cache);
         let memory = memory.features("test", None);
         for (b, &length) in MEMORY_LENGTHS.iter().enumerate() {
             let mean = memory.slice(s![..length, b, ..]).mean_axis(Axis(0)).unwrap();
@@ -32,13 +32,12 @@ fn large_scores_do_not_overflow() {
         let memory = Array3::from_shape_vec((3, 1, 1), vec![-1.0, 0.5, 2.0]).unwrap();
         let attention = Attention::<f32>::dot();
         let mut cache = attention.cache();
-        let context = attention.forward((&query).into(), (&memory).into(), &mut cache)[[0, 0, 0]];
+        let context = attention.forward(&query, &memory, &mut cache)[[0, 0, 0]];
         assert_eq!(context, memory[[at, 0, 0]]);
         let weights: Vec<f32> = cache.weights().iter().copied().collect();
         assert_eq!(weights, [f32::from(at == 0), 0.0, f32::from(at == 2)]);
         let dcontext = Array3::ones((1, 1, 1));
-        let (dquery, dmemory) =
-            attention.backward((&query).into(), (&memory).into(), &dcontext, &mut cache, &mut attention.zeros_like());
+        let (dquery, dmemory) = attention.backward(&query, &memory, &dcontext, &mut cache, &mut attention.zeros_like());
         // The scores pull at nothing; the memory's gradient is that of its mean.
         assert_eq!(dquery[[0, 0, 0]], 0.0);
         assert_eq!(dmemory.iter().copied().collect::<Vec<_>>(), weights);
@@ -63,7 +62,7 @@ fn nan_is_never_masked() {
     memory[[3, 2, 0]] = f64::NAN;
     for (name, attention) in every_score::<f64>(5, 5) {
         let mut cache = attention.cache();
-        let context = attention.forward((&query).into(), (&memory).into(), &mut cache);
+        let context = attention.forward(&query, &memory, &mut cache);
         for ((t, b, _), context) in context.indexed_iter() {
             assert_eq!(context.is_nan(), (t, b) == (2, 1) || b == 2, "{name}: {t}, {b}");
         }

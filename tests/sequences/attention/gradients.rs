@@ -3,8 +3,8 @@
 use gradflow::contract::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3, Axis, concatenate, s};
 use gradflow::{
-    Attention, AttentionCache, AttentionScore, Float, GradCheck, GruCell, Layer, Sequence, Size, SizeError, Tensors,
-    parameters,
+    Attention, AttentionCache, AttentionScore, Float, GradCheck, Gradient, GruCell, Layer, Sequence, Size, SizeError,
+    Tensors, parameters,
 };
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, QUERY_LENGTHS, STEPS, every_score};
@@ -45,7 +45,12 @@ impl Layer for OverMemory {
 
     fn zero_state(&self, _: usize) {}
 
-    fn forward<'c>(&self, x: Sequence<'_, f64>, _: &mut (), cache: &'c mut OverMemoryCache) -> ArrayView3<'c, f64> {
+    fn forward_pass<'c>(
+        &self,
+        x: &Sequence<'_, f64>,
+        _: &mut (),
+        cache: &'c mut OverMemoryCache,
+    ) -> ArrayView3<'c, f64> {
         let OverMemoryCache { attention, context, .. } = cache;
         if !self.by_steps {
             return self.attention.forward(x, self.memory(), attention);
@@ -55,7 +60,7 @@ impl Layer for OverMemory {
         self.attention.memorize(self.memory(), attention);
         for t in 0..query.dim().0 {
             let query = query.slice(s![t..=t, .., ..]);
-            context.slice_mut(s![t..=t, .., ..]).assign(&self.attention.attend(query.into(), self.memory(), attention));
+            context.slice_mut(s![t..=t, .., ..]).assign(&self.attention.attend(query, self.memory(), attention));
         }
         context.view()
     }
@@ -64,14 +69,15 @@ impl Layer for OverMemory {
         cache.context.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         dy: &ArrayRef3<f64>,
         _: Option<&mut ()>,
         cache: &'c mut OverMemoryCache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
+        let grad = grad.to_add();
         let OverMemoryCache { attention, dquery, .. } = cache;
         if !self.by_steps {
             let (dquery, dmemory) = self.attention.backward(x, self.memory(), dy, attention, &mut grad.attention);
@@ -83,7 +89,7 @@ impl Layer for OverMemory {
         for t in (0..query.dim().0).rev() {
             let (query, dy) = (query.slice(s![t..=t, .., ..]), dy.slice(s![t..=t, .., ..]));
             let grad = &mut grad.attention;
-            let dquery_t = self.attention.attend_backward(query.into(), self.memory(), &dy, attention, grad);
+            let dquery_t = self.attention.attend_backward(query, self.memory(), &dy, attention, grad);
             dquery.slice_mut(s![t..=t, .., ..]).assign(&dquery_t);
         }
         grad.memory += &self.attention.memorize_backward(self.memory(), attention, &mut grad.attention);
@@ -150,7 +156,7 @@ impl<F: Float> Layer for SelfAttention<F> {
 
     fn zero_state(&self, _: usize) {}
 
-    fn forward<'c>(&self, x: Sequence<'_, F>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, F> {
+    fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, F> {
         let y = self.attention.forward(x, x, &mut cache.attention);
         gradflow::cache::reuse(&mut cache.y, y.raw_dim());
         cache.y.assign(&y);
@@ -161,14 +167,15 @@ impl<F: Float> Layer for SelfAttention<F> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         _: Option<&mut ()>,
         cache: &'c mut Self::Cache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
+        let grad = grad.to_add();
         let (dquery, dmemory) = self.attention.backward(x, x, dy, &mut cache.attention, &mut grad.attention);
         gradflow::cache::reuse(&mut cache.dx, dquery.raw_dim());
         cache.dx.assign(&dquery);
@@ -225,9 +232,9 @@ impl Layer for Decoder {
         self.cell.zero_state(batch)
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         state: &mut Self::State,
         cache: &'c mut DecoderCache,
     ) -> ArrayView3<'c, f64> {
@@ -239,8 +246,8 @@ impl Layer for Decoder {
         for t in 0..steps {
             let input = concatenate![Axis(2), x.slice(s![t..=t, .., ..]), context];
             let mut cell_cache = self.cell.cache();
-            let query = self.cell.forward((&input).into(), state, &mut cell_cache).to_owned();
-            context = self.attention.attend((&query).into(), memory, &mut cache.attention).to_owned();
+            let query = self.cell.forward(&input, state, &mut cell_cache).to_owned();
+            context = self.attention.attend(&query, memory, &mut cache.attention).to_owned();
             cache.y.slice_mut(s![t..=t, .., ..]).assign(&context);
             cache.inputs.push(input);
             cache.queries.push(query);
@@ -253,14 +260,15 @@ impl Layer for Decoder {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, f64>,
+        x: &Sequence<'_, f64>,
         dy: &ArrayRef3<f64>,
         dstate: Option<&mut Self::State>,
         cache: &'c mut DecoderCache,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
+        let grad = grad.to_add();
         let (x, memory) = (x.features("Decoder", None), Sequence::from(&self.memory));
         let (steps, batch, features) = x.dim();
         let DecoderCache { steps: cell_caches, inputs, queries, attention, dx, .. } = cache;

@@ -11,7 +11,7 @@ fn sizes_that_do_not_fit_are_named() {
     let rng = &mut rng(11);
     let forward = |attention: &Attention<f64>, query, memory| {
         let (query, memory) = (Array3::<f64>::zeros(query), Array3::zeros(memory));
-        panic_of(|| attention.forward((&query).into(), (&memory).into(), &mut attention.cache()).to_owned())
+        panic_of(|| attention.forward(&query, &memory, &mut attention.cache()).to_owned())
     };
     let (bilinear, additive) = (Attention::bilinear(3, 5, rng), Attention::additive(3, 5, 7, rng));
     for attention in [&bilinear, &additive] {
@@ -30,7 +30,7 @@ fn sizes_that_do_not_fit_are_named() {
     assert_says(&forward(&dot, (4, 2, 0), (6, 2, 0)), &["Attention: memory", "at least one step"]);
     let ids = Array2::zeros((4, 2));
     let memory = Array3::zeros((6, 2, 5));
-    let message = panic_of(|| dot.forward((&ids).into(), (&memory).into(), &mut dot.cache()).to_owned());
+    let message = panic_of(|| dot.forward(&ids, &memory, &mut dot.cache()).to_owned());
     assert_says(&message, &["Attention: query", "[T, B, 5]", "token ids"]);
 
     assert_says(&panic_of(|| BilinearScore::<f64>::new(0, 5, rng)), &["Attention", "sizes must not be 0", "query 0"]);

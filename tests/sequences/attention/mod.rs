@@ -91,7 +91,7 @@ fn by_steps<F: Float>(
     attention.memorize(memory, cache);
     for &t in &starts {
         let query = part(query, t);
-        context.push(attention.attend((&query).into(), memory, cache).to_owned());
+        context.push(attention.attend(&query, memory, cache).to_owned());
         weights.push(cache.weights().to_owned());
         // Looking ahead keeps nothing and disturbs nothing.
         attention.attend(Sequence::from(&Array3::ones(query.raw_dim())).infer(), memory, cache);
@@ -99,7 +99,7 @@ fn by_steps<F: Float>(
     let mut grad = attention.zeros_like();
     for &t in starts.iter().rev() {
         let (query, dcontext) = (part(query, t), part(dcontext, t));
-        let dquery_t = attention.attend_backward((&query).into(), memory, &dcontext, cache, &mut grad);
+        let dquery_t = attention.attend_backward(&query, memory, &dcontext, cache, &mut grad);
         dquery.insert(0, dquery_t.to_owned());
     }
     let dmemory = attention.memorize_backward(memory, cache, &mut grad).to_owned();

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradflow::ndarray::{Array3, ArrayView3, s};
-use gradflow::{Attention, AttentionCache, Float, Sequence, Tensors, TensorsExt};
+use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, Outcome, QUERY_LENGTHS, STEPS, all_of, by_steps, every_score, whole};
 use crate::common::{allocations, wave};
@@ -46,8 +46,8 @@ fn pieces_there_and_back_equal_the_whole_sequence() {
         attention.memorize(memory, &mut cache);
         for t in 0..STEPS {
             let (query, dcontext) = (query.slice(s![t..=t, .., ..]), dcontext.slice(s![t..=t, .., ..]));
-            attention.attend(query.into(), memory, &mut cache);
-            attention.attend_backward(query.into(), memory, &dcontext, &mut cache, &mut grad);
+            attention.attend(query, memory, &mut cache);
+            attention.attend_backward(query, memory, &dcontext, &mut cache, &mut grad);
         }
         let dmemory = attention.memorize_backward(memory, &mut cache, &mut grad).to_owned();
         let got = Outcome { dmemory, grad, ..whole(&attention, (&query).into(), memory, &dcontext, &mut cache) };
@@ -71,8 +71,8 @@ fn gradients_are_overwritten() {
 
         let want = whole(&attention, (&query).into(), memory, &dcontext, cache).grad;
         not_numbers(&mut grad);
-        attention.forward((&query).into(), memory, cache);
-        attention.backward_into((&query).into(), memory, &dcontext, cache, &mut grad);
+        attention.forward(&query, memory, cache);
+        attention.backward(&query, memory, &dcontext, cache, Gradient::overwrite(&mut grad));
         assert_eq!(values(&grad), values(&want), "{name}, whole");
 
         let want = by_steps(&attention, &query, memory, &dcontext, 1, cache).grad;
@@ -80,15 +80,14 @@ fn gradients_are_overwritten() {
         let step = |x: &Array3<f64>, t: usize| x.slice(s![t..=t, .., ..]).to_owned();
         attention.memorize(memory, cache);
         for t in 0..STEPS {
-            attention.attend((&step(&query, t)).into(), memory, cache);
+            attention.attend(&step(&query, t), memory, cache);
         }
         for t in (0..STEPS).rev() {
             let query = step(&query, t);
-            let x = Sequence::from(&query);
-            let x = if t == STEPS - 1 { x.overwriting_gradients() } else { x };
-            attention.attend_backward(x, memory, &step(&dcontext, t), cache, &mut grad);
+            let how = if t == STEPS - 1 { Accumulate::Overwrite } else { Accumulate::Add };
+            attention.attend_backward(&query, memory, &step(&dcontext, t), cache, Gradient::new(&mut grad, how));
         }
-        attention.memorize_backward(memory.overwriting_gradients(), cache, &mut grad);
+        attention.memorize_backward(memory, cache, Gradient::overwrite(&mut grad));
         assert_eq!(values(&grad), values(&want), "{name}, step by step");
     }
 }
@@ -205,8 +204,8 @@ fn check_allocations<F: Float>() {
     for (name, attention) in every_score::<F>(33, 33) {
         let (mut cache, mut grad) = (attention.cache(), attention.zeros_like());
         let mut at_once = || {
-            attention.forward((&query).into(), memory, &mut cache);
-            attention.backward((&query).into(), memory, &query, &mut cache, &mut grad);
+            attention.forward(&query, memory, &mut cache);
+            attention.backward(&query, memory, &query, &mut cache, &mut grad);
         };
         assert!(allocations(&mut at_once) > 0, "{name}: the counter counts nothing");
         assert_eq!(allocations(&mut at_once), 0, "{name}: the second pass allocates");

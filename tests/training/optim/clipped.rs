@@ -89,7 +89,7 @@ fn a_clipped_step_is_clipping_and_a_step() {
 fn gradients_that_are_not_finite_are_treated_as_by_clipping() {
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let spoil = |grad: &mut Model<f64>| grad.b[1] = bad;
-        for clip in [ClipNorm::new(0.1), ClipNorm::new(0.1).per_tensor(), ClipNorm::new(0.1).p(f64::INFINITY)] {
+        for clip in [ClipNorm::new(0.1), ClipNorm::new(0.1).per_tensor(), ClipNorm::new(0.1).norm_type(f64::INFINITY)] {
             for outcome in compare(clip, spoil) {
                 assert_eq!(outcome.unwrap_err().tensor, "b");
             }

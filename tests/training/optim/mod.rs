@@ -7,12 +7,13 @@ use gradflow::ndarray::{Array, Array1, Array2, Array3, Axis, Dimension, s};
 use gradflow::rand::RngExt;
 use gradflow::{
     Adagrad, Adam, AdamW, ClipAdaptive, ClipNorm, Embedding, Float, GradAccumulator, Group, GruCell, Layer, LayerNorm,
-    Linear, LstmCell, MeanSquaredError, NamedTensors, NormSummary, Optimizer, OptimizerState, OptimizerStateError,
-    ParameterGroups, RmsProp, Schedule, Select, Sequence, Sgd, SoftmaxCrossEntropy, Tensors, TensorsExt, parameters,
+    Linear, Loss, LstmCell, MeanSquaredError, NamedTensors, NormSummary, Optimizer, OptimizerState,
+    OptimizerStateError, ParameterGroups, RmsProp, Schedule, Select, Sequence, Sgd, SoftmaxCrossEntropy, Tensors,
+    TensorsExt, parameters,
 };
 use serde_json::Value;
 
-use crate::common::{Within, allocations, assert_all_near, panic_of, rng};
+use crate::common::{Within, allocations, assert_all_near, evaluate, panic_of, rng};
 
 const NEAR: Within = Within::either(1e-12);
 
@@ -463,20 +464,20 @@ fn micro_batches_add_up_to_the_whole_batch() {
     let parts = [0..1, 1..4, 4..6, 6..8];
     let mut dy = Array3::default((0, 0, 0));
     for classes in [false, true] {
-        let evaluate = |mean: bool, y: &Array3<f64>, at: std::ops::Range<usize>, dy: &mut Array3<f64>| {
+        let loss_of = |mean: bool, y: &Array3<f64>, at: std::ops::Range<usize>, dy: &mut Array3<f64>| {
             let lengths = Some(&lengths[at.clone()]);
             match (classes, mean) {
-                (true, true) => SoftmaxCrossEntropy::new().evaluate(y, &ids.slice(s![.., at]), lengths, dy),
-                (true, false) => SoftmaxCrossEntropy::new().sum().evaluate(y, &ids.slice(s![.., at]), lengths, dy),
-                (false, true) => MeanSquaredError::new().evaluate(y, &part(&target, at), lengths, dy),
-                (false, false) => MeanSquaredError::new().sum().evaluate(y, &part(&target, at), lengths, dy),
+                (true, true) => evaluate(&SoftmaxCrossEntropy::new(), y, &ids.slice(s![.., at]), lengths, dy),
+                (true, false) => evaluate(&SoftmaxCrossEntropy::new().sum(), y, &ids.slice(s![.., at]), lengths, dy),
+                (false, true) => evaluate(&MeanSquaredError::new(), y, &part(&target, at), lengths, dy),
+                (false, false) => evaluate(&MeanSquaredError::new().sum(), y, &part(&target, at), lengths, dy),
             }
         };
         let (mut cache, mut want) = (model.cache(), model.zeros_like());
         let whole = Sequence::from(&x).with_lengths(&lengths).unwrap();
         let mut state = model.zero_state(8);
         let pass = model.pass(whole, &mut state, &mut cache);
-        let want_loss = evaluate(true, &pass.output().to_owned(), 0..8, &mut dy);
+        let want_loss = loss_of(true, &pass.output().to_owned(), 0..8, &mut dy);
         pass.backward(&dy, &mut want);
 
         let mut accumulator = GradAccumulator::new(&model);
@@ -485,7 +486,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
                 let (x, mut state) = (part(&x, at.clone()), model.zero_state(at.len()));
                 let x = Sequence::from(&x).with_lengths(&lengths[at.clone()]).unwrap();
                 let pass = model.pass(x, &mut state, &mut cache);
-                let sum = evaluate(false, &pass.output().to_owned(), at, &mut dy);
+                let sum = loss_of(false, &pass.output().to_owned(), at, &mut dy);
                 let count = x.valid_count() * if classes { 1 } else { 4 };
                 accumulator.backward(pass, &dy, sum, count);
             }
@@ -604,8 +605,7 @@ fn nothing_is_allocated_after_the_first_step() {
             let rng = &mut rng(0);
             let mut model = (Embedding::<F>::new(7, 5, rng), LstmCell::new(5, 9, rng), Linear::new(9, 7, rng));
             let ids = Array2::from_shape_fn((6, 4), |(t, b)| (3 * t + b) % 7);
-            let loss = SoftmaxCrossEntropy::new().sum();
-            let (mut cache, mut dy) = (model.cache(), Array3::default((0, 0, 0)));
+            let (mut loss, mut cache) = (SoftmaxCrossEntropy::new().sum(), model.cache());
             let (mut accumulator, mut norms) = (GradAccumulator::new(&model), NormSummary::new());
             let (mut state, lengths) = (model.zero_state(4), [6, 3, 1, 5]);
             let mut steps = 0;
@@ -613,8 +613,8 @@ fn nothing_is_allocated_after_the_first_step() {
                 for _ in 0..2 {
                     let x = Sequence::from(&ids).with_lengths(&lengths).unwrap();
                     let pass = model.pass(x, &mut state, &mut cache);
-                    let sum = loss.evaluate(&pass.output(), &ids, Some(&lengths), &mut dy);
-                    accumulator.backward(pass, &dy, sum, x.valid_count());
+                    let sum = loss.of(&pass, &ids);
+                    accumulator.backward(pass, sum.gradient(), sum.value(), x.valid_count());
                 }
                 let (_, grad) = accumulator.mean();
                 ClipAdaptive::new(0.1).clip(&model, grad).unwrap();
