@@ -18,7 +18,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked};
+use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked, ZerosLike};
 
 fn main() {
     divan::main();

@@ -33,12 +33,13 @@
 use ::approx::{AbsDiffEq, RelativeEq};
 use ndarray::Dimension;
 
-use crate::compose::{PostNormBlock, PreNormBlock, PreNormBranch};
-
 use crate::attention::{AdditiveScore, Attention, AttentionScore, BilinearScore};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
 use crate::cells::{GruCell, LstmCell, RnnCell};
-use crate::compose::{BoxLayer, BoxState, BranchScale, DenseConcat, Highway, Residual, Stacked, StochasticDepth};
+use crate::compose::{
+    BoxLayer, BoxState, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, PreNormBranch, Residual,
+    Stacked, StochasticDepth,
+};
 use crate::kernels::Float;
 use crate::layer::{Causal, Layer};
 use crate::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear};

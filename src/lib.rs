@@ -7,7 +7,7 @@
 //! ```
 //! use gradflow::ndarray::{Array2, s};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
-//! use gradflow::{
+//! use gradflow::{ZerosLike,
 //!     AdamW, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, SoftmaxCrossEntropy,
 //! };
 //!
@@ -102,7 +102,7 @@ pub use rand;
 pub use attention::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore};
 pub use base::{
     GradientFlow, GradientProbe, Init, LayerFlow, LengthsError, Mode, NamedTensors, RecordsState, Size, SizeError,
-    StateRecorder, Tensors, TensorsExt, tensors,
+    StateRecorder, Tensors, TensorsExt, ZerosLike, tensors,
 };
 pub use cells::*;
 pub use check::{GradCheck, GradReport, TensorCheck, contract, gradcheck};

@@ -4,7 +4,7 @@ use gradflow::ndarray::Array3;
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy,
-    sequential,
+    ZerosLike, sequential,
 };
 
 use crate::common::Cell;

@@ -26,7 +26,7 @@ use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
     BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, LstmCell, Optimizer, Probed, RnnCell,
-    Sequence, SoftmaxCrossEntropy, TensorsExt, sequential,
+    Sequence, SoftmaxCrossEntropy, TensorsExt, ZerosLike, sequential,
 };
 
 use common::{Failure, Interrupt, Output, Progress};

@@ -4,7 +4,7 @@ use gradflow::ndarray::{Array2, Array3, ArrayRef3, Axis, concatenate, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Activation, Attention, AttentionCache, Causal, Embedding, Layer, Linear, LstmCell, Sequence, SoftmaxCrossEntropy,
-    TensorsExt, parameters,
+    TensorsExt, ZerosLike, parameters,
 };
 
 use crate::data::Batch;

@@ -52,7 +52,7 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{Attention, GruCell, Layer, Sequence};
+/// use gradflow::{ZerosLike, Attention, GruCell, Layer, Sequence};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::ones((5, 2, 3))); // [T, B, D]
@@ -91,7 +91,7 @@ const MEMORY: &str = "Attention: memory";
 /// that decoding may go on forever.
 ///
 /// ```
-/// # use gradflow::{Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
+/// # use gradflow::{ZerosLike, Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
 /// # let attention = Attention::<f64>::additive(3, 4, 5, &mut StdRng::seed_from_u64(0));
 /// # let (query, memory) = (Array3::ones((6, 2, 3)), Array3::ones((7, 2, 4)));
 /// # let (mut cache, mut grad, memory) = (attention.cache(), attention.zeros_like(), Sequence::from(&memory));

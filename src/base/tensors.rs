@@ -52,16 +52,6 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
         set_zero(&mut this);
     }
 
-    /// The same tensors, every element zero: a fresh gradient, or an optimizer's first moment.
-    fn zeros_like(&self) -> Self
-    where
-        Self: Clone,
-    {
-        let mut zeros = self.clone();
-        zeros.set_zero();
-        zeros
-    }
-
     /// Multiplies every element by `factor`.
     fn scale(&mut self, factor: F) {
         let mut this = self;
@@ -129,6 +119,25 @@ once! {
         Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
     }
 }
+
+/// A fresh gradient for anything that has tensors and can be cloned: a layer, a model, a state, a struct of yours.
+///
+/// ```
+/// use gradflow::{Linear, ZerosLike, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let layer = Linear::<f32>::new(3, 2, &mut StdRng::seed_from_u64(0));
+/// assert_eq!(layer.zeros_like(), Linear::zeros(3, 2));
+/// ```
+pub trait ZerosLike<F: Float>: Tensors<F> + Clone {
+    /// The same tensors, every element zero.
+    fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.set_zero();
+        zeros
+    }
+}
+
+impl<F: Float, T: Tensors<F> + Clone> ZerosLike<F> for T {}
 
 /// Panics unless both hold as many tensors, of the same shapes.
 #[track_caller]

@@ -18,8 +18,7 @@ pub use stacked::{Stacked, StackedCache};
 pub use stochastic_depth::{StochasticDepth, StochasticDepthCache};
 
 use crate::kernels::Float;
-use crate::layer::Layer;
-use crate::layer::display_summary;
+use crate::layer::{Layer, display_summary};
 
 display_summary! {
     BoxLayer<F: Float>,

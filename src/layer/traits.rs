@@ -30,7 +30,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler.
 ///
 /// ```
-/// use gradflow::{Activation, Layer, Linear, Sequence, TensorsExt, ndarray::Array2};
+/// use gradflow::{Activation, Layer, Linear, Sequence, ZerosLike, ndarray::Array2};
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
@@ -233,7 +233,7 @@ pub struct Internal;
 ///
 /// Weights cannot change in between:
 /// ```compile_fail,E0502
-/// # use gradflow::{Layer, Linear, TensorsExt, ndarray::Array3};
+/// # use gradflow::{ZerosLike, Layer, Linear, TensorsExt, ndarray::Array3};
 /// # let mut layer = Linear::<f32>::zeros(2, 2);
 /// # let (x, dy) = (Array3::zeros((1, 1, 2)), Array3::zeros((1, 1, 2)));
 /// # let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());

@@ -14,8 +14,7 @@ pub use prepacked::Prepacked;
 pub use probed::Probed;
 pub use truncated::{TruncatedBptt, TruncatedBpttCache};
 
-use crate::layer::display_summary;
-use crate::layer::{Causal, Layer};
+use crate::layer::{Causal, Layer, display_summary};
 
 display_summary! {
     Bidirectional<L: Layer>,

@@ -69,7 +69,7 @@ impl Planted {
         let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
             (name, TensorView::new(*dtype, shape.clone(), data).expect("a valid tensor"))
         });
-        let metadata = HashMap::from([("case".to_owned(), self.options.to_string())]);
+        let metadata = [("case".to_owned(), self.options.to_string())].into_iter().collect();
         safetensors::serialize(views, Some(metadata)).unwrap()
     }
 

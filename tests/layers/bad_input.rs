@@ -6,7 +6,7 @@ use gradflow::{
     Activation, AdamW, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, Gru, GruCell, Highway,
     Identity, Layer, LayerNorm, LearnedState, LengthsError, Linear, Lstm, LstmCell, LstmState, MeanSquaredError,
     Nonlinearity, Optimizer, PreNormBlock, Recurrent, Residual, RnnCell, Sequence, Sgd, Size, SoftmaxCrossEntropy,
-    Stacked, StochasticDepth, TensorsExt, TruncatedBptt, clip_grad_norm, sequential,
+    Stacked, StochasticDepth, TensorsExt, TruncatedBptt, ZerosLike, clip_grad_norm, sequential,
 };
 
 use crate::common::{assert_says, evaluate, panic_of, rng};

@@ -4,7 +4,7 @@
 use gradflow::ndarray::{Array3, ArrayView3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
-    Activation, FeedForward, Layer, Linear, Nonlinearity, Prepacked, Residual, Sequence, Tensors, TensorsExt,
+    Activation, FeedForward, Layer, Linear, Nonlinearity, Prepacked, Residual, Sequence, Tensors, TensorsExt, ZerosLike,
 };
 
 use crate::common::{Within, assert_all_near, rng};

@@ -4,7 +4,7 @@ use gradflow::ndarray::{Array1, Array2, Array3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
     ClipNorm, Dropout, GruCell, Highway, Init, Layer, Linear, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
-    Residual, RnnCell, Sequence, Sgd, Stacked, StochasticDepth, Tensors, TensorsExt, grad_norm,
+    Residual, RnnCell, Sequence, Sgd, Stacked, StochasticDepth, Tensors, TensorsExt, ZerosLike, grad_norm,
 };
 
 use crate::common::{Within, assert_near, rng};

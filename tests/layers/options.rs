@@ -4,7 +4,7 @@ use gradflow::ndarray::{Array1, Array2, Array3, Axis, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
     Bidirectional, Gru, GruCell, Layer, LearnedState, Lstm, LstmCell, LstmState, Rnn, RnnCell, RnnNonlinearity,
-    Sequence, TensorsExt,
+    Sequence, TensorsExt, ZerosLike,
 };
 
 use crate::common::{rng, wave};

@@ -5,7 +5,7 @@ use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis};
 use gradflow::rand::RngExt;
 use gradflow::{
     Adam, BoxLayer, Causal, Float, Gradient, Gru, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, Optimizer,
-    PreNormBlock, Prepacked, RnnCell, Sequence, Size, SizeError, Stacked, Tensors, TensorsExt,
+    PreNormBlock, Prepacked, RnnCell, Sequence, Size, SizeError, Stacked, Tensors, TensorsExt, ZerosLike,
 };
 
 use crate::common::{Within, allocations, assert_all_near, rng};

@@ -3,7 +3,7 @@
 use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::{
     Causal, Dropout, Float, Gru, GruReset, Highway, Layer, LearnedState, Linear, Lstm, LstmCell, Residual, Rnn,
-    RnnCell, Sequence, Stacked, Tensors, TensorsExt, TruncatedBptt,
+    RnnCell, Sequence, Stacked, Tensors, TensorsExt, TruncatedBptt, ZerosLike,
 };
 
 use crate::common::{allocations, bits, rng, wave};

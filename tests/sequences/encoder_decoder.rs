@@ -4,7 +4,7 @@ use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::Rng;
 use gradflow::{
     Attention, AttentionScore, BiLstm, Embedding, Gru, Layer, Linear, Lstm, LstmState, Rnn, Sequence,
-    SoftmaxCrossEntropy, Tensors, TensorsExt, parameters,
+    SoftmaxCrossEntropy, Tensors, TensorsExt, ZerosLike, parameters,
 };
 
 use crate::common::{evaluate, rng, wave};

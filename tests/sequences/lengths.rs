@@ -6,7 +6,8 @@ use gradflow::ndarray::{Array2, Array3, Axis, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
     Cell, CellSizes, CellStep, CellStepBackward, GradientProbe, Gru, Layer, LayerNorm, Linear, Lstm, Probed, Recurrent,
-    Residual, Rnn, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt, clip_grad_norm, grad_norm, parameters,
+    Residual, Rnn, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt, ZerosLike, clip_grad_norm, grad_norm,
+    parameters,
 };
 
 use crate::common::{evaluate, rng};

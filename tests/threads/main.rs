@@ -11,7 +11,7 @@ use gradflow::rand::RngExt;
 use gradflow::{
     Cell, CellBuilder, CellSizes, CellStep, CellStepBackward, Dropout, Float, Gradient, GradientProbe, GruCell, Layer,
     Linear, Lstm, LstmCell, Nonlinearity, PreNormBlock, Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
-    parameters,
+    ZerosLike, parameters,
 };
 
 use common::rng;

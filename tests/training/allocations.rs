@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
     Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, Loss, LstmCell,
-    Nonlinearity, Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, TensorsExt,
+    Nonlinearity, Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, ZerosLike,
     clip_grad_norm, clip_grad_value,
 };
 

@@ -147,10 +147,11 @@ fn huber_is_pytorchs() {
     ];
     for (delta, value, gradient) in cases {
         let loss = Huber::new(delta);
+        let sum = loss.clone().sum();
         check(
             &format!("delta {delta}"),
             &|x, dx| evaluate(&loss, x, &targets(), Some(&LENGTHS), dx),
-            &|x, dx| evaluate(&loss.sum(), x, &targets(), Some(&LENGTHS), dx),
+            &|x, dx| evaluate(&sum, x, &targets(), Some(&LENGTHS), dx),
             20.0,
             (value, gradient),
         );
@@ -279,15 +280,15 @@ fn logits_of_ten_thousand_are_safe() {
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     for bad in [-0.1, 1.1, f64::NAN] {
-        let message = panic_of(|| SoftmaxCrossEntropy::new().label_smoothing(bad));
+        let message = panic_of(|| SoftmaxCrossEntropy::<f64>::new().label_smoothing(bad));
         assert_says(&message, &["SoftmaxCrossEntropy", "label smoothing", "0..=1", &bad.to_string()]);
     }
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
-        let message = panic_of(|| SoftmaxCrossEntropy::new().class_weights(&[1.0, bad]));
+        let message = panic_of(|| SoftmaxCrossEntropy::<f64>::new().class_weights(&[1.0, bad]));
         assert_says(&message, &["SoftmaxCrossEntropy", "class weights", "finite", &bad.to_string()]);
-        let message = panic_of(|| BinaryCrossEntropy::new().pos_weight(&[1.0, bad]));
+        let message = panic_of(|| BinaryCrossEntropy::<f64>::new().pos_weight(&[1.0, bad]));
         assert_says(&message, &["BinaryCrossEntropy", "pos_weight", "finite", &bad.to_string()]);
-        assert_says(&panic_of(|| Huber::new(bad)), &["Huber", "delta", &bad.to_string()]);
+        assert_says(&panic_of(|| Huber::<f64>::new(bad)), &["Huber", "delta", &bad.to_string()]);
     }
     assert_says(&panic_of(|| Huber::new(0.0)), &["Huber", "delta", "a positive number", "got 0"]);
 }
@@ -342,7 +343,7 @@ fn ignored_targets_do_not_count() {
             ($loss:expr) => {{
                 let run = |y: &Array3<f64>, target: &Array3<f64>| {
                     let mut dy = Array3::default((0, 0, 0));
-                    ($evaluate(&loss, y, target, None, &mut dy), dy)
+                    (evaluate(&$loss, y, target, None, &mut dy), dy)
                 };
                 same(stringify!($loss), [run(&y, &target), run(&kept_y, &kept_target)]);
             }};

@@ -5,6 +5,7 @@ use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
     Activation, BoxLayer, Dropout, GradientProbe, GruCell, Init, Layer, LayerFlow, Linear, LstmCell, LstmState,
     Nonlinearity, PreNormBlock, Probed, RecordsState, Residual, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
+    ZerosLike,
 };
 
 use crate::common::{Within, allocations, assert_all_near, rng};
@@ -37,7 +38,7 @@ fn states_by_hand<L: Layer<Elem = f64>>(
     for (t, cache) in caches.iter_mut().enumerate().rev() {
         all.insert(0, dstate.clone());
         let dy = dy.slice(s![t..t + 1, .., ..]);
-        cell.backward(part(t).into(), &dy, Some(&mut dstate), cache, &mut cell.zeros_like());
+        cell.backward(part(t), &dy, Some(&mut dstate), cache, &mut cell.zeros_like());
     }
     all
 }

@@ -5,7 +5,7 @@ mod values;
 mod wrapper;
 
 use super::gradcheck::GradCheck;
-use crate::base::{Size, Tensors, TensorsExt};
+use crate::base::{Size, Tensors, TensorsExt, ZerosLike};
 use crate::layer::{Causal, Gradient, Layer, Sequence};
 use batch::Batch;
 pub use batch::Input;

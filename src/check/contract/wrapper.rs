@@ -4,7 +4,7 @@ use ndarray::Array3;
 
 use super::values::{bits, output_gradient};
 use super::{BATCH, Contract, LENGTHS, STEPS};
-use crate::base::{Size, TensorsExt};
+use crate::base::{Size, TensorsExt, ZerosLike};
 use crate::kernels::Float;
 use crate::layer::{Gradient, Internal, Layer, Sequence};
 

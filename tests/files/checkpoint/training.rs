@@ -7,7 +7,7 @@ use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::RngExt;
 use gradflow::{
     Adagrad, Adam, AdamW, Layer, Linear, Loss, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd,
-    SoftmaxCrossEntropy, Tensors, TensorsExt, clip_grad_norm,
+    SoftmaxCrossEntropy, Tensors, ZerosLike, clip_grad_norm,
 };
 
 use super::{Folder, Model, model};

@@ -3,7 +3,7 @@
 use gradflow::ndarray::{Array3, Axis, Ix1, Ix2, Ix3};
 use gradflow::{
     Cell, CellBuilder, Float, Gru, GruCell, GruReset, Layer, Lstm, LstmCell, Recurrent, Rnn, RnnCell, RnnNonlinearity,
-    Sequence, Tensors, TensorsExt,
+    Sequence, Tensors, ZerosLike,
 };
 
 use super::use_cache;

@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Axis, Ix2, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Float, Layer, LayerNorm, Nonlinearity, PreNormBlock, Sequence, Stacked, TensorsExt};
+use gradflow::{Float, Layer, LayerNorm, Nonlinearity, PreNormBlock, Sequence, Stacked, ZerosLike};
 
 use super::use_cache;
 use crate::{Case, Results};

@@ -3,7 +3,7 @@
 use gradflow::ndarray::{Array1, Array3, ArrayView2, Axis, Ix2, Ix3, s};
 use gradflow::{
     Adagrad, Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Loss, Lstm, NonFinite, Optimizer, RmsProp, Rnn, Sgd,
-    SoftmaxCrossEntropy, TensorsExt, clip_grad_value, grad_norm, sequential,
+    SoftmaxCrossEntropy, ZerosLike, clip_grad_value, grad_norm, sequential,
 };
 
 use crate::{Case, Results};

@@ -3,7 +3,7 @@
 use gradflow::contract::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
 use gradflow::{
-    Accumulate, Causal, Gradient, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, parameters,
+    Accumulate, Causal, Gradient, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, ZerosLike, parameters,
 };
 
 use crate::common::{assert_says, panic_of, rng};

@@ -1,7 +1,9 @@
 //! Planted mistakes are found and named, and the report says by how much.
 
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
-use gradflow::{GradCheck, Gradient, Layer, LstmCell, LstmState, Sequence, Size, SizeError, TensorsExt, parameters};
+use gradflow::{
+    GradCheck, Gradient, Layer, LstmCell, LstmState, Sequence, Size, SizeError, TensorsExt, ZerosLike, parameters,
+};
 
 use super::{input, varied_state};
 use crate::common::rng;

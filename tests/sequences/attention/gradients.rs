@@ -295,6 +295,7 @@ fn gradients_through_feedback_of_the_context_are_right() {
             AttentionScore::Dot { .. } => 4,
             AttentionScore::Bilinear(score) => score.weight.ncols(),
             AttentionScore::Additive(score) => score.weight_memory.ncols(),
+            score => unreachable!("{score:?}"),
         };
         let cell = GruCell::new(2 + features, 4, &mut rng(11));
         let decoder = Decoder { cell, attention, memory: wave((MEMORY_STEPS, BATCH, features), 1.3) };

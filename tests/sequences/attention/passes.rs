@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradflow::ndarray::{Array3, ArrayView3, s};
-use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt};
+use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt, ZerosLike};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, Outcome, QUERY_LENGTHS, STEPS, all_of, by_steps, every_score, whole};
 use crate::common::{allocations, wave};
@@ -215,10 +215,10 @@ fn check_allocations<F: Float>() {
         let mut step_by_step = || {
             attention.memorize(memory, &mut cache);
             for t in 0..20 {
-                attention.attend(step(t).into(), memory, &mut cache);
+                attention.attend(step(t), memory, &mut cache);
             }
             for t in (0..20).rev() {
-                attention.attend_backward(step(t).into(), memory, &step(t), &mut cache, &mut grad);
+                attention.attend_backward(step(t), memory, &step(t), &mut cache, &mut grad);
             }
             attention.memorize_backward(memory, &mut cache, &mut grad);
         };

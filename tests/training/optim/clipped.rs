@@ -63,7 +63,14 @@ fn compare<F: Float>(clip: ClipNorm, spoil: impl Fn(&mut Model<F>)) -> Vec<Resul
 
 fn check<F: Float>() {
     let max = |max| ClipNorm::new(max);
-    let clips = [max(0.1), max(1.0).eps(0.0), max(0.3).p(1.0), max(0.2).p(3.0), max(0.2).p(f64::INFINITY), max(0.0)];
+    let clips = [
+        max(0.1),
+        max(1.0).eps(0.0),
+        max(0.3).norm_type(1.0),
+        max(0.2).norm_type(3.0),
+        max(0.2).norm_type(f64::INFINITY),
+        max(0.0),
+    ];
     for clip in clips {
         for outcome in compare::<F>(clip, |_| ()).into_iter().chain(compare::<F>(clip.per_tensor(), |_| ())) {
             let report = outcome.unwrap();

@@ -9,7 +9,7 @@ use gradflow::{
     Adagrad, Adam, AdamW, ClipAdaptive, ClipNorm, Embedding, Float, GradAccumulator, Group, GruCell, Layer, LayerNorm,
     Linear, Loss, LstmCell, MeanSquaredError, NamedTensors, NormSummary, Optimizer, OptimizerState,
     OptimizerStateError, ParameterGroups, RmsProp, Schedule, Select, Sequence, Sgd, SoftmaxCrossEntropy, Tensors,
-    TensorsExt, parameters,
+    TensorsExt, ZerosLike, parameters,
 };
 use serde_json::Value;
 
