@@ -1,5 +1,7 @@
 //! Zoneout: units of a state that keep their values for a step, at random.
 
+use rand::Rng;
+
 use crate::base::random::{Mask, chosen};
 use crate::base::{Mode, RandomDrop};
 use crate::kernels::{Float, vectorised};
@@ -19,6 +21,18 @@ use crate::layer::Sequence;
 pub struct Zoneout {
     pub(crate) h: RandomDrop,
     pub(crate) c: RandomDrop,
+}
+
+impl Zoneout {
+    /// Units of h keep their values for a step with probability `h`, those of the memory with `c`; the id of its masks is
+    /// drawn from `rng`.
+    ///
+    /// # Panics
+    /// Panics if a probability is not in `0..1`.
+    #[track_caller]
+    pub fn new(h: f64, c: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
+        Zoneout { h: RandomDrop::new("zoneout", h, rng), c: RandomDrop::new("zoneout", c, rng) }
+    }
 }
 
 /// What zoneout does with h or with the memory in one pass.
