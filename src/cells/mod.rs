@@ -6,10 +6,12 @@
 //! over time is in `recurrent`.
 
 mod builder;
+mod derivatives;
 mod gru;
 mod lstm;
 mod products;
 mod rnn;
+mod units;
 
 use ndarray::{Array, Array1, Array2, ArrayView2, ArrayViewMut2, Dimension};
 

@@ -1,10 +1,15 @@
 //! The gated recurrent unit.
 
-mod gates;
+mod equations;
+mod loops;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
 
+use self::loops::{
+    gate, reset_and_update, reset_and_update_backward, reset_before, reset_before_backward, update_after,
+    update_after_backward,
+};
 use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_biases};
 use super::{cell_sizes, flat, flat_mut, values, values_mut};
@@ -16,9 +21,6 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
-use gates::activate;
-use gates::activate_backward;
-use gates::{reset, reset_backward, update, update_backward};
 
 const NAME: &str = "GruCell";
 
@@ -236,20 +238,21 @@ impl<F: Float> Cell for GruCell<F> {
         // a_r += W_hr h_{t-1}, a_z += W_hz h_{t-1}
         let (a_rz, _) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
         hidden_rz.add(weights_rz, &rows, h_before, a_rz);
+        gate(hidden, rows_of(gates, &rows));
         match self.reset {
             GruReset::AfterProduct => {
                 // s = W_hn h_{t-1} + b_hn
                 let s_now = rows_of(s, &rows);
                 start_rows(values(&self.bias_hh).map(|bias| &bias[2 * hidden..]), s_now);
                 hidden_n.add(weights_n, &rows, h_before, matrix_mut(s_now, hidden));
-                activate(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
+                reset_and_update(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
             }
             GruReset::BeforeProduct => {
-                reset(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
+                reset_before(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
                 // a_n += W_hn (r ∘ h_{t-1})
                 let (_, a_n) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
                 hidden_n.add(weights_n, &rows, view_of_rows(s.view(), &rows), a_n);
-                update(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
+                update_after(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
             }
         }
     }
@@ -277,19 +280,19 @@ impl<F: Float> Cell for GruCell<F> {
         match self.reset {
             GruReset::AfterProduct => {
                 let (gates, s_now) = (rows_of(gates, &rows), rows_of(s, &rows));
-                activate_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
+                reset_and_update_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
                 // dh_{t-1} = z ∘ dh + W_hnᵀ ds + …
                 let ds = s.slice(s![rows.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, ds, dnorm_n, dh.view_mut(), Accumulate::Add, scratch);
             }
             GruReset::BeforeProduct => {
                 let first = 0..rows.len();
-                update_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
+                update_after_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
                 // d(r ∘ h) = W_hnᵀ da_n, dh_{t-1} = z ∘ dh + r ∘ d(r ∘ h) + …
                 let d_now = d_reset.slice_mut(s![first.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, gates.slice(n), dnorm_n, d_now, Accumulate::Overwrite, scratch);
                 let (gates, d_now) = (rows_of(gates, &rows), rows_of(d_reset, &first));
-                reset_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
+                reset_before_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
             }
         }
         // … + W_hrᵀ da_r + W_hzᵀ da_z

@@ -1,10 +1,12 @@
 //! The long short-term memory cell.
 
-mod gates;
+mod equations;
+mod loops;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
+use self::loops::{add_products, backward, memory_gradients, read, read_backward, remember, remember_backward};
 use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_bias_gradients, add_biases};
 use super::{cell_sizes, flat, flat_mut, values, values_mut};
@@ -17,9 +19,6 @@ use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::layers::LayerNorm;
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout};
-use gates::activate;
-use gates::activate_backward;
-use gates::{add_products, memory_gradient, read, read_backward};
 
 const NAME: &str = "LstmCell";
 
@@ -266,14 +265,16 @@ impl<F: Float> Cell for LstmCell<F> {
             Some(_) => rows_of(&mut projection.m, &rows),
             None => flat_mut(h.view_mut()),
         };
-        activate(size, self.norm_c.is_none(), gates, peephole, c_before, c, m);
+        remember(size, self.coupled, gates, peephole, c_before, c);
         if let Some(norm) = &self.norm_c {
             // u = γ_c ∘ n(c) + β_c
             let mut u = u.slice_mut(s![rows.clone(), ..]);
             u.assign(&norm.bias);
             flat_mut(normal_c.z(&rows)).copy_from_slice(c);
             normal_c.add(&rows, [size, 0], norm.weight.tensor(0).1, u.view_mut());
-            read(size, gates, flat(u.view()), m);
+            read(size, self.coupled, gates, peephole, c, flat(u.view()), m);
+        } else {
+            read(size, self.coupled, gates, peephole, c, c, m);
         }
         if let Some(weight_hr) = &self.weight_hr {
             let m = projection.m.slice(s![rows, ..]);
@@ -303,7 +304,7 @@ impl<F: Float> Cell for LstmCell<F> {
         let CellStepBackward { rows, c_before, c, mut dh, mut dc, mut recorder, .. } = step;
         let ([_, weights], size) = (self.weights(), self.hidden_size());
         let (gates_now, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat(c));
-        let peephole = values(&self.peephole).unwrap_or(&[]);
+        let (coupled, peephole) = (self.coupled, values(&self.peephole).unwrap_or(&[]));
         let dm = match &self.weight_hr {
             Some(weight_hr) => {
                 // dm = W_hrᵀ dh
@@ -318,14 +319,18 @@ impl<F: Float> Cell for LstmCell<F> {
         if let (Some(norm), Some(dnorm)) = (&self.norm_c, &mut grad.norm_c) {
             // From dm to du, and through the normalisation to dc.
             let mut u = u.slice_mut(s![rows.clone(), ..]);
-            read_backward(size, gates_now, dm, flat_mut(u.view_mut()));
+            read_backward(size, coupled, gates_now, dm, flat_mut(u.view_mut()));
             add_rows(u.view(), dnorm.bias.tensor_mut(0));
             normal_c.backward(&rows, [size, 0], norm.weight.tensor(0).1, u.view(), dnorm.weight.tensor_mut(0));
             dc += &normal_c.dz(&rows);
+            let dc = flat_mut(dc);
+            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, None, dc));
+            remember_backward(size, coupled, gates_now, peephole, c_before, dc);
+        } else {
+            let dc = flat_mut(dc);
+            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, Some(dm), dc));
+            backward(size, coupled, gates_now, peephole, c_before, c, dm, dc);
         }
-        let (reads_c, dc) = (self.norm_c.is_none(), flat_mut(dc));
-        recorder.memory(size, || memory_gradient(size, reads_c, gates_now, peephole, c, dm, dc));
-        activate_backward(size, reads_c, gates_now, peephole, c_before, c, dm, dc);
         if let Some(dpeephole) = &mut grad.peephole {
             // dp_i = Σ da_i ∘ c_{t-1}, dp_f = Σ da_f ∘ c_{t-1}, dp_o = Σ da_o ∘ c_t
             let seen: &[(usize, &[F])] =

@@ -1,14 +1,17 @@
 //! The plain recurrent cell.
 
+mod equations;
+mod loops;
+
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
+use self::loops::{activate, activate_backward};
 use super::builder::{BuiltCell, CellBuilder, Model, Options, Parameters};
 use super::products::{HiddenPart, InputPart, Weights, add_bias_gradients, add_biases};
 use super::{cell_sizes, flat, flat_mut, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
-use crate::kernels::math::tanh;
-use crate::kernels::{Accumulate, Float, vectorised};
+use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::parameters;
@@ -154,34 +157,6 @@ pub struct RnnBuffers<F> {
     bias: Array1<F>, // [H]: the sum of both
     a: Array2<F>,    // [R, H] and, after a backward pass, da
     scratch: Array2<F>,
-}
-
-vectorised! {
-    /// h = f(a).
-    fn activate<'a, F: Float>(relu: bool, a: &'a [F], h: &'a mut [F]) {
-        if relu {
-            for (h, &a) in h.iter_mut().zip(a) {
-                // Not `max`, which would turn NaN into 0.
-                *h = if a < F::zero() { F::zero() } else { a };
-            }
-        } else {
-            for (h, &a) in h.iter_mut().zip(a) {
-                *h = tanh(a);
-            }
-        }
-    }
-
-    /// da = f'(a) dh, with f' from h.
-    fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
-        let slope = |h: F| match relu {
-            true if h > F::zero() => F::one(),
-            true if h <= F::zero() => F::zero(),
-            _ => F::one() - h * h,
-        };
-        for ((da, &h), &dh) in da.iter_mut().zip(h).zip(dh) {
-            *da = slope(h) * dh;
-        }
-    }
 }
 
 impl<F: Float> Cell for RnnCell<F> {

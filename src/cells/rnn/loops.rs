@@ -1,0 +1,35 @@
+//! The equations of a plain recurrent cell, applied to all units of a step.
+
+use super::equations::{Variant, activate as h_of, activate_backward as da_of};
+use crate::cells::units::{for_each_unit, with_switches};
+use crate::kernels::{Float, vectorised};
+
+struct Switches<const RELU: bool>;
+
+impl<const RELU: bool> Variant for Switches<RELU> {
+    const RELU: bool = RELU;
+}
+
+vectorised! {
+    /// h.
+    pub(super) fn activate<'a, F: Float>(relu: bool, a: &'a [F], h: &'a mut [F]) {
+        with_switches!([relu] => V in for_each_unit! {
+            rows: 1, units: h.len(), <F, V: Variant>;
+            write { h: [_h => h]; }
+            read { a: [a]; }
+            same {}
+            let h = h_of::<F, V>(a);
+        });
+    }
+
+    /// da.
+    pub(super) fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
+        with_switches!([relu] => V in for_each_unit! {
+            rows: 1, units: da.len(), <F, V: Variant>;
+            write { da: [_da => da]; }
+            read { h: [h]; dh: [dh]; }
+            same {}
+            let da = da_of::<F, V>(dh, h);
+        });
+    }
+}
