@@ -1,6 +1,8 @@
 //! Loops over the units of a step, for all cells: one scalar function of [equations](super) is applied to every unit of
 //! every row.
 
+use ndarray::{ArrayView2, ArrayViewMut2};
+
 /// Applies equations to each unit of each row.
 ///
 /// ```text
@@ -82,22 +84,33 @@ macro_rules! width {
 }
 pub(super) use width;
 
-/// Compiles an expression for each variant of a cell and picks one at run time: `with_switches!([a, b] => V in f::<V>(x))`
-/// is `f::<Switches<true, false>>(x)` if `a` holds and `b` does not.
+/// Compiles an expression for each variant of a cell and picks one at run time:
+/// `with_switches!([true, false]; [a, b] => V in f::<V>(x))` is `f::<Switches<true, false>>(x)`.
 macro_rules! with_switches {
-    ([$($switch:expr),+] => $variant:ident in $body:expr) => {
-        $crate::cells::units::with_switches!(@ [$($switch),+] [] $variant $body)
-    };
+    ($switches:expr; [$($switch:ident),+] => $variant:ident in $body:expr) => {{
+        let [$($switch),+] = $switches;
+        $crate::cells::units::with_switches!(@ [$($switch)+] [] $variant $body)
+    }};
     (@ [] [$($set:literal)*] $variant:ident $body:expr) => {{
         type $variant = Switches<$($set),*>;
         $body
     }};
-    (@ [$first:expr $(, $rest:expr)*] [$($set:literal)*] $variant:ident $body:expr) => {
+    (@ [$first:ident $($rest:ident)*] [$($set:literal)*] $variant:ident $body:expr) => {
         if $first {
-            $crate::cells::units::with_switches!(@ [$($rest),*] [$($set)* true] $variant $body)
+            $crate::cells::units::with_switches!(@ [$($rest)*] [$($set)* true] $variant $body)
         } else {
-            $crate::cells::units::with_switches!(@ [$($rest),*] [$($set)* false] $variant $body)
+            $crate::cells::units::with_switches!(@ [$($rest)*] [$($set)* false] $variant $body)
         }
     };
 }
 pub(super) use with_switches;
+
+/// A step's rows, one after the other.
+pub(super) fn flat<'a, F>(rows: ArrayView2<'a, F>) -> &'a [F] {
+    rows.to_slice().expect("rows side by side")
+}
+
+/// A step's rows, one after the other.
+pub(super) fn flat_mut<'a, F>(rows: ArrayViewMut2<'a, F>) -> &'a mut [F] {
+    rows.into_slice().expect("rows side by side")
+}

@@ -30,7 +30,7 @@ const NAME: &str = "LayerNorm";
 /// let y = norm.forward((&x).into(), &mut (), &mut norm.cache()).to_owned();
 /// assert!((y[[0, 0, 1]] - 1.0).abs() < 1e-5 && (y[[0, 0, 0]] + 1.0).abs() < 1e-5);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm<F> {
     /// `[D]`, ones at the start.
     pub weight: Array1<F>,
@@ -57,6 +57,11 @@ impl<F: Float> LayerNorm<F> {
     pub fn with_eps(self, eps: f64) -> Self {
         assert!(eps >= 0.0 && eps.is_finite(), "{NAME}: eps: expected a finite number, at least 0, got {eps}");
         LayerNorm { eps, ..self }
+    }
+
+    /// Its eps.
+    pub fn eps(&self) -> f64 {
+        self.eps
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod equations;
 mod loops;
+mod options;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
@@ -10,29 +11,24 @@ use self::loops::{
     gate, reset_and_update, reset_and_update_backward, reset_before, reset_before_backward, update_after,
     update_after_backward,
 };
-use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
-use super::products::{HiddenPart, InputPart, Weights, add_biases};
-use super::{cell_sizes, flat, flat_mut, values, values_mut};
+pub use self::options::{GruOptions, GruReset};
+use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::hidden::FromHidden;
+use super::inputs::FromInput;
+use super::normal::Weights;
+use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
+use super::parameters::{add_biases, cell_sizes, values, values_mut};
+use super::units::{flat, flat_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
 use crate::layer::affine::{add_rows, start_rows};
-use crate::layer::kit::reuse;
+use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout};
 
 const NAME: &str = "GruCell";
-
-/// Where a GRU's reset gate acts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GruReset {
-    /// After the product, on `W_hn h_{t-1} + b_hn`: PyTorch, cuDNN, Keras' default, ONNX with `linear_before_reset`.
-    #[default]
-    AfterProduct,
-    /// Before the product, on `h_{t-1}`: the first paper, ONNX' default, Keras with `reset_after=False`.
-    BeforeProduct,
-}
 
 /// A gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as in PyTorch and cuDNN.
 ///
@@ -70,7 +66,7 @@ pub enum GruReset {
 /// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut cell.zero_state(2), &mut cell.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GruCell<F> {
     /// `[3 H, I]`
     pub weight_ih: Array2<F>,
@@ -85,32 +81,39 @@ pub struct GruCell<F> {
     /// `[3 H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
     reset: GruReset,
+    norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for GruCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, norm_eps, recurrent_dropout, zoneout
     }
 }
 
 impl<F: Float> BuiltCell for GruCell<F> {
     type Elem = F;
+    type Options = GruOptions;
 
-    fn gates(_: &Options) -> &'static [usize] {
-        &[0, 1, 2]
+    #[track_caller]
+    fn draw<R: Rng + ?Sized>(options: &GruOptions, draw: &mut Draw<'_, R>) -> Self {
+        let GruOptions { reset, recurrent_dropout, common } = *options;
+        let CommonOptions { bias, layer_norm, zoneout } = common;
+        let (input, hidden) = (draw.input, draw.hidden);
+        let gain = || layer_norm.map(|_| Array1::ones(3 * hidden));
+        GruCell {
+            weight_ih: draw.weight("weight_ih", [3, hidden, input], Init::XavierUniform { gain: 1.0 }),
+            weight_hh: draw.weight("weight_hh", [3, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            bias_ih: bias.then(|| draw.bias("bias_ih", 3, &[0, 1, 2], &[])),
+            bias_hh: bias.then(|| draw.bias("bias_hh", 3, &[0, 1, 2], &[])),
+            norm_ih: gain(),
+            norm_hh: gain(),
+            reset,
+            norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
+            zoneout: draw.zoneout(zoneout, 0.0),
+        }
     }
-
-    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
-        let Parameters { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, .. } = parameters;
-        let Options { reset, recurrent_dropout, zoneout, .. } = *options;
-        GruCell { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, reset, recurrent_dropout, zoneout }
-    }
-}
-
-impl<F: Float> Gated for GruCell<F> {
-    const KEEPS: usize = 1;
-    const WRITES: Option<usize> = None;
 }
 
 impl<F: Float> GruCell<F> {
@@ -139,64 +142,46 @@ impl<F: Float> GruCell<F> {
         self.weight_hh.ncols()
     }
 
-    /// Where its reset gate acts.
-    pub fn reset(&self) -> GruReset {
-        self.reset
+    /// What it is besides its weights.
+    pub fn options(&self) -> GruOptions {
+        let [zoneout, _] = probabilities(self.zoneout);
+        GruOptions {
+            reset: self.reset,
+            recurrent_dropout: probability(self.recurrent_dropout),
+            common: CommonOptions {
+                bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
+                layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
+                zoneout,
+            },
+        }
     }
 
     /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
-        let hidden = self.hidden_size();
+        let (hidden, eps) = (self.hidden_size(), self.norm_eps);
         let (w_rz, w_n) = self.weight_hh.view().split_at(Axis(0), 2 * hidden);
         let (gain_rz, gain_n) = values(&self.norm_hh).map(|gain| gain.split_at(2 * hidden)).unzip();
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups: [2 * hidden, hidden] },
-            Weights { weight: w_rz, gain: gain_rz, groups: [2 * hidden, 0] },
-            Weights { weight: w_n, gain: gain_n, groups: [hidden, 0] },
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups: [2 * hidden, hidden] },
+            Weights { weight: w_rz, gain: gain_rz, eps, groups: [2 * hidden, 0] },
+            Weights { weight: w_n, gain: gain_n, eps, groups: [hidden, 0] },
         ]
-    }
-}
-
-impl<F: Float, M: Model<Cell = GruCell<F>>> CellBuilder<M> {
-    /// Where the reset gate acts.
-    pub fn reset(mut self, reset: GruReset) -> Self {
-        self.options.reset = reset;
-        self
-    }
-
-    /// How the reset gate's bias starts.
-    pub fn reset_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(0, init)
-    }
-
-    /// How the update gate's bias starts: at `b`, an unused state fades by `σ(b)` a step.
-    pub fn update_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(1, init)
-    }
-
-    /// How `b_in`, the bias of what could be written, starts.
-    pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
-        self.input_gate_bias(2, init)
-    }
-
-    /// How `b_hn`, the bias of `s` under the reset gate, starts.
-    pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
-        self.hidden_gate_bias(2, init)
     }
 }
 
 /// What a [`GruCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct GruBuffers<F> {
-    input: InputPart<F>,
-    hidden_rz: HiddenPart<F>,
-    hidden_n: HiddenPart<F>,
+    input: FromInput<F>,
+    hidden_rz: FromHidden<F>,
+    hidden_n: FromHidden<F>,
     bias: Array1<F>,    // [3 H]: what all rows of a start from
     gates: Array2<F>,   // [R, 3 H]: a, then r, z, n and, after a backward pass, their da
     s: Array2<F>,       // [R, H]: s and, after a backward pass, ds; with the reset before the product r ∘ h
     d_reset: Array2<F>, // [B, H], with the reset before the product: d(r ∘ h)
     scratch: Array2<F>,
 }
+opaque_debug!(GruBuffers<F: Float>);
 
 impl<F: Float> Cell for GruCell<F> {
     type Elem = F;

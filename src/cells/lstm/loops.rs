@@ -3,6 +3,7 @@
 use super::equations::{
     Memory, MemoryBackward, Variant, memory, memory_backward, memory_gradient, output, output_backward,
 };
+use super::options::LstmOptions;
 use crate::cells::units::{for_each_unit, with_switches};
 use crate::kernels::{Float, vectorised};
 
@@ -13,17 +14,24 @@ impl<const COUPLED: bool, const PEEPHOLES: bool> Variant for Switches<COUPLED, P
     const PEEPHOLES: bool = PEEPHOLES;
 }
 
+/// The options that change the equations: coupled, peepholes.
+#[inline(always)]
+fn switches(options: &LstmOptions) -> [bool; 2] {
+    let LstmOptions { peepholes, coupled, projection: _, recurrent_dropout: _, zoneout_c: _, common: _ } = *options;
+    [coupled, peepholes]
+}
+
 vectorised! {
     /// i, f and g in place of their a; c.
     pub(super) fn remember<'a, F: Float>(
         hidden: usize,
-        coupled: bool,
+        options: &'a LstmOptions,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
         c: &'a mut [F]
     ) {
-        with_switches!([coupled, !peephole.is_empty()] => V in for_each_unit! {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: c.len() / hidden, units: hidden, <F, V: Variant>;
             write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, _o]; c: [_c => c]; }
             read { c_before: [c_before]; }
@@ -36,14 +44,14 @@ vectorised! {
     /// meanwhile.
     pub(super) fn read<'a, F: Float>(
         hidden: usize,
-        coupled: bool,
+        options: &'a LstmOptions,
         gates: &'a mut [F],
         peephole: &'a [F],
         c: &'a [F],
         u: &'a [F],
         m: &'a mut [F]
     ) {
-        with_switches!([coupled, !peephole.is_empty()] => V in for_each_unit! {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: m.len() / hidden, units: hidden, <F, V: Variant>;
             write { gates: [_i, _f if !V::COUPLED, _g, a_o => o]; m: [_m => m]; }
             read { c: [c]; u: [u]; }
@@ -55,7 +63,7 @@ vectorised! {
     /// If u = c: the da of all gates in place of their values, and dc before the step in place of dc after it.
     pub(super) fn backward<'a, F: Float>(
         hidden: usize,
-        coupled: bool,
+        options: &'a LstmOptions,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
@@ -63,7 +71,7 @@ vectorised! {
         dm: &'a [F],
         dc: &'a mut [F]
     ) {
-        with_switches!([coupled, !peephole.is_empty()] => V in for_each_unit! {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, o => da_o]; dc: [dc_after => dc_before]; }
             read { c_before: [c_before]; c: [c]; dm: [dm]; }
@@ -77,12 +85,12 @@ vectorised! {
     /// If u is not c, first: da_o in place of o, and du in place of u.
     pub(super) fn read_backward<'a, F: Float>(
         hidden: usize,
-        coupled: bool,
+        options: &'a LstmOptions,
         gates: &'a mut [F],
         dm: &'a [F],
         u: &'a mut [F]
     ) {
-        with_switches!([coupled, false] => V in for_each_unit! {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: dm.len() / hidden, units: hidden, <F, V: Variant>;
             write { gates: [_i, _f if !V::COUPLED, _g, o => da_o]; u: [u => du]; }
             read { dm: [dm]; }
@@ -94,13 +102,13 @@ vectorised! {
     /// If u is not c, then: the other gates' da in place of their values, and dc before the step in place of `dc⁺ + du`.
     pub(super) fn remember_backward<'a, F: Float>(
         hidden: usize,
-        coupled: bool,
+        options: &'a LstmOptions,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
         dc: &'a mut [F]
     ) {
-        with_switches!([coupled, !peephole.is_empty()] => V in for_each_unit! {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_direct => dc_before]; }
             read { c_before: [c_before]; }
