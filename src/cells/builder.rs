@@ -309,8 +309,8 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M,
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: WithoutMemory> CellBuilder<M, O> {
-    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`. An LSTM's is
-    /// [`zoneout(h, c)`](CellBuilder::<crate::LstmCell<f32>>::zoneout).
+    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`. An LSTM's takes two
+    /// probabilities, `zoneout(h, c)`.
     ///
     /// # Panics
     /// [`build`](CellBuilder::build) panics if it is not in `0..1`, and so does a pass without a mode.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
-use super::normal::{Normal, Weights};
+use super::normal::Normal;
 use super::operand::StepProduct;
+use super::weights::Weights;
 use crate::base::RandomDrop;
 use crate::base::random::drop_row;
 use crate::kernels::{Accumulate, Float, product, vectorised};

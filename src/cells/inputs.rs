@@ -2,8 +2,9 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use super::normal::{Normal, Weights};
+use super::normal::Normal;
 use super::operand::{Operand, order_of};
+use super::weights::Weights;
 use crate::kernels::{Accumulate, Float, product, product_in_order, product_with_bias};
 use crate::layer::affine::start_rows;
 use crate::layer::kit::reuse;

@@ -16,9 +16,9 @@ mod min_gru;
 mod normal;
 mod operand;
 mod options;
-mod parameters;
 mod rnn;
 mod units;
+mod weights;
 
 pub(crate) use builder::Model;
 pub use builder::{BuiltCell, CellBuilder};

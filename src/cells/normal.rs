@@ -118,12 +118,3 @@ impl<F: Float> Normal<F> {
         self.n.slice(s![rows.clone(), ..])
     }
 }
-
-/// Weights of some gates, `[N, K]`, with the gain of their normalisation, if there is one.
-#[derive(Clone, Copy)]
-pub(super) struct Weights<'a, F> {
-    pub weight: ArrayView2<'a, F>, // [N, K]
-    pub gain: Option<&'a [F]>,     // [N], with layer normalisation
-    pub eps: f64,
-    pub groups: [usize; GROUPS], // the widths of what is normalised together, of sum N
-}

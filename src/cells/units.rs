@@ -11,7 +11,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 ///     write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, o]; c: [_c => c]; }
 ///     read { c_before: [c_before]; }
 ///     same { peephole: [p_i if V::PEEPHOLES]; }
-///     let Memory { i, f, g, c } = memory::<F, V>([a_i, a_f, a_g], [p_i], c_before);
+///     let [i, f, g, c] = memory::<F, V>([a_i, a_f, a_g], [p_i], c_before);
 /// }
 /// ```
 ///

@@ -41,20 +41,11 @@ pub(super) fn update<F: Float>(a_n: F, z: F, h_before: F) -> [F; 2] {
     [n, n + z * (h_before - n)]
 }
 
-pub(super) struct UpdateBackward<F> {
-    pub da_z: F,
-    pub da_n: F,
-    pub dh_direct: F,
-}
-
-/// Its `dh_direct` is the part of dh⁻ that is not behind a sum.
+/// da_z, da_n and the part of dh⁻ that is not behind a sum.
 #[inline(always)]
-pub(super) fn update_backward<F: Float>(dh: F, z: F, n: F, h_before: F) -> UpdateBackward<F> {
-    UpdateBackward {
-        da_z: dh * (h_before - n) * d_sigmoid(z),
-        da_n: dh * (F::one() - z) * d_tanh(n),
-        dh_direct: dh * z,
-    }
+pub(super) fn update_backward<F: Float>(dh: F, z: F, n: F, h_before: F) -> [F; 3] {
+    let (dz, dn) = (dh * (h_before - n), dh * (F::one() - z));
+    [dz * d_sigmoid(z), dn * d_tanh(n), dh * z]
 }
 
 /// da_r and ds.

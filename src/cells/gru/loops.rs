@@ -1,6 +1,6 @@
 //! The equations of a GRU, applied to all units of a step: rows `[N, 3 H]` of gates.
 
-use super::equations::{UpdateBackward, gates as gate_values, reset, reset_backward, update, update_backward};
+use super::equations;
 use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
@@ -12,7 +12,7 @@ vectorised! {
             write { gates: [a_r => r, a_z => z, _n]; }
             read {}
             same {}
-            let [r, z] = gate_values(a_r, a_z);
+            let [r, z] = equations::gates(a_r, a_z);
         }
     }
 
@@ -30,7 +30,7 @@ vectorised! {
             write { gates: [r, z, a_n => n]; h: [_h => h]; }
             read { s: [s]; h_before: [h_before]; }
             same {}
-            let [n, h] = update(a_n + reset(r, s), z, h_before);
+            let [n, h] = equations::update(a_n + equations::reset(r, s), z, h_before);
         }
     }
 
@@ -47,8 +47,8 @@ vectorised! {
             write { gates: [r => da_r, z => da_z, n => da_n]; s: [s => ds]; dh: [dh => dh_direct]; }
             read { h_before: [h_before]; }
             same {}
-            let UpdateBackward { da_z, da_n, dh_direct } = update_backward(dh, z, n, h_before);
-            let [da_r, ds] = reset_backward(da_n, r, s);
+            let [da_z, da_n, dh_direct] = equations::update_backward(dh, z, n, h_before);
+            let [da_r, ds] = equations::reset_backward(da_n, r, s);
         }
     }
 
@@ -59,7 +59,7 @@ vectorised! {
             write { gates: [r, _z, _n]; v: [_v => v]; }
             read { h_before: [h_before]; }
             same {}
-            let v = reset(r, h_before);
+            let v = equations::reset(r, h_before);
         }
     }
 
@@ -70,7 +70,7 @@ vectorised! {
             write { gates: [_r, z, a_n => n]; h: [_h => h]; }
             read { h_before: [h_before]; }
             same {}
-            let [n, h] = update(a_n, z, h_before);
+            let [n, h] = equations::update(a_n, z, h_before);
         }
     }
 
@@ -86,7 +86,7 @@ vectorised! {
             write { gates: [_r, z => da_z, n => da_n]; dh: [dh => dh_direct]; }
             read { h_before: [h_before]; }
             same {}
-            let UpdateBackward { da_z, da_n, dh_direct } = update_backward(dh, z, n, h_before);
+            let [da_z, da_n, dh_direct] = equations::update_backward(dh, z, n, h_before);
         }
     }
 
@@ -103,7 +103,7 @@ vectorised! {
             write { gates: [r => da_r, _z, _n]; dh: [dh_direct => dh_before]; }
             read { h_before: [h_before]; dv: [dv]; }
             same {}
-            let [da_r, ds] = reset_backward(dv, r, h_before);
+            let [da_r, ds] = equations::reset_backward(dv, r, h_before);
             let dh_before = dh_direct + ds;
         }
     }

@@ -15,10 +15,9 @@ pub use self::options::{GruOptions, GruReset};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
-use super::normal::Weights;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
-use super::parameters::{add_biases, cell_sizes, values, values_mut};
 use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
@@ -38,6 +37,17 @@ const NAME: &str = "GruCell";
 /// s_t = W_hn h_{t-1} + b_hn
 /// n_t = tanh(W_in x_t + b_in + r_t ∘ s_t)                     what could be written
 /// h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
+/// ```
+///
+/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+///
+/// ```text
+/// da_n = dh_t ∘ (1 - z_t) ∘ tanh'(n_t)              σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
+/// da_z = dh_t ∘ (h_{t-1} - n_t) ∘ σ'(z_t)
+/// da_r = da_n ∘ s_t ∘ σ'(r_t)        ds = da_n ∘ r_t
+/// dh_{t-1} = dh_t ∘ z_t + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ ds        dx_t = W_ihᵀ [da_r; da_z; da_n]
+/// dW_ih = Σ [da_r; da_z; da_n] x_tᵀ  dW_hh = Σ [da_r; da_z; ds] h_{t-1}ᵀ
+/// db_ih = Σ [da_r; da_z; da_n]       db_hh = Σ [da_r; da_z; ds]
 /// ```
 ///
 /// | | shape |
@@ -156,6 +166,12 @@ impl<F: Float> GruCell<F> {
         }
     }
 
+    /// The options that change the equations.
+    fn reset(&self) -> GruReset {
+        let GruOptions { reset, recurrent_dropout: _, common: _ } = self.options();
+        reset
+    }
+
     /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
         let (hidden, eps) = (self.hidden_size(), self.norm_eps);
@@ -211,7 +227,7 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
         // b_hn stands under the reset gate, unless that has acted before.
-        let outside = if self.reset == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
+        let outside = if self.reset() == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
         let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
         input.project(weights, bias, pass, x, gates);
     }
@@ -224,7 +240,7 @@ impl<F: Float> Cell for GruCell<F> {
         let (a_rz, _) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
         hidden_rz.add(weights_rz, &rows, h_before, a_rz);
         gate(hidden, rows_of(gates, &rows));
-        match self.reset {
+        match self.reset() {
             GruReset::AfterProduct => {
                 // s = W_hn h_{t-1} + b_hn
                 let s_now = rows_of(s, &rows);
@@ -262,7 +278,7 @@ impl<F: Float> Cell for GruCell<F> {
         let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
         let dnorm = values_mut(&mut grad.norm_hh).map(|gain| gain.split_at_mut(2 * hidden));
         let (dnorm_rz, dnorm_n) = dnorm.unzip();
-        match self.reset {
+        match self.reset() {
             GruReset::AfterProduct => {
                 let (gates, s_now) = (rows_of(gates, &rows), rows_of(s, &rows));
                 reset_and_update_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
@@ -290,7 +306,7 @@ impl<F: Float> Cell for GruCell<F> {
         let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
         let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
         // What the product W_hn gave, and what it was given.
-        let (dn, v) = match self.reset {
+        let (dn, v) = match self.reset() {
             GruReset::AfterProduct => (s.view(), pass.h_before),
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
         };

@@ -28,15 +28,9 @@ pub(super) trait Variant {
     const PEEPHOLES: bool;
 }
 
-pub(super) struct Memory<F> {
-    pub i: F,
-    pub f: F,
-    pub g: F,
-    pub c: F,
-}
-
+/// i, f, g and c.
 #[inline(always)]
-pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: [F; 2], c_before: F) -> Memory<F> {
+pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: [F; 2], c_before: F) -> [F; 4] {
     let sigma = |a, p| sigmoid_fraction(peek::<F, V>(a, p, c_before));
     let (i, f, g);
     if V::COUPLED {
@@ -45,7 +39,7 @@ pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: 
     } else {
         [i, f, g] = share_division([sigma(a_i, p_i), sigma(a_f, p_f), tanh_fraction(a_g)]);
     }
-    Memory { i, f, g, c: f * c_before + i * g }
+    [i, f, g, f * c_before + i * g]
 }
 
 /// o and m.
@@ -68,20 +62,14 @@ pub(super) fn memory_gradient<F: Float, V: Variant>(dc_direct: F, p_o: F, da_o: 
     if V::PEEPHOLES { dc_direct + p_o * da_o } else { dc_direct }
 }
 
-pub(super) struct MemoryBackward<F> {
-    pub da_i: F,
-    pub da_f: F,
-    pub da_g: F,
-    pub dc_before: F,
-}
-
+/// da_i, da_f, da_g and dc⁻.
 #[inline(always)]
 pub(super) fn memory_backward<F: Float, V: Variant>(
     dc: F,
     [i, f, g]: [F; 3],
     [p_i, p_f]: [F; 2],
     c_before: F,
-) -> MemoryBackward<F> {
+) -> [F; 4] {
     let (f, df) = if V::COUPLED { (F::one() - i, F::zero()) } else { (f, dc * c_before) };
     let di = if V::COUPLED { dc * (g - c_before) } else { dc * g };
     let (da_i, da_f, da_g) = (di * d_sigmoid(i), df * d_sigmoid(f), dc * i * d_tanh(g));
@@ -89,7 +77,7 @@ pub(super) fn memory_backward<F: Float, V: Variant>(
     if V::PEEPHOLES {
         dc_before += p_i * da_i + p_f * da_f;
     }
-    MemoryBackward { da_i, da_f, da_g, dc_before }
+    [da_i, da_f, da_g, dc_before]
 }
 
 /// A gate's sum with its view of the memory.

@@ -1,8 +1,6 @@
 //! The equations of an LSTM, applied to all units of a step: rows `[N, 4 H]` of gates, `[N, 3 H]` if they are coupled.
 
-use super::equations::{
-    Memory, MemoryBackward, Variant, memory, memory_backward, memory_gradient, output, output_backward,
-};
+use super::equations::{self, Variant};
 use super::options::LstmOptions;
 use crate::cells::units::{for_each_unit, with_switches};
 use crate::kernels::{Float, vectorised};
@@ -36,7 +34,7 @@ vectorised! {
             write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, _o]; c: [_c => c]; }
             read { c_before: [c_before]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED]; }
-            let Memory { i, f, g, c } = memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
+            let [i, f, g, c] = equations::memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
         });
     }
 
@@ -56,7 +54,7 @@ vectorised! {
             write { gates: [_i, _f if !V::COUPLED, _g, a_o => o]; m: [_m => m]; }
             read { c: [c]; u: [u]; }
             same { peephole: [_p_i if V::PEEPHOLES, _p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let [o, m] = output::<F, V>(a_o, p_o, c, u);
+            let [o, m] = equations::output::<F, V>(a_o, p_o, c, u);
         });
     }
 
@@ -76,9 +74,9 @@ vectorised! {
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, o => da_o]; dc: [dc_after => dc_before]; }
             read { c_before: [c_before]; c: [c]; dm: [dm]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let [da_o, du] = output_backward(dm, o, c);
-            let dc = memory_gradient::<F, V>(dc_after + du, p_o, da_o);
-            let MemoryBackward { da_i, da_f, da_g, dc_before } = memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+            let [da_o, du] = equations::output_backward(dm, o, c);
+            let dc = equations::memory_gradient::<F, V>(dc_after + du, p_o, da_o);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
 
@@ -95,7 +93,7 @@ vectorised! {
             write { gates: [_i, _f if !V::COUPLED, _g, o => da_o]; u: [u => du]; }
             read { dm: [dm]; }
             same {}
-            let [da_o, du] = output_backward(dm, o, u);
+            let [da_o, du] = equations::output_backward(dm, o, u);
         });
     }
 
@@ -113,8 +111,8 @@ vectorised! {
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_direct => dc_before]; }
             read { c_before: [c_before]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let dc = memory_gradient::<F, V>(dc_direct, p_o, da_o);
-            let MemoryBackward { da_i, da_f, da_g, dc_before } = memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+            let dc = equations::memory_gradient::<F, V>(dc_direct, p_o, da_o);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
 
@@ -146,14 +144,14 @@ pub(super) fn memory_gradients<'a, F: Float>(
         let o = gates[k / hidden * width + width - hidden + k % hidden];
         let (da_o, dc_direct) = match dm {
             Some(dm) => {
-                let [da_o, du] = output_backward(dm[k], o, c[k]);
+                let [da_o, du] = equations::output_backward(dm[k], o, c[k]);
                 (da_o, dc[k] + du)
             }
             None => (o, dc[k]), // the gate holds its da by then
         };
         match p_o.get(k % hidden) {
-            Some(&p_o) => memory_gradient::<F, Switches<false, true>>(dc_direct, p_o, da_o),
-            None => memory_gradient::<F, Switches<false, false>>(dc_direct, F::zero(), da_o),
+            Some(&p_o) => equations::memory_gradient::<F, Switches<false, true>>(dc_direct, p_o, da_o),
+            None => equations::memory_gradient::<F, Switches<false, false>>(dc_direct, F::zero(), da_o),
         }
     })
 }

@@ -13,11 +13,11 @@ use self::options::{FORGET, INPUT};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
-use super::normal::{Normal, Weights};
+use super::normal::Normal;
 use super::operand::StepProduct;
 use super::options::{CommonOptions, DEFAULT_EPS, Start, probabilities, probability};
-use super::parameters::{add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::Gradient;
@@ -48,8 +48,20 @@ const NAME: &str = "LstmCell";
 /// | state `h` | `[B, H]`, with a projection `[B, P]` |
 /// | state `c` | `[B, H]` |
 ///
-/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed. The
-/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+/// The weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+///
+/// Backward, `dy` being `dL/dy`, `dh_t` all that comes from the loss and from step `t + 1`, and `dc⁺` what came from step
+/// `t + 1`:
+///
+/// ```text
+/// da_o = dh_t ∘ tanh(c_t) ∘ σ'(o_t)                 σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
+/// dc_t = dc⁺ + dh_t ∘ o_t ∘ tanh'(tanh(c_t))
+/// da_i = dc_t ∘ g_t ∘ σ'(i_t)        da_f = dc_t ∘ c_{t-1} ∘ σ'(f_t)        da_g = dc_t ∘ i_t ∘ tanh'(g_t)
+/// dc_{t-1} = dc_t ∘ f_t              dh_{t-1} = W_hhᵀ da_t                  dx_t = W_ihᵀ da_t
+/// dW_ih = Σ da_t x_tᵀ                dW_hh = Σ da_t h_{t-1}ᵀ                db_ih = db_hh = Σ da_t
+/// ```
+///
+/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed.
 ///
 /// # Variants
 /// Options of the [builder](LstmCell::builder), in any combination:
@@ -59,7 +71,7 @@ const NAME: &str = "LstmCell";
 /// | [`peepholes`](CellBuilder::peepholes) | the gates see the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added under their σ (Gers and Schmidhuber 2000) |
 /// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
-/// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016) |
+/// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (m ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///

@@ -32,16 +32,10 @@ pub(super) fn update<F: Float>(a_n: F, f: F, h_before: F) -> [F; 2] {
     [n, h_before + f * (n - h_before)]
 }
 
-pub(super) struct UpdateBackward<F> {
-    pub da_n: F,
-    pub df_of_h: F,
-    pub dh_direct: F,
-}
-
-/// The terms of `dh`.
+/// da_n, and of df and dh⁻ the terms of `dh`.
 #[inline(always)]
-pub(super) fn update_backward<F: Float>(dh: F, f: F, n: F, h_before: F) -> UpdateBackward<F> {
-    UpdateBackward { da_n: dh * f * d_tanh(n), df_of_h: dh * (n - h_before), dh_direct: dh * (F::one() - f) }
+pub(super) fn update_backward<F: Float>(dh: F, f: F, n: F, h_before: F) -> [F; 3] {
+    [dh * f * d_tanh(n), dh * (n - h_before), dh * (F::one() - f)]
 }
 
 /// da_f, and dh⁻ but for what comes through a_f: the terms of `dv` added.

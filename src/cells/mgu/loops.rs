@@ -1,9 +1,6 @@
 //! The equations of an MGU, applied to all units of a step: rows `[N, 2 H]` of gates.
 
-use super::equations::{
-    UpdateBackward, forget as f_and_v, forget_backward as backward_of_f_and_v, update as n_and_h,
-    update_backward as backward_of_n_and_h,
-};
+use super::equations;
 use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
@@ -15,7 +12,7 @@ vectorised! {
             write { gates: [a_f => f, _n]; v: [_v => v]; }
             read { h_before: [h_before]; }
             same {}
-            let [f, v] = f_and_v(a_f, h_before);
+            let [f, v] = equations::forget(a_f, h_before);
         }
     }
 
@@ -26,7 +23,7 @@ vectorised! {
             write { gates: [f, a_n => n]; h: [_h => h]; }
             read { h_before: [h_before]; }
             same {}
-            let [n, h] = n_and_h(a_n, f, h_before);
+            let [n, h] = equations::update(a_n, f, h_before);
         }
     }
 
@@ -43,7 +40,7 @@ vectorised! {
             write { gates: [f, n => da_n]; dh: [dh => dh_direct]; df: [_df => df_of_h]; }
             read { h_before: [h_before]; }
             same {}
-            let UpdateBackward { da_n, df_of_h, dh_direct } = backward_of_n_and_h(dh, f, n, h_before);
+            let [da_n, df_of_h, dh_direct] = equations::update_backward(dh, f, n, h_before);
         }
     }
 
@@ -62,7 +59,7 @@ vectorised! {
             write { gates: [f => da_f, _n]; dh: [dh_direct => dh_before]; }
             read { h_before: [h_before]; df: [df_of_h]; dv: [dv]; }
             same {}
-            let [da_f, dh_before] = backward_of_f_and_v(dv, df_of_h, dh_direct, f, h_before);
+            let [da_f, dh_before] = equations::forget_backward(dv, df_of_h, dh_direct, f, h_before);
         }
     }
 }

@@ -23,13 +23,8 @@ pub(super) fn update<F: Float>(a_z: F, n: F, h_before: F) -> [F; 2] {
     [z, h_before + z * (n - h_before)]
 }
 
-pub(super) struct UpdateBackward<F> {
-    pub da_z: F,
-    pub dn: F,
-    pub dh_before: F,
-}
-
+/// da_z, dn and dh⁻.
 #[inline(always)]
-pub(super) fn update_backward<F: Float>(dh: F, z: F, n: F, h_before: F) -> UpdateBackward<F> {
-    UpdateBackward { da_z: dh * (n - h_before) * d_sigmoid(z), dn: dh * z, dh_before: dh * (F::one() - z) }
+pub(super) fn update_backward<F: Float>(dh: F, z: F, n: F, h_before: F) -> [F; 3] {
+    [dh * (n - h_before) * d_sigmoid(z), dh * z, dh * (F::one() - z)]
 }

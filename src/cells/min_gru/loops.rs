@@ -1,6 +1,6 @@
 //! The equations of a minGRU, applied to all units of a step: rows `[N, 2 H]` of the gate and of what could be written.
 
-use super::equations::{UpdateBackward, update as z_and_h, update_backward as backward_of_z_and_h};
+use super::equations;
 use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
@@ -12,7 +12,7 @@ vectorised! {
             write { gates: [a_z => z, n]; h: [_h => h]; }
             read { h_before: [h_before]; }
             same {}
-            let [z, h] = z_and_h(a_z, n, h_before);
+            let [z, h] = equations::update(a_z, n, h_before);
         }
     }
 
@@ -23,7 +23,7 @@ vectorised! {
             write { gates: [z => da_z, n => dn]; dh: [dh => dh_before]; }
             read { h_before: [h_before]; }
             same {}
-            let UpdateBackward { da_z, dn, dh_before } = backward_of_z_and_h(dh, z, n, h_before);
+            let [da_z, dn, dh_before] = equations::update_backward(dh, z, n, h_before);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The equations of a plain recurrent cell, applied to all units of a step.
 
-use super::equations::{Variant, activate as h_of, activate_backward as da_of};
+use super::equations::{self, Variant};
 use super::options::{RnnNonlinearity, RnnOptions};
 use crate::cells::units::{for_each_unit, with_switches};
 use crate::kernels::{Float, vectorised};
@@ -29,7 +29,7 @@ vectorised! {
             write { h: [_h => h]; }
             read { a: [a]; }
             same {}
-            let h = h_of::<F, V>(a);
+            let h = equations::activate::<F, V>(a);
         });
     }
 
@@ -40,7 +40,7 @@ vectorised! {
             write { da: [_da => da]; }
             read { h: [h]; dh: [dh]; }
             same {}
-            let da = da_of::<F, V>(dh, h);
+            let da = equations::activate_backward::<F, V>(dh, h);
         });
     }
 }

@@ -12,10 +12,9 @@ pub use self::options::{RnnNonlinearity, RnnOptions};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
-use super::normal::Weights;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
-use super::parameters::{add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
@@ -30,6 +29,14 @@ const NAME: &str = "RnnCell";
 ///
 /// ```text
 /// h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        f: tanh or relu
+/// ```
+///
+/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+///
+/// ```text
+/// da_t = dh_t ∘ f'(h_t)        tanh'(y) = 1 - y²,  relu'(y) = 1 if y > 0, else 0,  of their values y
+/// dh_{t-1} = W_hhᵀ da_t        dx_t = W_ihᵀ da_t
+/// dW_ih = Σ da_t x_tᵀ          dW_hh = Σ da_t h_{t-1}ᵀ          db_ih = db_hh = Σ da_t
 /// ```
 ///
 /// | | shape |

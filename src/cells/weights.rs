@@ -1,11 +1,21 @@
-//! The parameters of cells: their shapes, their values, and biases.
+//! The weights of cells: their shapes, their values, and biases.
 
 use ndarray::{Array, Array1, Array2, ArrayView2, Dimension};
 
+use super::normal::GROUPS;
 use crate::base::{Tensors, check_shape};
 use crate::kernels::Float;
 use crate::layer::affine::{add_rows, add_values};
 use crate::layer::kit::reuse;
+
+/// Weights of some gates, `[N, K]`, with the gain of their normalisation, if there is one.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a, F> {
+    pub weight: ArrayView2<'a, F>, // [N, K]
+    pub gain: Option<&'a [F]>,     // [N], with layer normalisation
+    pub eps: f64,
+    pub groups: [usize; GROUPS], // the widths of what is normalised together, of sum N
+}
 
 /// `(I, H)` of a cell of `gates` gates whose h has `output` features (H if nothing projects it); panics if its
 /// parameters do not fit each other. `per_gate`: biases, and gains of the normalisation.
