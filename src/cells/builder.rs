@@ -1,51 +1,17 @@
-//! What a cell is, and how its parameters start.
+//! How cells are built: their options, and how their parameters start. Knows no cell.
 
 use std::marker::PhantomData;
 
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, Axis, s};
 use rand::Rng;
 
-use super::gru::GruReset;
-use super::rnn::RnnNonlinearity;
-use crate::base::{Init, RandomDrop};
+use super::options::{CellOptions, DEFAULT_EPS, Gated, RecurrentProduct, Start, WithoutMemory};
+use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::Float;
 use crate::recurrence::{Cell, Zoneout};
 
 mod sealed {
     use super::*;
-
-    /// The parameters that every cell has; gate by gate, `G` of them.
-    pub struct Parameters<F> {
-        /// `[G H, I]`
-        pub weight_ih: Array2<F>,
-        /// `[G H, H]`, or `[G H, P]` with a projection.
-        pub weight_hh: Array2<F>,
-        /// `[P, H]`, of an LSTM with a projection.
-        pub weight_hr: Option<Array2<F>>,
-        /// `[G H]`
-        pub bias_ih: Option<Array1<F>>,
-        /// `[G H]`
-        pub bias_hh: Option<Array1<F>>,
-        /// `[G H]`, with layer normalisation.
-        pub norm_ih: Option<Array1<F>>,
-        /// `[G H]`, with layer normalisation.
-        pub norm_hh: Option<Array1<F>>,
-    }
-
-    /// What a cell is, besides its weights: each option of the cells that have it.
-    #[derive(Clone, Debug)]
-    pub struct Options {
-        pub hidden: usize,
-        pub bias: bool,
-        pub layer_norm: bool,
-        pub nonlinearity: RnnNonlinearity,
-        pub reset: GruReset,
-        pub peepholes: bool,
-        pub coupled: bool,
-        pub projection: Option<usize>,
-        pub recurrent_dropout: Option<RandomDrop>,
-        pub zoneout: Option<Zoneout>,
-    }
 
     /// What a builder builds: a cell, or a model of several.
     pub trait Model: Sized {
@@ -55,35 +21,106 @@ mod sealed {
         /// From its cells, layer by layer and in each direction by direction, and the dropout between layers.
         fn of_cells(cells: Vec<Self::Cell>, dropout: Vec<RandomDrop>) -> Self;
     }
+
+    /// Draws the parameters of a cell.
+    pub struct Draw<'a, R: ?Sized> {
+        pub input: usize,
+        pub hidden: usize,
+        pub(super) starts: &'a Starts,
+        pub(super) rng: &'a mut R,
+    }
+
+    impl<R: Rng + ?Sized> Draw<'_, R> {
+        /// Parameter `name`, `[gates · rows, columns]`, each gate on its own.
+        pub fn weight<F: Float>(
+            &mut self,
+            name: &'static str,
+            [gates, rows, columns]: [usize; 3],
+            default: Init,
+        ) -> Array2<F> {
+            let init = match self.starts.of(name, 0) {
+                Some(Start::Init(init)) => init,
+                _ => default,
+            };
+            let mut weight = Array2::zeros((gates * rows, columns));
+            for gate in 0..gates {
+                init.fill(&mut weight.slice_mut(s![gate * rows..(gate + 1) * rows, ..]), self.rng);
+            }
+            weight
+        }
+
+        /// Parameter `name`, `[G H]`, of the cell's gates, which are some of `named`: one can start as the negative of one that
+        /// the cell has not. Gates that nobody has said anything about start as `defaults` say, or at 0.
+        #[track_caller]
+        pub fn bias<F: Float>(
+            &mut self,
+            name: &'static str,
+            named: usize,
+            gates: &[usize],
+            defaults: &[(usize, Start)],
+        ) -> Array1<F> {
+            let (hidden, starts) = (self.hidden, self.starts);
+            let default = |gate| defaults.iter().find(|(of, _)| *of == gate).map(|&(_, start)| start);
+            let start = |gate| starts.of(name, gate).or(default(gate)).unwrap_or(Start::Init(Init::Constant(0.0)));
+            let mut all = Array2::<F>::zeros((named, hidden));
+            for (gate, mut row) in all.outer_iter_mut().enumerate() {
+                if let Start::Init(init) | Start::Negative(init) = start(gate) {
+                    init.fill(&mut row.view_mut().insert_axis(Axis(0)), self.rng);
+                }
+                if let Start::Negative(_) = start(gate) {
+                    row.mapv_inplace(|bias| -bias);
+                }
+            }
+            let row = |gate: usize| match start(gate) {
+                Start::NegativeOf(other) => all.row(other).mapv(|bias| -bias),
+                _ => all.row(gate).to_owned(),
+            };
+            gates.iter().flat_map(|&gate| row(gate)).collect()
+        }
+
+        /// The dropout of a recurrent product, if there is any.
+        #[track_caller]
+        pub fn recurrent_dropout(&mut self, p: f64) -> Option<RandomDrop> {
+            (p != 0.0).then(|| RandomDrop::new("cell", p, self.rng))
+        }
+
+        /// The zoneout of h and c, if there is any.
+        #[track_caller]
+        pub fn zoneout(&mut self, h: f64, c: f64) -> Option<Zoneout> {
+            let mut drop = |p| RandomDrop::new("zoneout", p, self.rng);
+            (h != 0.0 || c != 0.0).then(|| Zoneout { h: drop(h), c: drop(c) })
+        }
+    }
+
+    /// What was said about how parameters start.
+    #[derive(Clone, Debug, Default)]
+    pub struct Starts {
+        pub(super) all: Option<Init>,
+        pub(super) chosen: Vec<(&'static str, usize, Start)>, // name and gate, the last word last
+    }
+
+    impl Starts {
+        fn of(&self, name: &str, gate: usize) -> Option<Start> {
+            let chosen = self.chosen.iter().rev().find(|&&(of, at, _)| (of, at) == (name, gate));
+            chosen.map(|&(.., start)| start).or(self.all.map(Start::Init))
+        }
+    }
 }
-pub(crate) use sealed::{Model, Options, Parameters};
+pub(super) use sealed::Draw;
+pub(crate) use sealed::Model;
+use sealed::Starts;
 
 /// A cell of this crate; sealed.
 pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem> {
     /// `f32` or `f64`.
     type Elem: Float;
 
-    /// A gate whose bias does not start at 0.
-    #[doc(hidden)]
-    const DEFAULT_BIAS: Option<(usize, f64)> = None;
+    /// What it is besides its weights.
+    type Options: CellOptions;
 
-    /// The gates that it has, as places in the order in which their biases are named.
+    /// A cell with these options.
     #[doc(hidden)]
-    fn gates(options: &Options) -> &'static [usize];
-
-    /// From its parameters.
-    #[doc(hidden)]
-    fn assemble(parameters: Parameters<<Self as BuiltCell>::Elem>, options: &Options) -> Self;
-}
-
-/// A cell with a gate that keeps the state and, maybe, one that writes to it; sealed.
-pub trait Gated: BuiltCell {
-    /// The place of the gate that keeps.
-    #[doc(hidden)]
-    const KEEPS: usize;
-    /// The place of the gate that writes, where it is not the opposite of the other.
-    #[doc(hidden)]
-    const WRITES: Option<usize>;
+    fn draw<R: Rng + ?Sized>(options: &Self::Options, draw: &mut Draw<'_, R>) -> Self;
 }
 
 impl<C: BuiltCell> Model for C {
@@ -95,25 +132,14 @@ impl<C: BuiltCell> Model for C {
     }
 }
 
-/// The most gates that a cell has.
-const MOST_GATES: usize = 4;
-
-/// How a gate's bias starts.
-#[derive(Clone, Copy, Debug)]
-enum Bias {
-    /// Nobody said how: at 0.
-    Zero,
-    Init(Init),
-    /// As the negative of another gate's.
-    NegativeOf(usize),
-}
-
-/// What a recurrent cell is and how its parameters start; made by `builder` of [`RnnCell`](crate::RnnCell),
-/// [`LstmCell`](crate::LstmCell) and [`GruCell`](crate::GruCell), and of the models [`Rnn`](crate::Rnn),
-/// [`Lstm`](crate::Lstm) and [`Gru`](crate::Gru), which have the same options for each of their cells.
+/// What a recurrent cell is and how its parameters start; made by `builder` of the cells, such as
+/// [`LstmCell::builder`](crate::LstmCell::builder), and of the models, such as [`Lstm`](crate::Lstm), whose cells all get the
+/// same options.
 ///
 /// Unless said otherwise, input weights are Xavier uniform, recurrent weights orthogonal (each gate on its own), biases
 /// zero, and an LSTM's forget bias 1, so that its memory holds from the start (Jozefowicz et al. 2015).
+///
+/// Its second parameter is the struct of the cell's options, such as [`LstmOptions`](crate::LstmOptions).
 ///
 /// ```
 /// use gradflow::{Init, LstmCell, rand::{SeedableRng, rngs::StdRng}};
@@ -126,167 +152,76 @@ enum Bias {
 ///     .build(rng);
 /// assert_eq!(cell.bias_ih.unwrap().to_vec()[4..8], [3.0; 4]);
 /// ```
+#[must_use = "a builder builds nothing until `build` or `zeros`"]
 #[derive(Clone, Debug)]
-pub struct CellBuilder<M> {
-    pub(super) options: Options,
+pub struct CellBuilder<M: Model, O = <<M as Model>::Cell as BuiltCell>::Options> {
+    pub(super) options: O,
     input: usize,
+    hidden: usize,
     num_layers: usize,
     dropout: f64,
-    recurrent_dropout: f64,
-    zoneout: (f64, f64),
-    weight_ih: Init,
-    weight_hh: Init,
-    weight_hr: Init,
-    bias_ih: [Bias; MOST_GATES],
-    bias_hh: [Bias; MOST_GATES],
+    starts: Starts,
     model: PhantomData<fn() -> M>,
 }
 
-/// The forget gate's place among an LSTM's gates, and the input gate's.
-const FORGET: usize = 1;
-const INPUT: usize = 0;
-
-impl<M: Model> CellBuilder<M> {
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
+    #[track_caller]
     pub(crate) fn new(input: usize, hidden: usize) -> Self {
         assert!(input > 0 && hidden > 0, "cell: sizes must not be 0, got input {input}, hidden {hidden}");
-        let mut bias_ih = [Bias::Zero; MOST_GATES];
-        if let Some((gate, bias)) = M::Cell::DEFAULT_BIAS {
-            bias_ih[gate] = Bias::Init(Init::Constant(bias));
-        }
         CellBuilder {
-            options: Options {
-                hidden,
-                bias: true,
-                layer_norm: false,
-                nonlinearity: RnnNonlinearity::Tanh,
-                reset: GruReset::AfterProduct,
-                peepholes: false,
-                coupled: false,
-                projection: None,
-                recurrent_dropout: None,
-                zoneout: None,
-            },
+            options: O::default(),
             input,
+            hidden,
             num_layers: 1,
             dropout: 0.0,
-            recurrent_dropout: 0.0,
-            zoneout: (0.0, 0.0),
-            weight_ih: Init::XavierUniform { gain: 1.0 },
-            weight_hh: Init::Orthogonal { gain: 1.0 },
-            weight_hr: Init::XavierUniform { gain: 1.0 },
-            bias_ih,
-            bias_hh: [Bias::Zero; MOST_GATES],
+            starts: Starts::default(),
             model: PhantomData,
         }
+    }
+
+    /// All options at once, such as those of another cell.
+    pub fn options(self, options: O) -> Self {
+        CellBuilder { options, ..self }
     }
 
     /// How the input weights start.
     pub fn weight_ih(self, init: impl Into<Init>) -> Self {
-        CellBuilder { weight_ih: init.into(), ..self }
-    }
-
-    /// How the recurrent weights start.
-    pub fn weight_hh(self, init: impl Into<Init>) -> Self {
-        CellBuilder { weight_hh: init.into(), ..self }
+        self.start("weight_ih", 0, Start::Init(init.into()))
     }
 
     /// Whether there are biases.
     pub fn bias(mut self, bias: bool) -> Self {
-        self.options.bias = bias;
+        self.options.common().bias = bias;
         self
     }
 
-    /// With layer normalisation inside the cell (Ba, Kiros and Hinton 2016); its gains start at 1.
-    pub fn layer_norm(mut self) -> Self {
-        self.options.layer_norm = true;
+    /// With layer normalisation inside the cell (Ba, Kiros and Hinton 2016), its eps being 1e-5; its gains start at 1.
+    pub fn layer_norm(self) -> Self {
+        self.layer_norm_eps(DEFAULT_EPS)
+    }
+
+    /// With layer normalisation inside the cell, whose variances have `eps` added.
+    ///
+    /// # Panics
+    /// Panics if `eps` is negative or not finite.
+    #[track_caller]
+    pub fn layer_norm_eps(mut self, eps: f64) -> Self {
+        assert!(eps >= 0.0 && eps.is_finite(), "cell: layer_norm_eps: expected a finite number, at least 0, got {eps}");
+        self.options.common().layer_norm = Some(eps);
         self
-    }
-
-    /// With dropout on what the recurrent product is given: each unit with probability `p`, the same mask at every step
-    /// (Gal and Ghahramani 2016), another for each seed of [`Sequence::train`](crate::Sequence::train).
-    ///
-    /// # Panics
-    /// [`build`](CellBuilder::build) panics where `p` is not in `0..1`, and a pass that says no mode does.
-    pub fn recurrent_dropout(self, p: f64) -> Self {
-        CellBuilder { recurrent_dropout: p, ..self }
-    }
-
-    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`, those of the memory with `c`.
-    ///
-    /// # Panics
-    /// [`build`](CellBuilder::build) panics where one is not in `0..1`, and a pass that says no mode does.
-    pub fn zoneout(self, h: f64, c: f64) -> Self {
-        CellBuilder { zoneout: (h, c), ..self }
     }
 
     /// Every parameter uniform in `±1/sqrt(H)`, as PyTorch starts them; peepholes and gains start as without.
-    pub fn pytorch(self) -> Self {
-        let init = Init::Uniform { bound: 1.0 / (self.options.hidden as f64).sqrt() };
-        CellBuilder {
-            weight_ih: init,
-            weight_hh: init,
-            weight_hr: init,
-            bias_ih: [Bias::Init(init); MOST_GATES],
-            bias_hh: [Bias::Init(init); MOST_GATES],
-            ..self
-        }
-    }
-
-    /// The two biases of a gate add up: `bias_ih` takes the value, `bias_hh` is zero.
-    pub(super) fn gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        // What was to be the negative of another value is not that of this one.
-        for bias in &mut self.bias_ih {
-            if matches!(bias, Bias::NegativeOf(other) if *other == gate) {
-                *bias = Bias::Zero;
-            }
-        }
-        self.bias_ih[gate] = Bias::Init(init.into());
-        self.bias_hh[gate] = Bias::Zero;
+    pub fn pytorch(mut self) -> Self {
+        let bound = 1.0 / (self.hidden as f64).sqrt();
+        self.starts = Starts { all: Some(Init::Uniform { bound }), chosen: Vec::new() };
         self
-    }
-
-    /// The bias of a gate starts as the negative of another's.
-    pub(super) fn opposite_bias(mut self, gate: usize, other: usize) -> Self {
-        self.bias_ih[gate] = Bias::NegativeOf(other);
-        self.bias_hh[gate] = Bias::Zero;
-        self
-    }
-
-    /// The bias of a gate on the input's side alone.
-    pub(super) fn input_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        self.bias_ih[gate] = Bias::Init(init.into());
-        self
-    }
-
-    /// The bias of a gate on the hidden state's side alone.
-    pub(super) fn hidden_gate_bias(mut self, gate: usize, init: impl Into<Init>) -> Self {
-        self.bias_hh[gate] = Bias::Init(init.into());
-        self
-    }
-
-    /// How the projection starts.
-    pub(super) fn projection_weight(self, init: impl Into<Init>) -> Self {
-        CellBuilder { weight_hr: init.into(), ..self }
     }
 
     /// Another model with the same options.
-    pub(crate) fn retarget<N>(self) -> CellBuilder<N> {
-        let CellBuilder { options, input, num_layers, dropout, recurrent_dropout, zoneout, .. } = self;
-        let CellBuilder { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, .. } = self;
-        CellBuilder {
-            options,
-            input,
-            num_layers,
-            dropout,
-            recurrent_dropout,
-            zoneout,
-            weight_ih,
-            weight_hh,
-            weight_hr,
-            bias_ih,
-            bias_hh,
-            model: PhantomData,
-        }
+    pub(crate) fn retarget<N: Model<Cell = M::Cell>>(self) -> CellBuilder<N, O> {
+        let CellBuilder { options, input, hidden, num_layers, dropout, starts, model: _ } = self;
+        CellBuilder { options, input, hidden, num_layers, dropout, starts, model: PhantomData }
     }
 
     /// For models of several layers.
@@ -301,105 +236,97 @@ impl<M: Model> CellBuilder<M> {
     }
 
     /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
+    ///
+    /// # Panics
+    /// Panics if a probability is not in `0..1`.
     #[track_caller]
     pub fn zeros(self) -> M {
-        use crate::TensorsExt;
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
-        let none = Init::Constant(0.0); // spares the orthogonal weights of large cells
-        let (cells, dropout) = CellBuilder { weight_ih: none, weight_hh: none, weight_hr: none, ..self }.draw(rng);
-        let zero = |mut cell: M::Cell| {
-            cell.set_zero();
-            cell
-        };
-        M::of_cells(cells.into_iter().map(zero).collect(), dropout)
+        // Spares the orthogonal weights of large cells.
+        let starts = Starts { all: Some(Init::Constant(0.0)), chosen: Vec::new() };
+        let (mut cells, dropout) = CellBuilder { starts, ..self }.cells(rng);
+        cells.iter_mut().for_each(TensorsExt::set_zero);
+        M::of_cells(cells, dropout)
     }
 
     /// Drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Where a bias is said to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, or a probability is not in
+    /// Panics if a bias is to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, or a probability is not in
     /// `0..1`.
     #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
-        let (cells, dropout) = self.draw(rng);
+        let (cells, dropout) = self.cells(rng);
         M::of_cells(cells, dropout)
     }
 
     #[track_caller]
-    fn draw(mut self, rng: &mut (impl Rng + ?Sized)) -> (Vec<M::Cell>, Vec<RandomDrop>) {
-        let output = M::DIRECTIONS * self.options.projection.unwrap_or(self.options.hidden);
-        let mut cells = Vec::new();
-        for layer in 0..self.num_layers {
+    fn cells(self, rng: &mut (impl Rng + ?Sized)) -> (Vec<M::Cell>, Vec<RandomDrop>) {
+        let CellBuilder { options, input, hidden, num_layers, dropout, starts, model: _ } = self;
+        let (mut cells, mut input) = (Vec::<M::Cell>::new(), input);
+        for _ in 0..num_layers {
             for _ in 0..M::DIRECTIONS {
-                let input = if layer == 0 { self.input } else { output };
-                cells.push(self.cell(input, rng));
+                cells.push(M::Cell::draw(&options, &mut Draw { input, hidden, starts: &starts, rng }));
             }
+            input = M::DIRECTIONS * cells[0].sizes().output;
         }
-        let between = if self.dropout != 0.0 { self.num_layers - 1 } else { 0 };
-        let dropout = (0..between).map(|_| RandomDrop::new("dropout", self.dropout, rng)).collect();
+        let between = if dropout != 0.0 { num_layers - 1 } else { 0 };
+        let dropout = (0..between).map(|_| RandomDrop::new("dropout", dropout, rng)).collect();
         (cells, dropout)
-    }
-
-    #[track_caller]
-    fn cell(&mut self, input: usize, rng: &mut (impl Rng + ?Sized)) -> M::Cell {
-        let (hidden, projection) = (self.options.hidden, self.options.projection);
-        let gates = M::Cell::gates(&self.options);
-        let mut weight = |columns: usize, init: Init| {
-            let mut weight = Array2::zeros((gates.len() * hidden, columns));
-            for gate in 0..gates.len() {
-                init.fill(&mut weight.slice_mut(s![gate * hidden..(gate + 1) * hidden, ..]), rng);
-            }
-            weight
-        };
-        let (weight_ih, weight_hh) =
-            (weight(input, self.weight_ih), weight(projection.unwrap_or(hidden), self.weight_hh));
-        let weight_hr = projection.map(|projection| {
-            let mut weight = Array2::zeros((projection, hidden));
-            self.weight_hr.fill(&mut weight, rng);
-            weight
-        });
-        let mut bias_ih = self.bias_ih;
-        if self.options.coupled && matches!(bias_ih[INPUT], Bias::Zero) {
-            bias_ih[INPUT] = Bias::NegativeOf(FORGET);
-        }
-        let mut bias = |init: [Bias; MOST_GATES]| {
-            // All gates that have a name, so that one can start as the negative of one that the cell has not.
-            let mut named = Array1::zeros(MOST_GATES * hidden);
-            for (mut gate, init) in named.exact_chunks_mut(hidden).into_iter().zip(init) {
-                if let Bias::Init(init) = init {
-                    init.fill(&mut gate.view_mut().insert_axis(ndarray::Axis(0)), rng);
-                }
-            }
-            let rows = |gate: usize| s![gate * hidden..(gate + 1) * hidden];
-            for (gate, init) in init.into_iter().enumerate() {
-                if let Bias::NegativeOf(other) = init {
-                    let negative = named.slice(rows(other)).mapv(|bias: <M::Cell as BuiltCell>::Elem| -bias);
-                    named.slice_mut(rows(gate)).assign(&negative);
-                }
-            }
-            gates.iter().flat_map(|&gate| named.slice(rows(gate)).to_vec()).collect::<Array1<_>>()
-        };
-        let [bias_ih, bias_hh] =
-            if self.options.bias { [Some(bias(bias_ih)), Some(bias(self.bias_hh))] } else { [None, None] };
-        let gain = || self.options.layer_norm.then(|| Array1::ones(gates.len() * hidden));
-        let (norm_ih, norm_hh) = (gain(), gain());
-        let p = self.recurrent_dropout;
-        self.options.recurrent_dropout = (p != 0.0).then(|| RandomDrop::new("cell", p, rng));
-        let (h, c) = self.zoneout;
-        self.options.zoneout = (h != 0.0 || c != 0.0)
-            .then(|| Zoneout { h: RandomDrop::new("zoneout", h, rng), c: RandomDrop::new("zoneout", c, rng) });
-        let parameters = Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, norm_ih, norm_hh };
-        M::Cell::assemble(parameters, &self.options)
     }
 }
 
-impl<M: Model<Cell: Gated>> CellBuilder<M> {
+impl<M: Model, O> CellBuilder<M, O> {
+    /// How a gate's part of a parameter starts.
+    pub(super) fn start(mut self, name: &'static str, gate: usize, start: Start) -> Self {
+        self.starts.chosen.push((name, gate, start));
+        self
+    }
+
+    /// The two biases of a gate add up: `bias_ih` takes the value, `bias_hh` is zero.
+    pub(super) fn gate_bias(mut self, gate: usize, start: Start) -> Self {
+        // What was to be the negative of another value is not that of this one.
+        self.starts.chosen.retain(|(.., start)| !matches!(start, Start::NegativeOf(other) if *other == gate));
+        self.start("bias_ih", gate, start).start("bias_hh", gate, Start::Init(Init::Constant(0.0)))
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M, O> {
+    /// How the recurrent weights start.
+    pub fn weight_hh(self, init: impl Into<Init>) -> Self {
+        self.start("weight_hh", 0, Start::Init(init.into()))
+    }
+
+    /// With dropout on what the recurrent product is given: each unit with probability `p`, the same mask at every step
+    /// (Gal and Ghahramani 2016), another for each seed of [`Sequence::train`](crate::Sequence::train).
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, and so does a pass without a mode.
+    pub fn recurrent_dropout(mut self, p: f64) -> Self {
+        *self.options.recurrent_dropout() = p;
+        self
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: WithoutMemory> CellBuilder<M, O> {
+    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`. An LSTM's takes two
+    /// probabilities, `zoneout(h, c)`.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if it is not in `0..1`, and so does a pass without a mode.
+    pub fn zoneout(mut self, h: f64) -> Self {
+        self.options.common().zoneout = h;
+        self
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: Gated> CellBuilder<M, O> {
     /// Memories of one step to `t_max` steps from the start, `t_max` being the longest dependency expected (Tallec and
     /// Ollivier 2018).
     ///
     /// An LSTM's forget bias is `log(u)`, u uniform in `[1, t_max - 1)`, and its input bias `-log(u)`, so that what is
     /// written and what is forgotten balance. A GRU's update bias is `log(u)`: the paper's gate is the opposite of this
-    /// one, which keeps; hence the other sign.
+    /// one, which keeps; hence the other sign. The gates of an MGU and a minGRU write, as the paper's: their bias is `-log(u)`.
     ///
     /// ```
     /// use gradflow::{LstmCell, ndarray::s, rand::{SeedableRng, rngs::StdRng}};
@@ -410,15 +337,12 @@ impl<M: Model<Cell: Gated>> CellBuilder<M> {
     /// ```
     ///
     /// # Panics
-    /// Where `t_max` is not above 2 or not finite.
+    /// Panics if `t_max` is not above 2 or not finite.
     #[track_caller]
     pub fn chrono(self, t_max: f64) -> Self {
         assert!(t_max > 2.0 && t_max.is_finite(), "chrono: t_max: expected a finite number above 2, got {t_max}");
-        let builder = self.gate_bias(M::Cell::KEEPS, Init::Chrono { t_max });
-        match M::Cell::WRITES {
-            Some(writes) => builder.opposite_bias(writes, M::Cell::KEEPS),
-            None => builder,
-        }
+        let starts = O::chrono(Init::Chrono { t_max });
+        starts.into_iter().fold(self, |builder, (gate, start)| builder.gate_bias(gate, start))
     }
 }
 
@@ -428,7 +352,7 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::{GruCell, LstmCell, TensorsExt};
+    use crate::cells::{GruCell, LstmCell};
 
     const HIDDEN: usize = 400;
 

@@ -2,8 +2,10 @@
 
 use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
 
-use super::{ConvertError, Elem, check_array, check_supported, read, rows, tensor, written};
-use crate::cells::{BuiltCell, GruCell, GruReset, LstmCell, Model, RnnCell, RnnNonlinearity};
+use super::{ConvertError, Elem, check_array, common, read, refuse, refuse_common, rows, supported, tensor, written};
+use crate::cells::{
+    BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, Model, RnnCell, RnnNonlinearity, RnnOptions,
+};
 use crate::kernels::Float;
 use crate::recurrent::Recurrent;
 
@@ -91,9 +93,9 @@ pub trait KerasCell: BuiltCell {
     #[doc(hidden)]
     fn of_kind(kind: KerasKind, sizes: [usize; 2], bias: bool) -> Option<Self>;
 
-    /// The kind of Keras layer that the cell is, if it is one.
+    /// What the cell is to Keras, or an option that Keras has not.
     #[doc(hidden)]
-    fn kind(&self) -> Option<KerasKind>;
+    fn kind(&self) -> Result<KerasKind, &'static str>;
 
     /// The name of the Keras layer.
     #[doc(hidden)]
@@ -107,10 +109,13 @@ pub trait KerasCell: BuiltCell {
 impl<F: Float> KerasCell for RnnCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
         let KerasKind::SimpleRnn(nonlinearity) = kind else { return None };
-        Some(RnnCell::builder(input, hidden).nonlinearity(nonlinearity).bias(bias).zeros())
+        let options = RnnOptions { nonlinearity, recurrent_dropout: 0.0, common: common(bias) };
+        Some(RnnCell::builder(input, hidden).options(options).zeros())
     }
-    fn kind(&self) -> Option<KerasKind> {
-        Some(KerasKind::SimpleRnn(self.nonlinearity()))
+    fn kind(&self) -> Result<KerasKind, &'static str> {
+        let RnnOptions { nonlinearity, recurrent_dropout: _, common } = self.options();
+        refuse_common(common)?;
+        Ok(KerasKind::SimpleRnn(nonlinearity))
     }
     const NAME: &str = "SimpleRNN";
     const PLACES: &[usize] = &[0];
@@ -118,10 +123,22 @@ impl<F: Float> KerasCell for RnnCell<F> {
 
 impl<F: Float> KerasCell for LstmCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
-        (kind == KerasKind::Lstm).then(|| LstmCell::builder(input, hidden).bias(bias).zeros())
+        let options = LstmOptions {
+            peepholes: false,
+            coupled: false,
+            projection: None,
+            recurrent_dropout: 0.0,
+            zoneout_c: 0.0,
+            common: common(bias),
+        };
+        (kind == KerasKind::Lstm).then(|| LstmCell::builder(input, hidden).options(options).zeros())
     }
-    fn kind(&self) -> Option<KerasKind> {
-        (!self.is_coupled()).then_some(KerasKind::Lstm)
+    fn kind(&self) -> Result<KerasKind, &'static str> {
+        let LstmOptions { peepholes, coupled, projection, recurrent_dropout: _, zoneout_c, common } = self.options();
+        refuse([("weight_hr", projection.is_some()), ("peephole", peepholes)])?;
+        refuse([("coupled", coupled), ("zoneout", zoneout_c != 0.0)])?;
+        refuse_common(common)?;
+        Ok(KerasKind::Lstm)
     }
     const NAME: &str = "LSTM";
     const PLACES: &[usize] = &[0, 1, 2, 3]; // i, f, g, o among i, f, c, o
@@ -131,10 +148,13 @@ impl<F: Float> KerasCell for GruCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
         let KerasKind::Gru { reset_after } = kind else { return None };
         let reset = if reset_after { GruReset::AfterProduct } else { GruReset::BeforeProduct };
-        Some(GruCell::builder(input, hidden).reset(reset).bias(bias).zeros())
+        let options = GruOptions { reset, recurrent_dropout: 0.0, common: common(bias) };
+        Some(GruCell::builder(input, hidden).options(options).zeros())
     }
-    fn kind(&self) -> Option<KerasKind> {
-        Some(KerasKind::Gru { reset_after: self.reset() == GruReset::AfterProduct })
+    fn kind(&self) -> Result<KerasKind, &'static str> {
+        let GruOptions { reset, recurrent_dropout: _, common } = self.options();
+        refuse_common(common)?;
+        Ok(KerasKind::Gru { reset_after: reset == GruReset::AfterProduct })
     }
     const NAME: &str = "GRU";
     const PLACES: &[usize] = &[1, 0, 2]; // r, z, n among z, r, h
@@ -230,12 +250,11 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// normalisation, zoneout.
     pub fn to_keras(&self) -> Result<Vec<KerasLayer<Elem<C>>>, ConvertError> {
         let layer = |(layer, cells): (usize, &[C])| {
-            let unsupported = |option: String| ConvertError::Unsupported { layer, option };
-            let kinds: Vec<_> = cells.iter().map(C::kind).collect();
-            cells.iter().try_for_each(|cell| check_supported(cell, layer, &[]))?;
-            let kind = kinds[0].ok_or_else(|| unsupported("coupled".into()))?;
-            if kinds.iter().any(|&other| other != Some(kind)) {
-                return Err(unsupported(format!("a direction that is {:?}, another {:?}", kinds[0], kinds[1])));
+            let kinds = cells.iter().map(|cell| supported(layer, cell.kind())).collect::<Result<Vec<_>, _>>()?;
+            let kind = kinds[0];
+            if let Some(other) = kinds.iter().find(|&&other| other != kind) {
+                let option = format!("a direction that is {kind:?}, another {other:?}");
+                return Err(ConvertError::Unsupported { layer, option });
             }
             let mut directions = cells.iter().map(|cell| KerasWeights::of_cell(cell, kind));
             let forward = directions.next().expect("a direction");

@@ -54,9 +54,8 @@ pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
 pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
 
 use crate::base::Tensors;
-use crate::cells::BuiltCell;
+use crate::cells::{BuiltCell, CommonOptions};
 use crate::kernels::Float;
-use crate::recurrence::Cell;
 
 /// Why weights could not be converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,18 +131,28 @@ impl std::error::Error for ConvertError {}
 
 type Elem<C> = <C as BuiltCell>::Elem;
 
-/// The parameters that have a counterpart in both systems.
-const PARAMETERS: [&str; 4] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
-
-/// Fails if the cell has something besides [`PARAMETERS`] and `more`.
-fn check_supported<C: BuiltCell>(cell: &C, layer: usize, more: &[&str]) -> Result<(), ConvertError> {
-    let unsupported = |option: String| Err(ConvertError::Unsupported { layer, option });
-    for name in (0..cell.count()).map(|i| cell.name(i)) {
-        if !PARAMETERS.iter().chain(more).any(|&known| known == name) {
-            return unsupported(name);
-        }
+/// Fails with the name of the first of these options, or of the parameter that it brings, that is in use.
+fn refuse<const N: usize>(options: [(&'static str, bool); N]) -> Result<(), &'static str> {
+    match options.into_iter().find(|&(_, in_use)| in_use) {
+        Some((option, _)) => Err(option),
+        None => Ok(()),
     }
-    if Cell::zoneout(cell).is_some() { unsupported("zoneout".into()) } else { Ok(()) }
+}
+
+/// Of the options that every cell has, those that neither system has.
+fn refuse_common(options: CommonOptions) -> Result<(), &'static str> {
+    let CommonOptions { bias: _, layer_norm, zoneout } = options;
+    refuse([("norm_ih", layer_norm.is_some()), ("zoneout", zoneout != 0.0)])
+}
+
+/// The common options of a cell that comes from there.
+fn common(bias: bool) -> CommonOptions {
+    CommonOptions { bias, layer_norm: None, zoneout: 0.0 }
+}
+
+/// What a cell is there, or the option that it is not there for.
+fn supported<T>(layer: usize, counterpart: Result<T, &'static str>) -> Result<T, ConvertError> {
+    counterpart.map_err(|option| ConvertError::Unsupported { layer, option: option.into() })
 }
 
 fn check_array(layer: usize, tensor: &'static str, expected: &[usize], got: &[usize]) -> Result<(), ConvertError> {

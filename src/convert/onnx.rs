@@ -2,8 +2,10 @@
 
 use ndarray::{Array2, Array3, Axis, s};
 
-use super::{ConvertError, Elem, check_array, check_supported, read, rows, tensor, written};
-use crate::cells::{BuiltCell, GruCell, GruReset, LstmCell, Model, RnnCell, RnnNonlinearity};
+use super::{ConvertError, Elem, check_array, common, read, refuse, refuse_common, rows, supported, tensor, written};
+use crate::cells::{
+    BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, Model, RnnCell, RnnNonlinearity, RnnOptions,
+};
 use crate::kernels::Float;
 use crate::recurrent::Recurrent;
 
@@ -83,9 +85,9 @@ pub trait OnnxCell: BuiltCell {
     #[doc(hidden)]
     fn of_operator(operator: OnnxOperator, sizes: [usize; 2], bias: bool, peepholes: bool) -> Option<Self>;
 
-    /// The operator that the cell is.
+    /// The operator that the cell is, or an option that ONNX has not.
     #[doc(hidden)]
-    fn operator(&self) -> OnnxOperator;
+    fn operator(&self) -> Result<OnnxOperator, &'static str>;
 
     /// What it is in whatever way.
     #[doc(hidden)]
@@ -105,10 +107,13 @@ pub trait OnnxCell: BuiltCell {
 impl<F: Float> OnnxCell for RnnCell<F> {
     fn of_operator(operator: OnnxOperator, [input, hidden]: [usize; 2], bias: bool, _: bool) -> Option<Self> {
         let OnnxOperator::Rnn(nonlinearity) = operator else { return None };
-        Some(RnnCell::builder(input, hidden).nonlinearity(nonlinearity).bias(bias).zeros())
+        let options = RnnOptions { nonlinearity, recurrent_dropout: 0.0, common: common(bias) };
+        Some(RnnCell::builder(input, hidden).options(options).zeros())
     }
-    fn operator(&self) -> OnnxOperator {
-        OnnxOperator::Rnn(self.nonlinearity())
+    fn operator(&self) -> Result<OnnxOperator, &'static str> {
+        let RnnOptions { nonlinearity, recurrent_dropout: _, common } = self.options();
+        refuse_common(common)?;
+        Ok(OnnxOperator::Rnn(nonlinearity))
     }
     const NAME: &str = "RNN";
     fn places(&self) -> &'static [usize] {
@@ -119,26 +124,30 @@ impl<F: Float> OnnxCell for RnnCell<F> {
 impl<F: Float> OnnxCell for LstmCell<F> {
     fn of_operator(operator: OnnxOperator, [input, hidden]: [usize; 2], bias: bool, peepholes: bool) -> Option<Self> {
         let OnnxOperator::Lstm { input_forget } = operator else { return None };
-        let mut builder = LstmCell::builder(input, hidden).bias(bias);
-        if input_forget {
-            builder = builder.coupled();
-        }
-        if peepholes {
-            builder = builder.peepholes();
-        }
-        Some(builder.zeros())
+        let options = LstmOptions {
+            peepholes,
+            coupled: input_forget,
+            projection: None,
+            recurrent_dropout: 0.0,
+            zoneout_c: 0.0,
+            common: common(bias),
+        };
+        Some(LstmCell::builder(input, hidden).options(options).zeros())
     }
-    fn operator(&self) -> OnnxOperator {
-        OnnxOperator::Lstm { input_forget: self.is_coupled() }
+    fn operator(&self) -> Result<OnnxOperator, &'static str> {
+        let LstmOptions { peepholes: _, coupled, projection, recurrent_dropout: _, zoneout_c, common } = self.options();
+        refuse([("weight_hr", projection.is_some()), ("zoneout", zoneout_c != 0.0)])?;
+        refuse_common(common)?;
+        Ok(OnnxOperator::Lstm { input_forget: coupled })
     }
     const NAME: &str = "LSTM";
     fn places(&self) -> &'static [usize] {
         // i, f, g, o, coupled i, g, o, among i, o, f, c
-        if self.is_coupled() { &[0, 3, 1] } else { &[0, 2, 3, 1] }
+        if self.options().coupled { &[0, 3, 1] } else { &[0, 2, 3, 1] }
     }
     fn peephole_places(&self) -> &'static [usize] {
         // i, f, o, coupled i, o, among i, o, f
-        if self.is_coupled() { &[0, 1] } else { &[0, 2, 1] }
+        if self.options().coupled { &[0, 1] } else { &[0, 2, 1] }
     }
 }
 
@@ -146,10 +155,13 @@ impl<F: Float> OnnxCell for GruCell<F> {
     fn of_operator(operator: OnnxOperator, [input, hidden]: [usize; 2], bias: bool, _: bool) -> Option<Self> {
         let OnnxOperator::Gru { linear_before_reset } = operator else { return None };
         let reset = if linear_before_reset { GruReset::AfterProduct } else { GruReset::BeforeProduct };
-        Some(GruCell::builder(input, hidden).reset(reset).bias(bias).zeros())
+        let options = GruOptions { reset, recurrent_dropout: 0.0, common: common(bias) };
+        Some(GruCell::builder(input, hidden).options(options).zeros())
     }
-    fn operator(&self) -> OnnxOperator {
-        OnnxOperator::Gru { linear_before_reset: self.reset() == GruReset::AfterProduct }
+    fn operator(&self) -> Result<OnnxOperator, &'static str> {
+        let GruOptions { reset, recurrent_dropout: _, common } = self.options();
+        refuse_common(common)?;
+        Ok(OnnxOperator::Gru { linear_before_reset: reset == GruReset::AfterProduct })
     }
     const NAME: &str = "GRU";
     fn places(&self) -> &'static [usize] {
@@ -209,11 +221,12 @@ impl<F: Float> OnnxNode<F> {
 
     /// The cells of a layer, one a direction.
     fn of_cells<C: OnnxCell + BuiltCell<Elem = F>>(layer: usize, cells: &[C]) -> Result<Self, ConvertError> {
-        cells.iter().try_for_each(|cell| check_supported(cell, layer, &["peephole"]))?;
-        let (operator, places, directions) = (cells[0].operator(), cells[0].places(), cells.len());
-        if let Some(other) = cells.iter().find(|cell| cell.operator() != operator || cell.count() != cells[0].count()) {
+        let operators = cells.iter().map(|cell| supported(layer, cell.operator())).collect::<Result<Vec<_>, _>>()?;
+        let (operator, places, directions) = (operators[0], cells[0].places(), cells.len());
+        let alike = |k: &usize| operators[*k] == operator && cells[*k].count() == cells[0].count();
+        if let Some(other) = (0..directions).find(|k| !alike(k)) {
             // One node has one set of attributes.
-            let option = format!("a direction that is {:?}, another {:?}", operator, other.operator());
+            let option = format!("a direction that is {operator:?}, another {:?}", operators[other]);
             return Err(ConvertError::Unsupported { layer, option });
         }
         let gates = operator.gates();

@@ -64,24 +64,24 @@ pub(crate) fn sigmoid_fraction<F: Elementary>(x: F) -> (F, F) {
     x.logistic_fraction()
 }
 
-/// Two quotients of such fractions for one division, which takes as long as a dozen products.
+/// The quotients of fractions whose denominators are between 1 and 2, for one division, which takes as long as a dozen
+/// products: each is its numerator times the other denominators, divided by all of them.
 ///
-/// Error of the division at most 3 ULP. A NaN in one makes both NaN.
+/// Error of the division at most 3 ULP for two fractions, 4 for three. A NaN in one makes all NaN.
 #[inline(always)]
-pub(crate) fn quotients2<F: num_traits::Float>([(n0, d0), (n1, d1)]: [(F, F); 2]) -> [F; 2] {
-    let inverse = (d0 * d1).recip();
-    [n0 * (d1 * inverse), n1 * (d0 * inverse)]
-}
-
-/// Three quotients of such fractions for one division.
-///
-/// Error of the division at most 4 ULP. A NaN in one makes all NaN.
-#[inline(always)]
-pub(crate) fn quotients3<F: num_traits::Float>([(n0, d0), (n1, d1), (n2, d2)]: [(F, F); 3]) -> [F; 3] {
-    let d01 = d0 * d1;
-    let inverse = (d01 * d2).recip();
-    let inverse01 = d2 * inverse;
-    [n0 * (d1 * inverse01), n1 * (d0 * inverse01), n2 * (d01 * inverse)]
+pub(crate) fn share_division<F: num_traits::Float, const N: usize>(fractions: [(F, F); N]) -> [F; N] {
+    let mut before = [F::one(); N]; // the product of the denominators before each
+    for j in 1..N {
+        before[j] = before[j - 1] * fractions[j - 1].1;
+    }
+    let mut inverse = (before[N - 1] * fractions[N - 1].1).recip(); // of the denominators up to each
+    let mut quotients = [F::zero(); N];
+    for j in (0..N).rev() {
+        let (numerator, denominator) = fractions[j];
+        quotients[j] = numerator * (before[j] * inverse);
+        inverse = denominator * inverse;
+    }
+    quotients
 }
 
 /// The normal distribution `Φ(x) = 1/sqrt(2π) ∫ e^(-t²/2) dt` from -∞ to x, by its tail `Φ(-|x|) = 2^(-1 - |x| p(|x|))`: one

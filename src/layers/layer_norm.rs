@@ -39,7 +39,7 @@ pub struct LayerNorm<F> {
     pub weight: Array1<F>,
     /// `[D]`, zeros at the start.
     pub bias: Array1<F>,
-    eps: f64,
+    pub(crate) eps: f64,
 }
 parameters! { impl<F: Float> Tensors<F> for LayerNorm<F> { weight, bias; skip eps } }
 

@@ -2,4 +2,4 @@
 
 mod model;
 
-pub use model::{BiGru, BiLstm, BiRnn, Gru, Lstm, Recurrent, RecurrentCache, Rnn};
+pub use model::{BiGru, BiLstm, BiMgu, BiMinGru, BiRnn, Gru, Lstm, Mgu, MinGru, Recurrent, RecurrentCache, Rnn};

@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::tensors::out_of_range;
 use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient, check_shape};
-use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, Model, RnnCell};
+use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
 use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
 use crate::layers::Dropout;
@@ -63,12 +63,20 @@ pub type Rnn<F> = Recurrent<RnnCell<F>>;
 pub type Lstm<F> = Recurrent<LstmCell<F>>;
 /// Layers of [`GruCell`]s: PyTorch's `nn.GRU`.
 pub type Gru<F> = Recurrent<GruCell<F>>;
+/// Layers of [`MguCell`]s.
+pub type Mgu<F> = Recurrent<MguCell<F>>;
+/// Layers of [`MinGruCell`]s.
+pub type MinGru<F> = Recurrent<MinGruCell<F>>;
 /// Layers of [`RnnCell`]s in both directions: PyTorch's `nn.RNN` with `bidirectional=True`.
 pub type BiRnn<F> = Recurrent<RnnCell<F>, 2>;
 /// Layers of [`LstmCell`]s in both directions: PyTorch's `nn.LSTM` with `bidirectional=True`.
 pub type BiLstm<F> = Recurrent<LstmCell<F>, 2>;
 /// Layers of [`GruCell`]s in both directions: PyTorch's `nn.GRU` with `bidirectional=True`.
 pub type BiGru<F> = Recurrent<GruCell<F>, 2>;
+/// Layers of [`MguCell`]s in both directions.
+pub type BiMgu<F> = Recurrent<MguCell<F>, 2>;
+/// Layers of [`MinGruCell`]s in both directions.
+pub type BiMinGru<F> = Recurrent<MinGruCell<F>, 2>;
 
 impl<C: BuiltCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// One layer, in all its directions, with the defaults of [`CellBuilder`].

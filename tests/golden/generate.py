@@ -16,12 +16,15 @@ sys.dont_write_bytecode = True
 
 import torch
 
-from generator import attention, case, keras_layers, onnx_operators, recurrent, residual_ff, train, variants
+from generator import (
+    attention, case, keras_layers, onnx_operators, recurrences, recurrent, residual_ff, train, variants,
+)
 from generator.case import FOLDER
 
 SECTIONS = [
     recurrent.cells, recurrent.sequences, recurrent.networks, residual_ff.residuals, train.trainings,
     variants.variants, onnx_operators.operators, keras_layers.layers, attention.attentions,
+    recurrences.recurrences,
 ]  # fmt: skip
 
 

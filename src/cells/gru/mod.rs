@@ -1,36 +1,33 @@
 //! The gated recurrent unit.
 
-mod gates;
+mod equations;
+mod loops;
+mod options;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
 
-use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
-use super::products::{HiddenPart, InputPart, Weights, add_biases};
-use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use self::loops::{
+    gate, reset_and_update, reset_and_update_backward, reset_before, reset_before_backward, update_after,
+    update_after_backward,
+};
+pub use self::options::{GruOptions, GruReset};
+use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::hidden::FromHidden;
+use super::inputs::FromInput;
+use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
+use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
 use crate::layer::affine::{add_rows, start_rows};
-use crate::layer::kit::reuse;
+use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
-use gates::activate;
-use gates::activate_backward;
-use gates::{reset, reset_backward, update, update_backward};
 
 const NAME: &str = "GruCell";
-
-/// Where a GRU's reset gate acts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GruReset {
-    /// After the product, on `W_hn h_{t-1} + b_hn`: PyTorch, cuDNN, Keras' default, ONNX with `linear_before_reset`.
-    #[default]
-    AfterProduct,
-    /// Before the product, on `h_{t-1}`: the first paper, ONNX' default, Keras with `reset_after=False`.
-    BeforeProduct,
-}
 
 /// A gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as in PyTorch and cuDNN.
 ///
@@ -40,6 +37,17 @@ pub enum GruReset {
 /// s_t = W_hn h_{t-1} + b_hn
 /// n_t = tanh(W_in x_t + b_in + r_t ∘ s_t)                     what could be written
 /// h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
+/// ```
+///
+/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+///
+/// ```text
+/// da_n = dh_t ∘ (1 - z_t) ∘ tanh'(n_t)              σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
+/// da_z = dh_t ∘ (h_{t-1} - n_t) ∘ σ'(z_t)
+/// da_r = da_n ∘ s_t ∘ σ'(r_t)        ds = da_n ∘ r_t
+/// dh_{t-1} = dh_t ∘ z_t + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ ds        dx_t = W_ihᵀ [da_r; da_z; da_n]
+/// dW_ih = Σ [da_r; da_z; da_n] x_tᵀ  dW_hh = Σ [da_r; da_z; ds] h_{t-1}ᵀ
+/// db_ih = Σ [da_r; da_z; da_n]       db_hh = Σ [da_r; da_z; ds]
 /// ```
 ///
 /// | | shape |
@@ -68,7 +76,7 @@ pub enum GruReset {
 /// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut cell.zero_state(2), &mut cell.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GruCell<F> {
     /// `[3 H, I]`
     pub weight_ih: Array2<F>,
@@ -83,32 +91,39 @@ pub struct GruCell<F> {
     /// `[3 H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
     reset: GruReset,
+    norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for GruCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, norm_eps, recurrent_dropout, zoneout
     }
 }
 
 impl<F: Float> BuiltCell for GruCell<F> {
     type Elem = F;
+    type Options = GruOptions;
 
-    fn gates(_: &Options) -> &'static [usize] {
-        &[0, 1, 2]
+    #[track_caller]
+    fn draw<R: Rng + ?Sized>(options: &GruOptions, draw: &mut Draw<'_, R>) -> Self {
+        let GruOptions { reset, recurrent_dropout, common } = *options;
+        let CommonOptions { bias, layer_norm, zoneout } = common;
+        let (input, hidden) = (draw.input, draw.hidden);
+        let gain = || layer_norm.map(|_| Array1::ones(3 * hidden));
+        GruCell {
+            weight_ih: draw.weight("weight_ih", [3, hidden, input], Init::XavierUniform { gain: 1.0 }),
+            weight_hh: draw.weight("weight_hh", [3, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            bias_ih: bias.then(|| draw.bias("bias_ih", 3, &[0, 1, 2], &[])),
+            bias_hh: bias.then(|| draw.bias("bias_hh", 3, &[0, 1, 2], &[])),
+            norm_ih: gain(),
+            norm_hh: gain(),
+            reset,
+            norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
+            zoneout: draw.zoneout(zoneout, 0.0),
+        }
     }
-
-    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
-        let Parameters { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, .. } = parameters;
-        let Options { reset, recurrent_dropout, zoneout, .. } = *options;
-        GruCell { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, reset, recurrent_dropout, zoneout }
-    }
-}
-
-impl<F: Float> Gated for GruCell<F> {
-    const KEEPS: usize = 1;
-    const WRITES: Option<usize> = None;
 }
 
 impl<F: Float> GruCell<F> {
@@ -137,64 +152,52 @@ impl<F: Float> GruCell<F> {
         self.weight_hh.ncols()
     }
 
-    /// Where its reset gate acts.
-    pub fn reset(&self) -> GruReset {
-        self.reset
+    /// What it is besides its weights.
+    pub fn options(&self) -> GruOptions {
+        let [zoneout, _] = probabilities(self.zoneout);
+        GruOptions {
+            reset: self.reset,
+            recurrent_dropout: probability(self.recurrent_dropout),
+            common: CommonOptions {
+                bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
+                layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
+                zoneout,
+            },
+        }
+    }
+
+    /// The options that change the equations.
+    fn reset(&self) -> GruReset {
+        let GruOptions { reset, recurrent_dropout: _, common: _ } = self.options();
+        reset
     }
 
     /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
-        let hidden = self.hidden_size();
+        let (hidden, eps) = (self.hidden_size(), self.norm_eps);
         let (w_rz, w_n) = self.weight_hh.view().split_at(Axis(0), 2 * hidden);
         let (gain_rz, gain_n) = values(&self.norm_hh).map(|gain| gain.split_at(2 * hidden)).unzip();
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups: [2 * hidden, hidden] },
-            Weights { weight: w_rz, gain: gain_rz, groups: [2 * hidden, 0] },
-            Weights { weight: w_n, gain: gain_n, groups: [hidden, 0] },
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups: [2 * hidden, hidden] },
+            Weights { weight: w_rz, gain: gain_rz, eps, groups: [2 * hidden, 0] },
+            Weights { weight: w_n, gain: gain_n, eps, groups: [hidden, 0] },
         ]
-    }
-}
-
-impl<F: Float, M: Model<Cell = GruCell<F>>> CellBuilder<M> {
-    /// Where the reset gate acts.
-    pub fn reset(mut self, reset: GruReset) -> Self {
-        self.options.reset = reset;
-        self
-    }
-
-    /// How the reset gate's bias starts.
-    pub fn reset_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(0, init)
-    }
-
-    /// How the update gate's bias starts: at `b`, an unused state fades by `σ(b)` a step.
-    pub fn update_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(1, init)
-    }
-
-    /// How `b_in`, the bias of what could be written, starts.
-    pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
-        self.input_gate_bias(2, init)
-    }
-
-    /// How `b_hn`, the bias of `s` under the reset gate, starts.
-    pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
-        self.hidden_gate_bias(2, init)
     }
 }
 
 /// What a [`GruCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct GruBuffers<F> {
-    input: InputPart<F>,
-    hidden_rz: HiddenPart<F>,
-    hidden_n: HiddenPart<F>,
+    input: FromInput<F>,
+    hidden_rz: FromHidden<F>,
+    hidden_n: FromHidden<F>,
     bias: Array1<F>,    // [3 H]: what all rows of a start from
     gates: Array2<F>,   // [R, 3 H]: a, then r, z, n and, after a backward pass, their da
     s: Array2<F>,       // [R, H]: s and, after a backward pass, ds; with the reset before the product r ∘ h
     d_reset: Array2<F>, // [B, H], with the reset before the product: d(r ∘ h)
     scratch: Array2<F>,
 }
+opaque_debug!(GruBuffers<F: Float>);
 
 impl<F: Float> Cell for GruCell<F> {
     type Elem = F;
@@ -230,7 +233,7 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
         // b_hn stands under the reset gate, unless that has acted before.
-        let outside = if self.reset == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
+        let outside = if self.reset() == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
         let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
         input.project(weights, bias, pass, x, gates);
     }
@@ -242,20 +245,21 @@ impl<F: Float> Cell for GruCell<F> {
         // a_r += W_hr h_{t-1}, a_z += W_hz h_{t-1}
         let (a_rz, _) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
         hidden_rz.add(weights_rz, &rows, h_before, a_rz);
-        match self.reset {
+        gate(hidden, rows_of(gates, &rows));
+        match self.reset() {
             GruReset::AfterProduct => {
                 // s = W_hn h_{t-1} + b_hn
                 let s_now = rows_of(s, &rows);
                 start_rows(values(&self.bias_hh).map(|bias| &bias[2 * hidden..]), s_now);
                 hidden_n.add(weights_n, &rows, h_before, matrix_mut(s_now, hidden));
-                activate(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
+                reset_and_update(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
             }
             GruReset::BeforeProduct => {
-                reset(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
+                reset_before(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
                 // a_n += W_hn (r ∘ h_{t-1})
                 let (_, a_n) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
                 hidden_n.add(weights_n, &rows, view_of_rows(s.view(), &rows), a_n);
-                update(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
+                update_after(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
             }
         }
     }
@@ -280,22 +284,22 @@ impl<F: Float> Cell for GruCell<F> {
         let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
         let dnorm = values_mut(&mut grad.norm_hh).map(|gain| gain.split_at_mut(2 * hidden));
         let (dnorm_rz, dnorm_n) = dnorm.unzip();
-        match self.reset {
+        match self.reset() {
             GruReset::AfterProduct => {
                 let (gates, s_now) = (rows_of(gates, &rows), rows_of(s, &rows));
-                activate_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
+                reset_and_update_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
                 // dh_{t-1} = z ∘ dh + W_hnᵀ ds + …
                 let ds = s.slice(s![rows.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, ds, dnorm_n, dh.view_mut(), Accumulate::Add, scratch);
             }
             GruReset::BeforeProduct => {
                 let first = 0..rows.len();
-                update_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
+                update_after_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
                 // d(r ∘ h) = W_hnᵀ da_n, dh_{t-1} = z ∘ dh + r ∘ d(r ∘ h) + …
                 let d_now = d_reset.slice_mut(s![first.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, gates.slice(n), dnorm_n, d_now, Accumulate::Overwrite, scratch);
                 let (gates, d_now) = (rows_of(gates, &rows), rows_of(d_reset, &first));
-                reset_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
+                reset_before_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
             }
         }
         // … + W_hrᵀ da_r + W_hzᵀ da_z
@@ -308,7 +312,7 @@ impl<F: Float> Cell for GruCell<F> {
         let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
         let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
         // What the product W_hn gave, and what it was given.
-        let (dn, v) = match self.reset {
+        let (dn, v) = match self.reset() {
             GruReset::AfterProduct => (s.view(), pass.h_before),
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
         };

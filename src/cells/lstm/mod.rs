@@ -1,27 +1,34 @@
 //! The long short-term memory cell.
 
-mod gates;
+mod equations;
+mod loops;
+mod options;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use super::builder::{BuiltCell, CellBuilder, Gated, Model, Options, Parameters};
-use super::products::{HiddenPart, InputPart, Normal, StepProduct, Weights, add_bias_gradients, add_biases};
-use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use self::loops::{add_products, backward, memory_gradients, read, read_backward, remember, remember_backward};
+pub use self::options::LstmOptions;
+use self::options::{FORGET, INPUT};
+use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::hidden::FromHidden;
+use super::inputs::FromInput;
+use super::normal::Normal;
+use super::operand::StepProduct;
+use super::options::{CommonOptions, DEFAULT_EPS, Start, probabilities, probability};
+use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::Gradient;
 use crate::layer::affine::add_rows;
-use crate::layer::kit::reuse;
+use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::layers::LayerNorm;
 use crate::parameters;
 use crate::recurrence::{
     AllSteps, Cell, CellSizes, CellStep, CellStepBackward, LstmState, Unrolled, Zoneout, compiled_loop,
 };
-use gates::activate;
-use gates::activate_backward;
-use gates::{add_products, memory_gradient, read, read_backward};
 
 const NAME: &str = "LstmCell";
 
@@ -43,8 +50,20 @@ const NAME: &str = "LstmCell";
 /// | state `h` | `[B, H]`, with a projection `[B, P]` |
 /// | state `c` | `[B, H]` |
 ///
-/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed. The
-/// weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+/// The weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
+///
+/// Backward, `dy` being `dL/dy`, `dh_t` all that comes from the loss and from step `t + 1`, and `dc⁺` what came from step
+/// `t + 1`:
+///
+/// ```text
+/// da_o = dh_t ∘ tanh(c_t) ∘ σ'(o_t)                 σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
+/// dc_t = dc⁺ + dh_t ∘ o_t ∘ tanh'(tanh(c_t))
+/// da_i = dc_t ∘ g_t ∘ σ'(i_t)        da_f = dc_t ∘ c_{t-1} ∘ σ'(f_t)        da_g = dc_t ∘ i_t ∘ tanh'(g_t)
+/// dc_{t-1} = dc_t ∘ f_t              dh_{t-1} = W_hhᵀ da_t                  dx_t = W_ihᵀ da_t
+/// dW_ih = Σ da_t x_tᵀ                dW_hh = Σ da_t h_{t-1}ᵀ                db_ih = db_hh = Σ da_t
+/// ```
+///
+/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed.
 ///
 /// # Variants
 /// Options of the [builder](LstmCell::builder), in any combination:
@@ -54,7 +73,7 @@ const NAME: &str = "LstmCell";
 /// | [`peepholes`](CellBuilder::peepholes) | the gates see the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added under their σ (Gers and Schmidhuber 2000) |
 /// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
-/// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016) |
+/// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (m ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///
@@ -73,7 +92,7 @@ const NAME: &str = "LstmCell";
 /// let variant: LstmCell<f32> = LstmCell::builder(3, 4).peepholes().coupled().layer_norm().build(rng);
 /// assert_eq!(variant.weight_ih.dim(), (3 * 4, 3)); // gates i, g, o
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LstmCell<F> {
     /// `[4 H, I]`: i, f, g, o; with coupled gates `[3 H, I]`: i, g, o
     pub weight_ih: Array2<F>,
@@ -94,53 +113,49 @@ pub struct LstmCell<F> {
     /// `[H]` each, with layer normalisation: weight `γ_c` and bias `β_c`
     pub norm_c: Option<LayerNorm<F>>,
     coupled: bool,
+    norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for LstmCell<F> {
         weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, norm_ih, norm_hh, norm_c;
-        skip coupled, recurrent_dropout, zoneout
+        skip coupled, norm_eps, recurrent_dropout, zoneout
     }
 }
-
-/// The gates' places in the order i, f, g, o.
-const GATES: &[usize] = &[0, 1, 2, 3];
-const COUPLED_GATES: &[usize] = &[0, 2, 3];
-const INPUT: usize = 0;
-const FORGET: usize = 1;
 
 impl<F: Float> BuiltCell for LstmCell<F> {
     type Elem = F;
-    const DEFAULT_BIAS: Option<(usize, f64)> = Some((FORGET, 1.0));
+    type Options = LstmOptions;
 
-    fn gates(options: &Options) -> &'static [usize] {
-        if options.coupled { COUPLED_GATES } else { GATES }
-    }
-
-    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
-        let Parameters { weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, norm_ih, norm_hh } = parameters;
-        let hidden = options.hidden;
+    #[track_caller]
+    fn draw<R: Rng + ?Sized>(options: &LstmOptions, draw: &mut Draw<'_, R>) -> Self {
+        let LstmOptions { peepholes, coupled, projection, recurrent_dropout, zoneout_c, common } = *options;
+        let CommonOptions { bias, layer_norm, zoneout } = common;
+        let (input, hidden, gates) = (draw.input, draw.hidden, options.gates());
+        let (count, output) = (gates.len(), projection.unwrap_or(hidden));
+        let xavier = Init::XavierUniform { gain: 1.0 };
+        let mut default_bias = vec![(FORGET, Start::Init(Init::Constant(1.0)))];
+        if coupled {
+            default_bias.push((INPUT, Start::NegativeOf(FORGET)));
+        }
+        let gain = || layer_norm.map(|_| Array1::ones(count * hidden));
         LstmCell {
-            weight_ih,
-            weight_hh,
-            bias_ih,
-            bias_hh,
-            weight_hr,
-            peephole: options.peepholes.then(|| Array2::zeros((if options.coupled { 2 } else { 3 }, hidden))),
-            norm_c: norm_ih.is_some().then(|| LayerNorm::new(hidden)),
-            norm_ih,
-            norm_hh,
-            coupled: options.coupled,
-            recurrent_dropout: options.recurrent_dropout,
-            zoneout: options.zoneout,
+            weight_ih: draw.weight("weight_ih", [count, hidden, input], xavier),
+            weight_hh: draw.weight("weight_hh", [count, hidden, output], Init::Orthogonal { gain: 1.0 }),
+            weight_hr: projection.map(|projection| draw.weight("weight_hr", [1, projection, hidden], xavier)),
+            bias_ih: bias.then(|| draw.bias("bias_ih", 4, gates, &default_bias)),
+            bias_hh: bias.then(|| draw.bias("bias_hh", 4, gates, &[])),
+            peephole: peepholes.then(|| Array2::zeros((count - 1, hidden))),
+            norm_ih: gain(),
+            norm_hh: gain(),
+            norm_c: layer_norm.map(|eps| LayerNorm::new(hidden).eps(eps)),
+            coupled,
+            norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
+            zoneout: draw.zoneout(zoneout, zoneout_c),
         }
     }
-}
-
-impl<F: Float> Gated for LstmCell<F> {
-    const KEEPS: usize = FORGET;
-    const WRITES: Option<usize> = Some(INPUT);
 }
 
 impl<F: Float> LstmCell<F> {
@@ -169,21 +184,33 @@ impl<F: Float> LstmCell<F> {
         self.weight_hh.nrows() / self.gate_count()
     }
 
-    /// Whether `f = 1 - i`.
-    pub fn is_coupled(&self) -> bool {
-        self.coupled
+    /// What it is besides its weights.
+    pub fn options(&self) -> LstmOptions {
+        let [zoneout, zoneout_c] = probabilities(self.zoneout);
+        LstmOptions {
+            peepholes: self.peephole.is_some(),
+            coupled: self.coupled,
+            projection: self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows()),
+            recurrent_dropout: probability(self.recurrent_dropout),
+            zoneout_c,
+            common: CommonOptions {
+                bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
+                layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
+                zoneout,
+            },
+        }
     }
 
     fn gate_count(&self) -> usize {
-        if self.coupled { 3 } else { 4 }
+        self.options().gates().len()
     }
 
     /// How the gates see x and h: a product each, normalised over all gates together.
     fn weights(&self) -> [Weights<'_, F>; 2] {
-        let groups = [self.weight_ih.nrows(), 0];
+        let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups },
-            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), groups },
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups },
+            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), eps, groups },
         ]
     }
 }
@@ -191,8 +218,8 @@ impl<F: Float> LstmCell<F> {
 /// What an [`LstmCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct LstmBuffers<F> {
-    input: InputPart<F>,
-    hidden: HiddenPart<F>,
+    input: FromInput<F>,
+    hidden: FromHidden<F>,
     bias: Array1<F>,     // [4 H]: the sum of both
     gates: Array2<F>,    // [R, 4 H]: a, then i, f, g, o and, after a backward pass, their da
     normal_c: Normal<F>, // [R, H], with layer normalisation: n(c)
@@ -200,6 +227,7 @@ pub struct LstmBuffers<F> {
     projection: Projection<F>,
     scratch: Array2<F>,
 }
+opaque_debug!(LstmBuffers<F: Float>);
 
 /// What a projection `h = W_hr m` needs besides; unused without one.
 #[derive(Clone, Default)]
@@ -270,19 +298,21 @@ impl<F: Float> Cell for LstmCell<F> {
         hidden.add(weights, &rows, h_before, view_mut_of_rows(gates.view_mut(), &rows));
 
         let (gates, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat_mut(c));
-        let peephole = values(&self.peephole).unwrap_or(&[]);
+        let (options, peephole) = (&self.options(), values(&self.peephole).unwrap_or(&[]));
         let m = match &self.weight_hr {
             Some(_) => rows_of(&mut projection.m, &rows),
             None => flat_mut(h.view_mut()),
         };
-        activate(size, self.norm_c.is_none(), gates, peephole, c_before, c, m);
+        remember(size, options, gates, peephole, c_before, c);
         if let Some(norm) = &self.norm_c {
             // u = γ_c ∘ n(c) + β_c
             let mut u = u.slice_mut(s![rows.clone(), ..]);
             u.assign(&norm.bias);
             flat_mut(normal_c.z(&rows)).copy_from_slice(c);
-            normal_c.add(&rows, [size, 0], norm.weight.tensor(0).1, u.view_mut());
-            read(size, gates, flat(u.view()), m);
+            normal_c.add(&rows, [size, 0], (norm.weight.tensor(0).1, norm.eps), u.view_mut());
+            read(size, options, gates, peephole, c, flat(u.view()), m);
+        } else {
+            read(size, options, gates, peephole, c, c, m);
         }
         if let Some(weight_hr) = &self.weight_hr {
             let m = projection.m.slice(s![rows, ..]);
@@ -312,7 +342,7 @@ impl<F: Float> Cell for LstmCell<F> {
         let CellStepBackward { rows, c_before, c, mut dh, mut dc, mut recorder, .. } = step;
         let ([_, weights], size) = (self.weights(), self.hidden_size());
         let (gates_now, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat(c));
-        let peephole = values(&self.peephole).unwrap_or(&[]);
+        let (options, peephole) = (&self.options(), values(&self.peephole).unwrap_or(&[]));
         let dm = match &self.weight_hr {
             Some(weight_hr) => {
                 // dm = W_hrᵀ dh
@@ -327,14 +357,18 @@ impl<F: Float> Cell for LstmCell<F> {
         if let (Some(norm), Some(dnorm)) = (&self.norm_c, &mut grad.norm_c) {
             // From dm to du, and through the normalisation to dc.
             let mut u = u.slice_mut(s![rows.clone(), ..]);
-            read_backward(size, gates_now, dm, flat_mut(u.view_mut()));
+            read_backward(size, options, gates_now, dm, flat_mut(u.view_mut()));
             add_rows(u.view(), dnorm.bias.tensor_mut(0));
             normal_c.backward(&rows, [size, 0], norm.weight.tensor(0).1, u.view(), dnorm.weight.tensor_mut(0));
             dc += &normal_c.dz(&rows);
+            let dc = flat_mut(dc);
+            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, None, dc));
+            remember_backward(size, options, gates_now, peephole, c_before, dc);
+        } else {
+            let dc = flat_mut(dc);
+            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, Some(dm), dc));
+            backward(size, options, gates_now, peephole, c_before, c, dm, dc);
         }
-        let (reads_c, dc) = (self.norm_c.is_none(), flat_mut(dc));
-        recorder.memory(size, || memory_gradient(size, reads_c, gates_now, peephole, c, dm, dc));
-        activate_backward(size, reads_c, gates_now, peephole, c_before, c, dm, dc);
         if let Some(dpeephole) = &mut grad.peephole {
             // dp_i = Σ da_i ∘ c_{t-1}, dp_f = Σ da_f ∘ c_{t-1}, dp_o = Σ da_o ∘ c_t
             let seen: &[(usize, &[F])] =
@@ -359,56 +393,5 @@ impl<F: Float> Cell for LstmCell<F> {
         }
         input.finish(weights, pass, da, grad.weight_ih.view_mut(), values_mut(&mut grad.norm_ih), how);
         add_bias_gradients(da, [&mut grad.bias_ih, &mut grad.bias_hh]);
-    }
-}
-
-impl<F: Float, M: Model<Cell = LstmCell<F>>> CellBuilder<M> {
-    /// With gates that see the memory (Gers and Schmidhuber 2000); their weights start at 0.
-    pub fn peepholes(mut self) -> Self {
-        self.options.peepholes = true;
-        self
-    }
-
-    /// With `f = 1 - i`: what is forgotten is what is written over (Greff et al. 2017). Unless the input gate's bias is
-    /// given, it starts as the negative of the forget gate's, so that the memory holds from the start.
-    pub fn coupled(mut self) -> Self {
-        self.options.coupled = true;
-        self
-    }
-
-    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
-    ///
-    /// # Panics
-    /// Where `size` is 0.
-    #[track_caller]
-    pub fn projection(mut self, size: usize) -> Self {
-        assert!(size > 0, "{NAME}: sizes must not be 0, got projection {size}");
-        self.options.projection = Some(size);
-        self
-    }
-
-    /// How the projection's weight starts.
-    pub fn weight_hr(self, init: impl Into<Init>) -> Self {
-        self.projection_weight(init)
-    }
-
-    /// How the input gate's bias starts.
-    pub fn input_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(0, init)
-    }
-
-    /// How the forget gate's bias starts: at `b`, an unused memory fades by `σ(b)` a step.
-    pub fn forget_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(1, init)
-    }
-
-    /// How the bias of `g`, what could be written, starts.
-    pub fn cell_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(2, init)
-    }
-
-    /// How the output gate's bias starts.
-    pub fn output_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(3, init)
     }
 }

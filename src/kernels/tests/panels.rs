@@ -3,7 +3,7 @@
 use ndarray::{Array2, s};
 
 use super::integers;
-use crate::kernels::math::{quotients2, quotients3};
+use crate::kernels::math::share_division;
 use crate::kernels::{Accumulate, Float, Packed, for_each_isa};
 #[cfg(feature = "rayon")]
 use crate::parallel::in_team;
@@ -138,15 +138,15 @@ fn worst_ulp(quotients: impl Fn([(f32, f32); 3]) -> [f32; 3]) -> f64 {
 #[test]
 fn quotients_with_one_division_are_accurate() {
     let two = worst_ulp(|[a, b, (n, d)]| {
-        let [a, b] = quotients2([a, b]);
+        let [a, b] = share_division([a, b]);
         [a, b, n / d]
     });
-    let three = worst_ulp(quotients3);
+    let three = worst_ulp(share_division);
     println!("two: {two:.2} ULP, three: {three:.2} ULP");
     assert!(two <= 3.0 && three <= 4.0, "{two} and {three} ULP");
-    assert!(quotients2([(1.0, 1.0), (f32::NAN, 1.5)])[1].is_nan());
+    assert!(share_division([(1.0, 1.0), (f32::NAN, 1.5)])[1].is_nan());
     assert_eq!(
-        quotients3([(0.0, 1.0), (-0.0, 2.0), (-1.0, 1.0)]).map(f32::to_bits),
+        share_division([(0.0, 1.0), (-0.0, 2.0), (-1.0, 1.0)]).map(f32::to_bits),
         [0.0, -0.0, -1.0].map(f32::to_bits)
     );
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod keras;
 mod onnx;
+mod recurrences;
 mod recurrent;
 mod residual_ff;
 mod train;
@@ -28,6 +29,7 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
         "residual_ff" => residual_ff::run::<F>(case),
         "train" => train::run::<F>(case),
         "variant" => recurrent::run_variant::<F>(case),
+        "recurrence" => recurrences::run::<F>(case),
         "onnx" => onnx::run::<F>(case),
         "keras" => keras::run::<F>(case),
         "attention" => attention::run::<F>(case),

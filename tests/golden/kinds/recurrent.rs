@@ -103,11 +103,11 @@ pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
                 reset => return Err(format!("unknown reset {reset}")),
             };
             let builder = GruCell::<F>::builder(input, hidden).bias(bias).reset(reset);
-            let builder = builder.zoneout(zoneout("zoneout_h")?, 0.0);
+            let builder = builder.zoneout(zoneout("zoneout_h")?);
             chosen! { builder; layer_norm if norm; }
         }
         "RNN" => {
-            let builder = RnnCell::<F>::builder(input, hidden).bias(bias).zoneout(zoneout("zoneout_h")?, 0.0);
+            let builder = RnnCell::<F>::builder(input, hidden).bias(bias).zoneout(zoneout("zoneout_h")?);
             let builder = builder.nonlinearity(rnn_nonlinearity(case.text("nonlinearity")?)?);
             chosen! { builder; layer_norm if norm; }
         }
@@ -157,7 +157,7 @@ pub fn initial_state<L: Layer>(case: &Case, layer: &L, batch: usize) -> Result<L
 }
 
 /// Forward and backward over a sequence; all parameters are set from the case.
-fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
+pub fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
     let (x, dy) = (case.array::<L::Elem, Ix3>("input.x")?, case.array::<L::Elem, Ix3>("grad_output.y")?);
     let (y, dx, mut results) = backward(case, layer, &x, Some(&dy))?;
     results.array("output.y", &y);

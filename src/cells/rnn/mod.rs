@@ -1,35 +1,42 @@
 //! The plain recurrent cell.
 
+mod equations;
+mod loops;
+mod options;
+
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use super::builder::{BuiltCell, CellBuilder, Model, Options, Parameters};
-use super::products::{HiddenPart, InputPart, Weights, add_bias_gradients, add_biases};
-use super::{cell_sizes, flat, flat_mut, values, values_mut};
+use self::loops::{activate, activate_backward};
+pub use self::options::{RnnNonlinearity, RnnOptions};
+use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::hidden::FromHidden;
+use super::inputs::FromInput;
+use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
+use super::units::{flat, flat_mut};
+use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
-use crate::kernels::math::tanh;
-use crate::kernels::{Accumulate, Float, vectorised};
+use crate::kernels::{Accumulate, Float};
 use crate::layer::Gradient;
+use crate::layer::kit::opaque_debug;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 
 const NAME: &str = "RnnCell";
 
-/// The f of a plain recurrent cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RnnNonlinearity {
-    /// `tanh(a)`
-    #[default]
-    Tanh,
-    /// `max(a, 0)`
-    Relu,
-}
-
 /// A plain recurrent cell (Elman 1990).
 ///
 /// ```text
 /// h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        f: tanh or relu
+/// ```
+///
+/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+///
+/// ```text
+/// da_t = dh_t ∘ f'(h_t)        tanh'(y) = 1 - y²,  relu'(y) = 1 if y > 0, else 0,  of their values y
+/// dh_{t-1} = W_hhᵀ da_t        dx_t = W_ihᵀ da_t
+/// dW_ih = Σ da_t x_tᵀ          dW_hh = Σ da_t h_{t-1}ᵀ          db_ih = db_hh = Σ da_t
 /// ```
 ///
 /// | | shape |
@@ -55,7 +62,7 @@ pub enum RnnNonlinearity {
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// assert_eq!(state, y.index_axis(gradflow::ndarray::Axis(0), 4));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RnnCell<F> {
     /// `[H, I]`
     pub weight_ih: Array2<F>,
@@ -70,26 +77,38 @@ pub struct RnnCell<F> {
     /// `[H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
     nonlinearity: RnnNonlinearity,
+    norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for RnnCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip nonlinearity, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip nonlinearity, norm_eps, recurrent_dropout, zoneout
     }
 }
 
 impl<F: Float> BuiltCell for RnnCell<F> {
     type Elem = F;
+    type Options = RnnOptions;
 
-    fn gates(_: &Options) -> &'static [usize] {
-        &[0]
-    }
-
-    fn assemble(parameters: Parameters<F>, options: &Options) -> Self {
-        let Parameters { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, .. } = parameters;
-        let Options { nonlinearity, recurrent_dropout, zoneout, .. } = *options;
-        RnnCell { weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh, nonlinearity, recurrent_dropout, zoneout }
+    #[track_caller]
+    fn draw<R: Rng + ?Sized>(options: &RnnOptions, draw: &mut Draw<'_, R>) -> Self {
+        let RnnOptions { nonlinearity, recurrent_dropout, common } = *options;
+        let CommonOptions { bias, layer_norm, zoneout } = common;
+        let (input, hidden) = (draw.input, draw.hidden);
+        let gain = || layer_norm.map(|_| Array1::ones(hidden));
+        RnnCell {
+            weight_ih: draw.weight("weight_ih", [1, hidden, input], Init::XavierUniform { gain: 1.0 }),
+            weight_hh: draw.weight("weight_hh", [1, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            bias_ih: bias.then(|| draw.bias("bias_ih", 1, &[0], &[])),
+            bias_hh: bias.then(|| draw.bias("bias_hh", 1, &[0], &[])),
+            norm_ih: gain(),
+            norm_hh: gain(),
+            nonlinearity,
+            norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
+            zoneout: draw.zoneout(zoneout, 0.0),
+        }
     }
 }
 
@@ -109,9 +128,18 @@ impl<F: Float> RnnCell<F> {
         Self::builder(input, hidden).zeros()
     }
 
-    /// Its f.
-    pub fn nonlinearity(&self) -> RnnNonlinearity {
-        self.nonlinearity
+    /// What it is besides its weights.
+    pub fn options(&self) -> RnnOptions {
+        let [zoneout, _] = probabilities(self.zoneout);
+        RnnOptions {
+            nonlinearity: self.nonlinearity,
+            recurrent_dropout: probability(self.recurrent_dropout),
+            common: CommonOptions {
+                bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
+                layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
+                zoneout,
+            },
+        }
     }
 
     /// I, the number of input features.
@@ -125,64 +153,24 @@ impl<F: Float> RnnCell<F> {
     }
 
     fn weights(&self) -> [Weights<'_, F>; 2] {
-        let groups = [self.weight_ih.nrows(), 0];
+        let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), groups },
-            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), groups },
+            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups },
+            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), eps, groups },
         ]
-    }
-}
-
-impl<F: Float, M: Model<Cell = RnnCell<F>>> CellBuilder<M> {
-    /// With another f than tanh.
-    pub fn nonlinearity(mut self, nonlinearity: RnnNonlinearity) -> Self {
-        self.options.nonlinearity = nonlinearity;
-        self
-    }
-
-    /// How the bias of the cell's only gate starts.
-    pub fn hidden_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(0, init)
     }
 }
 
 /// What an [`RnnCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct RnnBuffers<F> {
-    input: InputPart<F>,
-    hidden: HiddenPart<F>,
+    input: FromInput<F>,
+    hidden: FromHidden<F>,
     bias: Array1<F>, // [H]: the sum of both
     a: Array2<F>,    // [R, H] and, after a backward pass, da
     scratch: Array2<F>,
 }
-
-vectorised! {
-    /// h = f(a).
-    fn activate<'a, F: Float>(relu: bool, a: &'a [F], h: &'a mut [F]) {
-        if relu {
-            for (h, &a) in h.iter_mut().zip(a) {
-                // Not `max`, which would turn NaN into 0.
-                *h = if a < F::zero() { F::zero() } else { a };
-            }
-        } else {
-            for (h, &a) in h.iter_mut().zip(a) {
-                *h = tanh(a);
-            }
-        }
-    }
-
-    /// da = f'(a) dh, with f' from h.
-    fn activate_backward<'a, F: Float>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
-        let slope = |h: F| match relu {
-            true if h > F::zero() => F::one(),
-            true if h <= F::zero() => F::zero(),
-            _ => F::one() - h * h,
-        };
-        for ((da, &h), &dh) in da.iter_mut().zip(h).zip(dh) {
-            *da = slope(h) * dh;
-        }
-    }
-}
+opaque_debug!(RnnBuffers<F: Float>);
 
 impl<F: Float> Cell for RnnCell<F> {
     type Elem = F;
@@ -224,7 +212,7 @@ impl<F: Float> Cell for RnnCell<F> {
         let [_, weights] = self.weights();
         // a += W_hh h_{t-1}
         hidden.add(weights, &rows, h_before, view_mut_of_rows(a.view_mut(), &rows));
-        activate(self.nonlinearity == RnnNonlinearity::Relu, rows_of(a, &rows), flat_mut(h));
+        activate(&self.options(), rows_of(a, &rows), flat_mut(h));
     }
 
     fn clear_gradient(&self, grad: &mut Self) {
@@ -239,8 +227,7 @@ impl<F: Float> Cell for RnnCell<F> {
     fn backward_step(&self, step: CellStepBackward<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
         let RnnBuffers { hidden, a: da, scratch, .. } = buffers;
         let CellStepBackward { rows, h, dh, .. } = step;
-        let relu = self.nonlinearity == RnnNonlinearity::Relu;
-        activate_backward(relu, flat(h), flat(dh.view()), rows_of(da, &rows));
+        activate_backward(&self.options(), flat(h), flat(dh.view()), rows_of(da, &rows));
         // dh_{t-1} = W_hhᵀ da
         let ([_, weights], da, dnorm) = (self.weights(), da.slice(s![rows.clone(), ..]), values_mut(&mut grad.norm_hh));
         hidden.backward(weights, &rows, da, dnorm, dh, Accumulate::Overwrite, scratch);

@@ -1,0 +1,81 @@
+//! What a [`GruCell`](super::GruCell) can be.
+
+use crate::base::Init;
+use crate::cells::builder::{BuiltCell, CellBuilder, Model};
+use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start, WithoutMemory};
+
+/// Where a GRU's reset gate acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GruReset {
+    /// After the product, on `W_hn h_{t-1} + b_hn`: PyTorch, cuDNN, Keras' default, ONNX with `linear_before_reset`.
+    #[default]
+    AfterProduct,
+    /// Before the product, on `h_{t-1}`: the first paper, ONNX' default, Keras with `reset_after=False`.
+    BeforeProduct,
+}
+
+/// The options of a [`GruCell`](crate::GruCell); its [builder](CellBuilder) has a method for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GruOptions {
+    /// Where its reset gate acts.
+    pub reset: GruReset,
+    /// The probability of recurrent dropout.
+    pub recurrent_dropout: f64,
+    /// Those that every cell has.
+    pub common: CommonOptions,
+}
+
+/// The gates' places.
+const RESET: usize = 0;
+const UPDATE: usize = 1;
+const CANDIDATE: usize = 2;
+
+impl CellOptions for GruOptions {
+    fn common(&mut self) -> &mut CommonOptions {
+        &mut self.common
+    }
+}
+
+impl RecurrentProduct for GruOptions {
+    fn recurrent_dropout(&mut self) -> &mut f64 {
+        &mut self.recurrent_dropout
+    }
+}
+
+impl WithoutMemory for GruOptions {}
+
+impl Gated for GruOptions {
+    fn chrono(keep: Init) -> Vec<(usize, Start)> {
+        vec![(UPDATE, Start::Init(keep))]
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = GruOptions>>> CellBuilder<M, GruOptions> {
+    /// Where the reset gate acts.
+    pub fn reset(mut self, reset: GruReset) -> Self {
+        self.options.reset = reset;
+        self
+    }
+
+    /// How the reset gate's bias starts.
+    pub fn reset_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(RESET, Start::Init(init.into()))
+    }
+
+    /// How the update gate's bias starts: at `b`, an unused state fades by `σ(b)` a step.
+    pub fn update_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(UPDATE, Start::Init(init.into()))
+    }
+
+    /// How `b_in`, the bias of what could be written, starts.
+    pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
+        self.start("bias_ih", CANDIDATE, Start::Init(init.into()))
+    }
+
+    /// How `b_hn`, the bias of `s` under the reset gate, starts.
+    pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
+        self.start("bias_hh", CANDIDATE, Start::Init(init.into()))
+    }
+}

@@ -1,0 +1,74 @@
+//! What the gates get from x: one product for all steps.
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+
+use super::normal::Normal;
+use super::operand::{Operand, order_of};
+use super::weights::Weights;
+use crate::kernels::{Accumulate, Float, product, product_in_order, product_with_bias};
+use crate::layer::affine::start_rows;
+use crate::layer::kit::reuse;
+use crate::layer::rows::rows_of;
+use crate::recurrence::{AllSteps, Unrolled};
+
+/// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
+#[derive(Clone, Default)]
+pub(super) struct FromInput<F> {
+    operand: Operand<F>, // W, packed where it is multiplied with a part of the rows at a time
+    normal: Normal<F>,
+}
+
+impl<F: Float> FromInput<F> {
+    /// Before a pass.
+    pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_, F>) {
+        self.operand.start(weight.t(), pass, pass.in_parts());
+    }
+
+    /// `a`, `[R, N]`, of all rows.
+    pub fn project(
+        &mut self,
+        Weights { weight, gain, eps, groups }: Weights<'_, F>,
+        bias: Option<&[F]>,
+        pass: &Unrolled<'_, F>,
+        x: ArrayView2<'_, F>,
+        a: &mut Array2<F>,
+    ) {
+        reuse(a, (x.nrows(), weight.nrows()));
+        let (operand, order) = (&self.operand, order_of(pass));
+        let product = |bias: Option<&[F]>, c: ArrayViewMut2<'_, F>| match (operand.packed(), bias) {
+            (Some(packed), bias) => packed.multiply(x, c, bias),
+            (None, Some(bias)) => product_with_bias(x, weight.t(), bias, c, order),
+            (None, None) => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
+        };
+        let Some(gain) = gain else { return product(bias, a.view_mut()) };
+        let rows = 0..x.nrows();
+        self.normal.start(a.dim());
+        product(None, self.normal.z(&rows));
+        start_rows(bias, rows_of(a, &rows));
+        self.normal.add(&rows, groups, (gain, eps), a.view_mut());
+    }
+
+    /// The gradients, from `da`, `[R, N]`.
+    pub fn finish(
+        &mut self,
+        Weights { weight, gain, groups, .. }: Weights<'_, F>,
+        AllSteps { x, dx, .. }: AllSteps<'_, F>,
+        da: ArrayView2<'_, F>,
+        dw: ArrayViewMut2<'_, F>,
+        dgain: Option<&mut [F]>,
+        how: Accumulate,
+    ) {
+        let rows = 0..x.nrows();
+        let dz = match gain.zip(dgain) {
+            None => da,
+            Some((gain, dgain)) => {
+                self.normal.backward(&rows, groups, gain, da, dgain);
+                self.normal.dz(&rows)
+            }
+        };
+        product(dz.t(), x, dw, how);
+        if let Some(dx) = dx {
+            product(dz, weight, dx, Accumulate::Overwrite);
+        }
+    }
+}

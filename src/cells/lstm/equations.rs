@@ -1,0 +1,87 @@
+//! The equations of an LSTM's unit, forward and backward.
+//!
+//! A step is given the sums `a_i, a_f, a_g, a_o` of what comes from x and from h, and the memory before it, `c⁻`:
+//!
+//! ```text
+//! i = σ(a_i + p_i c⁻)    f = σ(a_f + p_f c⁻)    g = tanh(a_g)    c = f c⁻ + i g
+//! o = σ(a_o + p_o c)     m = o tanh(u)          u = c, or what layer normalisation makes of c
+//! ```
+//!
+//! The loss depends on c through u, through the output gate's peephole and through the next step, which left `dc⁺`. With
+//! `dy = dL/dy`, the chain rule gives, from `dm` and `dc⁺`:
+//!
+//! ```text
+//! da_o = dm tanh(u) σ'(o)    du = dm o tanh'(u)    dc = dc⁺ + du + p_o da_o        (if u = c)
+//! da_i = dc g σ'(i)          da_f = dc c⁻ σ'(f)    da_g = dc i tanh'(g)
+//! dc⁻ = dc f + p_i da_i + p_f da_f
+//! ```
+//!
+//! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate: `da_i = dc (g - c⁻) σ'(i)`.
+
+use crate::cells::derivatives::{d_sigmoid, d_tanh};
+use crate::kernels::Float;
+use crate::kernels::math::{share_division, sigmoid_fraction, tanh, tanh_fraction};
+
+/// What the options change in the equations.
+pub(super) trait Variant {
+    const COUPLED: bool;
+    const PEEPHOLES: bool;
+}
+
+/// i, f, g and c.
+#[inline(always)]
+pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: [F; 2], c_before: F) -> [F; 4] {
+    let sigma = |a, p| sigmoid_fraction(peek::<F, V>(a, p, c_before));
+    let (i, f, g);
+    if V::COUPLED {
+        [i, g] = share_division([sigma(a_i, p_i), tanh_fraction(a_g)]);
+        f = F::one() - i;
+    } else {
+        [i, f, g] = share_division([sigma(a_i, p_i), sigma(a_f, p_f), tanh_fraction(a_g)]);
+    }
+    [i, f, g, f * c_before + i * g]
+}
+
+/// o and m.
+#[inline(always)]
+pub(super) fn output<F: Float, V: Variant>(a_o: F, p_o: F, c: F, u: F) -> [F; 2] {
+    let [o, tanh_u] = share_division([sigmoid_fraction(peek::<F, V>(a_o, p_o, c)), tanh_fraction(u)]);
+    [o, o * tanh_u]
+}
+
+/// da_o and du.
+#[inline(always)]
+pub(super) fn output_backward<F: Float>(dm: F, o: F, u: F) -> [F; 2] {
+    let tanh_u = tanh(u);
+    [dm * tanh_u * d_sigmoid(o), dm * o * d_tanh(tanh_u)]
+}
+
+/// dc, from `dc⁺ + du`.
+#[inline(always)]
+pub(super) fn memory_gradient<F: Float, V: Variant>(dc_direct: F, p_o: F, da_o: F) -> F {
+    if V::PEEPHOLES { dc_direct + p_o * da_o } else { dc_direct }
+}
+
+/// da_i, da_f, da_g and dc⁻.
+#[inline(always)]
+pub(super) fn memory_backward<F: Float, V: Variant>(
+    dc: F,
+    [i, f, g]: [F; 3],
+    [p_i, p_f]: [F; 2],
+    c_before: F,
+) -> [F; 4] {
+    let (f, df) = if V::COUPLED { (F::one() - i, F::zero()) } else { (f, dc * c_before) };
+    let di = if V::COUPLED { dc * (g - c_before) } else { dc * g };
+    let (da_i, da_f, da_g) = (di * d_sigmoid(i), df * d_sigmoid(f), dc * i * d_tanh(g));
+    let mut dc_before = dc * f;
+    if V::PEEPHOLES {
+        dc_before += p_i * da_i + p_f * da_f;
+    }
+    [da_i, da_f, da_g, dc_before]
+}
+
+/// A gate's sum with its view of the memory.
+#[inline(always)]
+fn peek<F: Float, V: Variant>(a: F, p: F, c: F) -> F {
+    if V::PEEPHOLES { a + p * c } else { a }
+}

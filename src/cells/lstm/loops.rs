@@ -1,0 +1,157 @@
+//! The equations of an LSTM, applied to all units of a step: rows `[N, 4 H]` of gates, `[N, 3 H]` if they are coupled.
+
+use super::equations::{self, Variant};
+use super::options::LstmOptions;
+use crate::cells::units::{for_each_unit, with_switches};
+use crate::kernels::{Float, vectorised};
+
+struct Switches<const COUPLED: bool, const PEEPHOLES: bool>;
+
+impl<const COUPLED: bool, const PEEPHOLES: bool> Variant for Switches<COUPLED, PEEPHOLES> {
+    const COUPLED: bool = COUPLED;
+    const PEEPHOLES: bool = PEEPHOLES;
+}
+
+/// The options that change the equations: coupled, peepholes.
+#[inline(always)]
+fn switches(options: &LstmOptions) -> [bool; 2] {
+    let LstmOptions { peepholes, coupled, projection: _, recurrent_dropout: _, zoneout_c: _, common: _ } = *options;
+    [coupled, peepholes]
+}
+
+vectorised! {
+    /// i, f and g in place of their a; c.
+    pub(super) fn remember<'a, F: Float>(
+        hidden: usize,
+        options: &'a LstmOptions,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c_before: &'a [F],
+        c: &'a mut [F]
+    ) {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
+            rows: c.len() / hidden, units: hidden, <F, V: Variant>;
+            write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, _o]; c: [_c => c]; }
+            read { c_before: [c_before]; }
+            same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED]; }
+            let [i, f, g, c] = equations::memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
+        });
+    }
+
+    /// o in place of its a; m. A loop of its own: one chain from i to m would be too long for the next units to begin
+    /// meanwhile.
+    pub(super) fn read<'a, F: Float>(
+        hidden: usize,
+        options: &'a LstmOptions,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c: &'a [F],
+        u: &'a [F],
+        m: &'a mut [F]
+    ) {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
+            rows: m.len() / hidden, units: hidden, <F, V: Variant>;
+            write { gates: [_i, _f if !V::COUPLED, _g, a_o => o]; m: [_m => m]; }
+            read { c: [c]; u: [u]; }
+            same { peephole: [_p_i if V::PEEPHOLES, _p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
+            let [o, m] = equations::output::<F, V>(a_o, p_o, c, u);
+        });
+    }
+
+    /// If u = c: the da of all gates in place of their values, and dc before the step in place of dc after it.
+    pub(super) fn backward<'a, F: Float>(
+        hidden: usize,
+        options: &'a LstmOptions,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c_before: &'a [F],
+        c: &'a [F],
+        dm: &'a [F],
+        dc: &'a mut [F]
+    ) {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
+            rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
+            write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, o => da_o]; dc: [dc_after => dc_before]; }
+            read { c_before: [c_before]; c: [c]; dm: [dm]; }
+            same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
+            let [da_o, du] = equations::output_backward(dm, o, c);
+            let dc = equations::memory_gradient::<F, V>(dc_after + du, p_o, da_o);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+        });
+    }
+
+    /// If u is not c, first: da_o in place of o, and du in place of u.
+    pub(super) fn read_backward<'a, F: Float>(
+        hidden: usize,
+        options: &'a LstmOptions,
+        gates: &'a mut [F],
+        dm: &'a [F],
+        u: &'a mut [F]
+    ) {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
+            rows: dm.len() / hidden, units: hidden, <F, V: Variant>;
+            write { gates: [_i, _f if !V::COUPLED, _g, o => da_o]; u: [u => du]; }
+            read { dm: [dm]; }
+            same {}
+            let [da_o, du] = equations::output_backward(dm, o, u);
+        });
+    }
+
+    /// If u is not c, then: the other gates' da in place of their values, and dc before the step in place of `dc⁺ + du`.
+    pub(super) fn remember_backward<'a, F: Float>(
+        hidden: usize,
+        options: &'a LstmOptions,
+        gates: &'a mut [F],
+        peephole: &'a [F],
+        c_before: &'a [F],
+        dc: &'a mut [F]
+    ) {
+        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
+            rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
+            write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_direct => dc_before]; }
+            read { c_before: [c_before]; }
+            same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
+            let dc = equations::memory_gradient::<F, V>(dc_direct, p_o, da_o);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+        });
+    }
+
+    /// sum += a ∘ b, for rows of the length of `sum`, those of `a` being `stride` apart.
+    pub(super) fn add_products<'a, F: Float>(stride: usize, a: &'a [F], b: &'a [F], sum: &'a mut [F]) {
+        let width = sum.len();
+        for (a, b) in a.chunks(stride).zip(b.chunks_exact(width)) {
+            let a = &a[..width];
+            for k in 0..width {
+                sum[k] += a[k] * b[k];
+            }
+        }
+    }
+}
+
+/// dL/dc_t of each unit, for a [`GradientProbe`](crate::GradientProbe), from what [`backward`] or, if `dm` is `None`,
+/// [`remember_backward`] is given.
+pub(super) fn memory_gradients<'a, F: Float>(
+    hidden: usize,
+    gates: &'a [F],
+    peephole: &'a [F],
+    c: &'a [F],
+    dm: Option<&'a [F]>,
+    dc: &'a [F],
+) -> impl Iterator<Item = F> + 'a {
+    let width = gates.len() / c.len() * hidden;
+    let p_o = &peephole[peephole.len().saturating_sub(hidden)..];
+    (0..c.len()).map(move |k| {
+        let o = gates[k / hidden * width + width - hidden + k % hidden];
+        let (da_o, dc_direct) = match dm {
+            Some(dm) => {
+                let [da_o, du] = equations::output_backward(dm[k], o, c[k]);
+                (da_o, dc[k] + du)
+            }
+            None => (o, dc[k]), // the gate holds its da by then
+        };
+        match p_o.get(k % hidden) {
+            Some(&p_o) => equations::memory_gradient::<F, Switches<false, true>>(dc_direct, p_o, da_o),
+            None => equations::memory_gradient::<F, Switches<false, false>>(dc_direct, F::zero(), da_o),
+        }
+    })
+}

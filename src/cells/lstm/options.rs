@@ -1,0 +1,116 @@
+//! What an [`LstmCell`](super::LstmCell) can be.
+
+use crate::base::Init;
+use crate::cells::builder::{BuiltCell, CellBuilder, Model};
+use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start};
+
+/// The options of an [`LstmCell`](crate::LstmCell); its [builder](CellBuilder) has a method for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct LstmOptions {
+    /// Whether the gates see the memory.
+    pub peepholes: bool,
+    /// Whether `f = 1 - i`.
+    pub coupled: bool,
+    /// P, the size that h is projected to, if it is.
+    pub projection: Option<usize>,
+    /// The probability of recurrent dropout.
+    pub recurrent_dropout: f64,
+    /// The probability of [`Zoneout`](crate::Zoneout) for a unit of c.
+    pub zoneout_c: f64,
+    /// Those that every cell has.
+    pub common: CommonOptions,
+}
+
+/// The gates' places.
+pub(super) const INPUT: usize = 0;
+pub(super) const FORGET: usize = 1;
+pub(super) const CELL: usize = 2;
+pub(super) const OUTPUT: usize = 3;
+
+impl LstmOptions {
+    /// The gates that have weights.
+    pub(super) fn gates(&self) -> &'static [usize] {
+        if self.coupled { &[INPUT, CELL, OUTPUT] } else { &[INPUT, FORGET, CELL, OUTPUT] }
+    }
+}
+
+impl CellOptions for LstmOptions {
+    fn common(&mut self) -> &mut CommonOptions {
+        &mut self.common
+    }
+}
+
+impl RecurrentProduct for LstmOptions {
+    fn recurrent_dropout(&mut self) -> &mut f64 {
+        &mut self.recurrent_dropout
+    }
+}
+
+impl Gated for LstmOptions {
+    fn chrono(keep: Init) -> Vec<(usize, Start)> {
+        vec![(FORGET, Start::Init(keep)), (INPUT, Start::NegativeOf(FORGET))]
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOptions> {
+    /// With gates that see the memory (Gers and Schmidhuber 2000); their weights start at 0.
+    pub fn peepholes(mut self) -> Self {
+        self.options.peepholes = true;
+        self
+    }
+
+    /// With `f = 1 - i`: what is forgotten is what is written over (Greff et al. 2017). Unless the input gate's bias is
+    /// given, it starts as the negative of the forget gate's, so that the memory holds from the start.
+    pub fn coupled(mut self) -> Self {
+        self.options.coupled = true;
+        self
+    }
+
+    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
+    ///
+    /// # Panics
+    /// Panics if `size` is 0.
+    #[track_caller]
+    pub fn projection(mut self, size: usize) -> Self {
+        assert!(size > 0, "LstmCell: sizes must not be 0, got projection {size}");
+        self.options.projection = Some(size);
+        self
+    }
+
+    /// With [`Zoneout`](crate::Zoneout): units of h keep their value for a step with probability `h`, those of c with
+    /// probability `c`.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if one is not in `0..1`, and so does a pass without a mode.
+    pub fn zoneout(mut self, h: f64, c: f64) -> Self {
+        self.options.common.zoneout = h;
+        self.options.zoneout_c = c;
+        self
+    }
+
+    /// How the projection's weight starts.
+    pub fn weight_hr(self, init: impl Into<Init>) -> Self {
+        self.start("weight_hr", 0, Start::Init(init.into()))
+    }
+
+    /// How the input gate's bias starts.
+    pub fn input_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(INPUT, Start::Init(init.into()))
+    }
+
+    /// How the forget gate's bias starts: at `b`, an unused memory fades by `σ(b)` a step.
+    pub fn forget_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(FORGET, Start::Init(init.into()))
+    }
+
+    /// How the bias of `g`, what could be written, starts.
+    pub fn cell_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(CELL, Start::Init(init.into()))
+    }
+
+    /// How the output gate's bias starts.
+    pub fn output_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(OUTPUT, Start::Init(init.into()))
+    }
+}

@@ -1,0 +1,51 @@
+//! What an [`MguCell`](super::MguCell) can be.
+
+use crate::base::Init;
+use crate::cells::builder::{BuiltCell, CellBuilder, Model};
+use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start, WithoutMemory};
+
+/// The options of an [`MguCell`](crate::MguCell); its [builder](CellBuilder) has a method for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct MguOptions {
+    /// The probability of recurrent dropout.
+    pub recurrent_dropout: f64,
+    /// Those that every cell has.
+    pub common: CommonOptions,
+}
+
+/// The gates' places.
+const FORGET: usize = 0;
+const CANDIDATE: usize = 1;
+
+impl CellOptions for MguOptions {
+    fn common(&mut self) -> &mut CommonOptions {
+        &mut self.common
+    }
+}
+
+impl RecurrentProduct for MguOptions {
+    fn recurrent_dropout(&mut self) -> &mut f64 {
+        &mut self.recurrent_dropout
+    }
+}
+
+impl WithoutMemory for MguOptions {}
+
+impl Gated for MguOptions {
+    fn chrono(keep: Init) -> Vec<(usize, Start)> {
+        vec![(FORGET, Start::Negative(keep))]
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = MguOptions>>> CellBuilder<M, MguOptions> {
+    /// How the forget gate's bias starts: at `b`, an unused state fades by `1 - σ(b)` a step.
+    pub fn forget_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(FORGET, Start::Init(init.into()))
+    }
+
+    /// How the bias of what could be written starts.
+    pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
+        self.gate_bias(CANDIDATE, Start::Init(init.into()))
+    }
+}

@@ -1,0 +1,55 @@
+//! What an [`RnnCell`](super::RnnCell) can be.
+
+use crate::base::Init;
+use crate::cells::builder::{BuiltCell, CellBuilder, Model};
+use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, Start, WithoutMemory};
+
+/// The f of a plain recurrent cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RnnNonlinearity {
+    /// `tanh(a)`
+    #[default]
+    Tanh,
+    /// `max(a, 0)`
+    Relu,
+}
+
+/// The options of an [`RnnCell`](crate::RnnCell); its [builder](CellBuilder) has a method for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RnnOptions {
+    /// Its f.
+    pub nonlinearity: RnnNonlinearity,
+    /// The probability of recurrent dropout.
+    pub recurrent_dropout: f64,
+    /// Those that every cell has.
+    pub common: CommonOptions,
+}
+
+impl CellOptions for RnnOptions {
+    fn common(&mut self) -> &mut CommonOptions {
+        &mut self.common
+    }
+}
+
+impl RecurrentProduct for RnnOptions {
+    fn recurrent_dropout(&mut self) -> &mut f64 {
+        &mut self.recurrent_dropout
+    }
+}
+
+impl WithoutMemory for RnnOptions {}
+
+impl<M: Model<Cell: BuiltCell<Options = RnnOptions>>> CellBuilder<M, RnnOptions> {
+    /// With another f than tanh.
+    pub fn nonlinearity(mut self, nonlinearity: RnnNonlinearity) -> Self {
+        self.options.nonlinearity = nonlinearity;
+        self
+    }
+
+    /// How `bias_ih` starts.
+    pub fn bias_ih(self, init: impl Into<Init>) -> Self {
+        self.start("bias_ih", 0, Start::Init(init.into()))
+    }
+}
