@@ -21,8 +21,8 @@ use gradflow::contract::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Float, GradCheck, Gradient, Layer, Linear, MeanSquaredError, Optimizer, Sequence, Size, SizeError,
-    ZerosLike, parameters,
+    Adam, Causal, Float, GradCheck, Layer, Linear, Loss, MeanSquaredError, Optimizer, Sequence, Size, SizeError,
+    parameters,
 };
 
 const NAME: &str = "Smoothing";
@@ -76,9 +76,9 @@ impl<F: Float> Layer for Smoothing<F> {
         Array2::zeros((batch, self.rate.len()))
     }
 
-    fn forward_pass<'c>(
+    fn forward<'c>(
         &self,
-        x: &Sequence<'_, F>,
+        x: Sequence<'_, F>,
         state: &mut Array2<F>,
         cache: &'c mut SmoothingCache<F>,
     ) -> ArrayView3<'c, F> {
@@ -103,15 +103,14 @@ impl<F: Float> Layer for Smoothing<F> {
         cache.y.view()
     }
 
-    fn backward_pass<'c>(
+    fn backward<'c>(
         &self,
-        x: &Sequence<'_, F>,
+        x: Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut Array2<F>>,
         cache: &'c mut SmoothingCache<F>,
-        grad: Gradient<'_, Self>,
+        grad: &mut Self,
     ) -> ArrayView3<'c, F> {
-        let grad = grad.to_add();
         let features = x.features(NAME, Some(self.rate.len()));
         let (steps, batch, size) = features.dim();
         let SmoothingCache { pending, before, ds, dx, .. } = cache;
@@ -157,7 +156,7 @@ fn main() {
     let x = Array3::from_shape_simple_fn((5, 3, 2), || rng.random_range(-1.0..1.0));
     let state = Array2::from_shape_simple_fn((3, 2), || rng.random_range(-1.0..1.0));
     let sequences = Sequence::from(&x).with_lengths(&[3, 5, 1]).expect("lengths within the steps");
-    let report = GradCheck::default().check(&layer, sequences, &state);
+    let report = GradCheck::new().check(&layer, sequences, &state);
     print!("The gradients, against finite differences:\n{report}");
     assert!(report.passed());
 
@@ -167,16 +166,17 @@ fn main() {
         Linear { weight: Array2::from_shape_vec((1, 2), vec![2.0, -1.0]).expect("one row of two"), bias: None },
     );
     let mut model = (layer, Linear::new(2, 1, rng).without_bias());
-    let (mut cache, mut grad, mut dy) = (model.cache(), model.zeros_like(), Array3::default((0, 0, 0)));
-    let (loss, mut optimizer) = (MeanSquaredError::new(), Adam::new(0.02));
+    let (mut cache, mut grad) = (model.cache(), model.zeros_like());
+    let (mut squared_error, mut optimizer) = (MeanSquaredError::new(), Adam::new(0.02));
     println!("\nTraining for decays [0.9, 0.3] and weights [2, -1]:");
     for update in 1..=500 {
         let x = Array3::from_shape_simple_fn((50, 8, 2), || rng.random_range(-1.0..1.0));
         let target = truth.forward((&x).into(), &mut truth.zero_state(8), &mut truth.cache()).to_owned();
         let mut state = model.zero_state(8);
         let pass = model.pass(&x, &mut state, &mut cache);
-        let error = loss.evaluate(&pass.output(), &target, None, &mut dy);
-        pass.backward_into(&dy, &mut grad);
+        let loss = squared_error.of(&pass, &target);
+        let error = loss.value();
+        pass.backward_into(loss.gradient(), &mut grad);
         optimizer.step(&mut model, &grad);
         if update % 100 == 0 {
             let (decays, weights) = ([model.0.decay(0), model.0.decay(1)], model.1.weight.row(0));

@@ -21,11 +21,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Scope, scope};
 use std::time::Instant;
 
-use gradflow::ndarray::{Array2, Array3, s};
+use gradflow::ndarray::{Array2, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, ClipNorm, Embedding, Layer, Linear, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt,
-    ZerosLike, grad_norm, sequential,
+    Adam, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors,
+    TensorsExt, grad_norm, sequential,
 };
 
 use common::{Claims, Failure, Settings};
@@ -68,7 +68,7 @@ struct Shard {
     state: <CharLm as Layer>::State,
     cache: <CharLm as Layer>::Cache,
     grad: CharLm,
-    dlogits: Array3<f32>,
+    cross_entropy: SoftmaxCrossEntropy<f32>,
     /// The sum of the losses.
     nats: f64,
 }
@@ -79,7 +79,7 @@ impl Shard {
             state: model.zero_state(sequences.len()),
             cache: model.cache(),
             grad: model.zeros_like(),
-            dlogits: Array3::default((0, 0, 0)),
+            cross_entropy: SoftmaxCrossEntropy::new().sum(),
             nats: 0.0,
             sequences,
         }
@@ -90,8 +90,9 @@ impl Shard {
         let x = Sequence::from(ids).sequences(self.sequences.clone());
         let pass = model.pass(x, &mut self.state, &mut self.cache);
         let targets = targets.slice(s![.., self.sequences.clone()]);
-        self.nats = SoftmaxCrossEntropy::new().sum().evaluate(&pass.output(), &targets, None, &mut self.dlogits);
-        pass.backward_into(&self.dlogits, &mut self.grad);
+        let loss = self.cross_entropy.of(&pass, &targets);
+        self.nats = loss.value();
+        pass.backward_into(loss.gradient(), &mut self.grad);
     }
 }
 

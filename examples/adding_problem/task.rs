@@ -34,6 +34,7 @@ const NONE: f32 = f32::NAN;
 impl Task for Adding {
     /// `[T, B, 1]`
     type Targets = Array3<f32>;
+    type Loss = MeanSquaredError<f32>;
 
     const INPUTS: usize = 2;
 
@@ -81,8 +82,8 @@ impl Task for Adding {
         Batch { x, lengths, targets }
     }
 
-    fn error(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array3<f32>>, dy: &mut Array3<f32>) -> f64 {
-        MeanSquaredError::new().ignore(NONE.into()).evaluate(y, &batch.targets, Some(&batch.lengths), dy)
+    fn loss(&self) -> MeanSquaredError<f32> {
+        MeanSquaredError::new().ignore(NONE.into())
     }
 
     fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array3<f32>>, share: f32) -> usize {

@@ -1,10 +1,9 @@
 //! The language models: how they are trained, and how often they choose the right verb.
 
-use gradflow::ndarray::Array3;
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, NonFiniteGradient, Optimizer, Sequence, SoftmaxCrossEntropy,
-    ZerosLike, sequential,
+    Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, Loss, NonFiniteGradient, Optimizer, Sequence,
+    SoftmaxCrossEntropy, sequential,
 };
 
 use crate::common::Cell;
@@ -78,16 +77,16 @@ impl Recipe {
     /// Where a gradient is not finite.
     pub fn train(&self, plan: &Plan, seed: u64) -> Result<LanguageModel, NonFiniteGradient> {
         let (mut model, rng) = (self.build(seed), &mut stream(seed, Role::Training));
-        let (mut cache, mut grad, mut dlogits) = (model.cache(), model.zeros_like(), Array3::default((0, 0, 0)));
-        let (loss, mut optimizer) = (SoftmaxCrossEntropy::new(), Adam::new(self.learning_rate));
+        let (mut cache, mut grad) = (model.cache(), model.zeros_like());
+        let (mut cross_entropy, mut optimizer) = (SoftmaxCrossEntropy::new(), Adam::new(self.learning_rate));
         for _ in 0..plan.updates {
             let sentences: Vec<Sentence> =
                 (0..plan.batch).map(|_| Sentence::draw(plan.language.gap(rng), rng)).collect();
             let batch = Batch::of(&sentences);
             let mut state = model.zero_state(plan.batch);
             let pass = model.pass(batch.sequence(), &mut state, &mut cache);
-            loss.evaluate(&pass.output(), &batch.next, Some(&batch.lengths), &mut dlogits);
-            pass.backward_into(&dlogits, &mut grad);
+            let loss = cross_entropy.of(&pass, &batch.next);
+            pass.backward_into(loss.gradient(), &mut grad);
             optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(model)

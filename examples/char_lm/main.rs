@@ -21,12 +21,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use gradflow::ndarray::{Array3, ArrayView1, Axis, arr2, s};
+use gradflow::ndarray::{ArrayView1, Axis, arr2, s};
 use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, LstmCell, Optimizer, Probed, RnnCell,
-    Sequence, SoftmaxCrossEntropy, TensorsExt, ZerosLike, sequential,
+    BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, Loss, LstmCell, Optimizer, Probed,
+    RnnCell, Sequence, SoftmaxCrossEntropy, TensorsExt, sequential,
 };
 
 use common::{Failure, Interrupt, Output, Progress};
@@ -198,13 +198,14 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
     let seen = run.curve.characters();
 
     let (mut cache, mut grad) = (run.model.cache(), run.model.zeros_like());
-    let (loss, mut dlogits) = (SoftmaxCrossEntropy::new(), Array3::default((0, 0, 0)));
+    let mut cross_entropy = SoftmaxCrossEntropy::new();
     for update in run.updates()..updates {
         // The state goes on from batch to batch; the gradient goes back as far as this batch.
         let (ids, targets) = run.readers.read();
         let pass = run.model.pass(ids, &mut run.state, &mut cache);
-        let nats = loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
-        pass.backward_into(&dlogits, &mut grad);
+        let loss = cross_entropy.of(&pass, &targets);
+        let nats = loss.value();
+        pass.backward_into(loss.gradient(), &mut grad);
         run.optimizer.set_learning_rate(run.schedule.learning_rate(update as u64));
         let norm = run.optimizer.step_clipped(&mut run.model, &grad, ClipNorm::new(*clip))?.norm;
 
@@ -235,11 +236,11 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
 fn validate(model: &CharLm, corpus: &Corpus) -> f64 {
     let (ids, targets) = corpus.lanes(LANES);
     let (mut state, mut cache) = (model.zero_state(LANES), model.cache());
-    let (loss, mut dlogits) = (SoftmaxCrossEntropy::new().ignore(IGNORED).sum(), Array3::default((0, 0, 0)));
+    let cross_entropy = SoftmaxCrossEntropy::new().ignore(IGNORED).sum();
     let windows = ids.axis_chunks_iter(Axis(0), 64).zip(targets.axis_chunks_iter(Axis(0), 64));
     let nats = windows.map(|(ids, targets)| {
         let logits = model.forward(Sequence::from(ids).infer(), &mut state, &mut cache);
-        loss.evaluate(&logits, &targets, None, &mut dlogits)
+        cross_entropy.value(logits, &targets)
     });
     nats.sum::<f64>() / corpus.validation().len() as f64 / LN_2
 }
@@ -253,13 +254,13 @@ fn gradient_flow(model: &CharLm, corpus: &Corpus, probe: &GradientProbe) -> Flow
         model.forward(Sequence::from(before).infer(), &mut state, &mut cache);
     }
 
-    let (loss, mut dlogits) = (SoftmaxCrossEntropy::new().ignore(IGNORED), Array3::default((0, 0, 0)));
+    let mut cross_entropy = SoftmaxCrossEntropy::new().ignore(IGNORED);
     let mut targets = targets.slice_mut(s![-(FLOW_STEPS as isize).., ..]);
     targets.slice_mut(s![..-1, ..]).fill(IGNORED);
     let pass = model.pass(piece, &mut state, &mut cache);
-    loss.evaluate(&pass.output(), &targets, None, &mut dlogits);
+    let loss = cross_entropy.of(&pass, &targets);
     probe.record(true);
-    pass.backward(&dlogits, &mut grad);
+    pass.backward(loss.gradient(), &mut grad);
     probe.record(false);
     Flow::new(probe.flow().get("cell").expect("the model's cell is probed"))
 }

@@ -6,11 +6,11 @@
 //! or the budget is used up; whether it succeeded is decided once, by sequences that neither training nor any check has
 //! seen.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
-use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Optimizer, Sequence, TensorsExt, ZerosLike};
+use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Loss, Optimizer, Sequence, TensorsExt};
 
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};
@@ -36,7 +36,10 @@ impl<T> Batch<T> {
 /// What is to be learned.
 pub trait Task: Copy + Send + Sync {
     /// The targets of a batch.
-    type Targets;
+    type Targets: Deref<Target = <Self::Loss as Loss<f32>>::Targets>;
+
+    /// The error that training minimises.
+    type Loss: Loss<f32>;
 
     /// How many features a step has.
     const INPUTS: usize;
@@ -50,8 +53,8 @@ pub trait Task: Copy + Send + Sync {
     /// `count` sequences that were never seen before.
     fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<Self::Targets>;
 
-    /// The mean error of `y`, `[T, B, O]`; its gradient goes to `dy`.
-    fn error(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, dy: &mut Array3<f32>) -> f64;
+    /// The mean error of the outputs at the sequences' ends.
+    fn loss(&self) -> Self::Loss;
 
     /// How many of the sequences have an output that is farther off than `share` of what is tolerated.
     fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, share: f32) -> usize;
@@ -150,7 +153,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
     let mut net = model.build(task, &mut stream(seed, Role::Weights));
     let mut training = stream(seed, Role::Training);
     let mut checks = Judge::new(task, STRICTNESS, stream(seed, Role::Checks));
-    let (mut cache, mut grad, mut dy) = (net.cache(), net.zeros_like(), Array3::default((0, 0, 0)));
+    let (mut cache, mut grad, mut loss) = (net.cache(), net.zeros_like(), task.loss());
     let mut optimizer = Adam::new(model.learning_rate);
     let mut outcome = Outcome { curve: Vec::new(), seen: 0, wrong: None, error: f64::NAN };
     loop {
@@ -163,8 +166,8 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
             let batch = task.draw(plan.batch, &mut training);
             let mut state = net.zero_state(plan.batch);
             let pass = net.pass(batch.sequence(), &mut state, &mut cache);
-            task.error(&pass.output(), &batch, &mut dy);
-            pass.backward_into(&dy, &mut grad);
+            let error = loss.of(&pass, &batch.targets);
+            pass.backward_into(error.gradient(), &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(plan.clip)).is_err() {
                 return outcome; // diverged
             }
@@ -176,18 +179,18 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
 }
 
 /// New sequences from a stream of its own, to see how good a model is.
-struct Judge<'a, T> {
+struct Judge<'a, T: Task> {
     task: &'a T,
     rng: StdRng,
     share: f32,
     cache: Option<<Net as Layer>::Cache>,
-    dy: Array3<f32>,
+    loss: T::Loss,
 }
 
 impl<'a, T: Task> Judge<'a, T> {
     /// To whom a sequence is right within `share` of what is tolerated.
     fn new(task: &'a T, share: f32, rng: StdRng) -> Self {
-        Judge { task, rng, share, cache: None, dy: Array3::default((0, 0, 0)) }
+        Judge { task, rng, share, cache: None, loss: task.loss() }
     }
 
     /// The mean error of `count` new sequences, and how many are wrong.
@@ -195,7 +198,8 @@ impl<'a, T: Task> Judge<'a, T> {
         let batch = self.task.draw(count, &mut self.rng);
         let cache = self.cache.get_or_insert_with(|| net.cache());
         let y = net.forward(batch.sequence().infer(), &mut net.zero_state(count), cache);
-        (self.task.error(&y, &batch, &mut self.dy), self.task.wrong(&y, &batch, self.share))
+        let error = self.loss.value(batch.sequence().with(y), &batch.targets);
+        (error, self.task.wrong(&y, &batch, self.share))
     }
 
     /// The error of the first chunk, and whether all of [`CHECKED`] sequences are right; after a wrong one, no further

@@ -1,8 +1,8 @@
 //! How a net is trained and judged.
 
-use gradflow::ndarray::{Array3, ArrayView1, ArrayView2, Axis};
+use gradflow::ndarray::{ArrayView1, ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use gradflow::{ClipNorm, Layer, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, ZerosLike};
+use gradflow::{ClipNorm, Layer, Loss, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy};
 
 use crate::digits::Digits;
 use crate::net::{Block, Net};
@@ -41,9 +41,9 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
     let mut net = Net::new(setting.block, setting.depth, rng);
     let (images, labels) = digits.training();
     let mut order: Vec<usize> = (0..images.nrows()).collect();
-    let (mut cache, mut grad, mut dlogits) = (net.cache(), net.zeros_like(), Array3::default((0, 0, 0)));
+    let (mut cache, mut grad) = (net.cache(), net.zeros_like());
     let mut optimizer = Sgd::new(setting.learning_rate).momentum(MOMENTUM);
-    let (loss, mut curve) = (SoftmaxCrossEntropy::new(), Vec::new());
+    let (mut cross_entropy, mut curve) = (SoftmaxCrossEntropy::new(), Vec::new());
     for _ in 0..epochs {
         order.shuffle(rng);
         let batches = order.chunks_exact(BATCH);
@@ -52,8 +52,9 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
             let (x, ids) = (images.select(Axis(0), batch), labels.select(Axis(1), batch));
             let mut state = net.zero_state(BATCH);
             let pass = net.pass(Sequence::rows(&x).constant(), &mut state, &mut cache);
-            sum += loss.evaluate(&pass.output(), &ids, None, &mut dlogits);
-            pass.backward_into(&dlogits, &mut grad);
+            let loss = cross_entropy.of(&pass, &ids);
+            sum += loss.value();
+            pass.backward_into(loss.gradient(), &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(CLIP)).is_err() {
                 return Outcome { curve, loss: f64::INFINITY, accuracy: 0.0 };
             }
@@ -67,7 +68,7 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
 fn judge(net: &Net, (images, labels): (ArrayView2<'_, f32>, ArrayView2<'_, usize>)) -> (f64, f64) {
     let (mut cache, mut state) = (net.cache(), net.zero_state(images.nrows()));
     let logits = net.forward(Sequence::rows(&images).infer(), &mut state, &mut cache);
-    let loss = SoftmaxCrossEntropy::new().evaluate(&logits, &labels, None, &mut Array3::default((0, 0, 0)));
+    let loss = SoftmaxCrossEntropy::new().value(logits, &labels);
     let largest = |row: ArrayView1<'_, f32>| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(k, _)| k);
     let rows = logits.index_axis_move(Axis(0), 0);
     let right = rows.rows().into_iter().zip(&labels).filter(|&(row, &label)| largest(row) == Some(label));

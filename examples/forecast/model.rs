@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use gradflow::ndarray::{Array3, arr3, aview1, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, ClipNorm, Layer, Linear, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
-    ZerosLike, sequential,
+    Adam, Causal, ClipNorm, Layer, Linear, Loss, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
+    sequential,
 };
 
 use crate::series::{Forecasts, HORIZON, Series};
@@ -110,8 +110,8 @@ impl Training {
         let Training { lstm: Lstm { network, .. }, scaled, strength, optimizer, rng } = self;
         let steps = scaled.len() - 1;
         let (mut x, mut target) = (Array3::zeros((steps, BATCH, 2)), Array3::zeros((steps, BATCH, 1)));
-        let loss = MeanSquaredError::new().ignore(f64::NAN);
-        let (mut cache, mut grad, mut dy) = (network.cache(), network.zeros_like(), Array3::default((0, 0, 0)));
+        let mut squared_error = MeanSquaredError::new().ignore(f64::NAN);
+        let (mut cache, mut grad) = (network.cache(), network.zeros_like());
         for _ in 0..updates {
             for b in 0..BATCH {
                 let factor = (*strength * rng.random_range(-1.0..1.0)).exp();
@@ -128,8 +128,8 @@ impl Training {
             }
             let mut state = network.zero_state(BATCH);
             let pass = network.pass(Sequence::from(&x).constant(), &mut state, &mut cache);
-            loss.evaluate(&pass.output(), &target, None, &mut dy);
-            pass.backward_into(&dy, &mut grad);
+            let loss = squared_error.of(&pass, &target);
+            pass.backward_into(loss.gradient(), &mut grad);
             optimizer.step_clipped(network, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(())

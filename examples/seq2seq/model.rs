@@ -3,8 +3,8 @@
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, Axis, concatenate, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, Attention, AttentionCache, Causal, Embedding, Layer, Linear, LstmCell, Sequence, SoftmaxCrossEntropy,
-    TensorsExt, ZerosLike, parameters,
+    Activation, Attention, AttentionCache, Causal, Embedding, Layer, Linear, Loss, LstmCell, Sequence,
+    SoftmaxCrossEntropy, TensorsExt, parameters,
 };
 
 use crate::data::Batch;
@@ -66,7 +66,7 @@ pub struct Cache {
     decoder: <Reader as Layer>::Cache,
     attention: AttentionCache<f32>,
     head: <(Linear<f32>, Activation<f32>, Linear<f32>) as Layer>::Cache,
-    dlogits: Array3<f32>,
+    cross_entropy: SoftmaxCrossEntropy<f32>,
 }
 
 /// A written answer.
@@ -113,7 +113,7 @@ impl Translator {
 
     /// The mean cross-entropy of the digits in nats, each from the right ones before it; `grad` becomes its gradient.
     pub fn learn(&self, batch: &Batch, cache: &mut Cache, grad: &mut Self) -> f64 {
-        let Cache { encoder, decoder, attention, head, dlogits } = cache;
+        let Cache { encoder, decoder, attention, head, cross_entropy } = cache;
         let (words, given) = (self.source(batch), batch.given());
         // The encoder's last state is where the decoder starts,
         let mut state = self.encoder.zero_state(batch.count());
@@ -126,10 +126,9 @@ impl Translator {
             None => h.clone(),
         };
         let pass = self.head.pass(given.with(seen.view()), &mut ((), (), ()), head);
-        let lengths = Some(batch.target_lengths.as_slice());
-        let loss = SoftmaxCrossEntropy::new().evaluate(&pass.output(), &batch.target, lengths, dlogits);
+        let loss = cross_entropy.of(&pass, &batch.target);
 
-        let dseen = pass.backward_into(dlogits, &mut grad.head);
+        let dseen = pass.backward_into(loss.gradient(), &mut grad.head);
         let mut dh = dseen.slice(s![.., .., ..self.shape.hidden]).to_owned();
         let dmemory = match (&self.attention, &mut grad.attention) {
             (Some(layer), Some(grad)) => {
@@ -144,7 +143,7 @@ impl Translator {
         let mut dstate = self.decoder.zero_state(batch.count());
         self.decoder.backward_into(given, &dh, Some(&mut dstate), decoder, &mut grad.decoder);
         self.encoder.backward_into(words, &dmemory, Some(&mut dstate), encoder, &mut grad.encoder);
-        loss
+        loss.value()
     }
 
     /// Writes the answers, each digit from those written before it.

@@ -45,6 +45,7 @@ impl TemporalOrder {
 impl Task for TemporalOrder {
     /// `[T, B]`: the symbols that matter as binary digits, X for 0 and Y for 1.
     type Targets = Array2<usize>;
+    type Loss = SoftmaxCrossEntropy<f32>;
 
     const INPUTS: usize = SYMBOLS;
 
@@ -83,8 +84,8 @@ impl Task for TemporalOrder {
         Batch { x, lengths, targets }
     }
 
-    fn error(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array2<usize>>, dy: &mut Array3<f32>) -> f64 {
-        SoftmaxCrossEntropy::new().ignore(NONE).evaluate(y, &batch.targets, Some(&batch.lengths), dy)
+    fn loss(&self) -> SoftmaxCrossEntropy<f32> {
+        SoftmaxCrossEntropy::new().ignore(NONE)
     }
 
     fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array2<usize>>, share: f32) -> usize {

@@ -197,3 +197,105 @@ impl<F> fmt::Debug for Memory<F> {
         write!(f, "{:?}", self.0.shape())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, s};
+
+    use super::*;
+    use crate::layer::Layer;
+    use crate::layers::Linear;
+    use crate::loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy};
+
+    const LENGTHS: [usize; 3] = [4, 1, 2];
+
+    fn grid<F: Float>(f: impl Fn(f64) -> f64) -> Array3<F> {
+        Array3::from_shape_fn((4, 3, 5), |(t, b, k)| F::of(f((15 * t + 5 * b + k) as f64)))
+    }
+
+    fn ids() -> Array2<usize> {
+        Array2::from_shape_fn((4, 3), |(t, b)| (3 * t + 2 * b) % 5)
+    }
+
+    /// Loss and gradient, which do not depend on the memory's content, nor on the layout of `y`; and the value alone,
+    /// which is the same.
+    fn check<F: Float, L: Loss<F>>(mut loss: L, y: &Array3<F>, targets: &L::Targets) {
+        let turned = y.view().permuted_axes([2, 0, 1]).as_standard_layout().into_owned();
+        let turned = turned.view().permuted_axes([1, 2, 0]);
+        for lengths in [None, Some(&LENGTHS[..])] {
+            let with_lengths = |y: Sequence<'_, F>| match lengths {
+                Some(lengths) => loss.value(y.with_lengths(lengths).unwrap(), targets),
+                None => loss.value(y, targets),
+            };
+            let value = with_lengths(y.into());
+            assert_eq!(with_lengths((&turned).into()).to_bits(), value.to_bits());
+            assert!(value > 0.0);
+            let mut gradients = Vec::new();
+            for layout in [y.view(), turned] {
+                loss.memory().fill(F::of(f64::NAN));
+                let sequence = Sequence::from(&layout);
+                let sequence = lengths.map_or(sequence, |lengths| sequence.with_lengths(lengths).unwrap());
+                let evaluated = loss.of(sequence, targets);
+                assert_eq!(evaluated.value().to_bits(), value.to_bits());
+                gradients.push(evaluated.gradient().to_owned());
+            }
+            assert_eq!(gradients[0], gradients[1]);
+            for ((t, b, _), &slope) in gradients[0].indexed_iter() {
+                let counts = lengths.is_none_or(|lengths| t < lengths[b]);
+                assert_eq!(slope != F::zero(), counts, "step {t} of sequence {b}");
+            }
+        }
+    }
+
+    fn check_all<F: Float>() {
+        let (y, targets) = (grid::<F>(|i| 3.0 * i.sin()), grid::<F>(|i| (0.7 * i).cos().abs()));
+        check(MeanSquaredError::new(), &y, &targets);
+        check(MeanSquaredError::new().sum().ignore(0.3), &y, &targets);
+        check(Huber::new(0.5), &y, &targets);
+        check(BinaryCrossEntropy::new().pos_weight(&[1.0, 2.0, 0.5, 1.0, 3.0]), &y, &targets);
+        check(SoftmaxCrossEntropy::new(), &y, &ids());
+        check(SoftmaxCrossEntropy::new().label_smoothing(0.1).class_weights(&[1.0, 2.0, 0.5, 1.0, 3.0]), &y, &ids());
+        let boxed: Box<dyn Loss<F, Targets = ArrayRef3<F>>> = Box::new(Huber::new(1.0));
+        check(boxed, &y, &targets);
+    }
+
+    #[test]
+    fn the_value_alone_is_that_of_the_gradient_in_any_layout_and_with_lengths() {
+        check_all::<f32>();
+        check_all::<f64>();
+    }
+
+    #[test]
+    fn a_pass_brings_the_lengths_of_its_input() {
+        let layer = Linear::<f64>::zeros(5, 5);
+        let (x, targets) = (grid(f64::sin), grid(f64::cos));
+        let x = Sequence::from(&x).with_lengths(&LENGTHS).unwrap();
+        let (mut cache, mut loss) = (layer.cache(), MeanSquaredError::new().sum());
+        let y = layer.forward(x, &mut (), &mut cache).to_owned();
+        let want = loss.value(x.with(y.view()), &targets);
+        assert!(want < loss.value(&y, &targets), "padding counts without lengths");
+        let pass = layer.pass(x, &mut (), &mut cache);
+        assert_eq!((loss.of(&pass, &targets).value(), loss.value(&pass, &targets)), (want, want));
+        assert_eq!(pass.input().length(1), 1);
+
+        // Chunks have the lengths that are left, 0 included.
+        let mut sum = 0.0;
+        for t in 0..4 {
+            let (chunk, targets) = (x.steps(t..t + 1), targets.slice(s![t..t + 1, .., ..]));
+            let pass = layer.pass(chunk, &mut (), &mut cache);
+            sum += loss.of(&pass, &targets).value();
+        }
+        assert!((sum - want).abs() < 1e-12);
+    }
+
+    #[test]
+    fn memory_is_no_part_of_a_loss() {
+        let (y, targets) = (grid::<f64>(f64::sin), grid(f64::cos));
+        let mut loss = Huber::new(1.0);
+        let fresh = loss.clone();
+        let _ = loss.of(&y, &targets);
+        assert_eq!(loss, fresh);
+        assert_ne!(loss, Huber::new(2.0));
+        assert!(loss.clone().memory().is_empty());
+    }
+}
