@@ -206,7 +206,7 @@ mod pre_norm {
 
         fn net(&self) -> Stacked<PreNormBlock<f32>> {
             let (width, rng) = (self.1, &mut rng());
-            Stacked::build(DEPTH, |_| PreNormBlock::pre_norm(width, 4 * width, Nonlinearity::Gelu, rng))
+            Stacked::build(DEPTH, |_| PreNormBlock::new(width, 4 * width, Nonlinearity::Gelu, rng))
         }
 
         /// The operations of a forward pass over one row.

@@ -21,8 +21,8 @@ use gradflow::contract::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Float, GradCheck, Layer, Linear, Loss, MeanSquaredError, Optimizer, Sequence, Size, SizeError,
-    parameters,
+    Adam, Causal, Float, GradCheck, Gradient, Layer, Linear, Loss, MeanSquaredError, Optimizer, Sequence, Size,
+    SizeError, ZerosLike, parameters,
 };
 
 const NAME: &str = "Smoothing";
@@ -76,9 +76,9 @@ impl<F: Float> Layer for Smoothing<F> {
         Array2::zeros((batch, self.rate.len()))
     }
 
-    fn forward<'c>(
+    fn forward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         state: &mut Array2<F>,
         cache: &'c mut SmoothingCache<F>,
     ) -> ArrayView3<'c, F> {
@@ -103,14 +103,15 @@ impl<F: Float> Layer for Smoothing<F> {
         cache.y.view()
     }
 
-    fn backward<'c>(
+    fn backward_pass<'c>(
         &self,
-        x: Sequence<'_, F>,
+        x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
         dstate: Option<&mut Array2<F>>,
         cache: &'c mut SmoothingCache<F>,
-        grad: &mut Self,
+        grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
+        let grad = grad.to_add();
         let features = x.features(NAME, Some(self.rate.len()));
         let (steps, batch, size) = features.dim();
         let SmoothingCache { pending, before, ds, dx, .. } = cache;
@@ -165,13 +166,13 @@ fn main() {
         Smoothing { rate: Array1::from_vec(vec![0.9, 0.3]).map(|a: &f64| (a / (1.0 - a)).ln()) },
         Linear { weight: Array2::from_shape_vec((1, 2), vec![2.0, -1.0]).expect("one row of two"), bias: None },
     );
-    let mut model = (layer, Linear::new(2, 1, rng).without_bias());
+    let mut model = (layer, Linear::builder(2, 1).bias(false).build(rng));
     let (mut cache, mut grad) = (model.cache(), model.zeros_like());
     let (mut squared_error, mut optimizer) = (MeanSquaredError::new(), Adam::new(0.02));
     println!("\nTraining for decays [0.9, 0.3] and weights [2, -1]:");
     for update in 1..=500 {
         let x = Array3::from_shape_simple_fn((50, 8, 2), || rng.random_range(-1.0..1.0));
-        let target = truth.forward((&x).into(), &mut truth.zero_state(8), &mut truth.cache()).to_owned();
+        let target = truth.forward(&x, &mut truth.zero_state(8), &mut truth.cache()).to_owned();
         let mut state = model.zero_state(8);
         let pass = model.pass(&x, &mut state, &mut cache);
         let loss = squared_error.of(&pass, &target);

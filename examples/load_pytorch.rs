@@ -109,7 +109,7 @@ fn run() -> Result<(), Failure> {
     let mut lstm = LstmCell::<f32>::zeros(EMBEDDING, HIDDEN);
     let part = LoadOptions::new().prefix("lstm").rename(|name| format!("{name}_l0"));
     dict.load_with(&part, &mut lstm).map_err(|error| refused(&model_file, error))?;
-    let embedded = model.embedding.forward((&ids).into(), &mut (), &mut model.embedding.cache()).to_owned();
+    let embedded = model.embedding.forward(&ids, &mut (), &mut model.embedding.cache()).to_owned();
     let mut state = lstm.zero_state(batch);
     lstm.forward(Sequence::from(&embedded).infer(), &mut state, &mut lstm.cache());
     same("h after the last step, the part `lstm` alone", difference(&state.h, &h));

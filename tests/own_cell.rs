@@ -6,7 +6,7 @@ use gradflow::ndarray::{Array, Array1, Array2, Array3, ArrayView1, ArrayViewMut1
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
     Cell, CellSizes, CellStep, CellStepBackward, Float, Init, Layer, LearnedState, Recurrent, Sequence, StackState,
-    Tensors, TensorsExt, TruncatedBptt, Unrolled, Zoneout, parameters,
+    Tensors, TensorsExt, TruncatedBptt, Unrolled, ZerosLike, Zoneout, parameters,
 };
 
 fn rng() -> StdRng {

@@ -90,7 +90,7 @@ impl Block {
             }
             Block::Highway(bias) => {
                 let branch = (square(GLOROT), Activation::tanh());
-                BoxLayer::new(Highway::new(branch, width, rng).gate_weight(GLOROT, rng).gate_bias(bias))
+                BoxLayer::new(Highway::builder(branch, width).gate_weight(GLOROT).gate_bias(bias).build(rng))
             }
             Block::Dense => {
                 BoxLayer::new(DenseConcat::new((Activation::relu(), linear(width + k * growth, growth, HE, rng))))
@@ -101,7 +101,7 @@ impl Block {
 
 /// With bias 0.
 fn linear(input: usize, output: usize, init: Init, rng: &mut StdRng) -> Linear<f32> {
-    Linear::zeros(input, output).with_weight(init, rng)
+    Linear::builder(input, output).weight(init).bias_init(0.0).build(rng)
 }
 
 /// The sizes with which `blocks` dense layers have, in all, as many parameters as so many plain ones, or nearly.

@@ -44,7 +44,7 @@ const HE: Init = Init::KaimingNormal { gain: std::f64::consts::SQRT_2 };
 impl Block {
     /// The k-th block of a net that starts with `width` features.
     fn build(self, k: usize, width: usize, rng: &mut StdRng) -> BoxLayer<f64> {
-        let mut linear = |init: Init| Linear::zeros(width, width).with_weight(init, rng);
+        let mut linear = |init: Init| Linear::builder(width, width).weight(init).bias_init(0.0).build(rng);
         match self {
             Block::Tanh(init) => BoxLayer::new((linear(init), Activation::tanh())),
             Block::Relu(init) => BoxLayer::new((linear(init), Activation::relu())),
@@ -52,11 +52,12 @@ impl Block {
             Block::ReZero => BoxLayer::new(Residual::new((Activation::relu(), linear(HE))).rezero()),
             Block::Highway(bias) => {
                 let branch = (linear(GLOROT), Activation::tanh());
-                BoxLayer::new(Highway::new(branch, width, rng).gate_bias(bias))
+                BoxLayer::new(Highway::builder(branch, width).gate_bias(bias).build(rng))
             }
             Block::Dense => {
                 let features = width + k * GROWTH;
-                let branch = (Activation::relu(), Linear::zeros(features, GROWTH).with_weight(HE, rng));
+                let branch =
+                    (Activation::relu(), Linear::builder(features, GROWTH).weight(HE).bias_init(0.0).build(rng));
                 BoxLayer::new(DenseConcat::new(branch))
             }
         }

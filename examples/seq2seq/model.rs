@@ -3,7 +3,7 @@
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, Axis, concatenate, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, Attention, AttentionCache, Causal, Embedding, Layer, Linear, Loss, LstmCell, Sequence,
+    Activation, Attention, AttentionCache, Causal, Embedding, Gradient, Layer, Linear, Loss, LstmCell, Sequence,
     SoftmaxCrossEntropy, TensorsExt, parameters,
 };
 
@@ -133,7 +133,8 @@ impl Translator {
         let dmemory = match (&self.attention, &mut grad.attention) {
             (Some(layer), Some(grad)) => {
                 let dcontext = dseen.slice(s![.., .., self.shape.hidden..]);
-                let (dquery, dmemory) = layer.backward_into(query, memory_sequence, &dcontext, attention, grad);
+                let (dquery, dmemory) =
+                    layer.backward(query, memory_sequence, &dcontext, attention, Gradient::overwrite(grad));
                 dh += &dquery;
                 dmemory.to_owned()
             }
@@ -141,8 +142,8 @@ impl Translator {
         };
         // and the gradient of the decoder's first state is that of the encoder's last.
         let mut dstate = self.decoder.zero_state(batch.count());
-        self.decoder.backward_into(given, &dh, Some(&mut dstate), decoder, &mut grad.decoder);
-        self.encoder.backward_into(words, &dmemory, Some(&mut dstate), encoder, &mut grad.encoder);
+        self.decoder.backward(given, &dh, Some(&mut dstate), decoder, Gradient::overwrite(&mut grad.decoder));
+        self.encoder.backward(words, &dmemory, Some(&mut dstate), encoder, Gradient::overwrite(&mut grad.encoder));
         loss.value()
     }
 

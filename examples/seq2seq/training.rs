@@ -1,7 +1,7 @@
 //! How a model is trained and judged.
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule, ZerosLike};
+use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule};
 
 use crate::data::{Batch, Part};
 use crate::model::{Cache, Shape, Translator};

@@ -8,7 +8,7 @@ use rand::Rng;
 use super::options::{CellOptions, DEFAULT_EPS, Gated, RecurrentProduct, Start, WithoutMemory};
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::Float;
-use crate::recurrence::{Cell, Zoneout};
+use crate::recurrence::{Cell, StackState, Zoneout};
 
 mod sealed {
     use super::*;
@@ -111,7 +111,7 @@ pub(crate) use sealed::Model;
 use sealed::Starts;
 
 /// A cell of this crate; sealed.
-pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem> {
+pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem, State: StackState<<Self as BuiltCell>::Elem>> {
     /// `f32` or `f64`.
     type Elem: Float;
 

@@ -8,13 +8,13 @@ macro_rules! with_cell_variants {
         $then! {
             rnn_cell: |input, hidden| RnnCell::<F>::builder(input, hidden);
             rnn_cell_relu: |input, hidden| RnnCell::<F>::builder(input, hidden)
-                .hidden_bias(0.3).nonlinearity(RnnNonlinearity::Relu);
+                .bias_ih(0.3).nonlinearity(RnnNonlinearity::Relu);
             rnn_cell_without_bias: |input, hidden| RnnCell::<F>::builder(input, hidden).bias(false);
             rnn_cell_layer_norm: |input, hidden| RnnCell::<F>::builder(input, hidden).layer_norm();
             rnn_cell_recurrent_dropout: |input, hidden| RnnCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
-            rnn_cell_zoneout: |input, hidden| RnnCell::<F>::builder(input, hidden).zoneout(0.4, 0.0);
+            rnn_cell_zoneout: |input, hidden| RnnCell::<F>::builder(input, hidden).zoneout(0.4);
             rnn_cell_all_variants: |input, hidden| RnnCell::<F>::builder(input, hidden)
-                .layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0);
+                .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
 
             lstm_cell: |input, hidden| LstmCell::<F>::builder(input, hidden).pytorch();
             lstm_cell_without_bias: |input, hidden| LstmCell::<F>::builder(input, hidden).bias(false);
@@ -36,11 +36,11 @@ macro_rules! with_cell_variants {
                 .reset(GruReset::BeforeProduct).pytorch();
             gru_cell_layer_norm: |input, hidden| GruCell::<F>::builder(input, hidden).layer_norm();
             gru_cell_recurrent_dropout: |input, hidden| GruCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
-            gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4, 0.0);
+            gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4);
             gru_cell_all_variants: |input, hidden| GruCell::<F>::builder(input, hidden)
-                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0);
+                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
             gru_cell_all_but_reset: |input, hidden| GruCell::<F>::builder(input, hidden)
-                .layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0).bias(false);
+                .layer_norm().recurrent_dropout(0.3).zoneout(0.3).bias(false);
         }
     };
 }
@@ -72,7 +72,7 @@ macro_rules! with_bidirectional_models {
             bi_gru: |input, hidden| Gru::<F>::builder(input, hidden).bidirectional();
             bi_gru_of_two_layers: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional();
             bi_gru_all_variants: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional()
-                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3, 0.0).dropout(0.2);
+                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3).dropout(0.2);
         }
     };
 }

@@ -50,7 +50,7 @@ fn recurrent_dropout_has_one_mask_for_all_steps() {
 #[test]
 fn zoneout_keeps_a_unit_with_its_probability() {
     let builder = RnnCell::<f64>::builder(1, HIDDEN).nonlinearity(RnnNonlinearity::Relu).weight_ih(0.0).weight_hh(0.0);
-    let cell = builder.hidden_bias(1.0).zoneout(P, 0.0).build(&mut rng(1));
+    let cell = builder.bias_ih(1.0).zoneout(P).build(&mut rng(1));
     let x = Array3::zeros((STEPS, BATCH, 1));
     let run = |x: Sequence<'_, f64>| cell.forward(x, &mut cell.zero_state(BATCH), &mut cell.cache()).to_owned();
     let (y, expected) = (run(Sequence::from(&x).train(5)), run(Sequence::from(&x).eval()));

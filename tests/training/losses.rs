@@ -290,7 +290,7 @@ fn settings_that_make_no_sense_are_refused() {
         assert_says(&message, &["BinaryCrossEntropy", "pos_weight", "finite", &bad.to_string()]);
         assert_says(&panic_of(|| Huber::<f64>::new(bad)), &["Huber", "delta", &bad.to_string()]);
     }
-    assert_says(&panic_of(|| Huber::new(0.0)), &["Huber", "delta", "a positive number", "got 0"]);
+    assert_says(&panic_of(|| Huber::<f64>::new(0.0)), &["Huber", "delta", "a positive number", "got 0"]);
 }
 
 #[test]

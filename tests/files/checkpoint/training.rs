@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use gradflow::io::{Checkpoint, LoadError, Mismatch};
-use gradflow::ndarray::{Array2, Array3, s};
+use gradflow::ndarray::{Array2, s};
 use gradflow::rand::RngExt;
 use gradflow::{
     Adagrad, Adam, AdamW, Layer, Linear, Loss, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd,

@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Array3, Ix1, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence, ZerosLike};
+use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence};
 
 use crate::{Case, Results};
 

@@ -9,7 +9,7 @@ mod residual_ff;
 mod train;
 
 use gradflow::ndarray::{Array, Array3, Dimension, Ix3};
-use gradflow::{Float, Layer, Sequence, TensorsExt, ZerosLike};
+use gradflow::{Float, Layer, Sequence, ZerosLike};
 
 use crate::{Case, Results};
 

@@ -1,7 +1,7 @@
 //! Where the answer is known exactly, and what a new attention is made of.
 
 use gradflow::ndarray::{Array3, Axis, s};
-use gradflow::{AdditiveScore, Attention, Sequence, Tensors, TensorsExt, ZerosLike};
+use gradflow::{AdditiveScore, Attention, Sequence, Tensors, TensorsExt};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, STEPS, every_score, whole};
 use crate::common::{rng, wave};

@@ -8,7 +8,7 @@ mod mistakes;
 mod passes;
 
 use gradflow::ndarray::{Array3, ArrayRef3, Axis, concatenate, s};
-use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence, Tensors, TensorsExt, ZerosLike};
+use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence, Tensors, TensorsExt};
 
 use crate::common::{Within, assert_all_near, rng};
 

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradflow::ndarray::{Array3, ArrayView3, s};
-use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt, ZerosLike};
+use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, Outcome, QUERY_LENGTHS, STEPS, all_of, by_steps, every_score, whole};
 use crate::common::{allocations, wave};
