@@ -1,20 +1,19 @@
 //! Attention over the outputs of an encoder.
 
 mod score;
-mod softmax;
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
+use crate::kernels::softmax::{softmax, softmax_backward};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::Sequence;
 use crate::layer::affine::start_gradient;
 use crate::layer::kit::{StandardLayout, reuse, rows};
 use crate::parameters;
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
-use softmax::{softmax, softmax_backward};
 
 const NAME: &str = "Attention";
 // The layers, as it were, whose `x` the two inputs are.

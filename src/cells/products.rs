@@ -7,10 +7,8 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 use super::values;
 use crate::base::random::drop_row;
 use crate::base::{Mode, RandomDrop, Tensors};
-use crate::kernels::math::sum;
-use crate::kernels::{
-    Accumulate, Float, Kept, Packed, Summation, product, product_in_order, product_with_bias, vectorised,
-};
+use crate::kernels::norm::{normalise_in_place, normalise_in_place_backward};
+use crate::kernels::{Accumulate, Float, Operand, Summation, product, vectorised};
 use crate::layer::affine::{add_rows, add_values, start_rows};
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
@@ -21,37 +19,6 @@ use crate::recurrence::{AllSteps, Unrolled};
 fn order_of<F: Float>(pass: &Unrolled<'_, F>) -> Summation {
     let stream = pass.batch() == 1 || pass.mode() == Some(Mode::Infer);
     if pass.steps() == 1 && stream { Summation::Fastest } else { Summation::Sequential }
-}
-
-/// An operand that a pass multiplies with many times: packed for it, or once for all passes of a
-/// [prepacked](crate::Prepacked) model.
-#[derive(Clone, Default)]
-struct Operand<F> {
-    own: Packed<F>,
-    is_own: bool,
-    shared: Option<Kept<F>>,
-}
-
-impl<F: Float> Operand<F> {
-    /// Before a pass, of which the products `repay` packing it or do not.
-    fn start(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>, repay: bool) {
-        match pass.packed_weights() {
-            Some(weights) => weights.keep(operand, &mut self.shared),
-            None => self.shared = None,
-        }
-        self.is_own = self.shared.is_none() && repay;
-        if self.is_own {
-            self.own.pack(operand);
-        }
-    }
-
-    /// Where it is packed.
-    fn packed(&self) -> Option<&Packed<F>> {
-        match &self.shared {
-            Some(shared) => Some(&shared.packed),
-            None => self.is_own.then_some(&self.own),
-        }
-    }
 }
 
 /// `W v` with the same W at every step: packed once a pass, where there are steps enough to repay it.
@@ -74,7 +41,7 @@ impl<F: Float> StepProduct<F> {
 
     fn prepare(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>, order: Summation) {
         self.order = Some(order);
-        self.operand.start(operand, pass, pass.steps() > 1);
+        self.operand.prepare(operand, pass.packed_weights(), pass.steps() > 1);
     }
 
     /// `c = v · operand`, or `c += v · operand`; the operand as at the start.
@@ -86,49 +53,12 @@ impl<F: Float> StepProduct<F> {
         c: ArrayViewMut2<'_, F>,
         mode: Accumulate,
     ) {
-        match self.operand.packed() {
-            Some(packed) => packed.multiply(v, c, mode),
-            None => product_in_order(v, operand, c, mode, self.order.expect("started")),
-        }
+        self.operand.weight(operand, self.order.expect("started")).apply(v, mode, c);
     }
 }
 
 /// A small number that keeps the normalisation of a constant row finite, as [`LayerNorm`](crate::LayerNorm)'s.
 const EPS: f64 = 1e-5;
-
-vectorised! {
-    /// n in place of z, of mean 0 and variance 1, and `out += gain ∘ n`; gives 1 / sqrt(variance + eps).
-    fn normalise_row<'a, F: Float>(gain: &'a [F], z: &'a mut [F], out: &'a mut [F]) -> F {
-        let width = gain.len();
-        let (z, out, count) = (&mut z[..width], &mut out[..width], F::of(width as f64));
-        let mean = sum([z], |[z]| z) / count;
-        let variance = sum([z], |[z]| (z - mean) * (z - mean)) / count;
-        let inverse = F::one() / (variance + F::of(EPS)).sqrt();
-        for k in 0..width {
-            z[k] = (z[k] - mean) * inverse;
-            out[k] += gain[k] * z[k];
-        }
-        inverse
-    }
-
-    /// dz in place of n: `dz = (d - mean(d) - n mean(d ∘ n)) inverse` with `d = gain ∘ dout`; adds to `dgain`.
-    fn normalise_row_backward<'a, F: Float>(
-        gain: &'a [F],
-        inverse: F,
-        dout: &'a [F],
-        dgain: &'a mut [F],
-        n: &'a mut [F]
-    ) {
-        let width = gain.len();
-        let (n, dout, dgain, count) = (&mut n[..width], &dout[..width], &mut dgain[..width], F::of(width as f64));
-        let d_mean = sum([gain, dout], |[gain, dout]| gain * dout) / count;
-        let d_n_mean = sum([gain, dout, n], |[gain, dout, n]| gain * dout * n) / count;
-        for k in 0..width {
-            dgain[k] += dout[k] * n[k];
-            n[k] = (gain[k] * dout[k] - d_mean - n[k] * d_n_mean) * inverse;
-        }
-    }
-}
 
 /// The most groups of features that are normalised each on its own; a width of 0 is none.
 const GROUPS: usize = 2;
@@ -160,7 +90,8 @@ impl<F: Float> Normal<F> {
             for (group, width) in groups.into_iter().enumerate().filter(|&(_, width)| width > 0) {
                 let columns = first..first + width;
                 let gain = &gain[columns.clone()];
-                self.inverse[[row, group]] = normalise_row(gain, &mut z[columns.clone()], &mut out[columns]);
+                self.inverse[[row, group]] =
+                    normalise_in_place(gain, F::of(EPS), &mut z[columns.clone()], &mut out[columns]);
                 first += width;
             }
         }
@@ -182,7 +113,7 @@ impl<F: Float> Normal<F> {
                 let columns = first..first + width;
                 let (gain, inverse) = (&gain[columns.clone()], self.inverse[[row, group]]);
                 let dgain = &mut dgain[columns.clone()];
-                normalise_row_backward(gain, inverse, &dout[columns.clone()], dgain, &mut n[columns]);
+                normalise_in_place_backward(gain, inverse, &dout[columns.clone()], dgain, &mut n[columns]);
                 first += width;
             }
         }
@@ -211,7 +142,7 @@ pub(super) struct Weights<'a, F> {
 impl<F: Float> InputPart<F> {
     /// Before a pass.
     pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_, F>) {
-        self.operand.start(weight.t(), pass, pass.in_parts());
+        self.operand.prepare(weight.t(), pass.packed_weights(), pass.in_parts());
     }
 
     /// `a`, `[R, N]`, of all rows.
@@ -224,16 +155,11 @@ impl<F: Float> InputPart<F> {
         a: &mut Array2<F>,
     ) {
         reuse(a, (x.nrows(), weight.nrows()));
-        let (operand, order) = (&self.operand, order_of(pass));
-        let product = |bias: Option<&[F]>, c: ArrayViewMut2<'_, F>| match (operand.packed(), bias) {
-            (Some(packed), bias) => packed.multiply(x, c, bias),
-            (None, Some(bias)) => product_with_bias(x, weight.t(), bias, c, order),
-            (None, None) => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
-        };
-        let Some(gain) = gain else { return product(bias, a.view_mut()) };
+        let product = self.operand.weight(weight.t(), order_of(pass));
+        let Some(gain) = gain else { return product.apply(x, bias, a.view_mut()) };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        product(None, self.normal.z(&rows));
+        product.apply(x, None, self.normal.z(&rows));
         start_rows(bias, rows_of(a, &rows));
         self.normal.add(&rows, groups, gain, a.view_mut());
     }

@@ -6,7 +6,7 @@ use super::kit::reuse;
 use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span};
 use super::sequence::Sequence;
 use crate::base::{Tensors, TensorsExt, check_shape};
-use crate::kernels::{Accumulate, Float, Packed, Summation, product, product_with_bias, vectorised};
+use crate::kernels::{Accumulate, Float, Summation, Weight, product, vectorised};
 use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
@@ -35,20 +35,12 @@ pub(crate) fn affine_rows<F: Float>(
     a: ArrayViewMut2<'_, F>,  // [run, G]
 ) {
     let (x_rows, bias) = (x_rows.slice(s![run, ..]), bias.map(|bias| bias.tensor(0).1));
-    match (packed(x, &x_rows, weight), bias) {
-        (Some(packed), bias) => packed.multiply(x_rows, a, bias),
-        (None, Some(bias)) => product_with_bias(x_rows, weight.t(), bias, a, Summation::Fastest),
-        (None, None) => product(x_rows, weight.t(), a, Accumulate::Overwrite),
-    }
+    stored(x, x_rows.nrows(), weight).apply(x_rows, bias, a);
 }
 
-/// The weights of a [prepacked](crate::Prepacked) model, unless they are read only once, for a single row.
-fn packed<F: Float>(
-    x: &Sequence<'_, F>,
-    x_rows: &ArrayView2<'_, F>,
-    weight: &Array2<F>,
-) -> Option<std::sync::Arc<Packed<F>>> {
-    x.packed_weights().filter(|_| x_rows.nrows() > 1)?.get(weight.t())
+/// The weights, as a [prepacked](crate::Prepacked) model has them or where they lie.
+fn stored<'a, F: Float>(x: &Sequence<'_, F>, rows: usize, weight: &'a Array2<F>) -> Weight<'a, F> {
+    Weight::stored(weight.t(), x.packed_weights(), rows, Summation::Fastest)
 }
 
 /// `a = skip + x Wᵀ + b`, on the valid rows.
@@ -65,10 +57,7 @@ pub(crate) fn affine_with_skip<F: Float>(
         let (skip, a) = (&skip[span(&run, width)], rows_of(a, &run));
         add_bias_to(skip, bias, a);
         let (x_rows, a) = (x_rows.slice(s![run, ..]), matrix_mut(a, width));
-        match packed(x, &x_rows, weight) {
-            Some(packed) => packed.multiply(x_rows, a, Accumulate::Add),
-            None => product(x_rows, weight.t(), a, Accumulate::Add),
-        }
+        stored(x, x_rows.nrows(), weight).apply(x_rows, Accumulate::Add, a);
     }
 }
 

@@ -9,7 +9,7 @@ use super::activation::{
 use super::linear::Linear;
 use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::{
-    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks as parts, product,
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, PackedWeights, Weight, block_rows, even_chunks, product,
     with_elements, with_operands,
 };
 use crate::layer::affine::{
@@ -201,16 +201,16 @@ impl<F: Float> FeedForward<F> {
         // Few rows take all units at a time: their weights are read in one stream, and nothing waits between blocks.
         let at_once = weights.is_some() && x.nrows() * hidden * size_of::<F>() <= BLOCK_BYTES;
         with_operands(|[own1, own2]| {
-            for (first, count) in parts(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
+            for (first, count) in even_chunks(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
                 let units = first..first + count;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();
-                let prepacked = [w1, w2].map(|w| weights.and_then(|weights| weights.get(w)));
                 let part = Units {
-                    w1: prepacked[0].as_deref().unwrap_or_else(|| own1.pack(w1)),
+                    w1: Weight::packed(w1, weights, own1),
+                    units: count,
                     bias: self.fc1.bias.as_ref().map(|bias| &bias.values(0)[units.clone()]),
                     f: self.activation.nonlinearity(),
-                    w2: prepacked[1].as_deref().unwrap_or_else(|| own2.pack(w2)),
+                    w2: Weight::packed(w2, weights, own2),
                 };
                 let block = s![.., units];
                 let kept = kept.as_mut().map(|(slope, h)| (slope.slice_mut(block), h.slice_mut(block)));
@@ -224,10 +224,11 @@ impl<F: Float> FeedForward<F> {
 
 /// Some hidden units.
 struct Units<'a, F> {
-    w1: &'a Packed<F>, // [I, U]
+    w1: Weight<'a, F>, // [I, U]
+    units: usize,      // U
     bias: Option<&'a [F]>,
     f: Nonlinearity,
-    w2: &'a Packed<F>, // [U, O]
+    w2: Weight<'a, F>, // [U, O]
 }
 
 impl<F: Float> Units<'_, F> {
@@ -238,8 +239,8 @@ impl<F: Float> Units<'_, F> {
         mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>, // [N, U]
         mut y: ArrayViewMut2<'_, F>,
     ) {
-        let Units { w1, bias, f, w2 } = *self;
-        let units = w1.columns();
+        let Units { w1, bias, w2, .. } = self;
+        let (f, units) = (self.f, self.units);
         with_elements(if kept.is_some() { 0 } else { block_rows::<F>().min(x.nrows()) * units }, |passing| {
             for first in (0..x.nrows()).step_by(block_rows::<F>()) {
                 let rows = first..x.nrows().min(first + block_rows::<F>());
@@ -248,7 +249,7 @@ impl<F: Float> Units<'_, F> {
                     None => (matrix_mut(&mut passing[..rows.len() * units], units), None),
                     Some((slope, h)) => (slope.slice_mut(block), Some(h.slice_mut(block))),
                 };
-                w1.multiply(x.slice(block), a.view_mut(), bias);
+                w1.apply(x.slice(block), *bias, a.view_mut());
                 let h = match h {
                     None => {
                         activate_in_place(f, a.view_mut());
@@ -259,7 +260,7 @@ impl<F: Float> Units<'_, F> {
                         h
                     }
                 };
-                w2.multiply(h.view(), y.slice_mut(block), Accumulate::Add);
+                w2.apply(h.view(), Accumulate::Add, y.slice_mut(block));
             }
         });
     }

@@ -1,13 +1,13 @@
 //! Layer normalisation.
 
-use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
+use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3, s};
 
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
-use crate::kernels::math::sum;
-use crate::kernels::{Float, vectorised};
+use crate::kernels::Float;
+use crate::kernels::norm::{add_parameter_gradients, normalise, normalise_backward};
 use crate::layer::affine::start_gradient;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
-use crate::layer::rows::{matrix_mut, row_of, row_of_mut, rows_of};
+use crate::layer::rows::{matrix_mut, rows_of};
 use crate::layer::{Causal, Layer, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::parameters;
@@ -70,80 +70,6 @@ pub struct LayerNormCache<F> {
     y: Array3<F>,          // [T, B, D] and, after a backward pass, dx
 }
 
-vectorised! {
-    fn normalise<'a, F: Float>(
-        layer: Parameters<'a, F>,
-        x: ArrayView2<'a, F>,
-        statistics: ArrayViewMut2<'a, F>,
-        y: ArrayViewMut2<'a, F>
-    ) {
-        let Parameters { eps, weight, bias } = layer;
-        let features = weight.len();
-        let (mut y, mut statistics, bias, count) = (y, statistics, &bias[..features], F::of(features as f64));
-        for ((x, y), statistics) in x.outer_iter().zip(y.outer_iter_mut()).zip(statistics.outer_iter_mut()) {
-            let (x, y, statistics) = (&row_of(x)[..features], &mut row_of_mut(y)[..features], row_of_mut(statistics));
-            let mean = sum([x], |[x]| x) / count;
-            let variance = sum([x], |[x]| (x - mean) * (x - mean)) / count;
-            let inverse = F::one() / (variance + eps).sqrt();
-            for k in 0..features {
-                y[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
-            }
-            statistics.copy_from_slice(&[mean, inverse]);
-        }
-    }
-
-    /// `dx = (d - mean(d) - x̂ mean(d ∘ x̂)) / sqrt(v + eps)` with `d = weight ∘ dy`.
-    fn normalise_backward<'a, F: Float>(
-        weight: &'a [F],
-        statistics: ArrayView2<'a, F>,
-        x: ArrayView2<'a, F>,
-        dy: ArrayView2<'a, F>,
-        dx: ArrayViewMut2<'a, F>
-    ) {
-        let features = weight.len();
-        let (mut dx, count) = (dx, F::of(features as f64));
-        let rows = x.outer_iter().zip(dy.outer_iter()).zip(dx.outer_iter_mut());
-        for (((x, dy), dx), statistics) in rows.zip(statistics.outer_iter()) {
-            let (x, dy, dx) = (&row_of(x)[..features], &row_of(dy)[..features], &mut row_of_mut(dx)[..features]);
-            let (mean, inverse) = (statistics[0], statistics[1]);
-            let normal = |x: F| (x - mean) * inverse;
-            let d_mean = sum([weight, dy], |[weight, dy]| weight * dy) / count;
-            let d_normal_mean = sum([weight, dy, x], |[weight, dy, x]| weight * dy * normal(x)) / count;
-            for k in 0..features {
-                dx[k] = (weight[k] * dy[k] - d_mean - normal(x[k]) * d_normal_mean) * inverse;
-            }
-        }
-    }
-
-    /// `dweight += Σ dy ∘ x̂` and `dbias += Σ dy`, over all rows, of some features.
-    fn add_gradients<'a, F: Float>(
-        statistics: ArrayView2<'a, F>,
-        x: ArrayView2<'a, F>,
-        dy: ArrayView2<'a, F>,
-        dweight: &'a mut [F],
-        dbias: &'a mut [F]
-    ) {
-        let features = dweight.len();
-        let dbias = &mut dbias[..features];
-        for ((x, dy), statistics) in x.outer_iter().zip(dy.outer_iter()).zip(statistics.outer_iter()) {
-            let (x, dy) = (&row_of(x)[..features], &row_of(dy)[..features]);
-            let (mean, inverse) = (statistics[0], statistics[1]);
-            for k in 0..features {
-                dweight[k] += dy[k] * ((x[k] - mean) * inverse);
-                dbias[k] += dy[k];
-            }
-        }
-    }
-}
-
-/// What rows are normalised with.
-#[derive(Clone, Copy)]
-struct Parameters<'a, F> {
-    eps: F,
-    weight: &'a [F],
-    bias: &'a [F],
-}
-
 impl<F: Float> Layer for LayerNorm<F> {
     type Elem = F;
     type State = ();
@@ -166,11 +92,13 @@ impl<F: Float> Layer for LayerNorm<F> {
         reuse(y, (steps, batch, features));
         reuse(statistics, (steps * batch, 2));
         let x_rows = x_copy.rows(x_features);
-        let layer = Parameters { eps: F::of(self.eps), weight: self.values(0), bias: self.values(1) };
+        let (gain, bias, eps) = (self.values(0), self.values(1), F::of(self.eps));
         for run in x.runs() {
             let x = x_rows.slice(s![run.clone(), ..]);
             let rows = (x, (matrix_mut(rows_of(statistics, &run), 2), matrix_mut(rows_of(y, &run), features)));
-            for_each_part(rows, x.len() * FUNCTION, 1, |(x, (statistics, y))| normalise(layer, x, statistics, y));
+            for_each_part(rows, x.len() * FUNCTION, 1, |(x, (statistics, y))| {
+                normalise(gain, bias, eps, x, statistics, y)
+            });
         }
         x.zero_padding(y);
         y.view()
@@ -205,7 +133,7 @@ impl<F: Float> Layer for LayerNorm<F> {
             });
             let columns = ((x.reversed_axes(), dy.reversed_axes()), (&mut *dweight, &mut *dbias));
             for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
-                add_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
+                add_parameter_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
             });
         }
         y.view()

@@ -5,8 +5,8 @@ use ndarray::{Array3, ArrayRef2, ArrayRef3};
 use super::Reduction;
 use crate::base::check_shape;
 use crate::base::error::{check_not_empty, mismatch};
-use crate::kernels::math::{exp, sum};
-use crate::kernels::{Float, vectorised};
+use crate::kernels::Float;
+use crate::kernels::softmax::{largest, weighted_softmax};
 use crate::layer::kit::reuse;
 
 const NAME: &str = "SoftmaxCrossEntropy";
@@ -136,7 +136,8 @@ impl SoftmaxCrossEntropy {
                 if self.smoothing > 0.0 {
                     target += row.iter().enumerate().map(|(k, &z)| share(k) * above(z)).sum::<f64>();
                 }
-                loss += (own + shares) * softmax(F::of(weight * (own + shares)), largest, row).ln() - target;
+                let total = weighted_softmax(F::of(weight * (own + shares)), largest, row);
+                loss += (own + shares) * total.ln() - target;
                 row[id] -= F::of(weight * own);
                 if self.smoothing > 0.0 {
                     row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * share(k)));
@@ -147,25 +148,5 @@ impl SoftmaxCrossEntropy {
             }
         }
         loss * weight
-    }
-}
-
-/// The largest logit; NaN where one is NaN.
-fn largest<F: Float>(z: &[F]) -> F {
-    z.iter().fold(F::neg_infinity(), |largest, &z| if z <= largest || largest.is_nan() { largest } else { z })
-}
-
-vectorised! {
-    /// `weight · softmax(z)` in place of z; returns Σ exp(z - largest), in f64 so that what is small beside 1 counts.
-    fn softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
-        for z in z.iter_mut() {
-            *z = exp(*z - largest);
-        }
-        let total = sum([z], |[z]| z.widen());
-        let scale = weight / F::of(total);
-        for z in z.iter_mut() {
-            *z *= scale;
-        }
-        total
     }
 }

@@ -20,7 +20,7 @@ use crate::parallel::{ELEMENT, for_each_part, product_work};
 /// [M / P][K][P]        P columns at a time, whole vectors; what is past M is 0
 /// ```
 #[derive(Clone, Default)]
-pub struct Packed<F> {
+pub(crate) struct Packed<F> {
     panels: Buffer,
     depth: usize,
     columns: usize,
@@ -35,11 +35,6 @@ impl<F> std::fmt::Debug for Packed<F> {
 }
 
 impl<F: Float> Packed<F> {
-    /// M.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Packs `operand`, `[K, M]`, in the memory of the one packed before, on all threads.
     pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
         pack(self, operand);
