@@ -128,9 +128,9 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
                     prefetch_l1(b.wrapping_offset(b_row.wrapping_mul(ROWS_AHEAD)).wrapping_add(j * lanes));
                 }
                 for i in 0..R {
+                    let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
                     // SAFETY: element (i, p) of A, with p < depth.
-                    let a =
-                        F::splat(simd, unsafe { F::read(a_column.wrapping_offset((i as isize).wrapping_mul(a.row))) });
+                    let a = F::splat(simd, unsafe { F::read(from) });
                     for j in 0..N {
                         sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
                     }
