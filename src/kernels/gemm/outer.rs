@@ -99,9 +99,12 @@ impl<F: Float> Outer<F> {
         let Product { columns, a, b, c, .. } = self.product;
         let lanes = F::lanes::<S>();
         let whole = columns - columns % lanes;
-        // SAFETY: elements of A.
-        let a: [[_; D]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|p| F::splat(simd, unsafe { *a.from(i + r, p).start })));
+        let a: [[_; D]; R] = std::array::from_fn(|r| {
+            std::array::from_fn(|p| {
+                // SAFETY: an element of A.
+                F::splat(simd, unsafe { F::read(a.from(i + r, p).start) })
+            })
+        });
         let c: [_; R] = std::array::from_fn(|r| c.from(i + r, 0).start);
         for j in (0..whole).step_by(lanes) {
             // SAFETY: a register of each row of B.
