@@ -3,9 +3,9 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::normal::Normal;
-use super::operand::{Operand, order_of};
+use super::operand::order_of;
 use super::weights::Weights;
-use crate::kernels::{Accumulate, Float, product, product_in_order, product_with_bias};
+use crate::kernels::{Accumulate, Float, Operand, product};
 use crate::layer::affine::start_rows;
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
@@ -21,7 +21,7 @@ pub(super) struct FromInput<F> {
 impl<F: Float> FromInput<F> {
     /// Before a pass.
     pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_, F>) {
-        self.operand.start(weight.t(), pass, pass.in_parts());
+        self.operand.prepare(weight.t(), pass.packed_weights(), pass.in_parts());
     }
 
     /// `a`, `[R, N]`, of all rows.
@@ -34,16 +34,11 @@ impl<F: Float> FromInput<F> {
         a: &mut Array2<F>,
     ) {
         reuse(a, (x.nrows(), weight.nrows()));
-        let (operand, order) = (&self.operand, order_of(pass));
-        let product = |bias: Option<&[F]>, c: ArrayViewMut2<'_, F>| match (operand.packed(), bias) {
-            (Some(packed), bias) => packed.multiply(x, c, bias),
-            (None, Some(bias)) => product_with_bias(x, weight.t(), bias, c, order),
-            (None, None) => product_in_order(x, weight.t(), c, Accumulate::Overwrite, order),
-        };
-        let Some(gain) = gain else { return product(bias, a.view_mut()) };
+        let w = self.operand.weight(weight.t(), order_of(pass));
+        let Some(gain) = gain else { return w.apply(x, bias, a.view_mut()) };
         let rows = 0..x.nrows();
         self.normal.start(a.dim());
-        product(None, self.normal.z(&rows));
+        w.apply(x, Accumulate::Overwrite, self.normal.z(&rows));
         start_rows(bias, rows_of(a, &rows));
         self.normal.add(&rows, groups, (gain, eps), a.view_mut());
     }

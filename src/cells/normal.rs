@@ -9,44 +9,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
-use crate::kernels::math::sum;
-use crate::kernels::{Float, vectorised};
+use crate::kernels::Float;
+use crate::kernels::norm::{normalise_in_place, normalise_in_place_backward};
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
-
-vectorised! {
-    /// n in place of z, of mean 0 and variance 1, and `out += gain ∘ n`; gives 1 / sqrt(variance + eps).
-    fn normalise_in_place<'a, F: Float>(gain: &'a [F], eps: F, z: &'a mut [F], out: &'a mut [F]) -> F {
-        let width = gain.len();
-        let (z, out, count) = (&mut z[..width], &mut out[..width], F::of(width as f64));
-        let mean = sum([z], |[z]| z) / count;
-        let variance = sum([z], |[z]| (z - mean) * (z - mean)) / count;
-        let inverse = F::one() / (variance + eps).sqrt();
-        for k in 0..width {
-            z[k] = (z[k] - mean) * inverse;
-            out[k] += gain[k] * z[k];
-        }
-        inverse
-    }
-
-    /// dz in place of n: `dz = (d - mean(d) - n mean(d ∘ n)) inverse` with `d = gain ∘ dout`; adds to `dgain`.
-    fn normalise_in_place_backward<'a, F: Float>(
-        gain: &'a [F],
-        inverse: F,
-        dout: &'a [F],
-        dgain: &'a mut [F],
-        n: &'a mut [F]
-    ) {
-        let width = gain.len();
-        let (n, dout, dgain, count) = (&mut n[..width], &dout[..width], &mut dgain[..width], F::of(width as f64));
-        let d_mean = sum([gain, dout], |[gain, dout]| gain * dout) / count;
-        let d_n_mean = sum([gain, dout, n], |[gain, dout, n]| gain * dout * n) / count;
-        for k in 0..width {
-            dgain[k] += dout[k] * n[k];
-            n[k] = (gain[k] * dout[k] - d_mean - n[k] * d_n_mean) * inverse;
-        }
-    }
-}
 
 /// The most groups of features that are normalised each on its own; a width of 0 is none.
 pub(super) const GROUPS: usize = 2;

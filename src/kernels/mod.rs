@@ -27,11 +27,10 @@ pub use float::{Float, Once};
 pub(crate) use gemm::geometry::{BLOCK_BYTES, BLOCK_DEPTH, block_rows, even_chunks};
 pub use gemm::operand::Accumulate;
 pub(crate) use gemm::plan::Summation;
-pub(crate) use gemm::{product, product_in_order, product_with_bias};
+pub(crate) use gemm::product;
 pub(crate) use once::{once, vectorised};
-pub use panels::packed::Packed;
 pub(crate) use panels::packed::with_operands;
-pub(crate) use panels::store::{Kept, PackedWeights};
+pub(crate) use panels::store::PackedWeights;
 pub(crate) use panels::weight::{Operand, Weight};
 #[cfg(test)]
 pub(crate) use simd::dispatch::for_each_isa;

@@ -12,7 +12,7 @@ use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::Weight;
 use crate::kernels::once;
 use crate::kernels::{
-    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks as parts, product,
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks, product,
     with_elements, with_operands,
 };
 use crate::layer::Gradient;
@@ -167,7 +167,7 @@ impl<F: Float> FeedForward<F> {
         // Few rows take all units at a time: their weights are read in one stream, and nothing waits between blocks.
         let at_once = weights.is_some() && x.nrows() * hidden * size_of::<F>() <= BLOCK_BYTES;
         with_operands(|[own1, own2]| {
-            for (first, count) in parts(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
+            for (first, count) in even_chunks(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
                 let units = first..first + count;
                 let w1 = self.fc1.weight.slice(s![units.clone(), ..]).reversed_axes();
                 let w2 = self.fc2.weight.slice(s![.., units.clone()]).reversed_axes();

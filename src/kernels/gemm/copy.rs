@@ -16,7 +16,7 @@ use super::geometry::{COPY_ROW, even_chunks, for_height, geometry, tile_width};
 use super::operand::Strided;
 use crate::kernels::float::Float;
 use crate::kernels::once::once;
-use crate::kernels::simd::dispatch::dispatch;
+use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::vector::prefetch_l2;
 
@@ -123,23 +123,42 @@ pub(crate) unsafe fn copy_rows<S: Simd, F: Float>(
     width: usize,
     to: &mut [F],
 ) {
-    if from.column != 1 {
-        // SAFETY: as the caller says.
-        return unsafe { transpose(simd, from, rows, columns, width, to) };
-    }
-    let lanes = F::lanes::<S>();
-    let whole = columns - columns % lanes;
-    let edge = F::first(simd, columns - whole);
-    for (i, to) in to.chunks_mut(width).take(rows).enumerate() {
-        let (from, to) = (from.from(i, 0).start, &mut to[..columns]);
-        for j in (0..whole).step_by(lanes) {
-            // SAFETY: a register of row i, of which the elements are contiguous.
-            unsafe { F::store(simd, to[j..].as_mut_ptr(), F::load(simd, from.wrapping_add(j))) };
+    out_of_line(simd, Rows { from, rows, columns, width, to });
+}
+
+/// What [`copy_rows`] copies.
+struct Rows<'a, F> {
+    from: Strided<F>,
+    rows: usize,
+    columns: usize,
+    width: usize,
+    to: &'a mut [F],
+}
+
+impl<F: Float> WithSimd for Rows<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { from, rows, columns, width, to } = self;
+        if from.column != 1 {
+            // SAFETY: as the caller of `copy_rows` says.
+            return unsafe { transpose(simd, from, rows, columns, width, to) };
         }
-        if whole < columns {
-            let last = to[whole..].as_mut_ptr();
-            // SAFETY: the rest of row i.
-            unsafe { F::store_first(simd, edge, last, F::load_first(simd, edge, from.wrapping_add(whole))) };
+        let lanes = F::lanes::<S>();
+        let whole = columns - columns % lanes;
+        let edge = F::first(simd, columns - whole);
+        for (i, to) in to.chunks_mut(width).take(rows).enumerate() {
+            let (from, to) = (from.from(i, 0).start, &mut to[..columns]);
+            for j in (0..whole).step_by(lanes) {
+                // SAFETY: a vector of row i, whose elements are contiguous.
+                unsafe { F::store(simd, to[j..].as_mut_ptr(), F::load(simd, from.wrapping_add(j))) };
+            }
+            if whole < columns {
+                let last = to[whole..].as_mut_ptr();
+                // SAFETY: the rest of row i.
+                unsafe { F::store_first(simd, edge, last, F::load_first(simd, edge, from.wrapping_add(whole))) };
+            }
         }
     }
 }
@@ -184,7 +203,7 @@ unsafe fn copy_tile<F: Float, const R: usize>(a: Strided<F>, tile: &mut [F]) {
                 *to = from.start.cast::<[F; R]>().read();
             } else {
                 for (i, to) in to.iter_mut().enumerate() {
-                    *to = *from.from(i, 0).start;
+                    *to = F::read(from.from(i, 0).start);
                 }
             }
         }
@@ -229,7 +248,7 @@ unsafe fn transpose<S: Simd, F: Float>(
         let from = if i < rows_done { columns_done } else { 0 };
         for (j, to) in to[..columns].iter_mut().enumerate().skip(from) {
             // SAFETY: an element of the matrix.
-            *to = unsafe { *matrix.from(i, j).start };
+            *to = unsafe { F::read(matrix.from(i, j).start) };
         }
     }
 }

@@ -35,29 +35,7 @@ use super::float::Float;
 /// C `[m, n]` <- A `[m, k]` B `[k, n]`, or C + A B.
 ///
 /// A and B may have any strides, as transposed views have; the columns of C are contiguous. Infinities and NaN
-/// propagate as in the sum of products.
+/// propagate as in the sum of products. For a bias, or sums in order, see [`Weight`](super::Weight).
 pub(crate) fn product<F: Float>(a: ArrayView2<'_, F>, b: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, mode: Accumulate) {
     compute(a, b, c, Start::From(mode), Summation::Fastest);
-}
-
-/// [`product`], its terms added up as `order` says.
-pub(crate) fn product_in_order<F: Float>(
-    a: ArrayView2<'_, F>,
-    b: ArrayView2<'_, F>,
-    c: ArrayViewMut2<'_, F>,
-    mode: Accumulate,
-    order: Summation,
-) {
-    compute(a, b, c, Start::From(mode), order);
-}
-
-/// Each row of C <- `bias` + the row of A B.
-pub(crate) fn product_with_bias<F: Float>(
-    a: ArrayView2<'_, F>,
-    b: ArrayView2<'_, F>,
-    bias: &[F],
-    c: ArrayViewMut2<'_, F>,
-    order: Summation,
-) {
-    compute(a, b, c, Start::Row(bias), order);
 }

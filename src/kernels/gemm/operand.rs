@@ -120,6 +120,12 @@ impl<F> Output<F> {
         Self { start: self.start.wrapping_offset(offset), base, ..self }
     }
 
+    /// Where element `(i, j)` is.
+    #[inline(always)]
+    pub(crate) fn at(&self, i: usize, j: usize) -> *mut F {
+        self.start.wrapping_offset((i as isize).wrapping_mul(self.row).wrapping_add(j as isize))
+    }
+
     /// The matrix for the terms of a product from `depth` on: the first ones may overwrite it, the others add to it.
     #[inline(always)]
     pub(crate) fn after(self, depth: usize) -> Self {

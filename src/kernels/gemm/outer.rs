@@ -99,17 +99,20 @@ impl<F: Float> Outer<F> {
         let Product { columns, a, b, c, .. } = self.product;
         let lanes = F::lanes::<S>();
         let whole = columns - columns % lanes;
-        // SAFETY: elements of A.
-        let a: [[_; D]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|p| F::splat(simd, unsafe { *a.from(i + r, p).start })));
+        let a: [[_; D]; R] = std::array::from_fn(|r| {
+            std::array::from_fn(|p| {
+                // SAFETY: an element of A.
+                F::splat(simd, unsafe { F::read(a.from(i + r, p).start) })
+            })
+        });
         let c: [_; R] = std::array::from_fn(|r| c.from(i + r, 0).start);
         for j in (0..whole).step_by(lanes) {
-            // SAFETY: a register of each row of B.
+            // SAFETY: a vector of each row of B.
             let b: [_; D] = std::array::from_fn(|p| unsafe { F::load(simd, b.from(p, j).start) });
             for r in 0..R {
                 let to = c[r].wrapping_add(j);
                 let sum = sum::<S, F, D>(simd, a[r], b);
-                // SAFETY: a register of a row of C, which starts where `is_streamed` has looked if it is streamed.
+                // SAFETY: a vector of a row of C, which starts where `is_streamed` has looked if it is streamed.
                 unsafe {
                     match (ADD, STREAM) {
                         (true, _) => F::store(simd, to, F::plus(simd, F::load(simd, to), sum)),

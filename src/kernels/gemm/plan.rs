@@ -23,7 +23,6 @@ use super::in_place::{in_place, most_depth};
 use super::operand::{Accumulate, Base, Output, Product, Start, Strided};
 use super::outer::{MOST_TERMS, by_outer_products, is_streamed};
 use crate::kernels::float::Float;
-use crate::kernels::once::once;
 use crate::parallel::{for_each_part, product_work};
 
 /// The most rows of C that are computed by dot products if the columns of B are contiguous.
@@ -102,20 +101,8 @@ fn run<F: Float>(product: Product<F>, strategy: Strategy) {
     }
 }
 
-once! {
-    /// C <- start + A B, on all threads.
-    pub(crate) fn compute<'a, F: Float>(
-        a: ArrayView2<'a, F>,
-        b: ArrayView2<'a, F>,
-        c: ArrayViewMut2<'a, F>,
-        start: Start<'a, F>,
-        order: Summation,
-    ) {
-        compute_checked(a, b, c, start, order);
-    }
-}
-
-fn compute_checked<F: Float>(
+/// C <- start + A B, on all threads.
+pub(crate) fn compute<F: Float>(
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
     mut c: ArrayViewMut2<'_, F>,
@@ -144,7 +131,7 @@ fn compute_checked<F: Float>(
     // A column is computed as a row, if that can be stored as one: C^T = B^T A^T.
     if order == Summation::Fastest && columns == 1 && rows > 1 && c.strides()[0] == 1 {
         c.swap_axes(0, 1);
-        return compute_checked(b.reversed_axes(), a.reversed_axes(), c, start, order);
+        return compute(b.reversed_axes(), a.reversed_axes(), c, start, order);
     }
     let c = Output::new(&mut c, start.base());
     let all = Shared(Product { rows, depth, columns, a: Strided::new(&a), b: Strided::new(&b), c });

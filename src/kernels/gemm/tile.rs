@@ -109,11 +109,16 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         let Operands { depth, columns, a, mut b, b_row, c } = *self.0;
         let a = A::strides::<F, R>(a);
         let lanes = F::lanes::<S>();
-        let edge = F::first(simd, columns.wrapping_sub((N - 1) * lanes));
         // The last vector of a row may be cut off.
+        let edge = if EDGE { Some(F::first(simd, columns.wrapping_sub((N - 1) * lanes))) } else { None };
         let load = |from: *const F, j: usize| {
             // SAFETY: a row of `columns` elements, as the callers below say.
-            unsafe { if EDGE && j == N - 1 { F::load_first(simd, edge, from) } else { F::load(simd, from) } }
+            unsafe {
+                match edge {
+                    Some(edge) if j == N - 1 => F::load_first(simd, edge, from),
+                    _ => F::load(simd, from),
+                }
+            }
         };
 
         prefetch_output::<S, F, R, N>(c);
@@ -128,9 +133,9 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
                     prefetch_l1(b.wrapping_offset(b_row.wrapping_mul(ROWS_AHEAD)).wrapping_add(j * lanes));
                 }
                 for i in 0..R {
+                    let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
                     // SAFETY: element (i, p) of A, with p < depth.
-                    let a =
-                        F::splat(simd, unsafe { F::read(a_column.wrapping_offset((i as isize).wrapping_mul(a.row))) });
+                    let a = F::splat(simd, unsafe { F::read(from) });
                     for j in 0..N {
                         sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
                     }
@@ -173,7 +178,7 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
 pub(crate) fn prefetch_output<S: Simd, F: Float, const R: usize, const N: usize>(c: Output<F>) {
     for i in 0..R {
         for j in 0..N {
-            prefetch_l1(c.from(i, j * F::lanes::<S>()).start);
+            prefetch_l1(c.at(i, j * F::lanes::<S>()));
         }
     }
 }
@@ -192,40 +197,42 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
     c: Output<F>,
 ) {
     let lanes = F::lanes::<S>();
-    let mut masks = [F::first(simd, lanes); N];
-    if EDGE {
-        for j in 0..N {
-            masks[j] = F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
+    // How many columns each vector has.
+    let mask = |j: usize| F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
+    let masks: [_; N] = if EDGE { std::array::from_fn(|j| Some(mask(j))) } else { [None; N] };
+    let store = |to: *mut F, j: usize, sum: F::Vector<S>| {
+        // SAFETY: a vector of a row of C, as far as its columns go.
+        unsafe {
+            match masks[j] {
+                Some(mask) => F::store_first(simd, mask, to, sum),
+                None => F::store(simd, to, sum),
+            }
         }
-    }
-    let load = |from: *const F, j: usize| {
-        // SAFETY: a vector of a row, as far as its columns go.
-        unsafe { if EDGE { F::load_first(simd, masks[j], from) } else { F::load(simd, from) } }
     };
-    // A loop for each base, so that each is unrolled, and no sum leaves its register.
-    macro_rules! store {
-        ($base:expr) => {
+    // A loop for each case, so that it is unrolled, and no sum leaves its register.
+    let (base, base_row) = match c.base {
+        Base::Nothing => {
             for i in 0..R {
                 for j in 0..N {
-                    let to = c.from(i, j * lanes).start;
-                    let sum = $base(to, i, j);
-                    // SAFETY: as for `load`.
-                    unsafe {
-                        if EDGE {
-                            F::store_first(simd, masks[j], to, sum);
-                        } else {
-                            F::store(simd, to, sum);
-                        }
-                    }
+                    store(c.at(i, j * lanes), j, sums[i][j]);
                 }
             }
-        };
-    }
-    match c.base {
-        Base::Nothing => store!(|_, i: usize, j: usize| sums[i][j]),
-        Base::Output => store!(|to: *mut F, i: usize, j: usize| F::plus(simd, load(to, j), sums[i][j])),
-        Base::Row(row) => {
-            store!(|_, i: usize, j: usize| F::plus(simd, load(row.wrapping_add(j * lanes), j), sums[i][j]));
+            return;
+        }
+        Base::Output => (c.start.cast_const(), c.row),
+        Base::Row(row) => (row, 0),
+    };
+    for i in 0..R {
+        for j in 0..N {
+            let from = base.wrapping_offset((i as isize).wrapping_mul(base_row)).wrapping_add(j * lanes);
+            // SAFETY: a vector of the base, as far as its columns go.
+            let base = unsafe {
+                match masks[j] {
+                    Some(mask) => F::load_first(simd, mask, from),
+                    None => F::load(simd, from),
+                }
+            };
+            store(c.at(i, j * lanes), j, F::plus(simd, base, sums[i][j]));
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::parallel::{ELEMENT, for_each_part, product_work};
 /// [M / P][K][P]        P columns at a time, whole vectors; what is past M is 0
 /// ```
 #[derive(Clone, Default)]
-pub struct Packed<F> {
+pub(crate) struct Packed<F> {
     panels: Buffer,
     depth: usize,
     columns: usize,
@@ -35,11 +35,6 @@ impl<F> std::fmt::Debug for Packed<F> {
 }
 
 impl<F: Float> Packed<F> {
-    /// M.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Packs `operand`, `[K, M]`, in the memory of the one packed before, on all threads.
     pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
         pack(self, operand);
@@ -48,9 +43,30 @@ impl<F: Float> Packed<F> {
 
     /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on all threads. A row's bits do not
     /// depend on the number of rows, and are those of a product [in order](crate::kernels::Summation::Sequential).
-    #[inline]
-    pub(crate) fn multiply<'a>(&self, v: ArrayView2<'_, F>, c: ArrayViewMut2<'_, F>, start: impl Into<Start<'a, F>>) {
-        multiply(self, v, c, start.into());
+    #[inline(always)]
+    pub(crate) fn multiply<'a>(
+        &self,
+        v: ArrayView2<'_, F>,
+        mut c: ArrayViewMut2<'_, F>,
+        start: impl Into<Start<'a, F>>,
+    ) {
+        let (start, (rows, depth), columns) = (start.into(), v.dim(), self.columns);
+        assert!(depth == self.depth && c.dim() == (rows, columns), "{:?} by {self:?} to {:?}", v.dim(), c.dim());
+        assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
+        assert!(rows == 0 || columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
+        if let Start::Row(row) = start {
+            assert_eq!(row.len(), columns, "the bias of a product");
+        }
+        if depth == 0 || c.is_empty() {
+            return start.write(c);
+        }
+        let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
+        let work = product_work(rows, depth * columns);
+        if rows > columns {
+            for_each_part(0..rows, work, PANEL_ROWS, |part| all.sweep(self, part, 0..columns));
+        } else {
+            for_each_part(0..columns, work, self.width, |part| all.sweep(self, 0..rows, part));
+        }
     }
 
     /// The product of the rows and columns in these ranges, both of the whole.
@@ -69,26 +85,6 @@ once! {
         let panels = &mut packed.panels.at_least(len)[..len];
         let whole = PanelCopy { operand, width: packed.width, panels };
         for_each_part(whole, len * ELEMENT, 1, |part| copy_panels(part));
-    }
-
-    fn multiply<'a, F: Float>(packed: &'a Packed<F>, v: ArrayView2<'a, F>, c: ArrayViewMut2<'a, F>, start: Start<'a, F>) {
-        let (mut c, (rows, depth), columns) = (c, v.dim(), packed.columns);
-        assert!(depth == packed.depth && c.dim() == (rows, columns), "{:?} by {packed:?} to {:?}", v.dim(), c.dim());
-        assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
-        assert!(rows == 0 || columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
-        if let Start::Row(row) = start {
-            assert_eq!(row.len(), columns, "the bias of a product");
-        }
-        if depth == 0 || c.is_empty() {
-            return start.write(c);
-        }
-        let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
-        let work = product_work(rows, depth * columns);
-        if rows > columns {
-            for_each_part(0..rows, work, PANEL_ROWS, |part| all.sweep(packed, part, 0..columns));
-        } else {
-            for_each_part(0..columns, work, packed.width, |part| all.sweep(packed, 0..rows, part));
-        }
     }
 }
 

@@ -1,4 +1,7 @@
-//! Weights that are packed once, for all passes until they change.
+//! Weights that are packed once, for all passes of a model until they change.
+//!
+//! They are found by where they lie in memory, among the model's own tensors only: a matrix that a layer makes in passing is never
+//! kept. A cache remembers what it was given and for which weights, so that the next pass neither locks nor counts.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +71,7 @@ impl<F: Float> PackedWeights<F> {
         Some(packed)
     }
 
-    /// Leaves in `kept` what [`get`](Self::get) gives; mostly it is there, and nobody needs to be asked.
+    /// Leaves in `kept` what [`get`](Self::get) gives. Mostly it is there already, and nothing is locked.
     pub fn keep(&self, operand: ArrayView2<'_, F>, kept: &mut Option<Kept<F>>) {
         let view = view_of(&operand);
         if kept.as_ref().is_none_or(|kept| (kept.weights, kept.view) != (self.id, view)) {

@@ -194,12 +194,13 @@ impl<F: Float> Sweep<'_, F> {
         let far = size_of_val(self.values) >= FAR_BYTES;
         while first < end {
             let row = Row { sweep: self, first };
+            // A call takes as long as several terms, of which a small layer has few. Weights that are far away are large.
             let panels = match ((end - first).div_ceil(width), far) {
-                (1, false) => out_of_line(simd, RowTile::<F, N, 1, false>(row)),
+                (1, false) => RowTile::<F, N, 1, false>(row).with_simd(simd),
                 (1, true) => out_of_line(simd, RowTile::<F, N, 1, true>(row)),
-                (2 | 3, false) => out_of_line(simd, RowTile::<F, N, 2, false>(row)),
+                (2 | 3, false) => RowTile::<F, N, 2, false>(row).with_simd(simd),
                 (2 | 3, true) => out_of_line(simd, RowTile::<F, N, 2, true>(row)),
-                (_, false) => out_of_line(simd, RowTile::<F, N, ROW_PANELS, false>(row)),
+                (_, false) => RowTile::<F, N, ROW_PANELS, false>(row).with_simd(simd),
                 (_, true) => out_of_line(simd, RowTile::<F, N, ROW_PANELS, true>(row)),
             };
             first += panels * width;

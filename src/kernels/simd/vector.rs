@@ -6,7 +6,7 @@ use pulp::MemMask;
 #[cfg(target_arch = "x86_64")]
 use super::square::{transpose_4x4, transpose_8x8};
 
-/// What the address of a [streamed](Simd::stream) register must be a multiple of.
+/// What the address of a [streamed](Simd::stream) vector must be a multiple of.
 pub(crate) const STREAM_ALIGNMENT: usize = 16;
 
 /// A value at any address.
@@ -68,13 +68,13 @@ pub(crate) fn prefetch_l2<T>(at: *const T) {
 /// The names keep clear of those of [`num_traits::Float`], which every user of this trait also has in scope.
 #[doc(hidden)]
 pub trait Simd: Copy + 'static {
-    /// A register of elements.
+    /// A vector register.
     type Vector<S: pulp::Simd>: Copy;
 
-    /// Selects leading elements of a register.
+    /// Selects leading elements of a vector.
     type Mask<S: pulp::Simd>: Copy;
 
-    /// The elements of a register.
+    /// The elements of a vector.
     fn lanes<S: pulp::Simd>() -> usize;
 
     /// `x` in every lane.
@@ -99,26 +99,26 @@ pub trait Simd: Copy + 'static {
     /// `from` is valid for reads.
     unsafe fn read(from: *const Self) -> Self;
 
-    /// Reads a register.
+    /// Reads a vector.
     ///
     /// # Safety
     ///
     /// `from` is valid for reads of [`lanes`](Self::lanes) elements.
     unsafe fn load<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
 
-    /// Writes a register.
+    /// Writes a vector.
     ///
     /// # Safety
     ///
     /// `to` is valid for writes of [`lanes`](Self::lanes) elements.
     unsafe fn store<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
 
-    /// Writes a register past the caches, where the machine can; a fence must follow the last one.
+    /// Writes a vector with a non-temporal store, if the machine has one; a fence must follow the last.
     ///
     /// # Safety
     ///
     /// `to` is valid for writes of [`lanes`](Self::lanes) elements, and a multiple of [`STREAM_ALIGNMENT`]
-    /// if a register is.
+    /// if the size of a vector is.
     unsafe fn stream<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
 
     /// Reads the selected lanes; the others are zero.
@@ -199,7 +199,7 @@ macro_rules! simd {
 
             #[inline(always)]
             unsafe fn load<S: pulp::Simd>(_: S, from: *const Self) -> Self::Vector<S> {
-                // SAFETY: the caller vouches for the elements, and every bit pattern is a register.
+                // SAFETY: the caller vouches for the elements, and every bit pattern is a vector.
                 unsafe { at(from.cast::<Self::Vector<S>>()).0 }
             }
 
@@ -215,7 +215,7 @@ macro_rules! simd {
                 if size_of::<Self::Vector<S>>().is_multiple_of(STREAM_ALIGNMENT) {
                     let parts = (&raw const a).cast::<std::arch::x86_64::__m128>();
                     for part in 0..size_of::<Self::Vector<S>>() / STREAM_ALIGNMENT {
-                        // SAFETY: a part of the register, and the caller vouches for where it goes.
+                        // SAFETY: a part of the vector, and the caller vouches for where it goes.
                         unsafe {
                             let to = to.wrapping_byte_add(part * STREAM_ALIGNMENT).cast::<f32>();
                             std::arch::x86_64::_mm_stream_ps(to, at(parts.wrapping_add(part)).0);

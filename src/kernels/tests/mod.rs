@@ -5,13 +5,25 @@ mod product;
 mod softmax;
 mod weight;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use super::Float;
+use super::gemm::operand::Start;
+use super::{Float, Summation, Weight};
 
 /// Small integers, of which every product and sum is exact whatever the order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
     Array2::from_shape_fn((rows, columns), |(i, j)| {
         F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
     })
+}
+
+/// C <- `start` + A B, with B where it lies and its terms added up in this order.
+fn product_in_order<'a, F: Float>(
+    a: ArrayView2<'_, F>,
+    b: ArrayView2<'_, F>,
+    c: ArrayViewMut2<'_, F>,
+    start: impl Into<Start<'a, F>>,
+    order: Summation,
+) {
+    Weight::InPlace(b, order).apply(a, start, c);
 }

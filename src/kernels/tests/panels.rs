@@ -4,7 +4,8 @@ use ndarray::{Array2, s};
 
 use super::integers;
 use crate::kernels::math::share_division;
-use crate::kernels::{Accumulate, Float, Packed, for_each_isa};
+use crate::kernels::panels::packed::Packed;
+use crate::kernels::{Accumulate, Float, for_each_isa};
 #[cfg(feature = "rayon")]
 use crate::parallel::in_team;
 

@@ -1,10 +1,9 @@
 use ndarray::{Array2, ArrayView2, s};
 
-use super::integers;
+use super::{integers, product_in_order};
 use crate::kernels::gemm::outer::MOST_TERMS;
-use crate::kernels::{
-    Accumulate, Float, Packed, Summation, for_each_isa, product, product_in_order, product_with_bias,
-};
+use crate::kernels::panels::packed::Packed;
+use crate::kernels::{Accumulate, Float, Summation, for_each_isa, product};
 #[cfg(feature = "rayon")]
 use crate::parallel::in_team;
 
@@ -214,11 +213,11 @@ fn check_rows_in_order<F: Float>() {
             let mut packed = Packed::default();
             packed.pack(w.t());
             let mut all = Array2::zeros((200, n));
-            product_with_bias(x.view(), w.t(), bias, all.view_mut(), Summation::Sequential);
+            product_in_order(x.view(), w.t(), all.view_mut(), Some(bias), Summation::Sequential);
             for rows in [1, 2, 7, 8, 9, 16, 17, 29, 64, 161] {
                 let (x, all) = (x.slice(s![..rows, ..]), all.slice(s![..rows, ..]));
                 let mut c = Array2::from_elem((rows, n), F::nan());
-                product_with_bias(x, w.t(), bias, c.view_mut(), Summation::Sequential);
+                product_in_order(x, w.t(), c.view_mut(), Some(bias), Summation::Sequential);
                 assert_eq!(c, all, "{rows} rows by {k}");
                 c.rows_mut().into_iter().for_each(|mut row| row.as_slice_mut().unwrap().copy_from_slice(bias));
                 product_in_order(x, w.t(), c.view_mut(), Accumulate::Add, Summation::Sequential);

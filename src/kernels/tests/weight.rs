@@ -3,7 +3,8 @@
 use ndarray::{Array2, s};
 
 use super::integers;
-use crate::kernels::{Accumulate, Float, Operand, Packed, PackedWeights, Summation, Weight, for_each_isa};
+use crate::kernels::panels::packed::Packed;
+use crate::kernels::{Accumulate, Float, Operand, PackedWeights, Summation, Weight, for_each_isa};
 
 /// A store that knows `w` as the tensor of a model.
 fn store_of<F: Float>(w: &Array2<F>) -> PackedWeights<F> {
