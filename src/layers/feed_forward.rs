@@ -12,8 +12,8 @@ use crate::base::{Mode, Size, SizeError, TensorsExt, check_gradient};
 use crate::kernels::Weight;
 use crate::kernels::once;
 use crate::kernels::{
-    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, Packed, PackedWeights, block_rows, even_chunks, product,
-    with_elements, with_operands,
+    Accumulate, BLOCK_BYTES, BLOCK_DEPTH, Float, PackedWeights, block_rows, even_chunks, product, with_elements,
+    with_operands,
 };
 use crate::layer::Gradient;
 use crate::layer::Internal;
