@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 # The crate's face, which only re-exports, and texts.
-NO_FLOOR = {"lib", "prelude", "guide"}
+NO_FLOOR = {"lib", "prelude", "author", "guide"}
 PATH = re.compile(r"(?<![A-Za-z0-9_:])\$?(crate|super)((?:::[A-Za-z0-9_]+)+)")
 
 

@@ -18,7 +18,12 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked, ZerosLike};
+use gradflow::{
+    Causal, Layer, Sequence, ZerosLike,
+    compose::{PreNormBlock, Stacked},
+    layers::Nonlinearity,
+    recurrent::{GruCell, LstmCell, RnnCell},
+};
 
 fn main() {
     divan::main();

@@ -12,7 +12,10 @@ use std::hint::black_box;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use gradflow::ndarray::Array1;
-use gradflow::{Adagrad, Adam, AdamW, ClipNorm, Optimizer, RmsProp, Sgd};
+use gradflow::{
+    clip::ClipNorm,
+    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+};
 
 fn main() {
     divan::main();

@@ -16,13 +16,18 @@
 //! drate = Σ_t ds_t ∘ (s_{t-1} - x_t) ∘ a ∘ (1 - a)    as dσ/drate = a (1 - a)
 //! ```
 
-use gradflow::cache::{Pending, check_shape, reuse};
-use gradflow::contract::Contract;
+use gradflow::author::{Pending, check_shape, reuse};
+use gradflow::check::Contract;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, Float, GradCheck, Gradient, Layer, Linear, Loss, MeanSquaredError, Optimizer, Sequence, Size,
-    SizeError, ZerosLike, parameters,
+    Causal, Float, Layer, Sequence, ZerosLike,
+    author::{Gradient, Size, SizeError},
+    check::GradCheck,
+    layers::Linear,
+    loss::{Loss, MeanSquaredError},
+    optim::{Adam, Optimizer},
+    parameters,
 };
 
 const NAME: &str = "Smoothing";

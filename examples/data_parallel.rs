@@ -24,8 +24,13 @@ use std::time::Instant;
 use gradflow::ndarray::{Array2, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors,
-    TensorsExt, ZerosLike, grad_norm, sequential,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    clip::{ClipNorm, grad_norm},
+    layers::{Embedding, Linear},
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Adam, Optimizer},
+    recurrent::LstmCell,
+    sequential,
 };
 
 use common::{Claims, Failure, Settings};

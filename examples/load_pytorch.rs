@@ -21,7 +21,12 @@ use gradflow::io::{LoadError, LoadOptions, StateDict};
 use gradflow::ndarray::{Array, Array2, Array3, ArrayD, Axis, Dimension, arr2, s};
 use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Causal, Embedding, Layer, Linear, LstmCell, Sequence, sequential};
+use gradflow::{
+    Causal, Layer, Sequence,
+    layers::{Embedding, Linear},
+    recurrent::LstmCell,
+    sequential,
+};
 
 use common::{Claims, Failure, Flag, Settings};
 

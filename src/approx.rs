@@ -16,7 +16,7 @@
 //! use approx::{assert_abs_diff_eq, assert_relative_eq, assert_relative_ne};
 //! use gradflow::approx::tensors_of;
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
-//! use gradflow::{Linear, LstmCell, Residual, TensorsExt};
+//! use gradflow::{TensorsExt, compose::Residual, layers::Linear, recurrent::LstmCell};
 //!
 //! let rng = &mut StdRng::seed_from_u64(0);
 //! let layer = Residual::new(LstmCell::<f32>::new(4, 4, rng));

@@ -6,17 +6,15 @@
 //!
 //! ```
 //! use gradflow::ndarray::{Array2, s};
+//! use gradflow::prelude::*;
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
-//! use gradflow::{ZerosLike,
-//!     AdamW, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, SoftmaxCrossEntropy,
-//! };
 //!
-//! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
+//! # fn main() -> Result<(), gradflow::clip::NonFiniteGradient> {
 //! let (vocabulary, steps, batch) = (7, 12, 4);
 //! let ids = Array2::from_shape_fn((steps + 1, batch), |(t, b)| t * (b + 1) % vocabulary); // [T + 1, B]
 //! let rng = &mut StdRng::seed_from_u64(0);
 //! let mut model =
-//!     (Embedding::new(vocabulary, 16, rng), LstmCell::<f32>::new(16, 32, rng), Linear::new(32, vocabulary, rng));
+//!     (Embedding::new(vocabulary, 16, rng), Lstm::<f32>::new(16, 32, rng), Linear::new(32, vocabulary, rng));
 //! let (mut cross_entropy, mut optimizer) = (SoftmaxCrossEntropy::new(), AdamW::new(1e-2));
 //! let (mut state, mut cache, mut grad) = (model.zero_state(batch), model.cache(), model.zeros_like());
 //! let mut nats = f64::INFINITY;
@@ -34,21 +32,24 @@
 //!
 //! `examples/char_lm` is this loop on real text.
 //!
-//! # What stands where
+//! # Modules
 //!
 //! | | |
 //! | --- | --- |
-//! | The trait | [`Layer`], [`Causal`] (runs on a stream), [`Pass`], [`Sequence`] (the input: `[T, B, D]` or token ids `[T, B]`, lengths, mode), [`Tensors`] |
-//! | Recurrence | [`Rnn`], [`Lstm`], [`Gru`] and [`BiRnn`], [`BiLstm`], [`BiGru`]: layers of cells in one or both directions; the cells [`RnnCell`], [`LstmCell`], [`GruCell`], all made by [`CellBuilder`]; [`Cell`] for your own, [`Recurrent`] to stack it; [`Bidirectional`], [`LearnedState`], [`TruncatedBptt`] |
-//! | Layers | [`Linear`], [`Activation`], [`LayerNorm`], [`Embedding`], [`Dropout`], [`Identity`] |
-//! | Blocks | [`Residual`], [`PreNormBlock`], [`PostNormBlock`], [`FeedForward`], [`Highway`], [`DenseConcat`], [`StochasticDepth`] |
-//! | Attention | [`Attention`] over an encoder's outputs: dot, bilinear, additive |
-//! | Models | tuples up to eight, [`sequential!`], [`Stacked`], [`BoxLayer`]; [`Prepacked`] for inference |
-//! | Training | [`Loss`]: [`SoftmaxCrossEntropy`], [`BinaryCrossEntropy`], [`MeanSquaredError`], [`Huber`], [`Sgd`], [`Adam`], [`AdamW`], [`RmsProp`], [`Adagrad`], [`ParameterGroups`], [`Schedule`], [`GradAccumulator`], [`ClipNorm`], [`ClipAdaptive`], [`NormSummary`], [`clip_grad_norm`], [`clip_grad_value`], [`Init`] |
-//! | Texts | [`guide`]: gradients through time and depth, the recurrent family, how the kernels work |
-//! | Files | `io`: state dicts, PyTorch's included, and checkpoints; [`convert`]: weights of ONNX and Keras, to and fro |
-//! | Insight | [`GradientProbe`], [`Probed`], [`GradientFlow`] |
-//! | Proof | [`gradcheck`](fn@gradcheck), [`GradCheck`], [`contract`] |
+//! | [`prelude`] | what most programs need, in one line |
+//! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`, and how parameters start |
+//! | [`recurrent`] | `Rnn`, `Lstm`, `Gru`, `Mgu`, `MinGru`, in one or both directions, and their cells |
+//! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks |
+//! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `Probed` |
+//! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
+//! | [`loss`], [`optim`], [`clip`] | training |
+//! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
+//! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
+//! | [`author`] | for layers and cells of your own |
+//! | [`guide`] | texts: gradients through time and depth, the recurrent family, how the kernels work |
+//!
+//! At the root are the trait [`Layer`] (and [`Causal`] for layers that run on a stream), its input, a [`Sequence`] in a
+//! [`Mode`], and what has [`Tensors`].
 //!
 //! # Words and shapes
 //!
@@ -71,57 +72,40 @@
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 
-#[doc(hidden)]
-pub mod base;
-#[doc(hidden)]
-pub mod layer;
+#![deny(missing_debug_implementations)]
 
 #[cfg(feature = "approx")]
 pub mod approx;
-mod attention;
+pub mod attention;
+pub mod author;
+#[doc(hidden)]
+pub mod base;
 mod cells;
-mod check;
-mod clip;
-mod compose;
+pub mod check;
+pub mod clip;
+pub mod compose;
 pub mod convert;
 pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;
 mod kernels;
-mod layers;
-mod loss;
-mod optim;
+#[doc(hidden)]
+pub mod layer;
+pub mod layers;
+pub mod loss;
+pub mod optim;
 mod parallel;
+pub mod prelude;
 mod recurrence;
-mod recurrent;
-mod wrap;
+pub mod recurrent;
+pub mod wrap;
 
 pub use ndarray;
 pub use rand;
 
-pub use attention::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore};
-pub use base::{
-    GradientFlow, GradientProbe, Init, LayerFlow, LengthsError, Mode, NamedTensors, RecordsState, Size, SizeError,
-    StateRecorder, Tensors, TensorsExt, ZerosLike, tensors,
-};
-pub use cells::*;
-pub use check::{GradCheck, GradReport, TensorCheck, contract, gradcheck};
-pub use clip::{
-    ClipAdaptive, ClipNorm, ClipReport, NonFinite, NonFiniteGradient, NormSummary, clip_grad_norm, clip_grad_value,
-    grad_norm,
-};
-pub use compose::*;
-pub use kernels::{Accumulate, Float};
-pub use layer::{Causal, Gradient, Layer, Pass, RowCache, RowLayer, Rows, Sequence, State, kit as cache};
-pub use layers::*;
-pub use loss::{BinaryCrossEntropy, Evaluated, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy};
-pub use optim::{
-    Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
-    RmsProp, Schedule, ScheduleError, Select, Sgd,
-};
-pub use recurrence::*;
-pub use recurrent::*;
-pub use wrap::*;
+pub use base::{Mode, Tensors, TensorsExt, ZerosLike};
+pub use kernels::Float;
+pub use layer::{Causal, Layer, Sequence};
 
 /// The README's code, compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -1,12 +1,16 @@
 //! Cells from outside the crate whose state is neither h alone nor h and c: an sLSTM with its stabiliser, and a memory that is
 //! a matrix. They get the loop over time, lengths, directions, chunks, streams and models of several layers like any other.
 
-use gradflow::contract::Contract;
+use gradflow::check::Contract;
 use gradflow::ndarray::{Array, Array1, Array2, Array3, ArrayView1, ArrayViewMut1, Axis, Dimension, Ix2, Ix3, Ix4, s};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Cell, CellSizes, CellStep, CellStepBackward, Float, Init, Layer, LearnedState, Recurrent, Sequence, StackState,
-    Tensors, TensorsExt, TruncatedBptt, Unrolled, ZerosLike, Zoneout, parameters,
+    Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::{Cell, CellSizes, CellStep, CellStepBackward, StackState, Unrolled},
+    layers::Init,
+    parameters,
+    recurrent::{Recurrent, Zoneout},
+    wrap::{LearnedState, TruncatedBptt},
 };
 
 fn rng() -> StdRng {

@@ -1,6 +1,6 @@
 //! The two forms of the adding problem.
 
-use gradflow::MeanSquaredError;
+use gradflow::loss::MeanSquaredError;
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, RngExt};
 

@@ -2,8 +2,13 @@
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, Loss, NonFiniteGradient, Optimizer, Sequence,
-    SoftmaxCrossEntropy, ZerosLike, sequential,
+    Layer, Sequence, ZerosLike,
+    clip::{ClipNorm, NonFiniteGradient},
+    compose::BoxLayer,
+    layers::{Embedding, Linear},
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Adam, Optimizer},
+    sequential,
 };
 
 use crate::common::Cell;

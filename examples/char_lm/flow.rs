@@ -1,6 +1,6 @@
 //! How far back a loss reaches: gradient norms over the distance in time, as a table and as a picture.
 
-use gradflow::LayerFlow;
+use gradflow::wrap::LayerFlow;
 
 use crate::common::Failure;
 use crate::common::picture::{Chart, Line, picture};

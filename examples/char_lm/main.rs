@@ -25,8 +25,15 @@ use gradflow::ndarray::{ArrayView1, Axis, arr2, s};
 use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, Loss, LstmCell, Optimizer, Probed,
-    RnnCell, Sequence, SoftmaxCrossEntropy, TensorsExt, ZerosLike, sequential,
+    Causal, Layer, Sequence, TensorsExt, ZerosLike,
+    clip::ClipNorm,
+    compose::BoxLayer,
+    layers::{Embedding, Linear},
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::Optimizer,
+    recurrent::{GruCell, LstmCell, RnnCell},
+    sequential,
+    wrap::{GradientProbe, Probed},
 };
 
 use common::{Failure, Interrupt, Output, Progress};

@@ -4,7 +4,12 @@ use std::fs::File;
 use std::path::Path;
 
 use gradflow::io::{Checkpoint, LoadError};
-use gradflow::{AdamW, GradientProbe, Layer, Schedule, rand::Rng};
+use gradflow::{
+    Layer,
+    optim::{AdamW, Schedule},
+    rand::Rng,
+    wrap::GradientProbe,
+};
 
 use crate::CharLm;
 use crate::common::Failure;

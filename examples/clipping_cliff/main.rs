@@ -11,7 +11,7 @@
 //! x_t = w σ(x_{t-1}) + b        t = 1 … 50        error = (σ(x_50) - 0.7)²
 //! ```
 //!
-//! It is an [`RnnCell`](gradflow::RnnCell) of one unit, exactly. With h = tanh(x / 2), and as σ(x) = (1 + tanh(x / 2)) / 2,
+//! It is an [`RnnCell`](gradflow::recurrent::RnnCell) of one unit, exactly. With h = tanh(x / 2), and as σ(x) = (1 + tanh(x / 2)) / 2,
 //!
 //! ```text
 //! x_t = w (1 + h_{t-1}) / 2 + b

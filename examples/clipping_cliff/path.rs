@@ -1,7 +1,10 @@
 //! Gradient descent, with and without clipping.
 
 use gradflow::ndarray::array;
-use gradflow::{Optimizer, Sgd, clip_grad_norm, grad_norm};
+use gradflow::{
+    clip::{clip_grad_norm, grad_norm},
+    optim::{Optimizer, Sgd},
+};
 
 use crate::common::Failure;
 use crate::one_unit::OneUnit;

@@ -4,7 +4,11 @@ use std::fmt;
 
 use gradflow::ndarray::Array2;
 use gradflow::rand::Rng;
-use gradflow::{BoxLayer, GruCell, Init, LstmCell, RnnCell};
+use gradflow::{
+    compose::BoxLayer,
+    layers::Init,
+    recurrent::{GruCell, LstmCell, RnnCell},
+};
 
 /// How the recurrent weights of a tanh RNN start.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -14,7 +14,7 @@ mod progress;
 use std::io;
 use std::process::ExitCode;
 
-use gradflow::NonFiniteGradient;
+use gradflow::clip::NonFiniteGradient;
 
 pub use cells::{Cell, Start};
 pub use claims::Claims;

@@ -10,7 +10,14 @@ use std::ops::{Deref, Range};
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
-use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Loss, Optimizer, Sequence, TensorsExt, ZerosLike};
+use gradflow::{
+    Layer, Sequence, TensorsExt, ZerosLike,
+    clip::ClipNorm,
+    compose::BoxLayer,
+    layers::Linear,
+    loss::Loss,
+    optim::{Adam, Optimizer},
+};
 
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};

@@ -5,7 +5,10 @@ use std::fmt;
 
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
-    Activation, BoxLayer, DenseConcat, Highway, Init, Linear, Nonlinearity, Residual, Stacked, TensorsExt, sequential,
+    TensorsExt,
+    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked},
+    layers::{Activation, Init, Linear, Nonlinearity},
+    sequential,
 };
 
 use crate::digits::{CLASSES, PIXELS};

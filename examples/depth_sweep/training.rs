@@ -2,7 +2,12 @@
 
 use gradflow::ndarray::{ArrayView1, ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use gradflow::{ClipNorm, Layer, Loss, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, ZerosLike};
+use gradflow::{
+    Layer, Sequence, ZerosLike,
+    clip::ClipNorm,
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Optimizer, Sgd},
+};
 
 use crate::digits::Digits;
 use crate::net::{Block, Net};

@@ -5,8 +5,13 @@ use std::ops::RangeInclusive;
 use gradflow::ndarray::{Array3, arr3, aview1, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Adam, Causal, ClipNorm, Layer, Linear, Loss, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
-    ZerosLike, sequential,
+    Causal, Layer, Sequence, ZerosLike,
+    clip::{ClipNorm, NonFiniteGradient},
+    layers::Linear,
+    loss::{Loss, MeanSquaredError},
+    optim::{Adam, Optimizer},
+    recurrent::LstmCell,
+    sequential,
 };
 
 use crate::series::{Forecasts, HORIZON, Series};

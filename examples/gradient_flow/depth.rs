@@ -2,8 +2,10 @@
 
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
-    Activation, BoxLayer, DenseConcat, GradientProbe, Highway, Init, Layer, Linear, Probed, Residual, Sequence,
-    Stacked, ZerosLike,
+    Layer, Sequence, ZerosLike,
+    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked},
+    layers::{Activation, Init, Linear},
+    wrap::{GradientProbe, Probed},
 };
 
 use crate::common::picture::{Chart, picture};

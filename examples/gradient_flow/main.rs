@@ -9,7 +9,7 @@
 //! cargo run --release --example gradient_flow
 //! ```
 //!
-//! Nothing is trained. Each network is drawn from five seeds and a [`GradientProbe`](gradflow::GradientProbe) takes the
+//! Nothing is trained. Each network is drawn from five seeds and a [`GradientProbe`](gradflow::wrap::GradientProbe) takes the
 //! norms of one backward pass from a random unit gradient at the end; the slope of their logarithm is set beside what
 //! theory says, and the run fails where they differ by more than the tolerance in the table.
 //!
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Init, grad_norm};
+use gradflow::{clip::grad_norm, layers::Init};
 
 use common::{Claims, Failure, Settings};
 

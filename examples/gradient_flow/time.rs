@@ -2,7 +2,11 @@
 
 use gradflow::ndarray::{Array3, Axis};
 use gradflow::{
-    GradientProbe, GruCell, Init, Layer, LayerFlow, LstmCell, Probed, RecordsState, RnnCell, Sequence, ZerosLike,
+    Layer, Sequence, ZerosLike,
+    author::RecordsState,
+    layers::Init,
+    recurrent::{GruCell, LstmCell, RnnCell},
+    wrap::{GradientProbe, LayerFlow, Probed},
 };
 
 use crate::common::picture::{Chart, picture};

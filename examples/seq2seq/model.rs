@@ -3,8 +3,13 @@
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, Axis, concatenate, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Activation, Attention, AttentionCache, Causal, Embedding, Gradient, Layer, Linear, Loss, LstmCell, Sequence,
-    SoftmaxCrossEntropy, TensorsExt, parameters,
+    Causal, Layer, Sequence, TensorsExt,
+    attention::Attention,
+    author::{AttentionCache, Gradient},
+    layers::{Activation, Embedding, Linear},
+    loss::{Loss, SoftmaxCrossEntropy},
+    parameters,
+    recurrent::LstmCell,
 };
 
 use crate::data::Batch;

@@ -1,7 +1,10 @@
 //! How a model is trained and judged.
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Adam, ClipNorm, NonFiniteGradient, Optimizer, Schedule};
+use gradflow::{
+    clip::{ClipNorm, NonFiniteGradient},
+    optim::{Adam, Optimizer, Schedule},
+};
 
 use crate::data::{Batch, Part};
 use crate::model::{Cache, Shape, Translator};

@@ -1,6 +1,6 @@
 //! The two forms of the temporal order problem.
 
-use gradflow::SoftmaxCrossEntropy;
+use gradflow::loss::SoftmaxCrossEntropy;
 use gradflow::ndarray::{Array2, Array3, ArrayView3, s};
 use gradflow::rand::{Rng, RngExt};
 

@@ -52,7 +52,7 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{ZerosLike, Attention, GruCell, Layer, Sequence};
+/// use gradflow::{Layer, Sequence, ZerosLike, attention::Attention, recurrent::GruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::ones((5, 2, 3))); // [T, B, D]
@@ -78,7 +78,7 @@ const MEMORY: &str = "Attention: memory";
 /// let mut dstate = decoder.zero_state(2);
 /// decoder.backward((&target).into(), &dquery, Some(&mut dstate), &mut decoder_cache, &mut ddecoder);
 /// encoder.backward(source, &dmemory, Some(&mut dstate), &mut encoder_cache, &mut dencoder);
-/// # Ok::<(), gradflow::LengthsError>(())
+/// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
 ///
 /// # Step by step
@@ -91,7 +91,9 @@ const MEMORY: &str = "Attention: memory";
 /// that decoding may go on forever.
 ///
 /// ```
-/// # use gradflow::{ZerosLike, Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
+/// # use gradflow::{
+/// #     Sequence, ZerosLike, attention::Attention, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng},
+/// # };
 /// # let attention = Attention::<f64>::additive(3, 4, 5, &mut StdRng::seed_from_u64(0));
 /// # let (query, memory) = (Array3::ones((6, 2, 3)), Array3::ones((7, 2, 4)));
 /// # let (mut cache, mut grad, memory) = (attention.cache(), attention.zeros_like(), Sequence::from(&memory));

@@ -15,7 +15,7 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::{matrix_mut, rows_of};
 use crate::parameters;
 
-/// The score `e = score(q, m)` of an [`Attention`](crate::Attention): how relevant a position m of the
+/// The score `e = score(q, m)` of an [`Attention`](crate::attention::Attention): how relevant a position m of the
 /// memory is to a query q.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -1,9 +1,8 @@
 //! What can go wrong: errors that are values, and the one place from which a programming error panics.
 
-use std::fmt;
-
-use super::tensors::Tensors;
+use super::tensors::{Tensors, check_alike};
 use crate::kernels::Float;
+use std::fmt;
 
 /// Sequence lengths that do not fit their batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +68,7 @@ pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize
 /// With the tensor and both shapes.
 #[track_caller]
 pub fn check_gradient<F: Float>(name: &str, layer: &impl Tensors<F>, grad: &impl Tensors<F>) {
-    crate::tensors::check_alike(&format_args!("{name}: grad"), layer, grad);
+    check_alike(&format_args!("{name}: grad"), layer, grad);
 }
 
 /// Panics unless the batch has at least one step of at least one sequence, with at least one feature each.

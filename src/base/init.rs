@@ -13,7 +13,7 @@ use crate::kernels::math::sum;
 /// gate's block of rows is drawn on its own. An `f64` is [`Init::Constant`].
 ///
 /// ```
-/// use gradflow::{Init, LstmCell, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{layers::Init, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell: LstmCell<f32> = LstmCell::builder(10, 20).weight_ih(Init::KaimingNormal { gain: 1.0 }).forget_bias(2.0).build(rng);

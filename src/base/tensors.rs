@@ -123,7 +123,7 @@ once! {
 /// A fresh gradient for anything that has tensors and can be cloned: a layer, a model, a state, a struct of yours.
 ///
 /// ```
-/// use gradflow::{Linear, ZerosLike, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{ZerosLike, layers::Linear, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let layer = Linear::<f32>::new(3, 2, &mut StdRng::seed_from_u64(0));
 /// assert_eq!(layer.zeros_like(), Linear::zeros(3, 2));
@@ -168,7 +168,7 @@ impl<F: Float> NamedTensors<F> {
     /// Tensors of given names, shapes and row-major values, in this order.
     ///
     /// ```
-    /// use gradflow::{NamedTensors, Tensors};
+    /// use gradflow::{Tensors, author::NamedTensors};
     ///
     /// let tensors = NamedTensors::new([("exp_avg.weight".to_owned(), vec![1, 2], vec![0.5, -0.5])]);
     /// assert_eq!(tensors.get("exp_avg.weight"), Some((&[1, 2][..], &[0.5, -0.5][..])));
@@ -287,7 +287,7 @@ impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &mut T {
 /// A borrowed list, to be read: `&(&a, &b)` is the gradient of `&mut (&mut x, &mut y)`.
 ///
 /// ```
-/// use gradflow::{Optimizer, Sgd, ndarray::arr1};
+/// use gradflow::{ndarray::arr1, optim::{Optimizer, Sgd}};
 ///
 /// let (mut encoder, mut decoder) = (arr1(&[1.0]), arr1(&[2.0, 3.0]));
 /// let (dencoder, ddecoder) = (arr1(&[4.0]), arr1(&[5.0, 6.0]));
@@ -368,7 +368,7 @@ pub fn out_of_range(i: usize) -> ! {
 /// parameter that never trains, does not compile.
 ///
 /// ```
-/// use gradflow::{Float, Tensors, TensorsExt, ndarray::{Array1, Array2}, parameters};
+/// use gradflow::{Float, Tensors, TensorsExt, parameters, ndarray::{Array1, Array2}};
 ///
 /// #[derive(Clone)]
 /// struct Scale<F> { gain: Array1<F>, bias: Option<Array1<F>>, mixing: Array2<F>, note: &'static str }

@@ -23,6 +23,7 @@ mod sealed {
     }
 
     /// Draws the parameters of a cell.
+    #[allow(missing_debug_implementations)] // sealed: no user has one
     pub struct Draw<'a, R: ?Sized> {
         pub input: usize,
         pub hidden: usize,
@@ -133,16 +134,16 @@ impl<C: BuiltCell> Model for C {
 }
 
 /// What a recurrent cell is and how its parameters start; made by `builder` of the cells, such as
-/// [`LstmCell::builder`](crate::LstmCell::builder), and of the models, such as [`Lstm`](crate::Lstm), whose cells all get the
+/// [`LstmCell::builder`](crate::recurrent::LstmCell::builder), and of the models, such as [`Lstm`](crate::recurrent::Lstm), whose cells all get the
 /// same options.
 ///
 /// Unless said otherwise, input weights are Xavier uniform, recurrent weights orthogonal (each gate on its own), biases
 /// zero, and an LSTM's forget bias 1, so that its memory holds from the start (Jozefowicz et al. 2015).
 ///
-/// Its second parameter is the struct of the cell's options, such as [`LstmOptions`](crate::LstmOptions).
+/// Its second parameter is the struct of the cell's options, such as [`LstmOptions`](crate::recurrent::LstmOptions).
 ///
 /// ```
-/// use gradflow::{Init, LstmCell, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{layers::Init, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell: LstmCell<f32> = LstmCell::builder(3, 4)
@@ -329,7 +330,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: Gated> CellBuilder<M, O> {
     /// one, which keeps; hence the other sign. The gates of an MGU and a minGRU write, as the paper's: their bias is `-log(u)`.
     ///
     /// ```
-    /// use gradflow::{LstmCell, ndarray::s, rand::{SeedableRng, rngs::StdRng}};
+    /// use gradflow::{ndarray::s, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
     ///
     /// let cell: LstmCell<f32> = LstmCell::builder(3, 4).chrono(100.0).build(&mut StdRng::seed_from_u64(0));
     /// let bias = cell.bias_ih.unwrap();

@@ -13,7 +13,7 @@ pub struct CommonOptions {
     pub bias: bool,
     /// The eps of layer normalisation, if there is any.
     pub layer_norm: Option<f64>,
-    /// The probability of [`Zoneout`](crate::Zoneout) for a unit of h.
+    /// The probability of [`Zoneout`](crate::recurrent::Zoneout) for a unit of h.
     pub zoneout: f64,
 }
 

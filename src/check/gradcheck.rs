@@ -26,7 +26,9 @@ use crate::layer::{Layer, Sequence};
 /// type, and a check in `f64` is the one to trust.
 ///
 /// ```
-/// use gradflow::{GradCheck, Layer, LstmCell, Sequence, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, Sequence, check::GradCheck, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell,
+/// };
 ///
 /// let cell = LstmCell::<f64>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// let x = Array3::from_shape_fn((5, 2, 3), |(t, b, d)| ((t + 3 * b + 7 * d) as f64).sin());
@@ -46,7 +48,7 @@ pub struct GradCheck {
 /// [`GradCheck`] with its defaults: every element of the input's, the parameters' and the initial state's gradient.
 ///
 /// ```
-/// use gradflow::{GruCell, Layer, gradcheck, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, check::gradcheck, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell};
 ///
 /// let cell = GruCell::<f64>::new(2, 3, &mut StdRng::seed_from_u64(0));
 /// let report = gradcheck(&cell, (&Array3::ones((4, 1, 2))).into(), &cell.zero_state(1));

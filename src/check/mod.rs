@@ -1,6 +1,7 @@
 //! Proof: gradients against finite differences, and the contract that every layer keeps.
 
-pub mod contract;
+pub(crate) mod contract;
 mod gradcheck;
 
+pub use contract::{Contract, CountAllocations, Input};
 pub use gradcheck::{GradCheck, GradReport, TensorCheck, gradcheck};

@@ -22,14 +22,14 @@ const NAME: &str = "ClipAdaptive";
 /// The paper leaves out the model's last layer: clip the others alone, as `&mut (&mut grad.0, &mut grad.1)`.
 ///
 /// ```
-/// use gradflow::{ClipAdaptive, ndarray::arr2};
+/// use gradflow::{clip::ClipAdaptive, ndarray::arr2};
 ///
 /// let weight = arr2(&[[3.0, 4.0], [0.0, 0.0]]);
 /// let mut gradient = arr2(&[[0.0, 0.2], [0.0, 0.2]]);
 /// let report = ClipAdaptive::new(0.1).clip(&weight, &mut gradient)?;
 /// assert_eq!(gradient, arr2(&[[0.0, 0.2], [0.0, 1e-4]])); // within 0.1 · 5; held to 0.1 · 1e-3
 /// assert_eq!(report.clipped, 1);
-/// # Ok::<(), gradflow::NonFiniteGradient>(())
+/// # Ok::<(), gradflow::clip::NonFiniteGradient>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]

@@ -8,16 +8,16 @@ use crate::kernels::{Float, once, vectorised};
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///
 /// Together, the direction is kept; only the length of the step changes. If a step
-/// follows, [`Optimizer::step_clipped`](crate::Optimizer::step_clipped) saves a pass over the gradient.
+/// follows, [`Optimizer::step_clipped`](crate::optim::Optimizer::step_clipped) saves a pass over the gradient.
 ///
 /// ```
-/// use gradflow::{ClipNorm, NonFinite, ndarray::arr1};
+/// use gradflow::{clip::{ClipNorm, NonFinite}, ndarray::arr1};
 ///
 /// let mut gradient = arr1(&[3.0, -4.0]);
 /// let norm = ClipNorm::new(1.0).eps(0.0).non_finite(NonFinite::Skip).clip(&mut gradient)?;
 /// assert_eq!(norm, 5.0);
 /// assert_eq!(gradient, arr1(&[0.6000000000000001, -0.8]));
-/// # Ok::<(), gradflow::NonFiniteGradient>(())
+/// # Ok::<(), gradflow::clip::NonFiniteGradient>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
@@ -64,13 +64,13 @@ impl ClipNorm {
     /// is not kept then.
     ///
     /// ```
-    /// use gradflow::{ClipNorm, ndarray::arr1};
+    /// use gradflow::{clip::ClipNorm, ndarray::arr1};
     ///
     /// let mut gradient = (arr1(&[0.0, 100.0]), arr1(&[0.5]));
     /// let report = ClipNorm::new(1.0).eps(0.0).per_tensor().clip_report(&mut gradient)?;
     /// assert_eq!(gradient, (arr1(&[0.0, 1.0]), arr1(&[0.5])));
     /// assert_eq!((report.scale, report.clipped), (0.01, 1));
-    /// # Ok::<(), gradflow::NonFiniteGradient>(())
+    /// # Ok::<(), gradflow::clip::NonFiniteGradient>(())
     /// ```
     pub fn per_tensor(self) -> Self {
         ClipNorm { per_tensor: true, ..self }
@@ -165,12 +165,12 @@ impl<F: Float> Factor<F> {
 /// [`ClipNorm`] with its defaults: the Euclidean norm of `grad` held to `max`; returns the norm before clipping.
 ///
 /// ```
-/// use gradflow::{clip_grad_norm, ndarray::arr1};
+/// use gradflow::{clip::clip_grad_norm, ndarray::arr1};
 ///
 /// let mut gradient = arr1(&[3.0, -4.0]);
 /// assert_eq!(clip_grad_norm(&mut gradient, 10.0)?, 5.0);
 /// assert_eq!(gradient, arr1(&[3.0, -4.0]));
-/// # Ok::<(), gradflow::NonFiniteGradient>(())
+/// # Ok::<(), gradflow::clip::NonFiniteGradient>(())
 /// ```
 ///
 /// # Errors

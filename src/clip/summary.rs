@@ -14,7 +14,7 @@ const BUCKETS: usize = (2 * OCTAVES * PER_OCTAVE) as usize;
 /// [`record`](NormSummary::record) allocates nothing.
 ///
 /// ```
-/// use gradflow::NormSummary;
+/// use gradflow::clip::NormSummary;
 ///
 /// let mut norms = NormSummary::new();
 /// for step in 1..=999 {

@@ -15,7 +15,10 @@ const NAME: &str = "BoxLayer";
 /// Any [`Causal`] layer behind one type: for stacks that are chosen at run time.
 ///
 /// ```
-/// use gradflow::{Activation, BoxLayer, GruCell, Layer, Linear, Stacked, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, compose::{BoxLayer, Stacked}, layers::{Activation, Linear}, rand::{SeedableRng, rngs::StdRng},
+///     recurrent::GruCell,
+/// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let mut layers = vec![BoxLayer::new(Linear::<f32>::new(3, 8, rng)), BoxLayer::new(Activation::tanh())];

@@ -18,7 +18,9 @@ const NAME: &str = "DenseConcat";
 /// comes back through the branch. The state is the branch's, and the parameters keep their names.
 ///
 /// ```
-/// use gradflow::{DenseConcat, GruCell, Layer, Linear, Stacked, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, compose::{DenseConcat, Stacked}, layers::Linear, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell,
+/// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// assert_eq!(DenseConcat::new(GruCell::<f32>::new(8, 5, rng)).output_size(8.into()), Ok(13));

@@ -27,7 +27,9 @@ const NAME: &str = "Highway";
 /// their names; the others are `gate.weight` and `gate.bias`.
 ///
 /// ```
-/// use gradflow::{Highway, Layer, LstmCell, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, TensorsExt, compose::{Highway, Stacked}, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell,
+/// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let net = Stacked::build(4, |_| Highway::new(LstmCell::<f32>::new(8, 8, rng), 8, rng).gate_bias(-3.0));

@@ -1,21 +1,21 @@
 //! Layers made of layers: one after another, and with connections past them.
 
-mod boxed;
-mod dense_concat;
-mod highway;
+pub(crate) mod boxed;
+pub(crate) mod dense_concat;
+pub(crate) mod highway;
 mod norm_blocks;
-mod residual;
+pub(crate) mod residual;
 mod sequential;
-mod stacked;
-mod stochastic_depth;
+pub(crate) mod stacked;
+pub(crate) mod stochastic_depth;
 
-pub use boxed::{BoxCache, BoxLayer, BoxState};
-pub use dense_concat::{DenseConcat, DenseConcatCache};
-pub use highway::{Highway, HighwayBuilder, HighwayCache};
+pub use boxed::{BoxLayer, BoxState};
+pub use dense_concat::DenseConcat;
+pub use highway::{Highway, HighwayBuilder};
 pub use norm_blocks::{PostNormBlock, PreNormBlock, PreNormBranch};
-pub use residual::{BranchScale, Residual, ResidualCache};
-pub use stacked::{Stacked, StackedCache};
-pub use stochastic_depth::{StochasticDepth, StochasticDepthCache};
+pub use residual::{BranchScale, Residual};
+pub use stacked::Stacked;
+pub use stochastic_depth::StochasticDepth;
 
 use crate::kernels::Float;
 use crate::layer::{Layer, display_summary};

@@ -23,10 +23,12 @@ sequential! {
     /// A pre-norm residual block: `y = x + fc2(f(fc1(norm(x))))` (Xiong et al. 2020).
     ///
     /// The skip connection passes through no normalisation, so deep stacks train without a warm-up. Parameters are named
-    /// `norm.weight`, `norm.bias`, `fc1.weight` …, and `0.norm.weight` … in a [`Stacked`](crate::Stacked).
+    /// `norm.weight`, `norm.bias`, `fc1.weight` …, and `0.norm.weight` … in a [`Stacked`](crate::compose::Stacked).
     ///
     /// ```
-    /// use gradflow::{Nonlinearity, PreNormBlock, Stacked, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+    /// use gradflow::{
+    ///     TensorsExt, compose::{PreNormBlock, Stacked}, layers::Nonlinearity, rand::{SeedableRng, rngs::StdRng},
+    /// };
     ///
     /// let rng = &mut StdRng::seed_from_u64(0);
     /// let net = Stacked::build(6, |_| PreNormBlock::<f32>::new(8, 32, Nonlinearity::Gelu, rng).zero_init());
@@ -40,7 +42,7 @@ sequential! {
 }
 
 impl<F: Float> PreNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::Linear::new)'s.
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::around(FeedForward::new(features, hidden, f, rng))
     }
@@ -76,7 +78,7 @@ sequential! {
 }
 
 impl<F: Float> PostNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::Linear::new)'s.
+    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         let residual = Residual::new(FeedForward::new(features, hidden, f, rng));
         PostNormBlock { residual, norm: LayerNorm::new(features) }

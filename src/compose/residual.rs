@@ -4,6 +4,7 @@ use ndarray::{Array1, Array3, ArrayRef3, ArrayView3};
 use rand::Rng;
 
 use crate::base::error::mismatch;
+use crate::base::tensors::out_of_range;
 use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::kernels::{Float, vectorised};
 use crate::layer::affine::add;
@@ -48,13 +49,13 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
         usize::from(self.learned().is_some())
     }
     fn name(&self, i: usize) -> String {
-        self.learned().map_or_else(|| crate::tensors::out_of_range(i), |scale| scale.name(i))
+        self.learned().map_or_else(|| out_of_range(i), |scale| scale.name(i))
     }
     fn tensor(&self, i: usize) -> (&[usize], &[F]) {
-        self.learned().map_or_else(|| crate::tensors::out_of_range(i), |scale| scale.tensor(i))
+        self.learned().map_or_else(|| out_of_range(i), |scale| scale.tensor(i))
     }
     fn tensor_mut(&mut self, i: usize) -> &mut [F] {
-        self.learned_mut().map_or_else(|| crate::tensors::out_of_range(i), |scale| scale.tensor_mut(i))
+        self.learned_mut().map_or_else(|| out_of_range(i), |scale| scale.tensor_mut(i))
     }
 }
 
@@ -68,7 +69,7 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
 /// the branch's. The branch's parameters keep their names; the others are `scale` and `shortcut.weight`.
 ///
 /// ```
-/// use gradflow::{GruCell, Layer, Residual, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, TensorsExt, compose::Residual, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let block = Residual::new(GruCell::<f32>::new(8, 8, rng)).rezero();

@@ -7,10 +7,12 @@ use crate::layer::{Causal, Layer};
 ///
 /// The header names the element type; a layer listed `as "label"` takes another name among the parameters (`""`: its
 /// parameters stand as if they were the model's own). At most eight layers: nest structs or
-/// [`Stacked`](crate::Stacked) beyond that. The state and the cache are tuples, one entry a layer.
+/// [`Stacked`](crate::compose::Stacked) beyond that. The state and the cache are tuples, one entry a layer.
 ///
 /// ```
-/// use gradflow::{Embedding, Float, Layer, Linear, LstmCell, Size, TensorsExt, sequential};
+/// use gradflow::{
+///     Float, Layer, TensorsExt, sequential, author::Size, layers::{Embedding, Linear}, recurrent::LstmCell,
+/// };
 /// use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 ///
 /// sequential! {

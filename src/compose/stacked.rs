@@ -15,10 +15,10 @@ const NAME: &str = "Stacked";
 /// Layers of one type, one after another: depth as a number.
 ///
 /// Parameters are named by position, `0.weight`, `1.weight` …, as in PyTorch's `nn.Sequential`. With
-/// [`BoxLayer`](crate::BoxLayer) the layers can be of different types, chosen at run time.
+/// [`BoxLayer`](crate::compose::BoxLayer) the layers can be of different types, chosen at run time.
 ///
 /// ```
-/// use gradflow::{GruCell, Layer, Residual, Stacked, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, compose::{Residual, Stacked}, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let net = Stacked::build(4, |_| Residual::new(GruCell::<f32>::new(8, 8, rng)).scaled(0.5));

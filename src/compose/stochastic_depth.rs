@@ -25,7 +25,7 @@ const NAME: &str = "StochasticDepth";
 ///
 /// Each sequence of the batch has its own chance, kept or left out as a whole; with
 /// [`whole_batch`](StochasticDepth::whole_batch) all have the same. `m` is a hash of the seed, the layer's id and `b`, as
-/// in [`Dropout`](crate::Dropout). `[T, B, I]` to `[T, B, O]`, the branch's; its parameters keep their names.
+/// in [`Dropout`](crate::layers::Dropout). `[T, B, I]` to `[T, B, O]`, the branch's; its parameters keep their names.
 ///
 /// What is left out is the branch's *output*. A recurrent branch runs all the same: its state moves on as in evaluation,
 /// and `dL/d(final state)` passes through it, so a memory has no gaps. A NaN is not dropped.
@@ -35,7 +35,10 @@ const NAME: &str = "StochasticDepth";
 /// [`infer`](Sequence::infer).
 ///
 /// ```
-/// use gradflow::{GruCell, Residual, Stacked, StochasticDepth, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     TensorsExt, compose::{Residual, Stacked, StochasticDepth}, rand::{SeedableRng, rngs::StdRng},
+///     recurrent::GruCell,
+/// };
 ///
 /// let (depth, rng) = (4, &mut StdRng::seed_from_u64(0));
 /// let net = Stacked::build(depth, |k| {

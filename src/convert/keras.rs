@@ -61,7 +61,7 @@ pub struct KerasWeights<F> {
 ///
 /// ```
 /// use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights};
-/// use gradflow::{Gru, ndarray::{Array2, ArrayD}};
+/// use gradflow::{ndarray::{Array2, ArrayD}, recurrent::Gru};
 ///
 /// let weights = KerasWeights::<f32> {
 ///     kernel: Array2::from_elem((3, 3 * 5), 0.1),           // I = 3, H = 5
@@ -73,7 +73,7 @@ pub struct KerasWeights<F> {
 /// assert_eq!(gru.cell(0, 0).weight_ih.dim(), (3 * 5, 3));
 /// assert_eq!(gru.to_keras()?, [layer]);
 ///
-/// let lstm = gradflow::Lstm::<f32>::builder(3, 5).peepholes().zeros();
+/// let lstm = gradflow::recurrent::Lstm::<f32>::builder(3, 5).peepholes().zeros();
 /// assert_eq!(lstm.to_keras().unwrap_err(), ConvertError::Unsupported { layer: 0, option: "peephole".into() });
 /// # Ok::<(), ConvertError>(())
 /// ```

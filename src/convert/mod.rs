@@ -1,9 +1,9 @@
 //! Weights from ONNX and Keras, and back. (PyTorch's need no conversion: its names, shapes and gate orders are this crate's;
 //! see [`io`](crate::io).)
 //!
-//! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::Recurrent) model in one direction or in both,
-//! several in a row are its layers. [`from_onnx`](crate::Recurrent::from_onnx), [`to_onnx`](crate::Recurrent::to_onnx),
-//! [`from_keras`](crate::Recurrent::from_keras) and [`to_keras`](crate::Recurrent::to_keras) convert arrays; reading them from
+//! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model in one direction or in both,
+//! several in a row are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx), [`to_onnx`](crate::recurrent::Recurrent::to_onnx),
+//! [`from_keras`](crate::recurrent::Recurrent::from_keras) and [`to_keras`](crate::recurrent::Recurrent::to_keras) convert arrays; reading them from
 //! a file is the caller's.
 //!
 //! # Gates
@@ -13,9 +13,9 @@
 //! | LSTM | i, f, g, o | i, o, f, c | i, f, c, o |
 //! | its peepholes | i, f, o | i, o, f | |
 //! | GRU | r, z, n | z, r, h | z, r, h |
-//! | GRU, reset after the product | [`GruReset::AfterProduct`](crate::GruReset) | `linear_before_reset=1` | `reset_after=True` |
-//! | GRU, reset before the product | [`GruReset::BeforeProduct`](crate::GruReset) | `linear_before_reset=0` | `reset_after=False` |
-//! | LSTM, f = 1 - i | [`coupled`](crate::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f that mean nothing | |
+//! | GRU, reset after the product | [`GruReset::AfterProduct`](crate::recurrent::GruReset) | `linear_before_reset=1` | `reset_after=True` |
+//! | GRU, reset before the product | [`GruReset::BeforeProduct`](crate::recurrent::GruReset) | `linear_before_reset=0` | `reset_after=False` |
+//! | LSTM, f = 1 - i | [`coupled`](crate::recurrent::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f that mean nothing | |
 //!
 //! # Shapes
 //!

@@ -49,7 +49,7 @@ impl OnnxOperator {
 ///
 /// ```
 /// use gradflow::convert::{ConvertError, OnnxNode, OnnxOperator};
-/// use gradflow::{BiLstm, Lstm, TensorsExt, ndarray::{Array2, Array3}};
+/// use gradflow::{TensorsExt, ndarray::{Array2, Array3}, recurrent::{BiLstm, Lstm}};
 ///
 /// // Two directions, I = 3, H = 5.
 /// let node = OnnxNode::<f32> {

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use gradflow::io::{LoadOptions, StateDict};
-//! use gradflow::{LstmCell, rand::{SeedableRng, rngs::StdRng}};
+//! use gradflow::{rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 //!
 //! # let path = std::env::temp_dir().join(format!("gradflow-doc-dict-{}.safetensors", std::process::id()));
 //! let rng = &mut StdRng::seed_from_u64(0);
@@ -37,7 +37,7 @@
 //! use gradflow::io::Checkpoint;
 //! use gradflow::ndarray::{Array3, ArrayRef3};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
-//! use gradflow::{ZerosLike, AdamW, GruCell, Layer, Optimizer, Schedule};
+//! use gradflow::{Layer, ZerosLike, optim::{AdamW, Optimizer, Schedule}, recurrent::GruCell};
 //!
 //! # let path = std::env::temp_dir().join(format!("gradflow-doc-checkpoint-{}.safetensors", std::process::id()));
 //! fn train(model: &mut GruCell<f32>, optimizer: &mut AdamW<f32>, schedule: &Schedule, steps: std::ops::Range<u64>) {
@@ -85,7 +85,7 @@
 //! | `gradflow.optimizer.kind` | the optimizer's name, `AdamW` |
 //! | `gradflow.optimizer.steps` | how many steps it took, decimal |
 //! | `gradflow.optimizer.setting.<name>` | a setting, in decimal digits that give the same `f64` |
-//! | `gradflow.schedule` | the text of the [`Schedule`](crate::Schedule) |
+//! | `gradflow.schedule` | the text of the [`Schedule`](crate::optim::Schedule) |
 //! | `gradflow.number.<name>` | a number of the caller's, a decimal `u64` |
 //! | any other | the caller's |
 //!

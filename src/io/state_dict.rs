@@ -285,7 +285,7 @@ impl fmt::Debug for StateDict {
 ///
 /// ```
 /// use gradflow::io::{LoadOptions, StateDict};
-/// use gradflow::{LstmCell, Stacked, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{compose::Stacked, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 ///
 /// # let rng = &mut StdRng::seed_from_u64(0);
 /// # let mut stack = Stacked::new(vec![LstmCell::<f32>::new(3, 4, rng), LstmCell::new(4, 4, rng)]);

@@ -15,7 +15,7 @@ pub(super) struct Context<'a, F> {
     pub reversed: bool,
     /// Whether the values need no gradient.
     pub constant: bool,
-    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    /// The packed weights of a [prepacked](crate::wrap::Prepacked) model.
     pub packed: Option<&'a PackedWeights<F>>,
 }
 

@@ -18,7 +18,7 @@ use crate::kernels::{Accumulate, Float};
 ///
 /// ```
 /// use gradflow::ndarray::{ArrayView2, ArrayViewMut2, Zip};
-/// use gradflow::{Float, Gradient, RowLayer, Rows, Size, SizeError, contract::Contract, parameters, row_layer};
+/// use gradflow::{Float, parameters, row_layer, author::{Gradient, RowLayer, Rows, Size, SizeError}, check::Contract};
 /// use std::marker::PhantomData;
 ///
 /// /// y = x² / 2
@@ -247,7 +247,7 @@ pub fn backward<L: RowLayer>(
     x.zero_padding(dx);
 }
 
-/// Implements [`Layer`](crate::Layer) and [`Causal`](crate::Causal) for a [`RowLayer`](crate::RowLayer).
+/// Implements [`Layer`](crate::Layer) and [`Causal`](crate::Causal) for a [`RowLayer`](crate::author::RowLayer).
 #[macro_export]
 macro_rules! row_layer {
     (impl<$f:ident: $bound:path> Layer for $t:ty) => {

@@ -32,7 +32,7 @@ enum Values<'a, F> {
 /// let x = Sequence::from(&x).with_lengths(&[5, 3])?.train(7);
 /// assert_eq!(x.dims(), (5, 2));
 /// assert!(x.valid(2, 1) && !x.valid(3, 1));
-/// # Ok::<(), gradflow::LengthsError>(())
+/// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a, F> {
@@ -90,7 +90,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// let x = Array3::<f32>::zeros((5, 3, 2));
     /// let shard = Sequence::from(&x).with_lengths(&[5, 1, 4])?.sequences(1..3);
     /// assert_eq!((shard.dims(), shard.length(1), shard.first_sequence()), ((5, 2), 4, 1));
-    /// # Ok::<(), gradflow::LengthsError>(())
+    /// # Ok::<(), gradflow::author::LengthsError>(())
     /// ```
     ///
     /// # Panics
@@ -119,7 +119,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// let x = Sequence::from(&x).with_lengths(&[5, 1])?;
     /// let lengths: Vec<_> = x.chunks(2).map(|chunk| (chunk.length(0), chunk.length(1))).collect();
     /// assert_eq!(lengths, [(2, 1), (2, 0), (1, 0)]);
-    /// # Ok::<(), gradflow::LengthsError>(())
+    /// # Ok::<(), gradflow::author::LengthsError>(())
     /// ```
     ///
     /// # Panics
@@ -141,7 +141,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     }
 
     /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
-    /// [`Bidirectional`](crate::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
+    /// [`Bidirectional`](crate::wrap::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
     /// at the last valid step and goes out at the first. Twice reversed is as before; feed-forward layers do not mind.
     pub fn reversed(self) -> Self {
         self.with_context(Context { reversed: !self.context.reversed, ..self.context })
@@ -172,7 +172,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.with_context(Context { packed: Some(weights), ..self.context })
     }
 
-    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    /// The packed weights of a [prepacked](crate::wrap::Prepacked) model.
     pub(crate) fn packed_weights(&self) -> Option<&'a PackedWeights<F>> {
         self.context.packed
     }
@@ -381,7 +381,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// let x = Array3::<f32>::zeros((4, 3, 1));
     /// let x = Sequence::from(&x).with_lengths(&[4, 1, 2])?;
     /// assert_eq!(x.runs().collect::<Vec<_>>(), [0..4, 5..7, 9..10]);
-    /// # Ok::<(), gradflow::LengthsError>(())
+    /// # Ok::<(), gradflow::author::LengthsError>(())
     /// ```
     pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<'a, F> {
         let (steps, batch) = self.dims();

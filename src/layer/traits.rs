@@ -1,5 +1,7 @@
 //! The one trait behind which every cell, layer, block and model stands.
 
+use std::fmt;
+
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
 
 use super::affine::add;
@@ -30,7 +32,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler.
 ///
 /// ```
-/// use gradflow::{Activation, Layer, Linear, Sequence, ZerosLike, ndarray::Array2};
+/// use gradflow::{Layer, Sequence, ZerosLike, layers::{Activation, Linear}, ndarray::Array2};
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
@@ -44,7 +46,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// ```
 ///
 /// # Implementing it
-/// See `examples/custom_layer.rs` for a layer from outside this crate, and [`Contract`](crate::contract::Contract) for
+/// See `examples/custom_layer.rs` for a layer from outside this crate, and [`Contract`](crate::check::Contract) for
 /// the test that it should pass.
 pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// `f32` or `f64`.
@@ -116,7 +118,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// [`Gradient::overwrite`], they overwrite what `grad` holds.
     ///
     /// ```
-    /// use gradflow::{Gradient, Layer, Linear, TensorsExt, ndarray::{Array3, arr2}};
+    /// use gradflow::{Layer, TensorsExt, author::Gradient, layers::Linear, ndarray::{Array3, arr2}};
     ///
     /// let layer = Linear::<f64>::builder(2, 1).bias(false).zeros();
     /// let (x, dy) = (Array3::from_shape_vec((1, 1, 2), vec![3.0, 4.0]).unwrap(), Array3::ones((1, 1, 1)));
@@ -181,7 +183,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// What the model is made of, as a table: a line for each layer with its name, type, parameters and shapes.
     ///
     /// ```
-    /// use gradflow::{Activation, Layer, Linear};
+    /// use gradflow::{Layer, layers::{Activation, Linear}};
     ///
     /// let model = (Linear::<f32>::zeros(3, 8), Activation::tanh(), Linear::zeros(8, 1));
     /// let table = model.summary().to_string();
@@ -233,7 +235,7 @@ pub struct Internal;
 ///
 /// Weights cannot change in between:
 /// ```compile_fail,E0502
-/// # use gradflow::{ZerosLike, Layer, Linear, TensorsExt, ndarray::Array3};
+/// # use gradflow::{Layer, TensorsExt, ZerosLike, layers::Linear, ndarray::Array3};
 /// # let mut layer = Linear::<f32>::zeros(2, 2);
 /// # let (x, dy) = (Array3::zeros((1, 1, 2)), Array3::zeros((1, 1, 2)));
 /// # let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
@@ -247,6 +249,12 @@ pub struct Pass<'a, L: Layer> {
     x: Sequence<'a, L::Elem>,
     cache: &'a mut L::Cache,
     dstate: Option<&'a mut L::State>,
+}
+
+impl<L: Layer> fmt::Debug for Pass<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("x", &self.x).finish_non_exhaustive()
+    }
 }
 
 impl<'a, L: Layer> Pass<'a, L> {
@@ -305,7 +313,7 @@ pub trait Causal: Layer {
     }
 }
 
-/// The output, with the lengths of the input: what a [`Loss`](crate::Loss) takes.
+/// The output, with the lengths of the input: what a [`Loss`](crate::loss::Loss) takes.
 impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
     fn from(pass: &'a Pass<'_, L>) -> Self {
         pass.x.with(pass.output())

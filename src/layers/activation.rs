@@ -40,7 +40,7 @@ pub enum Nonlinearity {
 /// `y = f(x)`, element by element: `[T, B, D]` to `[T, B, D]`.
 ///
 /// ```
-/// use gradflow::{Activation, Layer, ndarray::Array3};
+/// use gradflow::{Layer, layers::Activation, ndarray::Array3};
 ///
 /// let relu = Activation::<f64>::relu();
 /// let x = Array3::from_shape_vec((1, 1, 2), vec![-1.0, 2.0]).unwrap();

@@ -31,7 +31,7 @@ const NAME: &str = "Dropout";
 /// [`infer`](Sequence::infer): a forgotten mode would silently train without dropout, or evaluate with it.
 ///
 /// ```
-/// use gradflow::{Dropout, Layer, Sequence, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, Sequence, layers::Dropout, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let dropout = Dropout::<f64>::new(0.5, &mut StdRng::seed_from_u64(0));
 /// let x = Array3::ones((1, 1, 1000));

@@ -24,7 +24,7 @@ const NAME: &str = "Embedding";
 /// Ids have no gradient: `backward` returns `[T, B, 0]`.
 ///
 /// ```
-/// use gradflow::{Embedding, Layer, ndarray::arr2, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, layers::Embedding, ndarray::arr2, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let embedding = Embedding::<f32>::new(10, 3, &mut StdRng::seed_from_u64(0));
 /// let ids = arr2(&[[1, 2], [9, 0]]);

@@ -42,7 +42,7 @@ const NAME: &str = "FeedForward";
 /// and a [`Linear`] one after another, with fewer passes over memory and fewer buffers.
 ///
 /// ```
-/// use gradflow::{FeedForward, Layer, Nonlinearity, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, TensorsExt, layers::{FeedForward, Nonlinearity}, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let layer = FeedForward::<f32>::new(8, 32, Nonlinearity::Gelu, &mut StdRng::seed_from_u64(0));
 /// assert_eq!(layer.names(), ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]);

@@ -12,7 +12,7 @@ use crate::{parameters, row_layer};
 /// `y = x`, `[T, B, D]` to `[T, B, D]`: for a place in a model where a layer may be left out.
 ///
 /// ```
-/// use gradflow::{BoxLayer, Identity, Layer, LayerNorm};
+/// use gradflow::{Layer, compose::BoxLayer, layers::{Identity, LayerNorm}};
 ///
 /// let normed = std::env::args().any(|flag| flag == "--norm");
 /// let norm = if normed { BoxLayer::new(LayerNorm::<f32>::new(8)) } else { BoxLayer::new(Identity::new()) };

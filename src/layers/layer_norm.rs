@@ -26,7 +26,7 @@ const NAME: &str = "LayerNorm";
 /// `[T, B, D]` to `[T, B, D]`, statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
 ///
 /// ```
-/// use gradflow::{Layer, LayerNorm, ndarray::Array3};
+/// use gradflow::{Layer, layers::LayerNorm, ndarray::Array3};
 ///
 /// let norm = LayerNorm::<f64>::new(2);
 /// let x = Array3::from_shape_vec((1, 1, 2), vec![1.0, 5.0]).unwrap();

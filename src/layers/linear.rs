@@ -27,7 +27,7 @@ const NAME: &str = "Linear";
 /// | `y` | `[T, B, O]` |
 ///
 /// ```
-/// use gradflow::{Init, Layer, Linear, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, layers::{Init, Linear}, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let layer = Linear::<f32>::builder(3, 4).weight(Init::KaimingUniform { gain: 2f64.sqrt() }).build(rng);

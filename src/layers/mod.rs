@@ -2,16 +2,17 @@
 
 pub(crate) mod activation;
 mod dropout;
-mod embedding;
-mod feed_forward;
+pub(crate) mod embedding;
+pub(crate) mod feed_forward;
 mod identity;
 mod layer_norm;
 mod linear;
 
+pub use crate::base::Init;
 pub use activation::{Activation, Nonlinearity};
 pub use dropout::Dropout;
-pub use embedding::{Embedding, EmbeddingBuilder, EmbeddingCache};
-pub use feed_forward::{FeedForward, FeedForwardCache};
+pub use embedding::{Embedding, EmbeddingBuilder};
+pub use feed_forward::FeedForward;
 pub use identity::Identity;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LinearBuilder};

@@ -26,7 +26,7 @@ const NAME: &str = "BinaryCrossEntropy";
 /// | logits `z`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{BinaryCrossEntropy, Loss, ndarray::Array3};
+/// use gradflow::{loss::{BinaryCrossEntropy, Loss}, ndarray::Array3};
 ///
 /// let target = Array3::from_shape_vec((1, 1, 2), vec![1.0, 0.0]).unwrap();
 /// let mut binary = BinaryCrossEntropy::new();

@@ -36,7 +36,7 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// | targets: ids | `[T, B]`, each below V |
 ///
 /// ```
-/// use gradflow::{Loss, SoftmaxCrossEntropy, ndarray::{Array3, arr2}};
+/// use gradflow::{loss::{Loss, SoftmaxCrossEntropy}, ndarray::{Array3, arr2}};
 ///
 /// let mut cross_entropy = SoftmaxCrossEntropy::new().ignore(9);
 /// let loss = cross_entropy.of(&Array3::<f64>::zeros((2, 1, 4)), &arr2(&[[3], [9]]));

@@ -27,7 +27,7 @@ const NAME: &str = "Huber";
 /// | output `y`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{Huber, Loss, ndarray::Array3};
+/// use gradflow::{loss::{Huber, Loss}, ndarray::Array3};
 ///
 /// let y = Array3::from_shape_vec((1, 1, 2), vec![0.5, -3.0]).unwrap();
 /// let mut huber = Huber::new(1.0).sum();

@@ -23,7 +23,7 @@ const NAME: &str = "MeanSquaredError";
 /// | output `y`, targets, gradient | `[T, B, D]` |
 ///
 /// ```
-/// use gradflow::{Loss, MeanSquaredError, ndarray::Array3};
+/// use gradflow::{loss::{Loss, MeanSquaredError}, ndarray::Array3};
 ///
 /// let (y, target) = (Array3::<f64>::ones((1, 1, 2)), Array3::from_elem((1, 1, 2), 3.0));
 /// let mut squared_error = MeanSquaredError::new();

@@ -19,7 +19,7 @@ use crate::layer::kit::reuse;
 ///
 /// | `y` | lengths |
 /// | --- | --- |
-/// | `&pass`, a [`Pass`](crate::Pass) | those of its input |
+/// | `&pass`, a [`Pass`](crate::author::Pass) | those of its input |
 /// | `x.with(output)`, with an input `x` and what `forward` returned | those of `x` |
 /// | `&array` or a view, `[T, B, D]` | none: all positions count |
 ///
@@ -29,7 +29,7 @@ use crate::layer::kit::reuse;
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{ZerosLike, GruCell, Layer, Linear, Loss, MeanSquaredError, Sequence};
+/// use gradflow::{Layer, Sequence, ZerosLike, layers::Linear, loss::{Loss, MeanSquaredError}, recurrent::GruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let model = (GruCell::<f32>::new(3, 8, rng), Linear::new(8, 2, rng));
@@ -45,7 +45,7 @@ use crate::layer::kit::reuse;
 ///
 /// let y = model.forward(x.infer(), &mut model.zero_state(2), &mut cache);
 /// assert_eq!(squared_error.value(x.with(y), &targets), training);
-/// # Ok::<(), gradflow::LengthsError>(())
+/// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
 ///
 /// # Implementing it
@@ -53,7 +53,7 @@ use crate::layer::kit::reuse;
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, ArrayRef3};
-/// use gradflow::{Float, Loss, Sequence};
+/// use gradflow::{Float, Sequence, loss::Loss};
 ///
 /// /// `L = Σ |y - target|`, with a slope of 0 if both are equal.
 /// struct AbsoluteError<F>(Array3<F>);
@@ -102,7 +102,7 @@ pub trait Loss<F: Float> {
     /// The array that holds the gradient, for [`of`](Loss::of) to reuse. It starts empty.
     fn memory(&mut self) -> &mut Array3<F>;
 
-    /// The loss of the output `y` and its gradient, for [`Pass::backward_into`](crate::Pass::backward_into).
+    /// The loss of the output `y` and its gradient, for [`Pass::backward_into`](crate::author::Pass::backward_into).
     ///
     /// # Panics
     /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.

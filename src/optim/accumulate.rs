@@ -17,7 +17,8 @@ use crate::layer::{Layer, Pass};
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 /// use gradflow::{
-///     ClipNorm, GradAccumulator, Layer, Linear, Loss, LstmCell, MeanSquaredError, Optimizer, Sequence, Sgd,
+///     Layer, Sequence, clip::ClipNorm, layers::Linear, loss::{Loss, MeanSquaredError},
+///     optim::{GradAccumulator, Optimizer, Sgd}, recurrent::LstmCell,
 /// };
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -17,7 +17,7 @@ const NAME: &str = "Adagrad";
 /// ```
 ///
 /// ```
-/// use gradflow::{Adagrad, Optimizer, ndarray::arr1};
+/// use gradflow::{ndarray::arr1, optim::{Adagrad, Optimizer}};
 ///
 /// let mut optimizer = Adagrad::new(0.1);
 /// let mut parameter = arr1(&[1.0]);

@@ -137,7 +137,7 @@ adam! {
     /// ```
     ///
     /// ```
-    /// use gradflow::{Adam, Optimizer, ndarray::arr1};
+    /// use gradflow::{ndarray::arr1, optim::{Adam, Optimizer}};
     ///
     /// let mut parameter = arr1(&[1.0]);
     /// Adam::new(0.1).step(&mut parameter, &arr1(&[2.0]));
@@ -158,7 +158,7 @@ adam! {
     /// ```
     ///
     /// ```
-    /// use gradflow::{AdamW, Optimizer, ndarray::arr1};
+    /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};
     ///
     /// let mut optimizer = AdamW::new(3e-3).betas(0.9, 0.99).weight_decay(0.1);
     /// let mut parameter = arr1(&[1.0f32]);

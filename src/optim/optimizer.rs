@@ -26,17 +26,17 @@ pub trait Optimizer<F: Float> {
     /// `grad` stays as it is. An optimizer that does not implement it clips a copy.
     ///
     /// ```
-    /// use gradflow::{ClipNorm, Optimizer, Sgd, ndarray::arr1};
+    /// use gradflow::{clip::ClipNorm, ndarray::arr1, optim::{Optimizer, Sgd}};
     ///
     /// let mut parameter = arr1(&[1.0, 2.0]);
     /// let report = Sgd::new(0.5).step_clipped(&mut parameter, &arr1(&[3.0, -4.0]), ClipNorm::new(2.5).eps(0.0))?;
     /// assert_eq!((report.norm, report.scale), (5.0, 0.5));
     /// assert_eq!(parameter, arr1(&[0.25, 3.0]));
-    /// # Ok::<(), gradflow::NonFiniteGradient>(())
+    /// # Ok::<(), gradflow::clip::NonFiniteGradient>(())
     /// ```
     ///
     /// # Errors
-    /// Returns an error if the norm is not finite and [`NonFinite::Error`](crate::NonFinite::Error) is chosen. Nothing is
+    /// Returns an error if the norm is not finite and [`NonFinite::Error`](crate::clip::NonFinite::Error) is chosen. Nothing is
     /// changed then, and no step is counted.
     ///
     /// # Panics
@@ -76,6 +76,6 @@ pub trait Optimizer<F: Float> {
     /// the names and shapes of `model`'s. Nothing is changed then.
     ///
     /// # Panics
-    /// Panics if a rule of the [`ParameterGroups`](crate::ParameterGroups) matches no parameter of `model`.
+    /// Panics if a rule of the [`ParameterGroups`](crate::optim::ParameterGroups) matches no parameter of `model`.
     fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
 }

@@ -19,7 +19,7 @@ const NAME: &str = "RmsProp";
 /// If rounding makes `v - m²` negative, it counts as 0; PyTorch gives NaN then.
 ///
 /// ```
-/// use gradflow::{Optimizer, RmsProp, ndarray::arr1};
+/// use gradflow::{ndarray::arr1, optim::{Optimizer, RmsProp}};
 ///
 /// let mut optimizer = RmsProp::new(0.1).alpha(0.75).momentum(0.9);
 /// let mut parameter = arr1(&[1.0]);

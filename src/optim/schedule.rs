@@ -15,7 +15,7 @@ const NAME: &str = "Schedule";
 /// fits into a checkpoint's metadata, and is read back exactly.
 ///
 /// ```
-/// use gradflow::{AdamW, Optimizer, Schedule, ndarray::arr1};
+/// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer, Schedule}};
 ///
 /// let schedule = Schedule::cosine(3e-3, 900, 1e-5).warm_up(100, 0.01);
 /// let (mut optimizer, mut parameter) = (AdamW::new(schedule.learning_rate(0)), arr1(&[1.0f32]));

@@ -16,7 +16,7 @@ const NAME: &str = "Sgd";
 /// ```
 ///
 /// ```
-/// use gradflow::{Optimizer, Sgd, ndarray::arr1};
+/// use gradflow::{ndarray::arr1, optim::{Optimizer, Sgd}};
 ///
 /// let mut optimizer = Sgd::new(0.1).momentum(0.9);
 /// let mut parameter = arr1(&[1.0]);

@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::base::NamedTensors;
 
-/// What an [`Optimizer`](crate::Optimizer) remembers: enough to continue a training to the bit, in a form that a file
+/// What an [`Optimizer`](crate::optim::Optimizer) remembers: enough to continue a training to the bit, in a form that a file
 /// can hold.
 ///
 /// ```
-/// use gradflow::{AdamW, Optimizer, TensorsExt, ndarray::arr1};
+/// use gradflow::{TensorsExt, ndarray::arr1, optim::{AdamW, Optimizer}};
 ///
 /// let (mut parameter, gradient) = (arr1(&[1.0, -1.0]), arr1(&[0.5, 2.0]));
 /// let mut optimizer = AdamW::new(0.1);
@@ -22,7 +22,7 @@ use crate::base::NamedTensors;
 /// resumed.step(&mut copy, &gradient);
 /// optimizer.step(&mut parameter, &gradient);
 /// assert_eq!(copy, parameter);
-/// # Ok::<(), gradflow::OptimizerStateError>(())
+/// # Ok::<(), gradflow::optim::OptimizerStateError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState<F> {

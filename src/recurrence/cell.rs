@@ -21,7 +21,7 @@ const INFERENCE_ROWS: usize = 256;
 
 /// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
 /// [`Causal`](crate::Causal): the loop over time, backpropagation through it, lengths, both directions, chunks, streams
-/// and the cache come from this crate, and [`Recurrent`](crate::Recurrent) stacks it.
+/// and the cache come from this crate, and [`Recurrent`](crate::recurrent::Recurrent) stacks it.
 ///
 /// ```text
 /// (h_t, c_t) = step(x_t, h_{t-1}, c_{t-1})        h: the output, c: a memory beside it, if there is one
@@ -38,7 +38,7 @@ const INFERENCE_ROWS: usize = 256;
 /// Any type with tensors can be a state: the first tensor is h, `[B, O]`, and the others are the memory, `[B, ..]` each. Inside
 /// the loop the memory is one matrix `c`, `[N, M]`, in which a sequence's row holds all its tensors side by side: a cell with
 /// a normaliser beside its memory (`[B, H]` each) splits a row of 2 H columns, one with a matrix memory `[B, D, D]` reads D²
-/// columns row-major. [`StackState`](crate::StackState) makes a state fit for [`Recurrent`](crate::Recurrent) models.
+/// columns row-major. [`StackState`](crate::author::StackState) makes a state fit for [`Recurrent`](crate::recurrent::Recurrent) models.
 ///
 /// # Threads
 /// With the feature `rayon`, a large batch is cut into shards, which threads step through at once, each with buffers and a
@@ -48,7 +48,9 @@ const INFERENCE_ROWS: usize = 256;
 /// ```
 /// use gradflow::ndarray::Array2;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{Cell, CellSizes, CellStep, CellStepBackward, Float, Init, contract::Contract, parameters};
+/// use gradflow::{
+///     Float, parameters, author::{Cell, CellSizes, CellStep, CellStepBackward}, check::Contract, layers::Init,
+/// };
 ///
 /// /// h_t = h_{t-1} / 2 + W x_t
 /// #[derive(Clone)]
@@ -89,7 +91,7 @@ const INFERENCE_ROWS: usize = 256;
 pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     /// `f32` or `f64`.
     type Elem: Float;
-    /// h and the memory: `Array2` for h alone, [`LstmState`](crate::LstmState) for h and c, or a type of your own.
+    /// h and the memory: `Array2` for h alone, [`LstmState`](crate::recurrent::LstmState) for h and c, or a type of your own.
     type State: State<Self::Elem>;
     /// What it keeps from its forward steps for its backward steps; `()` if that is nothing.
     type Buffers: Default + Send;

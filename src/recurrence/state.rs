@@ -14,7 +14,7 @@ use crate::layer::State;
 use crate::layer::rows::span;
 use crate::parameters;
 
-/// The state of an [`LstmCell`](crate::LstmCell), and of any other [`Cell`](crate::Cell) with one memory.
+/// The state of an [`LstmCell`](crate::recurrent::LstmCell), and of any other [`Cell`](crate::author::Cell) with one memory.
 ///
 /// Of one cell it holds matrices; of a model of several layers and directions (`LstmState<F, Ix3>`) it holds those of its
 /// cells along a new first axis, in PyTorch's order.
@@ -27,7 +27,7 @@ pub struct LstmState<F, D: Dimension = Ix2> {
 }
 parameters! { impl<F: Float, D: Dimension> Tensors<F> for LstmState<F, D> { h, c } }
 
-/// A state that can be stacked: the cells of a [`Recurrent`](crate::Recurrent) model keep theirs in one value, each tensor
+/// A state that can be stacked: the cells of a [`Recurrent`](crate::recurrent::Recurrent) model keep theirs in one value, each tensor
 /// `[B, ..]` of a cell's state along a new first axis, `[cells, B, ..]`.
 ///
 /// | of a cell | of a model |
@@ -39,7 +39,7 @@ parameters! { impl<F: Float, D: Dimension> Tensors<F> for LstmState<F, D> { h, c
 ///
 /// ```
 /// use gradflow::ndarray::{Array, Dimension, Ix2, Ix3};
-/// use gradflow::{Float, StackState, TensorsExt, parameters};
+/// use gradflow::{Float, TensorsExt, parameters, author::StackState};
 ///
 /// #[derive(Clone, Debug, PartialEq)]
 /// struct Triple<F, D: Dimension = Ix2> { h: Array<F, D>, c: Array<F, D>, n: Array<F, D> }

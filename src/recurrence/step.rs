@@ -42,7 +42,7 @@ impl<F: Float> Unrolled<'_, F> {
         self.schedule.batch()
     }
 
-    /// The most rows that are [projected](crate::Cell::project) at once: those of all steps together, but fewer in
+    /// The most rows that are [projected](crate::author::Cell::project) at once: those of all steps together, but fewer in
     /// inference.
     pub fn rows(&self) -> usize {
         self.rows_at_once
@@ -53,7 +53,7 @@ impl<F: Float> Unrolled<'_, F> {
         self.rows_at_once < self.schedule.count()
     }
 
-    /// The packed weights of a [prepacked](crate::Prepacked) model.
+    /// The packed weights of a [prepacked](crate::wrap::Prepacked) model.
     pub(crate) fn packed_weights(&self) -> Option<&PackedWeights<F>> {
         self.packed
     }
@@ -73,7 +73,7 @@ impl<F: Float> Unrolled<'_, F> {
 /// One step's rows, N of them: those of the sequences that reach it.
 #[derive(Debug)]
 pub struct CellStep<'a, F> {
-    /// Their places among the rows that were [projected](crate::Cell::project).
+    /// Their places among the rows that were [projected](crate::author::Cell::project).
     pub rows: Range<usize>,
     /// `[N, I]`
     pub x: ArrayView2<'a, F>,
@@ -106,14 +106,14 @@ pub struct CellStepBackward<'a, F> {
     pub dh: ArrayViewMut2<'a, F>,
     /// In: the gradient of the memory after the step; out: before it. `[N, M]`
     pub dc: ArrayViewMut2<'a, F>,
-    /// `dL/dx`, `[N, I]`, to be written, unless [`finish_backward`](crate::Cell::finish_backward) does that; `None` if it
+    /// `dL/dx`, `[N, I]`, to be written, unless [`finish_backward`](crate::author::Cell::finish_backward) does that; `None` if it
     /// is not wanted.
     pub dx: Option<ArrayViewMut2<'a, F>>,
-    /// For a [`GradientProbe`](crate::GradientProbe): takes the gradients of the memory.
+    /// For a [`GradientProbe`](crate::wrap::GradientProbe): takes the gradients of the memory.
     pub recorder: StepRecorder<'a>,
 }
 
-/// Takes the gradients of the memory from a cell, for a [`GradientProbe`](crate::GradientProbe).
+/// Takes the gradients of the memory from a cell, for a [`GradientProbe`](crate::wrap::GradientProbe).
 pub struct StepRecorder<'a> {
     pub(super) to: &'a mut StateRecorder,
     pub(super) schedule: &'a Schedule,

@@ -15,7 +15,7 @@ use crate::layer::Sequence;
 /// eval(), infer():  h_t = p h_{t-1} + (1 - p) h̃_t             h̃_t: what the cell computes
 /// ```
 ///
-/// and the same for the memory. Like [dropout](crate::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
+/// and the same for the memory. Like [dropout](crate::layers::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
 /// and the unit, and a pass must say its mode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Zoneout {

@@ -1,5 +1,10 @@
 //! Models of several layers and directions of one kind of cell.
 
-mod model;
+pub(crate) mod model;
 
-pub use model::{BiGru, BiLstm, BiMgu, BiMinGru, BiRnn, Gru, Lstm, Mgu, MinGru, Recurrent, RecurrentCache, Rnn};
+pub use crate::cells::{
+    CellBuilder, CommonOptions, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, MguCell, MguOptions, MinGruCell,
+    MinGruOptions, RnnCell, RnnNonlinearity, RnnOptions,
+};
+pub use crate::recurrence::{LstmState, Zoneout};
+pub use model::{BiGru, BiLstm, BiMgu, BiMinGru, BiRnn, Gru, Lstm, Mgu, MinGru, Recurrent, Rnn};

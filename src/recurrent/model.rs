@@ -35,10 +35,12 @@ const NAME: &str = "Recurrent";
 /// they are. [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional sisters, and their
 /// [builders](CellBuilder) have the number of layers and all options of their cells; cells of your own go through
 /// [`Recurrent::from_cells`]. For residual or highway connections between layers, stack the cells in
-/// [`Residual`](crate::Residual) or [`Highway`](crate::Highway): `Stacked::build(8, |_| Residual::new(cell))`.
+/// [`Residual`](crate::compose::Residual) or [`Highway`](crate::compose::Highway): `Stacked::build(8, |_| Residual::new(cell))`.
 ///
 /// ```
-/// use gradflow::{BiLstm, Layer, Lstm, Sequence, TensorsExt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, Sequence, TensorsExt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::{BiLstm, Lstm},
+/// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let lstm: BiLstm<f32> = Lstm::builder(3, 4).num_layers(2).dropout(0.1).bidirectional().build(rng);
@@ -49,7 +51,7 @@ const NAME: &str = "Recurrent";
 /// assert_eq!(y.dim(), (5, 2, 2 * 4));
 /// assert_eq!(state.h.dim(), (2 * 2, 2, 4));
 /// assert_eq!(lstm.names()[4], "weight_ih_l0_reverse");
-/// # Ok::<(), gradflow::LengthsError>(())
+/// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recurrent<C: Cell, const DIRECTIONS: usize = 1> {
@@ -82,7 +84,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// One layer, in all its directions, with the defaults of [`CellBuilder`].
     ///
     /// ```
-    /// use gradflow::{BiGru, Layer, Lstm, rand::{SeedableRng, rngs::StdRng}};
+    /// use gradflow::{Layer, rand::{SeedableRng, rngs::StdRng}, recurrent::{BiGru, Lstm}};
     ///
     /// let rng = &mut StdRng::seed_from_u64(0);
     /// let (lstm, gru) = (Lstm::<f32>::new(16, 32, rng), BiGru::<f32>::new(16, 32, rng));

@@ -20,10 +20,13 @@ const NAME: &str = "Bidirectional";
 ///
 /// `[T, B, I]` to `[T, B, O + O']`. Any layers will do, whole models too; of feed-forward parts inside them, the direction
 /// changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
-/// are better served by a [`Recurrent`](crate::Recurrent) model, which has PyTorch's names.
+/// are better served by a [`Recurrent`](crate::recurrent::Recurrent) model, which has PyTorch's names.
 ///
 /// ```
-/// use gradflow::{Bidirectional, GruCell, Layer, Linear, Residual, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, compose::Residual, layers::Linear, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell,
+///     wrap::Bidirectional,
+/// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let mut direction = || (Residual::new(GruCell::<f32>::new(3, 3, rng)), Linear::new(3, 2, rng));

@@ -24,7 +24,7 @@ const NAME: &str = "LearnedState";
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, arr2};
-/// use gradflow::{Layer, LearnedState, LstmCell, TensorsExt, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, TensorsExt, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell, wrap::LearnedState};
 ///
 /// let cell = LearnedState::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
 /// assert_eq!(cell.names()[4..], ["initial.h", "initial.c"]);

@@ -1,18 +1,19 @@
 //! A layer run in another way: in both directions, from a learned state, in chunks, packed, or with its gradients recorded.
 
 mod batch_state;
-mod bidirectional;
+pub(crate) mod bidirectional;
 mod forwarding;
-mod learned_state;
+pub(crate) mod learned_state;
 mod prepacked;
 mod probed;
-mod truncated;
+pub(crate) mod truncated;
 
-pub use bidirectional::{Bidirectional, BothCache, BothStates};
-pub use learned_state::{LearnedState, LearnedStateCache, StartedState};
+pub use crate::base::{GradientFlow, GradientProbe, LayerFlow};
+pub use bidirectional::{Bidirectional, BothStates};
+pub use learned_state::{LearnedState, StartedState};
 pub use prepacked::Prepacked;
 pub use probed::Probed;
-pub use truncated::{TruncatedBptt, TruncatedBpttCache};
+pub use truncated::TruncatedBptt;
 
 use crate::layer::{Causal, Layer, display_summary};
 

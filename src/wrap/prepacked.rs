@@ -19,7 +19,7 @@ use crate::layer::{Gradient, Layer, Sequence};
 /// differ from those of the bare model by rounding.
 ///
 /// ```
-/// use gradflow::{Layer, LstmCell, Prepacked, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell, wrap::Prepacked};
 ///
 /// let model = Prepacked::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
 /// let (mut state, mut cache) = (model.zero_state(2), model.cache());

@@ -17,7 +17,10 @@ const NAME: &str = "Probed";
 /// In everything else it is the layer inside: the same numbers, parameters' names, state and cache.
 ///
 /// ```
-/// use gradflow::{GradientProbe, Nonlinearity, PreNormBlock, Probed, Stacked, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     compose::{PreNormBlock, Stacked}, layers::Nonlinearity, rand::{SeedableRng, rngs::StdRng},
+///     wrap::{GradientProbe, Probed},
+/// };
 ///
 /// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
 /// let net = Stacked::build(50, |k| {

@@ -34,7 +34,10 @@ const NAME: &str = "TruncatedBptt";
 /// step for each, with one state.
 ///
 /// ```
-/// use gradflow::{ZerosLike, Layer, Lstm, TensorsExt, TruncatedBptt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, TensorsExt, ZerosLike, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::Lstm,
+///     wrap::TruncatedBptt,
+/// };
 ///
 /// let lstm = Lstm::<f64>::builder(3, 4).num_layers(2).build(&mut StdRng::seed_from_u64(0));
 /// let chunked = TruncatedBptt::new(lstm.clone(), 4).pass_gradients();

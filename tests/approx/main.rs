@@ -10,10 +10,13 @@ use approx::{
 };
 use gradflow::approx::tensors_of;
 use gradflow::{
-    Activation, Attention, Bidirectional, BoxLayer, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
-    GruCell, GruReset, Highway, Identity, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, NamedTensors,
-    Nonlinearity, PostNormBlock, PreNormBlock, Prepacked, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked,
-    StochasticDepth, Tensors, TensorsExt, TruncatedBptt,
+    Layer, Tensors, TensorsExt,
+    attention::Attention,
+    author::NamedTensors,
+    compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
+    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
 };
 
 use common::{lively, rng};

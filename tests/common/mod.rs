@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use approx::relative_eq;
 use gradflow::ndarray::{Array3, ArrayRef3};
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Float, Loss, Sequence, Tensors, TensorsExt};
+use gradflow::{Float, Sequence, Tensors, TensorsExt, loss::Loss};
 
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)

@@ -4,7 +4,10 @@
 
 use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights, OnnxNode, OnnxOperator};
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Axis, s};
-use gradflow::{BiGru, BiLstm, BiRnn, Gru, GruReset, Layer, Lstm, Rnn, RnnNonlinearity, TensorsExt};
+use gradflow::{
+    Layer, TensorsExt,
+    recurrent::{BiGru, BiLstm, BiRnn, Gru, GruReset, Lstm, Rnn, RnnNonlinearity},
+};
 
 use crate::common::{lively, rng};
 

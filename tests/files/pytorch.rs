@@ -6,7 +6,10 @@ use std::path::Path;
 
 use gradflow::io::{LoadOptions, StateDict};
 use gradflow::ndarray::{Array3, Axis};
-use gradflow::{BiLstm, BiRnn, Gru, Layer, Lstm, Rnn, RnnNonlinearity, Sequence, Tensors, TensorsExt};
+use gradflow::{
+    Layer, Sequence, Tensors, TensorsExt,
+    recurrent::{BiLstm, BiRnn, Gru, Lstm, Rnn, RnnNonlinearity},
+};
 
 const LENGTHS: [usize; 4] = [4, 7, 1, 6];
 
@@ -118,7 +121,7 @@ fn a_model_alone_and_in_a_model_has_pytorchs_names() {
     let mut loaded = models().0;
     alone.load(&mut loaded).unwrap();
     assert!((0..lstm.count()).all(|i| loaded.values(i) == lstm.values(i)));
-    let in_a_model = (gradflow::Identity::<f32>::new(), lstm);
+    let in_a_model = (gradflow::layers::Identity::<f32>::new(), lstm);
     assert_eq!(in_a_model.names()[..2], ["1.weight_ih_l0", "1.weight_hh_l0"]);
 }
 

@@ -3,10 +3,16 @@
 
 use gradflow::ndarray::{Array2, Array3, Ix3, arr2};
 use gradflow::{
-    Activation, AdamW, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, Gru, GruCell, Highway,
-    Identity, Layer, LayerNorm, LearnedState, LengthsError, Linear, Lstm, LstmCell, LstmState, MeanSquaredError,
-    Nonlinearity, Optimizer, PreNormBlock, Recurrent, Residual, RnnCell, Sequence, Sgd, Size, SoftmaxCrossEntropy,
-    Stacked, StochasticDepth, TensorsExt, TruncatedBptt, ZerosLike, clip_grad_norm, sequential,
+    Causal, Layer, Sequence, TensorsExt, ZerosLike,
+    author::{LengthsError, Size},
+    clip::clip_grad_norm,
+    compose::{BoxLayer, DenseConcat, Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
+    loss::{MeanSquaredError, SoftmaxCrossEntropy},
+    optim::{AdamW, Optimizer, Sgd},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Recurrent, RnnCell},
+    sequential,
+    wrap::{Bidirectional, LearnedState, TruncatedBptt},
 };
 
 use crate::common::{assert_says, evaluate, panic_of, rng};
@@ -379,7 +385,7 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
     check(&DenseConcat::new(Linear::new(5, 2, rng)));
     check(&LayerNorm::new(5));
     check(&RnnCell::new(5, 4, rng));
-    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::RnnNonlinearity::Relu).build(rng));
+    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::recurrent::RnnNonlinearity::Relu).build(rng));
     check(&LstmCell::new(5, 4, rng));
     check(&GruCell::new(5, 4, rng));
     check(&Residual::new(GruCell::new(5, 5, rng)));
@@ -473,7 +479,12 @@ fn an_inference_pass_and_another_seed_have_no_backward() {
 /// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
 mod not_causal {
     use gradflow::ndarray::{ArrayRef3, ArrayView3};
-    use gradflow::{Gradient, Layer, Linear, Sequence, Size, SizeError, parameters, sequential};
+    use gradflow::{
+        Layer, Sequence,
+        author::{Gradient, Size, SizeError},
+        layers::Linear,
+        parameters, sequential,
+    };
 
     #[derive(Clone)]
     pub struct Offline {
@@ -525,5 +536,5 @@ mod not_causal {
 #[test]
 fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
     let model = not_causal::Reader { offline: not_causal::Offline { inner: Linear::zeros(2, 3) } };
-    gradflow::contract::Contract::new("Reader", &model, 2).check();
+    gradflow::check::Contract::new("Reader", &model, 2).check();
 }

@@ -4,7 +4,10 @@
 use gradflow::ndarray::{Array3, ArrayView3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
-    Activation, FeedForward, Layer, Linear, Nonlinearity, Prepacked, Residual, Sequence, Tensors, TensorsExt, ZerosLike,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    compose::Residual,
+    layers::{Activation, FeedForward, Linear, Nonlinearity},
+    wrap::Prepacked,
 };
 
 use crate::common::{Within, assert_all_near, rng};

@@ -3,8 +3,12 @@
 use gradflow::ndarray::{Array1, Array2, Array3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
-    ClipNorm, Dropout, GruCell, Highway, Init, Layer, Linear, LstmCell, Nonlinearity, Optimizer, PreNormBlock,
-    Residual, RnnCell, Sequence, Sgd, Stacked, StochasticDepth, Tensors, TensorsExt, ZerosLike, grad_norm,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    clip::{ClipNorm, grad_norm},
+    compose::{Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Dropout, Init, Linear, Nonlinearity},
+    optim::{Optimizer, Sgd},
+    recurrent::{GruCell, LstmCell, RnnCell},
 };
 
 use crate::common::{Within, assert_near, rng};
@@ -180,7 +184,7 @@ fn a_mask_follows_from_seed_id_and_position_alone() {
 fn stochastic_depth_leaves_out_whole_sequences() {
     let rng = &mut rng(8);
     for p in [0.2, 0.5] {
-        let layer = StochasticDepth::new(gradflow::Identity::<f64>::new(), p, rng);
+        let layer = StochasticDepth::new(gradflow::layers::Identity::<f64>::new(), p, rng);
         let (batch, seeds) = (8, 500);
         let (mut dropped, mut all_alike) = (0, 0);
         for seed in 0..seeds {

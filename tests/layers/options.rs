@@ -3,8 +3,9 @@
 use gradflow::ndarray::{Array1, Array2, Array3, Axis, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
-    Bidirectional, Gru, GruCell, Layer, LearnedState, Lstm, LstmCell, LstmState, Rnn, RnnCell, RnnNonlinearity,
-    Sequence, TensorsExt, ZerosLike,
+    Layer, Sequence, TensorsExt, ZerosLike,
+    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Rnn, RnnCell, RnnNonlinearity},
+    wrap::{Bidirectional, LearnedState},
 };
 
 use crate::common::{rng, wave};

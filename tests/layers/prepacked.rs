@@ -4,8 +4,13 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Adam, BoxLayer, Causal, Float, Gradient, Gru, GruCell, Layer, Linear, Lstm, LstmCell, Nonlinearity, Optimizer,
-    PreNormBlock, Prepacked, RnnCell, Sequence, Size, SizeError, Stacked, Tensors, TensorsExt, ZerosLike,
+    Causal, Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::{Gradient, Size, SizeError},
+    compose::{BoxLayer, PreNormBlock, Stacked},
+    layers::{Linear, Nonlinearity},
+    optim::{Adam, Optimizer},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, RnnCell},
+    wrap::Prepacked,
 };
 
 use crate::common::{Within, allocations, assert_all_near, rng};

@@ -2,8 +2,11 @@
 
 use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::{
-    Causal, Dropout, Float, Gru, GruReset, Highway, Layer, LearnedState, Linear, Lstm, LstmCell, Residual, Rnn,
-    RnnCell, Sequence, Stacked, Tensors, TensorsExt, TruncatedBptt, ZerosLike,
+    Causal, Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    compose::{Highway, Residual, Stacked},
+    layers::{Dropout, Linear},
+    recurrent::{Gru, GruReset, Lstm, LstmCell, Rnn, RnnCell},
+    wrap::{LearnedState, TruncatedBptt},
 };
 
 use crate::common::{allocations, bits, rng, wave};

@@ -3,8 +3,12 @@
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::Rng;
 use gradflow::{
-    Attention, AttentionScore, BiLstm, Embedding, Gru, Layer, Linear, Lstm, LstmState, Rnn, Sequence,
-    SoftmaxCrossEntropy, Tensors, TensorsExt, ZerosLike, parameters,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    attention::{Attention, AttentionScore},
+    layers::{Embedding, Linear},
+    loss::SoftmaxCrossEntropy,
+    parameters,
+    recurrent::{BiLstm, Gru, Lstm, LstmState, Rnn},
 };
 
 use crate::common::{evaluate, rng, wave};
@@ -62,7 +66,7 @@ impl Task {
     }
 }
 
-impl<S: gradflow::State<f64>, E: Layer<Elem = f64, State = S>, D: Layer<Elem = f64, State = S>> Pair<E, D> {
+impl<S: gradflow::author::State<f64>, E: Layer<Elem = f64, State = S>, D: Layer<Elem = f64, State = S>> Pair<E, D> {
     /// `Σ w ∘ y` of the decoder, and its gradients: the parameters', `dL/dsource` and `dL/d(initial state)`.
     fn gradients(&self, task: &Task, initial: &S) -> (f64, Self, Array3<f64>, S) {
         let (source, target) = task.sequences();
@@ -83,7 +87,7 @@ impl<S: gradflow::State<f64>, E: Layer<Elem = f64, State = S>, D: Layer<Elem = f
 
 fn check_pair<S, E, D>(name: &str, pair: &Pair<E, D>)
 where
-    S: gradflow::State<f64>,
+    S: gradflow::author::State<f64>,
     E: Layer<Elem = f64, State = S>,
     D: Layer<Elem = f64, State = S>,
 {

@@ -5,9 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gradflow::ndarray::{Array2, Array3, Axis, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
-    Cell, CellSizes, CellStep, CellStepBackward, GradientProbe, Gru, Layer, LayerNorm, Linear, Lstm, Probed, Recurrent,
-    Residual, Rnn, Sequence, SoftmaxCrossEntropy, Tensors, TensorsExt, ZerosLike, clip_grad_norm, grad_norm,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::{Cell, CellSizes, CellStep, CellStepBackward},
+    clip::{clip_grad_norm, grad_norm},
+    compose::Residual,
+    layers::{LayerNorm, Linear},
+    loss::SoftmaxCrossEntropy,
     parameters,
+    recurrent::{Gru, Lstm, Recurrent, Rnn},
+    wrap::{GradientProbe, Probed},
 };
 
 use crate::common::{evaluate, rng};

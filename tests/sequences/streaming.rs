@@ -5,8 +5,11 @@ use std::thread;
 use allocation_counter::measure;
 use gradflow::ndarray::{Array3, Axis, s};
 use gradflow::{
-    Causal, Embedding, Gru, GruCell, Highway, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Residual, Rnn,
-    Stacked, Tensors, TensorsExt,
+    Causal, Layer, Tensors, TensorsExt,
+    compose::{Highway, Residual, Stacked},
+    layers::{Embedding, LayerNorm, Linear},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, Rnn},
+    wrap::LearnedState,
 };
 
 use crate::common::{allocations, bits, rng, wave};
@@ -111,7 +114,7 @@ fn a_step_allocates_nothing() {
         let rng = &mut rng(7);
         check(model(), batch);
         check(Lstm::builder(INPUT, 40).num_layers(2).peepholes().layer_norm().projection(9).build(rng), batch);
-        check(Gru::builder(INPUT, 40).reset(gradflow::GruReset::BeforeProduct).build(rng), batch);
+        check(Gru::builder(INPUT, 40).reset(gradflow::recurrent::GruReset::BeforeProduct).build(rng), batch);
         check(Rnn::builder(INPUT, 40).build(rng), batch);
     }
 }

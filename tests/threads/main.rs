@@ -9,9 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Cell, CellBuilder, CellSizes, CellStep, CellStepBackward, Dropout, Float, Gradient, GradientProbe, GruCell, Layer,
-    Linear, Lstm, LstmCell, Nonlinearity, PreNormBlock, Probed, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
-    ZerosLike, parameters,
+    Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::{Cell, CellSizes, CellStep, CellStepBackward, Gradient},
+    compose::{PreNormBlock, Stacked},
+    layers::{Dropout, Linear, Nonlinearity},
+    parameters,
+    recurrent::{CellBuilder, GruCell, Lstm, LstmCell, RnnCell},
+    wrap::{GradientProbe, Probed},
 };
 
 use common::rng;

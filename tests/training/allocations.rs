@@ -3,9 +3,14 @@
 use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
-    Adam, AdamW, Causal, Cell, ClipNorm, Embedding, Float, GruCell, GruReset, Layer, Linear, Loss, LstmCell,
-    Nonlinearity, Optimizer, PreNormBlock, RnnCell, Sequence, Sgd, SoftmaxCrossEntropy, Stacked, ZerosLike,
-    clip_grad_norm, clip_grad_value,
+    Causal, Float, Layer, Sequence, ZerosLike,
+    author::Cell,
+    clip::{ClipNorm, clip_grad_norm, clip_grad_value},
+    compose::{PreNormBlock, Stacked},
+    layers::{Embedding, Linear, Nonlinearity},
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Adam, AdamW, Optimizer, Sgd},
+    recurrent::{GruCell, GruReset, LstmCell, RnnCell},
 };
 
 use crate::common::{allocations, rng};

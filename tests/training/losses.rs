@@ -5,7 +5,10 @@
 //! left out by a mask.
 
 use gradflow::ndarray::{Array2, Array3, arr2, s};
-use gradflow::{BinaryCrossEntropy, Float, Huber, MeanSquaredError, SoftmaxCrossEntropy};
+use gradflow::{
+    Float,
+    loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy},
+};
 
 use crate::common::{Within, allocations, assert_near, assert_says, evaluate, panic_of};
 

@@ -3,9 +3,12 @@
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
-    Activation, BoxLayer, Dropout, GradientProbe, GruCell, Init, Layer, LayerFlow, Linear, LstmCell, LstmState,
-    Nonlinearity, PreNormBlock, Probed, RecordsState, Residual, RnnCell, Sequence, Stacked, Tensors, TensorsExt,
-    ZerosLike,
+    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::RecordsState,
+    compose::{BoxLayer, PreNormBlock, Residual, Stacked},
+    layers::{Activation, Dropout, Init, Linear, Nonlinearity},
+    recurrent::{GruCell, LstmCell, LstmState, RnnCell},
+    wrap::{GradientProbe, LayerFlow, Probed},
 };
 
 use crate::common::{Within, allocations, assert_all_near, rng};

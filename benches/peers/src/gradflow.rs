@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::{
-    Float, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, Prepacked, RnnCell, Sequence, Stacked, TensorsExt,
+    Float, Layer, Sequence, TensorsExt, compose::{PreNormBlock, Stacked}, layers::Nonlinearity,
+    recurrent::{GruCell, LstmCell, RnnCell}, wrap::Prepacked,
 };
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor, Tensors, Work};
 

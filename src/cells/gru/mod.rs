@@ -69,7 +69,7 @@ const NAME: &str = "GruCell";
 /// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
 ///
 /// ```
-/// use gradflow::{GruCell, GruReset, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::{GruCell, GruReset}};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = GruCell::<f32>::builder(3, 4).update_bias(1.0).reset(GruReset::BeforeProduct).build(rng);

@@ -15,7 +15,7 @@ pub enum GruReset {
     BeforeProduct,
 }
 
-/// The options of a [`GruCell`](crate::GruCell); its [builder](CellBuilder) has a method for each.
+/// The options of a [`GruCell`](crate::recurrent::GruCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct GruOptions {

@@ -128,7 +128,7 @@ vectorised! {
     }
 }
 
-/// dL/dc_t of each unit, for a [`GradientProbe`](crate::GradientProbe), from what [`backward`] or, if `dm` is `None`,
+/// dL/dc_t of each unit, for a [`GradientProbe`](crate::wrap::GradientProbe), from what [`backward`] or, if `dm` is `None`,
 /// [`remember_backward`] is given.
 pub(super) fn memory_gradients<'a, F: Float>(
     hidden: usize,

@@ -78,7 +78,7 @@ const NAME: &str = "LstmCell";
 /// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///
 /// ```
-/// use gradflow::{Causal, Layer, LstmCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Causal, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = LstmCell::<f32>::new(3, 4, rng);

@@ -4,7 +4,7 @@ use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
 use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start};
 
-/// The options of an [`LstmCell`](crate::LstmCell); its [builder](CellBuilder) has a method for each.
+/// The options of an [`LstmCell`](crate::recurrent::LstmCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LstmOptions {
@@ -16,7 +16,7 @@ pub struct LstmOptions {
     pub projection: Option<usize>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
-    /// The probability of [`Zoneout`](crate::Zoneout) for a unit of c.
+    /// The probability of [`Zoneout`](crate::recurrent::Zoneout) for a unit of c.
     pub zoneout_c: f64,
     /// Those that every cell has.
     pub common: CommonOptions,
@@ -78,7 +78,7 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
         self
     }
 
-    /// With [`Zoneout`](crate::Zoneout): units of h keep their value for a step with probability `h`, those of c with
+    /// With [`Zoneout`](crate::recurrent::Zoneout): units of h keep their value for a step with probability `h`, those of c with
     /// probability `c`.
     ///
     /// # Panics

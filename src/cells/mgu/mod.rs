@@ -36,7 +36,7 @@ const NAME: &str = "MguCell";
 /// ```
 ///
 /// As in the paper, f acts before the product, and near 1 it overwrites the state: the opposite of a
-/// [GRU](crate::GruCell)'s z, which near 1 keeps it.
+/// [GRU](crate::recurrent::GruCell)'s z, which near 1 keeps it.
 ///
 /// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
 ///
@@ -66,7 +66,7 @@ const NAME: &str = "MguCell";
 /// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
 ///
 /// ```
-/// use gradflow::{Layer, MguCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::MguCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = MguCell::<f32>::builder(3, 4).forget_bias(-1.0).build(rng);

@@ -35,7 +35,7 @@ const NAME: &str = "MinGruCell";
 ///
 /// No step has a product: those of all steps are one. It is the paper's plain form, whose n has no function around it; its
 /// form for sums of logarithms, where n must be positive, is another. z near 1 overwrites the state: the opposite of a
-/// [GRU](crate::GruCell)'s z.
+/// [GRU](crate::recurrent::GruCell)'s z.
 ///
 /// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
 ///
@@ -65,7 +65,7 @@ const NAME: &str = "MinGruCell";
 /// Recurrent dropout is not among them: there is no recurrent product.
 ///
 /// ```
-/// use gradflow::{Layer, MinGruCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::MinGruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = MinGruCell::<f32>::builder(3, 4).update_bias(-1.0).build(rng);

@@ -4,7 +4,7 @@ use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
 use crate::cells::options::{CellOptions, CommonOptions, Gated, Start, WithoutMemory};
 
-/// The options of a [`MinGruCell`](crate::MinGruCell); its [builder](CellBuilder) has a method for each.
+/// The options of a [`MinGruCell`](crate::recurrent::MinGruCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct MinGruOptions {

@@ -46,7 +46,7 @@ const NAME: &str = "RnnCell";
 /// | state `h` | `[B, H]` |
 ///
 /// The gradient of a far `h_{t-k}` passes through k factors `W_hhᵀ diag(f'(a))`: it vanishes or explodes, which is
-/// what [`LstmCell`](crate::LstmCell) is for. Parameters are named as in PyTorch's `nn.RNNCell`.
+/// what [`LstmCell`](crate::recurrent::LstmCell) is for. Parameters are named as in PyTorch's `nn.RNNCell`.
 ///
 /// # Variants
 /// Options of the [builder](RnnCell::builder), in any combination: [`relu`](CellBuilder::nonlinearity),
@@ -54,7 +54,7 @@ const NAME: &str = "RnnCell";
 /// Hinton 2016), [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
 ///
 /// ```
-/// use gradflow::{Layer, RnnCell, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::RnnCell};
 ///
 /// let cell = RnnCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// let mut state = cell.zero_state(2);

@@ -15,7 +15,7 @@ pub enum RnnNonlinearity {
     Relu,
 }
 
-/// The options of an [`RnnCell`](crate::RnnCell); its [builder](CellBuilder) has a method for each.
+/// The options of an [`RnnCell`](crate::recurrent::RnnCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RnnOptions {

@@ -25,7 +25,7 @@ use values::{
 /// step by step.
 ///
 /// ```
-/// use gradflow::{LstmCell, contract::Contract, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{check::Contract, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
 ///
 /// let cell = LstmCell::<f64>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// Contract::new("LstmCell", &cell, 3).check_causal();

@@ -17,7 +17,9 @@ impl<L: Layer> Contract<'_, L> {
     /// compared.
     ///
     /// ```
-    /// use gradflow::{GradientProbe, Linear, Probed, contract::Contract, rand::{SeedableRng, rngs::StdRng}};
+    /// use gradflow::{
+    ///     check::Contract, layers::Linear, rand::{SeedableRng, rngs::StdRng}, wrap::{GradientProbe, Probed},
+    /// };
     ///
     /// let layer = Linear::<f32>::new(4, 4, &mut StdRng::seed_from_u64(0));
     /// let wrapper = Probed::new("linear", layer.clone(), &GradientProbe::new());

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read};
 use gradflow::io::{Checkpoint, LoadError, LoadOptions, StateDict};
 use gradflow::ndarray::arr1;
 use gradflow::rand::{Rng, RngExt};
-use gradflow::{Linear, Sgd};
+use gradflow::{layers::Linear, optim::Sgd};
 
 use super::{Folder, bytes, small_checkpoint};
 use crate::common::{assert_says, bits, rng};

@@ -12,7 +12,12 @@ use std::path::PathBuf;
 
 use gradflow::io::Checkpoint;
 use gradflow::ndarray::arr2;
-use gradflow::{Embedding, Float, Linear, LstmCell, LstmState, Optimizer, Schedule, Sgd};
+use gradflow::{
+    Float,
+    layers::{Embedding, Linear},
+    optim::{Optimizer, Schedule, Sgd},
+    recurrent::{LstmCell, LstmState},
+};
 
 use crate::common::rng;
 

@@ -4,7 +4,14 @@ use std::path::Path;
 
 use gradflow::io::{Checkpoint, LoadOptions, StateDict};
 use gradflow::ndarray::{Array1, Array3, ArrayD, arr1, arr2};
-use gradflow::{Float, GruCell, Layer, Linear, LstmCell, NamedTensors, Sgd, Stacked, Tensors, TensorsExt};
+use gradflow::{
+    Float, Layer, Tensors, TensorsExt,
+    author::NamedTensors,
+    compose::Stacked,
+    layers::Linear,
+    optim::Sgd,
+    recurrent::{GruCell, LstmCell},
+};
 
 use super::{Folder, bytes, model};
 use crate::common::{assert_says, bits, panic_of, rng};

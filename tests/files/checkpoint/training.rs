@@ -6,8 +6,11 @@ use gradflow::io::{Checkpoint, LoadError, Mismatch};
 use gradflow::ndarray::{Array2, s};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Adagrad, Adam, AdamW, Layer, Linear, Loss, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd,
-    SoftmaxCrossEntropy, Tensors, ZerosLike, clip_grad_norm,
+    Layer, Tensors, ZerosLike,
+    clip::clip_grad_norm,
+    layers::Linear,
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Adagrad, Adam, AdamW, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd},
 };
 
 use super::{Folder, Model, model};

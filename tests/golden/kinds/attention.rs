@@ -2,7 +2,11 @@
 
 use gradflow::ndarray::{Array3, Ix1, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence};
+use gradflow::{
+    Float, Sequence,
+    attention::{AdditiveScore, Attention},
+    author::AttentionCache,
+};
 
 use crate::{Case, Results};
 

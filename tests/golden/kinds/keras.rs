@@ -2,7 +2,10 @@
 
 use gradflow::convert::{ConvertError, KerasCell, KerasKind, KerasLayer, KerasWeights};
 use gradflow::ndarray::{Axis, Ix3, s};
-use gradflow::{Float, GruCell, Layer, LstmCell, Recurrent, RnnCell, Sequence};
+use gradflow::{
+    Float, Layer, Sequence,
+    recurrent::{GruCell, LstmCell, Recurrent, RnnCell},
+};
 
 use super::recurrent::{initial_state, parts, rnn_nonlinearity};
 use super::use_cache;
@@ -26,7 +29,7 @@ fn weights<F: Float>(case: &Case, prefix: &str) -> Result<KerasWeights<F>, Strin
     Ok(KerasWeights { kernel: case.array(&format!("{prefix}kernel"))?, recurrent_kernel, bias })
 }
 
-fn in_directions<F: Float, C: KerasCell + gradflow::BuiltCell<Elem = F>>(
+fn in_directions<F: Float, C: KerasCell + gradflow::author::BuiltCell<Elem = F>>(
     case: &Case,
     kind: KerasKind,
 ) -> Result<Results, String> {

@@ -2,7 +2,10 @@
 
 use gradflow::convert::{ConvertError, OnnxCell, OnnxNode, OnnxOperator};
 use gradflow::ndarray::Ix3;
-use gradflow::{Float, GruCell, Layer, LstmCell, Recurrent, RnnCell, Sequence};
+use gradflow::{
+    Float, Layer, Sequence,
+    recurrent::{GruCell, LstmCell, Recurrent, RnnCell},
+};
 
 use super::recurrent::{initial_state, lengths, parts, rnn_nonlinearity, with_lengths};
 use super::use_cache;
@@ -41,7 +44,7 @@ fn node<F: Float>(case: &Case, operator: OnnxOperator) -> Result<OnnxNode<F>, St
     Ok(OnnxNode { operator, w: case.array("onnx.W")?, r: case.array("onnx.R")?, b, p })
 }
 
-fn in_direction<F: Float, C: OnnxCell + gradflow::BuiltCell<Elem = F>>(
+fn in_direction<F: Float, C: OnnxCell + gradflow::author::BuiltCell<Elem = F>>(
     case: &Case,
     node: OnnxNode<F>,
 ) -> Result<Results, String> {

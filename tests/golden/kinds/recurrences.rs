@@ -1,6 +1,9 @@
 //! Kind `recurrence`: cells that PyTorch has not, over a sequence.
 
-use gradflow::{Float, MguCell, MinGruCell};
+use gradflow::{
+    Float,
+    recurrent::{MguCell, MinGruCell},
+};
 
 use super::recurrent::pass;
 use super::{Case, Results};

@@ -2,8 +2,9 @@
 
 use gradflow::ndarray::{Array3, Axis, Ix1, Ix2, Ix3};
 use gradflow::{
-    Cell, CellBuilder, Float, Gru, GruCell, GruReset, Layer, Lstm, LstmCell, Recurrent, Rnn, RnnCell, RnnNonlinearity,
-    Sequence, Tensors, ZerosLike,
+    Float, Layer, Sequence, Tensors, ZerosLike,
+    author::Cell,
+    recurrent::{CellBuilder, Gru, GruCell, GruReset, Lstm, LstmCell, Recurrent, Rnn, RnnCell, RnnNonlinearity},
 };
 
 use super::use_cache;

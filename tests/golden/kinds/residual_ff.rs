@@ -2,7 +2,11 @@
 
 use gradflow::ndarray::{Axis, Ix2, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
-use gradflow::{Float, Layer, LayerNorm, Nonlinearity, PreNormBlock, Sequence, Stacked, ZerosLike};
+use gradflow::{
+    Float, Layer, Sequence, ZerosLike,
+    compose::{PreNormBlock, Stacked},
+    layers::{LayerNorm, Nonlinearity},
+};
 
 use super::use_cache;
 use crate::{Case, Results};

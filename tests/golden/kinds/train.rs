@@ -2,8 +2,13 @@
 
 use gradflow::ndarray::{Array1, Array3, ArrayView2, Axis, Ix2, Ix3, s};
 use gradflow::{
-    Adagrad, Adam, AdamW, ClipNorm, Float, Gru, Layer, Linear, Loss, Lstm, NonFinite, Optimizer, RmsProp, Rnn, Sgd,
-    SoftmaxCrossEntropy, ZerosLike, clip_grad_value, grad_norm, sequential,
+    Float, Layer, ZerosLike,
+    clip::{ClipNorm, NonFinite, clip_grad_value, grad_norm},
+    layers::Linear,
+    loss::{Loss, SoftmaxCrossEntropy},
+    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+    recurrent::{Gru, Lstm, Rnn},
+    sequential,
 };
 
 use crate::{Case, Results};

@@ -2,12 +2,14 @@
 
 mod overwriting;
 
-use gradflow::contract::{Contract, Input};
+use gradflow::check::{Contract, Input};
 use gradflow::{
-    Activation, Bidirectional, BoxLayer, Causal, DenseConcat, Dropout, Embedding, FeedForward, GradientProbe, Gru,
-    GruCell, GruReset, Highway, Identity, Init, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity,
-    PostNormBlock, PreNormBlock, Prepacked, Probed, Residual, Rnn, RnnCell, RnnNonlinearity, Stacked, StochasticDepth,
-    TruncatedBptt, sequential,
+    Causal, Layer,
+    compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
+    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    sequential,
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
 };
 
 use crate::common::{allocations, lively, rng};

@@ -1,9 +1,12 @@
 //! Layers that say they overwrite gradients: the contract tells those that do from those that do not.
 
-use gradflow::contract::Contract;
+use gradflow::check::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
 use gradflow::{
-    Accumulate, Causal, Gradient, Layer, Linear, Sequence, Size, SizeError, Tensors, TensorsExt, ZerosLike, parameters,
+    Causal, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::{Accumulate, Gradient, Size, SizeError},
+    layers::Linear,
+    parameters,
 };
 
 use crate::common::{assert_says, panic_of, rng};

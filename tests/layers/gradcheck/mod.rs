@@ -4,9 +4,12 @@ mod planted;
 
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
-    Activation, Bidirectional, DenseConcat, Dropout, Embedding, GradCheck, GradReport, Gru, GruCell, GruReset, Highway,
-    Identity, Layer, LayerNorm, LearnedState, Linear, Lstm, LstmCell, Nonlinearity, PostNormBlock, PreNormBlock,
-    Residual, Rnn, RnnCell, RnnNonlinearity, Sequence, Stacked, StochasticDepth, Tensors, TruncatedBptt,
+    Layer, Sequence, Tensors,
+    check::{GradCheck, GradReport},
+    compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
+    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    wrap::{Bidirectional, LearnedState, TruncatedBptt},
 };
 
 use crate::common::{lively, rng};

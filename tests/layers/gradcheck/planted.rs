@@ -2,7 +2,11 @@
 
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
 use gradflow::{
-    GradCheck, Gradient, Layer, LstmCell, LstmState, Sequence, Size, SizeError, TensorsExt, ZerosLike, parameters,
+    Layer, Sequence, TensorsExt, ZerosLike,
+    author::{Gradient, Size, SizeError},
+    check::GradCheck,
+    parameters,
+    recurrent::{LstmCell, LstmState},
 };
 
 use super::{input, varied_state};

@@ -1,7 +1,10 @@
 //! Where the answer is known exactly, and what a new attention is made of.
 
 use gradflow::ndarray::{Array3, Axis, s};
-use gradflow::{AdditiveScore, Attention, Sequence, Tensors, TensorsExt};
+use gradflow::{
+    Sequence, Tensors, TensorsExt,
+    attention::{AdditiveScore, Attention},
+};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, STEPS, every_score, whole};
 use crate::common::{rng, wave};

@@ -1,10 +1,14 @@
 //! Gradients against differences, alone and through feedback, and the contract of a layer.
 
-use gradflow::contract::Contract;
+use gradflow::check::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3, Axis, concatenate, s};
 use gradflow::{
-    Attention, AttentionCache, AttentionScore, Float, GradCheck, Gradient, GruCell, Layer, Sequence, Size, SizeError,
-    Tensors, parameters,
+    Float, Layer, Sequence, Tensors,
+    attention::{Attention, AttentionScore},
+    author::{AttentionCache, Gradient, Size, SizeError},
+    check::GradCheck,
+    parameters,
+    recurrent::GruCell,
 };
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, QUERY_LENGTHS, STEPS, every_score};
@@ -158,7 +162,7 @@ impl<F: Float> Layer for SelfAttention<F> {
 
     fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut Self::Cache) -> ArrayView3<'c, F> {
         let y = self.attention.forward(x, x, &mut cache.attention);
-        gradflow::cache::reuse(&mut cache.y, y.raw_dim());
+        gradflow::author::reuse(&mut cache.y, y.raw_dim());
         cache.y.assign(&y);
         cache.y.view()
     }
@@ -177,7 +181,7 @@ impl<F: Float> Layer for SelfAttention<F> {
     ) -> ArrayView3<'c, F> {
         let grad = grad.to_add();
         let (dquery, dmemory) = self.attention.backward(x, x, dy, &mut cache.attention, &mut grad.attention);
-        gradflow::cache::reuse(&mut cache.dx, dquery.raw_dim());
+        gradflow::author::reuse(&mut cache.dx, dquery.raw_dim());
         cache.dx.assign(&dquery);
         cache.dx += &dmemory;
         cache.dx.view()

@@ -1,7 +1,11 @@
 //! Sizes that do not fit, and calls out of order.
 
 use gradflow::ndarray::{Array1, Array2, Array3};
-use gradflow::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore, Sequence};
+use gradflow::{
+    Sequence,
+    attention::{AdditiveScore, Attention, AttentionScore, BilinearScore},
+    author::AttentionCache,
+};
 
 use super::{BATCH, MEMORY_STEPS, STEPS, every_score};
 use crate::common::{assert_says, panic_of, rng, wave};

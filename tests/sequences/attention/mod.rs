@@ -8,7 +8,11 @@ mod mistakes;
 mod passes;
 
 use gradflow::ndarray::{Array3, ArrayRef3, Axis, concatenate, s};
-use gradflow::{AdditiveScore, Attention, AttentionCache, Float, Sequence, Tensors, TensorsExt};
+use gradflow::{
+    Float, Sequence, Tensors, TensorsExt,
+    attention::{AdditiveScore, Attention},
+    author::AttentionCache,
+};
 
 use crate::common::{Within, assert_all_near, rng};
 

@@ -4,7 +4,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradflow::ndarray::{Array3, ArrayView3, s};
-use gradflow::{Accumulate, Attention, AttentionCache, Float, Gradient, Sequence, Tensors, TensorsExt};
+use gradflow::{
+    Float, Sequence, Tensors, TensorsExt,
+    attention::Attention,
+    author::{Accumulate, AttentionCache, Gradient},
+};
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, Outcome, QUERY_LENGTHS, STEPS, all_of, by_steps, every_score, whole};
 use crate::common::{allocations, wave};

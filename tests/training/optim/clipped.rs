@@ -2,8 +2,9 @@
 
 use gradflow::ndarray::{Array1, arr1};
 use gradflow::{
-    ClipNorm, ClipReport, Float, Group, NonFinite, NonFiniteGradient, Optimizer, OptimizerState, OptimizerStateError,
-    ParameterGroups, Select, Sgd, Tensors,
+    Float, Tensors,
+    clip::{ClipNorm, ClipReport, NonFinite, NonFiniteGradient},
+    optim::{Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups, Select, Sgd},
 };
 
 use super::{Model, all, with_groups};

@@ -6,10 +6,17 @@ mod clipped;
 use gradflow::ndarray::{Array, Array1, Array2, Array3, Axis, Dimension, s};
 use gradflow::rand::RngExt;
 use gradflow::{
-    Adagrad, Adam, AdamW, ClipAdaptive, ClipNorm, Embedding, Float, GradAccumulator, Group, GruCell, Layer, LayerNorm,
-    Linear, Loss, LstmCell, MeanSquaredError, NamedTensors, NormSummary, Optimizer, OptimizerState,
-    OptimizerStateError, ParameterGroups, RmsProp, Schedule, Select, Sequence, Sgd, SoftmaxCrossEntropy, Tensors,
-    TensorsExt, ZerosLike, parameters,
+    Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    author::NamedTensors,
+    clip::{ClipAdaptive, ClipNorm, NormSummary},
+    layers::{Embedding, LayerNorm, Linear},
+    loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy},
+    optim::{
+        Adagrad, Adam, AdamW, GradAccumulator, Group, Optimizer, OptimizerState, OptimizerStateError, ParameterGroups,
+        RmsProp, Schedule, Select, Sgd,
+    },
+    parameters,
+    recurrent::{GruCell, LstmCell},
 };
 use serde_json::Value;
 

@@ -1,0 +1,36 @@
+//! For authors of layers and cells: what a layer of your own is made of, and the caches of the layers here.
+//!
+//! | | |
+//! | --- | --- |
+//! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`]; [`Pending`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
+//! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
+//! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
+//! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters) |
+//! | Test it | [`Contract`](crate::check::Contract), [`GradCheck`](crate::check::GradCheck) |
+
+pub use crate::attention::AttentionCache;
+pub use crate::base::{
+    LengthsError, NamedTensors, RandomDrop, RecordsState, Size, SizeError, StateRecorder, check_gradient, check_shape,
+};
+pub use crate::cells::{
+    BuiltCell, CellOptions, Gated, GruBuffers, LstmBuffers, MguBuffers, MinGruBuffers, RecurrentProduct, RnnBuffers,
+    WithoutMemory,
+};
+pub use crate::compose::boxed::BoxCache;
+pub use crate::compose::dense_concat::DenseConcatCache;
+pub use crate::compose::highway::HighwayCache;
+pub use crate::compose::residual::ResidualCache;
+pub use crate::compose::stacked::StackedCache;
+pub use crate::compose::stochastic_depth::StochasticDepthCache;
+pub use crate::kernels::Accumulate;
+pub use crate::layer::kit::{Pending, StandardLayout, reuse};
+pub use crate::layer::{Gradient, Pass, RowCache, RowLayer, Rows, State, Summary};
+pub use crate::layers::embedding::EmbeddingCache;
+pub use crate::layers::feed_forward::FeedForwardCache;
+pub use crate::recurrence::{
+    AllSteps, Cell, CellCache, CellSizes, CellStep, CellStepBackward, StackState, StepRecorder, Unrolled,
+};
+pub use crate::recurrent::model::RecurrentCache;
+pub use crate::wrap::bidirectional::BothCache;
+pub use crate::wrap::learned_state::LearnedStateCache;
+pub use crate::wrap::truncated::TruncatedBpttCache;
