@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use gradflow::ndarray::Array3;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked};
+use gradflow::{Causal, GruCell, Layer, LstmCell, Nonlinearity, PreNormBlock, RnnCell, Sequence, Stacked, ZerosLike};
 
 /// T, B, I and H of the cells: one small sequence, a small and a large batch.
 const SIZES: [(usize, usize, usize, usize); 3] = [(32, 1, 32, 32), (64, 16, 64, 64), (50, 32, 128, 256)];

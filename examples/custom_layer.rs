@@ -22,7 +22,7 @@ use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, Causal, Float, GradCheck, Layer, Linear, Loss, MeanSquaredError, Optimizer, Sequence, Size, SizeError,
-    parameters,
+    ZerosLike, parameters,
 };
 
 const NAME: &str = "Smoothing";

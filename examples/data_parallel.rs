@@ -25,7 +25,7 @@ use gradflow::ndarray::{Array2, s};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, Sequence, SoftmaxCrossEntropy, Tensors,
-    TensorsExt, grad_norm, sequential,
+    TensorsExt, ZerosLike, grad_norm, sequential,
 };
 
 use common::{Claims, Failure, Settings};

@@ -8,7 +8,7 @@
 //! use gradflow::ndarray::{Array2, s};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
 //! use gradflow::{
-//!     AdamW, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, SoftmaxCrossEntropy,
+//!     AdamW, ClipNorm, Embedding, Layer, Linear, Loss, LstmCell, Optimizer, SoftmaxCrossEntropy, ZerosLike,
 //! };
 //!
 //! # fn main() -> Result<(), gradflow::NonFiniteGradient> {
@@ -100,7 +100,7 @@ pub use rand;
 pub use attention::{AdditiveScore, Attention, AttentionCache, AttentionScore, BilinearScore};
 pub use base::{
     GradientFlow, GradientProbe, Init, LayerFlow, LengthsError, Mode, NamedTensors, RecordsState, Size, SizeError,
-    StateRecorder, Tensors, TensorsExt, tensors,
+    StateRecorder, Tensors, TensorsExt, ZerosLike, tensors,
 };
 pub use cells::*;
 pub use check::{GradCheck, GradReport, TensorCheck, contract, gradcheck};

@@ -3,7 +3,7 @@
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, BoxLayer, ClipNorm, Embedding, Layer, Linear, Loss, NonFiniteGradient, Optimizer, Sequence,
-    SoftmaxCrossEntropy, sequential,
+    SoftmaxCrossEntropy, ZerosLike, sequential,
 };
 
 use crate::common::Cell;

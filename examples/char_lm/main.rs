@@ -26,7 +26,7 @@ use gradflow::rand::distr::{Distribution, weighted::WeightedIndex};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
     BoxLayer, Causal, ClipNorm, Embedding, GradientProbe, GruCell, Layer, Linear, Loss, LstmCell, Optimizer, Probed,
-    RnnCell, Sequence, SoftmaxCrossEntropy, TensorsExt, sequential,
+    RnnCell, Sequence, SoftmaxCrossEntropy, TensorsExt, ZerosLike, sequential,
 };
 
 use common::{Failure, Interrupt, Output, Progress};

@@ -1,7 +1,7 @@
 //! The recurrence, as a cell of this crate and as the paper has it.
 
 use gradflow::ndarray::{Array1, Array2, Array3, array};
-use gradflow::{Layer, RnnCell, Sequence};
+use gradflow::{Layer, RnnCell, Sequence, ZerosLike};
 
 /// Steps of the recurrence.
 const STEPS: usize = 50;

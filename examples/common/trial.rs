@@ -10,7 +10,7 @@ use std::ops::{Deref, Range};
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
-use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Loss, Optimizer, Sequence, TensorsExt};
+use gradflow::{Adam, BoxLayer, ClipNorm, Layer, Linear, Loss, Optimizer, Sequence, TensorsExt, ZerosLike};
 
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};

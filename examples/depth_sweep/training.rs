@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{ArrayView1, ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use gradflow::{ClipNorm, Layer, Loss, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy};
+use gradflow::{ClipNorm, Layer, Loss, Optimizer, Sequence, Sgd, SoftmaxCrossEntropy, ZerosLike};
 
 use crate::digits::Digits;
 use crate::net::{Block, Net};

@@ -6,7 +6,7 @@ use gradflow::ndarray::{Array3, arr3, aview1, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Adam, Causal, ClipNorm, Layer, Linear, Loss, LstmCell, MeanSquaredError, NonFiniteGradient, Optimizer, Sequence,
-    sequential,
+    ZerosLike, sequential,
 };
 
 use crate::series::{Forecasts, HORIZON, Series};

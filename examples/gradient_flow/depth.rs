@@ -2,7 +2,8 @@
 
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
-    Activation, BoxLayer, DenseConcat, GradientProbe, Highway, Init, Layer, Linear, Probed, Residual, Sequence, Stacked,
+    Activation, BoxLayer, DenseConcat, GradientProbe, Highway, Init, Layer, Linear, Probed, Residual, Sequence,
+    Stacked, ZerosLike,
 };
 
 use crate::common::picture::{Chart, picture};

@@ -1,7 +1,9 @@
 //! Back through time: recurrent cells.
 
 use gradflow::ndarray::{Array3, Axis};
-use gradflow::{GradientProbe, GruCell, Init, Layer, LayerFlow, LstmCell, Probed, RecordsState, RnnCell, Sequence};
+use gradflow::{
+    GradientProbe, GruCell, Init, Layer, LayerFlow, LstmCell, Probed, RecordsState, RnnCell, Sequence, ZerosLike,
+};
 
 use crate::common::picture::{Chart, picture};
 use crate::common::{Claims, Failure, Settings, in_parallel};

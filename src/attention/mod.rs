@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayVi
 use rand::Rng;
 
 use crate::base::error::mismatch;
-use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
+use crate::base::{Mode, check_gradient, check_shape};
 use crate::kernels::{Accumulate, Float, once, product};
 use crate::layer::Sequence;
 use crate::layer::affine::start_gradient;
@@ -53,7 +53,7 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{Attention, GruCell, Layer, Sequence};
+/// use gradflow::{Attention, GruCell, Layer, Sequence, TensorsExt, ZerosLike};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::ones((5, 2, 3))); // [T, B, D]
@@ -92,7 +92,9 @@ const MEMORY: &str = "Attention: memory";
 /// that decoding may go on forever.
 ///
 /// ```
-/// # use gradflow::{Attention, Sequence, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng}};
+/// # use gradflow::{
+/// #     Attention, Sequence, TensorsExt, ZerosLike, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng},
+/// # };
 /// # let attention = Attention::<f64>::additive(3, 4, 5, &mut StdRng::seed_from_u64(0));
 /// # let (query, memory) = (Array3::ones((6, 2, 3)), Array3::ones((7, 2, 4)));
 /// # let (mut cache, mut grad, memory) = (attention.cache(), attention.zeros_like(), Sequence::from(&memory));
@@ -248,13 +250,6 @@ impl<F: Float> Attention<F> {
     /// Panics if a size is 0.
     pub fn additive(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         AdditiveScore::new(query, memory, hidden, rng).into()
-    }
-
-    /// The same attention with every parameter zero: a fresh gradient.
-    pub fn zeros_like(&self) -> Self {
-        let mut zeros = self.clone();
-        zeros.set_zero();
-        zeros
     }
 
     /// An empty cache.

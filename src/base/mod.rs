@@ -15,4 +15,4 @@ pub(crate) use probe::norm;
 pub use probe::{GradientFlow, GradientProbe, LayerFlow, RecordsState, StateRecorder};
 pub use random::RandomDrop;
 pub use size::{Size, SizeError};
-pub use tensors::{NamedTensors, Tensors, TensorsExt};
+pub use tensors::{NamedTensors, Tensors, TensorsExt, ZerosLike};

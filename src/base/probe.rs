@@ -16,7 +16,7 @@ use crate::kernels::Float;
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{GradientProbe, Init, Layer, Linear, Probed, RnnCell};
+/// use gradflow::{GradientProbe, Init, Layer, Linear, Probed, RnnCell, ZerosLike};
 ///
 /// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
 /// let cell = RnnCell::<f64>::builder(3, 8).weight_hh(Init::Orthogonal { gain: 0.5 }).build(rng);

@@ -83,6 +83,27 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
 
 impl<F: Float, T: Tensors<F> + ?Sized> TensorsExt<F> for T {}
 
+/// A fresh gradient for a layer, or for anything else that has tensors and can be cloned.
+///
+/// ```
+/// use gradflow::{ZerosLike, ndarray::arr1};
+///
+/// let parts = (arr1(&[1.0f32, 2.0]), arr1(&[3.0]));
+/// assert_eq!(parts.zeros_like(), (arr1(&[0.0, 0.0]), arr1(&[0.0])));
+/// ```
+// Not a method of `TensorsExt`: the bound on the trait lets the compiler find the method of `T` behind a `&mut T`.
+pub trait ZerosLike<F: Float>: Tensors<F> + Clone {
+    /// The same tensors with every element zero.
+    #[must_use]
+    fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.set_zero();
+        zeros
+    }
+}
+
+impl<F: Float, T: Tensors<F> + Clone> ZerosLike<F> for T {}
+
 once! {
     fn set_zero<'a, F: Float>(tensors: &'a mut dyn Tensors<F>) {
         for i in 0..tensors.count() {

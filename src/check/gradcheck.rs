@@ -6,7 +6,7 @@ use ndarray::{Array3, ArrayView3};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::base::tensors::join;
-use crate::base::{Size, Tensors, TensorsExt, check_shape};
+use crate::base::{Size, Tensors, TensorsExt, ZerosLike, check_shape};
 use crate::kernels::Float;
 use crate::layer::{Layer, Sequence};
 

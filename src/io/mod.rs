@@ -37,7 +37,7 @@
 //! use gradflow::io::Checkpoint;
 //! use gradflow::ndarray::{Array3, ArrayRef3};
 //! use gradflow::rand::{SeedableRng, rngs::StdRng};
-//! use gradflow::{AdamW, GruCell, Layer, Optimizer, Schedule};
+//! use gradflow::{AdamW, GruCell, Layer, Optimizer, Schedule, ZerosLike};
 //!
 //! # let path = std::env::temp_dir().join(format!("gradflow-doc-checkpoint-{}.safetensors", std::process::id()));
 //! fn train(model: &mut GruCell<f32>, optimizer: &mut AdamW<f32>, schedule: &Schedule, steps: std::ops::Range<u64>) {

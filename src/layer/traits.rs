@@ -29,7 +29,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// `backward` are what layers are composed with.
 ///
 /// ```
-/// use gradflow::{Activation, Layer, Linear, Sequence, TensorsExt, ndarray::Array2};
+/// use gradflow::{Activation, Layer, Linear, Sequence, TensorsExt, ZerosLike, ndarray::Array2};
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
@@ -175,13 +175,6 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
         Self::Cache::default()
     }
 
-    /// The same layer with every parameter zero: a fresh gradient.
-    fn zeros_like(&self) -> Self {
-        let mut zeros = self.clone();
-        zeros.set_zero();
-        zeros
-    }
-
     /// A forward pass, held open for its backward pass.
     ///
     /// The [`Pass`] borrows layer, input and cache, so a second forward pass in between, another input or an
@@ -226,7 +219,7 @@ pub trait Causal: Layer {
 ///
 /// Weights cannot change in between:
 /// ```compile_fail,E0502
-/// # use gradflow::{Layer, Linear, TensorsExt, ndarray::Array3};
+/// # use gradflow::{Layer, Linear, TensorsExt, ZerosLike, ndarray::Array3};
 /// # let mut layer = Linear::<f32>::zeros(2, 2);
 /// # let (x, dy) = (Array3::zeros((1, 1, 2)), Array3::zeros((1, 1, 2)));
 /// # let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());

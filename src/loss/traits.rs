@@ -29,7 +29,7 @@ use crate::layer::kit::reuse;
 /// ```
 /// use gradflow::ndarray::Array3;
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{GruCell, Layer, Linear, Loss, MeanSquaredError, Sequence};
+/// use gradflow::{GruCell, Layer, Linear, Loss, MeanSquaredError, Sequence, ZerosLike};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let model = (GruCell::<f32>::new(3, 8, rng), Linear::new(8, 2, rng));

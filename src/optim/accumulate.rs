@@ -2,7 +2,7 @@
 
 use ndarray::ArrayRef3;
 
-use crate::base::TensorsExt;
+use crate::base::{TensorsExt, ZerosLike};
 use crate::kernels::Float;
 use crate::layer::{Layer, Pass};
 

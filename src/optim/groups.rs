@@ -142,7 +142,7 @@ impl Default for Group {
 ///
 /// ```
 /// use gradflow::rand::{SeedableRng, rngs::StdRng};
-/// use gradflow::{AdamW, Group, Layer, Linear, LstmCell, Optimizer, ParameterGroups, Select, TensorsExt};
+/// use gradflow::{AdamW, Group, Layer, Linear, LstmCell, Optimizer, ParameterGroups, Select, TensorsExt, ZerosLike};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let mut model = (LstmCell::<f32>::new(3, 4, rng), Linear::new(4, 2, rng));

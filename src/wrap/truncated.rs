@@ -32,7 +32,9 @@ const NAME: &str = "TruncatedBptt";
 /// step for each, with one state.
 ///
 /// ```
-/// use gradflow::{Layer, Lstm, TensorsExt, TruncatedBptt, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
+/// use gradflow::{
+///     Layer, Lstm, TensorsExt, TruncatedBptt, ZerosLike, ndarray::Array3, rand::{SeedableRng, rngs::StdRng},
+/// };
 ///
 /// let lstm = Lstm::<f64>::builder(3, 4).num_layers(2).build(&mut StdRng::seed_from_u64(0));
 /// let chunked = TruncatedBptt::new(lstm.clone(), 4).pass_gradients();

@@ -4,7 +4,7 @@ mod batch;
 mod values;
 
 use super::gradcheck::GradCheck;
-use crate::base::{Size, Tensors, TensorsExt};
+use crate::base::{Size, Tensors, TensorsExt, ZerosLike};
 use crate::layer::{Causal, Layer, Sequence};
 use batch::Batch;
 pub use batch::Input;
