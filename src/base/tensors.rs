@@ -128,8 +128,10 @@ once! {
 /// let layer = Linear::<f32>::new(3, 2, &mut StdRng::seed_from_u64(0));
 /// assert_eq!(layer.zeros_like(), Linear::zeros(3, 2));
 /// ```
+// Not a method of `TensorsExt`: the bound on the trait lets the compiler find the method of `T` behind a `&mut T`.
 pub trait ZerosLike<F: Float>: Tensors<F> + Clone {
     /// The same tensors, every element zero.
+    #[must_use]
     fn zeros_like(&self) -> Self {
         let mut zeros = self.clone();
         zeros.set_zero();
