@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::kernels::Float;
 
-/// Collects the gradient norms of the [`Probed`] layers of one model: where gradients vanish and explode.
+/// Collects the gradient norms of the [`Probed`](crate::wrap::Probed) layers of one model: where gradients vanish and explode.
 ///
-/// A probe starts switched off, and then costs a [`Probed`] layer one look at a flag: nothing is computed or stored. While
+/// A probe starts switched off, and then costs a [`Probed`](crate::wrap::Probed) layer one look at a flag: nothing is computed or stored. While
 /// it [records](GradientProbe::record), every backward pass leaves its norms, in the place of the pass's before, and
 /// [`flow`](GradientProbe::flow) reads them. Neither changes a bit of the gradients. Clones share what is collected, as
 /// do a model's clones; threads may work on one model at once, and each layer shows the pass that was last.
@@ -73,7 +73,7 @@ impl GradientProbe {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GradientFlow {
-    /// One entry a [`Probed`] layer, in the order in which they were made.
+    /// One entry a [`Probed`](crate::wrap::Probed) layer, in the order in which they were made.
     pub layers: Vec<LayerFlow>,
 }
 
@@ -88,7 +88,7 @@ pub struct LayerFlow {
     /// `‖dL/dy_t‖`, `[T]`: what arrives at the layer's output, from above. Empty before the first recorded pass.
     pub output: Vec<f64>,
     /// `‖dL/dh_t‖`, `[T]`: `dL/dy_t` and what comes back through time. Empty but for
-    /// [recurrent](Probed::recurrent) layers.
+    /// [recurrent](crate::wrap::Probed::recurrent) layers.
     pub hidden: Vec<f64>,
     /// `‖dL/dc_t‖`, `[T]`: what comes back through `h_t` and, past it, through `c_{t+1}`. Empty but for an LSTM.
     pub memory: Vec<f64>,
@@ -170,7 +170,7 @@ pub(crate) fn norm<'a, F: Float>(values: impl IntoIterator<Item = &'a F>) -> f64
     squares.norm()
 }
 
-/// In the cache of a recurrent cell: takes the norms of its state's gradient, for a [`Probed::recurrent`] layer.
+/// In the cache of a recurrent cell: takes the norms of its state's gradient, for a [`Probed::recurrent`](crate::wrap::Probed::recurrent) layer.
 ///
 /// A backward pass calls [`start`](StateRecorder::start), then [`hidden`](StateRecorder::hidden) and, where there is a
 /// memory, [`memory`](StateRecorder::memory) for the valid rows of each step, and [`finish`](StateRecorder::finish).
@@ -246,7 +246,7 @@ impl StateRecorder {
     }
 }
 
-/// The cache of a recurrent cell that can be [probed](Probed::recurrent).
+/// The cache of a recurrent cell that can be [probed](crate::wrap::Probed::recurrent).
 pub trait RecordsState {
     /// Its recorder.
     fn recorder(&mut self) -> &mut StateRecorder;

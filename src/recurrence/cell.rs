@@ -264,7 +264,7 @@ pub(crate) fn forward<C: Cell>(
 #[track_caller]
 fn forward_steps<C: Cell>(
     cell: &C,
-    CellSizes { name, input, output, .. }: CellSizes,
+    CellSizes { name, input, output, memory }: CellSizes,
     x: &Sequence<'_, C::Elem>,
     initial: &StateView<'_, C::Elem>,
     cache: &mut LoopCache<C::Elem, C::Buffers>,
@@ -277,8 +277,8 @@ fn forward_steps<C: Cell>(
     schedule.plan(x);
     let schedule = &*schedule;
     let x_rows = x_rows.start(features, schedule);
-    h.start(schedule, initial.h(), false, zoneout.is_some());
-    c.start(schedule, initial.memory(), infer, zoneout.is_some());
+    h.start(schedule, output, initial.h(), false, zoneout.is_some());
+    c.start(schedule, memory, initial.memory(), infer, zoneout.is_some());
 
     let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(batch) } else { schedule.steps().max(1) };
     let rows_at_once = schedule.count().min(at_once * batch);

@@ -20,11 +20,11 @@ pub(super) struct History<F> {
 
 impl<F: Float> History<F> {
     /// Room for all steps, from `initial`, `[B, H]`.
-    pub fn start(&mut self, schedule: &Schedule, initial: &Columns<'_, F>, rolling: bool) {
+    pub fn start(&mut self, schedule: &Schedule, width: usize, initial: Columns<'_, F>, rolling: bool) {
         let batch = schedule.batch();
         self.rolling = rolling;
         let rows = if rolling { 2 * batch } else { schedule.count() + batch };
-        reuse(&mut self.values, (rows, initial.width()));
+        reuse(&mut self.values, (rows, width));
         let place = if rolling { batch..2 * batch } else { schedule.initial() };
         initial.read(schedule, rows_of(&mut self.values, &place));
     }

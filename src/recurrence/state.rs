@@ -251,16 +251,10 @@ pub(super) struct Columns<'a, F> {
 }
 
 impl<F: Float> Columns<'_, F> {
-    /// The number of columns.
-    pub fn width(&self) -> usize {
-        let StateView { tensors, place } = self.state;
-        self.tensors.clone().map(|i| place.width(tensors.values(i).len())).sum()
-    }
-
-    /// Copies the rows of all sequences, in the order of `schedule`, to `rows`.
+    /// Copies the rows of all sequences, in the order of `schedule`, to `rows`, `[B, ·]`.
     pub fn read(&self, schedule: &Schedule, rows: &mut [F]) {
         let StateView { tensors, place } = self.state;
-        let (all, mut column) = (self.width(), 0);
+        let (all, mut column) = (rows.len() / schedule.batch(), 0);
         for i in self.tensors.clone() {
             let values = tensors.values(i);
             let (width, values) = (place.width(values.len()), &values[place.values(values.len())]);

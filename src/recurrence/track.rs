@@ -22,11 +22,18 @@ pub(super) struct StateTrack<F> {
 }
 
 impl<F: Float> StateTrack<F> {
-    /// A forward pass starts from `initial`, `[B, ·]`.
-    pub fn start(&mut self, schedule: &Schedule, initial: Columns<'_, F>, rolling: bool, has_zoneout: bool) {
-        self.history.start(schedule, &initial, rolling);
+    /// A forward pass starts from `initial`, `[B, width]`.
+    pub fn start(
+        &mut self,
+        schedule: &Schedule,
+        width: usize,
+        initial: Columns<'_, F>,
+        rolling: bool,
+        has_zoneout: bool,
+    ) {
+        self.history.start(schedule, width, initial, rolling);
         self.has_zoneout = has_zoneout;
-        reuse(&mut self.candidate, (if has_zoneout { schedule.count() } else { 0 }, self.history.width()));
+        reuse(&mut self.candidate, (if has_zoneout { schedule.count() } else { 0 }, width));
     }
 
     /// Step `s`'s rows, before it and, to be written, after it.
