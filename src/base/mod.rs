@@ -1,4 +1,4 @@
-//! What everything stands on: tensors with names, sizes, errors, initial weights, and what is drawn at random.
+//! Named tensors, sizes, errors, initial weights, and what is drawn at random.
 
 pub(crate) mod error;
 mod init;

@@ -1,4 +1,4 @@
-//! Proof: gradients against finite differences, and the contract that every layer keeps.
+//! Gradients against finite differences, and the contract that every layer keeps.
 
 pub(crate) mod contract;
 mod gradcheck;

@@ -1,4 +1,4 @@
-//! Layers made of layers: one after another, and with connections past them.
+//! Layers made of layers: one after another, or with skip connections.
 
 pub(crate) mod boxed;
 pub(crate) mod dense_concat;

@@ -1,5 +1,6 @@
-//! Weights from ONNX and Keras, and back. (PyTorch's need no conversion: its names, shapes and gate orders are this crate's;
-//! see [`io`](crate::io).)
+//! Weights of ONNX and Keras: read and written by documented conversions.
+//!
+//! PyTorch's need no conversion: its names, shapes and gate orders are those of this crate; see [`io`](crate::io).
 //!
 //! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model in one direction or in both,
 //! several in a row are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx), [`to_onnx`](crate::recurrent::Recurrent::to_onnx),

@@ -1,4 +1,4 @@
-//! The numeric kernels: everything that is written for the vector units.
+//! The numeric kernels: everything that is written for the vector units, and the two element types.
 //!
 //! | | |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! The one trait behind which every cell, layer, block and model stands, its input, and what layers are made of.
+//! The trait `Layer`, its input and its gradient, and what layers are made of.
 
 pub(crate) mod affine;
 mod context;

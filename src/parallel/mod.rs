@@ -1,4 +1,4 @@
-//! Work that is split among threads with the feature `rayon`; without it, and for little work, done by the caller's thread.
+//! Work split among threads (feature `rayon`), or done by the calling thread.
 //!
 //! Work is counted in multiplications of large products, of which a core does about a hundred thousand in a microsecond.
 

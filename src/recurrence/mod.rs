@@ -1,4 +1,4 @@
-//! Recurrence without a cell in it: what a cell is, and the loop over time, forward and back, for every cell.
+//! What a recurrent cell is, and the loop over time, forward and backward, for every cell.
 
 mod cache;
 mod cell;

@@ -1,4 +1,4 @@
-//! A layer run in another way: in both directions, from a learned state, in chunks, packed, or with its gradients recorded.
+//! A layer run in another way: in both directions, from a learned state, in chunks, prepacked, or with its gradients recorded.
 
 mod batch_state;
 pub(crate) mod bidirectional;
