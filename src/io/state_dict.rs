@@ -71,7 +71,6 @@ impl StateDict {
     }
 
     /// The names of the tensors, sorted.
-    #[must_use]
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.entries.keys().map(String::as_str)
     }

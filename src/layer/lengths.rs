@@ -25,7 +25,7 @@ impl<'a> Lengths<'a> {
     }
 
     /// Those of the steps from `first` on.
-    pub fn from_step(self, first: usize) -> Self {
+    pub fn after_steps(self, first: usize) -> Self {
         Lengths { passed: self.passed + first, ..self }
     }
 

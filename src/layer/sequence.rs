@@ -73,7 +73,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         if range.start > range.end || range.end > steps {
             mismatch("Sequence::steps", "range", &format_args!("steps within 0..{steps}"), &format_args!("{range:?}"))
         }
-        let lengths = self.lengths.from_step(range.start);
+        let lengths = self.lengths.after_steps(range.start);
         let context = Context { first_step: self.context.first_step + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![range, .., ..])),

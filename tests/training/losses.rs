@@ -7,7 +7,7 @@
 use gradflow::ndarray::{Array2, Array3, arr2, s};
 use gradflow::{
     Float, Sequence,
-    loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
+    loss::{BinaryCrossEntropy, Huber, Loss as _, MeanSquaredError, SoftmaxCrossEntropy},
 };
 
 use crate::common::{Within, allocations, assert_near, assert_says, evaluate, panic_of};
