@@ -89,7 +89,7 @@ impl<F: Float> Layer for Smoothing<F> {
     ) -> ArrayView3<'c, F> {
         let features = x.features(NAME, Some(self.rate.len()));
         self.check_state(state, features.dim().1);
-        cache.pending.set(&x);
+        cache.pending.set(x);
         reuse(&mut cache.before, features.dim());
         reuse(&mut cache.y, features.dim());
         for ((t, b, d), &value) in features.indexed_iter() {
@@ -120,7 +120,7 @@ impl<F: Float> Layer for Smoothing<F> {
         let features = x.features(NAME, Some(self.rate.len()));
         let (steps, batch, size) = features.dim();
         let SmoothingCache { pending, before, ds, dx, .. } = cache;
-        pending.take(NAME, &x, dy, size);
+        pending.take(NAME, x, dy, size);
         reuse(dx, features.dim());
         reuse(ds, (batch, size));
         match &dstate {

@@ -35,7 +35,7 @@ use ndarray::Dimension;
 
 use crate::attention::{AdditiveScore, Attention, AttentionScore, BilinearScore};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
-use crate::cells::{GruCell, LstmCell, RnnCell};
+use crate::cells::{GruCell, LstmCell, MguCell, MinGruCell, RnnCell};
 use crate::compose::{
     BoxLayer, BoxState, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, PreNormBranch, Residual,
     Stacked, StochasticDepth,
@@ -121,6 +121,8 @@ compare_tensors! {
     [F: Float] RnnCell<F>: F;
     [F: Float] LstmCell<F>: F;
     [F: Float] GruCell<F>: F;
+    [F: Float] MguCell<F>: F;
+    [F: Float] MinGruCell<F>: F;
     [F: Float] Attention<F>: F;
     [F: Float] AttentionScore<F>: F;
     [F: Float] BilinearScore<F>: F;

@@ -15,7 +15,9 @@ use gradflow::{
     author::NamedTensors,
     compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
     layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
+    },
     wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
 };
 

@@ -41,6 +41,17 @@ macro_rules! with_cell_variants {
                 .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
             gru_cell_all_but_reset: |input, hidden| GruCell::<F>::builder(input, hidden)
                 .layer_norm().recurrent_dropout(0.3).zoneout(0.3).bias(false);
+
+            mgu_cell: |input, hidden| MguCell::<F>::builder(input, hidden).pytorch();
+            mgu_cell_without_bias: |input, hidden| MguCell::<F>::builder(input, hidden).bias(false);
+            mgu_cell_layer_norm: |input, hidden| MguCell::<F>::builder(input, hidden).layer_norm();
+            mgu_cell_all_variants: |input, hidden| MguCell::<F>::builder(input, hidden)
+                .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+
+            min_gru_cell: |input, hidden| MinGruCell::<F>::builder(input, hidden).pytorch();
+            min_gru_cell_without_bias: |input, hidden| MinGruCell::<F>::builder(input, hidden).bias(false);
+            min_gru_cell_layer_norm: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm();
+            min_gru_cell_all_variants: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm().zoneout(0.3);
         }
     };
 }
@@ -54,6 +65,8 @@ macro_rules! with_recurrent_models {
             lstm_of_one_layer: |input, hidden| Lstm::<F>::builder(input, hidden);
             lstm_projected: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).projection(hidden - 1);
             gru: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(3).dropout(0.2).pytorch();
+            mgu: |input, hidden| Mgu::<F>::builder(input, hidden).num_layers(2);
+            min_gru: |input, hidden| MinGru::<F>::builder(input, hidden).num_layers(2).dropout(0.2);
         }
     };
 }
@@ -73,6 +86,8 @@ macro_rules! with_bidirectional_models {
             bi_gru_of_two_layers: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional();
             bi_gru_all_variants: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional()
                 .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3).dropout(0.2);
+            bi_mgu: |input, hidden| Mgu::<F>::builder(input, hidden).num_layers(2).bidirectional();
+            bi_min_gru: |input, hidden| MinGru::<F>::builder(input, hidden).num_layers(2).bidirectional();
         }
     };
 }

@@ -10,4 +10,5 @@ mod feed_forward;
 mod gradcheck;
 mod laws;
 mod options;
+mod own_cell;
 mod prepacked;

@@ -1,13 +1,16 @@
 //! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
 
 mod overwriting;
+mod wrappers;
 
 use gradflow::check::{Contract, Input};
 use gradflow::{
     Causal, Layer,
     compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
     layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
+    },
     sequential,
     wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
 };

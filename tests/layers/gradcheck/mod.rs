@@ -8,7 +8,9 @@ use gradflow::{
     check::{GradCheck, GradReport},
     compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
     layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
+    },
     wrap::{Bidirectional, LearnedState, TruncatedBptt},
 };
 

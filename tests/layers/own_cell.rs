@@ -244,10 +244,10 @@ impl<F: Float> Cell for MatrixMemory<F> {
             add_product(&self.weight, step.x.row(j), qkv);
             let (q, kv) = qkv.split_at(size);
             let (k, v) = kv.split_at(size);
-            for a in 0..size {
+            for (a, &v) in v.iter().enumerate() {
                 let mut y = F::zero();
                 for b in 0..size {
-                    let s = step.c_before[[j, a * size + b]] + v[a] * k[b];
+                    let s = step.c_before[[j, a * size + b]] + v * k[b];
                     step.c[[j, a * size + b]] = s;
                     y += s * q[b];
                 }
