@@ -51,7 +51,7 @@ pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display,
 /// and whatever else a layer must check of its arguments.
 ///
 /// # Panics
-/// With `layer: argument: expected [..], got [..]`.
+/// Panics if they differ, with `layer: argument: expected [..], got [..]`.
 #[track_caller]
 #[inline] // A few comparisons where the ranks are known, and each pass has some.
 pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
@@ -65,7 +65,7 @@ pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize
 /// would otherwise silently not train it.
 ///
 /// # Panics
-/// With the tensor and both shapes.
+/// Panics if they differ, with the tensor and both shapes.
 #[track_caller]
 pub fn check_gradient<F: Float>(name: &str, layer: &impl Tensors<F>, grad: &impl Tensors<F>) {
     check_alike(&format_args!("{name}: grad"), layer, grad);

@@ -78,7 +78,7 @@ impl Init {
     /// Fills `weight`, `[out, in]`.
     ///
     /// # Panics
-    /// Where the `t_max` of [`Init::Chrono`] is below 2 or not finite.
+    /// Panics if the `t_max` of [`Init::Chrono`] is below 2 or not finite.
     #[track_caller]
     pub fn fill<F: Float>(self, weight: &mut ArrayRef2<F>, rng: &mut (impl Rng + ?Sized)) {
         let (fan_out, fan_in) = (weight.nrows() as f64, weight.ncols() as f64);

@@ -28,3 +28,14 @@ pub use mgu::{MguBuffers, MguCell, MguOptions};
 pub use min_gru::{MinGruBuffers, MinGruCell, MinGruOptions};
 pub use options::{CellOptions, CommonOptions, Gated, RecurrentProduct, WithoutMemory};
 pub use rnn::{RnnBuffers, RnnCell, RnnNonlinearity, RnnOptions};
+
+use crate::kernels::Float;
+use crate::layer::display_summary;
+
+display_summary! {
+    GruCell<F: Float>,
+    LstmCell<F: Float>,
+    MguCell<F: Float>,
+    MinGruCell<F: Float>,
+    RnnCell<F: Float>,
+}

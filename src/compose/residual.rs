@@ -98,7 +98,7 @@ impl<L: Layer> Residual<L> {
     /// `y = W x + branch(x)`, for a branch that maps `input` features to another number of them.
     ///
     /// # Panics
-    /// Where the branch does not take `input` features.
+    /// Panics if the branch does not take `input` features.
     pub fn projected(branch: L, input: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         let output = branch.output_size(input.into()).unwrap_or_else(|error| panic!("{NAME}: {error}"));
         Residual { shortcut: Some(Linear::builder(input, output).bias(false).build(rng)), ..Self::new(branch) }

@@ -34,7 +34,7 @@ impl<L: Layer> Stacked<L> {
     /// First to last.
     ///
     /// # Panics
-    /// Where there are none.
+    /// Panics if there are none.
     pub fn new(layers: Vec<L>) -> Self {
         assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
         Stacked { layers }
@@ -43,7 +43,7 @@ impl<L: Layer> Stacked<L> {
     /// `depth` layers, made by `layer` from their position.
     ///
     /// # Panics
-    /// Where `depth` is 0.
+    /// Panics if `depth` is 0.
     pub fn build(depth: usize, layer: impl FnMut(usize) -> L) -> Self {
         Self::new((0..depth).map(layer).collect())
     }

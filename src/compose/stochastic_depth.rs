@@ -62,7 +62,7 @@ impl<L: Layer> StochasticDepth<L> {
     /// Leaves the branch out with probability `p`.
     ///
     /// # Panics
-    /// Where `p` is not in `0..1`.
+    /// Panics if `p` is not in `0..1`.
     pub fn new(branch: L, p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         StochasticDepth { branch, drop: RandomDrop::new(NAME, p, rng), whole_batch: false }
     }
@@ -71,7 +71,7 @@ impl<L: Layer> StochasticDepth<L> {
     /// block's: `p = last (k + 1) / depth`, the paper's rule.
     ///
     /// # Panics
-    /// Where `last` is not in `0..1` or `k` not below `depth`.
+    /// Panics if `last` is not in `0..1` or `k` not below `depth`.
     pub fn linear(branch: L, last: f64, k: usize, depth: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         if k >= depth {
             mismatch(NAME, "k", &format_args!("a block below {depth}"), &k)

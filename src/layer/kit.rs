@@ -47,7 +47,7 @@ impl Pending {
     /// Its backward pass begins, for the layer named `layer` with `output` features.
     ///
     /// # Panics
-    /// Where no forward pass is pending, it had another `x`, or `dy` is not `[T, B, output]`.
+    /// Panics if no forward pass is pending, it had another `x`, or `dy` is not `[T, B, output]`.
     #[track_caller]
     pub fn take<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>, dy: &ArrayRef3<F>, output: usize) {
         let (steps, batch) = x.dims();

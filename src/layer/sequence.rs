@@ -66,7 +66,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// there, and its state stays as it is.
     ///
     /// # Panics
-    /// Where `range` is past the last step.
+    /// Panics if `range` is past the last step.
     #[track_caller]
     pub fn steps(self, range: Range<usize>) -> Self {
         let (steps, _) = self.dims();
@@ -94,7 +94,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// ```
     ///
     /// # Panics
-    /// Where `range` is past the last sequence.
+    /// Panics if `range` is past the last sequence.
     #[track_caller]
     pub fn sequences(self, range: Range<usize>) -> Self {
         let (_, batch) = self.dims();
@@ -123,7 +123,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// ```
     ///
     /// # Panics
-    /// Where `steps` is 0.
+    /// Panics if `steps` is 0.
     #[track_caller]
     pub fn chunks(self, steps: usize) -> impl ExactSizeIterator<Item = Self> + DoubleEndedIterator + use<'a, F> {
         if steps == 0 {
@@ -235,7 +235,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
     ///
     /// # Panics
-    /// Where their T or B is another.
+    /// Panics if their T or B is another.
     pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,
@@ -260,7 +260,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// The features `[T, B, D]`, for the layer named `layer`, which takes `size` of them (`None`: any number).
     ///
     /// # Panics
-    /// Where these are token ids, `D` is not `size`, or the batch is empty.
+    /// Panics if these are token ids, `D` is not `size`, or the batch is empty.
     #[track_caller]
     pub fn features(&self, layer: &str, size: Option<usize>) -> ArrayView3<'a, F> {
         let expected = || size.map_or("[T, B, features]".into(), |size| format!("[T, B, {size}]"));
@@ -279,7 +279,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// The token ids `[T, B]`, for the layer named `layer`.
     ///
     /// # Panics
-    /// Where these are features, or the batch is empty.
+    /// Panics if these are features, or the batch is empty.
     #[track_caller]
     pub fn tokens(&self, layer: &str) -> ArrayView2<'a, usize> {
         match self.values {

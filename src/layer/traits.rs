@@ -104,7 +104,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// a [`Sequence`] with lengths and a mode.
     ///
     /// # Panics
-    /// As [`forward_pass`](Layer::forward_pass).
+    /// Panics as [`forward_pass`](Layer::forward_pass).
     fn forward<'c, 'x>(
         &self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -133,7 +133,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// ```
     ///
     /// # Panics
-    /// As [`backward_pass`](Layer::backward_pass).
+    /// Panics as [`backward_pass`](Layer::backward_pass).
     fn backward<'c, 'x, 'g>(
         &self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -213,7 +213,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// optimizer step does not compile.
     ///
     /// # Panics
-    /// As [`forward_pass`](Layer::forward_pass).
+    /// Panics as [`forward_pass`](Layer::forward_pass).
     fn pass<'a, 'x: 'a>(
         &'a self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -286,7 +286,7 @@ impl<'a, L: Layer> Pass<'a, L> {
     /// [`Gradient`].
     ///
     /// # Panics
-    /// As [`backward`](Pass::backward).
+    /// Panics as [`backward`](Pass::backward).
     pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::overwrite(grad))
     }

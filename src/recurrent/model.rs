@@ -1,13 +1,17 @@
 //! Models of several layers and directions of one kind of cell.
 
+use std::fmt;
+
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
 use rand::Rng;
 
 use crate::base::error::mismatch;
+use crate::base::tensors::join;
 use crate::base::tensors::out_of_range;
 use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
+use crate::layer::Summary;
 use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
 use crate::layers::Dropout;
@@ -294,6 +298,13 @@ where
         Ok(DIRECTIONS * self.sizes().output)
     }
 
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        for (at, cell) in self.cells.iter().enumerate() {
+            let direction = if at % DIRECTIONS == 0 { "" } else { "_reverse" };
+            cell.describe(&join(name, format!("l{}{direction}", at / DIRECTIONS)), summary);
+        }
+    }
+
     fn zero_state(&self, batch: usize) -> Self::State {
         self.cells[0].initial_state(batch).stack(self.cells.len())
     }
@@ -393,3 +404,12 @@ where
 }
 
 impl<C: Cell> Causal for Recurrent<C> where C::State: StackState<C::Elem> {}
+
+impl<C: Cell, const DIRECTIONS: usize> fmt::Display for Recurrent<C, DIRECTIONS>
+where
+    Self: Layer,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.summary().fmt(f)
+    }
+}

@@ -60,7 +60,7 @@ impl<L: Layer> Probed<L> {
     /// Records `‖dL/dy_t‖` of `layer` under `name`.
     ///
     /// # Panics
-    /// Where `probe` has a layer of this name already.
+    /// Panics if `probe` has a layer of this name already.
     pub fn new(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self {
         let name = name.into();
         let mut layers = probe.layers();
@@ -75,7 +75,7 @@ impl<L: Layer> Probed<L> {
     /// Records `‖dL/dh_t‖` of the recurrent cell `layer` too and, of an LSTM, `‖dL/dc_t‖`.
     ///
     /// # Panics
-    /// Where `probe` has a layer of this name already.
+    /// Panics if `probe` has a layer of this name already.
     pub fn recurrent(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self
     where
         L::Cache: RecordsState,

@@ -65,7 +65,7 @@ impl<L: Causal> TruncatedBptt<L> {
     /// `layer` in chunks of `steps` steps, the gradient cut between them.
     ///
     /// # Panics
-    /// Where `steps` is 0.
+    /// Panics if `steps` is 0.
     #[track_caller]
     pub fn new(layer: L, steps: usize) -> Self {
         if steps == 0 {

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::{
-    Float, Layer, Sequence, TensorsExt, compose::{PreNormBlock, Stacked}, layers::Nonlinearity,
+    Float, Layer, Sequence, TensorsExt, ZerosLike, compose::{PreNormBlock, Stacked}, layers::Nonlinearity,
     recurrent::{GruCell, LstmCell, RnnCell}, wrap::Prepacked,
 };
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor, Tensors, Work};
@@ -33,7 +33,7 @@ fn work<F: Float>(point: &Point, given: &Tensors) -> Box<dyn Work> {
         Cell::Rnn => run(RnnCell::<F>::zeros(input, hidden), point, given),
         Cell::Residual => {
             let inner = Point::EXPANSION * hidden;
-            let block = |_| PreNormBlock::<F>::pre_norm_zeros(hidden, inner, Nonlinearity::Gelu);
+            let block = |_| PreNormBlock::<F>::zeros(hidden, inner, Nonlinearity::Gelu);
             run(Stacked::build(depth, block), point, given)
         }
     }
