@@ -383,7 +383,7 @@ pub fn out_of_range(i: usize) -> ! {
 #[macro_export]
 macro_rules! parameters {
     (impl $(<$($g:ident $(: $b:path)?),* $(,)?>)? Tensors<$f:ty> for $t:ident $(<$($a:ty),* $(,)?>)? {
-        $($field:ident $(as $label:literal)?),* $(,)? $(; skip $($skip:ident),* $(,)?)?
+        $($field:ident $(as $label:literal)?),* $(,)? $(; skip $($skip:tt),* $(,)?)?
     }) => {
         impl $(<$($g $(: $b)?),*>)? $crate::base::Tensors<$f> for $t $(<$($a),*>)? {
             fn count(&self) -> usize {

@@ -12,7 +12,7 @@ mod summary;
 mod traits;
 
 pub use gradient::Gradient;
-pub use row_layer::{RowCache, RowLayer, Rows};
+pub use row_layer::{RowCache, RowGradients, RowLayer, Rows};
 pub use sequence::Sequence;
 pub use summary::Summary;
 pub(crate) use traits::display_summary;

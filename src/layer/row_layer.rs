@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
+use super::affine::add;
 use super::gradient::{self, Gradient};
 use super::kit::{Pending, StandardLayout, reuse};
 use super::rows::{matrix, matrix_mut, rows_of, span};
@@ -17,8 +18,8 @@ use crate::kernels::{Accumulate, Float};
 /// line: [`row_layer!`](crate::row_layer).
 ///
 /// ```
-/// use gradflow::ndarray::{ArrayView2, ArrayViewMut2, Zip};
-/// use gradflow::{Float, parameters, row_layer, author::{Gradient, RowLayer, Rows, Size, SizeError}, check::Contract};
+/// use gradflow::ndarray::{ArrayViewMut2, Zip};
+/// use gradflow::{Float, parameters, row_layer, author::{Gradient, RowGradients, RowLayer, Rows}, check::Contract};
 /// use std::marker::PhantomData;
 ///
 /// /// y = x² / 2
@@ -31,22 +32,12 @@ use crate::kernels::{Accumulate, Float};
 ///     type Kept = ();
 ///     const NAME: &'static str = "HalfSquare";
 ///
-///     fn row_size(&self, input: Size) -> Result<usize, SizeError> {
-///         input.features(Self::NAME)
-///     }
 ///     fn forward_rows(&self, rows: Rows<'_, F>, mut y: ArrayViewMut2<'_, F>, _: &mut ()) {
 ///         Zip::from(&mut y).and(&rows.x).for_each(|y, &x| *y = x * x * F::of(0.5));
 ///     }
-///     fn backward_rows(
-///         &self,
-///         rows: Rows<'_, F>,
-///         dy: ArrayView2<'_, F>,
-///         dx: Option<ArrayViewMut2<'_, F>>,
-///         _: &mut (),
-///         _: Gradient<'_, Self>,
-///     ) {
-///         if let Some(mut dx) = dx {
-///             Zip::from(&mut dx).and(&rows.x).and(&dy).for_each(|dx, &x, &dy| *dx = x * dy);
+///     fn backward_rows(&self, rows: Rows<'_, F>, d: RowGradients<'_, F>, _: &mut (), _: Gradient<'_, Self>) {
+///         if let Some(mut dx) = d.dx {
+///             Zip::from(&mut dx).and(&rows.x).and(&d.dy).for_each(|dx, &x, &dy| *dx = x * dy);
 ///         }
 ///     }
 /// }
@@ -62,11 +53,15 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     /// What panics call it.
     const NAME: &'static str;
 
-    /// The number of output features for inputs of a size.
-    ///
-    /// # Errors
-    /// If the layer does not take that size.
-    fn row_size(&self, input: Size) -> Result<usize, SizeError>;
+    /// I, the number of input features; `None` if any number will do.
+    fn takes(&self) -> Option<usize> {
+        None
+    }
+
+    /// O, the number of output features, for `input` of them.
+    fn gives(&self, input: usize) -> usize {
+        input
+    }
 
     /// Before the first rows of a forward pass: checks parameters and makes room in `kept` for `T * B` rows.
     fn begin(&self, _x: &Sequence<'_, Self::Elem>, _kept: &mut Self::Kept) {}
@@ -74,26 +69,26 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     /// `y`, `[N, O]`, of the rows `x`, `[N, I]`.
     fn forward_rows(&self, rows: Rows<'_, Self::Elem>, y: ArrayViewMut2<'_, Self::Elem>, kept: &mut Self::Kept);
 
-    /// `y = skip + layer(x)`, as the branch of a residual connection.
+    /// Whether the layer writes `y = skip + layer(x)` at once and does not need `y` again.
+    #[doc(hidden)]
+    const WRITES_ONTO: bool = false;
+
+    /// `y = skip + layer(x)`, if the layer [can](RowLayer::WRITES_ONTO).
     #[doc(hidden)]
     fn forward_rows_onto(
         &self,
-        rows: Rows<'_, Self::Elem>,
-        skip: ArrayView2<'_, Self::Elem>,
-        mut y: ArrayViewMut2<'_, Self::Elem>,
-        kept: &mut Self::Kept,
+        _rows: Rows<'_, Self::Elem>,
+        _skip: ArrayView2<'_, Self::Elem>,
+        _y: ArrayViewMut2<'_, Self::Elem>,
     ) {
-        self.forward_rows(rows, y.view_mut(), kept);
-        y += &skip;
+        unreachable!("{} does not write onto a skip connection", Self::NAME)
     }
 
-    /// `dx`, `[N, I]`, if it is wanted, from `dy`, `[N, O]`; `dL/dparameter` is added to `grad` or overwrites it, as `grad`
-    /// says. If `I = O`, `dx` comes in holding `y`.
+    /// `d.dx`, if it is wanted, from `d.dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
     fn backward_rows(
         &self,
         rows: Rows<'_, Self::Elem>,
-        dy: ArrayView2<'_, Self::Elem>,
-        dx: Option<ArrayViewMut2<'_, Self::Elem>>,
+        d: RowGradients<'_, Self::Elem>,
         kept: &mut Self::Kept,
         grad: Gradient<'_, Self>,
     );
@@ -126,6 +121,15 @@ pub struct Rows<'a, F> {
     pub places: Range<usize>,
     /// The pass.
     pub pass: Sequence<'a, F>,
+}
+
+/// The gradients by the output and the input of some rows.
+#[derive(Debug)]
+pub struct RowGradients<'a, F> {
+    /// `dL/dy`, `[N, O]`
+    pub dy: ArrayView2<'a, F>,
+    /// `dL/dx`, `[N, I]`, to be written, if it is wanted. If `I = O`, it comes in holding `y`.
+    pub dx: Option<ArrayViewMut2<'a, F>>,
 }
 
 /// The cache of a [`RowLayer`].
@@ -167,20 +171,22 @@ impl<L: RowLayer> RowCache<L> {
     }
 }
 
-/// The output's number of features.
-#[track_caller]
-fn output_of<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>) -> usize {
-    match layer.row_size(x.size()) {
-        Ok(output) => output,
-        Err(error) => panic!("x: {error}"),
+/// [`Layer::output_size`](super::Layer::output_size) of a row layer.
+///
+/// # Errors
+/// If the layer does not take that size.
+pub fn output_size<L: RowLayer>(layer: &L, input: Size) -> Result<usize, SizeError> {
+    match (layer.takes(), input) {
+        (Some(takes), input) if input != Size::Features(takes) => Err(SizeError::features(L::NAME, takes, input)),
+        (_, input) => Ok(layer.gives(input.features(L::NAME)?)),
     }
 }
 
 /// `y`, left in the cache.
 #[track_caller]
 pub fn forward<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>, cache: &mut RowCache<L>) {
-    let features = x.features(L::NAME, None);
-    let (output, (steps, batch)) = (output_of(layer, x), x.dims());
+    let features = x.features(L::NAME, layer.takes());
+    let (output, (steps, batch)) = (layer.gives(features.dim().2), x.dims());
     let RowCache { pending, x_copy, y, kept, .. } = cache;
     pending.set(x);
     layer.begin(x, kept);
@@ -202,10 +208,14 @@ pub fn forward_onto<L: RowLayer>(
     cache: &mut RowCache<L>,
     y: &mut ArrayRef3<L::Elem>,
 ) {
-    let features = x.features(L::NAME, None);
-    let (output, (steps, batch)) = (output_of(layer, x), x.dims());
+    let features = x.features(L::NAME, layer.takes());
+    let (output, (steps, batch)) = (layer.gives(features.dim().2), x.dims());
     check_shape(L::NAME, "y", &[steps, batch, output], y.shape());
     check_shape(L::NAME, "skip", y.shape(), skip.shape());
+    if !L::WRITES_ONTO {
+        layer.walk(x, cache);
+        return add(x, skip, cache.y.view(), y);
+    }
     let RowCache { pending, x_copy, kept, .. } = cache;
     pending.set(x);
     layer.begin(x, kept);
@@ -213,7 +223,7 @@ pub fn forward_onto<L: RowLayer>(
     for run in x.runs() {
         let rows = Rows { x: x_rows.slice(s![run.clone(), ..]), places: run.clone(), pass: x.reborrow() };
         let skip = matrix(&skip[span(&run, output)], output);
-        layer.forward_rows_onto(rows, skip, matrix_mut(rows_of(y, &run), output), kept);
+        layer.forward_rows_onto(rows, skip, matrix_mut(rows_of(y, &run), output));
     }
 }
 
@@ -226,13 +236,13 @@ pub fn backward<L: RowLayer>(
     cache: &mut RowCache<L>,
     grad: Gradient<'_, L>,
 ) {
-    let (output, (steps, batch), wanted) = (output_of(layer, x), x.dims(), x.wants_gradient());
+    let features = x.features(L::NAME, layer.takes());
+    let ((steps, batch), input, wanted) = (x.dims(), features.dim().2, x.wants_gradient());
+    let output = layer.gives(input);
     let RowCache { pending, x_copy, dy_copy, y, dx, dx_is_in_y, kept } = cache;
     pending.take(L::NAME, x, dy, output);
     let (grad, mut how) = grad.parts();
     check_gradient(L::NAME, layer, &*grad);
-    let features = x.features(L::NAME, None);
-    let input = features.dim().2;
     *dx_is_in_y = wanted && input == output;
     let dx = if *dx_is_in_y { y } else { dx };
     reuse(dx, (steps, batch, if wanted { input } else { 0 }));
@@ -240,7 +250,8 @@ pub fn backward<L: RowLayer>(
     for run in x.runs() {
         let rows = Rows { x: x_rows.slice(s![run.clone(), ..]), places: run.clone(), pass: x.reborrow() };
         let dx = wanted.then(|| matrix_mut(rows_of(dx, &run), input));
-        layer.backward_rows(rows, dy_rows.slice(s![run, ..]), dx, kept, Gradient::new(&mut *grad, how));
+        let d = RowGradients { dy: dy_rows.slice(s![run, ..]), dx };
+        layer.backward_rows(rows, d, kept, Gradient::new(&mut *grad, how));
         how = Accumulate::Add;
     }
     gradient::start(grad, how); // if no row is valid
@@ -257,7 +268,7 @@ macro_rules! row_layer {
             type Cache = $crate::layer::RowCache<Self>;
 
             fn output_size(&self, input: $crate::base::Size) -> Result<usize, $crate::base::SizeError> {
-                $crate::layer::RowLayer::row_size(self, input)
+                $crate::layer::row_layer::output_size(self, input)
             }
 
             fn zero_state(&self, _batch: usize) {}

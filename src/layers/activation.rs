@@ -5,12 +5,11 @@ use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::base::{Size, SizeError};
 use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
-use crate::layer::{Gradient, RowLayer, Rows};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::{parameters, row_layer};
 
@@ -244,22 +243,12 @@ impl<F: Float> RowLayer for Activation<F> {
     const NAME: &'static str = NAME;
     compiled_walk!(Activation);
 
-    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
-        input.features(NAME)
-    }
-
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
         activate(self.nonlinearity, values_of(rows.x), values_of_mut(y));
     }
 
-    fn backward_rows(
-        &self,
-        rows: Rows<'_, F>,
-        dy: ArrayView2<'_, F>,
-        dx: Option<ArrayViewMut2<'_, F>>,
-        _: &mut (),
-        _: Gradient<'_, Self>,
-    ) {
+    fn backward_rows(&self, rows: Rows<'_, F>, d: RowGradients<'_, F>, _: &mut (), _: Gradient<'_, Self>) {
+        let RowGradients { dy, dx } = d;
         if let Some(y) = dx {
             activate_backward(self.nonlinearity, values_of(rows.x), values_of(dy), values_of_mut(y));
         }

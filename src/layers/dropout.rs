@@ -5,12 +5,12 @@ use std::marker::PhantomData;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
+use crate::base::RandomDrop;
 use crate::base::random::{Mask, drop_row};
-use crate::base::{RandomDrop, Size, SizeError};
 use crate::kernels::Float;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut};
-use crate::layer::{Gradient, RowLayer, Rows, Sequence};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Dropout";
@@ -83,10 +83,6 @@ impl<F: Float> RowLayer for Dropout<F> {
     const NAME: &'static str = NAME;
     compiled_walk!(Dropout);
 
-    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
-        input.features(NAME)
-    }
-
     fn begin(&self, x: &Sequence<'_, F>, mask: &mut Option<Mask>) {
         *mask = self.drop.mask(NAME, x.mode());
     }
@@ -95,14 +91,8 @@ impl<F: Float> RowLayer for Dropout<F> {
         apply(*mask, &rows, rows.x, y);
     }
 
-    fn backward_rows(
-        &self,
-        rows: Rows<'_, F>,
-        dy: ArrayView2<'_, F>,
-        dx: Option<ArrayViewMut2<'_, F>>,
-        mask: &mut Option<Mask>,
-        _: Gradient<'_, Self>,
-    ) {
+    fn backward_rows(&self, rows: Rows<'_, F>, d: RowGradients<'_, F>, mask: &mut Option<Mask>, _: Gradient<'_, Self>) {
+        let RowGradients { dy, dx } = d;
         if let Some(dx) = dx {
             apply(*mask, &rows, dy, dx);
         }

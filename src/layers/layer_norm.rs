@@ -1,14 +1,14 @@
 //! Layer normalisation.
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array1, Array2, ArrayViewMut2};
 
-use crate::base::{Size, SizeError, Tensors, TensorsExt, check_shape};
+use crate::base::{Tensors, TensorsExt, check_shape};
 use crate::kernels::Float;
 use crate::kernels::norm::{add_parameter_gradients, normalise, normalise_backward};
 use crate::layer::kit::reuse;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{matrix_mut, rows_of, view_of_rows};
-use crate::layer::{Gradient, RowLayer, Rows, Sequence};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence};
 use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
 use crate::{parameters, row_layer};
 
@@ -69,9 +69,8 @@ impl<F: Float> RowLayer for LayerNorm<F> {
     const NAME: &'static str = NAME;
     compiled_walk!(LayerNorm);
 
-    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
-        let features = self.weight.len();
-        if input == Size::Features(features) { Ok(features) } else { Err(SizeError::features(NAME, features, input)) }
+    fn takes(&self) -> Option<usize> {
+        Some(self.weight.len())
     }
 
     fn begin(&self, x: &Sequence<'_, F>, statistics: &mut Array2<F>) {
@@ -90,11 +89,11 @@ impl<F: Float> RowLayer for LayerNorm<F> {
     fn backward_rows(
         &self,
         rows: Rows<'_, F>,
-        dy: ArrayView2<'_, F>,
-        dx: Option<ArrayViewMut2<'_, F>>,
+        d: RowGradients<'_, F>,
         statistics: &mut Array2<F>,
         grad: Gradient<'_, Self>,
     ) {
+        let RowGradients { dy, dx } = d;
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad.to_add();
         let (x, statistics) = (rows.x, view_of_rows(statistics.view(), &rows.places));
         if let Some(dx) = dx {

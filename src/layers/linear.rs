@@ -5,12 +5,12 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
-use crate::base::{Init, Size, SizeError, Tensors, check_shape};
+use crate::base::{Init, Tensors, check_shape};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::affine::{add_rows, affine, affine_onto};
 use crate::layer::gradient::start;
 use crate::layer::row_layer::compiled_walk;
-use crate::layer::{Gradient, RowLayer, Rows};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Linear";
@@ -135,29 +135,27 @@ impl<F: Float> RowLayer for Linear<F> {
     type Elem = F;
     type Kept = ();
     const NAME: &'static str = NAME;
+    const WRITES_ONTO: bool = true;
     compiled_walk!(Linear);
 
-    fn row_size(&self, input: Size) -> Result<usize, SizeError> {
-        let (takes, output) = self.sizes();
-        if input == Size::Features(takes) { Ok(output) } else { Err(SizeError::features(NAME, takes, input)) }
+    fn takes(&self) -> Option<usize> {
+        Some(self.sizes().0)
+    }
+
+    fn gives(&self, _: usize) -> usize {
+        self.sizes().1
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
         affine(&rows.pass, rows.x, &self.weight, self.bias.as_ref(), y);
     }
 
-    fn forward_rows_onto(&self, rows: Rows<'_, F>, skip: ArrayView2<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
+    fn forward_rows_onto(&self, rows: Rows<'_, F>, skip: ArrayView2<'_, F>, y: ArrayViewMut2<'_, F>) {
         affine_onto(&rows.pass, skip, rows.x, &self.weight, self.bias.as_ref(), y);
     }
 
-    fn backward_rows(
-        &self,
-        rows: Rows<'_, F>,
-        dy: ArrayView2<'_, F>,
-        dx: Option<ArrayViewMut2<'_, F>>,
-        _: &mut (),
-        grad: Gradient<'_, Self>,
-    ) {
+    fn backward_rows(&self, rows: Rows<'_, F>, d: RowGradients<'_, F>, _: &mut (), grad: Gradient<'_, Self>) {
+        let RowGradients { dy, dx } = d;
         let (grad, how) = grad.parts();
         product(dy.t(), rows.x, grad.weight.view_mut(), how); // dW = dyᵀ x
         if let Some(dbias) = &mut grad.bias {

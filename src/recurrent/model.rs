@@ -7,13 +7,11 @@ use num_traits::Zero;
 use rand::Rng;
 
 use crate::base::error::mismatch;
-use crate::base::tensors::join;
-use crate::base::tensors::out_of_range;
+use crate::base::tensors::{join, out_of_range};
 use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
-use crate::layer::Summary;
 use crate::layer::kit::{opaque_debug, reuse};
-use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence};
+use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence, Summary};
 use crate::layers::Dropout;
 use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fits, refuse_state};
 
