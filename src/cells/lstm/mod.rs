@@ -130,7 +130,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
     fn draw<R: Rng + ?Sized>(options: &LstmOptions, draw: &mut Draw<'_, R>) -> Self {
         let LstmOptions { peepholes, coupled, projection, recurrent_dropout, zoneout_c, common } = *options;
         let CommonOptions { bias, layer_norm, zoneout } = common;
-        let (input, hidden, gates) = (draw.input, draw.hidden, options.gates());
+        let (input, hidden, gates) = (draw.input, draw.hidden, self::options::gates(coupled));
         let (count, output) = (gates.len(), projection.unwrap_or(hidden));
         let xavier = Init::XavierUniform { gain: 1.0 };
         let mut default_bias = vec![(FORGET, Start::Init(Init::Constant(1.0)))];
@@ -200,7 +200,7 @@ impl<F: Float> LstmCell<F> {
     }
 
     fn gate_count(&self) -> usize {
-        self.options().gates().len()
+        options::gates(self.coupled).len()
     }
 
     /// How the gates see x and h: a product each, normalised over all gates together.
