@@ -81,7 +81,7 @@ const NAME: &str = "LstmCell";
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = LstmCell::<f32>::new(3, 4, rng);
 /// let (mut state, mut cache) = (cell.zero_state(2), cell.cache());
-/// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cache);
+/// let y = cell.forward(&Array3::ones((5, 2, 3)), &mut state, &mut cache);
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// // One step at a time, from where the sequence ended:
 /// let y = cell.step(&Array3::ones((1, 2, 3)), &mut state, &mut cache);
