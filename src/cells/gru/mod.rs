@@ -73,7 +73,7 @@ const NAME: &str = "GruCell";
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = GruCell::<f32>::builder(3, 4).update_bias(1.0).reset(GruReset::BeforeProduct).build(rng);
-/// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut cell.zero_state(2), &mut cell.cache()).to_owned();
+/// let y = cell.forward(&Array3::ones((5, 2, 3)), &mut cell.zero_state(2), &mut cell.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -83,7 +83,7 @@ const NAME: &str = "LstmCell";
 /// let rng = &mut StdRng::seed_from_u64(0);
 /// let cell = LstmCell::<f32>::new(3, 4, rng);
 /// let (mut state, mut cache) = (cell.zero_state(2), cell.cache());
-/// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cache);
+/// let y = cell.forward(&Array3::ones((5, 2, 3)), &mut state, &mut cache);
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// // One step at a time, from where the sequence ended:
 /// let y = cell.step(&Array3::ones((1, 2, 3)), &mut state, &mut cache);
@@ -132,7 +132,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
     fn draw<R: Rng + ?Sized>(options: &LstmOptions, draw: &mut Draw<'_, R>) -> Self {
         let LstmOptions { peepholes, coupled, projection, recurrent_dropout, zoneout_c, common } = *options;
         let CommonOptions { bias, layer_norm, zoneout } = common;
-        let (input, hidden, gates) = (draw.input, draw.hidden, options.gates());
+        let (input, hidden, gates) = (draw.input, draw.hidden, self::options::gates(coupled));
         let (count, output) = (gates.len(), projection.unwrap_or(hidden));
         let xavier = Init::XavierUniform { gain: 1.0 };
         let mut default_bias = vec![(FORGET, Start::Init(Init::Constant(1.0)))];
@@ -202,7 +202,7 @@ impl<F: Float> LstmCell<F> {
     }
 
     fn gate_count(&self) -> usize {
-        self.options().gates().len()
+        options::gates(self.coupled).len()
     }
 
     /// How the gates see x and h: a product each, normalised over all gates together.

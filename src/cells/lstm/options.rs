@@ -28,11 +28,9 @@ pub(super) const FORGET: usize = 1;
 pub(super) const CELL: usize = 2;
 pub(super) const OUTPUT: usize = 3;
 
-impl LstmOptions {
-    /// The gates that have weights.
-    pub(super) fn gates(&self) -> &'static [usize] {
-        if self.coupled { &[INPUT, CELL, OUTPUT] } else { &[INPUT, FORGET, CELL, OUTPUT] }
-    }
+/// The gates that have weights.
+pub(super) fn gates(coupled: bool) -> &'static [usize] {
+    if coupled { &[INPUT, CELL, OUTPUT] } else { &[INPUT, FORGET, CELL, OUTPUT] }
 }
 
 impl CellOptions for LstmOptions {

@@ -58,7 +58,7 @@ const NAME: &str = "RnnCell";
 ///
 /// let cell = RnnCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
 /// let mut state = cell.zero_state(2);
-/// let y = cell.forward((&Array3::ones((5, 2, 3))).into(), &mut state, &mut cell.cache()).to_owned();
+/// let y = cell.forward(&Array3::ones((5, 2, 3)), &mut state, &mut cell.cache()).to_owned();
 /// assert_eq!(y.dim(), (5, 2, 4));
 /// assert_eq!(state, y.index_axis(gradflow::ndarray::Axis(0), 4));
 /// ```
