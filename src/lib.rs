@@ -69,6 +69,7 @@
 //! - `safetensors`, on by default: the files of `io`, with which come 16 crates that nothing else needs.
 //! - `rayon`: batches, products and what goes over many elements on the threads of rayon's current pool, which stay awake while
 //!   a pass runs and 200 µs longer. The number of threads changes no bit.
+//! - `approx`: models, gradients and states compared up to a tolerance, by the crate of that name.
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 

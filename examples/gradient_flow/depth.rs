@@ -1,4 +1,4 @@
-//! Down through depth: feed-forward nets, plain and with direct connections.
+//! Down through depth: feed-forward nets, plain and with skip connections.
 
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
@@ -156,7 +156,7 @@ pub fn run(settings: &Settings, claims: &mut Claims) -> Result<String, Failure> 
     let chart =
         |title: &str| Chart::new("distance from the loss (layers)", "‖dL/dy‖ (1 at the loss)").title(title).log_y();
     let mut plain = chart("Plain nets");
-    let mut direct = chart("Nets with direct connections");
+    let mut direct = chart("Nets with skip connections");
     for (k, (case, norms)) in cases.iter().zip(norms.chunks(seeds as usize)).enumerate() {
         let flow = Flow { name: case.name.into(), norms: norms.to_vec() };
         let (theory, tolerance) = (case.block.theory(depth, width), case.block.tolerance());

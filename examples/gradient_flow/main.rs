@@ -3,7 +3,7 @@
 //! The gradient of a far state is a product of Jacobians, so that its norm is about a power of the distance: it
 //! vanishes or explodes (Hochreiter 1991; Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). An LSTM's
 //! memory keeps σ(forget bias) of it a step (Hochreiter and Schmidhuber 1997; Gers, Schmidhuber and Cummins 2000); a
-//! direct connection keeps all of it, and a highway 1 - σ(gate bias) a layer (He et al. 2015; Srivastava et al. 2015).
+//! skip connection keeps all of it, and a highway 1 - σ(gate bias) a layer (He et al. 2015; Srivastava et al. 2015).
 //!
 //! ```text
 //! cargo run --release --example gradient_flow

@@ -55,7 +55,7 @@ const MEMORY: &str = "Attention: memory";
 /// use gradflow::{Layer, Sequence, ZerosLike, attention::Attention, recurrent::GruCell};
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
-/// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::ones((5, 2, 3))); // [T, B, D]
+/// let (source, target) = (Array3::<f32>::ones((7, 2, 3)), Array3::<f32>::ones((5, 2, 3))); // [T, B, D]
 /// let lengths = [7, 4];
 /// let (encoder, decoder) = (GruCell::new(3, 8, rng), GruCell::new(3, 8, rng));
 /// let attention = Attention::bilinear(8, 8, rng);
@@ -66,17 +66,17 @@ const MEMORY: &str = "Attention: memory";
 /// let mut state = encoder.zero_state(2);
 /// let memory = encoder.forward(source, &mut state, &mut encoder_cache).to_owned();
 /// let memory = source.with(memory.view());
-/// let query = decoder.forward((&target).into(), &mut state, &mut decoder_cache).to_owned();
-/// let context = attention.forward((&query).into(), memory, &mut cache);
+/// let query = decoder.forward(&target, &mut state, &mut decoder_cache).to_owned();
+/// let context = attention.forward(&query, memory, &mut cache);
 /// assert_eq!(context.dim(), (5, 2, 8));
 /// assert_eq!(cache.weights().dim(), (5, 2, 7));
 /// assert_eq!(cache.weights()[[0, 1, 4]], 0.0); // padding
 ///
 /// let dcontext = Array3::ones((5, 2, 8));
 /// let (mut grad, mut dencoder, mut ddecoder) = (attention.zeros_like(), encoder.zeros_like(), decoder.zeros_like());
-/// let (dquery, dmemory) = attention.backward((&query).into(), memory, &dcontext, &mut cache, &mut grad);
+/// let (dquery, dmemory) = attention.backward(&query, memory, &dcontext, &mut cache, &mut grad);
 /// let mut dstate = decoder.zero_state(2);
-/// decoder.backward((&target).into(), &dquery, Some(&mut dstate), &mut decoder_cache, &mut ddecoder);
+/// decoder.backward(&target, &dquery, Some(&mut dstate), &mut decoder_cache, &mut ddecoder);
 /// encoder.backward(source, &dmemory, Some(&mut dstate), &mut encoder_cache, &mut dencoder);
 /// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
@@ -95,18 +95,18 @@ const MEMORY: &str = "Attention: memory";
 /// #     Sequence, ZerosLike, attention::Attention, ndarray::{Array3, s}, rand::{SeedableRng, rngs::StdRng},
 /// # };
 /// # let attention = Attention::<f64>::additive(3, 4, 5, &mut StdRng::seed_from_u64(0));
-/// # let (query, memory) = (Array3::ones((6, 2, 3)), Array3::ones((7, 2, 4)));
+/// # let (query, memory) = (Array3::<f64>::ones((6, 2, 3)), Array3::<f64>::ones((7, 2, 4)));
 /// # let (mut cache, mut grad, memory) = (attention.cache(), attention.zeros_like(), Sequence::from(&memory));
 /// attention.memorize(memory, &mut cache);
 /// for t in 0..6 {
 ///     let query = query.slice(s![t..=t, .., ..]); // [1, B, Q], from the decoder's state
-///     let context = attention.attend(query.into(), memory, &mut cache); // [1, B, M], for its next step
+///     let context = attention.attend(query, memory, &mut cache); // [1, B, M], for its next step
 ///     # assert_eq!(context.dim(), (1, 2, 4));
 /// }
 /// for t in (0..6).rev() {
 ///     let query = query.slice(s![t..=t, .., ..]);
 ///     let dcontext = Array3::ones((1, 2, 4)); // from the decoder's next step
-///     let dquery = attention.attend_backward(query.into(), memory, &dcontext, &mut cache, &mut grad);
+///     let dquery = attention.attend_backward(query, memory, &dcontext, &mut cache, &mut grad);
 ///     # assert_eq!(dquery.dim(), (1, 2, 3));
 /// }
 /// let dmemory = attention.memorize_backward(memory, &mut cache, &mut grad);
@@ -154,7 +154,7 @@ pub struct AttentionCache<F> {
     dqueries: Array3<F>, // [Tq, B, A]
     dquery: Array3<F>,   // [Tq, B, Q]
     dkeys: Array3<F>,    // [Tm, B, A]
-    dmemory: Array3<F>,  // [Tm, B, M], empty where it is not wanted
+    dmemory: Array3<F>,  // [Tm, B, M], empty if it is not wanted
 }
 
 /// Which memory's keys are in a cache, by its fingerprint.

@@ -53,7 +53,7 @@ pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display,
 /// # Panics
 /// Panics if they differ, with `layer: argument: expected [..], got [..]`.
 #[track_caller]
-#[inline] // A few comparisons where the ranks are known, and each pass has some.
+#[inline] // A few comparisons if the ranks are known, and each pass has some.
 pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
     let is_same = expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| expected == got);
     if !is_same {

@@ -53,7 +53,7 @@ pub enum Init {
         /// `sqrt(2)` keeps the variance of a relu layer.
         gain: f64,
     },
-    /// `gain` times a random matrix with orthonormal rows, or columns where there are fewer: Saxe et al. 2014. Drawn
+    /// `gain` times a random matrix with orthonormal rows, or columns if there are fewer: Saxe et al. 2014. Drawn
     /// without bias: the Q of a Gaussian matrix's QR decomposition with positive diagonal R.
     Orthogonal {
         /// What every vector's length is multiplied by; for recurrent weights, the gradient's growth per step.

@@ -172,7 +172,7 @@ pub(crate) fn norm<'a, F: Float>(values: impl IntoIterator<Item = &'a F>) -> f64
 
 /// In the cache of a recurrent cell: takes the norms of its state's gradient, for a [`Probed::recurrent`](crate::wrap::Probed::recurrent) layer.
 ///
-/// A backward pass calls [`start`](StateRecorder::start), then [`hidden`](StateRecorder::hidden) and, where there is a
+/// A backward pass calls [`start`](StateRecorder::start), then [`hidden`](StateRecorder::hidden) and, if there is a
 /// memory, [`memory`](StateRecorder::memory) for the valid rows of each step, and [`finish`](StateRecorder::finish).
 /// Switched off, they do nothing: iterators are not run.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How many features a layer's input has, where it has features.
+/// How many features a layer's input has, if it has features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// Token ids, `[T, B]`: they have no features.

@@ -14,7 +14,7 @@ use crate::recurrence::{AllSteps, Unrolled};
 /// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
 #[derive(Clone, Default)]
 pub(super) struct FromInput<F> {
-    operand: Operand<F>, // W, packed where it is multiplied with a part of the rows at a time
+    operand: Operand<F>, // W, packed if it is multiplied with a part of the rows at a time
     normal: Normal<F>,
 }
 

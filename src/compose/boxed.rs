@@ -47,7 +47,7 @@ impl<F: Float> BoxLayer<F> {
         BoxLayer(Box::new(layer))
     }
 
-    /// The layer inside, where it is an `L`.
+    /// The layer inside, if it is an `L`.
     pub fn downcast_mut<L: 'static>(&mut self) -> Option<&mut L> {
         self.0.as_any_mut().downcast_mut()
     }

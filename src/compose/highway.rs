@@ -22,7 +22,7 @@ const NAME: &str = "Highway";
 /// y = g ∘ branch(x) + (1 - g) ∘ x
 /// ```
 ///
-/// `[T, B, D]` to `[T, B, D]`. `b_T` starts at -2 and so the block near the identity: where the branch and `W_T` add
+/// `[T, B, D]` to `[T, B, D]`. `b_T` starts at -2 and so the block near the identity: while the branch and `W_T` add
 /// nothing, a gradient passes L blocks times `(1 - σ(b_T))^L`. The state is the branch's. The branch's parameters keep
 /// their names; the others are `gate.weight` and `gate.bias`.
 ///
@@ -32,7 +32,7 @@ const NAME: &str = "Highway";
 /// };
 ///
 /// let rng = &mut StdRng::seed_from_u64(0);
-/// let net = Stacked::build(4, |_| Highway::new(LstmCell::<f32>::new(8, 8, rng), 8, rng).gate_bias(-3.0));
+/// let net = Stacked::build(4, |_| Highway::builder(LstmCell::<f32>::new(8, 8, rng), 8).gate_bias(-3.0).build(rng));
 /// assert_eq!(net.names()[4..6], ["0.gate.weight", "0.gate.bias"]);
 /// assert_eq!(net.output_size(8.into()), Ok(8));
 /// ```

@@ -59,7 +59,7 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
     }
 }
 
-/// A direct connection around any layer, recurrent ones included: `y = shortcut(x) + scale ∘ branch(x)` (He et al.
+/// A skip connection around any layer, recurrent ones included: `y = shortcut(x) + scale ∘ branch(x)` (He et al.
 /// 2015).
 ///
 /// The Jacobian is that of the shortcut plus that of the branch: with the identity as shortcut, a gradient passes a
@@ -80,11 +80,11 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Residual<L: Layer> {
-    /// What is added to the direct connection.
+    /// What is added to the skip connection.
     pub branch: L,
     /// What the branch is multiplied by.
     pub scale: BranchScale<L::Elem>,
-    /// The direct connection, where it is not the identity.
+    /// The map on the skip connection, if it is not the identity.
     pub shortcut: Option<Linear<L::Elem>>,
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for Residual<L> { branch as "", scale, shortcut } }
@@ -130,7 +130,7 @@ pub struct ResidualCache<L: Layer> {
     branch: L::Cache,
     shortcut: RowCache<Linear<L::Elem>>,
     y: Array3<L::Elem>, // [T, B, O] and, after a backward pass, dx, [T, B, I]
-    d: Array3<L::Elem>, // [T, B, O]: scale ∘ dy on the valid rows, where the scale is not 1
+    d: Array3<L::Elem>, // [T, B, O]: scale ∘ dy on the valid rows, if the scale is not 1
 }
 
 opaque_debug! { ResidualCache<L: Layer> }
@@ -232,7 +232,7 @@ impl<L: Layer> Layer for Residual<L> {
         if branch == direct {
             Ok(branch)
         } else {
-            let reason = format!("has {direct} features on the direct connection and {branch} from the branch");
+            let reason = format!("has {direct} features on the skip connection and {branch} from the branch");
             Err(SizeError::new(NAME, reason))
         }
     }

@@ -35,7 +35,7 @@ pub trait Float:
     /// The value as `f64`, exactly.
     fn widen(self) -> f64;
 
-    /// The bits, widened: equal exactly where the values are the same, sign of zero and NaN payload included.
+    /// The bits, widened: equal exactly if the values are the same, sign of zero and NaN payload included.
     fn bits(self) -> u64;
 
     /// The value that has these bits, as [`bits`](Float::bits) gives them.

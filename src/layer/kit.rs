@@ -9,7 +9,7 @@ use crate::base::error::mismatch;
 pub use crate::base::{check_gradient, check_shape};
 use crate::kernels::Float;
 
-/// Gives `buffer` the shape `shape`, in the memory it has where that is enough. What it then holds is unspecified.
+/// Gives `buffer` the shape `shape`, in the memory it has if that is enough. What it then holds is unspecified.
 pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoDimension<Dim = D>) {
     let shape = shape.into_dimension();
     if buffer.raw_dim() != shape || !buffer.is_standard_layout() {
@@ -69,7 +69,7 @@ impl Pending {
 pub struct StandardLayout<F>(Array3<F>);
 
 impl<F: Float> StandardLayout<F> {
-    /// `x`, or its copy where it is not in standard layout.
+    /// `x`, or its copy if it is not in standard layout.
     pub fn view<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView3<'a, F> {
         if x.is_standard_layout() {
             return x;
@@ -79,7 +79,7 @@ impl<F: Float> StandardLayout<F> {
         self.0.view()
     }
 
-    /// The `T * B` rows of `x` (`[T, B, D]` as `[T * B, D]`): its own memory where that is in standard layout.
+    /// The `T * B` rows of `x` (`[T, B, D]` as `[T * B, D]`): its own memory if that is in standard layout.
     pub fn rows<'a>(&'a mut self, x: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
         rows(self.view(x))
     }

@@ -17,7 +17,7 @@ enum Values<'a, F> {
 }
 
 /// A time-major batch of sequences, borrowed: features `[T, B, D]` or token ids `[T, B]`, with the sequences' lengths
-/// and the [`Mode`] where they were given.
+/// and the [`Mode`] if they were given.
 ///
 /// `T` counts steps, `B` sequences, `D` features. A single step is `T = 1`; plain rows of a feed-forward net are
 /// [`Sequence::rows`].
@@ -187,7 +187,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         !self.context.constant && self.size() != Size::Tokens
     }
 
-    /// What the pass is for, where it was said.
+    /// What the pass is for, if it was said.
     pub fn mode(&self) -> Option<Mode> {
         self.context.mode
     }

@@ -87,7 +87,7 @@ pub struct FeedForwardCache<F> {
     dy_copy: StandardLayout<F>,
     slope: Array1<F>, // T · B rows of H: a, then f'(a), or h in inference; after a backward pass T · B rows of I: dx
     h: Array3<F>,     // [T, B, H] and, in a backward pass, da
-    y: Array3<F>,     // [T, B, O]; unused where the output is added to a direct connection
+    y: Array3<F>,     // [T, B, O]; unused if the output is added to a skip connection
 }
 
 impl<F: Float> FeedForward<F> {
@@ -153,7 +153,7 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
-    /// used; keeps `f'(a)` and `h`, `[N, H]`, where there is room for them. The rows are split among threads, there being so
+    /// used; keeps `f'(a)` and `h`, `[N, H]`, if there is room for them. The rows are split among threads, there being so
     /// much `work`.
     fn add_in_blocks(
         &self,

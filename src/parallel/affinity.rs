@@ -25,7 +25,7 @@ pub(super) fn leave(core: Option<usize>) {
             if core < 8 * SIZE && libc::sched_getaffinity(0, SIZE, &mut all) == 0 {
                 let mut others = all;
                 libc::CPU_CLR(core, &mut others);
-                // It fails where there is no other.
+                // It fails if there is no other.
                 if libc::sched_setaffinity(0, SIZE, &others) == 0 {
                     libc::sched_setaffinity(0, SIZE, &all);
                 }

@@ -6,7 +6,7 @@ use crate::base::TensorsExt;
 use crate::kernels::Float;
 use crate::layer::State;
 
-/// `value`'s elements in `place`, in the memory there where they fit.
+/// `value`'s elements in `place`, in the memory there if they fit.
 pub(super) fn keep<F: Float, S: State<F>>(place: &mut Option<S>, value: &S) {
     match place {
         Some(kept) if (0..value.count()).all(|i| kept.shape(i) == value.shape(i)) => kept.copy_from(value),

@@ -13,7 +13,7 @@ use crate::parameters;
 
 const NAME: &str = "LearnedState";
 
-/// Any layer with a state, whose initial state is a parameter: sequences start from it, where they would start from zero.
+/// Any layer with a state, whose initial state is a parameter: sequences start from it instead of zero.
 ///
 /// ```text
 /// s_0 = started ∘ s + (1 - started) ∘ initial        started: 0 at a sequence's start, 1 from its first step on
@@ -28,8 +28,8 @@ const NAME: &str = "LearnedState";
 ///
 /// let cell = LearnedState::new(LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0)));
 /// assert_eq!(cell.names()[4..], ["initial.h", "initial.c"]);
-/// let (x, mut state) = (Array3::ones((5, 2, 3)), cell.zero_state(2));
-/// cell.forward((&x).into(), &mut state, &mut cell.cache());
+/// let (x, mut state) = (Array3::<f32>::ones((5, 2, 3)), cell.zero_state(2));
+/// cell.forward(&x, &mut state, &mut cell.cache());
 /// assert_eq!(state.started, arr2(&[[1.0], [1.0]]));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +80,7 @@ impl<L: Layer> Default for LearnedStateCache<L> {
     }
 }
 
-/// How far sequence `b` has started before a pass; nothing where it has no step in it, and its state stays as it is.
+/// How far sequence `b` has started before a pass; nothing if it has no step in it: its state then stays as it is.
 fn begins<F: Float>(x: &Sequence<'_, F>, started: &Array2<F>, b: usize) -> Option<F> {
     (x.length(b) > 0).then(|| started[[b, 0]])
 }

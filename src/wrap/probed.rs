@@ -24,7 +24,7 @@ const NAME: &str = "Probed";
 ///
 /// let (rng, probe) = (&mut StdRng::seed_from_u64(0), GradientProbe::new());
 /// let net = Stacked::build(50, |k| {
-///     Probed::new(format!("block {k}"), PreNormBlock::<f32>::pre_norm(8, 16, Nonlinearity::Gelu, rng), &probe)
+///     Probed::new(format!("block {k}"), PreNormBlock::<f32>::new(8, 16, Nonlinearity::Gelu, rng), &probe)
 /// });
 /// ```
 pub struct Probed<L: Layer> {

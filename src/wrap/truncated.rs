@@ -25,7 +25,7 @@ const NAME: &str = "TruncatedBptt";
 /// ```
 ///
 /// `[T, B, I]` to `[T, B, O]`; parameters, state and their names are the layer's. Outputs and states are those of the whole
-/// sequence, to the bit where the layer is recurrent. With [`pass_gradients`](TruncatedBptt::pass_gradients) so are the
+/// sequence, to the bit if the layer is recurrent. With [`pass_gradients`](TruncatedBptt::pass_gradients) so are the
 /// gradients, to rounding. Cut, a step's loss reaches the start of its chunk and no further; a sequence that ended in an
 /// earlier chunk has its final state's gradient there.
 ///

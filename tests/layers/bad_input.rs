@@ -70,7 +70,7 @@ fn a_misfit_deep_in_a_stack_is_named_by_its_place() {
     let inner = Residual::new((Linear::new(3, 4, rng), Linear::new(5, 3, rng)));
     assert_says(&forward_panic(&inner, (&x).into()), &["Residual: 1: ", takes_5[0]]);
     let uneven = Residual::new(Linear::new(3, 4, rng));
-    assert_says(&forward_panic(&uneven, (&x).into()), &["Residual", "3 features on the direct connection and 4"]);
+    assert_says(&forward_panic(&uneven, (&x).into()), &["Residual", "3 features on the skip connection and 4"]);
     let message = panic_of(|| Residual::projected(Linear::<f64>::zeros(5, 4), 3, rng));
     assert_says(&message, &["Residual: Linear takes 5 features, got 3"]);
     let block = PreNormBlock::new(4, 6, Nonlinearity::Relu, rng);

@@ -102,7 +102,7 @@ pub struct LstmCell<F> {
     pub bias_ih: Option<Array1<F>>,
     /// `[4 H]`
     pub bias_hh: Option<Array1<F>>,
-    /// `[P, H]`, the projection, where there is one.
+    /// `[P, H]`, the projection, if there is one.
     pub weight_hr: Option<Array2<F>>,
     /// `[3, H]`, with peepholes: those of i, f and o; with coupled gates `[2, H]`: i and o
     pub peephole: Option<Array2<F>>,

@@ -66,7 +66,7 @@ impl<F: Float> WithSimd for Block<F> {
         let mut first = 0;
         if let (Left::InPlace(a), true) = (self.a, self.rows <= WIDE_TILES_ROWS && self.b.panel == tile_width::<S, F>())
         {
-            // B lies where it was, row by row, and a few rows of A keep the vector units busy only in wide tiles.
+            // B stays in its place, row by row, and a few rows of A keep the vector units busy only in wide tiles.
             // SAFETY: as the maker of the block says, which holds for columns of it.
             first = unsafe {
                 match self.rows {

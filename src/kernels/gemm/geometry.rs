@@ -114,7 +114,7 @@ pub(crate) const fn block_rows<F>() -> usize {
 }
 
 /// The first index and the length of each of as few chunks of `count` as there can be, of at most `most` and of about equal
-/// length. Where there are several, they are longer than half of `most`.
+/// length. If there are several, they are longer than half of `most`.
 #[inline(always)]
 pub(crate) fn even_chunks(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
     let chunks = count.div_ceil(most);

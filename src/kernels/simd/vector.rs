@@ -83,7 +83,7 @@ pub trait Simd: Copy + 'static {
     /// `a + b`.
     fn plus<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// `a b + c`, rounded once where the instruction set can.
+    /// `a b + c`, rounded once if the instruction set can.
     fn fused<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 
     /// The sum of the lanes.
