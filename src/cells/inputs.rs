@@ -1,4 +1,4 @@
-//! What the gates get from x: one product for all steps.
+//! What the gates get from x: one product for as many steps as are taken at once.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
@@ -24,8 +24,8 @@ impl<F: Float> FromInput<F> {
         self.operand.prepare(weight.t(), pass.packed_weights(), pass.in_parts());
     }
 
-    /// `a`, `[R, N]`, of all rows.
-    pub fn project(
+    /// `a`, `[R, N]`, of the rows that are projected at once.
+    pub fn project_input(
         &mut self,
         Weights { weight, gain, eps, groups }: Weights<'_, F>,
         bias: Option<&[F]>,

@@ -13,7 +13,7 @@ pub(super) fn order_of<F: Float>(pass: &Unrolled<'_, F>) -> Summation {
     if pass.steps() == 1 && stream { Summation::Fastest } else { Summation::Sequential }
 }
 
-/// `W v` with the same W at every step: packed once a pass, if there are steps enough to repay it.
+/// `v W` with the same W at every step: packed once a pass, if there are steps enough to repay it.
 #[derive(Clone, Default)]
 pub(super) struct StepProduct<F> {
     operand: Operand<F>,

@@ -1,4 +1,4 @@
-//! Loops over the units of a step, for all cells: one scalar function of [equations](super) is applied to every unit of
+//! Loops over the units of a step, for all cells: one scalar function of a cell's `equations.rs` is applied to every unit of
 //! every row.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -10,8 +10,8 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 ///     rows: N, units: H, <F, V: Variant>;
 ///     write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, o]; c: [_c => c]; }
 ///     read { c_before: [c_before]; }
-///     same { peephole: [p_i if V::PEEPHOLES]; }
-///     let [i, f, g, c] = memory::<F, V>([a_i, a_f, a_g], [p_i], c_before);
+///     same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES]; }
+///     let [i, f, g, c] = memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
 /// }
 /// ```
 ///

@@ -99,6 +99,7 @@ macro_rules! __chain {
                 cache: &'c mut Self::Cache,
             ) -> $crate::ndarray::ArrayView3<'c, $f> {
                 self.expect_size(x);
+                // x for its lengths and context, and x as the first part's values
                 $crate::__chain! { @forward (self x x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 

@@ -93,13 +93,13 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
         grad: Gradient<'_, Self>,
     );
 
-    /// [`forward`], compiled in this crate if the layer is of this crate.
+    /// [`forward`]. Layers of this crate override it by `compiled_walk!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
     fn walk(&self, x: &Sequence<'_, Self::Elem>, cache: &mut RowCache<Self>) {
         forward(self, x, cache);
     }
 
-    /// [`backward`], compiled in this crate if the layer is of this crate.
+    /// [`backward`]. Layers of this crate override it by `compiled_walk!`, which calls a `backward` that is compiled once.
     #[doc(hidden)]
     fn walk_back(
         &self,

@@ -117,7 +117,13 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
 
     /// Before the steps whose rows are `x`, `[rows, I]`: all of a pass at once, or, in inference, some steps at a time, whose
     /// rows are then counted from 0 again.
-    fn project(&self, _pass: &Unrolled<'_, Self::Elem>, _x: ArrayView2<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
+    fn project_input(
+        &self,
+        _pass: &Unrolled<'_, Self::Elem>,
+        _x: ArrayView2<'_, Self::Elem>,
+        _buffers: &mut Self::Buffers,
+    ) {
+    }
 
     /// Before a backward pass that overwrites `grad`, which may hold anything: sets to zero whatever is then added to. What
     /// [`finish_backward`](Cell::finish_backward) overwrites can be left out.
@@ -143,7 +149,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
         None
     }
 
-    /// [`forward`], compiled in this crate if the cell is of this crate.
+    /// [`forward`]. Cells of this crate override it by `compiled_loop!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
     fn loop_forward(
         &self,
@@ -154,7 +160,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
         forward(self, x, state, cache);
     }
 
-    /// [`backward`], compiled in this crate if the cell is of this crate.
+    /// [`backward`]. Cells of this crate override it by `compiled_loop!`, which calls a `backward` that is compiled once.
     #[doc(hidden)]
     fn loop_backward(
         &self,
@@ -287,7 +293,7 @@ fn forward_steps<C: Cell>(
     for first in (0..schedule.steps()).step_by(at_once) {
         let some = first..schedule.steps().min(first + at_once);
         let projected = schedule.rows(some.clone());
-        cell.project(&pass, view_of_rows(x_rows, &projected), buffers);
+        cell.project_input(&pass, view_of_rows(x_rows, &projected), buffers);
         for s in some {
             let now = schedule.rows(s..s + 1);
             let ((h_before, h_now), (c_before, c_now)) = (h.step(schedule, s), c.step(schedule, s));
@@ -383,7 +389,7 @@ fn backward_steps<C: Cell>(
         (Accumulate::Overwrite, _) => cell.clear_gradient(grad),
         (Accumulate::Add, _) => {}
     }
-    let pass = Unrolled { schedule, rows_at_once: schedule.count(), mode: x.mode(), packed: None };
+    let pass = Unrolled { schedule, rows_at_once: schedule.count(), mode: x.mode(), packed: None }; // prepacked weights are for inference
     cell.begin_backward(&pass, buffers);
     recorder.start(steps);
     for s in (0..schedule.steps()).rev() {

@@ -42,7 +42,7 @@ impl<F: Float> Unrolled<'_, F> {
         self.schedule.batch()
     }
 
-    /// The most rows that are [projected](crate::author::Cell::project) at once: those of all steps together, but fewer in
+    /// The most rows that are [projected](crate::author::Cell::project_input) at once: those of all steps together, but fewer in
     /// inference.
     pub fn rows(&self) -> usize {
         self.rows_at_once
@@ -73,7 +73,7 @@ impl<F: Float> Unrolled<'_, F> {
 /// One step's rows, N of them: those of the sequences that reach it.
 #[derive(Debug)]
 pub struct CellStep<'a, F> {
-    /// Their places among the rows that were [projected](crate::author::Cell::project).
+    /// Their places among the rows that were [projected](crate::author::Cell::project_input).
     pub rows: Range<usize>,
     /// `[N, I]`
     pub x: ArrayView2<'a, F>,

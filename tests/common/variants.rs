@@ -45,12 +45,15 @@ macro_rules! with_cell_variants {
             mgu_cell: |input, hidden| MguCell::<F>::builder(input, hidden).pytorch();
             mgu_cell_without_bias: |input, hidden| MguCell::<F>::builder(input, hidden).bias(false);
             mgu_cell_layer_norm: |input, hidden| MguCell::<F>::builder(input, hidden).layer_norm();
+            mgu_cell_recurrent_dropout: |input, hidden| MguCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
+            mgu_cell_zoneout: |input, hidden| MguCell::<F>::builder(input, hidden).zoneout(0.4);
             mgu_cell_all_variants: |input, hidden| MguCell::<F>::builder(input, hidden)
                 .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
 
             min_gru_cell: |input, hidden| MinGruCell::<F>::builder(input, hidden).pytorch();
             min_gru_cell_without_bias: |input, hidden| MinGruCell::<F>::builder(input, hidden).bias(false);
             min_gru_cell_layer_norm: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm();
+            min_gru_cell_zoneout: |input, hidden| MinGruCell::<F>::builder(input, hidden).zoneout(0.4);
             min_gru_cell_all_variants: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm().zoneout(0.3);
         }
     };

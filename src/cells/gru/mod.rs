@@ -229,13 +229,13 @@ impl<F: Float> Cell for GruCell<F> {
         reuse(s, (pass.rows(), self.hidden_size()));
     }
 
-    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
+    fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
         // b_hn stands under the reset gate, unless that has acted before.
         let outside = if self.reset() == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
         let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
-        input.project(weights, bias, pass, x, gates);
+        input.project_input(weights, bias, pass, x, gates);
     }
 
     fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut GruBuffers<F>) {

@@ -1,6 +1,7 @@
 //! The equations of an LSTM's unit, forward and backward.
 //!
-//! A step is given the sums `a_i, a_f, a_g, a_o` of what comes from x and from h, and the memory before it, `c⁻`:
+//! A step is given the sums `a_i, a_f, a_g, a_o` of what comes from x and from h, and the memory before it, `c⁻`. It gives c and
+//! `m`, which is h or what a projection makes h of. `p` are the peepholes' weights, 0 without peepholes:
 //!
 //! ```text
 //! i = σ(a_i + p_i c⁻)    f = σ(a_f + p_f c⁻)    g = tanh(a_g)    c = f c⁻ + i g
@@ -8,15 +9,17 @@
 //! ```
 //!
 //! The loss depends on c through u, through the output gate's peephole and through the next step, which left `dc⁺`. With
-//! `dy = dL/dy`, the chain rule gives, from `dm` and `dc⁺`:
+//! `dy = dL/dy`, the chain rule gives, from `dm` and `dc⁺`, `σ'(y) = y (1 - y)` and `tanh'(y) = 1 - y²` being taken of their
+//! values y:
 //!
 //! ```text
-//! da_o = dm tanh(u) σ'(o)    du = dm o tanh'(u)    dc = dc⁺ + du + p_o da_o        (if u = c)
+//! da_o = dm tanh(u) σ'(o)    du = dm o tanh'(tanh(u))    dc = dc⁺ + du + p_o da_o        (if u = c)
 //! da_i = dc g σ'(i)          da_f = dc c⁻ σ'(f)    da_g = dc i tanh'(g)
 //! dc⁻ = dc f + p_i da_i + p_f da_f
 //! ```
 //!
-//! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate: `da_i = dc (g - c⁻) σ'(i)`.
+//! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate, negated, and `da_f = 0`:
+//! `da_i = dc (g - c⁻) σ'(i)`.
 
 use crate::cells::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::Float;
@@ -56,10 +59,10 @@ pub(super) fn output_backward<F: Float>(dm: F, o: F, u: F) -> [F; 2] {
     [dm * tanh_u * d_sigmoid(o), dm * o * d_tanh(tanh_u)]
 }
 
-/// dc, from `dc⁺ + du`.
+/// dc, from `dc⁺ + du`: the output gate's view of c added.
 #[inline(always)]
-pub(super) fn memory_gradient<F: Float, V: Variant>(dc_direct: F, p_o: F, da_o: F) -> F {
-    if V::PEEPHOLES { dc_direct + p_o * da_o } else { dc_direct }
+pub(super) fn add_peephole_gradient<F: Float, V: Variant>(dc_without_peephole: F, p_o: F, da_o: F) -> F {
+    if V::PEEPHOLES { dc_without_peephole + p_o * da_o } else { dc_without_peephole }
 }
 
 /// da_i, da_f, da_g and dc⁻.
@@ -70,6 +73,7 @@ pub(super) fn memory_backward<F: Float, V: Variant>(
     [p_i, p_f]: [F; 2],
     c_before: F,
 ) -> [F; 4] {
+    // Coupled, f is not stored.
     let (f, df) = if V::COUPLED { (F::one() - i, F::zero()) } else { (f, dc * c_before) };
     let di = if V::COUPLED { dc * (g - c_before) } else { dc * g };
     let (da_i, da_f, da_g) = (di * d_sigmoid(i), df * d_sigmoid(f), dc * i * d_tanh(g));

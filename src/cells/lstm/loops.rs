@@ -21,7 +21,7 @@ fn switches(options: &LstmOptions) -> [bool; 2] {
 
 vectorised! {
     /// i, f and g in place of their a; c.
-    pub(super) fn remember<'a, F: Float>(
+    pub(super) fn memory<'a, F: Float>(
         hidden: usize,
         options: &'a LstmOptions,
         gates: &'a mut [F],
@@ -40,7 +40,7 @@ vectorised! {
 
     /// o in place of its a; m. A loop of its own: one chain from i to m would be too long for the next units to begin
     /// meanwhile.
-    pub(super) fn read<'a, F: Float>(
+    pub(super) fn output<'a, F: Float>(
         hidden: usize,
         options: &'a LstmOptions,
         gates: &'a mut [F],
@@ -75,13 +75,13 @@ vectorised! {
             read { c_before: [c_before]; c: [c]; dm: [dm]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
             let [da_o, du] = equations::output_backward(dm, o, c);
-            let dc = equations::memory_gradient::<F, V>(dc_after + du, p_o, da_o);
+            let dc = equations::add_peephole_gradient::<F, V>(dc_after + du, p_o, da_o);
             let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
 
     /// If u is not c, first: da_o in place of o, and du in place of u.
-    pub(super) fn read_backward<'a, F: Float>(
+    pub(super) fn output_backward<'a, F: Float>(
         hidden: usize,
         options: &'a LstmOptions,
         gates: &'a mut [F],
@@ -98,7 +98,7 @@ vectorised! {
     }
 
     /// If u is not c, then: the other gates' da in place of their values, and dc before the step in place of `dc⁺ + du`.
-    pub(super) fn remember_backward<'a, F: Float>(
+    pub(super) fn memory_backward<'a, F: Float>(
         hidden: usize,
         options: &'a LstmOptions,
         gates: &'a mut [F],
@@ -108,10 +108,10 @@ vectorised! {
     ) {
         with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
             rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
-            write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_direct => dc_before]; }
+            write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_without_peephole => dc_before]; }
             read { c_before: [c_before]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let dc = equations::memory_gradient::<F, V>(dc_direct, p_o, da_o);
+            let dc = equations::add_peephole_gradient::<F, V>(dc_without_peephole, p_o, da_o);
             let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
@@ -129,7 +129,7 @@ vectorised! {
 }
 
 /// dL/dc_t of each unit, for a [`GradientProbe`](crate::wrap::GradientProbe), from what [`backward`] or, if `dm` is `None`,
-/// [`remember_backward`] is given.
+/// [`memory_backward`] is given.
 pub(super) fn memory_gradients<'a, F: Float>(
     hidden: usize,
     gates: &'a [F],
@@ -142,7 +142,7 @@ pub(super) fn memory_gradients<'a, F: Float>(
     let p_o = &peephole[peephole.len().saturating_sub(hidden)..];
     (0..c.len()).map(move |k| {
         let o = gates[k / hidden * width + width - hidden + k % hidden];
-        let (da_o, dc_direct) = match dm {
+        let (da_o, dc_without_peephole) = match dm {
             Some(dm) => {
                 let [da_o, du] = equations::output_backward(dm[k], o, c[k]);
                 (da_o, dc[k] + du)
@@ -150,8 +150,8 @@ pub(super) fn memory_gradients<'a, F: Float>(
             None => (o, dc[k]), // the gate holds its da by then
         };
         match p_o.get(k % hidden) {
-            Some(&p_o) => equations::memory_gradient::<F, Switches<false, true>>(dc_direct, p_o, da_o),
-            None => equations::memory_gradient::<F, Switches<false, false>>(dc_direct, F::zero(), da_o),
+            Some(&p_o) => equations::add_peephole_gradient::<F, Switches<false, true>>(dc_without_peephole, p_o, da_o),
+            None => equations::add_peephole_gradient::<F, Switches<false, false>>(dc_without_peephole, F::zero(), da_o),
         }
     })
 }

@@ -7,9 +7,9 @@ mod options;
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use self::loops::{add_products, backward, memory_gradients, read, read_backward, remember, remember_backward};
+use self::loops::{add_products, backward, memory, memory_backward, memory_gradients, output, output_backward};
 pub use self::options::LstmOptions;
-use self::options::{FORGET, INPUT};
+use self::options::{FORGET, INPUT, OUTPUT};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -74,7 +74,7 @@ const NAME: &str = "LstmCell";
 /// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
 /// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
-/// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (m ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
+/// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///
 /// ```
@@ -233,7 +233,7 @@ opaque_debug!(LstmBuffers<F: Float>);
 #[derive(Clone, Default)]
 struct Projection<F> {
     product: StepProduct<F>,
-    m: Array2<F>,  // [R, H]: o ∘ tanh(c)
+    m: Array2<F>,  // [R, H]: o ∘ tanh(u)
     dm: Array2<F>, // [B, H]
     dh: Array2<F>, // [R, P]: dL/dh of every step
 }
@@ -283,11 +283,11 @@ impl<F: Float> Cell for LstmCell<F> {
         }
     }
 
-    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut LstmBuffers<F>) {
+    fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut LstmBuffers<F>) {
         let [weights, _] = self.weights();
         let LstmBuffers { input, gates, bias, .. } = buffers;
         let bias = add_biases([&self.bias_ih, &self.bias_hh], self.weight_ih.nrows(), bias);
-        input.project(weights, bias, pass, x, gates);
+        input.project_input(weights, bias, pass, x, gates);
     }
 
     fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut LstmBuffers<F>) {
@@ -303,16 +303,16 @@ impl<F: Float> Cell for LstmCell<F> {
             Some(_) => rows_of(&mut projection.m, &rows),
             None => flat_mut(h.view_mut()),
         };
-        remember(size, options, gates, peephole, c_before, c);
+        memory(size, options, gates, peephole, c_before, c);
         if let Some(norm) = &self.norm_c {
             // u = γ_c ∘ n(c) + β_c
             let mut u = u.slice_mut(s![rows.clone(), ..]);
             u.assign(&norm.bias);
             flat_mut(normal_c.z(&rows)).copy_from_slice(c);
             normal_c.add(&rows, [size, 0], (norm.weight.tensor(0).1, norm.eps), u.view_mut());
-            read(size, options, gates, peephole, c, flat(u.view()), m);
+            output(size, options, gates, peephole, c, flat(u.view()), m);
         } else {
-            read(size, options, gates, peephole, c, c, m);
+            output(size, options, gates, peephole, c, c, m);
         }
         if let Some(weight_hr) = &self.weight_hr {
             let m = projection.m.slice(s![rows, ..]);
@@ -357,13 +357,13 @@ impl<F: Float> Cell for LstmCell<F> {
         if let (Some(norm), Some(dnorm)) = (&self.norm_c, &mut grad.norm_c) {
             // From dm to du, and through the normalisation to dc.
             let mut u = u.slice_mut(s![rows.clone(), ..]);
-            read_backward(size, options, gates_now, dm, flat_mut(u.view_mut()));
+            output_backward(size, options, gates_now, dm, flat_mut(u.view_mut()));
             add_rows(u.view(), dnorm.bias.tensor_mut(0));
             normal_c.backward(&rows, [size, 0], norm.weight.tensor(0).1, u.view(), dnorm.weight.tensor_mut(0));
             dc += &normal_c.dz(&rows);
             let dc = flat_mut(dc);
             recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, None, dc));
-            remember_backward(size, options, gates_now, peephole, c_before, dc);
+            memory_backward(size, options, gates_now, peephole, c_before, dc);
         } else {
             let dc = flat_mut(dc);
             recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, Some(dm), dc));
@@ -371,8 +371,11 @@ impl<F: Float> Cell for LstmCell<F> {
         }
         if let Some(dpeephole) = &mut grad.peephole {
             // dp_i = Σ da_i ∘ c_{t-1}, dp_f = Σ da_f ∘ c_{t-1}, dp_o = Σ da_o ∘ c_t
-            let seen: &[(usize, &[F])] =
-                if self.coupled { &[(0, c_before), (2, c)] } else { &[(0, c_before), (1, c_before), (3, c)] };
+            let seen: &[(usize, &[F])] = if self.coupled {
+                &[(INPUT, c_before), (OUTPUT - 1, c)]
+            } else {
+                &[(INPUT, c_before), (FORGET, c_before), (OUTPUT, c)]
+            };
             for ((gate, c), dp) in seen.iter().zip(dpeephole.tensor_mut(0).chunks_exact_mut(size)) {
                 add_products(self.gate_count() * size, &gates_now[gate * size..], c, dp);
             }

@@ -214,9 +214,9 @@ impl<F: Float> Cell for MguCell<F> {
         reuse(v, (pass.rows(), self.hidden_size()));
     }
 
-    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut MguBuffers<F>) {
+    fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut MguBuffers<F>) {
         let [weights, ..] = self.weights();
-        buffers.input.project(weights, values(&self.bias_ih), pass, x, &mut buffers.gates);
+        buffers.input.project_input(weights, values(&self.bias_ih), pass, x, &mut buffers.gates);
     }
 
     fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut MguBuffers<F>) {

@@ -182,8 +182,8 @@ impl<F: Float> Cell for MinGruCell<F> {
         buffers.input.start(&self.weights(), pass);
     }
 
-    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut MinGruBuffers<F>) {
-        buffers.input.project(self.weights(), values(&self.bias_ih), pass, x, &mut buffers.gates);
+    fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut MinGruBuffers<F>) {
+        buffers.input.project_input(self.weights(), values(&self.bias_ih), pass, x, &mut buffers.gates);
     }
 
     fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut MinGruBuffers<F>) {

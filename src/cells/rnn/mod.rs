@@ -199,11 +199,11 @@ impl<F: Float> Cell for RnnCell<F> {
         buffers.hidden.start(weights, NAME, self.recurrent_dropout, pass);
     }
 
-    fn project(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {
+    fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {
         let RnnBuffers { input, bias, a, .. } = buffers;
         let [weights, _] = self.weights();
         let bias = add_biases([&self.bias_ih, &self.bias_hh], self.hidden_size(), bias);
-        input.project(weights, bias, pass, x, a);
+        input.project_input(weights, bias, pass, x, a);
     }
 
     fn forward_step(&self, step: CellStep<'_, F>, buffers: &mut RnnBuffers<F>) {

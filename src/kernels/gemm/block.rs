@@ -39,6 +39,8 @@ pub(super) struct Right<F> {
 }
 
 /// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
+///
+/// Its maker vouches that A and B may be read and C read and written as far as the shapes go, while it is computed.
 pub(super) struct Block<F> {
     pub rows: usize,
     pub depth: usize,

@@ -16,7 +16,7 @@ use super::outer::MOST_TERMS;
 use crate::kernels::float::Float;
 
 /// The depth of a block of B that does not fit into the L1 cache.
-const BLOCK_DEPTH: usize = 16;
+const STREAMED_DEPTH: usize = 16;
 
 /// The most elements of a B that fits into the L1 cache, and is read in one block.
 const L1_ELEMENTS: usize = 8192;
@@ -26,7 +26,7 @@ const FEW_TERMS_ROWS: usize = 3;
 
 /// The depth of the blocks in which B is read.
 pub(super) fn most_depth(depth: usize, columns: usize) -> usize {
-    if depth * columns <= L1_ELEMENTS { depth } else { BLOCK_DEPTH }
+    if depth * columns <= L1_ELEMENTS { depth } else { STREAMED_DEPTH }
 }
 
 /// Computes C, in blocks of at most `most_depth` terms.

@@ -1,8 +1,8 @@
 //! Matrix products.
 //!
 //! ```text
-//! product(A, B, C)        checks the shapes
-//!   plan                  picks a strategy from shapes and strides, and splits C among threads
+//! product(A, B, C), and the products with a `Weight` that is not packed
+//!   plan                  checks the shapes, picks a strategy from shapes and strides, and splits C among threads
 //!     in_place            few rows or terms: both operands are read where they lie
 //!     outer               up to four terms: C is streamed through the registers
 //!     dots                few rows, or columns, and contiguous columns of B: dot products

@@ -63,14 +63,14 @@ impl<F: Float> Packed<F> {
         let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
         let work = product_work(rows, depth * columns);
         if rows > columns {
-            for_each_part(0..rows, work, PANEL_ROWS, |part| all.sweep(self, part, 0..columns));
+            for_each_part(0..rows, work, PANEL_ROWS, |part| all.compute(self, part, 0..columns));
         } else {
-            for_each_part(0..columns, work, self.width, |part| all.sweep(self, 0..rows, part));
+            for_each_part(0..columns, work, self.width, |part| all.compute(self, 0..rows, part));
         }
     }
 
     /// The product of the rows and columns in these ranges, both of the whole.
-    fn sweep(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F> {
+    fn part(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F> {
         let Packed { depth, columns: all_columns, width, .. } = *self;
         let values = &self.panels.elements()[..all_columns.next_multiple_of(width) * depth];
         Sweep { v, values, depth, all_columns, width, rows, columns, c }
@@ -96,8 +96,8 @@ struct Shared<F>(Strided<F>, Output<F>);
 unsafe impl<F: Float> Sync for Shared<F> {}
 
 impl<F: Float> Shared<F> {
-    fn sweep(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
-        sweep(packed.sweep(self.0, self.1, rows, columns));
+    fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
+        sweep(packed.part(self.0, self.1, rows, columns));
     }
 }
 

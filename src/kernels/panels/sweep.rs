@@ -90,6 +90,8 @@ impl<F: Float> WithSimd for PanelCopy<'_, F> {
 }
 
 /// A product of checked shapes, with terms: some rows and columns of C `[N, M]` of v `[N, K]`, with contiguous rows, and panels.
+///
+/// Its maker vouches that v may be read and C read and written as far as the shapes go, while it is computed.
 pub(super) struct Sweep<'a, F> {
     /// All rows.
     pub v: Strided<F>,
@@ -181,7 +183,7 @@ impl<F: Float> Sweep<'_, F> {
             let (v, c) = (self.v.from(row, part.start), self.c.after(part.start).from(row, part.first));
             let mut tile = TileOperands { part, v, c, prefetch };
             // There are several rows: no tile has a single one, as tiles are of about equal height.
-            for_height!(count, 2, PANEL_ROWS, |R| out_of_line(simd, Tile::<F, N, T, R, EDGE>(&mut tile)));
+            for_height!(count, 2, PANEL_ROWS, |R| out_of_line(simd, PanelTile::<F, N, T, R, EDGE>(&mut tile)));
             prefetch = tile.prefetch;
         }
     }
@@ -208,7 +210,7 @@ impl<F: Float> Sweep<'_, F> {
     }
 }
 
-/// What a [`Tile`] multiplies.
+/// What a [`PanelTile`] multiplies.
 struct TileOperands<F> {
     part: Part<F>,
     /// From its first row and term on.
@@ -219,10 +221,10 @@ struct TileOperands<F> {
 }
 
 /// The sums of `R` rows and a panel's columns, `T` terms between two prefetches.
-struct Tile<'a, F, const N: usize, const T: usize, const R: usize, const EDGE: bool>(&'a mut TileOperands<F>);
+struct PanelTile<'a, F, const N: usize, const T: usize, const R: usize, const EDGE: bool>(&'a mut TileOperands<F>);
 
 impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool> WithSimd
-    for Tile<'_, F, N, T, R, EDGE>
+    for PanelTile<'_, F, N, T, R, EDGE>
 {
     type Output = ();
 
