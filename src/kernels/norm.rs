@@ -8,7 +8,7 @@
 //! dgain += dy ∘ n                  dbias += dy
 //! ```
 //!
-//! A layer of its own keeps x and the statistics and computes n again; a recurrent cell, whose input is a product that nobody else
+//! A layer of its own keeps x and the statistics and computes n again; a recurrent cell, whose input is a product that nothing else
 //! needs, writes n in place of it.
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};

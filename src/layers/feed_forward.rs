@@ -38,7 +38,7 @@ const NAME: &str = "FeedForward";
 /// ```
 ///
 /// Training keeps `h` and `f'(a)`, 2 H values a row; inference keeps nothing. Many rows are taken in blocks, some
-/// rows and some hidden units at a time, which stay in the second cache. Equal to a [`Linear`], an [`Activation`]
+/// rows and some hidden units at a time, which stay in the L2 cache. Equal to a [`Linear`], an [`Activation`]
 /// and a [`Linear`] one after another, with fewer passes over memory and fewer buffers.
 ///
 /// ```
@@ -152,7 +152,7 @@ impl<F: Float> FeedForward<F> {
         }
     }
 
-    /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the second cache when they are
+    /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the L2 cache when they are
     /// used; keeps `f'(a)` and `h`, `[N, H]`, if there is room for them. The rows are split among threads, there being so
     /// much `work`.
     fn add_in_blocks(
@@ -232,7 +232,7 @@ impl<F: Float> Units<'_, F> {
     }
 }
 
-/// From so many rows on, packed weights are repaid.
+/// The fewest rows for which packing the weights pays off.
 const BLOCKED_ROWS: usize = 256;
 
 once! {

@@ -26,10 +26,10 @@ pub(crate) const FUNCTION: usize = 64;
 /// The work for an element that is read and written, about.
 pub(crate) const ELEMENT: usize = 16;
 
-/// Parts of rows are multiples of so many columns: whole registers.
+/// Parts of rows are multiples of this number of columns, whole registers.
 pub(crate) const COLUMNS: usize = 64;
 
-/// The work of products of `rows` with so many weights: what few rows take is to read the weights.
+/// The work of products of `rows` with this number of weights: what few rows take is to read the weights.
 pub(crate) fn product_work(rows: usize, weights: usize) -> usize {
     (rows + 8) * weights
 }
@@ -49,7 +49,7 @@ pub(crate) fn for_each_part<S: Split>(whole: S, work: usize, multiple: usize, ac
     act(whole);
 }
 
-/// Runs `act`, in which there is so much `work` in so many products, while other threads wait for its parts: a thread that has
+/// Runs `act`, in which there is this much `work` in this number of products, while other threads wait for its parts: a thread that has
 /// gone to sleep takes longer to wake than a part takes to compute.
 pub(crate) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
     #[cfg(feature = "rayon")]

@@ -1,7 +1,7 @@
 //! A thread and its helpers.
 //!
 //! A thread that runs a pass calls helpers from rayon's current pool. They look for parts of its work until none has come for
-//! a while, as the threads of OpenMP do. The caller takes parts like any of them and waits for none that nobody has begun, so
+//! a while, as the threads of OpenMP do. The caller takes parts like any of them and waits for none that no helper has begun, so
 //! helpers that come late, or never, only leave it more to do.
 
 #![allow(unsafe_code)]
@@ -53,7 +53,7 @@ enum Role {
     Free,
     /// Looking for parts, or for other work of the pool, which may be a pass.
     Helper,
-    /// A pass, that wants a team of so many.
+    /// A pass that wants a team of this size.
     Pass { members: usize },
     /// A part: its work is not split again.
     Part,
@@ -70,7 +70,7 @@ thread_local! {
 /// The threads that run passes, and all helpers: together no more than the pool has threads, as far as passes can know.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `act`, in which there is so much `work` in so many products, with helpers if it is worth it. A pass within another one
+/// Runs `act`, in which there is this much `work` in this number of products, with helpers if it is worth it. A pass within another one
 /// may want more of them.
 pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
     let role = ROLE.get();
@@ -93,7 +93,7 @@ pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce
     result
 }
 
-/// Runs `act` on at most so many parts of `whole`, one for each member of this thread's team.
+/// Runs `act` on at most this number of parts of `whole`, one for each member of this thread's team.
 pub(super) fn for_each_part<S: Split>(whole: S, most: usize, multiple: usize, act: impl Fn(S) + Sync) {
     let Role::Pass { members } = ROLE.get() else { return act(whole) };
     TEAM.with(|team| {
@@ -170,7 +170,7 @@ struct Line<T>(T);
 
 #[derive(Default)]
 struct Work {
-    /// The parts that nobody has taken.
+    /// The parts that no thread has taken.
     untaken: AtomicU64,
     /// What is to be done with the number of a part. Only the team's thread writes here, and only while no part is open.
     act: UnsafeCell<Option<Act>>,
@@ -188,7 +188,7 @@ impl Team {
         1 + self.helpers.load(Relaxed).count_ones() as usize
     }
 
-    /// Calls helpers up to so many members, as far as the pool has threads that are not busy.
+    /// Calls helpers until the team has this number of members, as far as the pool has threads that are not busy.
     fn call(self: &Arc<Self>, members: usize) {
         let present = self.members();
         if members > present {
@@ -250,7 +250,7 @@ impl Team {
     /// Runs `act` with the numbers up to `count`, each once. This is the thread of the team, and in no part.
     fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
         assert!((1..=MOST).contains(&count) && self.open.0.load(Relaxed) == 0, "{count} parts");
-        // SAFETY: only the lifetime changes, and nobody uses it once no part is open. This function ends after that.
+        // SAFETY: only the lifetime changes, and nothing uses it once no part is open. This function ends after that.
         let act = unsafe { transmute::<*const (dyn Fn(usize) + Sync + '_), Act>(act) };
         // SAFETY: no part is open, so no other thread reads it.
         unsafe { *self.work.0.act.get() = Some(act) };
@@ -302,7 +302,7 @@ pub(super) fn on_one_thread(act: impl FnOnce()) {
     as_role(Role::Part, act);
 }
 
-/// Runs `act` in a pass of a pool of so many threads, with all of them as helpers or on their way.
+/// Runs `act` in a pass of a pool of this number of threads, with all of them as helpers or on their way.
 #[cfg(test)]
 pub(crate) fn in_team<R: Send>(members: usize, act: impl FnOnce() -> R + Send) -> R {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(members).build().unwrap();

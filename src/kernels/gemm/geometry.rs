@@ -7,7 +7,7 @@
 //!     16           6 x 2        12 of 16              6 x 2         12 of 16           8 of 16
 //! ```
 //!
-//! A tile is so many rows of C by so many vectors. In large products it is high and narrow: B is what streams from the L2
+//! A tile is some rows of C by some vectors. In large products it is high and narrow: B is what streams from the L2
 //! cache, and a row of it is used as often as the tile has rows. With packed weights it is wide: a panel stays in the L2
 //! cache for few rows.
 

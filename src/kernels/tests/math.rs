@@ -158,7 +158,7 @@ impl Precise {
         }
     }
 
-    /// The distance of `y`, in units in the last place of a type with so many bits.
+    /// The distance of `y`, in units in the last place of a type with this number of bits.
     fn ulps(self, y: f64, digits: i32, least_exponent: i32) -> f64 {
         let half = -self.exponent / 2;
         let y = y * 2.0_f64.powi(half) * 2.0_f64.powi(-self.exponent - half);
