@@ -5,8 +5,11 @@ use std::hint::black_box;
 
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::{
-    Float, Layer, Sequence, TensorsExt, ZerosLike, compose::{PreNormBlock, Stacked}, layers::Nonlinearity,
-    recurrent::{GruCell, LstmCell, RnnCell}, wrap::Prepacked,
+    Float, Layer, Sequence, TensorsExt, ZerosLike,
+    compose::{PreNormBlock, Stacked},
+    layers::Nonlinearity,
+    recurrent::{GruCell, LstmCell, RnnCell},
+    wrap::Prepacked,
 };
 use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor, Tensors, Work};
 
