@@ -52,6 +52,12 @@ pub(crate) fn sigmoid<F: Elementary>(x: F) -> F {
     x.logistic()
 }
 
+/// `max(x, 0)`; not by `max`, which would turn NaN into 0.
+#[inline(always)]
+pub(crate) fn relu<F: num_traits::Float>(x: F) -> F {
+    if x < F::zero() { F::zero() } else { x }
+}
+
 /// [`tanh`], as a fraction whose denominator is between 1 and 2: several of them can share one division.
 #[inline(always)]
 pub(crate) fn tanh_fraction<F: Elementary>(x: F) -> (F, F) {

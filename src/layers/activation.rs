@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
+use crate::kernels::math::{exp, normal_cdf, relu, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
@@ -106,8 +106,7 @@ macro_rules! for_nonlinearity {
         for_nonlinearity! { @match $f, $value, $slope, $then;
             Nonlinearity::Tanh => tanh::<F>, |_, y: F| one - y * y;
             Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| y * (one - y);
-            // Not `max`, which would turn NaN into 0.
-            Nonlinearity::Relu => |x| if x < zero { zero } else { x }, |x, _| if x <= zero { zero } else { one };
+            Nonlinearity::Relu => relu::<F>, |x, _| if x <= zero { zero } else { one };
             Nonlinearity::LeakyRelu { slope } =>
                 |x| if x < zero { F::of(slope) * x } else { x }, |x, _| if x <= zero { F::of(slope) } else { one };
             Nonlinearity::Gelu => |x: F| x * normal_cdf(x), |x, _| {

@@ -9,7 +9,7 @@
 
 use crate::cells::derivatives::{d_relu, d_tanh};
 use crate::kernels::Float;
-use crate::kernels::math::tanh;
+use crate::kernels::math::{relu, tanh};
 
 /// What the options change in the equations.
 pub(super) trait Variant {
@@ -19,12 +19,7 @@ pub(super) trait Variant {
 /// h.
 #[inline(always)]
 pub(super) fn activate<F: Float, V: Variant>(a: F) -> F {
-    match V::RELU {
-        false => tanh(a),
-        // Not `max`, which would turn NaN into 0.
-        true if a < F::zero() => F::zero(),
-        true => a,
-    }
+    if V::RELU { relu(a) } else { tanh(a) }
 }
 
 /// da.
