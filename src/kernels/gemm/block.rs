@@ -112,6 +112,9 @@ impl<F: Float> Block<F> {
             unsafe {
                 if columns == width {
                     self.tile::<S, TILE_VECTORS, false>(simd, rows, &operands);
+                } else if const { size_of::<F::Vector<S>>() == size_of::<F>() } {
+                    // Without vectors, one column is the only edge.
+                    self.tile::<S, 1, false>(simd, rows, &operands);
                 } else if columns <= lanes {
                     self.tile::<S, 1, true>(simd, rows, &operands);
                 } else {

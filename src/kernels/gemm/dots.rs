@@ -1,7 +1,7 @@
 //! Products by dot products, of a few rows and a few columns at a time: a matrix times a vector, mostly.
 //!
 //! ```text
-//! for 4 columns of B at a time, for 4 rows of A at a time (or 8 columns for a single row):
+//! for 4 columns of B at a time, for 4 rows of A at a time (at the edges 2 or 1; 8 columns for a single row):
 //!     sums[R][N] = 0
 //!     for p in 0..depth, a vector at a time:
 //!         sums[i][j] += A[i, p..] B[p.., j]
@@ -20,7 +20,7 @@ use super::operand::{Base, Output, Product, Strided};
 use crate::kernels::buffer::{Buffer, with_scratch};
 use crate::kernels::float::Float;
 use crate::kernels::once::once;
-use crate::kernels::simd::dispatch::dispatch;
+use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 
 /// Computes each element of C by itself. The columns of B are contiguous, and the rows of A are, or are copied.
 pub(super) fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: bool) {
@@ -47,7 +47,7 @@ once! {
 /// A product of which the rows of A and the columns of B are contiguous.
 struct Dots<F>(Product<F>);
 
-/// The rows, and the columns, whose sums are computed together.
+/// The most rows, and columns, whose sums are computed together.
 const SIDE: usize = 4;
 
 /// The columns whose sums are computed together for a single row: enough to keep the vector units busy.
@@ -59,58 +59,62 @@ impl<F: Float> WithSimd for Dots<F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Product { rows, depth, columns, a, b, c } = self.0;
-        let b_transposed = b.transposed();
         let mut first = 0;
         if rows == 1 {
-            while first + ROW_COLUMNS <= columns {
-                let (b, c) = (b_transposed.from(first, 0), c.from(0, first));
+            while columns - first >= ROW_COLUMNS {
                 // SAFETY: some of the columns.
-                unsafe { dots::<S, F, 1, ROW_COLUMNS>(simd, depth, a, b, c) };
+                unsafe {
+                    dots::<S, F, 1, ROW_COLUMNS>(simd, depth, a, b.transposed().from(first, 0), c.from(0, first))
+                };
                 first += ROW_COLUMNS;
             }
         }
-        for column in (first..columns).step_by(SIDE) {
-            let (b, c) = (b_transposed.from(column, 0), c.from(0, column));
-            // SAFETY: some of the columns.
-            unsafe {
-                match columns - column {
-                    1 => dot_columns::<S, F, 1>(simd, rows, depth, a, b, c),
-                    2 => dot_columns::<S, F, 2>(simd, rows, depth, a, b, c),
-                    3 => dot_columns::<S, F, 3>(simd, rows, depth, a, b, c),
-                    _ => dot_columns::<S, F, SIDE>(simd, rows, depth, a, b, c),
-                }
-            }
+        if columns - first >= SIDE {
+            first = out_of_line(simd, Columns::<F, SIDE> { product: &self.0, first });
+        }
+        if columns - first >= 2 {
+            first = out_of_line(simd, Columns::<F, 2> { product: &self.0, first });
+        }
+        if columns > first {
+            out_of_line(simd, Columns::<F, 1> { product: &self.0, first });
         }
     }
 }
 
-/// # Safety
-///
-/// As for [`Dots`], for `N` columns.
-#[inline(always)]
-unsafe fn dot_columns<S: Simd, F: Float, const N: usize>(
-    simd: S,
-    rows: usize,
-    depth: usize,
-    a: Strided<F>,
-    b_transposed: Strided<F>,
-    c: Output<F>,
-) {
-    for row in (0..rows).step_by(SIDE) {
-        let (a, c) = (a.from(row, 0), c.from(row, 0));
-        // SAFETY: some of the rows.
-        unsafe {
-            match rows - row {
-                1 => dots::<S, F, 1, N>(simd, depth, a, b_transposed, c),
-                2 => dots::<S, F, 2, N>(simd, depth, a, b_transposed, c),
-                3 => dots::<S, F, 3, N>(simd, depth, a, b_transposed, c),
-                _ => dots::<S, F, SIDE, N>(simd, depth, a, b_transposed, c),
+/// The columns from `first` on, `N` at a time, as long as there are so many; gives the first that is left.
+struct Columns<'a, F, const N: usize> {
+    product: &'a Product<F>,
+    first: usize,
+}
+
+impl<F: Float, const N: usize> WithSimd for Columns<'_, F, N> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let Product { rows, depth, columns, a, b, c } = *self.product;
+        let mut first = self.first;
+        while columns - first >= N {
+            let b = b.transposed().from(first, 0);
+            let mut row = 0;
+            while row < rows {
+                let (a, c) = (a.from(row, 0), c.from(row, first));
+                // SAFETY: some of the rows and columns.
+                row += unsafe {
+                    match rows - row {
+                        1 => dots::<S, F, 1, N>(simd, depth, a, b, c),
+                        2 | 3 => dots::<S, F, 2, N>(simd, depth, a, b, c),
+                        _ => dots::<S, F, SIDE, N>(simd, depth, a, b, c),
+                    }
+                };
             }
+            first += N;
         }
+        first
     }
 }
 
-/// `C <- base + A B^T` for `R` rows and `N` columns, where the rows of A and of `B^T` are contiguous.
+/// `C <- base + A B^T` for `R` rows and `N` columns, where the rows of A and of `B^T` are contiguous; gives `R`.
 ///
 /// # Safety
 ///
@@ -124,7 +128,7 @@ unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
     a: Strided<F>,
     b_transposed: Strided<F>,
     c: Output<F>,
-) {
+) -> usize {
     let lanes = F::lanes::<S>();
     let mut sums = [[F::splat(simd, F::zero()); N]; R];
     let whole = depth - depth % lanes;
@@ -170,4 +174,5 @@ unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
             }
         }
     }
+    R
 }

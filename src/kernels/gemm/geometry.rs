@@ -5,6 +5,7 @@
 //!  registers      tile         accumulators           tile         accumulators      one row
 //!     32          14 x 2        28 of 32              6 x 4         24 of 32          16 of 32
 //!     16           6 x 2        12 of 16              6 x 2         12 of 16           8 of 16
+//!     scalar       4 x 2         8 of 16              6 x 2         12 of 16           8 of 16
 //! ```
 //!
 //! A tile is some rows of C by some vectors. In large products it is high and narrow: B is what streams from the L2
@@ -34,12 +35,22 @@ pub(crate) struct Geometry {
 /// AVX-512, NEON.
 pub(crate) const WIDE: Geometry = Geometry { tile_rows: 14, in_place_rows: 8, tile_unroll: 1, panel_vectors: 4 };
 
-/// AVX2, and scalar code.
+/// AVX2.
 pub(crate) const NARROW: Geometry = Geometry { tile_rows: 6, in_place_rows: 6, tile_unroll: 4, panel_vectors: 2 };
+
+/// Without vectors. Few heights and no unrolling: it is what runs only if nothing else can, and is compiled with all others.
+const SCALAR: Geometry =
+    Geometry { tile_rows: 4, in_place_rows: 4, tile_unroll: 1, panel_vectors: NARROW.panel_vectors };
 
 /// The table of an instruction set.
 pub(crate) const fn geometry<S: Simd>() -> Geometry {
-    if S::REGISTER_COUNT >= 32 { WIDE } else { NARROW }
+    if S::F32_LANES == 1 {
+        SCALAR
+    } else if S::REGISTER_COUNT >= 32 {
+        WIDE
+    } else {
+        NARROW
+    }
 }
 
 /// The vectors in a row of a tile.

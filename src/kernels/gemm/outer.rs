@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd};
 use super::operand::{Base, Output, Product};
 use crate::kernels::float::Float;
 use crate::kernels::once::once;
-use crate::kernels::simd::dispatch::dispatch;
+use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 use crate::kernels::simd::vector::STREAM_ALIGNMENT;
 
 /// The least size of a C that is written past the caches.
@@ -66,9 +66,10 @@ impl<F: Float> WithSimd for Outer<F> {
 impl<F: Float> Outer<F> {
     #[inline(always)]
     fn add_up<S: Simd, const D: usize>(&self, simd: S) {
-        match self.product.c.base {
+        let product = &self.product;
+        match product.c.base {
             Base::Nothing if self.streamed => {
-                self.all_rows::<S, D, false, true>(simd);
+                out_of_line(simd, Rows::<F, D, false, true>(product));
                 // Other threads must see C once they see that it is done.
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: every x86-64 has it.
@@ -76,42 +77,56 @@ impl<F: Float> Outer<F> {
                     std::arch::x86_64::_mm_sfence();
                 }
             }
-            Base::Nothing => self.all_rows::<S, D, false, false>(simd),
-            Base::Output => self.all_rows::<S, D, true, false>(simd),
+            Base::Nothing => out_of_line(simd, Rows::<F, D, false, false>(product)),
+            Base::Output => out_of_line(simd, Rows::<F, D, true, false>(product)),
             Base::Row(_) => unreachable!("outer products onto a row"),
         }
     }
+}
+
+/// A product of `D` terms that is added to C if `ADD`, or else overwrites it, past the caches if `STREAM`.
+struct Rows<'a, F, const D: usize, const ADD: bool, const STREAM: bool>(&'a Product<F>);
+
+impl<F: Float, const D: usize, const ADD: bool, const STREAM: bool> WithSimd for Rows<'_, F, D, ADD, STREAM> {
+    type Output = ();
 
     #[inline(always)]
-    fn all_rows<S: Simd, const D: usize, const ADD: bool, const STREAM: bool>(&self, simd: S) {
-        let rows = self.product.rows;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let rows = self.0.rows;
         for i in (0..rows - rows % 2).step_by(2) {
-            self.rows::<S, D, 2, ADD, STREAM>(simd, i);
+            self.rows::<S, 2>(simd, i);
         }
         if rows % 2 == 1 {
-            self.rows::<S, D, 1, ADD, STREAM>(simd, rows - 1);
+            self.rows::<S, 1>(simd, rows - 1);
         }
     }
+}
 
+impl<F: Float, const D: usize, const ADD: bool, const STREAM: bool> Rows<'_, F, D, ADD, STREAM> {
     /// `R` rows of C from row `i` on.
     #[inline(always)]
-    fn rows<S: Simd, const D: usize, const R: usize, const ADD: bool, const STREAM: bool>(&self, simd: S, i: usize) {
-        let Product { columns, a, b, c, .. } = self.product;
+    fn rows<S: Simd, const R: usize>(&self, simd: S, i: usize) {
+        let Product { columns, a, b, c, .. } = *self.0;
         let lanes = F::lanes::<S>();
         let whole = columns - columns % lanes;
-        let a: [[_; D]; R] = std::array::from_fn(|r| {
-            std::array::from_fn(|p| {
+        let mut factors = [[F::splat(simd, F::zero()); D]; R];
+        let mut to = [c.start; R];
+        for r in 0..R {
+            for p in 0..D {
                 // SAFETY: an element of A.
-                F::splat(simd, unsafe { F::read(a.from(i + r, p).start) })
-            })
-        });
-        let c: [_; R] = std::array::from_fn(|r| c.from(i + r, 0).start);
+                factors[r][p] = F::splat(simd, unsafe { F::read(a.from(i + r, p).start) });
+            }
+            to[r] = c.from(i + r, 0).start;
+        }
+        let mut terms = [F::splat(simd, F::zero()); D];
         for j in (0..whole).step_by(lanes) {
-            // SAFETY: a vector of each row of B.
-            let b: [_; D] = std::array::from_fn(|p| unsafe { F::load(simd, b.from(p, j).start) });
+            for p in 0..D {
+                // SAFETY: a vector of each row of B.
+                terms[p] = unsafe { F::load(simd, b.from(p, j).start) };
+            }
             for r in 0..R {
-                let to = c[r].wrapping_add(j);
-                let sum = sum::<S, F, D>(simd, a[r], b);
+                let to = to[r].wrapping_add(j);
+                let sum = sum::<S, F, D>(simd, factors[r], terms);
                 // SAFETY: a vector of a row of C, which starts where `is_streamed` has looked if it is streamed.
                 unsafe {
                     match (ADD, STREAM) {
@@ -124,11 +139,13 @@ impl<F: Float> Outer<F> {
         }
         if whole < columns {
             let rest = F::first(simd, columns - whole);
-            // SAFETY: the last elements of each row of B.
-            let b: [_; D] = std::array::from_fn(|p| unsafe { F::load_first(simd, rest, b.from(p, whole).start) });
+            for p in 0..D {
+                // SAFETY: the last elements of each row of B.
+                terms[p] = unsafe { F::load_first(simd, rest, b.from(p, whole).start) };
+            }
             for r in 0..R {
-                let to = c[r].wrapping_add(whole);
-                let sum = sum::<S, F, D>(simd, a[r], b);
+                let to = to[r].wrapping_add(whole);
+                let sum = sum::<S, F, D>(simd, factors[r], terms);
                 // SAFETY: the last elements of a row of C.
                 unsafe {
                     let sum = if ADD { F::plus(simd, F::load_first(simd, rest, to), sum) } else { sum };

@@ -199,7 +199,12 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
     let lanes = F::lanes::<S>();
     // How many columns each vector has.
     let mask = |j: usize| F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
-    let masks: [_; N] = if EDGE { std::array::from_fn(|j| Some(mask(j))) } else { [None; N] };
+    let mut masks = [None; N];
+    if EDGE {
+        for j in 0..N {
+            masks[j] = Some(mask(j));
+        }
+    }
     let store = |to: *mut F, j: usize, sum: F::Vector<S>| {
         // SAFETY: a vector of a row of C, as far as its columns go.
         unsafe {
