@@ -43,6 +43,7 @@
 //! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `Probed` |
 //! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
 //! | [`loss`], [`optim`], [`clip`] | training |
+//! | [`data`] | padded batches, buckets, windows, normalisation, splits |
 //! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
 //! | [`author`] | for layers and cells of your own |
@@ -86,6 +87,7 @@ pub mod check;
 pub mod clip;
 pub mod compose;
 pub mod convert;
+pub mod data;
 pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;
