@@ -42,7 +42,7 @@ use crate::compose::{
 };
 use crate::kernels::Float;
 use crate::layer::{Causal, Layer};
-use crate::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear};
+use crate::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Pool, Repeat};
 use crate::recurrence::{Cell, LstmState};
 use crate::recurrent::Recurrent;
 use crate::wrap::{Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt};
@@ -117,6 +117,9 @@ compare_tensors! {
     [F: Float] Embedding<F>: F;
     [F: Float] Dropout<F>: F;
     [F: Float] Identity<F>: F;
+    [F: Float] LastStep<F>: F;
+    [F: Float] Pool<F>: F;
+    [F: Float] Repeat<F>: F;
     [F: Float] FeedForward<F>: F;
     [F: Float] RnnCell<F>: F;
     [F: Float] LstmCell<F>: F;
@@ -131,7 +134,7 @@ compare_tensors! {
     [F: Float] PreNormBranch<F>: F;
     [F: Float] PreNormBlock<F>: F;
     [F: Float] PostNormBlock<F>: F;
-    [F: Float] BoxLayer<F>: F;
+    [F: Float, Kind] BoxLayer<F, Kind>: F;
 
     [C: Cell, const DIRECTIONS: usize] Recurrent<C, DIRECTIONS>: C::Elem;
     [L: Layer] Residual<L>: L::Elem;

@@ -27,6 +27,7 @@ pub use crate::layer::kit::{Pending, StandardLayout, reuse};
 pub use crate::layer::{Gradient, Pass, RowCache, RowGradients, RowLayer, Rows, State, Summary};
 pub use crate::layers::embedding::EmbeddingCache;
 pub use crate::layers::feed_forward::FeedForwardCache;
+pub use crate::layers::time::TimeCache;
 pub use crate::recurrence::{
     AllSteps, Cell, CellCache, CellSizes, CellStep, CellStepBackward, StackState, StepRecorder, Unrolled,
 };

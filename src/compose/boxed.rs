@@ -2,17 +2,22 @@
 
 use std::any::Any;
 use std::fmt;
+use std::marker::PhantomData;
 
 use ndarray::{ArrayRef3, ArrayView3};
 
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
-use crate::kernels::Float;
+use crate::kernels::{Accumulate, Float};
 use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, State, Summary};
 
 const NAME: &str = "BoxLayer";
 
-/// Any [`Causal`] layer behind one type: for stacks that are chosen at run time.
+/// Any layer behind one type: for stacks that are chosen at run time.
+///
+/// A box of [`Causal`] layers, [`BoxLayer::new`]'s, is causal itself. One of layers that need the whole sequence, such as a
+/// bidirectional model or [`LastStep`](crate::layers::LastStep), is made by [`BoxLayer::whole`] and has another type: it
+/// has no [`step`](Causal::step) to be called by mistake.
 ///
 /// ```
 /// use gradflow::{
@@ -27,7 +32,37 @@ const NAME: &str = "BoxLayer";
 /// }
 /// assert_eq!(Stacked::new(layers).output_size(3.into()), Ok(8));
 /// ```
-pub struct BoxLayer<F: Float>(Box<dyn AnyLayer<F>>);
+///
+/// A classifier of sequences, with or without a second direction:
+///
+/// ```
+/// use gradflow::{
+///     Layer, compose::{BoxLayer, Stacked}, layers::{LastStep, Linear}, rand::{SeedableRng, rngs::StdRng},
+///     recurrent::{BiGru, Gru},
+/// };
+///
+/// let (both, rng) = (true, &mut StdRng::seed_from_u64(0));
+/// let mut layers = if both {
+///     vec![BoxLayer::whole(BiGru::<f32>::new(3, 8, rng)), BoxLayer::whole(LastStep::both_directions())]
+/// } else {
+///     vec![BoxLayer::whole(Gru::<f32>::new(3, 16, rng)), BoxLayer::whole(LastStep::new())]
+/// };
+/// layers.push(BoxLayer::whole(Linear::new(16, 2, rng)));
+/// let model = Stacked::new(layers);
+/// assert_eq!((model.output_size(3.into()), model.output_steps()), (Ok(2), Some(1)));
+/// ```
+pub struct BoxLayer<F: Float, Kind = Streaming> {
+    layer: Box<dyn AnyLayer<F>>,
+    kind: PhantomData<fn() -> Kind>,
+}
+
+/// The kind of a [`BoxLayer`] whose layer is [`Causal`].
+#[derive(Clone, Copy, Debug)]
+pub enum Streaming {}
+
+/// The kind of a [`BoxLayer`] whose layer may need the whole sequence.
+#[derive(Clone, Copy, Debug)]
+pub enum WholeSequence {}
 
 /// The state of a [`BoxLayer`].
 pub struct BoxState<F>(Box<dyn AnyState<F>>);
@@ -44,31 +79,52 @@ impl<F: Float> BoxLayer<F> {
         L::State: 'static,
         L::Cache: 'static,
     {
-        BoxLayer(Box::new(layer))
+        BoxLayer { layer: Box::new(layer), kind: PhantomData }
     }
+}
 
+impl<F: Float> BoxLayer<F, WholeSequence> {
+    /// `layer`, which may need the whole sequence, its type forgotten.
+    pub fn whole<L>(layer: L) -> Self
+    where
+        L: Layer<Elem = F> + 'static,
+        L::State: 'static,
+        L::Cache: 'static,
+    {
+        BoxLayer { layer: Box::new(layer), kind: PhantomData }
+    }
+}
+
+impl<F: Float, Kind> BoxLayer<F, Kind> {
     /// The layer inside, if it is an `L`.
     pub fn downcast_mut<L: 'static>(&mut self) -> Option<&mut L> {
-        self.0.as_any_mut().downcast_mut()
+        self.layer.as_any_mut().downcast_mut()
     }
 }
 
-impl<F: Float> Clone for BoxLayer<F> {
+impl<F: Float, Kind> Clone for BoxLayer<F, Kind> {
     fn clone(&self) -> Self {
-        self.0.boxed()
+        BoxLayer { layer: self.layer.boxed(), kind: PhantomData }
     }
 }
 
-impl<F: Float> fmt::Debug for BoxLayer<F> {
+impl<F: Float, Kind> fmt::Debug for BoxLayer<F, Kind> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{NAME}({})", self.0.type_name())
+        write!(f, "{NAME}({})", self.layer.type_name())
+    }
+}
+
+/// As its [`Summary`].
+impl<F: Float, Kind> fmt::Display for BoxLayer<F, Kind> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.summary().fmt(f)
     }
 }
 
 /// Layers of one type with the same parameters.
-impl<F: Float> PartialEq for BoxLayer<F> {
+impl<F: Float, Kind> PartialEq for BoxLayer<F, Kind> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.type_name() == other.0.type_name() && same_tensors(self, other)
+        self.layer.type_name() == other.layer.type_name() && same_tensors(&*self.layer, &*other.layer)
     }
 }
 
@@ -78,7 +134,7 @@ impl<F: Float> PartialEq for BoxState<F> {
     }
 }
 
-fn same_tensors<F: Float, T: Tensors<F>>(a: &T, b: &T) -> bool {
+fn same_tensors<F: Float, T: Tensors<F> + ?Sized>(a: &T, b: &T) -> bool {
     a.count() == b.count() && (0..a.count()).all(|i| a.name(i) == b.name(i) && a.tensor(i) == b.tensor(i))
 }
 
@@ -97,10 +153,11 @@ impl<F: Float> Clone for BoxState<F> {
 
 /// What [`Layer`] asks, without its associated types.
 trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
-    fn boxed(&self) -> BoxLayer<F>;
+    fn boxed(&self) -> Box<dyn AnyLayer<F>>;
     fn type_name(&self) -> &'static str;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError>;
+    fn any_output_steps(&self) -> Option<usize>;
     fn any_describe(&self, name: &str, summary: &mut Summary);
     fn any_zero_state(&self, batch: usize) -> BoxState<F>;
     fn any_forward<'c>(
@@ -125,7 +182,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
         dy: &ArrayRef3<F>,
         dstate: Option<&mut BoxState<F>>,
         cache: &'c mut BoxCache,
-        grad: Gradient<'_, BoxLayer<F>>,
+        grad: (&mut dyn AnyLayer<F>, Accumulate),
     ) -> ArrayView3<'c, F>;
 }
 
@@ -156,12 +213,12 @@ fn own<'a, T: Any>(argument: &str, value: Option<&'a mut dyn Any>) -> &'a mut T 
 impl<F, L> AnyLayer<F> for L
 where
     F: Float,
-    L: Layer<Elem = F> + Causal + 'static,
+    L: Layer<Elem = F> + 'static,
     L::State: 'static,
     L::Cache: 'static,
 {
-    fn boxed(&self) -> BoxLayer<F> {
-        BoxLayer(Box::new(self.clone()))
+    fn boxed(&self) -> Box<dyn AnyLayer<F>> {
+        Box::new(self.clone())
     }
 
     fn type_name(&self) -> &'static str {
@@ -174,6 +231,10 @@ where
 
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.output_size(input)
+    }
+
+    fn any_output_steps(&self) -> Option<usize> {
+        self.output_steps()
     }
 
     fn any_describe(&self, name: &str, summary: &mut Summary) {
@@ -221,51 +282,54 @@ where
         dy: &ArrayRef3<F>,
         dstate: Option<&mut BoxState<F>>,
         cache: &'c mut BoxCache,
-        grad: Gradient<'_, BoxLayer<F>>,
+        (grad, how): (&mut dyn AnyLayer<F>, Accumulate),
     ) -> ArrayView3<'c, F> {
         let dstate = dstate.map(|dstate| own("dstate", Some(dstate.0.as_any_mut())));
         let cache = own("cache", cache.0.as_deref_mut().map(|cache| cache as &mut dyn Any));
-        let (grad, how) = grad.parts();
-        self.backward_pass(x, dy, dstate, cache, Gradient::new(own("grad", Some(grad.0.as_any_mut())), how))
+        self.backward_pass(x, dy, dstate, cache, Gradient::new(own("grad", Some(grad.as_any_mut())), how))
     }
 }
 
 macro_rules! delegate_tensors {
-    ($t:ident<$f:ident $(: $bound:ident)?>) => {
-        impl<$f $(: $bound)?> Tensors<$f> for $t<$f> {
+    ([$($generics:tt)*] $t:ty: $field:tt) => {
+        impl<$($generics)*> Tensors<F> for $t {
             fn count(&self) -> usize {
-                self.0.count()
+                self.$field.count()
             }
             fn name(&self, i: usize) -> String {
-                self.0.name(i)
+                self.$field.name(i)
             }
-            fn tensor(&self, i: usize) -> (&[usize], &[$f]) {
-                self.0.tensor(i)
+            fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+                self.$field.tensor(i)
             }
-            fn tensor_mut(&mut self, i: usize) -> &mut [$f] {
-                self.0.tensor_mut(i)
+            fn tensor_mut(&mut self, i: usize) -> &mut [F] {
+                self.$field.tensor_mut(i)
             }
         }
     };
 }
-delegate_tensors!(BoxLayer<F: Float>);
-delegate_tensors!(BoxState<F>);
+delegate_tensors!([F: Float, Kind] BoxLayer<F, Kind>: layer);
+delegate_tensors!([F] BoxState<F>: 0);
 
-impl<F: Float> Layer for BoxLayer<F> {
+impl<F: Float, Kind> Layer for BoxLayer<F, Kind> {
     type Elem = F;
     type State = BoxState<F>;
     type Cache = BoxCache;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
-        self.0.any_output_size(input)
+        self.layer.any_output_size(input)
+    }
+
+    fn output_steps(&self) -> Option<usize> {
+        self.layer.any_output_steps()
     }
 
     fn describe(&self, name: &str, summary: &mut Summary) {
-        self.0.any_describe(name, summary);
+        self.layer.any_describe(name, summary);
     }
 
     fn zero_state(&self, batch: usize) -> BoxState<F> {
-        self.0.any_zero_state(batch)
+        self.layer.any_zero_state(batch)
     }
 
     fn forward_pass<'c>(
@@ -274,7 +338,7 @@ impl<F: Float> Layer for BoxLayer<F> {
         state: &mut BoxState<F>,
         cache: &'c mut BoxCache,
     ) -> ArrayView3<'c, F> {
-        self.0.any_forward(x, state, cache)
+        self.layer.any_forward(x, state, cache)
     }
 
     fn forward_onto(
@@ -286,11 +350,11 @@ impl<F: Float> Layer for BoxLayer<F> {
         y: &mut ArrayRef3<F>,
         internal: Internal,
     ) {
-        self.0.any_forward_onto(x, skip, state, cache, y, internal);
+        self.layer.any_forward_onto(x, skip, state, cache, y, internal);
     }
 
     fn output<'c>(&self, cache: &'c BoxCache) -> ArrayView3<'c, F> {
-        self.0.any_output(cache)
+        self.layer.any_output(cache)
     }
 
     fn backward_pass<'c>(
@@ -301,7 +365,8 @@ impl<F: Float> Layer for BoxLayer<F> {
         cache: &'c mut BoxCache,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
-        self.0.any_backward(x, dy, dstate, cache, grad)
+        let (grad, how) = grad.parts();
+        self.layer.any_backward(x, dy, dstate, cache, (&mut *grad.layer, how))
     }
 }
 

@@ -73,6 +73,7 @@ impl<L: Layer> Layer for DenseConcat<L> {
     type Cache = DenseConcatCache<L>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.branch.expect_same_steps(NAME)?;
         let branch = self.branch.output_size(input).map_err(|error| error.inside(NAME))?;
         match input {
             Size::Features(features) => Ok(features + branch),

@@ -167,6 +167,7 @@ impl<L: Layer> Layer for Highway<L> {
     type Cache = HighwayCache<L>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.branch.expect_same_steps(NAME)?;
         let branch = self.branch.output_size(input).map_err(|error| error.inside(NAME))?;
         let gate = self.gate.output_size(input).map_err(|error| error.inside("gate").inside(NAME))?;
         if Size::Features(branch) == input && Size::Features(gate) == input {

@@ -9,7 +9,7 @@ mod sequential;
 pub(crate) mod stacked;
 pub(crate) mod stochastic_depth;
 
-pub use boxed::{BoxLayer, BoxState};
+pub use boxed::{BoxLayer, BoxState, Streaming, WholeSequence};
 pub use dense_concat::DenseConcat;
 pub use highway::{Highway, HighwayBuilder};
 pub use norm_blocks::{PostNormBlock, PreNormBlock, PreNormBranch};
@@ -21,7 +21,6 @@ use crate::kernels::Float;
 use crate::layer::{Layer, display_summary};
 
 display_summary! {
-    BoxLayer<F: Float>,
     DenseConcat<L: Layer>,
     Highway<L: Layer>,
     PostNormBlock<F: Float>,

@@ -221,6 +221,7 @@ impl<L: Layer> Layer for Residual<L> {
     type Cache = ResidualCache<L>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.branch.expect_same_steps(NAME)?;
         let branch = self.branch.output_size(input).map_err(|error| error.inside(NAME))?;
         let direct = match (&self.shortcut, input) {
             (Some(shortcut), _) => {

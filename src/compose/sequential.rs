@@ -82,6 +82,12 @@ macro_rules! __chain {
                 }
             }
 
+            fn output_steps(&self) -> Option<usize> {
+                let steps = None;
+                $(let steps = $crate::layer::Layer::output_steps(&self.$part).or(steps);)+
+                steps
+            }
+
             fn describe(&self, name: &str, summary: &mut $crate::layer::Summary) {
                 $(
                     let part = $crate::base::tensors::join(name, $crate::__label!($part $($label)?).to_string());
@@ -99,8 +105,7 @@ macro_rules! __chain {
                 cache: &'c mut Self::Cache,
             ) -> $crate::ndarray::ArrayView3<'c, $f> {
                 self.expect_size(x);
-                // x for its lengths and context, and x as the first part's values
-                $crate::__chain! { @forward (self x x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
+                $crate::__chain! { @forward (self x state cache) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
             fn forward_onto(&self,
@@ -112,7 +117,7 @@ macro_rules! __chain {
                 _: $crate::layer::Internal,
             ) {
                 self.expect_size(x);
-                $crate::__chain! { @forward_onto (self x x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
+                $crate::__chain! { @forward_onto (self x state cache skip y) [0 1 2 3 4 5 6 7] $($part)+ }
             }
 
             fn output<'c>(&self, cache: &'c Self::Cache) -> $crate::ndarray::ArrayView3<'c, $f> {
@@ -132,28 +137,28 @@ macro_rules! __chain {
         }
     };
 
-    // Forward, first part to last: each takes the features of the one before.
-    (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
+    // Forward, first part to last: each takes the output of the one before.
+    (@forward ($self:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
         $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i)
     };
-    (@forward ($self:ident $x:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {{
+    (@forward ($self:ident $in:ident $state:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt $($rest:tt)+) => {{
         let y = $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
-        let y = &$x.with(y);
-        $crate::__chain! { @forward ($self $x y $state $cache) [$($is)*] $($rest)+ }
+        let y = &$crate::layer::Layer::output_sequence(&$self.$part, $in, y);
+        $crate::__chain! { @forward ($self y $state $cache) [$($is)*] $($rest)+ }
     }};
 
     // The same, the last part's output added to `skip`.
-    (@forward_onto ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+    (@forward_onto ($self:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
         [$i:tt $($is:tt)*] $part:tt
     ) => {
         $crate::layer::Layer::forward_onto(&$self.$part, $in, $skip, &mut $state.$i, &mut $cache.$i, $y, $crate::layer::Internal)
     };
-    (@forward_onto ($self:ident $x:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
+    (@forward_onto ($self:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
         [$i:tt $($is:tt)*] $part:tt $($rest:tt)+
     ) => {{
         let output = $crate::layer::Layer::forward_pass(&$self.$part, $in, &mut $state.$i, &mut $cache.$i);
-        let output = &$x.with(output);
-        $crate::__chain! { @forward_onto ($self $x output $state $cache $skip $y) [$($is)*] $($rest)+ }
+        let output = &$crate::layer::Layer::output_sequence(&$self.$part, $in, output);
+        $crate::__chain! { @forward_onto ($self output $state $cache $skip $y) [$($is)*] $($rest)+ }
     }};
 
     (@output ($self:ident $cache:ident) [$i:tt $($is:tt)*] $part:tt) => {
@@ -174,14 +179,16 @@ macro_rules! __chain {
         )
     };
     (@backward ($self:ident $x:ident $dy:ident $dstate:ident $cache:ident $grad:ident $how:ident)
-        [($part:tt $i:tt) ($before:tt $j:tt) $($more:tt)*] $is:tt
+        [($part:tt $i:tt) ($before:tt $j:tt) $(($earlier:tt $k:tt))*] $is:tt
     ) => {{
-        let input = $x.with($crate::layer::Layer::output(&$self.$before, &$cache.$j));
+        let steps = $crate::layer::Layer::output_steps(&$self.$before);
+        $(let steps = steps.or_else(|| $crate::layer::Layer::output_steps(&$self.$earlier));)*
+        let input = $x.with_output(steps, $crate::layer::Layer::output(&$self.$before, &$cache.$j));
         let dstate = $dstate.as_mut().map(|state| &mut state.$i);
         let grad = $crate::layer::Gradient::new(&mut $grad.$part, $how);
         let d = $crate::layer::Layer::backward_pass(&$self.$part, &input, $dy, dstate, &mut $cache.$i, grad);
         let d: &$crate::ndarray::ArrayRef3<_> = &d;
-        $crate::__chain! { @backward ($self $x d $dstate $cache $grad $how) [($before $j) $($more)*] $is }
+        $crate::__chain! { @backward ($self $x d $dstate $cache $grad $how) [($before $j) $(($earlier $k))*] $is }
     }};
 }
 

@@ -93,6 +93,10 @@ impl<L: Layer> Layer for Stacked<L> {
         Ok(sizes.0)
     }
 
+    fn output_steps(&self) -> Option<usize> {
+        steps_after(&self.layers)
+    }
+
     fn describe(&self, name: &str, summary: &mut Summary) {
         for (k, layer) in self.layers.iter().enumerate() {
             layer.describe(&join(name, k.to_string()), summary);
@@ -116,12 +120,12 @@ impl<L: Layer> Layer for Stacked<L> {
                 check_count("state", self.layers.len(), state.len());
                 cache.0.resize_with(self.layers.len(), L::Cache::default);
                 let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
-                let ((first, state), cache) = layers.next().expect("at least one layer");
-                let mut y = first.forward_pass(x, state, cache);
+                let ((last, last_state), last_cache) = layers.next_back().expect("at least one layer");
+                let mut input = x.reborrow();
                 for ((layer, state), cache) in layers {
-                    y = layer.forward_pass(&x.with(y), state, cache);
+                    input = layer.output_sequence(&input, layer.forward_pass(&input, state, cache));
                 }
-                y
+                last.forward_pass(&input, last_state, last_cache)
             },
         )
     }
@@ -145,7 +149,7 @@ impl<L: Layer> Layer for Stacked<L> {
                 let ((last, last_state), last_cache) = layers.next_back().expect("at least one layer");
                 let mut input = x.reborrow();
                 for ((layer, state), cache) in layers {
-                    input = x.with(layer.forward_pass(&input, state, cache));
+                    input = layer.output_sequence(&input, layer.forward_pass(&input, state, cache));
                 }
                 last.forward_onto(&input, skip, last_state, last_cache, y, internal);
             },
@@ -178,7 +182,8 @@ impl<L: Layer> Layer for Stacked<L> {
                 let mut d = dy.view();
                 while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {
                     let k = before.len() + 1;
-                    let input = x.with(self.layers[k - 1].output(before.last().unwrap_or(first)));
+                    let output = self.layers[k - 1].output(before.last().unwrap_or(first));
+                    let input = x.with_output(steps_after(&self.layers[..k]), output);
                     let dstate = dstate.as_mut().map(|dstate| &mut dstate[k]);
                     d = self.layers[k].backward_pass(&input, &d, dstate, own, Gradient::new(&mut grad.layers[k], how));
                     rest = before;
@@ -188,6 +193,11 @@ impl<L: Layer> Layer for Stacked<L> {
             },
         )
     }
+}
+
+/// The steps of the output of layers, one after another, if one of them changes their number.
+fn steps_after<L: Layer>(layers: &[L]) -> Option<usize> {
+    layers.iter().rev().find_map(L::output_steps)
 }
 
 #[track_caller]

@@ -140,6 +140,7 @@ impl<L: Layer> Layer for StochasticDepth<L> {
     type Cache = StochasticDepthCache<L>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        self.branch.expect_same_steps(NAME)?;
         self.branch.output_size(input).map_err(|error| error.inside(NAME))
     }
 

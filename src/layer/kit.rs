@@ -50,7 +50,24 @@ impl Pending {
     /// Panics if no forward pass is pending, it had another `x`, or `dy` is not `[T, B, output]`.
     #[track_caller]
     pub fn take<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>, dy: &ArrayRef3<F>, output: usize) {
-        let (steps, batch) = x.dims();
+        self.take_with_steps(layer, x, dy, x.dims().0, output);
+    }
+
+    /// As [`take`](Pending::take), for a layer whose output has `steps` steps: see
+    /// [`Layer::output_steps`](crate::Layer::output_steps).
+    ///
+    /// # Panics
+    /// Panics if no forward pass is pending, it had another `x`, or `dy` is not `[steps, B, output]`.
+    #[track_caller]
+    pub fn take_with_steps<F: Float>(
+        &mut self,
+        layer: &str,
+        x: &Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        steps: usize,
+        output: usize,
+    ) {
+        let batch = x.dims().1;
         let expected = "a forward pass that awaits its backward";
         match std::mem::take(&mut self.0) {
             LastPass::Forward(fingerprint) if fingerprint == x.fingerprint() => {}

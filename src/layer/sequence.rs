@@ -232,7 +232,8 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.holding(values)
     }
 
-    /// Other features with the same lengths and mode: what a wrapper hands to its next layer.
+    /// Other features with the same lengths and mode: what a wrapper hands to its next layer. For the output of a layer that
+    /// [changes the number of steps](crate::Layer::output_steps), see [`Layer::output_sequence`](crate::Layer::output_sequence).
     ///
     /// # Panics
     /// Panics if their T or B is another.
@@ -243,10 +244,32 @@ impl<'a, F: Float> Sequence<'a, F> {
         let (steps, batch, _) = features.dim();
         if (steps, batch) != self.dims() {
             let expected = format_args!("[T, B] = {:?}", self.dims());
-            mismatch("Sequence::with", "features", &expected, &format_args!("{:?} (stale cache)", (steps, batch)))
+            let got = format_args!("{:?} (a stale cache, or see `Layer::output_sequence`)", (steps, batch));
+            mismatch("Sequence::with", "features", &expected, &got)
         }
         let other = self.holding(Values::Features(features));
         other.with_context(Context { constant: false, ..other.context })
+    }
+
+    /// The output of layers over this batch, of which the last that changes the number of steps gives `steps`.
+    #[doc(hidden)]
+    pub fn with_output<'s>(self, steps: Option<usize>, output: ArrayView3<'s, F>) -> Sequence<'s, F>
+    where
+        'a: 's,
+    {
+        let Some(steps) = steps else { return self.with(output) };
+        let (got, batch) = (output.dim(), self.dims().1);
+        if (got.0, got.1) != (steps, batch) {
+            let expected = format_args!("[T, B] = {:?}", (steps, batch));
+            mismatch(
+                "Sequence::with_output",
+                "output",
+                &expected,
+                &format_args!("{:?} (a stale cache)", (got.0, got.1)),
+            )
+        }
+        let context = Context { constant: false, first_step: 0, ..self.context };
+        Sequence { values: Values::Features(output), lengths: Lengths::default(), context }
     }
 
     /// Other values, everything else as it is.

@@ -28,6 +28,7 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// - One step is a sequence with `T = 1`: step code and sequence code are one function.
 /// - With [lengths](Sequence::with_lengths), padding is never read, outputs and input gradients are zero there, and
 ///   each state stops at its sequence's last valid step.
+/// - A layer may [change the number of steps](Layer::output_steps): its output has a time axis of its own.
 ///
 /// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler.
 ///
@@ -61,6 +62,40 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// # Errors
     /// If the layer, or one inside it, does not take that size.
     fn output_size(&self, input: Size) -> Result<usize, SizeError>;
+
+    /// The number of steps of every output, T', for a layer that changes it: the output is `[T', B, O]`, has no lengths, and
+    /// all of it is valid. `None`, the default: the output has the steps and the lengths of the input.
+    ///
+    /// Such layers are [`LastStep`](crate::layers::LastStep), [`Pool`](crate::layers::Pool) and
+    /// [`Repeat`](crate::layers::Repeat), and models with one of them inside.
+    fn output_steps(&self) -> Option<usize> {
+        None
+    }
+
+    /// The output `y` over `x` with the lengths that it has: those of `x`, unless the layer [changes the number of
+    /// steps](Layer::output_steps). What the next layer, or a loss, is given.
+    ///
+    /// ```
+    /// use gradflow::{Layer, Sequence, layers::LastStep, ndarray::Array3};
+    ///
+    /// let (layer, x) = (LastStep::<f32>::new(), Array3::ones((5, 2, 3)));
+    /// let x = Sequence::from(&x).with_lengths(&[5, 3])?;
+    /// let mut cache = layer.cache();
+    /// let y = layer.forward(x, &mut (), &mut cache);
+    /// let y = layer.output_sequence(&x, y);
+    /// assert_eq!((y.dims(), y.has_lengths()), ((1, 2), false));
+    /// # Ok::<(), gradflow::author::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if `y` is not an output over `x`.
+    fn output_sequence<'s, 'x: 's>(
+        &self,
+        x: &Sequence<'x, Self::Elem>,
+        y: ArrayView3<'s, Self::Elem>,
+    ) -> Sequence<'s, Self::Elem> {
+        x.with_output(self.output_steps(), y)
+    }
 
     /// The state before the first step, for a batch of `batch` sequences.
     fn zero_state(&self, batch: usize) -> Self::State;
@@ -165,7 +200,20 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ) {
         let output = self.forward_pass(x, state, cache);
         check_shape("Residual", "branch", y.shape(), output.shape());
-        add(x, skip, StandardLayout::default().view(output), y);
+        let pass = self.output_sequence(x, output.view());
+        add(&pass, skip, StandardLayout::default().view(output.view()), y);
+    }
+
+    /// An error of the layer `outer` unless this one, inside it, keeps the number of steps.
+    #[doc(hidden)]
+    fn expect_same_steps(&self, outer: &str) -> Result<(), SizeError> {
+        match self.output_steps() {
+            None => Ok(()),
+            Some(steps) => Err(SizeError::new(
+                outer,
+                format!("takes a branch that keeps the number of steps, got one that gives {steps}"),
+            )),
+        }
     }
 
     /// Panics unless this layer, and each layer inside it, takes the size of `x`: the message names the layer by its place.
@@ -292,7 +340,8 @@ impl<'a, L: Layer> Pass<'a, L> {
     }
 }
 
-/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time.
+/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time. It keeps the number
+/// of steps.
 pub trait Causal: Layer {
     /// One step, `T = 1`: `[B, O]`. Nothing is kept for a backward pass.
     ///
@@ -313,10 +362,10 @@ pub trait Causal: Layer {
     }
 }
 
-/// The output, with the lengths of the input: what a [`Loss`](crate::loss::Loss) takes.
+/// The output, with the lengths that it [has](Layer::output_sequence): what a [`Loss`](crate::loss::Loss) takes.
 impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
     fn from(pass: &'a Pass<'_, L>) -> Self {
-        pass.x.with(pass.output())
+        pass.layer.output_sequence(&pass.x.reborrow(), pass.output())
     }
 }
 

@@ -1,12 +1,16 @@
-//! Feed-forward layers: each row of the `T * B` on its own.
+//! Feed-forward layers, which map each row of the `T * B` on its own, and layers from many steps to one and back.
 
 pub(crate) mod activation;
 mod dropout;
 pub(crate) mod embedding;
 pub(crate) mod feed_forward;
 mod identity;
+mod last_step;
 mod layer_norm;
 mod linear;
+mod pool;
+mod repeat;
+pub(crate) mod time;
 
 pub use crate::base::Init;
 pub use activation::{Activation, Nonlinearity};
@@ -14,8 +18,11 @@ pub use dropout::Dropout;
 pub use embedding::{Embedding, EmbeddingBuilder};
 pub use feed_forward::FeedForward;
 pub use identity::Identity;
+pub use last_step::LastStep;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LinearBuilder};
+pub use pool::Pool;
+pub use repeat::Repeat;
 
 use crate::kernels::Float;
 use crate::layer::display_summary;
@@ -26,6 +33,9 @@ display_summary! {
     Embedding<F: Float>,
     FeedForward<F: Float>,
     Identity<F: Float>,
+    LastStep<F: Float>,
     LayerNorm<F: Float>,
     Linear<F: Float>,
+    Pool<F: Float>,
+    Repeat<F: Float>,
 }

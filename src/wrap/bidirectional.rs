@@ -18,8 +18,8 @@ const NAME: &str = "Bidirectional";
 /// y_t = [ →layer(x)_t ; ←layer(x)_t ]
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O + O']`. Any layers will do, whole models too; of feed-forward parts inside them, the direction
-/// changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
+/// `[T, B, I]` to `[T, B, O + O']`. Any layers will do, whole models too, if both keep the number of steps or give the same
+/// number; of feed-forward parts inside them, the direction changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
 /// are better served by a [`Recurrent`](crate::recurrent::Recurrent) model, which has PyTorch's names.
 ///
 /// ```
@@ -88,8 +88,20 @@ impl<L: Layer> Layer for Bidirectional<L> {
     type Cache = BothCache<L>;
 
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
+        let (forward, reverse) = (self.forward.output_steps(), self.reverse.output_steps());
+        if forward != reverse {
+            let text = |steps: Option<usize>| steps.map_or("those of x".into(), |steps| steps.to_string());
+            let (forward, reverse) = (text(forward), text(reverse));
+            let reason =
+                format!("takes directions with as many steps, got {forward} from forward and {reverse} from reverse");
+            return Err(SizeError::new(NAME, reason));
+        }
         let forward = self.forward.output_size(input).map_err(|error| error.inside("forward"))?;
         Ok(forward + self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?)
+    }
+
+    fn output_steps(&self) -> Option<usize> {
+        self.forward.output_steps()
     }
 
     fn describe(&self, name: &str, summary: &mut Summary) {
@@ -108,11 +120,10 @@ impl<L: Layer> Layer for Bidirectional<L> {
         cache: &'c mut BothCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
         self.expect_size(x);
-        let (steps, batch) = x.dims();
         let BothCache { forward, reverse, y, .. } = cache;
         let forward = self.forward.forward_pass(x, &mut state.forward, forward);
         let reverse = self.reverse.forward_pass(&x.reversed(), &mut state.reverse, reverse);
-        let middle = forward.dim().2;
+        let (steps, batch, middle) = forward.dim();
         reuse(y, (steps, batch, middle + reverse.dim().2));
         y.slice_mut(s![.., .., ..middle]).assign(&forward);
         y.slice_mut(s![.., .., middle..]).assign(&reverse);
@@ -133,7 +144,7 @@ impl<L: Layer> Layer for Bidirectional<L> {
     ) -> ArrayView3<'c, L::Elem> {
         let BothCache { forward, reverse, y, dx } = cache;
         let (steps, batch) = x.dims();
-        check_shape(NAME, "dy", &[steps, batch, y.dim().2], dy.shape());
+        check_shape(NAME, "dy", &[self.output_steps().unwrap_or(steps), batch, y.dim().2], dy.shape());
         let middle = self.forward.output(forward).dim().2;
         let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
         let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));

@@ -13,6 +13,10 @@ macro_rules! forwarding_layer {
                 self.$field.output_size(input)
             }
 
+            fn output_steps(&self) -> Option<usize> {
+                self.$field.output_steps()
+            }
+
             fn describe(&self, name: &str, summary: &mut $crate::layer::Summary) {
                 summary.add::<$l::Elem>(name, stringify!($wrapper), &());
                 summary.inside(|summary| self.$field.describe(name, summary));

@@ -128,6 +128,10 @@ impl<L: Layer> Layer for LearnedState<L> {
         self.layer.output_size(input)
     }
 
+    fn output_steps(&self) -> Option<usize> {
+        self.layer.output_steps()
+    }
+
     fn describe(&self, name: &str, summary: &mut Summary) {
         summary.add(name, NAME, &self.initial);
         summary.inside(|summary| self.layer.describe(name, summary));

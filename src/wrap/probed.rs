@@ -106,10 +106,11 @@ impl<L: Layer> Probed<L> {
         let dx = self.layer.backward_pass(x, dy, dstate, cache, Gradient::new(&mut grad.layer, how));
         if recording {
             let (steps, batch, features) = dy.dim();
+            let y = self.layer.output_sequence(&x.reborrow(), dy.view());
             let output = &mut self.probe.layers()[self.at].output;
             output.clear();
             output.extend((0..steps).map(|t| {
-                let valid = (0..batch).filter(|&b| x.valid(t, b));
+                let valid = (0..batch).filter(|&b| y.valid(t, b));
                 norm(valid.flat_map(|b| (0..features).map(move |k| &dy[[t, b, k]])))
             }));
         }

@@ -18,7 +18,7 @@ use values::{
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
-/// Shapes; gradients by finite differences, with and without lengths; gradients that are overwritten; a reused cache, a
+/// Shapes, for a layer that [changes the number of steps](Layer::output_steps) too; gradients by finite differences, with and without lengths; gradients that are overwritten; a reused cache, a
 /// stale cache, another input; each sequence alone against itself in the batch; padding that holds NaN; memory in another
 /// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
 /// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks and
@@ -94,6 +94,16 @@ impl<'a, L: Layer> Contract<'a, L> {
         Batch::draw(self.input, steps, batch)
     }
 
+    /// The number of steps of an output over `steps` steps.
+    fn output_steps(&self, steps: usize) -> usize {
+        self.layer.output_steps().unwrap_or(steps)
+    }
+
+    /// The shape of an output over a batch of the usual size.
+    fn output_shape(&self, features: usize) -> (usize, usize, usize) {
+        (self.output_steps(STEPS), BATCH, features)
+    }
+
     /// A state that is not zero.
     fn state(&self, batch: usize) -> L::State {
         let (mut state, rng) = (self.layer.zero_state(batch), &mut StdRng::seed_from_u64(5));
@@ -145,7 +155,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         let output =
             self.layer.output_size(batch.sequence().size()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let outcome = self.pass(batch.sequence().eval(), self.state(BATCH), &mut self.layer.cache());
-        self.assert(outcome.y.dim() == (STEPS, BATCH, output), &format!("y is {:?}", outcome.y.dim()));
+        self.assert(outcome.y.dim() == self.output_shape(output), &format!("y is {:?}", outcome.y.dim()));
         if let Input::Features(features) = self.input {
             self.assert(outcome.dx.dim() == (STEPS, BATCH, features), &format!("dL/dx is {:?}", outcome.dx.dim()));
         }
@@ -187,7 +197,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         let batch = self.batch(STEPS, BATCH);
         let (other, x) = (self.batch(STEPS, BATCH).changed(), batch.sequence().eval());
         let output = self.layer.output_size(x.size()).expect("a size that fits");
-        let dy = output_gradient((STEPS, BATCH, output));
+        let dy = output_gradient(self.output_shape(output));
         let refuses =
             |what: &str, forward: &dyn Fn(&mut L::Cache), x: Sequence<'_, L::Elem>, dy: &ArrayRef3<L::Elem>| {
                 let mut cache = self.layer.cache();
@@ -205,8 +215,11 @@ impl<'a, L: Layer> Contract<'a, L> {
         refuses("a cache that a backward pass has used", &|cache| drop(self.pass(x, self.state(BATCH), cache)), x, &dy);
         refuses("another x than the forward pass", &|cache| forward(other.sequence().eval(), cache), x, &dy);
         refuses("an inference pass's cache", &|cache| forward(x.infer(), cache), x, &dy);
-        let wrong = output_gradient((STEPS, BATCH, output + 1));
+        let wrong = output_gradient(self.output_shape(output + 1));
         refuses("a dy of another size", &|cache| forward(x, cache), x, &wrong);
+        let (steps, ..) = self.output_shape(output);
+        let wrong = output_gradient((steps + 1, BATCH, output));
+        refuses("a dy of more steps", &|cache| forward(x, cache), x, &wrong);
         let refused = panics(&mut || {
             self.layer.forward(x, &mut self.state(BATCH + 1), &mut self.layer.cache());
         });
@@ -286,14 +299,15 @@ impl<'a, L: Layer> Contract<'a, L> {
             copy_sequence(&self.state(BATCH), b, &mut state);
             let mut cache = self.layer.cache();
             let y = self.layer.forward(one.sequence().eval(), &mut state, &mut cache).to_owned();
-            let dy = cut(&output_gradient(all.y.dim()), b, length);
+            let out = self.output_steps(length);
+            let dy = cut(&output_gradient(all.y.dim()), b, out);
             let mut dstate = state.clone();
             let seed = self.seed_gradient(&all.state);
             copy_sequence(&seed, b, &mut dstate);
             let dx =
                 self.layer.backward(one.sequence().eval(), &dy, Some(&mut dstate), &mut cache, &mut sum).to_owned();
 
-            self.assert(all_near(&y, &cut(&all.y, b, length)), "a sequence alone gives another y than in its batch");
+            self.assert(all_near(&y, &cut(&all.y, b, out)), "a sequence alone gives another y than in its batch");
             let dx_fits = self.input_is_tokens() || all_near(&dx, &cut(&all.dx, b, length));
             self.assert(dx_fits, "a sequence alone gives another dL/dx than in its batch");
             let mut expected = self.layer.zero_state(1);
@@ -313,7 +327,9 @@ impl<'a, L: Layer> Contract<'a, L> {
             let mut state = self.state(BATCH);
             let y = self.layer.forward(x, &mut state, cache).to_owned();
             let mut dy = output_gradient(y.dim());
-            fill_padding(&mut dy, if batch.junk { f64::NAN } else { 0.5 });
+            if self.layer.output_steps().is_none() {
+                fill_padding(&mut dy, if batch.junk { f64::NAN } else { 0.5 });
+            }
             self.backward(x, y, &dy, state, cache)
         };
         // A cache full of other numbers: stale values must not show either.
@@ -321,7 +337,8 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.pass(mode(self.batch(STEPS, BATCH).changed().sequence()), self.state(BATCH), &mut cache);
         let (want, got) = (lengths(&batch, &mut self.layer.cache()), lengths(&junk, &mut cache));
         self.assert(got.bits() == want.bits(), "what the padding holds changes the result");
-        self.assert(padding_is_zero(&got.y), "y is not zero past a length");
+        let has_padding = self.layer.output_steps().is_none();
+        self.assert(!has_padding || padding_is_zero(&got.y), "y is not zero past a length");
         self.assert(self.input_is_tokens() || padding_is_zero(&got.dx), "dL/dx is not zero past a length");
         let full = [STEPS; BATCH];
         let x = mode(batch.sequence());
@@ -355,7 +372,7 @@ impl<'a, L: Layer> Contract<'a, L> {
             let (mut state, mut dstate) = (self.state(BATCH), self.state(BATCH));
             let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
             let output = self.layer.output_size(x.size()).expect("a size that fits");
-            let dy = output_gradient((STEPS, BATCH, output));
+            let dy = output_gradient(self.output_shape(output));
             let mut pass = || {
                 self.layer.forward(x, &mut state, &mut cache);
                 self.layer.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad);
@@ -387,6 +404,7 @@ impl<L: Causal> Contract<'_, L> {
     /// Panics at the first breach.
     #[track_caller]
     pub fn check_causal(&self) -> f64 {
+        self.assert(self.layer.output_steps().is_none(), "a causal layer changes the number of steps");
         self.chunks_equal_the_whole();
         self.steps_equal_the_whole();
         self.check()

@@ -57,11 +57,12 @@ impl<L: Layer> Contract<'_, L> {
 
 fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>) -> Bits {
     let ((steps, batch), output) = (x.dims(), layer.output_size(x.size()).expect("a size that fits"));
-    let (mut cache, mut grad, dy) = (layer.cache(), layer.zeros_like(), output_gradient((steps, batch, output)));
+    let shape = (layer.output_steps().unwrap_or(steps), batch, output);
+    let (mut cache, mut grad, dy) = (layer.cache(), layer.zeros_like(), output_gradient(shape));
     let y = bits(&layer.forward(x, &mut layer.zero_state(batch), &mut cache).to_owned());
     let dx = bits(&layer.backward(x, &dy, None, &mut cache, Gradient::overwrite(&mut grad)).to_owned());
-    let skip = Array3::from_shape_fn((steps, batch, output), |(t, b, k)| L::Elem::of((t + 2 * b + 3 * k) as f64 / 7.0));
-    let mut onto = Array3::zeros((steps, batch, output));
+    let skip = Array3::from_shape_fn(shape, |(t, b, k)| L::Elem::of((t + 2 * b + 3 * k) as f64 / 7.0));
+    let mut onto = Array3::zeros(shape);
     layer.forward_onto(&x, skip.view(), &mut layer.zero_state(batch), &mut cache, &mut onto, Internal);
     let dx_onto = bits(&layer.backward(x, &dy, None, &mut cache, Gradient::overwrite(&mut grad)).to_owned());
     let wanted = matches!(x.size(), Size::Features(_));

@@ -3,11 +3,14 @@
 mod overwriting;
 mod wrappers;
 
-use gradflow::check::{Contract, Input};
+use gradflow::check::{Contract, GradCheck, Input};
 use gradflow::{
     Causal, Layer,
     compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
+    layers::{
+        Activation, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear, Nonlinearity, Pool,
+        Repeat,
+    },
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
     },
@@ -160,6 +163,34 @@ contracts! {
         Bidirectional::new(one(), one())
     };
     residual_bi_lstms: 4 => |rng| Stacked::build(2, |_| Residual::new(Lstm::<F>::builder(4, 2).bidirectional().build(rng)));
+    last_step: 3 => |_rng| LastStep::<F>::new();
+    last_step_of_both_directions: 4 => |_rng| LastStep::<F>::both_directions();
+    pool_mean: 3 => |_rng| Pool::<F>::mean();
+    repeat: 3 => |_rng| (LastStep::<F>::new(), Repeat::new(3));
+    classifier: Input::Tokens(6) => |rng| (
+        Embedding::<F>::new(6, 3, rng), Lstm::new(3, 4, rng), LastStep::new(), Linear::new(4, 2, rng),
+    );
+    bidirectional_classifier: 3 => |rng| (
+        Lstm::<F>::builder(3, 4).num_layers(2).bidirectional().build(rng), LastStep::both_directions(), Dropout::new(0.3, rng),
+        Linear::new(8, 2, rng),
+    );
+    encoder_and_decoder: Input::Tokens(6) => |rng| (
+        Embedding::<F>::new(6, 3, rng), Gru::new(3, 4, rng), LastStep::new(), Repeat::new(3), Gru::new(4, 3, rng),
+        Linear::new(3, 2, rng),
+    );
+    // As many steps out as in: the output still has a time axis of its own.
+    encoder_and_decoder_of_equal_steps: 3 => |rng|
+        (GruCell::<F>::new(3, 4, rng), Pool::mean(), Repeat::new(4), GruCell::new(4, 2, rng));
+    pooled_directions: 3 => |rng| {
+        let mut one = || (GruCell::<F>::new(3, 4, rng), LastStep::new());
+        (Bidirectional::new(one(), one()), Linear::new(8, 2, rng))
+    };
+    wrapped_classifier: 3 => |rng| {
+        let probe = GradientProbe::new();
+        probe.record(true);
+        let encoder = lively(LearnedState::new((LstmCell::<F>::new(3, 4, rng), Pool::mean())), rng);
+        Prepacked::new((Probed::new("encoder", encoder, &probe), Repeat::new(2)))
+    };
     learned_state_bi_lstm: 3 => |rng|
         lively(LearnedState::new(Lstm::<F>::builder(3, 4).bidirectional().build(rng)), rng);
 }
@@ -170,6 +201,27 @@ contracts! {
         BoxLayer::new(LstmCell::<F>::new(3, 5, rng)),
         BoxLayer::new((Linear::new(5, 2, rng), Activation::tanh())),
         BoxLayer::new(Residual::new(GruCell::builder(2, 2).weight_hh(Init::Orthogonal { gain: 0.5 }).build(rng))),
+    ]);
+}
+
+/// For layers with kinks, and for inputs that are nearer to one than the usual step of the differences.
+fn check_finely<L: Layer>(name: &str, layer: &L, input: impl Into<Input>) {
+    let gradients = GradCheck::new().step(1e-4);
+    report::<L>(name, Contract::new(name, layer, input).gradients(gradients).allocations(count).check());
+}
+
+contracts! {
+    check_finely;
+    pool_max: 3 => |_rng| Pool::<F>::max();
+}
+
+contracts! {
+    check_any;
+    boxed_classifier: 3 => |rng| Stacked::new(vec![
+        BoxLayer::whole(Lstm::<F>::builder(3, 4).bidirectional().build(rng)),
+        BoxLayer::whole(LastStep::both_directions()),
+        BoxLayer::whole(Repeat::new(2)),
+        BoxLayer::whole((GruCell::new(8, 3, rng), Linear::new(3, 2, rng))),
     ]);
 }
 

@@ -1,0 +1,142 @@
+//! From all steps to the last.
+
+use std::marker::PhantomData;
+
+use ndarray::{ArrayRef3, s};
+
+use super::time::{TimeCache, time_layer};
+use crate::base::{Size, SizeError};
+use crate::kernels::{Float, once};
+use crate::layer::Sequence;
+use crate::parameters;
+
+const NAME: &str = "LastStep";
+
+/// The last valid step of each sequence: what a model that has read a whole sequence knows of it.
+///
+/// ```text
+/// y_b = x_{n_b - 1, b}                              n_b: the length of sequence b
+/// y_b = [ x_{n_b - 1, b, ..D/2} ; x_{0, b, D/2..} ]   both directions
+/// ```
+///
+/// | | shape |
+/// | --- | --- |
+/// | `x` | `[T, B, D]` |
+/// | `y` | `[1, B, D]`, without lengths |
+///
+/// After a bidirectional layer, use [`both_directions`](LastStep::both_directions): the reverse direction ends at the
+/// first step, and at a sequence's last step it has read one step only. The result is PyTorch's `h_n` of the last layer,
+/// forward and reverse side by side.
+///
+/// In a [reversed](Sequence::reversed) batch, where recurrences go from the last valid step to the first, the first step
+/// is the last one that is read, and the one that is taken. So `Bidirectional::new((gru, LastStep::new()), …)` needs no
+/// other `LastStep`.
+///
+/// It is not [`Causal`](crate::Causal): over a [chunk](Sequence::steps), it gives the chunk's last valid step, and zero for a
+/// sequence that ended before. So a model with a `LastStep` can still read a stream in chunks, and after each of them its
+/// output is what it knows so far.
+///
+/// A classifier of sequences of unequal length:
+///
+/// ```
+/// use gradflow::prelude::*;
+/// use gradflow::{layers::LastStep, ndarray::{arr2, Array2}, rand::{SeedableRng, rngs::StdRng}};
+///
+/// let rng = &mut StdRng::seed_from_u64(0);
+/// let model = (
+///     Embedding::<f32>::new(50, 8, rng),
+///     BiLstm::new(8, 16, rng),
+///     LastStep::both_directions(),
+///     Linear::new(2 * 16, 3, rng),
+/// );
+/// let (words, classes) = (Array2::from_elem((7, 2), 4), arr2(&[[0, 2]])); // [T, B], [1, B]
+/// let x = Sequence::from(&words).with_lengths(&[7, 5])?;
+///
+/// let (mut state, mut cache, mut grad) = (model.zero_state(2), model.cache(), model.zeros_like());
+/// let pass = model.pass(x, &mut state, &mut cache);
+/// assert_eq!(pass.output().dim(), (1, 2, 3));
+/// let mut cross_entropy = SoftmaxCrossEntropy::new();
+/// let loss = cross_entropy.of(&pass, &classes); // one class for each sequence, whatever its length
+/// pass.backward_into(loss.gradient(), &mut grad);
+/// # Ok::<(), gradflow::author::LengthsError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastStep<F> {
+    both: bool,
+    elem: PhantomData<F>,
+}
+parameters! { impl<F: Float> Tensors<F> for LastStep<F> { ; skip both, elem } }
+
+impl<F: Float> LastStep<F> {
+    /// The last valid step.
+    pub fn new() -> Self {
+        LastStep { both: false, elem: PhantomData }
+    }
+
+    /// Of the first half of the features the last valid step, of the second half the first step: where the two directions
+    /// of a bidirectional layer end.
+    pub fn both_directions() -> Self {
+        LastStep { both: true, ..Self::new() }
+    }
+
+    fn steps(&self) -> usize {
+        1
+    }
+
+    fn size(&self, input: Size) -> Result<usize, SizeError> {
+        match input.features(NAME)? {
+            odd if self.both && odd % 2 == 1 => {
+                Err(SizeError::new(NAME, format!("of both directions takes an even number of features, got {odd}")))
+            }
+            features => Ok(features),
+        }
+    }
+
+    /// The number of features that end where `x` does; the others end at its other end.
+    fn own(&self, features: usize) -> usize {
+        if self.both { features / 2 } else { features }
+    }
+}
+
+impl<F: Float> Default for LastStep<F> {
+    fn default() -> Self {
+        LastStep::new()
+    }
+}
+
+/// The last step that is read of sequence `b`, and the first one; nothing if no step is valid.
+fn ends<F: Float>(x: &Sequence<'_, F>, b: usize) -> Option<(usize, usize)> {
+    let last = x.length(b).checked_sub(1)?;
+    Some(if x.is_reversed() { (0, last) } else { (last, 0) })
+}
+
+once! {
+    fn forward<'a, F: Float>(layer: &'a LastStep<F>, x: &'a Sequence<'a, F>, cache: &'a mut TimeCache<F>) {
+        let features = x.features(NAME, None); // [T, B, D]
+        let (_, batch, width) = features.dim();
+        let own = layer.own(width);
+        cache.begin(x, 1, width);
+        for b in 0..batch {
+            let Some((last, first)) = ends(x, b) else { continue };
+            cache.y.slice_mut(s![0, b, ..own]).assign(&features.slice(s![last, b, ..own]));
+            cache.y.slice_mut(s![0, b, own..]).assign(&features.slice(s![first, b, own..]));
+        }
+    }
+
+    fn backward<'a, F: Float>(
+        layer: &'a LastStep<F>,
+        x: &'a Sequence<'a, F>,
+        dy: &'a ArrayRef3<F>,
+        cache: &'a mut TimeCache<F>,
+    ) {
+        let Some(dx) = cache.begin_backward(NAME, x, dy) else { return };
+        let (_, batch, width) = dx.dim();
+        let own = layer.own(width);
+        for b in 0..batch {
+            let Some((last, first)) = ends(x, b) else { continue };
+            dx.slice_mut(s![last, b, ..own]).assign(&dy.slice(s![0, b, ..own]));
+            dx.slice_mut(s![first, b, own..]).assign(&dy.slice(s![0, b, own..]));
+        }
+    }
+}
+time_layer! { LastStep, forward, backward }
