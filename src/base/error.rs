@@ -61,6 +61,23 @@ pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize
     }
 }
 
+/// As [`check_shape`], for what has an axis of B sequences, over an `x` of T steps and B sequences. If it has another number of
+/// sequences, the message says where that may come from.
+#[track_caller]
+pub(crate) fn check_batch(layer: &str, argument: &str, x: (usize, usize), expected: &[usize], got: &[usize]) {
+    let (steps, batch) = x;
+    let mut others = expected.iter().zip(got).filter(|(expected, got)| expected != got);
+    let of_other_batch = expected.len() == got.len() && others.next().is_some_and(|(&expected, _)| expected == batch);
+    if of_other_batch && others.next().is_none() {
+        let got = format_args!(
+            "{got:?}; x has T = {steps} steps of B = {batch} sequences: if its first axis counts the sequences, give the \
+             layer `Sequence::batch_first(x)`"
+        );
+        mismatch(layer, argument, &format_args!("{expected:?}"), &got)
+    }
+    check_shape(layer, argument, expected, got);
+}
+
 /// Panics unless `grad` has the tensors of `layer`, called `name`: a gradient made before a bias or a scale was added
 /// would otherwise silently not train it.
 ///

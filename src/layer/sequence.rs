@@ -5,6 +5,7 @@ use std::ops::Range;
 use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
 
 use super::context::Context;
+use super::ids::{Id, Ids};
 use super::lengths::Lengths;
 use crate::base::error::{check_not_empty, mismatch};
 use crate::base::{LengthsError, Mode, Size};
@@ -13,10 +14,10 @@ use crate::kernels::{Float, PackedWeights};
 #[derive(Clone, Copy, Debug)]
 enum Values<'a, F> {
     Features(ArrayView3<'a, F>),
-    Tokens(ArrayView2<'a, usize>),
+    Tokens(Ids<'a>),
 }
 
-/// A time-major batch of sequences, borrowed: features `[T, B, D]` or token ids `[T, B]`, with the sequences' lengths
+/// A time-major batch of sequences, borrowed: features `[T, B, D]` or token ids `[T, B]` of any integer type, with the sequences' lengths
 /// and the [`Mode`] if they were given.
 ///
 /// `T` counts steps, `B` sequences, `D` features. A single step is `T = 1`; plain rows of a feed-forward net are
@@ -77,7 +78,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         let context = Context { first_step: self.context.first_step + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![range, .., ..])),
-            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![range, ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.steps(range)),
         };
         Sequence { values, lengths, context }
     }
@@ -106,7 +107,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         let context = Context { first_sequence: self.context.first_sequence + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![.., range, ..])),
-            Values::Tokens(ids) => Values::Tokens(ids.slice_move(s![.., range])),
+            Values::Tokens(ids) => Values::Tokens(ids.sequences(range)),
         };
         Sequence { values, lengths, context }
     }
@@ -133,11 +134,39 @@ impl<'a, F: Float> Sequence<'a, F> {
         (0..all.div_ceil(steps)).map(move |chunk| self.steps(chunk * steps..all.min((chunk + 1) * steps)))
     }
 
-    /// A batch that lies sequence by sequence in memory, `[B, T, D]`: the same values seen as `[T, B, D]`, no copy.
+    /// A batch whose first axis counts the sequences: features `[B, T, D]` or token ids `[B, T]`, the same values seen as
+    /// `[T, B, D]` or `[T, B]`. Nothing is copied.
     ///
-    /// `y.permuted_axes([1, 0, 2])` turns an output's view back.
-    pub fn batch_first(x: &'a ArrayRef3<F>) -> Self {
-        x.view().permuted_axes([1, 0, 2]).into()
+    /// An array alone does not tell which of its axes is time, and one that is taken for the other gives no error if the
+    /// sizes fit: say so here. Views of an output and of targets are turned by `y.permuted_axes([1, 0, 2])` and `ids.t()`.
+    ///
+    /// ```
+    /// use gradflow::{Layer, Sequence, ndarray::{Array2, Array3}, recurrent::GruCell};
+    ///
+    /// let x = Array3::<f32>::zeros((2, 5, 3)); // B = 2, T = 5, D = 3
+    /// assert_eq!(Sequence::batch_first(&x).dims(), (5, 2));
+    /// let ids = Array2::<u32>::zeros((2, 5));
+    /// assert_eq!(Sequence::<f32>::batch_first(&ids).with_lengths(&[5, 3])?.dims(), (5, 2));
+    ///
+    /// let gru = GruCell::zeros(3, 4);
+    /// let y = gru.forward(Sequence::batch_first(&x), &mut gru.zero_state(2), &mut gru.cache()).to_owned();
+    /// assert_eq!(y.permuted_axes([1, 0, 2]).dim(), (2, 5, 4));
+    /// # Ok::<(), gradflow::author::LengthsError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if `x` has lengths already: they were checked against another axis.
+    #[track_caller]
+    pub fn batch_first(x: impl Into<Self>) -> Self {
+        let x = x.into();
+        if x.has_lengths() {
+            mismatch("Sequence::batch_first", "x", &"lengths to be given afterwards", &"a batch with lengths")
+        }
+        let values = match x.values {
+            Values::Features(x) => Values::Features(x.permuted_axes([1, 0, 2])),
+            Values::Tokens(ids) => Values::Tokens(ids.transposed()),
+        };
+        x.holding(values)
     }
 
     /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
@@ -295,7 +324,7 @@ impl<'a, F: Float> Sequence<'a, F> {
                 check_not_empty(layer, x.shape());
                 x
             }
-            Values::Tokens(ids) => mismatch(layer, "x", &expected(), &format_args!("token ids {:?}", ids.shape())),
+            Values::Tokens(ids) => mismatch(layer, "x", &expected(), &format_args!("token ids {:?}", ids.dim())),
         }
     }
 
@@ -304,10 +333,11 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// # Panics
     /// Panics if these are features, or the batch is empty.
     #[track_caller]
-    pub fn tokens(&self, layer: &str) -> ArrayView2<'a, usize> {
+    pub fn tokens(&self, layer: &str) -> Ids<'a> {
         match self.values {
             Values::Tokens(ids) => {
-                check_not_empty(layer, ids.shape());
+                let (steps, batch) = ids.dim();
+                check_not_empty(layer, &[steps, batch]);
                 ids
             }
             Values::Features(x) => mismatch(layer, "x", &"token ids [T, B]", &format_args!("features {:?}", x.shape())),
@@ -336,7 +366,7 @@ impl<'a, F: Float> Sequence<'a, F> {
             if self.valid(t, b) {
                 mix(match &self.values {
                     Values::Features(x) => x[[t, b, d]].bits(),
-                    Values::Tokens(ids) => ids[[t, b]] as u64,
+                    Values::Tokens(ids) => ids.get(t, b) as u64,
                 });
             }
         }
@@ -466,14 +496,14 @@ impl<'a, F> From<&'a Array3<F>> for Sequence<'a, F> {
     }
 }
 
-impl<'a, F: Float> From<ArrayView2<'a, usize>> for Sequence<'a, F> {
-    fn from(ids: ArrayView2<'a, usize>) -> Self {
-        Sequence::new(Values::Tokens(ids))
+impl<'a, F: Float, I: Id> From<ArrayView2<'a, I>> for Sequence<'a, F> {
+    fn from(ids: ArrayView2<'a, I>) -> Self {
+        Sequence::new(Values::Tokens(I::view(ids)))
     }
 }
 
-impl<'a, F: Float> From<&'a Array2<usize>> for Sequence<'a, F> {
-    fn from(ids: &'a Array2<usize>) -> Self {
+impl<'a, F: Float, I: Id> From<&'a Array2<I>> for Sequence<'a, F> {
+    fn from(ids: &'a Array2<I>) -> Self {
         ids.view().into()
     }
 }

@@ -5,11 +5,13 @@ use std::fmt;
 use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
 
 use super::affine::add;
+use super::batch_state::{put, select};
 use super::gradient::Gradient;
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
 use super::summary::Summary;
 use crate::base::error::mismatch;
+use crate::base::tensors::check_alike;
 use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::kernels::Float;
 
@@ -99,6 +101,43 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
 
     /// The state before the first step, for a batch of `batch` sequences.
     fn zero_state(&self, batch: usize) -> Self::State;
+
+    /// The state of some of the sequences of a batch, in the given order: for a smaller last batch, for streams that go on while
+    /// others have ended, and for the beams of a search, where a sequence may come several times.
+    ///
+    /// ```
+    /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::Lstm};
+    ///
+    /// let lstm = Lstm::<f32>::builder(3, 4).num_layers(2).build(&mut StdRng::seed_from_u64(0));
+    /// let (x, mut state) = (Array3::from_shape_fn((1, 5, 3), |(_, b, _)| b as f32), lstm.zero_state(5));
+    /// lstm.forward(&x, &mut state, &mut lstm.cache());
+    /// let mut some = lstm.select_state(&state, &[4, 1]); // sequence 4, then sequence 1
+    /// assert_eq!((some.h.dim(), some.h[[1, 0, 2]]), ((2, 2, 4), state.h[[1, 4, 2]]));
+    ///
+    /// // One step of these two alone; the others stay where they are.
+    /// lstm.forward(&Array3::ones((1, 2, 3)), &mut some, &mut lstm.cache());
+    /// lstm.put_state(&mut state, &[4, 1], &some);
+    /// assert_eq!(state.h[[1, 4, 2]], some.h[[1, 0, 2]]);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if there is no such sequence.
+    #[track_caller]
+    fn select_state(&self, state: &Self::State, sequences: &[usize]) -> Self::State {
+        let mut some = self.zero_state(sequences.len());
+        select([&self.zero_state(1), &self.zero_state(2)], state, sequences, &mut some);
+        some
+    }
+
+    /// Puts the state of some of the sequences, as [`select_state`](Layer::select_state) gives it, back in its place.
+    ///
+    /// # Panics
+    /// Panics if there is no such sequence, or `some` is not the state of as many.
+    #[track_caller]
+    fn put_state(&self, state: &mut Self::State, sequences: &[usize], some: &Self::State) {
+        check_alike(&"Layer::put_state: state", &self.zero_state(sequences.len()), some);
+        put([&self.zero_state(1), &self.zero_state(2)], state, sequences, some);
+    }
 
     /// `y`, `[T, B, O]`, borrowed from `cache`; `state` is read, then advanced to each sequence's last valid step.
     ///

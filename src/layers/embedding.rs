@@ -18,7 +18,7 @@ const NAME: &str = "Embedding";
 ///
 /// | | shape |
 /// | --- | --- |
-/// | `x` | ids `[T, B]`, each below V |
+/// | `x` | ids `[T, B]` of any integer type, each from 0 and below V |
 /// | `y` | `[T, B, D]` |
 ///
 /// Ids have no gradient: `backward` returns `[T, B, 0]`.
@@ -113,13 +113,15 @@ once! {
         let EmbeddingCache { pending, y } = cache;
         pending.set(x);
         reuse(y, (steps, batch, features));
-        for (((t, b), &id), mut y) in ids.indexed_iter().zip(y.lanes_mut(Axis(2))) {
+        for (row, mut y) in y.lanes_mut(Axis(2)).into_iter().enumerate() {
+            let (t, b) = (row / batch, row % batch);
+            let id = ids.get(t, b);
             if !x.valid(t, b) {
                 y.fill(F::zero());
             } else if id < vocabulary {
                 y.assign(&layer.weight.row(id));
             } else {
-                let got = format_args!("{id} at step {t} of sequence {b}");
+                let got = format_args!("{} at step {t} of sequence {b}", ids.shown(t, b));
                 mismatch(NAME, "x", &format_args!("ids below {vocabulary}"), &got)
             }
         }
@@ -137,9 +139,11 @@ once! {
         pending.take(NAME, x, dy, layer.weight.ncols());
         let grad = grad.to_add();
         check_gradient(NAME, layer, &*grad);
-        for (((t, b), &id), dy) in x.tokens(NAME).indexed_iter().zip(dy.lanes(Axis(2))) {
+        let (ids, batch) = (x.tokens(NAME), x.dims().1);
+        for (row, dy) in dy.lanes(Axis(2)).into_iter().enumerate() {
+            let (t, b) = (row / batch, row % batch);
             if x.valid(t, b) {
-                let mut row = grad.weight.row_mut(id);
+                let mut row = grad.weight.row_mut(ids.get(t, b));
                 row += &dy;
             }
         }

@@ -8,7 +8,7 @@ use crate::base::check_shape;
 use crate::base::error::mismatch;
 use crate::kernels::softmax::{largest, sum_of_exponentials, weighted_softmax};
 use crate::kernels::{Float, once};
-use crate::layer::Sequence;
+use crate::layer::{Id, Ids, Sequence};
 
 const NAME: &str = "SoftmaxCrossEntropy";
 
@@ -33,7 +33,7 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// | | shape |
 /// | --- | --- |
 /// | logits `z`, gradient | `[T, B, V]` |
-/// | targets: ids | `[T, B]`, each below V |
+/// | targets: ids | `[T, B]` of any integer type, each from 0 and below V |
 ///
 /// ```
 /// use gradflow::{loss::{Loss, SoftmaxCrossEntropy}, ndarray::{Array3, arr2}};
@@ -45,28 +45,29 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
-pub struct SoftmaxCrossEntropy<F> {
+pub struct SoftmaxCrossEntropy<F, I = usize> {
     options: Options,
+    ignored: Option<I>,
     memory: Memory<F>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Options {
-    ignored: Option<usize>,
     smoothing: f64,
     weights: Option<Vec<f64>>, // [V]
     reduction: Reduction,
 }
 
-impl<F> SoftmaxCrossEntropy<F> {
+impl<F, I: Id> SoftmaxCrossEntropy<F, I> {
     /// The mean over all positions.
     pub fn new() -> Self {
-        SoftmaxCrossEntropy { options: Options::default(), memory: Memory::default() }
+        SoftmaxCrossEntropy { options: Options::default(), ignored: None, memory: Memory::default() }
     }
 
-    /// Positions with this id do not count: their loss and gradient are zero. It need not be below V.
-    pub fn ignore(self, id: usize) -> Self {
-        SoftmaxCrossEntropy { options: Options { ignored: Some(id), ..self.options }, ..self }
+    /// Positions with this id do not count: their loss and gradient are zero. It need not be below V, nor from 0 on:
+    /// `ignore(-100)` is PyTorch's.
+    pub fn ignore(self, id: I) -> Self {
+        SoftmaxCrossEntropy { ignored: Some(id), ..self }
     }
 
     /// Spreads a share `epsilon` of the target evenly over all classes, its own included (Szegedy et al. 2016), so that
@@ -99,22 +100,24 @@ impl<F> SoftmaxCrossEntropy<F> {
     }
 }
 
-impl<F> Default for SoftmaxCrossEntropy<F> {
+impl<F, I: Id> Default for SoftmaxCrossEntropy<F, I> {
     fn default() -> Self {
         SoftmaxCrossEntropy::new()
     }
 }
 
-impl<F: Float> Loss<F> for SoftmaxCrossEntropy<F> {
-    type Targets = ArrayRef2<usize>;
+impl<F: Float, I: Id> Loss<F> for SoftmaxCrossEntropy<F, I> {
+    type Targets = ArrayRef2<I>;
 
     /// As [`Loss::evaluate`].
     ///
     /// # Panics
     /// Panics if the shapes differ, the batch is empty, there is not one weight per class, or an id that counts is not
     /// below V.
-    fn evaluate(&self, y: Sequence<'_, F>, ids: &ArrayRef2<usize>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
-        evaluate(&self.options, y.reborrow(), ids, dy)
+    #[track_caller]
+    fn evaluate(&self, y: Sequence<'_, F>, ids: &ArrayRef2<I>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        let is_ignored = |t: usize, b: usize| self.ignored == Some(ids[[t, b]]);
+        evaluate(&self.options, y.reborrow(), I::view(ids.view()), &is_ignored, dy)
     }
 
     fn memory(&mut self) -> &mut Array3<F> {
@@ -155,37 +158,40 @@ once! {
     fn evaluate<'a, F: Float>(
         options: &'a Options,
         sequence: Sequence<'a, F>,
-        ids: &'a ArrayRef2<usize>,
+        ids: Ids<'a>,
+        is_ignored: &'a dyn Fn(usize, usize) -> bool,
         dlogits: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
         let logits = sequence.features(NAME, None); // [T, B, V]
         let (steps, batch, classes) = logits.dim();
-        check_shape(NAME, "ids", &[steps, batch], ids.shape());
+        check_shape(NAME, "ids", &[steps, batch], &[ids.dim().0, ids.dim().1]);
         if let Some(weights) = &options.weights {
             check_shape(NAME, "class weights", &[classes], &[weights.len()]);
         }
-        let counts = |t: usize, b: usize, id: usize| sequence.valid(t, b) && options.ignored != Some(id);
-        let counted = ids.indexed_iter().filter(|&((t, b), &id)| counts(t, b, id));
-        let weight = options.reduction.weight(counted.map(|(_, &id)| options.class_weight(id)).sum());
+        let counts = |(t, b): (usize, usize)| sequence.valid(t, b) && !is_ignored(t, b);
+        let positions = || (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b)));
+        let class_weight = |(t, b): (usize, usize)| options.class_weight(ids.get(t, b));
+        let weight = options.reduction.weight(positions().filter(|&at| counts(at)).map(class_weight).sum());
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
-        // An id that counts and is in range; its part of the target and that of all classes together.
-        let own_and_all = |(t, b): (usize, usize), id: usize| {
-            if !counts(t, b, id) {
+        // Of a position that counts: the id, its part of the target and that of all classes together.
+        let id_own_and_all = |(t, b): (usize, usize)| {
+            if !counts((t, b)) {
                 return None;
             }
+            let id = ids.get(t, b);
             if id >= classes {
-                let got = format_args!("{id} at step {t} of sequence {b}");
+                let got = format_args!("{} at step {t} of sequence {b}", ids.shown(t, b));
                 mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
             }
-            Some((options.own(id), options.own(id) + shares))
+            Some((id, options.own(id), options.own(id) + shares))
         };
 
         let mut loss = 0.0;
         let Some(dlogits) = dlogits else {
             let logits = logits.as_standard_layout(); // a copy only if they are not
             let rows = logits.as_slice().expect("standard layout").chunks_exact(classes);
-            for ((at, &id), z) in ids.indexed_iter().zip(rows) {
-                if let Some((_, all)) = own_and_all(at, id) {
+            for (at, z) in positions().zip(rows) {
+                if let Some((id, _, all)) = id_own_and_all(at) {
                     let (largest, target) = options.target(id, z);
                     loss += all * sum_of_exponentials(largest, z).ln() - target;
                 }
@@ -194,8 +200,8 @@ once! {
         };
         dlogits.assign(&logits);
         let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
-        for ((at, &id), row) in ids.indexed_iter().zip(rows) {
-            let Some((own, all)) = own_and_all(at, id) else {
+        for (at, row) in positions().zip(rows) {
+            let Some((id, own, all)) = id_own_and_all(at) else {
                 row.fill(F::zero());
                 continue;
             };

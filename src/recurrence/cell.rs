@@ -233,9 +233,9 @@ fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[
 }
 
 #[track_caller]
-fn check_state<C: Cell>(cell: &C, sizes: CellSizes, what: &str, batch: usize, state: &StateViewMut<'_, C::Elem>) {
+fn check_state<C: Cell>(cell: &C, sizes: CellSizes, what: &str, x: (usize, usize), state: &StateViewMut<'_, C::Elem>) {
     if !state.fits(sizes) {
-        refuse_state(sizes.name, what, &cell.initial_state(batch), state.tensors())
+        refuse_state(sizes.name, what, x, &cell.initial_state(x.1), state.tensors())
     }
 }
 
@@ -249,7 +249,7 @@ pub(crate) fn forward<C: Cell>(
 ) {
     let sizes = cell.sizes();
     x.features(sizes.name, Some(sizes.input));
-    check_state(cell, sizes, "state", x.dims().1, &state);
+    check_state(cell, sizes, "state", x.dims(), &state);
     cache.pending.set(x);
     in_pass(
         || (work(cell, x), 2),
@@ -335,7 +335,7 @@ pub(crate) fn backward<C: Cell>(
     let (grad, how) = grad.parts();
     check_gradient(sizes.name, cell, &*grad);
     if let Some(dstate) = &dstate {
-        check_state(cell, sizes, "dstate", x.dims().1, dstate);
+        check_state(cell, sizes, "dstate", x.dims(), dstate);
     }
     let grad = Gradient::new(grad, how);
     in_pass(

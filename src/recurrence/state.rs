@@ -7,8 +7,9 @@ use ndarray::{Array, Dimension, Ix2};
 
 use super::schedule::Schedule;
 use super::step::CellSizes;
+use crate::base::error::check_batch;
 use crate::base::tensors::join;
-use crate::base::{Tensors, TensorsExt, check_shape};
+use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
 use crate::layer::State;
 use crate::layer::rows::span;
@@ -94,19 +95,20 @@ pub(crate) fn fits<F: Float>(state: &(impl Tensors<F> + ?Sized), leading: &[usiz
         && (1..state.count()).map(width).sum::<Option<usize>>() == Some(sizes.memory)
 }
 
-/// Panics about a state that does not [fit](fits); `expected` is one that should.
+/// Panics about a state that does not [fit](fits) an input of `x` steps and sequences; `expected` is one that should.
 #[cold]
 #[track_caller]
 pub(crate) fn refuse_state<F: Float>(
     name: &str,
     what: &str,
+    x: (usize, usize),
     expected: &(impl Tensors<F> + ?Sized),
     got: &(impl Tensors<F> + ?Sized),
 ) -> ! {
     let (count, other) = (expected.count(), got.count());
     assert!(count == other, "{name}: {what}: expected {count} tensors, got {other}");
     for i in 0..count {
-        check_shape(name, &join(what, expected.name(i)), expected.shape(i), got.shape(i));
+        check_batch(name, &join(what, expected.name(i)), x, expected.shape(i), got.shape(i));
     }
     panic!("{name}: initial_state: expected h, [B, O], and a memory as large as `sizes` says")
 }

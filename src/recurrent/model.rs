@@ -121,9 +121,9 @@ where
     }
 
     #[track_caller]
-    fn check_state(&self, what: &str, batch: usize, state: &<Self as Layer>::State) {
-        if !fits(state, &[self.cells.len(), batch], self.sizes()) {
-            refuse_state(NAME, what, &self.zero_state(batch), state)
+    fn check_state(&self, what: &str, x: (usize, usize), state: &<Self as Layer>::State) {
+        if !fits(state, &[self.cells.len(), x.1], self.sizes()) {
+            refuse_state(NAME, what, x, &self.zero_state(x.1), state)
         }
     }
 }
@@ -315,7 +315,7 @@ where
     ) -> ArrayView3<'c, C::Elem> {
         self.expect_size(x);
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
-        self.check_state("state", batch, state);
+        self.check_state("state", x.dims(), state);
         cache.layers.resize_with(self.num_layers(), || LayerCache::new(DIRECTIONS));
         for k in 0..self.num_layers() {
             let (before, own) = cache.layers.split_at_mut(k);
@@ -361,7 +361,7 @@ where
         check_gradient(NAME, self, &*grad);
         check_shape(NAME, "dy", &[steps, batch, DIRECTIONS * output], dy.shape());
         if let Some(dstate) = &dstate {
-            self.check_state("dstate", batch, dstate);
+            self.check_state("dstate", x.dims(), dstate);
         }
         let mut rest = &mut cache.layers[..];
         let mut after: Option<ArrayView3<'c, C::Elem>> = None; // dL/dx of the layer after

@@ -3,9 +3,10 @@
 use ndarray::{Array2, ArrayRef3, ArrayView3};
 use num_traits::{One, Zero};
 
-use super::batch_state::{Places, keep};
-use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape};
+use crate::base::error::check_batch;
+use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::Float;
+use crate::layer::batch_state::{Places, keep};
 use crate::layer::gradient::start;
 use crate::layer::kit::opaque_debug;
 use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
@@ -103,7 +104,7 @@ impl<L: Layer> LearnedState<L> {
         given: &mut Option<StartedState<L::Elem, L::State>>,
     ) {
         let batch = x.dims().1;
-        check_shape(NAME, "state.started", &[batch, 1], state.started.shape());
+        check_batch(NAME, "state.started", x.dims(), &[batch, 1], state.started.shape());
         keep(given, state);
         for i in 0..self.initial.count() {
             let (shape, initial) = self.initial.tensor(i);

@@ -1,6 +1,5 @@
 //! A layer run in another way: in both directions, from a learned state, in chunks, prepacked, or with its gradients recorded.
 
-mod batch_state;
 pub(crate) mod bidirectional;
 mod forwarding;
 pub(crate) mod learned_state;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
 
-use super::batch_state::{Places, keep};
 use crate::base::error::{check_not_empty, mismatch};
 use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::{Accumulate, Float};
+use crate::layer::batch_state::{Places, keep};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parameters;

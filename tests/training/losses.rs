@@ -216,7 +216,7 @@ fn positions_that_do_not_count_have_no_loss_and_no_gradient() {
     assert_eq!(evaluate(&loss, &logits(), &Array2::from_elem((3, 2), IGNORED), None, &mut dx), 0.0);
     assert!(dx.iter().all(|&d| d == 0.0));
     // A class without weight does not count either.
-    let loss = SoftmaxCrossEntropy::new().class_weights(&[0.0, 1.0, 1.0, 1.0]);
+    let loss = SoftmaxCrossEntropy::<f64>::new().class_weights(&[0.0, 1.0, 1.0, 1.0]);
     assert_eq!(evaluate(&loss, &logits(), &Array2::zeros((3, 2)), None, &mut dx), 0.0);
     assert!(dx.iter().all(|&d| d == 0.0));
 

@@ -12,8 +12,8 @@ pub use batch::Input;
 use ndarray::{Array3, ArrayRef3, Axis, Dimension};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use values::{
-    BATCH, LENGTHS, STEPS, all_near, batch_first, bits, copy_sequence, cut, fill, fill_padding, first_difference,
-    output_gradient, padding_is_zero, panics, same,
+    BATCH, LENGTHS, STEPS, all_near, batch_first, bits, cut, fill, fill_padding, first_difference, output_gradient,
+    padding_is_zero, panics, same,
 };
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
@@ -289,31 +289,31 @@ impl<'a, L: Layer> Contract<'a, L> {
 
     /// A sequence alone, cut to its length, gives what it gives in the batch.
     fn sequences_do_not_mix(&self) {
+        let state = self.state(BATCH);
+        let mut back = self.layer.zero_state(BATCH);
+        self.layer.put_state(&mut back, &[2, 0, 1], &self.layer.select_state(&state, &[2, 0, 1]));
+        self.assert(bits(&back) == bits(&state), "a state that is taken apart and put together is another");
         let batch = self.batch(STEPS, BATCH);
         let x = batch.sequence().eval().with_lengths(&LENGTHS).expect("lengths that fit");
         let all = self.pass(x, self.state(BATCH), &mut self.layer.cache());
         let mut sum = self.layer.zeros_like();
         for (b, &length) in LENGTHS.iter().enumerate() {
             let one = batch.cut(b, length);
-            let mut state = self.layer.zero_state(1);
-            copy_sequence(&self.state(BATCH), b, &mut state);
+            let mut state = self.layer.select_state(&self.state(BATCH), &[b]);
             let mut cache = self.layer.cache();
             let y = self.layer.forward(one.sequence().eval(), &mut state, &mut cache).to_owned();
             let out = self.output_steps(length);
             let dy = cut(&output_gradient(all.y.dim()), b, out);
-            let mut dstate = state.clone();
-            let seed = self.seed_gradient(&all.state);
-            copy_sequence(&seed, b, &mut dstate);
+            let mut dstate = self.layer.select_state(&self.seed_gradient(&all.state), &[b]);
             let dx =
                 self.layer.backward(one.sequence().eval(), &dy, Some(&mut dstate), &mut cache, &mut sum).to_owned();
 
             self.assert(all_near(&y, &cut(&all.y, b, out)), "a sequence alone gives another y than in its batch");
             let dx_fits = self.input_is_tokens() || all_near(&dx, &cut(&all.dx, b, length));
             self.assert(dx_fits, "a sequence alone gives another dL/dx than in its batch");
-            let mut expected = self.layer.zero_state(1);
-            copy_sequence(&all.state, b, &mut expected);
+            let expected = self.layer.select_state(&all.state, &[b]);
             self.assert(all_near(&state, &expected), "the final state is not that of the last valid step");
-            copy_sequence(&all.dstate, b, &mut expected);
+            let expected = self.layer.select_state(&all.dstate, &[b]);
             self.assert(all_near(&dstate, &expected), "the initial state's gradient depends on the batch");
         }
         self.assert(all_near(&sum, &all.grad), "the batch's gradient is not the sum of its sequences'");

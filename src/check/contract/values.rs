@@ -93,16 +93,3 @@ pub(super) fn panics(act: &mut dyn FnMut()) -> bool {
     QUIET.set(false);
     panicked
 }
-
-/// Sequence `b` of a batch's state, into the state of a batch of one.
-pub(super) fn copy_sequence<F: Float>(all: &dyn Tensors<F>, b: usize, one: &mut dyn Tensors<F>) {
-    for i in 0..all.count() {
-        let ((shape, values), own) = (all.tensor(i), one.shape(i).to_vec());
-        let axis = shape.iter().zip(&own).position(|(all, one)| all != one).expect("a state has a batch axis");
-        let (batch, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
-        let blocks = values.chunks_exact(batch * inner);
-        for (block, own) in blocks.zip(one.tensor_mut(i).chunks_exact_mut(inner)) {
-            own.copy_from_slice(&block[b * inner..(b + 1) * inner]);
-        }
-    }
-}

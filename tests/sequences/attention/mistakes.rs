@@ -32,7 +32,7 @@ fn sizes_that_do_not_fit_are_named() {
     let dot = Attention::dot();
     assert_says(&forward(&dot, (4, 2, 3), (6, 2, 5)), &["Attention: query", "[T, B, 5]", "[4, 2, 3]"]);
     assert_says(&forward(&dot, (4, 2, 0), (6, 2, 0)), &["Attention: memory", "at least one step"]);
-    let ids = Array2::zeros((4, 2));
+    let ids = Array2::<usize>::zeros((4, 2));
     let memory = Array3::zeros((6, 2, 5));
     let message = panic_of(|| dot.forward(&ids, &memory, &mut dot.cache()).to_owned());
     assert_says(&message, &["Attention: query", "[T, B, 5]", "token ids"]);
