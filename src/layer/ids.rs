@@ -13,6 +13,9 @@ pub trait Id: sealed::Sealed + Copy + fmt::Debug + fmt::Display + PartialEq + Se
     /// The id as an index; `usize::MAX` if it is below 0 or too large.
     fn index(self) -> usize;
 
+    /// The integer itself.
+    fn wide(self) -> i128;
+
     /// Ids, `[T, B]`, of any integer type.
     fn view(ids: ArrayView2<'_, Self>) -> Ids<'_>;
 }
@@ -39,6 +42,10 @@ macro_rules! integers {
                 #[inline]
                 fn index(self) -> usize {
                     usize::try_from(self).unwrap_or(usize::MAX)
+                }
+
+                fn wide(self) -> i128 {
+                    self as i128
                 }
 
                 fn view(ids: ArrayView2<'_, $t>) -> Ids<'_> {

@@ -98,7 +98,7 @@ fn empty_batches_and_models_are_refused() {
         assert_says(&forward_panic(&Activation::relu(), (&x).into()), &["Activation", "at least one step"]);
     }
     for shape in [(0, 2), (4, 0)] {
-        let ids = Array2::zeros(shape);
+        let ids = Array2::<usize>::zeros(shape);
         assert_says(&forward_panic(&Embedding::new(5, 2, rng), (&ids).into()), &["Embedding", "at least one step"]);
     }
     assert_says(&panic_of(|| Stacked::<Linear<f64>>::new(vec![])), &["Stacked", "at least one layer"]);
@@ -327,7 +327,8 @@ fn losses_refuse_what_does_not_fit() {
     assert_says(&message, &["MeanSquaredError", "target", "[2, 3, 4]", "[2, 3, 5]"]);
     let message = panic_of(|| evaluate(&MeanSquaredError::new(), &y, &y, Some(&[2, 3, 1]), &mut dy));
     assert_says(&message, &["length 3 of sequence 1 is not in 1..=2"]);
-    let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &y, &Array2::zeros((2, 2)), None, &mut dy));
+    let message =
+        panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &y, &Array2::<usize>::zeros((2, 2)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids", "[2, 3]", "[2, 2]"]);
     let empty = Array3::<f64>::zeros((0, 3, 4));
     let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &empty, &Array2::zeros((0, 3)), None, &mut dy));
