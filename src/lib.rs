@@ -37,12 +37,13 @@
 //! | | |
 //! | --- | --- |
 //! | [`prelude`] | what most programs need, in one line |
-//! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`, and how parameters start |
+//! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`; `LastStep`, `Pool`, `Repeat` from many steps to one and back; how parameters start |
 //! | [`recurrent`] | `Rnn`, `Lstm`, `Gru`, `Mgu`, `MinGru`, in one or both directions, and their cells |
 //! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks |
 //! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `Probed` |
 //! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
 //! | [`loss`], [`optim`], [`clip`] | training |
+//! | [`metrics`] | accuracy, confusion, perplexity, errors, edit distance, over all batches of a data set |
 //! | [`data`] | padded batches, buckets, windows, normalisation, splits |
 //! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
@@ -96,6 +97,7 @@ mod kernels;
 pub mod layer;
 pub mod layers;
 pub mod loss;
+pub mod metrics;
 pub mod optim;
 mod parallel;
 pub mod prelude;

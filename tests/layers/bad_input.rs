@@ -331,7 +331,8 @@ fn losses_refuse_what_does_not_fit() {
         panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &y, &Array2::<usize>::zeros((2, 2)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids", "[2, 3]", "[2, 2]"]);
     let empty = Array3::<f64>::zeros((0, 3, 4));
-    let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &empty, &Array2::zeros((0, 3)), None, &mut dy));
+    let message =
+        panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &empty, &Array2::<usize>::zeros((0, 3)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "at least one"]);
 }
 

@@ -7,4 +7,5 @@ mod attention;
 mod chunks;
 mod encoder_decoder;
 mod lengths;
+mod many_to_one;
 mod streaming;

@@ -226,7 +226,7 @@ fn positions_that_do_not_count_have_no_loss_and_no_gradient() {
         (z[[2, 1, k]], t[[2, 1, k]]) = (f64::NAN, f64::INFINITY);
     }
     let (huber, binary) = (Huber::new(1.0), BinaryCrossEntropy::new());
-    let smoothed = SoftmaxCrossEntropy::new().label_smoothing(0.1);
+    let smoothed = SoftmaxCrossEntropy::<f64>::new().label_smoothing(0.1);
     let ids = Array2::zeros((3, 2));
     type Evaluate<'a> = &'a dyn Fn(&Array3<f64>, Option<&[usize]>, &mut Array3<f64>) -> f64;
     let losses: [Evaluate<'_>; 3] = [

@@ -1,0 +1,112 @@
+//! How surprised a model is.
+
+use ndarray::ArrayRef2;
+
+use super::positions::{Counted, mean, sums};
+use crate::kernels::Float;
+use crate::kernels::softmax::{largest, sum_of_exponentials};
+use crate::layer::{Id, Sequence};
+
+const NAME: &str = "Perplexity";
+
+/// The cross-entropy of softmax probabilities with class ids over a data set, in nats, in bits, and as perplexity.
+///
+/// ```text
+/// nats = -Σ w_tb log softmax(z_tb)_target / Σ w_tb        bits = nats / ln 2        perplexity = exp(nats)
+/// ```
+///
+/// | | shape |
+/// | --- | --- |
+/// | logits `z` | `[T, B, V]` |
+/// | targets | ids `[T, B]` of any integer type |
+/// | weights `w` | `[T, B]`, 1 if none are given |
+///
+/// Of a character model, bits are the bits per character. [`SoftmaxCrossEntropy`](crate::loss::SoftmaxCrossEntropy) gives the
+/// nats of one batch with their gradient; the exponential of the mean of such losses is not the perplexity of a data set
+/// whose batches differ in size.
+///
+/// ```
+/// use gradflow::{metrics::Perplexity, ndarray::{Array3, arr2}};
+///
+/// let mut perplexity = Perplexity::new();
+/// perplexity.add(&Array3::<f32>::zeros((2, 1, 8)), &arr2(&[[3], [7]])); // one in eight
+/// assert!((perplexity.value() - 8.0).abs() < 1e-6 && (perplexity.bits() - 3.0).abs() < 1e-6);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Perplexity {
+    ignored: Option<i128>,
+    sum: f64,
+    total: f64,
+}
+sums! { Perplexity { sum, total } }
+
+impl Perplexity {
+    /// Over all positions.
+    pub fn new() -> Self {
+        Perplexity::default()
+    }
+
+    /// Positions with this target do not count.
+    pub fn ignore(self, id: impl Id) -> Self {
+        Perplexity { ignored: Some(id.wide()), ..self }
+    }
+
+    /// Counts the positions of a batch.
+    ///
+    /// # Panics
+    /// Panics if the shapes differ, or a target that counts is not a class.
+    #[track_caller]
+    pub fn add<'y, F: Float, I: Id>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &ArrayRef2<I>) {
+        self.count(y.into(), targets, None);
+    }
+
+    /// Counts the positions of a batch, each with its weight.
+    ///
+    /// # Panics
+    /// Panics as [`add`](Perplexity::add), and if there is not one weight for each position.
+    #[track_caller]
+    pub fn add_weighted<'y, F: Float, I: Id>(
+        &mut self,
+        y: impl Into<Sequence<'y, F>>,
+        targets: &ArrayRef2<I>,
+        weights: &ArrayRef2<f64>,
+    ) {
+        self.count(y.into(), targets, Some(weights));
+    }
+
+    #[track_caller]
+    fn count<F: Float, I: Id>(&mut self, y: Sequence<'_, F>, targets: &ArrayRef2<I>, weights: Option<&ArrayRef2<f64>>) {
+        let Perplexity { ignored, sum, total } = self;
+        Counted { ignored: *ignored, weights }.classes(NAME, &y, targets, |z, id, weight| {
+            let z = z.as_standard_layout(); // a copy only if they are not
+            let z = z.as_slice().expect("standard layout");
+            let largest = largest(z);
+            *sum += weight * (sum_of_exponentials(largest, z).ln() - (z[id] - largest).widen());
+            *total += weight;
+        });
+    }
+
+    /// Nats per position; NaN if none was counted.
+    #[must_use]
+    pub fn nats(&self) -> f64 {
+        mean(self.sum, self.total)
+    }
+
+    /// Bits per position; NaN if none was counted.
+    #[must_use]
+    pub fn bits(&self) -> f64 {
+        self.nats() / std::f64::consts::LN_2
+    }
+
+    /// The perplexity, from 1 up; NaN if no position was counted.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        self.nats().exp()
+    }
+
+    /// The weight of the positions that were counted: their number if no weights were given.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        self.total
+    }
+}
