@@ -5,7 +5,7 @@ pub use crate::clip::ClipNorm;
 pub use crate::compose::{Residual, Stacked};
 pub use crate::kernels::Float;
 pub use crate::layer::{Causal, Layer, Sequence};
-pub use crate::layers::{Activation, Dropout, Embedding, LayerNorm, Linear};
+pub use crate::layers::{Activation, Dropout, Embedding, LastStep, LayerNorm, Linear, Pool, Repeat};
 pub use crate::loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy};
 pub use crate::optim::{AdamW, Optimizer, Sgd};
 pub use crate::recurrent::{BiLstm, Gru, Lstm};

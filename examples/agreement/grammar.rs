@@ -7,6 +7,7 @@
 //! with fillers after any of the nouns that stand between the subject and its verb, and after the subject. Half of the
 //! sentences begin with the phrase in brackets, so that the subject is not always the first noun.
 
+use gradflow::data::{Batch, Samples};
 use gradflow::ndarray::Array2;
 use gradflow::rand::{Rng, RngExt};
 
@@ -161,27 +162,9 @@ fn spelling(word: usize) -> &'static str {
     }
 }
 
-/// Sentences side by side, for a language model: every word is to be told from those before it.
-pub struct Batch {
-    /// `[T, B]`: all but the last word of each.
-    pub words: Array2<usize>,
-    /// `[T, B]`: the words after them.
-    pub next: Array2<usize>,
-    /// `[B]`
-    pub lengths: Vec<usize>,
-}
-
-impl Batch {
-    /// Of the sentences, in their order.
-    pub fn of(sentences: &[Sentence]) -> Self {
-        let lengths: Vec<usize> = sentences.iter().map(|sentence| sentence.words.len() - 1).collect();
-        let shape = (lengths.iter().copied().max().unwrap_or(0), sentences.len());
-        let (mut words, mut next) = (Array2::from_elem(shape, END), Array2::from_elem(shape, END));
-        for (b, sentence) in sentences.iter().enumerate() {
-            for (t, pair) in sentence.words.windows(2).enumerate() {
-                (words[[t, b]], next[[t, b]]) = (pair[0], pair[1]);
-            }
-        }
-        Batch { words, next, lengths }
-    }
+/// Sentences side by side, for a language model: `[T, B]` words, and as targets the words after them.
+pub fn batch(sentences: &[Sentence]) -> Batch<f32, Array2<usize>> {
+    let words = sentences.iter().map(|sentence| &sentence.words[..sentence.words.len() - 1]);
+    let next = sentences.iter().map(|sentence| &sentence.words[1..]);
+    Samples::ids(words).with_tags(next).all()
 }

@@ -2,7 +2,7 @@
 
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::{
-    Layer, Sequence, ZerosLike,
+    Layer, ZerosLike,
     clip::{ClipNorm, NonFiniteGradient},
     compose::BoxLayer,
     layers::{Embedding, Linear},
@@ -12,7 +12,7 @@ use gradflow::{
 };
 
 use crate::common::Cell;
-use crate::grammar::{Batch, Language, Sentence, WORDS};
+use crate::grammar::{Language, Sentence, WORDS, batch};
 
 /// Features of a word.
 const FEATURES: usize = 16;
@@ -87,21 +87,14 @@ impl Recipe {
         for _ in 0..plan.updates {
             let sentences: Vec<Sentence> =
                 (0..plan.batch).map(|_| Sentence::draw(plan.language.gap(rng), rng)).collect();
-            let batch = Batch::of(&sentences);
+            let batch = batch(&sentences);
             let mut state = model.zero_state(plan.batch);
-            let pass = model.pass(batch.sequence(), &mut state, &mut cache);
-            let loss = cross_entropy.of(&pass, &batch.next);
+            let pass = model.pass(&batch, &mut state, &mut cache);
+            let loss = cross_entropy.of(&pass, &batch.targets);
             pass.backward_into(loss.gradient(), &mut grad);
             optimizer.step_clipped(&mut model, &grad, ClipNorm::new(CLIP))?;
         }
         Ok(model)
-    }
-}
-
-impl Batch {
-    fn sequence(&self) -> Sequence<'_, f32> {
-        let words = Sequence::from(&self.words);
-        words.with_lengths(&self.lengths).expect("one length within the steps for every sentence")
     }
 }
 
@@ -110,7 +103,7 @@ impl LanguageModel {
     pub fn accuracy(&self, sentences: &[Sentence]) -> f64 {
         let mut cache = self.cache();
         let right = sentences.chunks(CHUNK).map(|sentences| {
-            let batch = Batch::of(sentences);
+            let batch = batch(sentences);
             let logits = self.forward(batch.sequence().infer(), &mut self.zero_state(sentences.len()), &mut cache);
             let right = |(b, sentence): (usize, &Sentence)| {
                 let [right, wrong] = sentence.forms().map(|form| logits[[sentence.verb - 1, b, form]]);

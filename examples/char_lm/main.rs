@@ -30,6 +30,7 @@ use gradflow::{
     compose::BoxLayer,
     layers::{Embedding, Linear},
     loss::{Loss, SoftmaxCrossEntropy},
+    metrics::Perplexity,
     optim::Optimizer,
     recurrent::{GruCell, LstmCell, RnnCell},
     sequential,
@@ -243,13 +244,11 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
 fn validate(model: &CharLm, corpus: &Corpus) -> f64 {
     let (ids, targets) = corpus.lanes(LANES);
     let (mut state, mut cache) = (model.zero_state(LANES), model.cache());
-    let cross_entropy = SoftmaxCrossEntropy::new().ignore(IGNORED).sum();
-    let windows = ids.axis_chunks_iter(Axis(0), 64).zip(targets.axis_chunks_iter(Axis(0), 64));
-    let nats = windows.map(|(ids, targets)| {
-        let logits = model.forward(Sequence::from(ids).infer(), &mut state, &mut cache);
-        cross_entropy.value(logits, &targets)
-    });
-    nats.sum::<f64>() / corpus.validation().len() as f64 / LN_2
+    let mut perplexity = Perplexity::new().ignore(IGNORED);
+    for (ids, targets) in ids.axis_chunks_iter(Axis(0), 64).zip(targets.axis_chunks_iter(Axis(0), 64)) {
+        perplexity.add(model.forward(Sequence::from(ids).infer(), &mut state, &mut cache), &targets);
+    }
+    perplexity.bits()
 }
 
 /// How the gradient of one step's loss, at the end of a piece of the validation text, fades on its way back.

@@ -1,11 +1,12 @@
 //! How a net is trained and judged.
 
-use gradflow::ndarray::{ArrayView1, ArrayView2, Axis};
+use gradflow::ndarray::{ArrayView2, Axis};
 use gradflow::rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use gradflow::{
     Layer, Sequence, ZerosLike,
     clip::ClipNorm,
     loss::{Loss, SoftmaxCrossEntropy},
+    metrics::Accuracy,
     optim::{Optimizer, Sgd},
 };
 
@@ -73,9 +74,8 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
 fn judge(net: &Net, (images, labels): (ArrayView2<'_, f32>, ArrayView2<'_, usize>)) -> (f64, f64) {
     let (mut cache, mut state) = (net.cache(), net.zero_state(images.nrows()));
     let logits = net.forward(Sequence::rows(&images).infer(), &mut state, &mut cache);
-    let loss = SoftmaxCrossEntropy::new().value(logits, &labels);
-    let largest = |row: ArrayView1<'_, f32>| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(k, _)| k);
-    let rows = logits.index_axis_move(Axis(0), 0);
-    let right = rows.rows().into_iter().zip(&labels).filter(|&(row, &label)| largest(row) == Some(label));
-    (loss, right.count() as f64 / labels.len() as f64)
+    let loss = SoftmaxCrossEntropy::new().value(logits.view(), &labels);
+    let mut accuracy = Accuracy::new();
+    accuracy.add(logits, &labels);
+    (loss, accuracy.value())
 }

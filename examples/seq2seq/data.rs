@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use gradflow::Sequence;
+use gradflow::data::{self, Samples};
 use gradflow::ndarray::Array2;
 use gradflow::rand::{Rng, RngExt};
 
@@ -54,56 +54,24 @@ impl Part {
 
 /// Numbers side by side: their words, and their digits as the decoder reads and writes them.
 pub struct Batch {
-    source: Array2<usize>, // [S, B]
-    source_lengths: Vec<usize>,
-    given: Array2<usize>, // [T, B]: END, then the digits
-    /// `[T, B]`: the digits, then END.
-    pub target: Array2<usize>,
-    /// With END.
-    pub target_lengths: Vec<usize>,
+    /// The words, `[S, B]`.
+    pub source: data::Batch<f32, ()>,
+    /// What the decoder reads while it is trained, END and then the digits, and as targets the digits and then END, `[T, B]`.
+    pub answers: data::Batch<f32, Array2<usize>>,
 }
 
 impl Batch {
     /// Of numbers, in their order.
     pub fn new(numbers: &[u64]) -> Self {
-        let answers: Vec<Vec<usize>> = numbers.iter().map(|&number| digits(number)).collect();
-        let lengths: Vec<usize> = answers.iter().map(|answer| answer.len() + 1).collect();
-        let shape = (lengths.iter().copied().max().unwrap_or(1), numbers.len());
-        let at = |k: usize, b: usize| answers[b].get(k).copied().unwrap_or(END);
-        let batch = Self::of_words(&numbers.iter().map(|&number| words(number)).collect::<Vec<_>>());
-        Batch {
-            given: Array2::from_shape_fn(shape, |(t, b)| t.checked_sub(1).map_or(END, |before| at(before, b))),
-            target: Array2::from_shape_fn(shape, |(t, b)| at(t, b)),
-            target_lengths: lengths,
-            ..batch
-        }
+        let digits: Vec<Vec<usize>> = numbers.iter().map(|&number| digits(number)).collect();
+        let given = digits.iter().map(|digits| [&[END], &digits[..]].concat());
+        let written = digits.iter().map(|digits| [&digits[..], &[END]].concat());
+        let answers = Samples::ids(given).with_tags(written).all();
+        Batch { answers, source: source(numbers.iter().map(|&number| words(number))) }
     }
+}
 
-    /// Of phrases whose numbers are not known.
-    pub fn of_words(phrases: &[Vec<usize>]) -> Self {
-        let lengths: Vec<usize> = phrases.iter().map(Vec::len).collect();
-        let shape = (lengths.iter().copied().max().unwrap_or(1), phrases.len());
-        Batch {
-            source: Array2::from_shape_fn(shape, |(s, b)| phrases[b].get(s).copied().unwrap_or(0)),
-            source_lengths: lengths,
-            given: Array2::default((0, 0)),
-            target: Array2::default((0, 0)),
-            target_lengths: Vec::new(),
-        }
-    }
-
-    /// B
-    pub fn count(&self) -> usize {
-        self.source.ncols()
-    }
-
-    /// The words.
-    pub fn source(&self) -> Sequence<'_, f32> {
-        Sequence::from(&self.source).with_lengths(&self.source_lengths).expect("a length for every phrase")
-    }
-
-    /// What the decoder reads while it is trained.
-    pub fn given(&self) -> Sequence<'_, f32> {
-        Sequence::from(&self.given).with_lengths(&self.target_lengths).expect("a length for every number")
-    }
+/// Phrases side by side.
+pub fn source(phrases: impl IntoIterator<Item = Vec<usize>>) -> data::Batch<f32, ()> {
+    Samples::ids(phrases).all()
 }

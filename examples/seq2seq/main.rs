@@ -32,7 +32,7 @@ use common::picture::{Chart, HeatMap, picture};
 use common::{Claims, Failure, Flag, Settings};
 
 use compare::{LEARNED, Plan, Runs, compare};
-use data::Batch;
+use data::source;
 use model::{Answer, Shape, Translator};
 use training::{Outcome, Setting};
 use words::{DIGITS, END, word, words};
@@ -155,7 +155,7 @@ fn draw(all: &[Runs]) -> Result<String, Failure> {
 /// What the decoder looks at for each digit of a number.
 fn attention_map(model: &Translator) -> HeatMap {
     let ids = words(SHOWN);
-    let answer = model.translate(&Batch::of_words(std::slice::from_ref(&ids))).pop();
+    let answer = model.translate(&source([ids.clone()])).pop();
     let Answer { digits, looked_at } = answer.expect("one answer for one phrase");
     let weights: Array2<f64> = looked_at.mapv(f64::from);
     let written = digits.iter().chain([&END]).take(weights.nrows());

@@ -6,8 +6,10 @@ use gradflow::{
     Causal, Layer, Sequence, TensorsExt,
     attention::Attention,
     author::{AttentionCache, Gradient},
+    data,
     layers::{Activation, Embedding, Linear},
     loss::{Loss, SoftmaxCrossEntropy},
+    metrics::argmax,
     parameters,
     recurrent::LstmCell,
 };
@@ -112,16 +114,16 @@ impl Translator {
         zeros
     }
 
-    fn source<'a>(&self, batch: &'a Batch) -> Sequence<'a, f32> {
-        if self.shape.backwards { batch.source().reversed() } else { batch.source() }
+    fn source<'a>(&self, words: &'a data::Batch<f32, ()>) -> Sequence<'a, f32> {
+        if self.shape.backwards { words.sequence().reversed() } else { words.sequence() }
     }
 
     /// The mean cross-entropy of the digits in nats, each from the right ones before it; `grad` becomes its gradient.
     pub fn learn(&self, batch: &Batch, cache: &mut Cache, grad: &mut Self) -> f64 {
         let Cache { encoder, decoder, attention, head, cross_entropy } = cache;
-        let (words, given) = (self.source(batch), batch.given());
+        let (words, given) = (self.source(&batch.source), batch.answers.sequence());
         // The encoder's last state is where the decoder starts,
-        let mut state = self.encoder.zero_state(batch.count());
+        let mut state = self.encoder.zero_state(batch.source.count());
         let memory = self.encoder.forward(words, &mut state, encoder).to_owned();
         let memory_sequence = words.with(memory.view());
         let h = self.decoder.forward(given, &mut state, decoder).to_owned();
@@ -131,7 +133,7 @@ impl Translator {
             None => h.clone(),
         };
         let pass = self.head.pass(given.with(seen.view()), &mut ((), (), ()), head);
-        let loss = cross_entropy.of(&pass, &batch.target);
+        let loss = cross_entropy.of(&pass, &batch.answers.targets);
 
         let dseen = pass.backward_into(loss.gradient(), &mut grad.head);
         let mut dh = dseen.slice(s![.., .., ..self.shape.hidden]).to_owned();
@@ -146,16 +148,16 @@ impl Translator {
             _ => Array3::zeros(memory.raw_dim()),
         };
         // and the gradient of the decoder's first state is that of the encoder's last.
-        let mut dstate = self.decoder.zero_state(batch.count());
+        let mut dstate = self.decoder.zero_state(batch.source.count());
         self.decoder.backward(given, &dh, Some(&mut dstate), decoder, Gradient::overwrite(&mut grad.decoder));
         self.encoder.backward(words, &dmemory, Some(&mut dstate), encoder, Gradient::overwrite(&mut grad.encoder));
         loss.value()
     }
 
     /// Writes the answers, each digit from those written before it.
-    pub fn translate(&self, batch: &Batch) -> Vec<Answer> {
-        let (mut cache, count) = (Cache::default(), batch.count());
-        let (words, mut state) = (self.source(batch).infer(), self.encoder.zero_state(count));
+    pub fn translate(&self, phrases: &data::Batch<f32, ()>) -> Vec<Answer> {
+        let (mut cache, count) = (Cache::default(), phrases.count());
+        let (words, mut state) = (self.source(phrases).infer(), self.encoder.zero_state(count));
         let memory = self.encoder.forward(words, &mut state, &mut cache.encoder).to_owned();
         let memory = words.with(memory.view());
         if let Some(layer) = &self.attention {
@@ -170,11 +172,10 @@ impl Translator {
                 None => h,
             };
             let logits = self.head.step(&seen, &mut ((), (), ()), &mut cache.head);
-            for (b, logits) in logits.rows().into_iter().enumerate() {
+            for (b, &best) in argmax(&logits).iter().enumerate() {
                 if ended[b] {
                     continue;
                 }
-                let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(END, |(k, _)| k);
                 symbols[[0, b]] = best;
                 if self.attention.is_some() {
                     answers[b].1.extend(cache.attention.weights().slice(s![0, b, ..words.length(b)]));

@@ -117,7 +117,7 @@ pub fn learn(
 /// How many of the numbers have so many digits, and how many of these are written without a mistake.
 fn judge(model: &Translator, numbers: &[u64]) -> [(usize, usize); DIGITS + 1] {
     let mut of = [(0, 0); DIGITS + 1];
-    for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers))) {
+    for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers).source)) {
         let digits = digits(number);
         let of = &mut of[digits.len()];
         of.0 += 1;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use gradflow::io::StateDict;
 
 use crate::common::{Failure, Settings};
-use crate::data::Batch;
+use crate::data::source;
 use crate::model::{Answer, Translator};
 use crate::training::{Setting, learn};
 use crate::words::{END, read, word, words};
@@ -65,7 +65,7 @@ fn model(setting: Setting, updates: usize, settings: &Settings) -> Result<Transl
 /// The answer, whether it is right, and which word each digit came from.
 fn print(model: &Translator, ids: Vec<usize>) {
     let spell = |ids: &[usize]| ids.iter().map(|&id| word(id)).collect::<Vec<_>>().join(" ");
-    let Some(answer) = model.translate(&Batch::of_words(std::slice::from_ref(&ids))).pop() else { return };
+    let Some(answer) = model.translate(&source([ids.clone()])).pop() else { return };
     let Answer { digits, looked_at } = answer;
     let number = String::from_iter(digits.iter().map(usize::to_string));
     println!("{} -> {number}", spell(&ids));

@@ -6,7 +6,7 @@
 //! | windows of a series, with what comes after them | [`Windows`] |
 //! | a mean of 0 and a standard deviation of 1, and back | [`Normalizer`] |
 //! | parts for training, validation and test | [`split_in_order`], [`split_at_random`] |
-//! | vectors for ids | [`one_hot`] |
+//! | vectors for ids | [`one_hot`](one_hot()) |
 //!
 //! Readers of files are other crates': what they give, as `Vec`s and arrays, goes into [`Samples`].
 

@@ -258,6 +258,11 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         Batch { x, lengths, targets: self.targets.batch(samples, steps) }
     }
 
+    /// All samples in one batch.
+    pub fn all(&self) -> Batch<F, Y::Batch> {
+        self.batch(&Vec::from_iter(0..self.count()))
+    }
+
     /// Batches of `size` samples in their order; the last one may be smaller.
     ///
     /// # Panics

@@ -7,7 +7,7 @@
 //! | [`Perplexity`] | logits and class ids | nats, bits and perplexity |
 //! | [`Errors`] | values | mean absolute and root mean squared error |
 //! | [`EditDistance`] | sequences of ids | insertions, deletions and substitutions for each symbol |
-//! | [`argmax`] | logits | the class of each position |
+//! | [`argmax`](argmax()) | logits | the class of each position |
 //!
 //! Each keeps sums and divides in the end, so the result is that of all positions together: the mean of the batches' means
 //! would give too much weight to the positions of a short batch. Outputs are anything that converts to a

@@ -182,7 +182,15 @@ fn wrong_states_are_named() {
     let x = Array3::<f64>::zeros((4, 3, 2));
     let lstm = LstmCell::new(2, 5, rng);
     let forward = |batch| panic_of(|| lstm.forward(&x, &mut lstm.zero_state(batch), &mut lstm.cache()).sum());
-    assert_says(&forward(2), &["LstmCell", "state.h", "[3, 5]", "[2, 5]"]);
+    let hint = ["x has T = 4 steps of B = 3 sequences", "Sequence::batch_first(x)"];
+    assert_says(&forward(2), &["LstmCell", "state.h", "[3, 5]", "[2, 5]", hint[0], hint[1]]);
+    let learned = LearnedState::new(lstm.clone());
+    let message = panic_of(|| learned.forward(&x, &mut learned.zero_state(4), &mut learned.cache()).sum());
+    assert_says(&message, &["LearnedState", "state.started", "[3, 1]", "[4, 1]", hint[0], hint[1]]);
+    let message = panic_of(|| lstm.select_state(&lstm.zero_state(3), &[0, 3]));
+    assert_says(&message, &["select_state", "sequences below 3, got 3"]);
+    let message = panic_of(|| lstm.put_state(&mut lstm.zero_state(3), &[0, 2], &lstm.zero_state(1)));
+    assert_says(&message, &["put_state", "[2, 5]", "[1, 5]"]);
     let stack = Stacked::new(vec![lstm.clone()]);
     let message = panic_of(|| stack.forward(&x, &mut vec![], &mut stack.cache()).sum());
     assert_says(&message, &["Stacked", "state", "each of 1 layers", "got 0"]);
@@ -201,11 +209,12 @@ fn recurrent_models_name_what_does_not_fit() {
     let bi = Lstm::builder(2, 5).num_layers(2).bidirectional().build(rng);
     // States of another batch, of one layer, of one direction.
     let forward = |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward(&x, &mut state, &mut bi.cache()).sum());
-    assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]"]);
+    assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]", "batch_first"]);
     let layer = Lstm::builder(2, 5).num_layers(2).build(rng);
     assert_says(&forward(layer.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[2, 3, 5]"]);
     let narrow = Lstm::builder(2, 4).num_layers(2).bidirectional().build(rng);
     assert_says(&forward(narrow.zero_state(3)), &["Recurrent", "state", "[4, 3, 5]", "[4, 3, 4]"]);
+    assert!(!forward(narrow.zero_state(3)).contains("batch_first"));
     let mut crooked = bi.zero_state(3);
     crooked.c = narrow.zero_state(3).c;
     assert_says(&forward(crooked), &["Recurrent", "state.c", "[4, 3, 5]", "[4, 3, 4]"]);

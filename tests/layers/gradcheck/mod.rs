@@ -7,7 +7,7 @@ use gradflow::{
     Layer, Sequence, Tensors,
     check::{GradCheck, GradReport},
     compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
+    layers::{Activation, Dropout, Embedding, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat},
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
     },
@@ -94,6 +94,15 @@ gradients! {
     post_norm_block: |rng| PostNormBlock::new(5, 7, Nonlinearity::Gelu, rng);
     layer_norm: |_rng| LayerNorm::new(5);
     identity: |_rng| Identity::new();
+    last_step: |_rng| LastStep::new();
+    pool_mean: |_rng| Pool::mean();
+    pool_max: |_rng| Pool::max();
+    pool_and_repeat: |_rng| (Pool::mean(), Repeat::new(4));
+    classifier_of_both_directions: |rng|
+        (Lstm::builder(5, 3).bidirectional().build(rng), LastStep::both_directions(), Linear::new(6, 2, rng));
+    encoder_and_decoder: |rng| (
+        LstmCell::new(5, 4, rng), LastStep::new(), Repeat::new(3), GruCell::new(4, 3, rng), Linear::new(3, 2, rng),
+    );
     rnn_cell_tanh: |rng| RnnCell::new(5, 4, rng);
     rnn_cell_relu_as_it_starts: |rng| RnnCell::builder(5, 4).nonlinearity(RnnNonlinearity::Relu).build(rng);
     residual_projected: |rng| Residual::projected(Linear::new(5, 3, rng), 5, rng);
@@ -142,6 +151,7 @@ gradients! {
 
 gradients! {
     check |x| [x.train(4).reversed()];
+    last_step_read_backwards: |rng| (GruCell::new(5, 4, rng), LastStep::both_directions());
     chunks_recomputed: |rng| {
         let lstm = Lstm::builder(5, 4).num_layers(2).zoneout(0.2, 0.1).build(rng);
         TruncatedBptt::new(lstm, 2).pass_gradients().recompute()
