@@ -1,11 +1,10 @@
 //! The two forms of the adding problem.
 
-use gradflow::data::Batch;
 use gradflow::loss::MeanSquaredError;
 use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, RngExt};
 
-use crate::trial::Task;
+use crate::trial::{Batch, Task};
 
 /// How far a right output may be off.
 pub const TOLERANCE: f32 = 0.04;
@@ -29,8 +28,11 @@ pub struct Adding {
     pub steps: usize,
 }
 
+/// The target at a step that is not the last: ignored.
+const NONE: f32 = f32::NAN;
+
 impl Task for Adding {
-    /// `[1, B, 1]`
+    /// `[T, B, 1]`
     type Targets = Array3<f32>;
     type Loss = MeanSquaredError<f32>;
 
@@ -48,14 +50,14 @@ impl Task for Adding {
         1
     }
 
-    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<f32, Array3<f32>> {
+    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<Array3<f32>> {
         let steps = self.steps;
         let longest = if self.form == Form::Original { steps + steps / 10 } else { steps };
         let mut lengths: Vec<usize> = (0..count).map(|_| rng.random_range(steps..=longest)).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
 
         let mut x = Array3::zeros((lengths[0], count, 2));
-        let mut targets = Array3::zeros((1, count, 1));
+        let mut targets = Array3::from_elem((lengths[0], count, 1), NONE);
         for (b, &length) in lengths.iter().enumerate() {
             let low = if self.form == Form::Original { -1.0 } else { 0.0 };
             for t in 0..length {
@@ -75,18 +77,21 @@ impl Task for Adding {
             };
             x[[first, b, 1]] = 1.0;
             x[[second, b, 1]] = 1.0;
-            targets[[0, b, 0]] = target;
+            targets[[length - 1, b, 0]] = target;
         }
-        Batch { x: x.into(), lengths, targets }
+        Batch { x, lengths, targets }
     }
 
     fn loss(&self) -> MeanSquaredError<f32> {
-        MeanSquaredError::new()
+        MeanSquaredError::new().ignore(NONE.into())
     }
 
-    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<f32, Array3<f32>>, share: f32) -> usize {
-        let errors = y.iter().zip(&batch.targets).map(|(y, target)| (y - target).abs());
-        batch.count() - errors.filter(|&error| error < share * TOLERANCE).count()
+    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array3<f32>>, share: f32) -> usize {
+        let right = |(b, &length): (usize, &usize)| {
+            let at = [length - 1, b, 0];
+            (y[at] - batch.targets[at]).abs() < share * TOLERANCE
+        };
+        batch.lengths.len() - batch.lengths.iter().enumerate().filter(|&sequence| right(sequence)).count()
     }
 }
 

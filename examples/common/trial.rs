@@ -8,14 +8,13 @@
 
 use std::ops::{Deref, Range};
 
-use gradflow::ndarray::ArrayView3;
+use gradflow::ndarray::{Array3, ArrayView3};
 use gradflow::rand::{Rng, SeedableRng, rngs::StdRng};
 use gradflow::{
-    Layer, TensorsExt, ZerosLike,
+    Layer, Sequence, TensorsExt, ZerosLike,
     clip::ClipNorm,
     compose::BoxLayer,
-    data::Batch,
-    layers::{LastStep, Linear},
+    layers::Linear,
     loss::Loss,
     optim::{Adam, Optimizer},
 };
@@ -23,9 +22,27 @@ use gradflow::{
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};
 
+/// A batch of sequences with one target at the end of each.
+pub struct Batch<T> {
+    /// `[T, B, I]`
+    pub x: Array3<f32>,
+    /// `[B]`, the longest first: at every step, the sequences that go on stand side by side.
+    pub lengths: Vec<usize>,
+    /// What stands at the sequences' ends; elsewhere, what the loss ignores.
+    pub targets: T,
+}
+
+impl<T> Batch<T> {
+    /// The input of a model.
+    pub fn sequence(&self) -> Sequence<'_, f32> {
+        let x = Sequence::from(&self.x).constant();
+        x.with_lengths(&self.lengths).expect("one length within the steps for every sequence")
+    }
+}
+
 /// What is to be learned.
 pub trait Task: Copy + Send + Sync {
-    /// The targets of a batch, one at the end of each sequence: `[1, B]` or `[1, B, D]`.
+    /// The targets of a batch.
     type Targets: Deref<Target = <Self::Loss as Loss<f32>>::Targets>;
 
     /// The error that training minimises.
@@ -40,18 +57,17 @@ pub trait Task: Copy + Send + Sync {
     /// How many outputs a model has.
     fn outputs(&self) -> usize;
 
-    /// `count` sequences that were never seen before, the longest first: at every step, the sequences that go on stand side by
-    /// side.
-    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<f32, Self::Targets>;
+    /// `count` sequences that were never seen before.
+    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<Self::Targets>;
 
-    /// The mean error of the outputs, one for each sequence.
+    /// The mean error of the outputs at the sequences' ends.
     fn loss(&self) -> Self::Loss;
 
     /// How many of the sequences have an output that is farther off than `share` of what is tolerated.
-    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<f32, Self::Targets>, share: f32) -> usize;
+    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, share: f32) -> usize;
 }
 
-/// A recurrent layer of `hidden` units and, on its last output, a linear one, trained by Adam.
+/// A recurrent layer of `hidden` units and a linear one, trained by Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Model {
     pub cell: Cell,
@@ -59,7 +75,7 @@ pub struct Model {
     pub learning_rate: f64,
 }
 
-type Net = (BoxLayer<f32>, LastStep<f32>, Linear<f32>);
+type Net = (BoxLayer<f32>, Linear<f32>);
 
 impl Model {
     /// The same cell with several learning rates.
@@ -69,7 +85,7 @@ impl Model {
 
     fn build<T: Task>(&self, task: &T, rng: &mut impl Rng) -> Net {
         let cell = self.cell.build(T::INPUTS, self.hidden, rng);
-        (cell, LastStep::new(), Linear::new(self.hidden, task.outputs(), rng))
+        (cell, Linear::new(self.hidden, task.outputs(), rng))
     }
 
     /// How it starts and learns.
@@ -156,7 +172,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
         for _ in 0..plan.check_every / plan.batch {
             let batch = task.draw(plan.batch, &mut training);
             let mut state = net.zero_state(plan.batch);
-            let pass = net.pass(batch.sequence().constant(), &mut state, &mut cache);
+            let pass = net.pass(batch.sequence(), &mut state, &mut cache);
             let error = loss.of(&pass, &batch.targets);
             pass.backward_into(error.gradient(), &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(plan.clip)).is_err() {
@@ -189,7 +205,7 @@ impl<'a, T: Task> Judge<'a, T> {
         let batch = self.task.draw(count, &mut self.rng);
         let cache = self.cache.get_or_insert_with(|| net.cache());
         let y = net.forward(batch.sequence().infer(), &mut net.zero_state(count), cache);
-        let error = self.loss.value(y.view(), &batch.targets);
+        let error = self.loss.value(batch.sequence().with(y), &batch.targets);
         (error, self.task.wrong(&y, &batch, self.share))
     }
 

@@ -1,11 +1,10 @@
 //! The two forms of the temporal order problem.
 
-use gradflow::data::Batch;
 use gradflow::loss::SoftmaxCrossEntropy;
 use gradflow::ndarray::{Array2, Array3, ArrayView3, s};
 use gradflow::rand::{Rng, RngExt};
 
-use crate::trial::Task;
+use crate::trial::{Batch, Task};
 
 /// How far every output of a right answer may be off.
 pub const TOLERANCE: f32 = 0.3;
@@ -19,6 +18,9 @@ const END: usize = 1;
 const MATTER: usize = 2;
 const DISTRACT: usize = 4;
 const SYMBOLS: usize = 8;
+
+/// The target at a step that is not the last: ignored.
+const NONE: usize = usize::MAX;
 
 /// Two or three symbols, each an X or a Y, stand far apart among others; at the end of the sequence it is to be told
 /// which they were, in their order.
@@ -41,7 +43,7 @@ impl TemporalOrder {
 }
 
 impl Task for TemporalOrder {
-    /// `[1, B]`: the symbols that matter as binary digits, X for 0 and Y for 1.
+    /// `[T, B]`: the symbols that matter as binary digits, X for 0 and Y for 1.
     type Targets = Array2<usize>;
     type Loss = SoftmaxCrossEntropy<f32>;
 
@@ -58,12 +60,12 @@ impl Task for TemporalOrder {
         1 << self.places().len()
     }
 
-    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<f32, Array2<usize>> {
+    fn draw(&self, count: usize, rng: &mut impl Rng) -> Batch<Array2<usize>> {
         let mut lengths: Vec<usize> = (0..count).map(|_| rng.random_range(LENGTHS.0..=LENGTHS.1)).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
 
         let mut x = Array3::zeros((lengths[0], count, SYMBOLS));
-        let mut targets = Array2::zeros((1, count));
+        let mut targets = Array2::from_elem((lengths[0], count), NONE);
         for (b, &length) in lengths.iter().enumerate() {
             let mut symbols: Vec<usize> = (0..length).map(|_| rng.random_range(DISTRACT..SYMBOLS)).collect();
             symbols[0] = START;
@@ -77,23 +79,23 @@ impl Task for TemporalOrder {
             for (t, symbol) in symbols.into_iter().enumerate() {
                 x[[t, b, symbol]] = 1.0;
             }
-            targets[[0, b]] = class;
+            targets[[length - 1, b]] = class;
         }
-        Batch { x: x.into(), lengths, targets }
+        Batch { x, lengths, targets }
     }
 
     fn loss(&self) -> SoftmaxCrossEntropy<f32> {
-        SoftmaxCrossEntropy::new()
+        SoftmaxCrossEntropy::new().ignore(NONE)
     }
 
-    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<f32, Array2<usize>>, share: f32) -> usize {
-        let right = |&b: &usize| {
-            let class = batch.targets[[0, b]];
-            let logits = y.slice(s![0, b, ..]);
+    fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Array2<usize>>, share: f32) -> usize {
+        let right = |(b, &length): (usize, &usize)| {
+            let class = batch.targets[[length - 1, b]];
+            let logits = y.slice(s![length - 1, b, ..]);
             let total: f32 = logits.iter().map(|z| (z - logits[class]).exp()).sum();
             // Of probabilities, that of the class itself is the farthest off.
             1.0 - 1.0 / total < share * TOLERANCE
         };
-        batch.count() - (0..batch.count()).filter(right).count()
+        batch.lengths.len() - batch.lengths.iter().enumerate().filter(|&sequence| right(sequence)).count()
     }
 }
