@@ -87,6 +87,10 @@ impl<F: Float> Loss<F> for BinaryCrossEntropy<F> {
         evaluate(self.pos_weight.as_deref(), self.elements, y.reborrow(), targets, dy)
     }
 
+    fn weight(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>) -> f64 {
+        self.elements.reduction.weighs(self.elements.total(y, targets))
+    }
+
     fn memory(&mut self) -> &mut Array3<F> {
         &mut self.memory.0
     }

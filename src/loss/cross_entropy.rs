@@ -120,6 +120,11 @@ impl<F: Float, I: Id> Loss<F> for SoftmaxCrossEntropy<F, I> {
         evaluate(&self.options, y.reborrow(), I::view(ids.view()), &is_ignored, dy)
     }
 
+    fn weight(&self, y: Sequence<'_, F>, ids: &ArrayRef2<I>) -> f64 {
+        let counted = ids.indexed_iter().filter(|&((t, b), &id)| y.valid(t, b) && self.ignored != Some(id));
+        self.options.reduction.weighs(counted.map(|(_, id)| self.options.class_weight(id.index())).sum())
+    }
+
     fn memory(&mut self) -> &mut Array3<F> {
         &mut self.memory.0
     }

@@ -16,6 +16,25 @@ pub(super) struct Elements {
 }
 
 impl Elements {
+    /// Whether the element of feature vector `[t, b]` with this target counts.
+    fn counts<F: Float>(self, sequence: Sequence<'_, F>) -> impl Fn(usize, usize, F) -> bool {
+        let ignored = self.ignored.map(F::of);
+        move |t, b, target| {
+            let is_ignored = ignored.is_some_and(|ignored| target == ignored || (target.is_nan() && ignored.is_nan()));
+            sequence.valid(t, b) && !is_ignored
+        }
+    }
+
+    /// The number of elements that count.
+    pub fn total<F: Float>(self, sequence: Sequence<'_, F>, target: &ArrayRef3<F>) -> f64 {
+        let counts = self.counts(sequence);
+        let count = match self.ignored {
+            Some(_) => target.indexed_iter().filter(|&((t, b, _), &target)| counts(t, b, target)).count(),
+            None => sequence.valid_count() * target.dim().2,
+        };
+        count as f64
+    }
+
     /// The loss, and its gradient into `dy`. `element` maps the feature's index, `y` and the target to an element's loss
     /// and slope.
     pub fn evaluate<F: Float>(
@@ -28,16 +47,8 @@ impl Elements {
     ) -> f64 {
         let y = sequence.features(loss, None); // [T, B, D]
         check_shape(loss, "target", y.shape(), target.shape());
-        let ignored = self.ignored.map(F::of);
-        let counts = |t: usize, b: usize, target: F| {
-            let is_ignored = ignored.is_some_and(|ignored| target == ignored || (target.is_nan() && ignored.is_nan()));
-            sequence.valid(t, b) && !is_ignored
-        };
-        let count = match ignored {
-            Some(_) => target.indexed_iter().filter(|&((t, b, _), &target)| counts(t, b, target)).count(),
-            None => sequence.valid_count() * y.dim().2,
-        };
-        let weight = self.reduction.weight(count as f64);
+        let counts = self.counts(sequence);
+        let weight = self.reduction.weight(self.total(sequence, target));
 
         let mut sum = 0.0;
         let mut slope = |(t, b, k): (usize, usize, usize), y: F, target: F| {

@@ -13,6 +13,14 @@ pub(super) enum Reduction {
 }
 
 impl Reduction {
+    /// How much the value weighs in a mean over several batches: see [`Loss::weight`](super::Loss::weight).
+    pub fn weighs(self, total: f64) -> f64 {
+        match self {
+            Reduction::Mean => total,
+            Reduction::Sum => 1.0,
+        }
+    }
+
     /// The factor of each loss, for losses whose number, or sum of weights, is `total`.
     pub fn weight(self, total: f64) -> f64 {
         match self {

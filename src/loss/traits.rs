@@ -99,6 +99,22 @@ pub trait Loss<F: Float> {
     /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.
     fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64;
 
+    /// How much this batch's value weighs in the mean over several batches: the number of positions, or elements, or the sum
+    /// of class weights, that the value is the mean of. A loss that is a sum weighs 1.
+    ///
+    /// By default, the number of positions within their sequence's length.
+    ///
+    /// ```
+    /// use gradflow::{loss::{Loss, SoftmaxCrossEntropy}, ndarray::{Array3, arr2}};
+    ///
+    /// let cross_entropy = SoftmaxCrossEntropy::new().ignore(9);
+    /// assert_eq!(cross_entropy.weight((&Array3::<f32>::zeros((3, 1, 4))).into(), &arr2(&[[3], [9], [0]])), 2.0);
+    /// ```
+    fn weight(&self, y: Sequence<'_, F>, targets: &Self::Targets) -> f64 {
+        let _ = targets;
+        y.valid_count() as f64
+    }
+
     /// The array that holds the gradient, for [`of`](Loss::of) to reuse. It starts empty.
     fn memory(&mut self) -> &mut Array3<F>;
 
@@ -141,6 +157,10 @@ impl<F: Float, L: Loss<F> + ?Sized> Loss<F> for Box<L> {
 
     fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64 {
         (**self).evaluate(y, targets, dy)
+    }
+
+    fn weight(&self, y: Sequence<'_, F>, targets: &Self::Targets) -> f64 {
+        (**self).weight(y, targets)
     }
 
     fn memory(&mut self) -> &mut Array3<F> {
@@ -286,6 +306,53 @@ mod tests {
             sum += loss.of(&pass, &targets).value();
         }
         assert!((sum - want).abs() < 1e-12);
+    }
+
+    /// The mean of a batch is the weighted mean of its sequences' means.
+    fn check_weight<L: Loss<f64>, O: std::ops::Deref<Target = L::Targets>>(
+        loss: L,
+        y: &Array3<f64>,
+        targets: &L::Targets,
+        sequence: impl Fn(usize) -> O,
+    ) {
+        for lengths in [[4, 3, 4], LENGTHS] {
+            let y = Sequence::from(y).with_lengths(&lengths).unwrap();
+            let (mut sum, mut total) = (0.0, 0.0);
+            for b in 0..3 {
+                let (y, targets) = (y.sequences(b..b + 1), sequence(b));
+                let weight = loss.weight(y, &targets);
+                sum += weight * loss.value(y, &targets);
+                total += weight;
+            }
+            assert_eq!(total, loss.weight(y, targets));
+            let whole = loss.value(y, targets);
+            assert!((sum / total - whole).abs() < 1e-14 * whole, "{} for {whole}", sum / total);
+        }
+    }
+
+    #[test]
+    fn the_mean_over_batches_is_weighted_by_what_counts() {
+        let (y, ids) = (grid::<f64>(|i| 3.0 * i.sin()), ids());
+        let values = grid::<f64>(|i| (0.7 * i).cos().abs().round());
+        let ids_of = |b: usize| ids.slice(s![.., b..b + 1]);
+        let values_of = |b: usize| values.slice(s![.., b..b + 1, ..]);
+        let cross_entropy = SoftmaxCrossEntropy::new;
+        check_weight(cross_entropy(), &y, &ids, ids_of);
+        check_weight(cross_entropy().ignore(3).class_weights(&[1.0, 2.0, 0.5, 1.0, 3.0]), &y, &ids, ids_of);
+        check_weight(MeanSquaredError::new(), &y, &values, values_of);
+        check_weight(MeanSquaredError::new().ignore(1.0), &y, &values, values_of);
+        check_weight(Huber::new(0.5).ignore(0.0), &y, &values, values_of);
+        check_weight(
+            BinaryCrossEntropy::new().ignore(1.0).pos_weight(&[1.0, 2.0, 0.5, 1.0, 3.0]),
+            &y,
+            &values,
+            values_of,
+        );
+        // Sums are added up.
+        let sum = MeanSquaredError::new().sum();
+        let parts: f64 = (0..3).map(|b| sum.value(Sequence::from(&y).sequences(b..b + 1), &values_of(b))).sum();
+        assert!((parts - sum.value(&y, &values)).abs() < 1e-12);
+        assert_eq!((sum.weight((&y).into(), &values), cross_entropy().sum().weight((&y).into(), &ids)), (1.0, 1.0));
     }
 
     #[test]
