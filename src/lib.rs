@@ -45,6 +45,7 @@
 //! | [`loss`], [`optim`], [`clip`] | training |
 //! | [`metrics`] | accuracy, confusion, perplexity, errors, edit distance, over all batches of a data set |
 //! | [`data`] | padded batches, buckets, windows, normalisation, splits |
+//! | [`fit`] | the training loop that most programs write: epochs, validation, early stopping, checkpoints |
 //! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
 //! | [`author`] | for layers and cells of your own |
@@ -71,6 +72,7 @@
 //! - `safetensors`, on by default: the files of `io`, with which come 16 crates that nothing else needs.
 //! - `rayon`: batches, products and what goes over many elements on the threads of rayon's current pool, which stay awake while
 //!   a pass runs and 200 µs longer. The number of threads changes no bit.
+//! - `indicatif`: a progress bar for [`fit`].
 //! - `approx`: models, gradients and states compared up to a tolerance, by the crate of that name.
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
@@ -89,6 +91,7 @@ pub mod clip;
 pub mod compose;
 pub mod convert;
 pub mod data;
+pub mod fit;
 pub mod guide;
 #[cfg(feature = "safetensors")]
 pub mod io;

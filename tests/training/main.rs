@@ -1,10 +1,11 @@
-//! Training: data, losses, metrics, optimizers, gradient probes, and that a training step allocates nothing.
+//! Training: data, losses, metrics, optimizers, the loop `fit`, gradient probes, and that a training step allocates nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod allocations;
 mod data;
+mod fit;
 mod losses;
 mod metrics;
 mod optim;

@@ -1,0 +1,297 @@
+//! The loop over epochs and batches.
+
+use std::fmt;
+use std::ops::ControlFlow;
+#[cfg(feature = "safetensors")]
+use std::path::{Path, PathBuf};
+
+use super::error::FitError;
+use super::history::{End, Epoch, History};
+use super::report::{Report, Step};
+use super::supervised::Supervised;
+use crate::base::{TensorsExt, ZerosLike};
+use crate::clip::ClipNorm;
+#[cfg(feature = "safetensors")]
+use crate::io::{Checkpoint, LoadError};
+use crate::layer::Layer;
+use crate::loss::Loss;
+use crate::optim::{Optimizer, Schedule};
+
+const NAME: &str = "Fit";
+
+/// A training: a model, an optimizer, a loss, and how they go through epochs of batches.
+///
+/// See [`fit`](crate::fit) for examples and for what a step is.
+#[must_use]
+pub struct Fit<'a, L: Layer, C> {
+    model: &'a mut L,
+    optimizer: &'a mut dyn Optimizer<L::Elem>,
+    loss: &'a mut C,
+    epochs: usize,
+    clip: ClipNorm,
+    schedule: Option<Schedule>,
+    seed: u64,
+    patience: Option<usize>,
+    #[cfg(feature = "safetensors")]
+    file: Option<PathBuf>,
+    /// The steps taken, and how many of them in this epoch.
+    steps: u64,
+    batches: usize,
+    /// The training loss of this epoch.
+    training: Mean,
+    history: History,
+    /// The weights of the best epoch.
+    best: Option<L>,
+}
+
+impl<L: Layer, C> fmt::Debug for Fit<'_, L, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fit { epochs, clip, schedule, seed, patience, steps, .. } = self;
+        let mut debug = f.debug_struct(NAME);
+        debug.field("epochs", epochs).field("clip", clip).field("schedule", schedule).field("seed", seed);
+        debug.field("patience", patience).field("steps", steps).finish_non_exhaustive()
+    }
+}
+
+/// The mean of losses, each with its weight.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    weight: f64,
+}
+
+impl Mean {
+    fn add(&mut self, loss: f64, weight: f64) {
+        *self = Mean { sum: self.sum + weight * loss, weight: self.weight + weight };
+    }
+
+    fn value(self) -> f64 {
+        self.sum / self.weight
+    }
+}
+
+impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
+    /// One epoch, with no other clipping than an error for a gradient that is not finite, and the optimizer's own learning rate.
+    pub fn new(model: &'a mut L, optimizer: &'a mut dyn Optimizer<L::Elem>, loss: &'a mut C) -> Self {
+        Fit {
+            model,
+            optimizer,
+            loss,
+            epochs: 1,
+            clip: ClipNorm::new(f64::INFINITY),
+            schedule: None,
+            seed: 0,
+            patience: None,
+            #[cfg(feature = "safetensors")]
+            file: None,
+            steps: 0,
+            batches: 0,
+            training: Mean::default(),
+            history: History::default(),
+            best: None,
+        }
+    }
+
+    /// At most this many epochs, those before a training was resumed included.
+    pub fn epochs(self, epochs: usize) -> Self {
+        Fit { epochs, ..self }
+    }
+
+    /// With clipped gradients.
+    pub fn clip(self, clip: ClipNorm) -> Self {
+        Fit { clip, ..self }
+    }
+
+    /// With a learning rate that changes with the step, counted from 0 over all epochs.
+    pub fn schedule(self, schedule: Schedule) -> Self {
+        Fit { schedule: Some(schedule), ..self }
+    }
+
+    /// The seed of dropout, from which each step draws its own; 0 if not set.
+    pub fn seed(self, seed: u64) -> Self {
+        Fit { seed, ..self }
+    }
+
+    /// Ends after `epochs` epochs in a row without a [score](Epoch::score) below the best one (Prechelt 1998).
+    ///
+    /// # Panics
+    /// Panics if it is 0.
+    #[track_caller]
+    pub fn patience(self, epochs: usize) -> Self {
+        assert!(epochs > 0, "{NAME}: patience: expected at least 1 epoch, got 0");
+        Fit { patience: Some(epochs), ..self }
+    }
+
+    /// Saves a [`Checkpoint`] after every epoch, and when the report stops the training: the model in the section `model`, the
+    /// weights of the best epoch in `best`, the optimizer, and what [`resume`](Fit::resume) needs besides.
+    #[cfg(feature = "safetensors")]
+    pub fn checkpoint(self, path: impl AsRef<Path>) -> Self {
+        Fit { file: Some(path.as_ref().to_owned()), ..self }
+    }
+
+    /// Goes on from a checkpoint, to the bit as if the training had not been interrupted, if the settings, the batches of each
+    /// epoch and the model's dropout are the same as then. (A dropout layer draws an id when it is made, and its masks follow from
+    /// that: make the model from the same seed. Its weights come from the file.)
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, or is not one that [`checkpoint`](Fit::checkpoint) wrote for this model and
+    /// optimizer. The model and the optimizer are unchanged then.
+    #[cfg(feature = "safetensors")]
+    pub fn resume(mut self, path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let float = |name| checkpoint.number(name).map(f64::from_bits);
+        self.steps = checkpoint.number("steps")?;
+        self.batches = checkpoint.number("batches")? as usize;
+        self.training = Mean { sum: float("training_sum")?, weight: float("training_weight")? };
+        let lines = checkpoint.metadata(HISTORY).unwrap_or_default().lines();
+        let epochs: Option<Vec<Epoch>> = lines.map(Epoch::from_line).collect();
+        let value = || checkpoint.metadata(HISTORY).unwrap_or_default().to_owned();
+        let epochs = epochs.ok_or_else(|| LoadError::Value { key: HISTORY.into(), value: value() })?;
+        self.history = History { epochs, end: End::Stopped };
+        if self.history.best().is_some() {
+            let mut best = self.model.clone();
+            checkpoint.load_tensors("best", &mut best)?;
+            self.best = Some(best);
+        }
+        checkpoint.load_training("model", self.model, self.optimizer)?;
+        Ok(self)
+    }
+
+    /// Trains until the epochs are done, the patience is at its end, or the report says
+    /// [`Break`](ControlFlow::Break).
+    ///
+    /// `training` gives the batches of an epoch, counted from 0, and `validation` those on which the model is judged after it:
+    /// `|| None` if there are none. Both may give owned batches or references. At the end the model has the weights of the best
+    /// epoch, if one has ended; the last ones are in the checkpoint.
+    ///
+    /// # Errors
+    /// Returns an error if a gradient is not finite, lengths do not fit, or a checkpoint cannot be saved. The model then keeps the
+    /// weights of the last step that was taken.
+    ///
+    /// # Panics
+    /// Panics if an epoch has no batch, and as [`Layer::forward`] and [`Loss::of`].
+    pub fn run<B, T, V>(
+        mut self,
+        mut training: impl FnMut(usize) -> T,
+        mut validation: impl FnMut() -> V,
+        mut report: impl FnMut(Report<'_, L>) -> ControlFlow<()>,
+    ) -> Result<History, FitError>
+    where
+        B: Supervised<L::Elem, Targets = C::Targets>,
+        T: IntoIterator<Item = B>,
+        V: IntoIterator<Item = B>,
+    {
+        let (mut cache, mut grad) = (self.model.cache(), self.model.zeros_like());
+        loop {
+            let epoch = self.history.epochs.len();
+            if epoch >= self.epochs {
+                return self.end(End::Done);
+            }
+            if self.patience.is_some_and(|patience| self.history.since_best() >= patience) {
+                return self.end(End::Patience);
+            }
+            for batch in training(epoch).into_iter().skip(self.batches) {
+                let step = self.step(&batch, &mut cache, &mut grad)?;
+                if report(Report::Step(&step)).is_break() {
+                    self.save()?;
+                    return self.end(End::Stopped);
+                }
+            }
+            assert!(self.batches > 0, "{NAME}: training: expected at least one batch in epoch {epoch}, got none");
+            let validation = self.validate(validation(), &mut cache)?;
+            self.end_epoch(validation);
+            self.save()?;
+            if report(Report::Epoch { history: &self.history, model: self.model }).is_break() {
+                return self.end(End::Stopped);
+            }
+        }
+    }
+
+    /// One training step: the plain loop's body.
+    fn step<B>(&mut self, batch: &B, cache: &mut L::Cache, grad: &mut L) -> Result<Step, FitError>
+    where
+        B: Supervised<L::Elem, Targets = C::Targets>,
+    {
+        let x = batch.input()?.train(self.seed.wrapping_mul(SEEDS_APART).wrapping_add(self.steps));
+        let mut state = self.model.zero_state(x.dims().1);
+        let pass = self.model.pass(x, &mut state, cache);
+        let weight = self.loss.weight((&pass).into(), batch.targets());
+        let evaluated = self.loss.of(&pass, batch.targets());
+        let loss = evaluated.value();
+        pass.backward_into(evaluated.gradient(), grad);
+        if let Some(schedule) = &self.schedule {
+            self.optimizer.set_learning_rate(schedule.learning_rate(self.steps));
+        }
+        let clipped = self.optimizer.step_clipped(self.model, grad, self.clip)?;
+        self.training.add(loss, weight);
+        self.steps += 1;
+        self.batches += 1;
+        let (steps, epoch, learning_rate) = (self.steps, self.history.epochs.len(), self.optimizer.learning_rate());
+        Ok(Step { steps, epoch, loss, norm: clipped.norm, scale: clipped.scale, learning_rate })
+    }
+
+    /// The mean loss over `batches`, without a gradient; `None` if there are none.
+    fn validate<B>(&self, batches: impl IntoIterator<Item = B>, cache: &mut L::Cache) -> Result<Option<f64>, FitError>
+    where
+        B: Supervised<L::Elem, Targets = C::Targets>,
+    {
+        let (mut mean, mut any) = (Mean::default(), false);
+        for batch in batches {
+            let x = batch.input()?.infer();
+            let mut state = self.model.zero_state(x.dims().1);
+            let pass = self.model.pass(x, &mut state, cache);
+            let weight = self.loss.weight((&pass).into(), batch.targets());
+            mean.add(self.loss.value(&pass, batch.targets()), weight);
+            any = true;
+        }
+        Ok(any.then(|| mean.value()))
+    }
+
+    fn end_epoch(&mut self, validation: Option<f64>) {
+        let (steps, learning_rate) = (self.steps, self.optimizer.learning_rate());
+        self.history.epochs.push(Epoch { steps, training: self.training.value(), validation, learning_rate });
+        (self.batches, self.training) = (0, Mean::default());
+        if self.history.best() == Some(self.history.epochs.len() - 1) {
+            self.best.get_or_insert_with(|| self.model.clone()).copy_from(self.model);
+        }
+    }
+
+    /// The model gets the weights of the best epoch.
+    fn end(mut self, end: End) -> Result<History, FitError> {
+        if let Some(best) = &self.best {
+            self.model.copy_from(best);
+        }
+        self.history.end = end;
+        Ok(self.history)
+    }
+
+    #[cfg(feature = "safetensors")]
+    fn save(&self) -> Result<(), FitError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let lines: Vec<String> = self.history.epochs.iter().map(Epoch::to_line).collect();
+        let mut checkpoint = Checkpoint::new()
+            .with_tensors("model", self.model)
+            .with_optimizer(self.optimizer)
+            .with_number("steps", self.steps)
+            .with_number("batches", self.batches as u64)
+            .with_number("training_sum", self.training.sum.to_bits())
+            .with_number("training_weight", self.training.weight.to_bits())
+            .with_metadata(HISTORY, lines.join("\n"));
+        if let Some(best) = &self.best {
+            checkpoint = checkpoint.with_tensors("best", best);
+        }
+        Ok(checkpoint.save(file)?)
+    }
+
+    #[cfg(not(feature = "safetensors"))]
+    fn save(&self) -> Result<(), FitError> {
+        Ok(())
+    }
+}
+
+/// The metadata key of a checkpoint under which the epochs are listed.
+#[cfg(feature = "safetensors")]
+const HISTORY: &str = "fit.history";
+
+/// Keeps the dropout seeds of two trainings apart whose seeds are neighbours: an odd number near 2⁶⁴/φ.
+const SEEDS_APART: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,259 @@
+//! `fit` is the plain loop, to the bit, and goes on from a checkpoint as if it had not been interrupted.
+
+#[cfg(feature = "safetensors")]
+mod resume;
+
+use std::ops::ControlFlow::{Break, Continue};
+
+use gradflow::clip::ClipNorm;
+use gradflow::fit::{self, End, Fit, FitError, Report};
+use gradflow::layers::{Dropout, Linear};
+use gradflow::loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy};
+use gradflow::ndarray::{Array2, Array3, s};
+use gradflow::optim::{Adam, Optimizer, Schedule, Sgd};
+use gradflow::rand::RngExt;
+use gradflow::recurrent::GruCell;
+use gradflow::{Layer, Sequence, ZerosLike};
+
+use crate::common::{assert_says, bits, panic_of, rng};
+
+type Model = (GruCell<f32>, Dropout<f32>, Linear<f32>);
+type Batch = (Array3<f32>, Array2<usize>, Vec<usize>);
+
+const STEPS: usize = 5;
+
+fn model(seed: u64) -> Model {
+    let rng = &mut rng(seed);
+    (GruCell::new(2, 6, rng), Dropout::new(0.3, rng), Linear::new(6, 3, rng))
+}
+
+/// `count` batches that only `seed` determines, of unequal sequences; the last batch is smaller.
+fn batches(seed: u64, count: usize) -> Vec<Batch> {
+    let rng = &mut rng(seed);
+    let batch = |k| {
+        let size = if k + 1 == count { 2 } else { 4 };
+        let x = Array3::from_shape_simple_fn((STEPS, size, 2), || rng.random_range(-1.0..1.0));
+        let ids = Array2::from_shape_simple_fn((STEPS, size), || rng.random_range(0..3));
+        (x, ids, (0..size).map(|b| 1 + (b + k) % STEPS).collect())
+    };
+    (0..count).map(batch).collect()
+}
+
+fn schedule() -> Schedule {
+    Schedule::cosine(0.05, 12, 1e-3).warm_up(3, 0.1)
+}
+
+/// A value and its weight for each batch, as the mean.
+fn mean(of: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+    let (sum, weight) =
+        of.into_iter().fold((0.0, 0.0), |(sum, total), (value, weight)| (sum + weight * value, total + weight));
+    sum / weight
+}
+
+#[test]
+fn it_is_the_plain_loop() {
+    let (clip, seed) = (ClipNorm::new(0.3), 7u64);
+    let validation = batches(99, 2);
+
+    let (mut plain, mut optimizer) = (model(0), Adam::new(1.0));
+    let (mut cache, mut grad, mut cross_entropy) = (plain.cache(), plain.zeros_like(), SoftmaxCrossEntropy::new());
+    let (mut step, mut expected, mut clipped) = (0, Vec::new(), 0);
+    for epoch in 0..3 {
+        let mut losses = Vec::new();
+        for (x, ids, lengths) in batches(epoch, 4) {
+            let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step);
+            let x = Sequence::from(&x).with_lengths(&lengths).unwrap().train(seed);
+            let mut state = plain.zero_state(lengths.len());
+            let pass = plain.pass(x, &mut state, &mut cache);
+            let loss = cross_entropy.of(&pass, &ids);
+            losses.push((loss.value(), lengths.iter().sum::<usize>() as f64));
+            pass.backward_into(loss.gradient(), &mut grad);
+            optimizer.set_learning_rate(schedule().learning_rate(step));
+            clipped += optimizer.step_clipped(&mut plain, &grad, clip).unwrap().clipped;
+            step += 1;
+        }
+        let judged = validation.iter().map(|(x, ids, lengths)| {
+            let x = Sequence::from(x).with_lengths(lengths).unwrap().eval();
+            let mut state = plain.zero_state(lengths.len());
+            let y = plain.forward(x, &mut state, &mut cache);
+            (cross_entropy.value(x.with(y), ids), lengths.iter().sum::<usize>() as f64)
+        });
+        expected.push((step, mean(losses), Some(mean(judged))));
+    }
+    assert!(clipped > 0);
+
+    let (mut fitted, mut optimizer, mut last) = (model(0), Adam::new(1.0), Vec::new());
+    let mut seen = Vec::new();
+    let history = Fit::new(&mut fitted, &mut optimizer, &mut cross_entropy)
+        .epochs(3)
+        .clip(clip)
+        .schedule(schedule())
+        .seed(seed)
+        .run(
+            |epoch| batches(epoch as u64, 4),
+            || validation.clone(),
+            |report| {
+                match report {
+                    Report::Step(step) => seen.push((step.steps, step.epoch, step.learning_rate)),
+                    Report::Epoch { model, .. } => last = bits(model),
+                    _ => {}
+                }
+                Continue(())
+            },
+        )
+        .unwrap();
+    assert_eq!(last, bits(&plain));
+    let got: Vec<_> = history.epochs.iter().map(|epoch| (epoch.steps, epoch.training, epoch.validation)).collect();
+    assert_eq!(got, expected);
+    let steps = (0..12).map(|step| (step + 1, step as usize / 4, schedule().learning_rate(step)));
+    assert_eq!(seen, steps.collect::<Vec<_>>());
+    assert_eq!(history.end, End::Done);
+}
+
+/// The learning rate is 0, so that only the mask differs from step to step.
+#[test]
+fn dropout_draws_another_mask_in_each_step_and_none_in_validation() {
+    let mut losses = Vec::new();
+    for seed in [0, 1] {
+        let (mut model, mut optimizer, batch) = (model(0), Sgd::new(0.0), &batches(0, 2)[0]);
+        let history = Fit::new(&mut model, &mut optimizer, &mut SoftmaxCrossEntropy::new())
+            .epochs(2)
+            .seed(seed)
+            .run(
+                |_| [batch; 20],
+                || [batch],
+                |report| {
+                    if let Report::Step(step) = report {
+                        losses.push(step.loss.to_bits());
+                    }
+                    Continue(())
+                },
+            )
+            .unwrap();
+        assert_eq!(history.epochs[0].validation, history.epochs[1].validation);
+    }
+    let count = losses.len();
+    losses.sort_unstable();
+    losses.dedup();
+    assert_eq!((count, losses.len()), (80, 80));
+}
+
+#[test]
+fn the_means_are_those_over_all_positions_that_count() {
+    let (mut model, mut optimizer) = ((Linear::<f64>::new(2, 3, &mut rng(0)),), Sgd::new(0.0));
+    let x = Array3::from_shape_fn((1, 7, 2), |(_, b, k)| (b as f64 + 0.3 * k as f64).sin());
+    let ids = Array2::from_shape_fn((1, 7), |(_, b)| [0, 2, 9, 1, 9, 9, 0][b]);
+    let mut loss = SoftmaxCrossEntropy::new().ignore(9).class_weights(&[1.0, 3.0, 0.5]);
+    let whole = loss.value(model.forward(&x, &mut ((),), &mut model.cache()).to_owned().view(), &ids);
+    let parts =
+        [0..4, 4..6, 6..7].map(|b| (x.slice(s![.., b.clone(), ..]).to_owned(), ids.slice(s![.., b]).to_owned()));
+    let history = Fit::new(&mut model, &mut optimizer, &mut loss).run(|_| &parts, || &parts, fit::quiet).unwrap();
+    let epoch = &history.epochs[0];
+    for mean in [epoch.training, epoch.validation.unwrap()] {
+        assert!((mean - whole).abs() < 1e-14, "{mean} for {whole}");
+    }
+}
+
+/// `y = w x` with `x` = 1 and target 0: a step multiplies `w` by 1 - 2 lr. The learning rates 0.1, 0.2, 0.4, 0.8, 1.6 … give the
+/// factors 0.8, 0.6, 0.2, -0.6, -2.2, -5.4 …: the loss falls for four epochs, then it grows.
+#[test]
+fn patience_ends_the_training_and_the_best_weights_come_back() {
+    let batch = [(Array3::ones((1, 1, 1)), Array3::zeros((1, 1, 1)))];
+    for (patience, epochs, end) in [(Some(1), 5, End::Patience), (Some(3), 7, End::Patience), (None, 9, End::Done)] {
+        let mut model = Linear::<f64>::builder(1, 1).bias(false).zeros();
+        model.weight.fill(1.0);
+        let (mut optimizer, mut loss, mut weights) = (Sgd::new(0.0), MeanSquaredError::new(), Vec::new());
+        let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(9).schedule(Schedule::step(0.1, 1, 2.0));
+        let fit = match patience {
+            Some(patience) => fit.patience(patience),
+            None => fit,
+        };
+        let keep = |report: Report<'_, Linear<f64>>| {
+            if let Report::Epoch { model, .. } = report {
+                weights.push(model.weight[[0, 0]]);
+            }
+            Continue(())
+        };
+        let history = fit.run(|_| &batch, || &batch, keep).unwrap();
+        assert_eq!((history.epochs.len(), history.end, history.best()), (epochs, end, Some(3)));
+        assert_eq!(model.weight[[0, 0]], weights[3]);
+        assert!((weights[3] - 0.8 * 0.6 * 0.2 * -0.6).abs() < 1e-15, "{weights:?}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_ends_it_before_the_step() {
+    let (mut model, mut optimizer, mut before) = (model(0), Adam::new(0.01), Vec::new());
+    let mut training = batches(0, 3);
+    training[2].0[[0, 0, 0]] = f32::NAN;
+    let result = Fit::new(&mut model, &mut optimizer, &mut SoftmaxCrossEntropy::new()).run(
+        |_| &training,
+        || None,
+        |report| {
+            if let Report::Step(step) = report {
+                before.push(step.loss);
+            }
+            Continue(())
+        },
+    );
+    let Err(FitError::Gradient(error)) = result else { panic!("{result:?}") };
+    assert_says(&error.to_string(), &["not finite", "0.weight_ih"]);
+    assert_eq!((before.len(), optimizer.state().steps), (2, 2));
+    assert!(bits(&model).iter().all(|&bits| f32::from_bits(bits as u32).is_finite()));
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_refused() {
+    let (mut model, mut optimizer, mut loss) = (model(0), Sgd::new(0.1), SoftmaxCrossEntropy::new());
+    let nothing: [Batch; 0] = [];
+    let message = panic_of(|| Fit::new(&mut model, &mut optimizer, &mut loss).run(|_| &nothing, || None, fit::quiet));
+    assert_says(&message, &["Fit: training: expected at least one batch in epoch 0, got none"]);
+    let mut wrong = batches(0, 1);
+    wrong[0].2[0] = STEPS + 1;
+    let error = Fit::new(&mut model, &mut optimizer, &mut loss).run(|_| &wrong, || None, fit::quiet).unwrap_err();
+    assert!(matches!(error, FitError::Lengths(_)), "{error}");
+    assert_says(&panic_of(|| Fit::new(&mut model, &mut optimizer, &mut loss).patience(0)), &["patience", "at least 1"]);
+}
+
+#[test]
+fn a_report_stops_it_at_any_time() {
+    let training = batches(0, 4);
+    for stop in 1..=8 {
+        let (mut model, mut optimizer, mut loss) = (model(0), Sgd::new(0.1), SoftmaxCrossEntropy::new());
+        let history = Fit::new(&mut model, &mut optimizer, &mut loss)
+            .epochs(2)
+            .run(
+                |_| &training,
+                || None,
+                |report| match report {
+                    Report::Step(step) if step.steps == stop => Break(()),
+                    _ => Continue(()),
+                },
+            )
+            .unwrap();
+        assert_eq!((optimizer.state().steps, history.end), (stop, End::Stopped));
+        assert_eq!(history.epochs.len(), (stop as usize - 1) / 4);
+    }
+}
+
+#[test]
+fn the_range_test_changes_nothing_and_ends_where_the_loss_diverges() {
+    let (model, batches) = (model(0), batches(0, 4));
+    let before = bits(&model);
+    let run =
+        || fit::lr_range(&model, Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, 1e-4..=1e4, 300).unwrap();
+    let range = run();
+    assert_eq!((bits(&model), &run()), (before, &range));
+    assert!(range.points.len() < 300, "{}", range.points.len());
+    let rates: Vec<f64> = range.points.iter().map(|point| point.learning_rate).collect();
+    assert_eq!(rates[0], 1e-4);
+    assert!(rates.windows(2).all(|pair| (pair[1] / pair[0] - 1e8f64.powf(1.0 / 299.0)).abs() < 1e-12));
+    let (lowest, last) = (range.lowest().unwrap(), range.points.last().unwrap());
+    assert!(last.learning_rate > lowest.learning_rate);
+    assert_eq!(range.suggestion(), Some(lowest.learning_rate / 10.0));
+    let wrong = [1e-2..=1e-3, 0.0..=1.0, 1.0..=f64::INFINITY, f64::NAN..=1.0];
+    for rates in wrong {
+        let test = || fit::lr_range(&model, Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, rates, 10);
+        assert_says(&panic_of(test), &["lr_range: learning rates: expected 0 < from < to"]);
+    }
+}

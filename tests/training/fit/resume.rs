@@ -1,0 +1,169 @@
+//! Trainings that are interrupted, by their report, by Ctrl-C or by being killed, and go on.
+
+use std::fs;
+use std::ops::ControlFlow::{Break, Continue};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use gradflow::fit::{Fit, History, Report};
+use gradflow::io::{Checkpoint, LoadError};
+use gradflow::loss::SoftmaxCrossEntropy;
+use gradflow::optim::{AdamW, Sgd};
+use gradflow::rand::RngExt;
+
+use super::{Model, batches, model, schedule};
+use crate::common::{bits, lively, rng};
+
+/// A new, empty folder, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("gradflow-fit-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+const EPOCHS: usize = 4;
+
+/// Trains with its checkpoint at `path`, from there if it is there, as long as `go_on` says.
+fn train(path: &Path, mut go_on: impl FnMut(&Report<'_, Model>) -> bool) -> (Model, History) {
+    // Another run's weights are not those of the file, but its dropout is the same.
+    let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
+    let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
+    let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(EPOCHS).schedule(schedule()).checkpoint(path);
+    let fit = if path.exists() { fit.resume(path).unwrap() } else { fit };
+    let report = |report: Report<'_, Model>| if go_on(&report) { Continue(()) } else { Break(()) };
+    let history = fit.run(|epoch| batches(epoch as u64, 3), || validation.clone(), report).unwrap();
+    (model, history)
+}
+
+/// Dropout, the learning rate, the optimizer's moments, the means and the best weights: all of it goes on.
+#[test]
+fn a_training_stopped_after_any_step_or_epoch_goes_on_to_the_bit() {
+    let folder = Folder::new("stopped");
+    let whole = folder.0.join("whole");
+    let (expected, history) = train(&whole, |_| true);
+    assert_eq!(history.epochs.len(), EPOCHS);
+    // Among the stops are some before and some after the best epoch.
+    assert!((1..EPOCHS).contains(&history.best().unwrap()), "{history:?}");
+    let saved = Checkpoint::open(&whole).unwrap();
+    for stop in 1..4 * EPOCHS {
+        let path = folder.0.join(stop.to_string());
+        let mut reports = 0;
+        let (_, before) = train(&path, |_| {
+            reports += 1;
+            reports < stop
+        });
+        assert!(before.epochs.len() < EPOCHS);
+        let (model, resumed) = train(&path, |_| true);
+        assert_eq!((bits(&model), &resumed), (bits(&expected), &history), "after {stop} reports");
+        assert_eq!(Checkpoint::open(&path).unwrap(), saved);
+    }
+    // Stopped at each report, it ends all the same.
+    let path = folder.0.join("each");
+    while train(&path, |_| false).1.epochs.len() < EPOCHS {}
+    assert_eq!(train(&path, |_| true).1, history);
+    assert_eq!(Checkpoint::open(&path).unwrap(), saved);
+}
+
+#[test]
+fn the_best_weights_are_in_the_checkpoint() {
+    let folder = Folder::new("best");
+    let path = folder.0.join("file");
+    let (fitted, history) = train(&path, |_| true);
+    let mut loaded = model(5);
+    Checkpoint::open(&path).unwrap().load_tensors("best", &mut loaded).unwrap();
+    assert_eq!(bits(&loaded), bits(&fitted));
+    let mut last = model(5);
+    Checkpoint::open(&path).unwrap().load_tensors("model", &mut last).unwrap();
+    assert_eq!(bits(&last) == bits(&fitted), history.best() == Some(EPOCHS - 1));
+}
+
+#[test]
+fn a_file_that_does_not_fit_changes_nothing() {
+    let folder = Folder::new("misfit");
+    let path = folder.0.join("file");
+    train(&path, |_| true);
+    let (mut loss, mut model) = (SoftmaxCrossEntropy::new(), model(3));
+    let before = bits(&model);
+    let mut other = Sgd::new(0.1);
+    let error = Fit::new(&mut model, &mut other, &mut loss).resume(&path).unwrap_err();
+    assert!(matches!(error, LoadError::Optimizer(_)), "{error}");
+    let mut optimizer = AdamW::new(1.0);
+    let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(folder.0.join("missing")).unwrap_err();
+    assert!(matches!(error, LoadError::Io(_)), "{error}");
+    // A checkpoint, but not one of a fit; and one whose history is not one.
+    Checkpoint::new().with_tensors("model", &model).with_optimizer(&optimizer).save(&path).unwrap();
+    let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(&path).unwrap_err();
+    assert!(matches!(error, LoadError::Absent { .. }), "{error}");
+    let numbers = ["steps", "batches", "training_sum", "training_weight"];
+    let checkpoint = numbers.iter().fold(Checkpoint::new(), |checkpoint, name| checkpoint.with_number(name, 0));
+    checkpoint.with_metadata("fit.history", "1 2 3").save(&path).unwrap();
+    let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(&path).unwrap_err();
+    assert!(matches!(error, LoadError::Value { .. }), "{error}");
+    assert_eq!(bits(&model), before);
+}
+
+#[test]
+#[ignore = "not a test: the process that the tests below start and interrupt"]
+fn trains_slowly() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    let Some(path) = std::env::var_os("GRADFLOW_TRAINS_SLOWLY") else { return };
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Relaxed)).unwrap();
+    println!("\nready");
+    train(Path::new(&path), |_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        !INTERRUPTED.load(Relaxed)
+    });
+}
+
+/// Interrupts `train` again and again, each time after up to 30 ms, until all epochs are saved; how often.
+#[cfg(unix)]
+fn interrupt(path: &Path, signal: &str) -> usize {
+    let rng = &mut rng(u64::from(std::process::id()));
+    for count in 0..200 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["fit::resume::trains_slowly", "--exact", "--ignored", "--nocapture"])
+            .env("GRADFLOW_TRAINS_SLOWLY", path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        assert!(lines.by_ref().any(|line| line.unwrap() == "ready"));
+        std::thread::sleep(std::time::Duration::from_millis(rng.random_range(0..30)));
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+        assert!(kill.is_ok());
+        lines.for_each(drop); // to its end
+        assert!(child.wait().unwrap().success() || signal == "-KILL");
+        let epochs = |checkpoint: Checkpoint| checkpoint.metadata("fit.history").unwrap().lines().count();
+        if path.exists() && epochs(Checkpoint::open(path).unwrap()) == EPOCHS {
+            return count + 1;
+        }
+    }
+    panic!("200 times and not at its end");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_loses_no_step_and_a_kill_no_epoch() {
+    let folder = Folder::new("signals");
+    let whole = folder.0.join("whole");
+    train(&whole, |_| true);
+    let saved = Checkpoint::open(&whole).unwrap();
+    for signal in ["-INT", "-KILL"] {
+        let path = folder.0.join(signal);
+        let count = interrupt(&path, signal);
+        println!("{signal}: {count} times");
+        assert_eq!(Checkpoint::open(&path).unwrap(), saved, "{signal}");
+    }
+}
