@@ -6,6 +6,7 @@ use ndarray::{Array1, Array2, Axis, s};
 use rand::Rng;
 
 use super::options::{CellOptions, DEFAULT_EPS, Gated, RecurrentProduct, Start, WithoutMemory};
+use crate::base::error::mismatch;
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::Float;
 use crate::recurrence::{Cell, StackState, Zoneout};
@@ -239,7 +240,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
     ///
     /// # Panics
-    /// Panics if a probability is not in `0..1`.
+    /// Panics if a probability is not in `0..1`, or there is dropout between layers and only one layer.
     #[track_caller]
     pub fn zeros(self) -> M {
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
@@ -253,8 +254,8 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// Drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Panics if a bias is to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, or a probability is not in
-    /// `0..1`.
+    /// Panics if a bias is to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, a probability is not in `0..1`, or
+    /// there is dropout between layers and only one layer.
     #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
         let (cells, dropout) = self.cells(rng);
@@ -270,6 +271,10 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
                 cells.push(M::Cell::draw(&options, &mut Draw { input, hidden, starts: &starts, rng }));
             }
             input = M::DIRECTIONS * cells[0].sizes().output;
+        }
+        if dropout != 0.0 && num_layers == 1 {
+            let expected = "several layers, since it stands between layers; `Dropout` drops what the last one gives";
+            mismatch(cells[0].sizes().name, "dropout", &expected, &"1 layer");
         }
         let between = if dropout != 0.0 { num_layers - 1 } else { 0 };
         let dropout = (0..between).map(|_| RandomDrop::new("dropout", dropout, rng)).collect();

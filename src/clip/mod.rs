@@ -39,7 +39,8 @@ pub enum NonFinite {
     /// An error; the gradient stays as it is.
     #[default]
     Error,
-    /// Continues, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element.
+    /// Continues, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element. A
+    /// [`step`](crate::optim::Optimizer::step) then panics; a [`step_clipped`](crate::optim::Optimizer::step_clipped) goes on.
     Pass,
     /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned shows it.
     Skip,

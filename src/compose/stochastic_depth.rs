@@ -205,6 +205,7 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         let (grad, how) = grad.parts();
         let grad = Gradient::new(&mut grad.branch, how);
         let Some(mask) = *mask else { return self.branch.backward_pass(x, dy, dstate, branch, grad) };
+        pending.expect_another_seed(NAME, x);
         pending.take(NAME, x, dy, d.dim().2);
         self.apply(mask, x, copy.values(dy.view()), d);
         self.branch.backward_pass(x, d, dstate, branch, grad)

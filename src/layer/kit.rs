@@ -25,7 +25,10 @@ pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoD
 /// It keeps `T`, `B`, the mode and a fingerprint of a few dozen values of `x`; [`Layer::pass`](crate::Layer::pass) goes further
 /// and has the compiler refuse such mistakes.
 #[derive(Clone, Debug, Default)]
-pub struct Pending(LastPass);
+pub struct Pending {
+    last: LastPass,
+    same_seed: SameSeed,
+}
 
 #[derive(Clone, Debug, Default)]
 enum LastPass {
@@ -35,13 +38,48 @@ enum LastPass {
     Forward(u64),
 }
 
+/// The training passes in a row that had the same seed and each another input.
+#[derive(Clone, Debug, Default)]
+struct SameSeed {
+    seed: u64,
+    fingerprint: u64,
+    passes: u32,
+}
+
+/// So many training steps in a row with the same seed and other inputs are taken for a mistake.
+const SAME_SEED: u32 = 100;
+
 impl Pending {
     /// A forward pass over `x` is done; in [`Mode::Infer`] no backward pass may follow.
     pub fn set<F: Float>(&mut self, x: &Sequence<'_, F>) {
-        self.0 = match x.mode() {
+        self.last = match x.mode() {
             Some(Mode::Infer) => LastPass::Inference,
             _ => LastPass::Forward(x.fingerprint()),
         };
+    }
+
+    /// For layers that drop something at random, before [`take`](Pending::take): each training step should have a seed of its
+    /// own. The same seed again for the same input, as in a gradient check, or for a later chunk of a sequence is no mistake.
+    ///
+    /// # Panics
+    /// Panics at the 100th backward pass in a row that has the same seed and another input than the one before.
+    #[track_caller]
+    pub fn expect_another_seed<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>) {
+        let Some(Mode::Train { seed }) = x.mode() else { return };
+        if x.first_step() > 0 || x.first_sequence() > 0 {
+            return;
+        }
+        let (fingerprint, last) = (x.fingerprint(), &self.same_seed);
+        let passes = match (last.seed == seed, last.fingerprint == fingerprint) {
+            (false, _) => 1,
+            (true, true) => last.passes.max(1),
+            (true, false) => last.passes + 1,
+        };
+        if passes >= SAME_SEED {
+            let got = format_args!("seed {seed} in {passes} steps in a row, so that the same units are always dropped");
+            mismatch(layer, "x", &"another seed in each training step, as in x.train(step)", &got)
+        }
+        self.same_seed = SameSeed { seed, fingerprint, passes };
     }
 
     /// Its backward pass begins, for the layer named `layer` with `output` features.
@@ -69,7 +107,7 @@ impl Pending {
     ) {
         let batch = x.dims().1;
         let expected = "a forward pass that awaits its backward";
-        match std::mem::take(&mut self.0) {
+        match std::mem::take(&mut self.last) {
             LastPass::Forward(fingerprint) if fingerprint == x.fingerprint() => {}
             LastPass::Forward(_) => {
                 mismatch(layer, "x", &"the x of the forward pass, in its mode", &"another (stale cache)")

@@ -69,6 +69,12 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     /// `y`, `[N, O]`, of the rows `x`, `[N, I]`.
     fn forward_rows(&self, rows: Rows<'_, Self::Elem>, y: ArrayViewMut2<'_, Self::Elem>, kept: &mut Self::Kept);
 
+    /// Whether training drops something at random, so that each step should have a seed of its own.
+    #[doc(hidden)]
+    fn drops(&self) -> bool {
+        false
+    }
+
     /// Whether the layer writes `y = skip + layer(x)` at once and does not need `y` again.
     #[doc(hidden)]
     const WRITES_ONTO: bool = false;
@@ -240,6 +246,9 @@ pub fn backward<L: RowLayer>(
     let ((steps, batch), input, wanted) = (x.dims(), features.dim().2, x.wants_gradient());
     let output = layer.gives(input);
     let RowCache { pending, x_copy, dy_copy, y, dx, dx_is_in_y, kept } = cache;
+    if layer.drops() {
+        pending.expect_another_seed(L::NAME, x);
+    }
     pending.take(L::NAME, x, dy, output);
     let (grad, mut how) = grad.parts();
     check_gradient(L::NAME, layer, &*grad);

@@ -28,7 +28,8 @@ const NAME: &str = "Dropout";
 ///
 /// # Panics
 /// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
-/// [`infer`](Sequence::infer): a forgotten mode would silently train without dropout, or evaluate with it.
+/// [`infer`](Sequence::infer): a forgotten mode would silently train without dropout, or evaluate with it. `backward` panics at the
+/// 100th training step in a row that has the same seed, for it would always drop the same units.
 ///
 /// ```
 /// use gradflow::{Layer, Sequence, layers::Dropout, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
@@ -82,6 +83,10 @@ impl<F: Float> RowLayer for Dropout<F> {
     type Kept = Option<Mask>;
     const NAME: &'static str = NAME;
     compiled_walk!(Dropout);
+
+    fn drops(&self) -> bool {
+        self.drop.p > 0.0
+    }
 
     fn begin(&self, x: &Sequence<'_, F>, mask: &mut Option<Mask>) {
         *mask = self.drop.mask(NAME, x.mode());

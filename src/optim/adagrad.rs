@@ -113,7 +113,7 @@ impl<F: Float> Rule<F> for Sum {
         vec![("sum", self.initial)]
     }
 
-    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
         let [s] = moments else { unreachable!("one moment") };
         let step = Step {
             factor: Factor::new(at.factor),

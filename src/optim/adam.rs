@@ -54,7 +54,7 @@ impl<F: Float> Rule<F> for Moments {
         vec![("exp_avg", 0.0), ("exp_avg_sq", 0.0)]
     }
 
-    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
         let [m, v] = moments else { unreachable!("two moments") };
         let (coupled_decay, shrink) =
             if self.decoupled { (0.0, 1.0 - at.learning_rate * at.weight_decay) } else { (at.weight_decay, 1.0) };

@@ -5,8 +5,8 @@ use super::settings::check_setting;
 use super::state::{OptimizerState, OptimizerStateError};
 use crate::base::tensors::{check_alike, join};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
-use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient};
-use crate::kernels::Float;
+use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
+use crate::kernels::{Float, vectorised};
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
 pub(super) trait Rule<F> {
@@ -16,9 +16,28 @@ pub(super) trait Rule<F> {
     /// The moments of each parameter: PyTorch's name, and the value before the first step.
     fn moments(&self) -> Vec<(&'static str, f64)>;
 
-    /// One step of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
+    /// One step of some of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
     /// in which each is read and written once.
-    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]);
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]);
+}
+
+/// The most moments that a rule has.
+const MOST_MOMENTS: usize = 3;
+
+/// How many values are checked, and then updated while they are in the L1 cache.
+const CHUNK: usize = 1 << 13;
+
+vectorised! {
+    fn all_finite<'a, F: Float>(values: &'a [F]) -> bool {
+        values.iter().fold(true, |all, value| all & value.is_finite())
+    }
+}
+
+#[cold]
+#[track_caller]
+fn refuse<F: Float>(optimizer: &str, tensor: &str, grad: &dyn Tensors<F>) -> ! {
+    let error = NonFiniteGradient { tensor: tensor.into(), norm: grad_norm(grad, 2.0) };
+    panic!("{optimizer}: step: {error}; step_clipped returns this as an error")
 }
 
 /// The step, and the settings of the tensor that is updated.
@@ -153,7 +172,9 @@ impl<F: Float> Training<F> {
     ) -> Result<Option<ClipReport>, NonFiniteGradient> {
         check_alike(&self.name, &*model, grad);
         let mut clipping = clip.map(|clip| clip.measure(grad)).transpose()?;
-        self.update(rule, model, grad, &mut |values| {
+        // Clipping has said already what happens to a gradient that is not finite.
+        let must_be_finite = clipping.is_none();
+        self.update(rule, model, grad, must_be_finite, &mut |values| {
             clipping.as_mut().map_or(Change::Keep, |clipping| clipping.change(values))
         });
         Ok(clipping.map(|clipping| clipping.report))
@@ -165,6 +186,7 @@ impl<F: Float> Training<F> {
         rule: &dyn Rule<F>,
         model: &mut dyn Tensors<F>,
         grad: &dyn Tensors<F>,
+        must_be_finite: bool,
         clip: &mut dyn FnMut(&[F]) -> Change,
     ) {
         if self.plan.is_none() {
@@ -190,7 +212,18 @@ impl<F: Float> Training<F> {
                 weight_decay: tensor.weight_decay,
                 factor,
             };
-            rule.update(at, model.tensor_mut(i), g, &mut tensor.moments);
+            let count = tensor.moments.len();
+            let chunks = model.tensor_mut(i).chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate();
+            for (k, (p, g)) in chunks {
+                if must_be_finite && !all_finite(g) {
+                    refuse(self.name, &tensor.name, grad);
+                }
+                let mut moments: [&mut [F]; MOST_MOMENTS] = Default::default();
+                for (part, moment) in moments.iter_mut().zip(&mut tensor.moments) {
+                    *part = &mut moment[k * CHUNK..][..p.len()];
+                }
+                rule.update(at, p, g, &mut moments[..count]);
+            }
         }
     }
 
@@ -330,6 +363,7 @@ macro_rules! optimizer {
             }
 
             impl<F: Float> Optimizer<F> for $name<F> {
+                #[track_caller]
                 fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>) {
                     let step = step(self, model, grad, None);
                     debug_assert!(step.is_ok(), "only clipping can fail");

@@ -13,7 +13,9 @@ pub trait Optimizer<F: Float> {
     /// One step.
     ///
     /// # Panics
-    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step.
+    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step. The optimizers here also panic if an
+    /// element of `grad` is not finite, before it reaches the model, where it would stay; parameters before it are stepped then.
+    /// [`step_clipped`](Optimizer::step_clipped) returns an error instead, and changes nothing.
     fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>);
 
     /// Clipping and a step in one: [`ClipNorm::clip_report`] and [`step`](Optimizer::step), to the bit.
@@ -40,7 +42,7 @@ pub trait Optimizer<F: Float> {
     /// changed then, and no step is counted.
     ///
     /// # Panics
-    /// Panics as [`step`](Optimizer::step) does.
+    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step.
     fn step_clipped(
         &mut self,
         model: &mut dyn Tensors<F>,

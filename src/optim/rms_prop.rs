@@ -198,7 +198,7 @@ impl<F: Float> Rule<F> for MeanSquare {
         moments
     }
 
-    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
         let step = Step {
             factor: Factor::new(at.factor),
             learning_rate: F::of(at.learning_rate),

@@ -126,7 +126,7 @@ impl<F: Float> Rule<F> for Descent {
         if self.momentum == 0.0 { vec![] } else { vec![("momentum_buffer", 0.0)] }
     }
 
-    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [Vec<F>]) {
+    fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
         let step = Step {
             factor: Factor::new(at.factor),
             learning_rate: F::of(at.learning_rate),

@@ -149,6 +149,12 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
         None
     }
 
+    /// Whether training drops something at random, so that each step should have a seed of its own.
+    #[doc(hidden)]
+    fn drops(&self) -> bool {
+        self.zoneout().is_some()
+    }
+
     /// [`forward`]. Cells of this crate override it by `compiled_loop!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
     fn loop_forward(
@@ -331,6 +337,9 @@ pub(crate) fn backward<C: Cell>(
     grad: Gradient<'_, C>,
 ) {
     let sizes = cell.sizes();
+    if cell.drops() {
+        cache.pending.expect_another_seed(sizes.name, x);
+    }
     cache.pending.take(sizes.name, x, &dy, sizes.output);
     let (grad, how) = grad.parts();
     check_gradient(sizes.name, cell, &*grad);

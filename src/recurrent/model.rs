@@ -193,10 +193,12 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
         self.with_layers(num_layers)
     }
 
-    /// Dropout between layers, with probability `p`: PyTorch's `dropout`.
+    /// Dropout between layers, with probability `p`: PyTorch's `dropout`. To drop what the last layer gives, put a
+    /// [`Dropout`](crate::layers::Dropout) after the model; [`recurrent_dropout`](CellBuilder::recurrent_dropout) acts inside a layer.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`; a pass panics if its mode was not said.
+    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, or there is one layer alone; a pass panics if its mode was
+    /// not said.
     pub fn dropout(self, p: f64) -> Self {
         self.with_dropout(p)
     }

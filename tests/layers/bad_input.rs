@@ -10,7 +10,7 @@ use gradflow::{
     layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{MeanSquaredError, SoftmaxCrossEntropy},
     optim::{AdamW, Optimizer, Sgd},
-    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Recurrent, RnnCell},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, Recurrent, RnnCell},
     sequential,
     wrap::{Bidirectional, LearnedState, TruncatedBptt},
 };
@@ -252,6 +252,13 @@ fn recurrent_models_name_what_does_not_fit() {
         assert_says(&panic_of(|| LstmCell::<f64>::builder(2, 5).zoneout(0.0, p).zeros()), &["zoneout", "0..1"]);
         assert_says(&panic_of(|| RnnCell::<f64>::builder(2, 5).recurrent_dropout(p).zeros()), &["p", "0..1"]);
     }
+    // Dropout between layers needs layers.
+    for builder in [Lstm::<f64>::builder(2, 5).dropout(0.1), Lstm::builder(2, 5).num_layers(1).dropout(0.1)] {
+        let says = ["LstmCell", "dropout", "several layers", "`Dropout`", "got 1 layer"];
+        assert_says(&panic_of(|| builder.clone().build(rng)), &says);
+        assert_says(&panic_of(|| builder.bidirectional().zeros()), &says);
+    }
+    Lstm::<f64>::builder(2, 5).dropout(0.0).build(rng);
     // What is random needs a mode.
     for cell in [LstmCell::<f64>::builder(2, 5).zoneout(0.2, 0.2), LstmCell::builder(2, 5).recurrent_dropout(0.2)] {
         assert_says(&forward_panic(&cell.build(rng), (&x).into()), &["LstmCell", "a mode"]);
@@ -485,6 +492,53 @@ fn an_inference_pass_and_another_seed_have_no_backward() {
     layer.forward(x.train(3), &mut (), &mut cache);
     let message = panic_of(|| layer.backward(x.train(4), &dy, None, &mut cache, &mut grad).sum());
     assert_says(&message, &["Linear", "in its mode"]);
+}
+
+/// `steps` training steps of a layer of 3 features, on other data each; `seed` gives each its seed.
+fn train_on<L: Layer<Elem = f64>>(layer: &L, steps: usize, seed: impl Fn(usize) -> u64) {
+    let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+    for step in 0..steps {
+        let x = Array3::from_elem((2, 2, 3), step as f64);
+        let pass = layer.pass(Sequence::from(&x).train(seed(step)), &mut layer.zero_state(2), &mut cache);
+        let dy = pass.output().to_owned();
+        pass.backward_into(&dy, &mut grad);
+    }
+}
+
+/// The same seed in every step always drops the same units.
+#[test]
+fn a_seed_that_never_changes_is_refused_by_all_that_drop() {
+    fn check<L: Layer<Elem = f64>>(layer: L, name: &str) {
+        let says = [name, "another seed in each training step", "seed 7 in 100 steps in a row"];
+        train_on(&layer, 99, |_| 7);
+        assert_says(&panic_of(|| train_on(&layer, 100, |_| 7)), &says);
+        train_on(&layer, 300, |step| step as u64);
+        train_on(&layer, 300, |step| step as u64 / 50); // a batch in 50 parts
+    }
+    let rng = &mut rng(0);
+    check(Dropout::new(0.1, rng), "Dropout");
+    check(StochasticDepth::new(Linear::new(3, 3, rng), 0.1, rng), "StochasticDepth");
+    check(Lstm::builder(3, 4).num_layers(2).dropout(0.1).build(rng), "Dropout");
+    check(LstmCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "LstmCell");
+    check(GruCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "GruCell");
+    check(RnnCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "RnnCell");
+    check(MguCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "MguCell");
+    check(MinGruCell::builder(3, 4).zoneout(0.1).build(rng), "MinGruCell");
+    check(Lstm::builder(3, 4).zoneout(0.1, 0.0).build(rng), "LstmCell");
+
+    // Nothing is dropped, the input is the same, or the steps are parts of one sequence.
+    train_on(&(Linear::new(3, 3, rng), Dropout::new(0.0, rng), LstmCell::new(3, 2, rng)), 300, |_| 7);
+    let (dropout, x) =
+        (Dropout::<f64>::new(0.5, rng), Array3::from_shape_fn((300, 2, 3), |(t, b, k)| (t + b + k) as f64));
+    let (mut cache, mut grad) = (dropout.cache(), dropout.clone());
+    let whole = Sequence::from(&x).train(7);
+    let same = std::iter::repeat_n(whole, 300);
+    let other_sequences = (0..2).cycle().take(300).map(|b| whole.sequences(b..b + 1));
+    for x in whole.chunks(1).chain(same).chain(other_sequences) {
+        let pass = dropout.pass(x, &mut (), &mut cache);
+        let dy = pass.output().to_owned();
+        pass.backward_into(&dy, &mut grad);
+    }
 }
 
 /// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.

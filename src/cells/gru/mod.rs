@@ -218,6 +218,10 @@ impl<F: Float> Cell for GruCell<F> {
         self.zoneout
     }
 
+    fn drops(&self) -> bool {
+        self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
     compiled_loop! { GruCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut GruBuffers<F>) {

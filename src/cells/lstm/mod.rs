@@ -265,6 +265,10 @@ impl<F: Float> Cell for LstmCell<F> {
         self.zoneout
     }
 
+    fn drops(&self) -> bool {
+        self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
     compiled_loop! { LstmCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {

@@ -205,6 +205,10 @@ impl<F: Float> Cell for MguCell<F> {
         self.zoneout
     }
 
+    fn drops(&self) -> bool {
+        self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut MguBuffers<F>) {
         let MguBuffers { input, hidden_f, hidden_n, v, .. } = buffers;
         let [weights_ih, weights_f, weights_n] = self.weights();

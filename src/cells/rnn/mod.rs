@@ -191,6 +191,10 @@ impl<F: Float> Cell for RnnCell<F> {
         self.zoneout
     }
 
+    fn drops(&self) -> bool {
+        self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
     compiled_loop! { RnnCell }
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {

@@ -8,7 +8,7 @@ use gradflow::rand::RngExt;
 use gradflow::{
     Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
     author::NamedTensors,
-    clip::{ClipAdaptive, ClipNorm, NormSummary},
+    clip::{ClipAdaptive, ClipNorm, NonFinite, NormSummary},
     layers::{Embedding, LayerNorm, Linear},
     loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{
@@ -20,7 +20,7 @@ use gradflow::{
 };
 use serde_json::Value;
 
-use crate::common::{Within, allocations, assert_all_near, evaluate, panic_of, rng};
+use crate::common::{Within, allocations, assert_all_near, assert_says, evaluate, panic_of, rng};
 
 const NEAR: Within = Within::either(1e-12);
 
@@ -185,8 +185,44 @@ fn a_centered_mean_square_never_gives_nan_of_its_own() {
     let (v, m) = (state.tensors.get("square_avg").unwrap().1, state.tensors.get("grad_avg").unwrap().1);
     assert!(v.iter().zip(m).any(|(v, m)| v - m * m < 0.0), "nothing was rounded below zero");
     // NaN that comes from outside stays.
-    optimizer.step(&mut p, &Array1::from_elem(64, f32::NAN));
+    let pass = ClipNorm::new(1.0).non_finite(NonFinite::Pass);
+    optimizer.step_clipped(&mut p, &Array1::from_elem(64, f32::NAN), pass).unwrap();
     assert!(p.iter().all(|p| p.is_nan()));
+}
+
+/// A NaN or an infinity would stay in the weights: it is named before it gets there.
+#[test]
+fn a_gradient_that_is_not_finite_reaches_no_weight() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for mut optimizer in with_groups::<f32>(&ParameterGroups::new()) {
+            // Past the first of the pieces in which a tensor is stepped.
+            let mut model = (Array1::<f32>::ones(5), Array1::<f32>::ones(20_000));
+            let mut gradient = model.clone();
+            gradient.1[19_000] = bad;
+            let message = panic_of(|| optimizer.step(&mut model, &gradient));
+            let kind = optimizer.state().kind;
+            assert_says(&message, &[&kind, "step", "the gradient is not finite (norm", "first in 1", "step_clipped"]);
+            assert!(model.1.iter().all(|value| value.is_finite()), "{kind}");
+        }
+    }
+}
+
+/// A tensor that is stepped in pieces is stepped as each of its elements.
+#[test]
+fn large_tensors_are_stepped_as_small_ones() {
+    let gradient = |step: usize| Array1::from_shape_fn(20_001, |k| ((k * step) as f32).sin());
+    for (mut large, mut small) in
+        with_groups::<f32>(&ParameterGroups::new()).into_iter().zip(with_groups(&ParameterGroups::new()))
+    {
+        let (mut whole, at) = (gradient(7), [0, 8191, 8192, 16_384, 20_000]);
+        let mut some = Array1::from_iter(at.map(|k| whole[k]));
+        for step in 1..4 {
+            let gradient = gradient(step);
+            large.step(&mut whole, &gradient);
+            small.step(&mut some, &Array1::from_iter(at.map(|k| gradient[k])));
+        }
+        assert_eq!(some.to_vec(), at.map(|k| whole[k]), "{}", large.state().kind);
+    }
 }
 
 // ---- states ----
