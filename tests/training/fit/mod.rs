@@ -2,6 +2,8 @@
 
 #[cfg(feature = "safetensors")]
 mod resume;
+#[cfg(all(unix, feature = "safetensors"))]
+mod signals;
 
 use std::ops::ControlFlow::{Break, Continue};
 

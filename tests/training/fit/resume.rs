@@ -1,24 +1,22 @@
-//! Trainings that are interrupted, by their report, by Ctrl-C or by being killed, and go on.
+//! Trainings that were stopped by their report, and go on.
 
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use gradflow::fit::{Fit, History, Report};
 use gradflow::io::{Checkpoint, LoadError};
 use gradflow::loss::SoftmaxCrossEntropy;
 use gradflow::optim::{AdamW, Sgd};
-use gradflow::rand::RngExt;
 
 use super::{Model, batches, model, schedule};
 use crate::common::{bits, lively, rng};
 
 /// A new, empty folder, removed at the end.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("gradflow-fit-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
@@ -31,10 +29,10 @@ impl Drop for Folder {
     }
 }
 
-const EPOCHS: usize = 4;
+pub const EPOCHS: usize = 4;
 
 /// Trains with its checkpoint at `path`, from there if it is there, as long as `go_on` says.
-fn train(path: &Path, mut go_on: impl FnMut(&Report<'_, Model>) -> bool) -> (Model, History) {
+pub fn train(path: &Path, mut go_on: impl FnMut(&Report<'_, Model>) -> bool) -> (Model, History) {
     // Another run's weights are not those of the file, but its dropout is the same.
     let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
     let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
@@ -110,60 +108,4 @@ fn a_file_that_does_not_fit_changes_nothing() {
     let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(&path).unwrap_err();
     assert!(matches!(error, LoadError::Value { .. }), "{error}");
     assert_eq!(bits(&model), before);
-}
-
-#[test]
-#[ignore = "not a test: the process that the tests below start and interrupt"]
-fn trains_slowly() {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    let Some(path) = std::env::var_os("GRADFLOW_TRAINS_SLOWLY") else { return };
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Relaxed)).unwrap();
-    println!("\nready");
-    train(Path::new(&path), |_| {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        !INTERRUPTED.load(Relaxed)
-    });
-}
-
-/// Interrupts `train` again and again, each time after up to 30 ms, until all epochs are saved; how often.
-#[cfg(unix)]
-fn interrupt(path: &Path, signal: &str) -> usize {
-    let rng = &mut rng(u64::from(std::process::id()));
-    for count in 0..200 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["fit::resume::trains_slowly", "--exact", "--ignored", "--nocapture"])
-            .env("GRADFLOW_TRAINS_SLOWLY", path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-        assert!(lines.by_ref().any(|line| line.unwrap() == "ready"));
-        std::thread::sleep(std::time::Duration::from_millis(rng.random_range(0..30)));
-        let kill = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
-        assert!(kill.is_ok());
-        lines.for_each(drop); // to its end
-        assert!(child.wait().unwrap().success() || signal == "-KILL");
-        let epochs = |checkpoint: Checkpoint| checkpoint.metadata("fit.history").unwrap().lines().count();
-        if path.exists() && epochs(Checkpoint::open(path).unwrap()) == EPOCHS {
-            return count + 1;
-        }
-    }
-    panic!("200 times and not at its end");
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_loses_no_step_and_a_kill_no_epoch() {
-    let folder = Folder::new("signals");
-    let whole = folder.0.join("whole");
-    train(&whole, |_| true);
-    let saved = Checkpoint::open(&whole).unwrap();
-    for signal in ["-INT", "-KILL"] {
-        let path = folder.0.join(signal);
-        let count = interrupt(&path, signal);
-        println!("{signal}: {count} times");
-        assert_eq!(Checkpoint::open(&path).unwrap(), saved, "{signal}");
-    }
 }
