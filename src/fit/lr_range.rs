@@ -60,8 +60,9 @@ impl LrRange {
 /// ```
 ///
 /// Where the loss falls fastest the learning rate is good; past the lowest point it is too large. `optimizer` is one that has
-/// taken no step; `batches` are repeated until the test ends. It ends early after a gradient that is not finite, or a smoothed
-/// loss above four times its lowest value. `examples/lr_range` draws the curve.
+/// taken no step, and should not be used afterwards; `batches` are repeated until the test ends. It ends early after a gradient
+/// that is not finite, or a smoothed loss above four times its lowest value. An
+/// [example](https://docs.rs/crate/gradflow/latest/source/examples/lr_range.rs) draws the curve.
 ///
 /// ```
 /// use gradflow::fit;
@@ -70,7 +71,7 @@ impl LrRange {
 ///
 /// let model = Linear::<f64>::zeros(1, 1);
 /// let batches = [(Array3::ones((1, 8, 1)), Array3::from_elem((1, 8, 1), 2.0))];
-/// let range = fit::lr_range(&model, Sgd::new(0.0), &mut MeanSquaredError::new(), &batches, 1e-3..=10.0, 100)?;
+/// let range = fit::lr_range(&model, &mut Sgd::new(0.0), &mut MeanSquaredError::new(), &batches, 1e-3..=10.0, 100)?;
 /// assert!(range.points.last().unwrap().learning_rate < 10.0); // it diverged before that
 /// let learning_rate = range.suggestion().unwrap();
 /// assert!((0.1..0.5).contains(&learning_rate)); // the error shrinks by |1 - 4 lr| a step: stable below 1/2
@@ -84,7 +85,7 @@ impl LrRange {
 /// Panics if there is no batch, there are fewer than 2 steps, or the learning rates are not positive, finite and growing.
 pub fn lr_range<L, C, B>(
     model: &L,
-    mut optimizer: impl Optimizer<L::Elem>,
+    optimizer: &mut dyn Optimizer<L::Elem>,
     loss: &mut C,
     batches: &[B],
     learning_rates: RangeInclusive<f64>,

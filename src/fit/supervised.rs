@@ -3,13 +3,14 @@
 use std::ops::Deref;
 
 use crate::base::LengthsError;
+use crate::data::Batch;
 use crate::kernels::Float;
 use crate::layer::Sequence;
 
 /// A batch with its targets: what [`Fit`](super::Fit) trains on.
 ///
-/// Pairs are batches, of an input (an array `[T, B, D]` or token ids `[T, B]`) and targets (what the
-/// [loss](crate::loss::Loss) compares the output with), and so are triples with the lengths:
+/// A [`data::Batch`](Batch) is one. So is a pair of an input (an array `[T, B, D]` or token ids `[T, B]`) and targets (what the
+/// [loss](crate::loss::Loss) compares the output with), and a triple with the lengths:
 ///
 /// ```
 /// use gradflow::fit::Supervised;
@@ -43,6 +44,19 @@ impl<F: Float, B: Supervised<F> + ?Sized> Supervised<F> for &B {
 
     fn targets(&self) -> &B::Targets {
         (**self).targets()
+    }
+}
+
+impl<F: Float, Y: Deref> Supervised<F> for Batch<F, Y> {
+    type Targets = Y::Target;
+
+    #[track_caller]
+    fn input(&self) -> Result<Sequence<'_, F>, LengthsError> {
+        Ok(self.sequence())
+    }
+
+    fn targets(&self) -> &Y::Target {
+        &self.targets
     }
 }
 

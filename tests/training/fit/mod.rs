@@ -242,8 +242,9 @@ fn a_report_stops_it_at_any_time() {
 fn the_range_test_changes_nothing_and_ends_where_the_loss_diverges() {
     let (model, batches) = (model(0), batches(0, 4));
     let before = bits(&model);
-    let run =
-        || fit::lr_range(&model, Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, 1e-4..=1e4, 300).unwrap();
+    let run = || {
+        fit::lr_range(&model, &mut Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, 1e-4..=1e4, 300).unwrap()
+    };
     let range = run();
     assert_eq!((bits(&model), &run()), (before, &range));
     assert!(range.points.len() < 300, "{}", range.points.len());
@@ -255,7 +256,7 @@ fn the_range_test_changes_nothing_and_ends_where_the_loss_diverges() {
     assert_eq!(range.suggestion(), Some(lowest.learning_rate / 10.0));
     let wrong = [1e-2..=1e-3, 0.0..=1.0, 1.0..=f64::INFINITY, f64::NAN..=1.0];
     for rates in wrong {
-        let test = || fit::lr_range(&model, Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, rates, 10);
+        let test = || fit::lr_range(&model, &mut Sgd::new(0.0), &mut SoftmaxCrossEntropy::new(), &batches, rates, 10);
         assert_says(&panic_of(test), &["lr_range: learning rates: expected 0 < from < to"]);
     }
 }

@@ -90,7 +90,7 @@ fn a_file_that_does_not_fit_changes_nothing() {
     let folder = Folder::new("misfit");
     let path = folder.0.join("file");
     train(&path, |_| true);
-    let (mut loss, mut model) = (SoftmaxCrossEntropy::new(), model(3));
+    let (mut loss, mut model) = (SoftmaxCrossEntropy::<f32>::new(), model(3));
     let before = bits(&model);
     let mut other = Sgd::new(0.1);
     let error = Fit::new(&mut model, &mut other, &mut loss).resume(&path).unwrap_err();
