@@ -1,7 +1,85 @@
-//! Longer texts: what the library is for, and how its parts go together.
+//! Longer texts: what the library is for, how its parts go together, and how to do the usual things with them.
+//!
+//! | Start | |
+//! | --- | --- |
+//! | [`from_pytorch`], [`from_keras`] | what is called what |
+//! | [`composition`] | tuple, `sequential!`, `Stacked`, boxed or `Recurrent`: which when |
+//! | [`trouble`] | my loss is NaN, or does not fall |
+//!
+//! | How to | |
+//! | --- | --- |
+//! | [`classify`] | classify sequences of unequal length |
+//! | [`forecast`] | forecast a series from a CSV file |
+//! | [`tag`] | give each word of a sentence a label |
+//! | [`stream`] | train on a stream with a carried state |
+//! | [`serve`] | answer requests: batches, streams, several threads |
+//! | [`own_cell`] | write a cell of your own, with buffers |
+//! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
+//!
+//! | Understand | |
+//! | --- | --- |
+//! | [`gradients`] | why gradients vanish and explode, and what gates and skip connections change |
+//! | [`recurrent`] | the recurrent family: which option is where, here and elsewhere |
+//! | [`kernels`] | how the kernels work |
 
-#[doc = include_str!("../docs/gradients.md")]
-pub mod gradients {}
+/// A page of a text whose pictures are drawn where it says `<use href="#name"/>`: rustdoc copies no files, so they are part of the
+/// page. The links to the files are for readers of the repository.
+macro_rules! illustrated {
+    ($name:ident, $text:literal, [$($picture:literal),+]) => {
+        #[doc = include_str!($text)]
+        #[doc = "<style>.docblock img[src$='.svg'] { display: none } .docblock svg { max-width: 100%; background: white }</style>\n"]
+        #[doc = "<svg width=\"0\" height=\"0\" style=\"position: absolute\">\n<defs>"]
+        $(
+            #[doc = concat!("<g id=\"", $picture, "\">")]
+            #[doc = include_str!(concat!("../docs/", $picture, ".svg"))]
+            #[doc = "</g>"]
+        )+
+        #[doc = "</defs>\n</svg>\n"]
+        pub mod $name {}
+    };
+}
+
+#[doc = include_str!("../docs/how-to/from-pytorch.md")]
+pub mod from_pytorch {}
+
+#[doc = include_str!("../docs/how-to/from-keras.md")]
+pub mod from_keras {}
+
+#[doc = include_str!("../docs/how-to/composition.md")]
+pub mod composition {}
+
+#[doc = include_str!("../docs/how-to/trouble.md")]
+pub mod trouble {}
+
+#[doc = include_str!("../docs/how-to/classify.md")]
+pub mod classify {}
+
+#[doc = include_str!("../docs/how-to/forecast.md")]
+pub mod forecast {}
+
+#[doc = include_str!("../docs/how-to/tag.md")]
+pub mod tag {}
+
+#[doc = include_str!("../docs/how-to/stream.md")]
+pub mod stream {}
+
+#[doc = include_str!("../docs/how-to/serve.md")]
+pub mod serve {}
+
+#[doc = include_str!("../docs/how-to/own-cell.md")]
+pub mod own_cell {}
+
+#[cfg(feature = "safetensors")]
+#[doc = include_str!("../docs/how-to/elsewhere.md")]
+pub mod elsewhere {}
+
+illustrated! {
+    gradients, "../docs/gradients.md",
+    [
+        "gradient_flow_time", "clipping_cliff", "adding_problem", "temporal_order", "gradient_flow_depth", "depth_sweep",
+        "seq2seq"
+    ]
+}
 
 #[doc = include_str!("../docs/recurrent.md")]
 pub mod recurrent {}
@@ -12,3 +90,21 @@ pub mod recurrent {}
 #[doc = "<style>img[src='packing.svg'] { display: none }</style>\n"]
 #[doc = include_str!("../docs/packing.svg")]
 pub mod kernels {}
+
+#[cfg(test)]
+mod tests {
+    /// A page shows a whole picture only if it says its size.
+    #[test]
+    fn pictures_have_the_size_that_their_page_says() {
+        let (text, mut count) = (include_str!("../docs/gradients.md"), 0);
+        for place in text.lines().filter_map(|line| line.strip_prefix("<svg viewBox=\"")) {
+            let (size, rest) = place.split_once('"').unwrap();
+            let name = rest.strip_prefix("><use href=\"#").and_then(|rest| rest.strip_suffix("\"/></svg>")).unwrap();
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/");
+            let picture = std::fs::read_to_string(format!("{file}{name}.svg")).unwrap();
+            assert!(picture.lines().next().unwrap().contains(&format!("viewBox=\"{size}\"")), "{name}: {size}");
+            count += 1;
+        }
+        assert_eq!(count, 7);
+    }
+}

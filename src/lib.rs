@@ -78,6 +78,7 @@
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
 
 #![deny(missing_debug_implementations)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "approx")]
 pub mod approx;
