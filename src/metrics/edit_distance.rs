@@ -15,7 +15,7 @@ const NAME: &str = "EditDistance";
 /// use gradflow::metrics::edit_distance;
 ///
 /// assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
-/// assert_eq!(edit_distance(&["a", "b"], &[]), 2);
+/// assert_eq!(edit_distance(&["a", "b"], &["b"]), 1);
 /// ```
 pub fn edit_distance<T: PartialEq<U>, U>(a: &[T], b: &[U]) -> usize {
     let mut row = Vec::from_iter(0..=b.len()); // the distances of a's beginning from each beginning of b

@@ -105,6 +105,7 @@ impl<F: Float, const D: usize, const ADD: bool, const STREAM: bool> WithSimd for
 impl<F: Float, const D: usize, const ADD: bool, const STREAM: bool> Rows<'_, F, D, ADD, STREAM> {
     /// `R` rows of C from row `i` on.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
     fn rows<S: Simd, const R: usize>(&self, simd: S, i: usize) {
         let Product { columns, a, b, c, .. } = *self.0;
         let lanes = F::lanes::<S>();
