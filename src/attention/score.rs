@@ -7,6 +7,7 @@ use super::NAME;
 use crate::base::error::mismatch;
 use crate::base::tensors::out_of_range;
 use crate::base::{Init, Tensors, TensorsExt, check_shape};
+use crate::kernels::derivatives::d_tanh;
 use crate::kernels::math::{sum, tanh};
 use crate::kernels::{Accumulate, Float, product, vectorised};
 use crate::layer::Sequence;
@@ -348,7 +349,7 @@ fn add_additive_term<F: Float>(de: F, v: &[F], u: &[F], k: &[F], dv: &mut [F], d
     for (((dv, du), dk), ((&v, &u), &k)) in dv.iter_mut().zip(du).zip(dk).zip(inputs) {
         let h = tanh(u + k);
         *dv += de * h;
-        let da = de * v * (F::one() - h * h);
+        let da = de * v * d_tanh(h);
         *du += da;
         *dk += da;
     }

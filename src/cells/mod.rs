@@ -6,7 +6,6 @@
 //! `recurrence`.
 
 mod builder;
-mod derivatives;
 mod gru;
 mod hidden;
 mod inputs;

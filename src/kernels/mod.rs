@@ -11,6 +11,7 @@
 //! | `norm`, `softmax` | layer normalisation and softmax of rows, forward and backward |
 
 mod buffer;
+pub(crate) mod derivatives;
 mod float;
 mod gemm;
 pub(crate) mod math;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+use crate::kernels::derivatives::{d_relu, d_sigmoid, d_tanh};
 use crate::kernels::math::{exp, normal_cdf, relu, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
@@ -104,9 +105,9 @@ macro_rules! for_nonlinearity {
     ($f:expr, |$value:ident, $slope:ident| $then:expr) => {{
         let (zero, one) = (F::zero(), F::one());
         for_nonlinearity! { @match $f, $value, $slope, $then;
-            Nonlinearity::Tanh => tanh::<F>, |_, y: F| one - y * y;
-            Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| y * (one - y);
-            Nonlinearity::Relu => relu::<F>, |x, _| if x <= zero { zero } else { one };
+            Nonlinearity::Tanh => tanh::<F>, |_, y: F| d_tanh(y);
+            Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| d_sigmoid(y);
+            Nonlinearity::Relu => relu::<F>, |_, y: F| d_relu(y);
             Nonlinearity::LeakyRelu { slope } =>
                 |x| if x < zero { F::of(slope) * x } else { x }, |x, _| if x <= zero { F::of(slope) } else { one };
             Nonlinearity::Gelu => |x: F| x * normal_cdf(x), |x, _| {

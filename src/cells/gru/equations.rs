@@ -18,8 +18,8 @@
 //! da_r = dv s σ'(r)             ds = dv r
 //! ```
 
-use crate::cells::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::Float;
+use crate::kernels::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::math::{share_division, sigmoid_fraction, tanh};
 
 /// r and z.

@@ -21,8 +21,8 @@
 //! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate, negated, and `da_f = 0`:
 //! `da_i = dc (g - c⁻) σ'(i)`.
 
-use crate::cells::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::Float;
+use crate::kernels::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::math::{share_division, sigmoid_fraction, tanh, tanh_fraction};
 
 /// What the options change in the equations.

@@ -14,8 +14,8 @@
 //! dh⁻ = dh (1 - f) + dv f + what comes through a_f
 //! ```
 
-use crate::cells::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::Float;
+use crate::kernels::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::math::{sigmoid, tanh};
 
 /// f and v.

@@ -12,8 +12,8 @@
 //! da_z = dh (n - h⁻) σ'(z)    dn = dh z    dh⁻ = dh (1 - z)
 //! ```
 
-use crate::cells::derivatives::d_sigmoid;
 use crate::kernels::Float;
+use crate::kernels::derivatives::d_sigmoid;
 use crate::kernels::math::sigmoid;
 
 /// z and h.

@@ -7,8 +7,8 @@
 //! da = dh f'(h)       f' as a function of f's value
 //! ```
 
-use crate::cells::derivatives::{d_relu, d_tanh};
 use crate::kernels::Float;
+use crate::kernels::derivatives::{d_relu, d_tanh};
 use crate::kernels::math::{relu, tanh};
 
 /// What the options change in the equations.

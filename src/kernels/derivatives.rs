@@ -1,22 +1,22 @@
-//! Derivatives of the gates' functions, from their values.
+//! Derivatives of the nonlinearities, from their values.
 
-use crate::kernels::Float;
+use super::float::Float;
 
 /// `σ'(y) = y (1 - y)`, of the value `y = σ(a)`.
 #[inline(always)]
-pub(super) fn d_sigmoid<F: Float>(y: F) -> F {
+pub(crate) fn d_sigmoid<F: Float>(y: F) -> F {
     y * (F::one() - y)
 }
 
 /// `tanh'(y) = 1 - y²`, of the value `y = tanh(a)`.
 #[inline(always)]
-pub(super) fn d_tanh<F: Float>(y: F) -> F {
+pub(crate) fn d_tanh<F: Float>(y: F) -> F {
     F::one() - y * y
 }
 
 /// `relu'(y)`, 1 or 0, of the value `y = max(a, 0)`; NaN stays NaN.
 #[inline(always)]
-pub(super) fn d_relu<F: Float>(y: F) -> F {
+pub(crate) fn d_relu<F: Float>(y: F) -> F {
     if y > F::zero() {
         F::one()
     } else if y <= F::zero() {
