@@ -72,10 +72,11 @@ impl<L: Layer> Default for StackedCache<L> {
 
 impl<L: Layer> Stacked<L> {
     /// The work of a pass, about, and the number of products: layers of one type have as much each, in two, most often.
-    fn work(&self, x: &Sequence<'_, L::Elem>) -> (usize, usize) {
+    fn work(&self, x: &Sequence<'_, L::Elem>) -> (u64, u64) {
         let (steps, batch) = x.dims();
         let weights = self.layers.first().map_or(0, |layer| layer.element_count());
-        (self.layers.len() * product_work(steps * batch, weights), (2 * self.layers.len()).max(1))
+        let layers = self.layers.len() as u64;
+        (product_work(steps * batch, weights).saturating_mul(layers), (2 * layers).max(1))
     }
 }
 

@@ -3,7 +3,8 @@
 
 /// Defines functions, generic over the element type, that are compiled once for each of the two, in this crate.
 ///
-/// Their signature has one lifetime and one type parameter, and arguments are plain identifiers.
+/// Their signature has one lifetime and one type parameter, and arguments are plain identifiers. All of one `once!` are safe, or
+/// all are `unsafe fn`.
 macro_rules! once {
     (@output) => { () };
     (@output $output:ty) => { $output };
@@ -12,11 +13,45 @@ macro_rules! once {
         $visibility:vis fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
             $($argument:ident: $type:ty),* $(,)?
         ) $(-> $output:ty)? $body:block
+    )+) => {
+        $crate::kernels::once! { @define [] $(
+            [$(#[$attribute])*] [$visibility] $name<$lifetime, $parameter: $bound>(
+                $($argument: $type),*
+            ) [$(-> $output)?] $body
+        )+ }
+    };
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis unsafe fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $output:ty)? $body:block
+    )+) => {
+        $crate::kernels::once! { @define [unsafe] $(
+            [$(#[$attribute])*] [$visibility] $name<$lifetime, $parameter: $bound>(
+                $($argument: $type),*
+            ) [$(-> $output)?] $body
+        )+ }
+    };
+    (@define $unsafety:tt $(
+        [$(#[$attribute:meta])*] [$visibility:vis] $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),*
+        ) [$(-> $output:ty)?] $body:block
     )+) => {$(
+        $crate::kernels::once! {
+            @function $unsafety [$(#[$attribute])*] [$visibility] $name<$lifetime, $parameter: $bound>(
+                $($argument: $type),*
+            ) [$(-> $output)?] $body
+        }
+    )+};
+    (@function [$($unsafety:tt)?]
+        [$(#[$attribute:meta])*] [$visibility:vis] $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),*
+        ) [$(-> $output:ty)?] $body:block
+    ) => {
         $(#[$attribute])*
         #[inline(always)]
         #[allow(clippy::too_many_arguments, clippy::extra_unused_lifetimes)]
-        $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
+        $visibility $($unsafety)? fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
             struct Instances;
 
             impl $crate::kernels::Once for Instances {
@@ -40,7 +75,7 @@ macro_rules! once {
 
             <$parameter as $crate::kernels::Float>::once::<Instances>(($($argument,)*))
         }
-    )+};
+    };
 }
 pub(crate) use once;
 
@@ -71,9 +106,32 @@ macro_rules! vectorised {
             $($argument:ident: $type:ty),* $(,)?
         ) $(-> $output:ty)? $body:block
     )+) => {$(
+        $crate::kernels::once::vectorised! {
+            @function [] [$(#[$attribute])*] [$visibility] $name<$lifetime, $parameter: $bound>(
+                $($argument: $type),*
+            ) [$(-> $output)?] $body
+        }
+    )+};
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis unsafe fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $output:ty)? $body:block
+    ) => {
+        $crate::kernels::once::vectorised! {
+            @function [unsafe] [$(#[$attribute])*] [$visibility] $name<$lifetime, $parameter: $bound>(
+                $($argument: $type),*
+            ) [$(-> $output)?] $body
+        }
+    };
+    (@function [$($unsafety:tt)?]
+        [$(#[$attribute:meta])*] [$visibility:vis] $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path>(
+            $($argument:ident: $type:ty),*
+        ) [$(-> $output:ty)?] $body:block
+    ) => {
         $crate::kernels::once! {
             $(#[$attribute])*
-            $visibility fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
+            $visibility $($unsafety)? fn $name<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? {
                 struct Call<$lifetime, $parameter: $bound>(
                     $($type,)* std::marker::PhantomData<&$lifetime $parameter>,
                 );
@@ -96,6 +154,6 @@ macro_rules! vectorised {
                 $crate::kernels::simd::dispatch::dispatch(Call($($argument,)* std::marker::PhantomData))
             }
         }
-    )+};
+    };
 }
 pub(crate) use vectorised;

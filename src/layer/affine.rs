@@ -5,7 +5,7 @@ use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span, values_
 use super::sequence::Sequence;
 use crate::base::Tensors;
 use crate::kernels::{Accumulate, Float, Summation, Weight, product, vectorised};
-use crate::parallel::{COLUMNS, ELEMENT, for_each_part};
+use crate::parallel::{COLUMNS, element_work, for_each_part};
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
@@ -63,7 +63,7 @@ pub(crate) fn add_bias_to<F: Float>(x: &[F], bias: Option<&Array1<F>>, y: &mut [
         Some(bias) => {
             let bias = bias.tensor(0).1;
             let rows = (matrix(x, bias.len()), matrix_mut(y, bias.len()));
-            for_each_part(rows, x.len() * ELEMENT, 1, |(x, y)| add_to_rows(x, bias, y));
+            for_each_part(rows, element_work(x.len()), 1, |(x, y)| add_to_rows(x, bias, y));
         }
         None => y.copy_from_slice(x),
     }
@@ -110,7 +110,7 @@ pub(crate) fn add<F: Float>(
     let (x, y) = (x.to_slice().expect("standard layout"), y.to_slice().expect("standard layout"));
     for run in sequence.runs() {
         let span = span(&run, width);
-        let work = span.len() * ELEMENT;
+        let work = element_work(span.len());
         for_each_part(((&x[span.clone()], &y[span]), rows_of(z, &run)), work, COLUMNS, |((x, y), z)| {
             add_values(x, y, z)
         });
@@ -145,7 +145,7 @@ vectorised! {
 
 /// Adds each row to `sums`; on all threads, each with some of the columns.
 pub(crate) fn add_rows<F: Float>(rows: ArrayView2<'_, F>, sums: &mut [F]) {
-    for_each_part((rows.reversed_axes(), sums), rows.len() * ELEMENT, COLUMNS, |(columns, sums)| {
+    for_each_part((rows.reversed_axes(), sums), element_work(rows.len()), COLUMNS, |(columns, sums)| {
         add_rows_alone(columns.reversed_axes(), sums);
     });
 }

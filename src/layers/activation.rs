@@ -11,7 +11,7 @@ use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
 use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
-use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
+use crate::parallel::{COLUMNS, element_work, for_each_part, function_work};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Activation";
@@ -202,13 +202,13 @@ vectorised! {
 
 /// y = f(x), in place of x, `[N, D]`; on all threads.
 pub(crate) fn activate_in_place<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, F>) {
-    let work = x.len() * FUNCTION;
+    let work = function_work(x.len());
     for_each_part(x, work, 1, |x| activate_rows(f, x));
 }
 
 /// y = f(x), and f'(x) in place of x, both `[N, D]`; on all threads.
 pub(crate) fn activate_with_slope<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, F>, y: ArrayViewMut2<'_, F>) {
-    let work = x.len() * FUNCTION;
+    let work = function_work(x.len());
     for_each_part((x, y), work, 1, |(x, y)| activate_rows_with_slope(f, x, y));
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn activate_backward_with_bias<F: Float>(
     d: ArrayViewMut2<'_, F>,
     dbias: Option<&mut [F]>,
 ) {
-    let work = d.len() * ELEMENT;
+    let work = element_work(d.len());
     let columns = (slope.reversed_axes(), (d.reversed_axes(), dbias));
     for_each_part(columns, work, COLUMNS, |(slope, (d, dbias))| {
         multiply_rows(slope.reversed_axes(), d.reversed_axes(), dbias);

@@ -96,7 +96,7 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// The work of a pass, about.
-    fn work(&self, x: &Sequence<'_, F>) -> usize {
+    fn work(&self, x: &Sequence<'_, F>) -> u64 {
         let (steps, batch) = x.dims();
         product_work(steps * batch, 2 * self.fc1.weight.len())
     }
@@ -159,7 +159,7 @@ impl<F: Float> FeedForward<F> {
         &self,
         x: ArrayView2<'_, F>, // [N, I]
         weights: Option<&PackedWeights<F>>,
-        work: usize,
+        work: u64,
         mut kept: Option<(ArrayViewMut2<'_, F>, ArrayViewMut2<'_, F>)>,
         mut y: ArrayViewMut2<'_, F>, // [N, O]
     ) {
@@ -180,7 +180,7 @@ impl<F: Float> FeedForward<F> {
                 };
                 let block = s![.., units];
                 let kept = kept.as_mut().map(|(slope, h)| (slope.slice_mut(block), h.slice_mut(block)));
-                for_each_part((x, (y.view_mut(), kept)), work / hidden * count, 1, |(x, (y, kept))| {
+                for_each_part((x, (y.view_mut(), kept)), work / hidden as u64 * count as u64, 1, |(x, (y, kept))| {
                     part.add(x, kept, y);
                 });
             }

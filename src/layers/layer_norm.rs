@@ -9,7 +9,7 @@ use crate::layer::kit::reuse;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{matrix_mut, rows_of, view_of_rows};
 use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence};
-use crate::parallel::{COLUMNS, ELEMENT, FUNCTION, for_each_part};
+use crate::parallel::{COLUMNS, element_work, for_each_part, function_work};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "LayerNorm";
@@ -81,7 +81,7 @@ impl<F: Float> RowLayer for LayerNorm<F> {
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, statistics: &mut Array2<F>) {
         let statistics = matrix_mut(rows_of(statistics, &rows.places), 2);
-        for_each_part((rows.x, (statistics, y)), rows.x.len() * FUNCTION, 1, |(x, (statistics, y))| {
+        for_each_part((rows.x, (statistics, y)), function_work(rows.x.len()), 1, |(x, (statistics, y))| {
             normalise(self.values(0), self.values(1), F::of(self.eps), x, statistics, y);
         });
     }
@@ -97,12 +97,12 @@ impl<F: Float> RowLayer for LayerNorm<F> {
         let LayerNorm { weight: dweight, bias: dbias, .. } = grad.to_add();
         let (x, statistics) = (rows.x, view_of_rows(statistics.view(), &rows.places));
         if let Some(dx) = dx {
-            for_each_part(((statistics, x), (dy, dx)), x.len() * FUNCTION, 1, |((statistics, x), (dy, dx))| {
+            for_each_part(((statistics, x), (dy, dx)), function_work(x.len()), 1, |((statistics, x), (dy, dx))| {
                 normalise_backward(self.values(0), statistics, x, dy, dx);
             });
         }
         let columns = ((x.reversed_axes(), dy.reversed_axes()), (dweight.tensor_mut(0), dbias.tensor_mut(0)));
-        for_each_part(columns, x.len() * ELEMENT, COLUMNS, |((x, dy), (dweight, dbias))| {
+        for_each_part(columns, element_work(x.len()), COLUMNS, |((x, dy), (dweight, dbias))| {
             add_parameter_gradients(statistics, x.reversed_axes(), dy.reversed_axes(), dweight, dbias);
         });
     }

@@ -4,28 +4,20 @@
 //! a while, as the threads of OpenMP do. The caller takes parts like any of them and waits for none that no helper has begun, so
 //! helpers that come late, or never, only leave it more to do.
 
-#![allow(unsafe_code)]
-
-use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::hint::spin_loop;
-use std::mem::{forget, transmute};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, null};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
 use super::affinity::{current_core, leave};
+use super::hand_over::{HandOver, MOST};
 use super::split::Split;
-use super::{ENTRY, PART};
-
-/// The most parts, and the most members of a team: a bit for each.
-const MOST: usize = u64::BITS as usize;
+use super::{ENTRY, PART, part_start};
 
 /// So long a helper looks for work before it returns to the pool.
 const IDLE: Duration = Duration::from_micros(200);
@@ -42,9 +34,6 @@ const SOON: Duration = Duration::from_micros(10);
 /// So often a helper looks for work before it looks at the clock. It never gives way to other threads of the system: two on one core that
 /// take turns at that look busy lately to the scheduler, which then moves none of them.
 const LOOKS: usize = 32;
-
-/// So often the caller looks for the end of others' parts before it lets others run.
-const LONG_LOOKS: usize = 1 << 12;
 
 /// What a thread does at the moment.
 #[derive(Clone, Copy, PartialEq)]
@@ -72,13 +61,13 @@ static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `act`, in which there is this much `work` in this number of products, with helpers if it is worth it. A pass within another one
 /// may want more of them.
-pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce() -> R) -> R {
+pub(super) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -> R) -> R {
     let role = ROLE.get();
     if role == Role::Part {
         return act();
     }
     let (work, products) = work();
-    let members = work / products / PART;
+    let members = at_most_all(work / products / PART);
     if members < 2 || rayon::current_num_threads() == 1 {
         return act();
     }
@@ -94,20 +83,25 @@ pub(super) fn in_pass<R>(work: impl FnOnce() -> (usize, usize), act: impl FnOnce
 }
 
 /// Runs `act` on at most this number of parts of `whole`, one for each member of this thread's team.
-pub(super) fn for_each_part<S: Split>(whole: S, most: usize, multiple: usize, act: impl Fn(S) + Sync) {
+pub(super) fn for_each_part<S: Split>(whole: S, most: u64, multiple: usize, act: impl Fn(S) + Sync) {
     let Role::Pass { members } = ROLE.get() else { return act(whole) };
     TEAM.with(|team| {
         team.call(members);
-        let count = most.min(team.members()).min(whole.count().div_ceil(multiple));
+        let count = at_most_all(most).min(team.members()).min(whole.count().div_ceil(multiple));
         if count < 2 {
             return act(whole);
         }
         let parts = cut(whole, count, multiple);
-        team.share(count, &|i| {
+        team.work.share(count, &|i| {
             let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();
-            act(part.expect("a part is taken once"));
+            as_role(Role::Part, || act(part.expect("a part is taken once")));
         });
     });
+}
+
+/// A number of parts or members, and no more than there can be.
+fn at_most_all(count: u64) -> usize {
+    count.min(MOST as u64) as usize
 }
 
 /// So many parts of about the same size.
@@ -115,7 +109,7 @@ fn cut<S: Split>(whole: S, count: usize, multiple: usize) -> [Mutex<Option<S>>; 
     let parts = [const { Mutex::new(None) }; MOST];
     let (all, mut start, mut rest) = (whole.count(), 0, whole);
     for (i, part) in parts[..count - 1].iter().enumerate() {
-        let end = (all * (i + 1) / count).next_multiple_of(multiple).min(all);
+        let end = part_start(all, i + 1, count).next_multiple_of(multiple).min(all);
         let (first, others) = rest.split(end - start);
         *part.lock().expect("is new") = Some(first);
         (start, rest) = (end, others);
@@ -156,32 +150,8 @@ impl Drop for Busy {
 struct Team {
     /// The helpers, from their call until they leave.
     helpers: AtomicU64,
-    work: Line<Work>,
-    /// How many parts are not done.
-    open: Line<AtomicUsize>,
-    /// What the first part that panicked has thrown.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    work: HandOver,
 }
-
-/// Alone on its cache lines: threads write to one while others read another.
-#[derive(Default)]
-#[repr(align(128))]
-struct Line<T>(T);
-
-#[derive(Default)]
-struct Work {
-    /// The parts that no thread has taken.
-    untaken: AtomicU64,
-    /// What is to be done with the number of a part. Only the team's thread writes here, and only while no part is open.
-    act: UnsafeCell<Option<Act>>,
-}
-
-type Act = *const (dyn Fn(usize) + Sync);
-
-// SAFETY: `act` is written before `untaken` is, and read by those who have taken a part from there, until it is done.
-unsafe impl Sync for Work {}
-// SAFETY: what `act` refers to may be used by any thread.
-unsafe impl Send for Work {}
 
 impl Team {
     fn members(&self) -> usize {
@@ -239,60 +209,12 @@ impl Team {
     /// Looks for parts a few times, and says whether there were any.
     fn look(&self, helper: usize) -> bool {
         for _ in 0..LOOKS {
-            if self.work.0.untaken.load(Relaxed) != 0 {
-                return self.take_parts(helper);
+            if self.work.has_parts() {
+                return self.work.take_parts(helper);
             }
             spin_loop();
         }
         false
-    }
-
-    /// Runs `act` with the numbers up to `count`, each once. This is the thread of the team, and in no part.
-    fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
-        assert!((1..=MOST).contains(&count) && self.open.0.load(Relaxed) == 0, "{count} parts");
-        // SAFETY: only the lifetime changes, and nothing uses it once no part is open. This function ends after that.
-        let act = unsafe { transmute::<*const (dyn Fn(usize) + Sync + '_), Act>(act) };
-        // SAFETY: no part is open, so no other thread reads it.
-        unsafe { *self.work.0.act.get() = Some(act) };
-        self.open.0.store(count, Relaxed);
-        self.work.0.untaken.store(u64::MAX >> (MOST - count), Release);
-        self.take_parts(0);
-        let mut looks = 0;
-        while self.open.0.load(Acquire) != 0 {
-            looks += 1;
-            if looks % LONG_LOOKS == 0 { thread::yield_now() } else { spin_loop() }
-        }
-        if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            resume_unwind(panic);
-        }
-    }
-
-    /// Does one part after the other as long as there are some: its own first, which is the same one in the next product, and
-    /// may have left its operands in the cache. Says whether there were any.
-    fn take_parts(&self, member: usize) -> bool {
-        let mut any = false;
-        loop {
-            let untaken = self.work.0.untaken.load(Relaxed);
-            if untaken == 0 {
-                return any;
-            }
-            let part = (member + untaken.rotate_right(member as u32).trailing_zeros() as usize) % MOST;
-            if self.work.0.untaken.fetch_and(!(1 << part), AcqRel) & 1 << part == 0 {
-                continue;
-            }
-            any = true;
-            // SAFETY: a part that is taken is open until it is counted below, and so long `act` is what it was.
-            let act = unsafe { &*(*self.work.0.act.get()).expect("set with the parts") };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| as_role(Role::Part, || act(part)))) {
-                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-                match *first {
-                    None => *first = Some(panic),
-                    // To drop it could panic again, while parts are open.
-                    Some(_) => forget(panic),
-                }
-            }
-            self.open.0.fetch_sub(1, Release);
-        }
     }
 }
 
@@ -316,13 +238,14 @@ pub(crate) fn in_team<R: Send>(members: usize, act: impl FnOnce() -> R + Send) -
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
     use std::thread::{current, scope, sleep};
 
     use super::*;
 
     fn sum(count: usize) -> usize {
         let sum = AtomicUsize::new(0);
-        for_each_part(0..count, MOST, 1, |part| {
+        for_each_part(0..count, MOST as u64, 1, |part| {
             sum.fetch_add(part.sum(), Relaxed);
         });
         sum.into_inner()
@@ -350,7 +273,7 @@ mod tests {
     /// More than the pool has threads, each with a team.
     #[test]
     fn callers_at_once() {
-        let pass = || in_pass(|| (usize::MAX, 1), || assert_eq!(sum(1000), 499_500));
+        let pass = || in_pass(|| (u64::MAX, 1), || assert_eq!(sum(1000), 499_500));
         scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..2000).for_each(|_| pass()));
@@ -375,18 +298,49 @@ mod tests {
         });
     }
 
+    /// Payloads of several parts: one reaches the caller, the others are dropped, even if that panics again.
+    #[test]
+    fn no_payload_leaks() {
+        static LEFT: AtomicUsize = AtomicUsize::new(0);
+        struct Payload {
+            panics: bool,
+        }
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                LEFT.fetch_sub(1, Relaxed);
+                assert!(!self.panics, "dropped");
+            }
+        }
+        in_team(3, || {
+            for panics in [false, true] {
+                for _ in 0..100 {
+                    let share = || {
+                        for_each_part(0..3, 3, 1, |_| {
+                            LEFT.fetch_add(1, Relaxed);
+                            panic_any(Payload { panics });
+                        });
+                    };
+                    let payload = catch_unwind(AssertUnwindSafe(share)).unwrap_err().downcast::<Payload>().unwrap();
+                    assert_eq!(LEFT.load(Relaxed), 1, "payloads are left besides the one that was caught");
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                    assert_eq!(sum(100), 4950);
+                }
+            }
+        });
+    }
+
     /// A layer that uses the pool in ways of its own, and one that panics outside of any part.
     #[test]
     fn a_pass_ends() {
         let own_threads = || rayon::join(|| rayon::join(|| 1, || sum(3)), || rayon::join(|| 3, || 4));
-        let pass = || in_pass(|| (usize::MAX, 1), || rayon::join(own_threads, own_threads));
+        let pass = || in_pass(|| (u64::MAX, 1), || rayon::join(own_threads, own_threads));
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 for _ in 0..100 {
                     assert_eq!(rayon::join(pass, pass).1, (((1, 3), (3, 4)), ((1, 3), (3, 4))));
                 }
-                let failed = catch_unwind(|| in_pass(|| (usize::MAX, 1), || panic!("in a pass")));
+                let failed = catch_unwind(|| in_pass(|| (u64::MAX, 1), || panic!("in a pass")));
                 assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"in a pass"));
                 assert!(ROLE.get() == Role::Free);
             });

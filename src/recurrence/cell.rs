@@ -227,9 +227,9 @@ impl<C: Cell> RecordsState for CellCache<C> {
 }
 
 /// The work of a pass, about.
-fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> usize {
+fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> u64 {
     let (steps, batch) = x.dims();
-    steps * product_work(batch, cell.element_count())
+    product_work(batch, cell.element_count()).saturating_mul(steps as u64)
 }
 
 /// The zoneout of h and of the memory in a pass, if the cell has it.
@@ -261,7 +261,7 @@ pub(crate) fn forward<C: Cell>(
         || (work(cell, x), 2),
         || {
             #[cfg(feature = "rayon")]
-            if cache.shards.plan(x, work(cell, x), cell.element_count() * size_of::<C::Elem>()) {
+            if cache.shards.plan(x, work(cell, x), cell.element_count().saturating_mul(size_of::<C::Elem>())) {
                 return cache.shards.forward(x, sizes.output, work(cell, x), state, |x, state, cache| {
                     forward_steps(cell, sizes, x, &state, cache);
                 });

@@ -16,7 +16,7 @@ use crate::kernels::Float;
 use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
 use crate::layer::{Gradient, Sequence};
-use crate::parallel::{COLUMNS, ELEMENT, ENTRY, Split, for_each_part};
+use crate::parallel::{COLUMNS, ENTRY, Split, element_work, for_each_part, part_start};
 
 /// The number of sequences in a shard, about: enough for the products of a step to be fast.
 const SEQUENCES: usize = 32;
@@ -45,7 +45,7 @@ impl<F: Float, B, G> Default for Shards<F, B, G> {
 
 impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> {
     /// Decides how a pass over `x` is cut into shards, and says whether it is. `bytes`: of all parameters.
-    pub fn plan(&mut self, x: &Sequence<'_, F>, work: usize, bytes: usize) -> bool {
+    pub fn plan(&mut self, x: &Sequence<'_, F>, work: u64, bytes: usize) -> bool {
         let (steps, batch) = x.dims();
         let pays = steps > 1 && batch >= FEWEST_SEQUENCES && work >= ENTRY && bytes <= MOST_BYTES;
         self.count = if pays { (batch / SEQUENCES).max(2) } else { 1 };
@@ -67,7 +67,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         &mut self,
         x: &Sequence<'_, F>,
         output: usize,
-        work: usize,
+        work: u64,
         mut state: StateViewMut<'_, F>,
         steps: impl Fn(&Sequence<'_, F>, StateView<'_, F>, &mut LoopCache<F, B>) + Sync,
     ) {
@@ -97,7 +97,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         x: &Sequence<'_, F>,
         dy: ArrayView3<'_, F>,
         input: usize,
-        work: usize,
+        work: u64,
         mut dstate: Option<StateViewMut<'_, F>>,
         grad: Gradient<'_, G>,
         steps: impl Fn(&Sequence<'_, F>, ArrayView3<'_, F>, Option<StateView<'_, F>>, &mut LoopCache<F, B>, Gradient<'_, G>)
@@ -148,7 +148,7 @@ fn add_all<F: Float, G: Tensors<F>>(grad: &mut G, shards: &[G]) {
     for shard in shards {
         for i in 0..grad.count() {
             let both = (grad.tensor_mut(i), shard.values(i));
-            let work = both.1.len() * ELEMENT;
+            let work = element_work(both.1.len());
             for_each_part(both, work, COLUMNS, |(sums, values)| add_onto(values, sums));
         }
     }
@@ -223,7 +223,7 @@ impl<F: Float, B: Send, G: Send> Split for BackwardShards<'_, '_, '_, F, B, G> {
 
 /// The sequences of one of `count` shards.
 fn sequences_of(shard: usize, count: usize, batch: usize) -> Range<usize> {
-    shard * batch / count..(shard + 1) * batch / count
+    part_start(batch, shard, count)..part_start(batch, shard + 1, count)
 }
 
 /// Some of the shards into which a batch is cut.
@@ -245,7 +245,7 @@ impl Cut {
 }
 
 /// Runs `act` on each shard.
-fn for_each_shard<S: Split>(shards: S, work: usize, act: impl Fn(S) + Sync) {
+fn for_each_shard<S: Split>(shards: S, work: u64, act: impl Fn(S) + Sync) {
     for_each_part(shards, work, 1, |mut shards| {
         while shards.count() > 1 {
             let (first, others) = shards.split(1);

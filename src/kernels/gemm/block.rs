@@ -40,7 +40,7 @@ pub(super) struct Right<F> {
 
 /// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
 ///
-/// Its maker vouches that A and B may be read and C read and written as far as the shapes go, while it is computed.
+/// Whoever has it [computed](multiply_blocks) vouches for its addresses: "the maker of the block" below.
 pub(super) struct Block<F> {
     pub rows: usize,
     pub depth: usize,
@@ -52,7 +52,12 @@ pub(super) struct Block<F> {
 
 once! {
     /// Computes C.
-    pub(super) fn multiply_blocks<'a, F: Float>(block: Block<F>) {
+    ///
+    /// # Safety
+    ///
+    /// A, B and the base of C are readable and C is writable, as far as the shapes go, and C overlaps none of the others but its
+    /// own base. Copies lie as [`Left`] and [`Right`] say.
+    pub(super) unsafe fn multiply_blocks<'a, F: Float>(block: Block<F>) {
         dispatch(block)
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum Order {
 
 /// A matrix to copy.
 pub(super) struct Copied<'a, F> {
-    /// Readable.
+    /// Where it is.
     pub from: Strided<F>,
     pub rows: usize,
     pub columns: usize,
@@ -51,7 +51,11 @@ pub(super) struct Copied<'a, F> {
 
 once! {
     /// Copies a matrix.
-    pub(super) fn copy<'a, F: Float>(matrix: Copied<'a, F>) {
+    ///
+    /// # Safety
+    ///
+    /// It is readable.
+    pub(super) unsafe fn copy<'a, F: Float>(matrix: Copied<'a, F>) {
         dispatch(matrix)
     }
 }

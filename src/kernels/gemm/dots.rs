@@ -23,23 +23,35 @@ use crate::kernels::once::once;
 use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 
 /// Computes each element of C by itself. The columns of B are contiguous, and the rows of A are, or are copied.
-pub(super) fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: bool) {
+///
+/// # Safety
+///
+/// As [`Product`] says, and what is said to be contiguous is.
+pub(super) unsafe fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: bool) {
     thread_local! {
         static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
     }
     if a_rows_contiguous {
-        return multiply_dots(Dots(product));
+        // SAFETY: as the caller says.
+        return unsafe { multiply_dots(Dots(product)) };
     }
     let Product { rows, depth, a: from, .. } = product;
     with_scratch(&ROWS, rows * depth, |to| {
-        copy(Copied { from, rows, columns: depth, order: Order::Compact, to: &mut *to });
+        // SAFETY: A is readable.
+        unsafe { copy(Copied { from, rows, columns: depth, order: Order::Compact, to: &mut *to }) };
         let a = Strided { start: to.as_ptr(), row: depth as isize, column: 1 };
-        multiply_dots(Dots(Product { a, ..product }));
+        // SAFETY: as the caller says, with the copy in place of A.
+        unsafe { multiply_dots(Dots(Product { a, ..product })) };
     });
 }
 
 once! {
-    fn multiply_dots<'a, F: Float>(dots: Dots<F>) {
+    /// Computes C.
+    ///
+    /// # Safety
+    ///
+    /// As [`Product`] and [`Dots`] say.
+    unsafe fn multiply_dots<'a, F: Float>(dots: Dots<F>) {
         dispatch(dots)
     }
 }

@@ -67,10 +67,15 @@ impl<F: Float> LeftBlock<F> {
     }
 
     /// Copies it to where it is read fastest, unless that is where it lies.
-    fn copy_to(&self, to: &mut [F]) {
+    ///
+    /// # Safety
+    ///
+    /// It is readable.
+    unsafe fn copy_to(&self, to: &mut [F]) {
         let Self { at: from, rows, depth: columns, .. } = *self;
         if !self.is_read_in_place() {
-            copy(Copied { from, rows, columns, order: self.order(), to });
+            // SAFETY: as the caller says.
+            unsafe { copy(Copied { from, rows, columns, order: self.order(), to }) };
         }
     }
 
@@ -85,7 +90,11 @@ impl<F: Float> LeftBlock<F> {
 }
 
 /// Blocks of A and B are copied.
-pub(super) fn by_blocks<F: Float>(product: Product<F>) {
+///
+/// # Safety
+///
+/// As [`Product`] says.
+pub(super) unsafe fn by_blocks<F: Float>(product: Product<F>) {
     let Product { rows, depth, columns, a, b, c } = product;
     let width = sizes::<F>().tile_width;
     let deepest = LeftBlock { at: a, rows, depth: block_depth(depth), columns };
@@ -105,16 +114,19 @@ pub(super) fn by_blocks<F: Float>(product: Product<F>) {
                 for column in (0..columns).step_by(most_columns) {
                     let block_columns = most_columns.min(columns - column);
                     let (from, order) = (b.from(start, column), Order::Panels);
-                    copy(Copied { from, rows: depth, columns: block_columns, order, to: &mut *b_panels });
+                    // SAFETY: a block of B.
+                    unsafe { copy(Copied { from, rows: depth, columns: block_columns, order, to: &mut *b_panels }) };
                     let b = Right { start: b_panels.as_ptr(), panel: depth * width, row: width as isize };
                     for (row, rows) in even_chunks(rows, most_rows) {
                         let block = LeftBlock { at: a.from(first + row, start), rows, depth, columns };
                         let a_copy = &mut a_copies[if b_is_several { row * row_len } else { 0 }..];
                         if column == 0 {
-                            block.copy_to(&mut *a_copy);
+                            // SAFETY: a block of A.
+                            unsafe { block.copy_to(&mut *a_copy) };
                         }
                         let (a, c) = (block.left(a_copy), c.after(start).from(first + row, column));
-                        multiply_blocks(Block { rows, depth, columns: block_columns, a, b, c });
+                        // SAFETY: a block of C, and the copies of those that it is the product of.
+                        unsafe { multiply_blocks(Block { rows, depth, columns: block_columns, a, b, c }) };
                     }
                 }
             }
@@ -123,7 +135,11 @@ pub(super) fn by_blocks<F: Float>(product: Product<F>) {
 }
 
 /// `C^T = B^T A^T`, block by block, in the same order of sums. The columns of B are contiguous.
-pub(super) fn by_transposed_blocks<F: Float>(product: Product<F>) {
+///
+/// # Safety
+///
+/// As [`Product`] says.
+pub(super) unsafe fn by_transposed_blocks<F: Float>(product: Product<F>) {
     let Product { rows, depth, columns, a, b, c } = product;
     let (a, b) = (a.transposed(), b.transposed()); // A^T [depth, rows], B^T [columns, depth]
     let width = sizes::<F>().tile_width;
@@ -137,18 +153,23 @@ pub(super) fn by_transposed_blocks<F: Float>(product: Product<F>) {
         let (transposed, result) = blocks.split_at_mut(result_len);
         for (start, depth) in depth_blocks(depth) {
             let (from, order) = (a.from(start, 0), Order::Panels);
-            copy(Copied { from, rows: depth, columns: rows, order, to: &mut *panels });
+            // SAFETY: some columns of A.
+            unsafe { copy(Copied { from, rows: depth, columns: rows, order, to: &mut *panels }) };
             for (column, columns) in even_chunks(columns, most_columns) {
                 let block = LeftBlock { at: b.from(column, start), rows: columns, depth, columns: rows };
-                block.copy_to(&mut *b_copy);
+                // SAFETY: a block of B.
+                unsafe { block.copy_to(&mut *b_copy) };
                 let right = Right { start: panels.as_ptr(), panel: depth * width, row: width as isize };
                 let output = Output { start: transposed.as_mut_ptr(), row: rows as isize, base: Base::Nothing };
                 let left = block.left(b_copy);
-                multiply_blocks(Block { rows: columns, depth, columns: rows, a: left, b: right, c: output });
+                // SAFETY: the copies of both, and as many elements for the result.
+                unsafe { multiply_blocks(Block { rows: columns, depth, columns: rows, a: left, b: right, c: output }) };
                 let from = Strided { start: transposed.as_ptr(), row: 1, column: rows as isize };
-                copy(Copied { from, rows, columns, order: Order::Compact, to: &mut *result });
+                // SAFETY: the result, which no reference refers to meanwhile.
+                unsafe { copy(Copied { from, rows, columns, order: Order::Compact, to: &mut *result }) };
                 let c = c.after(start).from(0, column);
-                add_rows_onto(c.base, columns, &result[..rows * columns], c);
+                // SAFETY: a block of C.
+                unsafe { add_rows_onto(c.base, columns, &result[..rows * columns], c) };
             }
         }
     });
@@ -156,7 +177,12 @@ pub(super) fn by_transposed_blocks<F: Float>(product: Product<F>) {
 
 vectorised! {
     /// y = base + x, row by row.
-    fn add_rows_onto<'a, F: Float>(base: Base<F>, width: usize, x: &'a [F], y: Output<F>) {
+    ///
+    /// # Safety
+    ///
+    /// As many rows of `width` elements as x has are writable from `y` on, and readable where the base lies; no reference refers to
+    /// them.
+    unsafe fn add_rows_onto<'a, F: Float>(base: Base<F>, width: usize, x: &'a [F], y: Output<F>) {
         for (i, x) in x.chunks_exact(width).enumerate() {
             // SAFETY: row i of the output, and a row that is its base; nothing else refers to them.
             let (y, row) = unsafe {

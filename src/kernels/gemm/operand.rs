@@ -134,6 +134,9 @@ impl<F> Output<F> {
 }
 
 /// A product of checked shapes, with terms: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`.
+///
+/// What computes it is unsafe: A, B and the base of C must be readable and C writable as far as the shapes go, and C must overlap
+/// none of the others but its own base.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<F> {
     pub rows: usize,

@@ -38,7 +38,11 @@ pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool
 once! {
     /// Computes a product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous;
     /// if `streamed`, past the caches.
-    pub(super) fn by_outer_products<'a, F: Float>(product: Product<F>, streamed: bool) {
+    ///
+    /// # Safety
+    ///
+    /// As [`Product`] says; if `streamed`, [`is_streamed`] says so too, of this C or of one that it is a part of.
+    pub(super) unsafe fn by_outer_products<'a, F: Float>(product: Product<F>, streamed: bool) {
         dispatch(Outer { product, streamed })
     }
 }

@@ -91,13 +91,20 @@ fn plan<F: Float>(product: &Product<F>, order: Summation) -> Strategy {
 }
 
 /// Computes C, or a part of it.
-fn run<F: Float>(product: Product<F>, strategy: Strategy) {
-    match strategy {
-        Strategy::InPlace { most_depth } => in_place(product, most_depth),
-        Strategy::Outer { streamed } => by_outer_products(product, streamed),
-        Strategy::Dots { a_rows_contiguous } => by_dots(product, a_rows_contiguous),
-        Strategy::TransposedBlocks => by_transposed_blocks(product),
-        Strategy::Blocks => by_blocks(product),
+///
+/// # Safety
+///
+/// As [`Product`] says; the strategy was planned for this product, or for one that it is a part of.
+unsafe fn run<F: Float>(product: Product<F>, strategy: Strategy) {
+    // SAFETY: as the caller says, and strategies are planned where what they need to be contiguous is.
+    unsafe {
+        match strategy {
+            Strategy::InPlace { most_depth } => in_place(product, most_depth),
+            Strategy::Outer { streamed } => by_outer_products(product, streamed),
+            Strategy::Dots { a_rows_contiguous } => by_dots(product, a_rows_contiguous),
+            Strategy::TransposedBlocks => by_transposed_blocks(product),
+            Strategy::Blocks => by_blocks(product),
+        }
     }
 }
 
@@ -138,9 +145,13 @@ pub(crate) fn compute<F: Float>(
     let strategy = plan(&all.0, order);
     let work = product_work(rows.min(columns), depth * rows.max(columns));
     if columns >= rows {
-        for_each_part(0..columns, work, sizes::<F>().tile_width, |part| run(all.columns(part), strategy));
+        // SAFETY: parts of the matrices that are borrowed here, whose shapes fit; those of C do not overlap.
+        let run = |part| unsafe { run(all.columns(part), strategy) };
+        for_each_part(0..columns, work, sizes::<F>().tile_width, run);
     } else {
-        for_each_part(0..rows, work, sizes::<F>().tile_rows, |part| run(all.rows(part), strategy));
+        // SAFETY: likewise.
+        let run = |part| unsafe { run(all.rows(part), strategy) };
+        for_each_part(0..rows, work, sizes::<F>().tile_rows, run);
     }
 }
 

@@ -1,4 +1,5 @@
 //! A right operand in panels.
+#![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -12,7 +13,7 @@ use crate::kernels::float::Float;
 use crate::kernels::gemm::geometry::{PANEL_ROWS, sizes};
 use crate::kernels::gemm::operand::{Output, Start, Strided};
 use crate::kernels::once::once;
-use crate::parallel::{ELEMENT, for_each_part, product_work};
+use crate::parallel::{element_work, for_each_part, product_work};
 
 /// W `[K, M]` of products `v W`, in panels of `P` columns.
 ///
@@ -63,9 +64,13 @@ impl<F: Float> Packed<F> {
         let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
         let work = product_work(rows, depth * columns);
         if rows > columns {
-            for_each_part(0..rows, work, PANEL_ROWS, |part| all.compute(self, part, 0..columns));
+            // SAFETY: both are borrowed here, shapes and strides are what was asserted, and parts do not overlap.
+            let compute = |part| unsafe { all.compute(self, part, 0..columns) };
+            for_each_part(0..rows, work, PANEL_ROWS, compute);
         } else {
-            for_each_part(0..columns, work, self.width, |part| all.compute(self, 0..rows, part));
+            // SAFETY: likewise.
+            let compute = |part| unsafe { all.compute(self, 0..rows, part) };
+            for_each_part(0..columns, work, self.width, compute);
         }
     }
 
@@ -84,20 +89,25 @@ once! {
         let len = packed.depth * packed.columns.next_multiple_of(packed.width);
         let panels = &mut packed.panels.at_least(len)[..len];
         let whole = PanelCopy { operand, width: packed.width, panels };
-        for_each_part(whole, len * ELEMENT, 1, |part| copy_panels(part));
+        for_each_part(whole, element_work(len), 1, |part| copy_panels(part));
     }
 }
 
 /// v and C, for several threads.
 struct Shared<F>(Strided<F>, Output<F>);
 
-#[allow(unsafe_code)]
 // SAFETY: threads read v, which is borrowed for as long, and write parts of C that do not overlap.
 unsafe impl<F: Float> Sync for Shared<F> {}
 
 impl<F: Float> Shared<F> {
-    fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
-        sweep(packed.part(self.0, self.1, rows, columns));
+    /// Computes some rows and columns of C.
+    ///
+    /// # Safety
+    ///
+    /// v, the base of C and C are borrowed meanwhile, with the shapes of the product with `packed`, and as much of C by nobody else.
+    unsafe fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
+        // SAFETY: as the caller says.
+        unsafe { sweep(packed.part(self.0, self.1, rows, columns)) };
     }
 }
 

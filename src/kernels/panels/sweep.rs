@@ -63,8 +63,16 @@ once! {
         dispatch(copy)
     }
 
+}
+
+once! {
     /// Computes C.
-    pub(super) fn sweep<'a, F: Float>(sweep: Sweep<'a, F>) {
+    ///
+    /// # Safety
+    ///
+    /// v and the base of C are readable and C is writable, as far as the shapes go, and C overlaps none of the others but its own
+    /// base; the rows of v are contiguous.
+    pub(super) unsafe fn sweep<'a, F: Float>(sweep: Sweep<'a, F>) {
         dispatch(sweep)
     }
 }
@@ -91,7 +99,7 @@ impl<F: Float> WithSimd for PanelCopy<'_, F> {
 
 /// A product of checked shapes, with terms: some rows and columns of C `[N, M]` of v `[N, K]`, with contiguous rows, and panels.
 ///
-/// Its maker vouches that v may be read and C read and written as far as the shapes go, while it is computed.
+/// Whoever has it [computed](sweep) vouches for its addresses: "the sweep's maker" below.
 pub(super) struct Sweep<'a, F> {
     /// All rows.
     pub v: Strided<F>,

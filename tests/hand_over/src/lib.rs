@@ -1,0 +1,139 @@
+//! `src/parallel/hand_over.rs` in every order in which its threads can come, with everything that the memory model allows them
+//! to see: a value that is read while it is written, or a part that is not done or done twice, fails.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release
+//! ```
+//!
+//! Loom bounds neither the number of threads nor their steps, but the time grows with both: two or three threads, and two calls.
+#![cfg(test)]
+
+#[path = "../../../src/parallel/hand_over.rs"]
+#[allow(dead_code)]
+mod hand_over;
+
+/// What the file is made of, by loom.
+mod sync {
+    use std::sync::atomic::Ordering;
+
+    pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::Mutex;
+    pub(super) use loom::sync::atomic::AtomicUsize;
+
+    /// `untaken`. Loom 0.7 lets a thread that has stored a value read the result of another's read-modify-write of the value
+    /// before, as if its store could come between the two, which no memory model allows; a swap cannot.
+    #[derive(Default)]
+    pub(super) struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+    impl AtomicU64 {
+        pub fn load(&self, order: Ordering) -> u64 {
+            self.0.load(order)
+        }
+
+        pub fn store(&self, value: u64, order: Ordering) {
+            self.0.swap(value, order);
+        }
+
+        pub fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+            self.0.fetch_and(value, order)
+        }
+    }
+
+    pub(super) fn wait_until(mut is_done: impl FnMut() -> bool) {
+        while !is_done() {
+            loom::thread::yield_now();
+        }
+    }
+}
+
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+
+use loom::cell::Cell;
+use loom::model::Builder;
+use loom::sync::Arc;
+use loom::thread;
+
+use hand_over::HandOver;
+
+/// A place that one part writes, with no other order than that of the protocol: loom refuses anything that is not one after
+/// the other.
+struct Place(Cell<usize>);
+
+// SAFETY: loom checks it.
+unsafe impl Sync for Place {}
+
+/// Runs `act` on a thread with as many helpers, who each look for parts a few times, from any moment on, and with at most
+/// `preemptions` switches between threads that neither waits for.
+fn model(helpers: usize, preemptions: Option<usize>, act: impl Fn(&HandOver) + Sync + Send + 'static) {
+    const LOOKS: usize = 2;
+    let mut builder = Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(move || {
+        let work = Arc::new(HandOver::default());
+        let helpers: Vec<_> = (1..=helpers)
+            .map(|helper| {
+                let work = Arc::clone(&work);
+                thread::spawn(move || {
+                    for _ in 0..LOOKS {
+                        if !work.has_parts() || !work.take_parts(helper) {
+                            thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        act(&work);
+        helpers.into_iter().for_each(|helper| helper.join().unwrap());
+    });
+}
+
+/// Shares `parts` parts, each of which adds its number and `round` to a place of its own; then they are all there.
+fn share(work: &HandOver, parts: usize, round: usize) {
+    let places: Vec<_> = (0..parts).map(|_| Place(Cell::new(0))).collect();
+    work.share(parts, &|part| {
+        let place = &places[part];
+        place.0.set(place.0.get() + 10 * round + part + 1);
+    });
+    for (part, place) in places.iter().enumerate() {
+        assert_eq!(place.0.get(), 10 * round + part + 1, "part {part} of {parts}");
+    }
+}
+
+#[test]
+fn every_part_is_done_once_and_seen() {
+    model(1, None, |work| share(work, 2, 1));
+}
+
+/// What is on the caller's stack in the first call is gone in the second.
+#[test]
+fn a_helper_that_comes_late_finds_the_next_work() {
+    model(1, Some(4), |work| {
+        share(work, 1, 1);
+        share(work, 2, 2);
+    });
+}
+
+#[test]
+fn two_helpers() {
+    model(2, Some(2), |work| {
+        share(work, 3, 1);
+        share(work, 2, 2);
+    });
+}
+
+#[test]
+fn panics_reach_the_caller_when_all_parts_are_done() {
+    model(1, Some(3), |work| {
+        let places = [Place(Cell::new(0)), Place(Cell::new(0))];
+        let share_panics = || {
+            work.share(2, &|part| {
+                places[part].0.set(1);
+                panic_any(part);
+            });
+        };
+        let payload = catch_unwind(AssertUnwindSafe(share_panics)).unwrap_err();
+        assert!(*payload.downcast::<usize>().unwrap() < 2);
+        assert!(places.iter().all(|place| place.0.get() == 1));
+        share(work, 2, 2);
+    });
+}
