@@ -87,9 +87,9 @@ impl<F: Float> Layer for Smoothing<F> {
         state: &mut Array2<F>,
         cache: &'c mut SmoothingCache<F>,
     ) -> ArrayView3<'c, F> {
+        let mark = cache.pending.begin(self, x);
         let features = x.features(NAME, Some(self.rate.len()));
         self.check_state(state, features.dim().1);
-        cache.pending.set(x);
         reuse(&mut cache.before, features.dim());
         reuse(&mut cache.y, features.dim());
         for ((t, b, d), &value) in features.indexed_iter() {
@@ -101,6 +101,7 @@ impl<F: Float> Layer for Smoothing<F> {
             }
         }
         x.zero_padding(&mut cache.y);
+        mark.set();
         cache.y.view()
     }
 
@@ -120,7 +121,7 @@ impl<F: Float> Layer for Smoothing<F> {
         let features = x.features(NAME, Some(self.rate.len()));
         let (steps, batch, size) = features.dim();
         let SmoothingCache { pending, before, ds, dx, .. } = cache;
-        pending.take(NAME, x, dy, size);
+        pending.take(NAME, self, x, dy, size);
         reuse(dx, features.dim());
         reuse(ds, (batch, size));
         match &dstate {

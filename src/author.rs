@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`]; [`Pending`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
+//! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`]; [`Pending`] with its [`Mark`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
 //! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
 //! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
 //! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters) |
@@ -23,7 +23,7 @@ pub use crate::compose::residual::ResidualCache;
 pub use crate::compose::stacked::StackedCache;
 pub use crate::compose::stochastic_depth::StochasticDepthCache;
 pub use crate::kernels::Accumulate;
-pub use crate::layer::kit::{Pending, StandardLayout, reuse};
+pub use crate::layer::kit::{Mark, Pending, StandardLayout, reuse};
 pub use crate::layer::{Gradient, Id, Ids, Pass, RowCache, RowGradients, RowLayer, Rows, State, Summary};
 pub use crate::layers::embedding::EmbeddingCache;
 pub use crate::layers::feed_forward::FeedForwardCache;

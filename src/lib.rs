@@ -67,6 +67,10 @@
 //! layer, the argument, what was expected and what came ([`Layer::output_size`] asks beforehand). Lengths and
 //! gradients that are not finite come from data: they are `Result`s. NaN is never masked.
 //!
+//! [`Layer::pass`] has the compiler refuse a backward pass with another input or other weights than the forward pass had. Through
+//! `forward` and `backward`, debug builds check all values of both, and release builds some of the input's: see
+//! [`Pending`](author::Pending). A panic in a pass leaves no cache whose backward pass is accepted, and one that can be used again.
+//!
 //! # Features
 //!
 //! - `safetensors`, on by default: the files of `io`, with which come 16 crates that nothing else needs.

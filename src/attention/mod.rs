@@ -12,7 +12,7 @@ use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
 use crate::kernels::softmax::{softmax, softmax_backward};
 use crate::kernels::{Accumulate, Float, once, product};
 use crate::layer::gradient::start;
-use crate::layer::kit::{StandardLayout, reuse, rows};
+use crate::layer::kit::{StandardLayout, check_layout, parameters, reuse, rows};
 use crate::layer::{Gradient, Sequence};
 use crate::parameters;
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
@@ -88,7 +88,9 @@ const MEMORY: &str = "Attention: memory";
 /// [`attend_backward`](Attention::attend_backward) undoes the calls of `attend` in reverse order, and
 /// [`memorize_backward`](Attention::memorize_backward) gives the gradient of the memory, summed over them all. The
 /// cache keeps what it needs of every `attend` that awaits its backward pass; in [`Mode::Infer`] it keeps nothing, so
-/// that decoding may go on forever.
+/// that decoding may go on forever. If a call panics, the cache waits for the next `memorize`, or, after an `attend`, for the
+/// backward passes of those before. What it checks of memory, queries and parameters is what
+/// [`Pending`](crate::author::Pending) checks for layers.
 ///
 /// ```
 /// # use gradflow::{
@@ -157,13 +159,21 @@ pub struct AttentionCache<F> {
     dmemory: Array3<F>,  // [Tm, B, M], empty if it is not wanted
 }
 
-/// Which memory's keys are in a cache, by its fingerprint.
+/// Which memory's keys are in a cache.
 #[derive(Clone, Copy, Default)]
 enum Memorized {
     #[default]
     Nothing,
-    ForInference(u64),
-    ForBackward(u64),
+    ForInference(Marked),
+    ForBackward(Marked),
+}
+
+/// Fingerprints of what an `attend` and the backward passes must find as it was.
+#[derive(Clone, Copy)]
+struct Marked {
+    memory: u64,
+    /// Of the score; 0 in release builds.
+    parameters: u64,
 }
 
 /// What the backward pass needs of an `attend`.
@@ -194,15 +204,18 @@ impl<F: Float> AttentionCache<F> {
         }
     }
 
-    /// Panics unless `memory` is what was memorized; says whether a backward pass may follow.
-    fn check_memory(&self, memory: &Sequence<'_, F>) -> bool {
-        let (fingerprint, backward) = match self.memorized {
+    /// Panics unless `memory` is what was memorized, by this score; says whether a backward pass may follow.
+    fn check_memory(&self, score: &AttentionScore<F>, memory: &Sequence<'_, F>) -> bool {
+        let (marked, backward) = match self.memorized {
             Memorized::Nothing => mismatch(NAME, "cache", &"a memory: call `memorize`", &"a stale cache"),
-            Memorized::ForInference(fingerprint) => (fingerprint, false),
-            Memorized::ForBackward(fingerprint) => (fingerprint, true),
+            Memorized::ForInference(marked) => (marked, false),
+            Memorized::ForBackward(marked) => (marked, true),
         };
-        if fingerprint != memory.fingerprint() {
+        if marked.memory != memory.fingerprint() {
             mismatch(NAME, "memory", &"the memory of `memorize`, in its mode", &"another (stale cache)")
+        }
+        if marked.parameters != parameters(score) {
+            mismatch(NAME, "parameters", &"those of `memorize`", &"others (stale cache)")
         }
         backward
     }
@@ -311,23 +324,24 @@ impl<F: Float> Attention<F> {
     }
 
     fn do_memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
+        let AttentionCache { memory_copy, keys, dkeys, dmemory, .. } = cache;
+        (cache.memorized, cache.open) = (Memorized::Nothing, 0);
+        check_layout(&self.score);
         let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
         let (steps, batch, size) = features.dim();
-        let AttentionCache { memory_copy, keys, dkeys, dmemory, .. } = cache;
         self.score.keys(&memory, memory_copy.rows(features), keys);
-        cache.open = 0;
-        let fingerprint = memory.fingerprint();
+        let marked = Marked { memory: memory.fingerprint(), parameters: parameters(&self.score) };
         if memory.mode() == Some(Mode::Infer) {
-            cache.memorized = Memorized::ForInference(fingerprint);
+            cache.memorized = Memorized::ForInference(marked);
             return;
         }
-        cache.memorized = Memorized::ForBackward(fingerprint);
         reuse(dmemory, (steps, batch, if memory.wants_gradient() { size } else { 0 }));
         dmemory.fill(F::zero());
         if !self.score.compares_memory() {
             reuse(dkeys, keys.raw_dim());
             dkeys.fill(F::zero());
         }
+        cache.memorized = Memorized::ForBackward(marked);
     }
 
     /// The context of one query or more, `[Tq, B, M]`, borrowed from `cache`, over the memory of the last
@@ -349,7 +363,8 @@ impl<F: Float> Attention<F> {
 
     fn do_attend(&self, query: Sequence<'_, F>, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
         let (query_features, memory_features) = self.features(&query, &memory);
-        let backward = cache.check_memory(&memory) && query.mode() != Some(Mode::Infer);
+        check_layout(&self.score);
+        let backward = cache.check_memory(&self.score, &memory) && query.mode() != Some(Mode::Infer);
         let (steps, batch, query_size) = query_features.dim();
         let (memory_steps, _, memory_size) = memory_features.dim();
         let AttentionCache { attended, open, last, memory_copy, query_copy, keys, terms, context, .. } = cache;
@@ -357,7 +372,6 @@ impl<F: Float> Attention<F> {
         if attended.len() == *last {
             attended.push(Attended::default());
         }
-        *open += usize::from(backward);
         let Attended { fingerprint, queries, weights } = &mut attended[*last];
         *fingerprint = query.fingerprint();
 
@@ -381,6 +395,8 @@ impl<F: Float> Attention<F> {
         }
         query.zero_padding(weights);
         query.zero_padding(context);
+        // Last: an attend that panicked awaits no backward pass.
+        *open += usize::from(backward);
     }
 
     /// `dL/dquery`, `[Tq, B, Q]`, of the last [`attend`](Attention::attend) that awaits its backward pass, from
@@ -411,17 +427,16 @@ impl<F: Float> Attention<F> {
         grad: Gradient<'_, Self>,
     ) {
         let (query_features, memory_features) = self.features(&query, &memory);
-        cache.check_memory(&memory);
+        cache.check_memory(&self.score, &memory);
         let (steps, batch, query_size) = query_features.dim();
         let (memory_steps, _, memory_size) = memory_features.dim();
-        let AttentionCache { attended, open, memory_copy, query_copy, dcontext_copy, keys, .. } = cache;
+        let AttentionCache { memorized, attended, open, memory_copy, query_copy, dcontext_copy, keys, .. } = cache;
         let AttentionCache { dscores, dqueries, dquery, dkeys, dmemory, .. } = cache;
         if *open == 0 {
             let got = "none (a stale cache, or inference, which keeps nothing)";
             mismatch(NAME, "cache", &"an `attend` that awaits its backward", &got)
         }
-        *open -= 1;
-        let Attended { fingerprint, queries, weights } = &attended[*open];
+        let Attended { fingerprint, queries, weights } = &attended[*open - 1];
         if *fingerprint != query.fingerprint() {
             let expected = "the query of the last `attend` that awaits its backward, in its mode";
             mismatch(NAME, "query", &expected, &"another (not the reverse order, or a stale cache)")
@@ -429,6 +444,9 @@ impl<F: Float> Attention<F> {
         check_shape(NAME, "dcontext", &[steps, batch, memory_size], dcontext.shape());
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
+        *open -= 1;
+        // Until all is done: after a panic, the memory's gradient would lack this query's part.
+        let marked = std::mem::take(memorized);
 
         let memory_values = steps_of(memory_copy.rows(memory_features), batch);
         let query_rows = query_copy.rows(query_features);
@@ -470,6 +488,7 @@ impl<F: Float> Attention<F> {
         } else {
             self.score.queries_backward(&query, query_rows, rows(dqueries.view()), dquery, &mut grad.score, how);
         }
+        *memorized = marked;
     }
 
     /// `dL/dmemory`, `[Tm, B, M]`, summed over all queries; *adds* to `grad` what the memory's projection has to it. It
@@ -490,7 +509,7 @@ impl<F: Float> Attention<F> {
     }
 
     fn do_memorize_backward(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>, grad: Gradient<'_, Self>) {
-        if !cache.check_memory(&memory) {
+        if !cache.check_memory(&self.score, &memory) {
             mismatch(NAME, "cache", &"a memory that awaits its backward", &"an inference pass, which keeps nothing")
         }
         let AttentionCache { open, memory_copy, dkeys, dmemory, .. } = cache;

@@ -96,9 +96,9 @@ impl<L: Layer> Layer for DenseConcat<L> {
         state: &mut L::State,
         cache: &'c mut DenseConcatCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        self.expect_size(x);
         let DenseConcatCache { pending, x_copy, branch_copy, branch, y, .. } = cache;
-        pending.set(x);
+        let mark = pending.begin(&(), x);
+        self.expect_size(x);
         let branch = self.branch.forward_pass(x, state, branch);
         let (x_features, added) = (x.features(NAME, None), branch.dim().2);
         let (steps, batch, features) = x_features.dim();
@@ -116,6 +116,7 @@ impl<L: Layer> Layer for DenseConcat<L> {
             }
         }
         x.zero_padding(y);
+        mark.set();
         y.view()
     }
 
@@ -133,7 +134,7 @@ impl<L: Layer> Layer for DenseConcat<L> {
     ) -> ArrayView3<'c, L::Elem> {
         let DenseConcatCache { pending, x_copy: dy_copy, branch_copy, branch, y, dx } = cache;
         let width = y.dim().2;
-        pending.take(NAME, x, dy, width);
+        pending.take(NAME, &(), x, dy, width);
         let features = x.features(NAME, None).dim().2;
         let (grad, how) = grad.parts();
         let dy_branch = dy.slice(s![.., .., features..]);

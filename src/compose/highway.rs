@@ -193,9 +193,9 @@ impl<L: Layer> Layer for Highway<L> {
         state: &mut L::State,
         cache: &'c mut HighwayCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        self.expect_size(x);
         let HighwayCache { pending, x_copy, dy_copy: gate_copy, branch_copy, branch, gate, g, y, .. } = cache;
-        pending.set(x);
+        let mark = pending.begin(&(), x);
+        self.expect_size(x);
         let branch = self.branch.forward_pass(x, state, branch);
         let (x_features, a) = (x.features(NAME, None), self.gate.forward_pass(x, &mut (), gate));
         if branch.dim() != x_features.dim() {
@@ -211,6 +211,7 @@ impl<L: Layer> Layer for Highway<L> {
             mix(a, x_values, branch, rows_of(g, &run), rows_of(y, &run));
         }
         x.zero_padding(y);
+        mark.set();
         y.view()
     }
 
@@ -228,7 +229,7 @@ impl<L: Layer> Layer for Highway<L> {
     ) -> ArrayView3<'c, L::Elem> {
         let HighwayCache { pending, x_copy, dy_copy, branch_copy, branch, gate, g, y: d, dx } = cache;
         let features = d.dim().2;
-        pending.take(NAME, x, dy, features);
+        pending.take(NAME, &(), x, dy, features);
         reuse(dx, dy.raw_dim());
         let (x_values, dy) = (x_copy.values(x.features(NAME, Some(features))), dy_copy.values(dy.view()));
         let branch_values = branch_copy.values(self.branch.output(branch));

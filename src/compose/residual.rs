@@ -253,9 +253,9 @@ impl<L: Layer> Layer for Residual<L> {
         state: &mut L::State,
         cache: &'c mut ResidualCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        self.expect_size(x);
         let ResidualCache { pending, x_copy, dy_copy: branch_copy, branch, shortcut, y, .. } = cache;
-        pending.set(x);
+        let mark = pending.begin(&self.scale, x);
+        self.expect_size(x);
         let direct = match &self.shortcut {
             Some(layer) => layer.forward_pass(x, &mut (), shortcut),
             None => x.features(NAME, None),
@@ -265,6 +265,7 @@ impl<L: Layer> Layer for Residual<L> {
         if self.is_unscaled() {
             self.branch.forward_onto(x, direct, state, branch, y, Internal);
             x.zero_padding(y);
+            mark.set();
             return y.view();
         }
         let branch = self.branch.forward_pass(x, state, branch);
@@ -280,6 +281,7 @@ impl<L: Layer> Layer for Residual<L> {
             }
         });
         x.zero_padding(y);
+        mark.set();
         y.view()
     }
 
@@ -297,7 +299,7 @@ impl<L: Layer> Layer for Residual<L> {
     ) -> ArrayView3<'c, L::Elem> {
         let ResidualCache { pending, x_copy, dy_copy, branch, shortcut, y, d } = cache;
         let features = y.dim().2;
-        pending.take(NAME, x, dy, features);
+        pending.take(NAME, &self.scale, x, dy, features);
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
         let dy_values = dy_copy.values(dy.view());

@@ -96,6 +96,8 @@ impl<L: Layer> StochasticDepth<L> {
 /// The cache of a [`StochasticDepth`].
 pub struct StochasticDepthCache<L: Layer> {
     pending: Pending,
+    /// The steps and the features of the last output.
+    output: [usize; 2],
     copy: StandardLayout<L::Elem>,
     branch: L::Cache,
     mask: Option<Mask>,
@@ -108,6 +110,7 @@ impl<L: Layer> Default for StochasticDepthCache<L> {
     fn default() -> Self {
         StochasticDepthCache {
             pending: Pending::default(),
+            output: [0; 2],
             copy: StandardLayout::default(),
             branch: L::Cache::default(),
             mask: None,
@@ -159,14 +162,19 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         state: &mut L::State,
         cache: &'c mut StochasticDepthCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
+        let StochasticDepthCache { pending, output, copy, branch, mask, y } = cache;
+        let mark = pending.begin(&(), x);
         self.expect_size(x);
-        let StochasticDepthCache { pending, copy, branch, mask, y } = cache;
         *mask = self.drop.mask(NAME, x.mode());
-        pending.set(x);
         let branch = self.branch.forward_pass(x, state, branch);
-        let Some(mask) = *mask else { return branch };
+        *output = [branch.dim().0, branch.dim().2];
+        let Some(mask) = *mask else {
+            mark.set();
+            return branch;
+        };
         reuse(y, branch.raw_dim());
         self.apply(mask, x, copy.values(branch), y);
+        mark.set();
         y.view()
     }
 
@@ -179,10 +187,13 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         y: &mut ArrayRef3<L::Elem>,
         internal: Internal,
     ) {
-        self.expect_size(x);
         if self.drop.mask(NAME, x.mode()).is_none() {
+            let mark = cache.pending.begin(&(), x);
+            self.expect_size(x);
             cache.mask = None;
-            return self.branch.forward_onto(x, skip, state, &mut cache.branch, y, internal);
+            cache.output = [y.dim().0, y.dim().2];
+            self.branch.forward_onto(x, skip, state, &mut cache.branch, y, internal);
+            return mark.set();
         }
         let output = self.forward_pass(x, state, cache);
         check_shape(NAME, "y", y.shape(), output.shape());
@@ -201,12 +212,12 @@ impl<L: Layer> Layer for StochasticDepth<L> {
         cache: &'c mut StochasticDepthCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        let StochasticDepthCache { pending, copy, branch, mask, y: d } = cache;
+        let StochasticDepthCache { pending, output, copy, branch, mask, y: d } = cache;
+        pending.take_with_steps(NAME, &(), x, dy, *output);
         let (grad, how) = grad.parts();
         let grad = Gradient::new(&mut grad.branch, how);
         let Some(mask) = *mask else { return self.branch.backward_pass(x, dy, dstate, branch, grad) };
         pending.expect_another_seed(NAME, x);
-        pending.take(NAME, x, dy, d.dim().2);
         self.apply(mask, x, copy.values(dy.view()), d);
         self.branch.backward_pass(x, d, dstate, branch, grad)
     }

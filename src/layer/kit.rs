@@ -3,9 +3,10 @@
 
 use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
 
+use super::fingerprint::{CHECKS_ALL, Fingerprint};
 use super::sequence::Sequence;
-use crate::base::Mode;
 use crate::base::error::mismatch;
+use crate::base::{Mode, Tensors};
 pub use crate::base::{check_gradient, check_shape};
 use crate::kernels::Float;
 
@@ -22,20 +23,56 @@ pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoD
 /// The mark that a forward pass leaves in a cache and its backward pass takes: so a stale cache or another input
 /// panics instead of giving wrong gradients.
 ///
-/// It keeps `T`, `B`, the mode and a fingerprint of a few dozen values of `x`; [`Layer::pass`](crate::Layer::pass) goes further
-/// and has the compiler refuse such mistakes.
+/// ```text
+/// let mark = pending.begin(self, x);       first of all: what the cache held before awaits no backward pass any more
+/// …                                        the forward pass; if it panics, no backward pass is accepted after it
+/// mark.set();
+///
+/// pending.take(NAME, self, x, dy, output)  first of all in the backward pass
+/// ```
+///
+/// | is it that of the forward pass? | release builds | debug builds |
+/// | --- | --- | --- |
+/// | `T`, `B`, lengths, direction, place in a larger batch, seed, whether it is an inference pass | yes | yes |
+/// | the values of `x` | 16 of them, evenly spread | all that are no padding |
+/// | the layer's parameters | no | all |
+///
+/// "Debug builds" are those in which gradflow is compiled with `debug-assertions`, as in Cargo's `dev` and `test` profiles.
+/// [`Layer::pass`](crate::Layer::pass) goes further and has the compiler refuse such mistakes.
+///
+/// # Which parameters
+/// A layer made of layers need not give those of its parts, which are marked themselves: it gives its own, or `&()`.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     last: LastPass,
     same_seed: SameSeed,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 enum LastPass {
     #[default]
     None,
     Inference,
-    Forward(u64),
+    Forward {
+        x: u64,
+        /// 0 in release builds.
+        parameters: u64,
+    },
+}
+
+/// A forward pass that has [begun](Pending::begin) and is not done.
+#[derive(Debug)]
+#[must_use = "without `set`, no backward pass is accepted"]
+pub struct Mark<'p> {
+    pending: &'p mut Pending,
+    pass: LastPass,
+}
+
+impl Mark<'_> {
+    /// The forward pass is done: its backward pass may follow.
+    pub fn set(self) {
+        self.pending.last = self.pass;
+    }
 }
 
 /// The training passes in a row that had the same seed and each another input.
@@ -50,14 +87,6 @@ struct SameSeed {
 const SAME_SEED: u32 = 100;
 
 impl Pending {
-    /// A forward pass over `x` is done; in [`Mode::Infer`] no backward pass may follow.
-    pub fn set<F: Float>(&mut self, x: &Sequence<'_, F>) {
-        self.last = match x.mode() {
-            Some(Mode::Infer) => LastPass::Inference,
-            _ => LastPass::Forward(x.fingerprint()),
-        };
-    }
-
     /// For layers that drop something at random, before [`take`](Pending::take): each training step should have a seed of its
     /// own. The same seed again for the same input, as in a gradient check, or for a later chunk of a sequence is no mistake.
     ///
@@ -82,41 +111,81 @@ impl Pending {
         self.same_seed = SameSeed { seed, fingerprint, passes };
     }
 
-    /// Its backward pass begins, for the layer named `layer` with `output` features.
+    /// A forward pass of `layer` over `x` begins; in [`Mode::Infer`] no backward pass may follow.
     ///
     /// # Panics
-    /// Panics if no forward pass is pending, it had another `x`, or `dy` is not `[T, B, output]`.
-    #[track_caller]
-    pub fn take<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>, dy: &ArrayRef3<F>, output: usize) {
-        self.take_with_steps(layer, x, dy, x.dims().0, output);
+    /// Panics if a parameter of `layer` is not in standard layout.
+    pub fn begin<F: Float>(&mut self, layer: &dyn Tensors<F>, x: &Sequence<'_, F>) -> Mark<'_> {
+        self.last = LastPass::None;
+        check_layout(layer);
+        let pass = match x.mode() {
+            Some(Mode::Infer) => LastPass::Inference,
+            _ => LastPass::Forward { x: x.fingerprint(), parameters: parameters(layer) },
+        };
+        Mark { pending: self, pass }
     }
 
-    /// As [`take`](Pending::take), for a layer whose output has `steps` steps: see
+    /// The backward pass begins, for `layer`, which messages call `name` and which has `output` features.
+    ///
+    /// # Panics
+    /// Panics if no forward pass is pending, it had another `x` or, in debug builds, other parameters, or `dy` is not
+    /// `[T, B, output]`.
+    #[track_caller]
+    pub fn take<F: Float>(
+        &mut self,
+        name: &str,
+        layer: &dyn Tensors<F>,
+        x: &Sequence<'_, F>,
+        dy: &ArrayRef3<F>,
+        output: usize,
+    ) {
+        self.take_with_steps(name, layer, x, dy, [x.dims().0, output]);
+    }
+
+    /// As [`take`](Pending::take), for a layer whose output has another number of `steps`: see
     /// [`Layer::output_steps`](crate::Layer::output_steps).
     ///
     /// # Panics
-    /// Panics if no forward pass is pending, it had another `x`, or `dy` is not `[steps, B, output]`.
+    /// Panics as [`take`](Pending::take), with `[steps, B, output]` for `dy`.
     #[track_caller]
     pub fn take_with_steps<F: Float>(
         &mut self,
-        layer: &str,
+        name: &str,
+        layer: &dyn Tensors<F>,
         x: &Sequence<'_, F>,
         dy: &ArrayRef3<F>,
-        steps: usize,
-        output: usize,
+        [steps, output]: [usize; 2],
     ) {
-        let batch = x.dims().1;
-        let expected = "a forward pass that awaits its backward";
+        let awaited = "a forward pass that awaits its backward";
         match std::mem::take(&mut self.last) {
-            LastPass::Forward(fingerprint) if fingerprint == x.fingerprint() => {}
-            LastPass::Forward(_) => {
-                mismatch(layer, "x", &"the x of the forward pass, in its mode", &"another (stale cache)")
+            LastPass::Forward { x: marked, .. } if marked != x.fingerprint() => {
+                mismatch(name, "x", &"the x of the forward pass, in its mode", &"another (stale cache)")
             }
-            LastPass::Inference => mismatch(layer, "cache", &expected, &"an inference pass, which keeps nothing"),
-            LastPass::None => mismatch(layer, "cache", &expected, &"a stale cache"),
+            LastPass::Forward { parameters: marked, .. } if marked != parameters(layer) => {
+                mismatch(name, "parameters", &"those of the forward pass", &"others (stale cache)")
+            }
+            LastPass::Forward { .. } => {}
+            LastPass::Inference => mismatch(name, "cache", &awaited, &"an inference pass, which keeps nothing"),
+            LastPass::None => mismatch(name, "cache", &awaited, &"a stale cache"),
         }
-        check_shape(layer, "dy", &[steps, batch, output], dy.shape());
+        check_shape(name, "dy", &[steps, x.dims().1, output], dy.shape());
     }
+}
+
+/// Panics if a parameter is not in standard layout, in inference as in training: it does when it is asked for.
+pub(crate) fn check_layout<F: Float>(layer: &dyn Tensors<F>) {
+    for i in 0..layer.count() {
+        layer.tensor(i);
+    }
+}
+
+/// A fingerprint of all parameters; 0 in release builds, which do not look at them.
+pub(crate) fn parameters<F: Float>(layer: &dyn Tensors<F>) -> u64 {
+    let mut all = Fingerprint::default();
+    if CHECKS_ALL {
+        (0..layer.count()).for_each(|i| all.add_values(layer.tensor(i).1.into()));
+    }
+    all.bits()
 }
 
 /// A copy in standard layout of the arrays that are not, so that kernels see rows side by side.

@@ -3,6 +3,7 @@
 pub(crate) mod affine;
 pub(crate) mod batch_state;
 mod context;
+pub(crate) mod fingerprint;
 pub(crate) mod gradient;
 mod ids;
 pub mod kit;

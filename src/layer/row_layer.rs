@@ -191,10 +191,10 @@ pub fn output_size<L: RowLayer>(layer: &L, input: Size) -> Result<usize, SizeErr
 /// `y`, left in the cache.
 #[track_caller]
 pub fn forward<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>, cache: &mut RowCache<L>) {
+    let RowCache { pending, x_copy, y, kept, .. } = cache;
+    let mark = pending.begin(layer, x);
     let features = x.features(L::NAME, layer.takes());
     let (output, (steps, batch)) = (layer.gives(features.dim().2), x.dims());
-    let RowCache { pending, x_copy, y, kept, .. } = cache;
-    pending.set(x);
     layer.begin(x, kept);
     reuse(y, (steps, batch, output));
     let x_rows = x_copy.rows(features);
@@ -203,6 +203,7 @@ pub fn forward<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>, cache: &mut Ro
         layer.forward_rows(rows, matrix_mut(rows_of(y, &run), output), kept);
     }
     x.zero_padding(y);
+    mark.set();
 }
 
 /// `y = skip + layer(x)`, on the valid rows.
@@ -214,16 +215,18 @@ pub fn forward_onto<L: RowLayer>(
     cache: &mut RowCache<L>,
     y: &mut ArrayRef3<L::Elem>,
 ) {
+    if !L::WRITES_ONTO {
+        layer.walk(x, cache);
+        check_shape(L::NAME, "y", cache.y.shape(), y.shape());
+        check_shape(L::NAME, "skip", y.shape(), skip.shape());
+        return add(x, skip, cache.y.view(), y);
+    }
+    let RowCache { pending, x_copy, kept, .. } = cache;
+    let mark = pending.begin(layer, x);
     let features = x.features(L::NAME, layer.takes());
     let (output, (steps, batch)) = (layer.gives(features.dim().2), x.dims());
     check_shape(L::NAME, "y", &[steps, batch, output], y.shape());
     check_shape(L::NAME, "skip", y.shape(), skip.shape());
-    if !L::WRITES_ONTO {
-        layer.walk(x, cache);
-        return add(x, skip, cache.y.view(), y);
-    }
-    let RowCache { pending, x_copy, kept, .. } = cache;
-    pending.set(x);
     layer.begin(x, kept);
     let (x_rows, skip) = (x_copy.rows(features), skip.to_slice().expect("a skip in standard layout"));
     for run in x.runs() {
@@ -231,6 +234,7 @@ pub fn forward_onto<L: RowLayer>(
         let skip = matrix(&skip[span(&run, output)], output);
         layer.forward_rows_onto(rows, skip, matrix_mut(rows_of(y, &run), output));
     }
+    mark.set();
 }
 
 /// `dx`, left in the cache.
@@ -249,7 +253,7 @@ pub fn backward<L: RowLayer>(
     if layer.drops() {
         pending.expect_another_seed(L::NAME, x);
     }
-    pending.take(L::NAME, x, dy, output);
+    pending.take(L::NAME, layer, x, dy, output);
     let (grad, mut how) = grad.parts();
     check_gradient(L::NAME, layer, &*grad);
     *dx_is_in_y = wanted && input == output;

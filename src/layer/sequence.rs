@@ -5,6 +5,7 @@ use std::ops::Range;
 use ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, ArrayView3, Axis, s};
 
 use super::context::Context;
+use super::fingerprint::{CHECKS_ALL, Fingerprint};
 use super::ids::{Id, Ids};
 use super::lengths::Lengths;
 use crate::base::error::{check_not_empty, mismatch};
@@ -344,17 +345,44 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// A few dozen bits of what the batch holds: enough to tell it from another.
+    /// A few dozen bits of what the batch holds: of [all](CHECKS_ALL) its values or, in release builds, of 16 of them.
     pub(crate) fn fingerprint(&self) -> u64 {
+        let (steps, batch) = self.dims();
+        let mut all = Fingerprint::default();
+        all.add(steps as u64);
+        all.add(batch as u64);
+        if let Some(Mode::Train { seed }) = self.mode() {
+            all.add(seed);
+        }
+        if CHECKS_ALL {
+            self.add_all_values(&mut all);
+        } else {
+            self.add_samples(&mut all);
+        }
+        all.add(self.is_reversed().into());
+        all.add(self.first_step() as u64);
+        all.add(self.first_sequence() as u64);
+        if self.has_lengths() {
+            (0..batch).for_each(|b| all.add(self.length(b) as u64));
+        }
+        all.bits()
+    }
+
+    /// Of the valid positions.
+    fn add_all_values(&self, all: &mut Fingerprint) {
+        let (steps, batch) = self.dims();
+        for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))).filter(|&(t, b)| self.valid(t, b)) {
+            match &self.values {
+                Values::Features(x) => all.add_values(x.index_axis(Axis(0), t).index_axis_move(Axis(0), b)),
+                Values::Tokens(ids) => all.add(ids.get(t, b) as u64),
+            }
+        }
+    }
+
+    /// 16 of them, evenly spread, and of those the valid ones.
+    fn add_samples(&self, all: &mut Fingerprint) {
         const SAMPLES: usize = 16;
         let (steps, batch) = self.dims();
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut mix = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
-        mix(steps as u64);
-        mix(batch as u64);
-        if let Some(Mode::Train { seed }) = self.mode() {
-            mix(seed);
-        }
         let features = match self.size() {
             Size::Features(features) => features,
             Size::Tokens => 1,
@@ -364,19 +392,12 @@ impl<'a, F: Float> Sequence<'a, F> {
         for at in (0..samples).map(|sample| sample * (count / samples)) {
             let (t, b, d) = (at / (batch * features), at / features % batch, at % features);
             if self.valid(t, b) {
-                mix(match &self.values {
+                all.add(match &self.values {
                     Values::Features(x) => x[[t, b, d]].bits(),
                     Values::Tokens(ids) => ids.get(t, b) as u64,
                 });
             }
         }
-        mix(self.is_reversed().into());
-        mix(self.first_step() as u64);
-        mix(self.first_sequence() as u64);
-        if self.has_lengths() {
-            (0..batch).for_each(|b| mix(self.length(b) as u64));
-        }
-        hash
     }
 }
 

@@ -144,7 +144,8 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// This is what a layer implements; it is called as [`forward`](Layer::forward).
     ///
     /// # Panics
-    /// Panics if `x` or `state` has a size that the layer does not take, or the batch is empty.
+    /// Panics if `x` or `state` has a size that the layer does not take, the batch is empty, or a parameter is an array that is not
+    /// row-major.
     fn forward_pass<'c>(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -161,10 +162,13 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// If `x` needs no gradient (see [`Sequence::wants_gradient`]), a layer may skip computing it; the returned view is then
     /// unspecified. `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None`
-    /// means zero, and not wanted. One backward pass follows one forward pass, with the same `x` and the same parameters.
+    /// means zero, and not wanted. One backward pass follows one forward pass, with the same `x` and the same parameters: what of
+    /// that is checked, in release builds and in debug builds, is said at [`Pending`](crate::author::Pending). A pass that panicked
+    /// is none: after it, the cache waits for a forward pass.
     ///
     /// # Panics
-    /// Panics if no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape.
+    /// Panics if no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape; in debug
+    /// builds, also if a parameter is another than in the forward pass.
     fn backward_pass<'c>(
         &self,
         x: &Sequence<'_, Self::Elem>,

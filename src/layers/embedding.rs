@@ -107,11 +107,11 @@ pub struct EmbeddingCache<F> {
 once! {
     /// `y_tb = weight[id_tb]`, left in the cache.
     fn look_up<'a, F: Float>(layer: &'a Embedding<F>, x: &'a Sequence<'a, F>, cache: &'a mut EmbeddingCache<F>) {
+        let EmbeddingCache { pending, y } = cache;
+        let mark = pending.begin(layer, x);
         let ids = x.tokens(NAME);
         let (steps, batch) = ids.dim();
         let (vocabulary, features) = layer.weight.dim();
-        let EmbeddingCache { pending, y } = cache;
-        pending.set(x);
         reuse(y, (steps, batch, features));
         for (row, mut y) in y.lanes_mut(Axis(2)).into_iter().enumerate() {
             let (t, b) = (row / batch, row % batch);
@@ -125,6 +125,7 @@ once! {
                 mismatch(NAME, "x", &format_args!("ids below {vocabulary}"), &got)
             }
         }
+        mark.set();
     }
 
     /// `dweight[id_tb] += dy_tb`
@@ -136,7 +137,7 @@ once! {
         grad: Gradient<'a, Embedding<F>>,
     ) {
         let EmbeddingCache { pending, .. } = cache;
-        pending.take(NAME, x, dy, layer.weight.ncols());
+        pending.take(NAME, layer, x, dy, layer.weight.ncols());
         let grad = grad.to_add();
         check_gradient(NAME, layer, &*grad);
         let (ids, batch) = (x.tokens(NAME), x.dims().1);

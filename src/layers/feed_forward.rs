@@ -239,8 +239,8 @@ once! {
     /// `y`, left in the cache.
     fn forward<'a, F: Float>(layer: &'a FeedForward<F>, x: &'a Sequence<'a, F>, cache: &'a mut FeedForwardCache<F>) {
         let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
+        let mark = pending.begin(layer, x);
         layer.expect_size(x);
-        pending.set(x);
         let (steps, batch) = x.dims();
         reuse(y, (steps, batch, layer.fc2.weight.nrows()));
         for run in x.runs() {
@@ -248,6 +248,7 @@ once! {
         }
         in_pass(|| (layer.work(x), 2), || layer.add_to(x, x_copy, slope, h, y));
         x.zero_padding(y);
+        mark.set();
     }
 
     /// `y = skip + layer(x)`, on the valid rows.
@@ -259,14 +260,15 @@ once! {
         y: &'a mut ArrayRef3<F>,
     ) {
         let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
+        let mark = pending.begin(layer, x);
         layer.expect_size(x);
-        pending.set(x);
         let ((steps, batch), output) = (x.dims(), layer.fc2.weight.nrows());
         check_shape(NAME, "y", &[steps, batch, output], y.shape());
         for run in x.runs() {
             add_bias_to(&skip[span(&run, output)], layer.fc2.bias.as_ref(), rows_of(y, &run));
         }
         in_pass(|| (layer.work(x), 2), || layer.add_to(x, x_copy, slope, h, y));
+        mark.set();
     }
 
     /// `dx`, left in the cache in place of the slope.
@@ -278,7 +280,7 @@ once! {
         grad: Gradient<'a, FeedForward<F>>,
     ) {
         let FeedForwardCache { pending, x_copy, dy_copy, slope, h, .. } = cache;
-        pending.take(NAME, x, dy, layer.fc2.weight.nrows());
+        pending.take(NAME, layer, x, dy, layer.fc2.weight.nrows());
         let (grad, how) = grad.parts();
         check_gradient(NAME, layer, &*grad);
         let ((steps, batch), hidden) = (x.dims(), layer.hidden_size());

@@ -18,7 +18,6 @@ pub struct TimeCache<F> {
 impl<F: Float> TimeCache<F> {
     /// A forward pass over `x` begins, with zeros for an output of `steps` steps.
     pub(super) fn begin(&mut self, x: &Sequence<'_, F>, steps: usize, features: usize) {
-        self.pending.set(x);
         reuse(&mut self.y, (steps, x.dims().1, features));
         self.y.fill(F::zero());
     }
@@ -32,7 +31,7 @@ impl<F: Float> TimeCache<F> {
         dy: &ArrayRef3<F>,
     ) -> Option<&mut Array3<F>> {
         let (steps, _, features) = self.y.dim();
-        self.pending.take_with_steps(layer, x, dy, steps, features);
+        self.pending.take_with_steps(layer, &(), x, dy, [steps, features]);
         let x_features = x.features(layer, None);
         let (steps, batch, features) = x_features.dim();
         let wanted = x.wants_gradient();
@@ -67,8 +66,12 @@ macro_rules! time_layer {
                 _: &mut (),
                 cache: &'c mut Self::Cache,
             ) -> ndarray::ArrayView3<'c, F> {
+                let mut pending = std::mem::take(&mut cache.pending);
+                let mark = pending.begin(&(), x);
                 self.expect_size(x);
                 $forward(self, &x.reborrow(), cache);
+                mark.set();
+                cache.pending = pending;
                 cache.y.view()
             }
 

@@ -42,8 +42,14 @@ const INFERENCE_ROWS: usize = 256;
 ///
 /// # Threads
 /// With the feature `rayon`, a large batch is cut into shards, which threads step through at once, each with buffers and a
-/// gradient of its own. A step that calls rayon must not hold a lock meanwhile: while it waits, its thread may take another
-/// shard, whose steps want the same lock.
+/// gradient of its own. So two things that work on one thread never end on several:
+///
+/// - a step that calls rayon while it holds a lock: as long as rayon waits, its thread may take another shard, whose steps want the
+///   same lock;
+/// - a step that waits for a lock which the caller of the pass holds: the caller waits for all shards, and this one for the caller.
+///   The same is true of anything else that the caller would have to do first, as to receive from a channel.
+///
+/// A lock that a step takes for itself and gives back before it returns or calls rayon is fine.
 ///
 /// ```
 /// use gradflow::ndarray::Array2;
@@ -253,23 +259,27 @@ pub(crate) fn forward<C: Cell>(
     mut state: StateViewMut<'_, C::Elem>,
     cache: &mut CellCache<C>,
 ) {
+    let CellCache { pending, whole, .. } = cache;
+    #[cfg(feature = "rayon")]
+    let shards = &mut cache.shards;
+    let mark = pending.begin(cell, x);
     let sizes = cell.sizes();
     x.features(sizes.name, Some(sizes.input));
     check_state(cell, sizes, "state", x.dims(), &state);
-    cache.pending.set(x);
     in_pass(
         || (work(cell, x), 2),
         || {
             #[cfg(feature = "rayon")]
-            if cache.shards.plan(x, work(cell, x), cell.element_count().saturating_mul(size_of::<C::Elem>())) {
-                return cache.shards.forward(x, sizes.output, work(cell, x), state, |x, state, cache| {
+            if shards.plan(x, work(cell, x), cell.element_count().saturating_mul(size_of::<C::Elem>())) {
+                return shards.forward(x, sizes.output, work(cell, x), state, |x, state, cache| {
                     forward_steps(cell, sizes, x, &state, cache);
                 });
             }
-            forward_steps(cell, sizes, x, &state.view(), &mut cache.whole);
-            cache.whole.final_state(&mut state);
+            forward_steps(cell, sizes, x, &state.view(), whole);
+            whole.final_state(&mut state);
         },
     );
+    mark.set();
 }
 
 /// All steps on this thread, from `initial`.
@@ -340,7 +350,7 @@ pub(crate) fn backward<C: Cell>(
     if cell.drops() {
         cache.pending.expect_another_seed(sizes.name, x);
     }
-    cache.pending.take(sizes.name, x, &dy, sizes.output);
+    cache.pending.take(sizes.name, cell, x, &dy, sizes.output);
     let (grad, how) = grad.parts();
     check_gradient(sizes.name, cell, &*grad);
     if let Some(dstate) = &dstate {

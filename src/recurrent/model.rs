@@ -8,9 +8,9 @@ use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::tensors::{join, out_of_range};
-use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient, check_shape};
+use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
-use crate::layer::kit::{opaque_debug, reuse};
+use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence, Summary};
 use crate::layers::Dropout;
 use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fits, refuse_state};
@@ -232,6 +232,7 @@ impl<C: Cell, const DIRECTIONS: usize> Tensors<C::Elem> for Recurrent<C, DIRECTI
 
 /// The cache of a [`Recurrent`] model.
 pub struct RecurrentCache<C: Cell> {
+    pending: Pending,
     layers: Vec<LayerCache<C>>,
 }
 opaque_debug! { RecurrentCache<C: Cell> }
@@ -245,7 +246,7 @@ struct LayerCache<C: Cell> {
 
 impl<C: Cell> Default for RecurrentCache<C> {
     fn default() -> Self {
-        RecurrentCache { layers: Vec::new() }
+        RecurrentCache { pending: Pending::default(), layers: Vec::new() }
     }
 }
 
@@ -315,6 +316,7 @@ where
         state: &mut Self::State,
         cache: &'c mut RecurrentCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
+        let mark = cache.pending.begin(&(), x);
         self.expect_size(x);
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
         self.check_state("state", x.dims(), state);
@@ -339,6 +341,7 @@ where
                 drop.forward_pass(&x.with(Self::joined(cells, joined)), &mut (), dropout);
             }
         }
+        mark.set();
         self.output(cache)
     }
 
@@ -356,12 +359,12 @@ where
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, C::Elem> {
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
+        cache.pending.take(NAME, &(), x, dy, DIRECTIONS * output);
         if cache.layers.len() != self.num_layers() {
-            mismatch(NAME, "cache", &"a forward pass that awaits its backward", &"a stale cache")
+            mismatch(NAME, "cache", &"a forward pass that awaits its backward", &"that of another model (stale cache)")
         }
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
-        check_shape(NAME, "dy", &[steps, batch, DIRECTIONS * output], dy.shape());
         if let Some(dstate) = &dstate {
             self.check_state("dstate", x.dims(), dstate);
         }

@@ -4,8 +4,8 @@ use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use num_traits::Zero;
 
 use crate::base::tensors::join;
-use crate::base::{Size, SizeError, Tensors, check_shape};
-use crate::layer::kit::{opaque_debug, reuse};
+use crate::base::{Size, SizeError, Tensors};
+use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::{Gradient, Layer, Sequence, Summary};
 use crate::parameters;
 
@@ -67,6 +67,7 @@ impl<F, S: Tensors<F>> Tensors<F> for BothStates<S> {
 
 /// The cache of a [`Bidirectional`].
 pub struct BothCache<L: Layer> {
+    pending: Pending,
     forward: L::Cache,
     reverse: L::Cache,
     y: Array3<L::Elem>,  // [T, B, O + O']
@@ -78,7 +79,8 @@ opaque_debug! { BothCache<L: Layer> }
 impl<L: Layer> Default for BothCache<L> {
     fn default() -> Self {
         let empty = || Array3::default((0, 0, 0));
-        BothCache { forward: L::Cache::default(), reverse: L::Cache::default(), y: empty(), dx: empty() }
+        let (forward, reverse) = (L::Cache::default(), L::Cache::default());
+        BothCache { pending: Pending::default(), forward, reverse, y: empty(), dx: empty() }
     }
 }
 
@@ -119,14 +121,16 @@ impl<L: Layer> Layer for Bidirectional<L> {
         state: &mut Self::State,
         cache: &'c mut BothCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
+        let BothCache { pending, forward, reverse, y, .. } = cache;
+        let mark = pending.begin(&(), x);
         self.expect_size(x);
-        let BothCache { forward, reverse, y, .. } = cache;
         let forward = self.forward.forward_pass(x, &mut state.forward, forward);
         let reverse = self.reverse.forward_pass(&x.reversed(), &mut state.reverse, reverse);
         let (steps, batch, middle) = forward.dim();
         reuse(y, (steps, batch, middle + reverse.dim().2));
         y.slice_mut(s![.., .., ..middle]).assign(&forward);
         y.slice_mut(s![.., .., middle..]).assign(&reverse);
+        mark.set();
         y.view()
     }
 
@@ -142,9 +146,9 @@ impl<L: Layer> Layer for Bidirectional<L> {
         cache: &'c mut BothCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        let BothCache { forward, reverse, y, dx } = cache;
+        let BothCache { pending, forward, reverse, y, dx } = cache;
         let (steps, batch) = x.dims();
-        check_shape(NAME, "dy", &[self.output_steps().unwrap_or(steps), batch, y.dim().2], dy.shape());
+        pending.take_with_steps(NAME, &(), x, dy, [self.output_steps().unwrap_or(steps), y.dim().2]);
         let middle = self.forward.output(forward).dim().2;
         let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
         let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));

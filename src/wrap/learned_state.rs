@@ -8,7 +8,7 @@ use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::Float;
 use crate::layer::batch_state::{Places, keep};
 use crate::layer::gradient::start;
-use crate::layer::kit::opaque_debug;
+use crate::layer::kit::{Pending, opaque_debug};
 use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
 use crate::parameters;
 
@@ -67,6 +67,7 @@ impl<F: Float, S: Tensors<F>> Tensors<F> for StartedState<F, S> {
 
 /// The cache of a [`LearnedState`] layer.
 pub struct LearnedStateCache<L: Layer> {
+    pending: Pending,
     layer: L::Cache,
     /// What the last forward pass was given.
     given: Option<StartedState<L::Elem, L::State>>,
@@ -77,7 +78,7 @@ opaque_debug! { LearnedStateCache<L: Layer> }
 
 impl<L: Layer> Default for LearnedStateCache<L> {
     fn default() -> Self {
-        LearnedStateCache { layer: L::Cache::default(), given: None, dstate: None }
+        LearnedStateCache { pending: Pending::default(), layer: L::Cache::default(), given: None, dstate: None }
     }
 }
 
@@ -148,9 +149,12 @@ impl<L: Layer> Layer for LearnedState<L> {
         state: &mut Self::State,
         cache: &'c mut LearnedStateCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        self.begin(x, state, &mut cache.given);
-        let y = self.layer.forward_pass(x, &mut state.state, &mut cache.layer);
+        let LearnedStateCache { pending, layer, given, .. } = cache;
+        let mark = pending.begin(&self.initial, x);
+        self.begin(x, state, given);
+        let y = self.layer.forward_pass(x, &mut state.state, layer);
         mark_started(x, &mut state.started);
+        mark.set();
         y
     }
 
@@ -163,9 +167,12 @@ impl<L: Layer> Layer for LearnedState<L> {
         y: &mut ArrayRef3<L::Elem>,
         internal: Internal,
     ) {
-        self.begin(x, state, &mut cache.given);
-        self.layer.forward_onto(x, skip, &mut state.state, &mut cache.layer, y, internal);
+        let LearnedStateCache { pending, layer, given, .. } = cache;
+        let mark = pending.begin(&self.initial, x);
+        self.begin(x, state, given);
+        self.layer.forward_onto(x, skip, &mut state.state, layer, y, internal);
         mark_started(x, &mut state.started);
+        mark.set();
     }
 
     fn output<'c>(&self, cache: &'c LearnedStateCache<L>) -> ArrayView3<'c, L::Elem> {
@@ -180,9 +187,11 @@ impl<L: Layer> Layer for LearnedState<L> {
         cache: &'c mut LearnedStateCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
+        let LearnedStateCache { pending, layer, given, dstate: d } = cache;
+        // The layer inside knows what shape its output has.
+        pending.take_with_steps(NAME, &self.initial, x, dy, [dy.dim().0, dy.dim().2]);
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
-        let LearnedStateCache { layer, given, dstate: d } = cache;
         let batch = x.dims().1;
         let Some(given) = given.as_ref().filter(|given| given.started.nrows() == batch) else {
             return self.layer.backward_pass(x, dy, None, layer, Gradient::new(&mut grad.layer, how)); // which refuses

@@ -166,11 +166,11 @@ impl<L: Causal> TruncatedBptt<L> {
         cache: &mut TruncatedBpttCache<L>,
         mut run: impl FnMut(Range<usize>, &Sequence<'_, L::Elem>, &mut L::State, &mut L::Cache),
     ) {
+        let TruncatedBpttCache { pending, features, chunks, starts, dstate, .. } = cache;
+        let mark = pending.begin(self.marked(), x);
         self.expect_size(x);
         let (steps, batch) = x.dims();
         check_not_empty(NAME, &[steps, batch]);
-        let TruncatedBpttCache { pending, features, chunks, starts, dstate, .. } = cache;
-        pending.set(x);
         *features = self.output_size(x.size()).expect("a size that fits");
         let is_kept = x.mode() != Some(Mode::Infer);
         // Inference keeps nothing that chunks would save.
@@ -188,6 +188,13 @@ impl<L: Causal> TruncatedBptt<L> {
         if self.passes {
             keep(dstate, state); // for its shape
         }
+        mark.set();
+    }
+
+    /// The parameters that a backward pass must find unchanged and no part looks at: what computes a forward pass again marks it
+    /// anew.
+    fn marked(&self) -> &dyn Tensors<L::Elem> {
+        if self.recomputes { &self.layer } else { &() }
     }
 }
 
@@ -254,7 +261,7 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let TruncatedBpttCache { pending, features, chunks, starts, dstate: passed, one, dx, .. } = cache;
-        pending.take(NAME, x, dy, *features);
+        pending.take(NAME, self.marked(), x, dy, *features);
         let (grad, mut how) = grad.parts();
         check_gradient(NAME, self, &*grad);
         let (steps, batch) = x.dims();

@@ -3,10 +3,13 @@
 // Each binary uses a part of it.
 #![allow(dead_code, unused_macros)]
 
+pub mod failing;
 #[macro_use]
 mod variants;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use approx::relative_eq;
 use gradflow::ndarray::{Array3, ArrayRef3};
@@ -15,6 +18,24 @@ use gradflow::{Float, Sequence, Tensors, TensorsExt, loss::Loss};
 
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
+}
+
+/// Whether `act` panics; nothing is printed, as there may be thousands.
+pub fn panics(act: &mut dyn FnMut()) -> bool {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                print(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let panicked = catch_unwind(AssertUnwindSafe(act)).is_err();
+    QUIET.set(false);
+    panicked
 }
 
 /// The message of the panic that `act` ends in.

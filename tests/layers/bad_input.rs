@@ -1,13 +1,13 @@
 //! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is carried along
 //! and never masked.
 
-use gradflow::ndarray::{Array2, Array3, Ix3, arr2};
+use gradflow::ndarray::{Array1, Array2, Array3, Ix3, arr2, s};
 use gradflow::{
     Causal, Layer, Sequence, TensorsExt, ZerosLike,
     author::{LengthsError, Size},
     clip::clip_grad_norm,
-    compose::{BoxLayer, DenseConcat, Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, Identity, LayerNorm, Linear, Nonlinearity},
+    compose::{BoxLayer, BranchScale, DenseConcat, Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
+    layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{MeanSquaredError, SoftmaxCrossEntropy},
     optim::{AdamW, Optimizer, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, Recurrent, RnnCell},
@@ -602,4 +602,66 @@ mod not_causal {
 fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
     let model = not_causal::Reader { offline: not_causal::Offline { inner: Linear::zeros(2, 3) } };
     gradflow::check::Contract::new("Reader", &model, 2).check();
+}
+
+/// A field can hold an array in any layout. What is not row-major is refused in inference as in training, before any work.
+#[test]
+fn parameters_in_another_layout_are_refused() {
+    fn check<L: Layer<Elem = f64>>(layer: L, change: impl FnOnce(&mut L), features: usize) {
+        let mut changed = layer.clone();
+        change(&mut changed);
+        let x = Array3::from_elem((4, 2, features), 0.5);
+        let x = Sequence::from(&x);
+        for x in [x.train(0), x.eval(), x.infer(), x.steps(0..1).infer()] {
+            let mut cache = layer.cache();
+            layer.forward(x, &mut layer.zero_state(2), &mut cache); // as it is
+            let forward = || changed.forward(x, &mut layer.zero_state(2), &mut cache).to_owned();
+            assert_says(&panic_of(forward), &["standard (row-major) layout"]);
+            let residual = Residual::new(changed.clone());
+            if layer.output_size(features.into()) == Ok(features) {
+                assert_says(&forward_panic(&residual, x), &["standard (row-major) layout"]);
+            }
+        }
+    }
+    fn turned(weight: &mut Array2<f64>) {
+        *weight = weight.t().as_standard_layout().into_owned().reversed_axes();
+    }
+    fn stepped(values: &mut Array1<f64>) {
+        let twice = Array1::from_shape_fn(2 * values.len(), |k| values[k / 2]);
+        *values = twice.slice_move(s![..;2]);
+    }
+    let rng = &mut rng(0);
+    check(Linear::new(3, 3, rng), |layer| turned(&mut layer.weight), 3);
+    check(Linear::new(3, 2, rng), |layer| stepped(layer.bias.as_mut().unwrap()), 3);
+    check(FeedForward::new(3, 5, Nonlinearity::Gelu, rng), |layer| turned(&mut layer.fc1.weight), 3);
+    check(FeedForward::new(3, 5, Nonlinearity::Gelu, rng), |layer| turned(&mut layer.fc2.weight), 3);
+    check(LayerNorm::new(3), |layer| stepped(&mut layer.weight), 3);
+    check(LayerNorm::new(3), |layer| stepped(&mut layer.bias), 3);
+    check(RnnCell::new(3, 3, rng), |layer| turned(&mut layer.weight_hh), 3);
+    check(GruCell::new(3, 4, rng), |layer| turned(&mut layer.weight_ih), 3);
+    check(LstmCell::new(3, 3, rng), |layer| turned(&mut layer.weight_ih), 3);
+    check(LstmCell::new(3, 3, rng), |layer| stepped(layer.bias_hh.as_mut().unwrap()), 3);
+    check(Lstm::new(3, 4, rng), |layer| turned(&mut layer.cell_mut(0, 0).weight_hh), 3);
+    check(
+        Residual::new(Linear::new(3, 3, rng)).layer_scale(3, 0.1),
+        |layer| {
+            let BranchScale::PerFeature(scale) = &mut layer.scale else { panic!("another scale") };
+            stepped(scale);
+        },
+        3,
+    );
+    check(Highway::new(Linear::new(3, 3, rng), 3, rng), |layer| turned(&mut layer.gate.weight), 3);
+    check(Stacked::new(vec![Linear::new(3, 3, rng)]), |layer| turned(&mut layer.layers_mut()[0].weight), 3);
+    check(
+        Bidirectional::new(GruCell::new(3, 4, rng), GruCell::new(3, 4, rng)),
+        |layer| {
+            turned(&mut layer.reverse.weight_hh);
+        },
+        3,
+    );
+
+    let mut embedding = Embedding::<f64>::new(5, 3, rng);
+    turned(&mut embedding.weight);
+    let ids = arr2(&[[1, 4]]);
+    assert_says(&forward_panic(&embedding, Sequence::from(&ids).infer()), &["standard (row-major) layout"]);
 }

@@ -59,6 +59,22 @@ impl<F: Float> Batch<F> {
         self
     }
 
+    /// The number of values or ids.
+    pub fn len(&self) -> usize {
+        self.tokens.as_ref().map_or(self.features.len(), |(ids, _)| ids.len())
+    }
+
+    /// With another value, or id, at place `k`.
+    pub fn changed_at(mut self, k: usize) -> Self {
+        if let Some((ids, below)) = &mut self.tokens {
+            let id = &mut ids.as_slice_mut().expect("standard layout")[k];
+            *id = (*id + 1) % *below;
+        } else {
+            self.features.as_slice_mut().expect("standard layout")[k] += F::of(0.5);
+        }
+        self
+    }
+
     /// With NaN, or ids out of range, past the lengths.
     pub fn with_padding(&self, lengths: &[usize]) -> Self {
         let mut junk = self.clone();

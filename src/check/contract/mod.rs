@@ -1,11 +1,14 @@
 //! The contract of [`Layer`], as a test that every layer passes: this crate's and yours.
 
 mod batch;
+mod panics;
 mod values;
 mod wrapper;
 
 use super::gradcheck::GradCheck;
 use crate::base::{Size, Tensors, TensorsExt, ZerosLike};
+use crate::kernels::Float;
+use crate::layer::fingerprint::CHECKS_ALL;
 use crate::layer::{Causal, Gradient, Layer, Sequence};
 use batch::Batch;
 pub use batch::Input;
@@ -18,8 +21,10 @@ use values::{
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
-/// Shapes, for a layer that [changes the number of steps](Layer::output_steps) too; gradients by finite differences, with and without lengths; gradients that are overwritten; a reused cache, a
-/// stale cache, another input; each sequence alone against itself in the batch; padding that holds NaN; memory in another
+/// Shapes, for a layer that [changes the number of steps](Layer::output_steps) too; gradients by finite differences, with and
+/// without lengths; gradients that are overwritten; a reused cache, a stale cache, another input and, in debug builds, one that
+/// differs in a single value, or parameters that do; each sequence alone against itself in the batch; padding that holds NaN;
+/// memory in another
 /// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
 /// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks and
 /// step by step.
@@ -214,6 +219,14 @@ impl<'a, L: Layer> Contract<'a, L> {
         refuses("a cache without a forward pass", &|_| {}, x, &dy);
         refuses("a cache that a backward pass has used", &|cache| drop(self.pass(x, self.state(BATCH), cache)), x, &dy);
         refuses("another x than the forward pass", &|cache| forward(other.sequence().eval(), cache), x, &dy);
+        if CHECKS_ALL {
+            for k in 0..batch.len() {
+                let other = self.batch(STEPS, BATCH).changed_at(k);
+                let forward = |cache: &mut L::Cache| forward(other.sequence().eval(), cache);
+                refuses(&format!("an x of which value {k} was another in the forward pass"), &forward, x, &dy);
+            }
+            self.changed_parameters_are_refused(x, &dy);
+        }
         refuses("an inference pass's cache", &|cache| forward(x.infer(), cache), x, &dy);
         let wrong = output_gradient(self.output_shape(output + 1));
         refuses("a dy of another size", &|cache| forward(x, cache), x, &wrong);
@@ -224,6 +237,22 @@ impl<'a, L: Layer> Contract<'a, L> {
             self.layer.forward(x, &mut self.state(BATCH + 1), &mut self.layer.cache());
         });
         self.assert(refused || self.state(BATCH).count() == 0, "`forward` accepts a state of another batch");
+    }
+
+    /// If a parameter changed after the forward pass: here, in its first or last value.
+    fn changed_parameters_are_refused(&self, x: Sequence<'_, L::Elem>, dy: &ArrayRef3<L::Elem>) {
+        for i in 0..self.layer.count() {
+            let last = self.layer.values(i).len() - 1;
+            for k in if last == 0 { vec![0] } else { vec![0, last] } {
+                let (mut layer, mut cache) = (self.layer.clone(), self.layer.cache());
+                layer.forward(x, &mut self.state(BATCH), &mut cache);
+                layer.tensor_mut(i)[k] += L::Elem::of(0.5);
+                let refused = panics(&mut || {
+                    layer.backward(x, dy, None, &mut cache, &mut self.layer.zeros_like());
+                });
+                self.assert(refused, &format!("`backward` accepts another {} than `forward` had", self.layer.name(i)));
+            }
+        }
     }
 
     /// No gradient of the final state is a zero one, and `dL/dx` that is not wanted leaves the others as they are.

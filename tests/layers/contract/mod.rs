@@ -1,6 +1,7 @@
 //! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
 
 mod overwriting;
+mod panics;
 mod wrappers;
 
 use gradflow::check::{Contract, GradCheck, Input};

@@ -2,7 +2,7 @@
 
 use gradflow::ndarray::{Array1, Array2, Array3};
 use gradflow::{
-    Sequence,
+    Sequence, Tensors,
     attention::{AdditiveScore, Attention, AttentionScore, BilinearScore},
     author::AttentionCache,
 };
@@ -96,6 +96,13 @@ fn calls_out_of_order_are_refused() {
         attention.memorize_backward(memory, &mut cache, &mut grad);
         assert_says(&panic_of(|| backward(query, &dcontext, &mut cache, &mut grad)), &["call `memorize`", "stale"]);
 
+        // A call that is refused changes nothing.
+        attention.memorize(memory, &mut cache);
+        attention.attend(query, memory, &mut cache);
+        panic_of(|| backward(other_query, &dcontext, &mut cache, &mut grad));
+        backward(query, &dcontext, &mut cache, &mut grad);
+        attention.memorize_backward(memory, &mut cache, &mut grad);
+
         // Inference keeps nothing.
         attention.memorize(memory.infer(), &mut cache);
         attention.attend(query, memory.infer(), &mut cache);
@@ -109,4 +116,57 @@ fn calls_out_of_order_are_refused() {
         let message = panic_of(|| backward(query.infer(), &dcontext, &mut cache, &mut grad));
         assert_says(&message, &["an `attend` that awaits its backward", "inference"]);
     }
+}
+
+/// In debug builds, every value of memory, queries and parameters.
+#[test]
+#[cfg(debug_assertions)]
+fn what_changed_after_forward_is_refused() {
+    let (query, memory) = (wave((STEPS, BATCH, 5), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    let dcontext = wave((STEPS, BATCH, 5), 2.1);
+    for (score, attention) in every_score::<f64>(5, 5) {
+        let refused = |what: &str| {
+            let (mut attention, mut query, mut memory) = (attention.clone(), query.clone(), memory.clone());
+            let mut cache = attention.cache();
+            attention.forward(&query, &memory, &mut cache);
+            match what {
+                "query" => query[[2, 1, 3]] += 1.0,
+                "memory" => memory[[3, 1, 2]] += 1.0,
+                _ => attention.tensor_mut(0)[2] += 1.0,
+            }
+            let says = [&format!("Attention: {what}"), "stale cache"];
+            if what != "query" {
+                let attend = || attention.attend(&query, &memory, &mut cache.clone()).to_owned();
+                assert_says(&panic_of(attend), &says);
+            }
+            let mut grad = attention.zeros_like();
+            let backward = || attention.backward(&query, &memory, &dcontext, &mut cache, &mut grad).0.to_owned();
+            assert_says(&panic_of(backward), &says);
+        };
+        println!("{score}");
+        refused("query");
+        refused("memory");
+        if attention.count() > 0 {
+            refused("parameters");
+        }
+    }
+}
+
+/// A forward pass that panics leaves no older one that a backward pass accepts; here, as its weights are column-major.
+#[test]
+fn a_panic_leaves_nothing_that_is_accepted() {
+    let mut turned = Attention::<f64>::bilinear(5, 5, &mut rng(1));
+    let (query, memory) = (wave((STEPS, BATCH, 5), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
+    let (dcontext, mut cache) = (wave((STEPS, BATCH, 5), 2.1), turned.cache());
+    let right = turned.clone();
+    let AttentionScore::Bilinear(score) = &mut turned.score else { panic!("not bilinear") };
+    score.weight = score.weight.clone().reversed_axes();
+    right.forward(&query, &memory, &mut cache);
+    let infer = |query: &Array3<f64>, memory: &Array3<f64>, cache: &mut AttentionCache<f64>| {
+        turned.forward(Sequence::from(query).infer(), Sequence::from(memory).infer(), cache).to_owned()
+    };
+    assert_says(&panic_of(|| infer(&query, &memory, &mut cache)), &["standard (row-major) layout"]);
+    let mut grad = right.zeros_like();
+    let message = panic_of(|| right.backward(&query, &memory, &dcontext, &mut cache, &mut grad).0.to_owned());
+    assert_says(&message, &["call `memorize`", "stale"]);
 }
