@@ -9,6 +9,7 @@ mod contract;
 mod feed_forward;
 mod gradcheck;
 mod laws;
+mod lies;
 mod options;
 mod own_cell;
 mod prepacked;
