@@ -18,7 +18,8 @@ use gradflow::{
     wrap::{GradientProbe, Probed},
 };
 
-use common::rng;
+use common::failing::{FailingCell, Fuse};
+use common::{assert_says, panic_of, panics, rng};
 
 const STEPS: usize = 9;
 const BATCH: usize = 70;
@@ -259,4 +260,38 @@ fn a_panic_in_a_shard_leaves_the_gradient_where_it_was() {
     assert_eq!(payload.downcast_ref(), Some(&"no way back"));
     assert_eq!(grad.weight.as_ptr(), place);
     assert!(grad.weight.iter().any(|&value| value != 0.0));
+}
+
+/// A cell that panics at some call of a pass on several threads: no backward pass is accepted, and the next forward pass in the
+/// same cache gives what it gives in a new one.
+#[test]
+fn a_panic_in_a_shard_leaves_no_cache_that_is_accepted() {
+    let fuse = Fuse::new();
+    let weight = Array2::from_shape_fn((160, 160), |(i, j)| ((i + 2 * j) as f64).sin() / 20.0);
+    let layer = FailingCell { weight, fuse: fuse.clone() };
+    let (x, dy) = (batch(160), batch::<f64>(160));
+    let pass = |cache: &mut _| {
+        let (mut state, mut grad) = (layer.zero_state(BATCH), layer.zeros_like());
+        let y = layer.forward(&x, &mut state, cache).to_owned();
+        let dx = layer.backward(&x, &dy, None, cache, &mut grad).to_owned();
+        (y, dx, grad.weight)
+    };
+    let check = || {
+        let want = pass(&mut layer.cache());
+        for call in [0, 1, 2, 5, 17, 21] {
+            let mut cache = layer.cache();
+            layer.forward(&x, &mut layer.zero_state(BATCH), &mut cache);
+            fuse.arm(Some(call));
+            assert!(
+                panics(&mut || drop(layer.forward(&x, &mut layer.zero_state(BATCH), &mut cache).to_owned())),
+                "{call}"
+            );
+            fuse.arm(None);
+            let message = panic_of(|| layer.backward(&x, &dy, None, &mut cache, &mut layer.zeros_like()).to_owned());
+            assert_says(&message, &["FailingCell: cache", "a stale cache"]);
+            assert_eq!(pass(&mut cache), want, "after a panic in call {call}");
+        }
+    };
+    check();
+    in_pool(3, check);
 }

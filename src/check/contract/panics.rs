@@ -13,6 +13,45 @@ impl<L: Layer> Contract<'_, L> {
     /// Every call of a forward and of a backward pass is tried. A layer whose cache has a
     /// [`Pending`](crate::author::Pending) mark, or whose parts' caches have, passes.
     ///
+    /// ```
+    /// use gradflow::{Float, author::*, check::Contract, compose::Residual, ndarray::ArrayViewMut2, parameters, row_layer};
+    /// use std::marker::PhantomData;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    ///
+    /// static CALLS_LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
+    ///
+    /// fn call() {
+    ///     assert!(CALLS_LEFT.fetch_sub(1, Relaxed) > 0, "told to panic");
+    /// }
+    ///
+    /// /// y = 2 x, until it is told to panic
+    /// #[derive(Clone)]
+    /// struct Double<F> { elem: PhantomData<F> }
+    /// parameters! { impl<F: Float> Tensors<F> for Double<F> { ; skip elem } }
+    ///
+    /// impl<F: Float> RowLayer for Double<F> {
+    ///     type Elem = F;
+    ///     type Kept = ();
+    ///     const NAME: &'static str = "Double";
+    ///
+    ///     fn forward_rows(&self, rows: Rows<'_, F>, mut y: ArrayViewMut2<'_, F>, _: &mut ()) {
+    ///         call();
+    ///         y.assign(&rows.x.mapv(|x| x + x));
+    ///     }
+    ///     fn backward_rows(&self, _: Rows<'_, F>, d: RowGradients<'_, F>, _: &mut (), _: Gradient<'_, Self>) {
+    ///         call();
+    ///         if let Some(mut dx) = d.dx {
+    ///             dx.assign(&d.dy.mapv(|dy| dy + dy));
+    ///         }
+    ///     }
+    /// }
+    /// row_layer! { impl<F: Float> Layer for Double<F> }
+    ///
+    /// let block = Residual::new(Double::<f64> { elem: PhantomData });
+    /// let arm = |call: Option<usize>| CALLS_LEFT.store(call.unwrap_or(usize::MAX), Relaxed);
+    /// Contract::new("a block", &block, 3).check_after_panics(&arm);
+    /// ```
+    ///
     /// # Panics
     /// Panics at the first breach, or if no call panics.
     #[track_caller]

@@ -115,9 +115,9 @@ fn a_helper_that_comes_late_finds_the_next_work() {
 
 #[test]
 fn two_helpers() {
-    model(2, Some(2), |work| {
-        share(work, 3, 1);
-        share(work, 2, 2);
+    model(2, Some(1), |work| {
+        share(work, 2, 1);
+        share(work, 1, 2);
     });
 }
 
