@@ -198,6 +198,10 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     }
 
     /// With layer normalisation inside the cell (Ba, Kiros and Hinton 2016), its eps being 1e-5; its gains start at 1.
+    ///
+    /// While x and h are 0, as in silence or padding at the start of a sequence, what is normalised has no variance. Its
+    /// gradient then is that of a cell that subtracts the mean alone, and does not grow by `1/sqrt(eps)` at every step: see
+    /// [`LayerNorm`](crate::layers::LayerNorm#rows-without-a-variance).
     pub fn layer_norm(self) -> Self {
         self.layer_norm_eps(DEFAULT_EPS)
     }

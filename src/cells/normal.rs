@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! n = (z - mean(z)) inverse        inverse = 1 / sqrt(mean((z - mean(z))²) + eps)        out += gain ∘ n
-//! d = gain ∘ dout                  dz = (d - mean(d) - n mean(d ∘ n)) inverse            dgain += dout ∘ n
+//! d = gain ∘ dout                  dz = (d - mean(d) - n mean(d ∘ n)) slope              dgain += dout ∘ n
 //! ```
+//!
+//! `slope` is `inverse`, but for rows whose variance is lost in rounding: see [`norm`](crate::kernels::norm).
 
 use std::ops::Range;
 
@@ -21,14 +23,14 @@ pub(super) const GROUPS: usize = 2;
 #[derive(Clone, Default)]
 pub(super) struct Normal<F> {
     n: Array2<F>,       // [R, N]: z, then n(z), after a backward pass dz
-    inverse: Array2<F>, // [R, GROUPS]
+    slope: Array2<F>,   // [R, GROUPS]
 }
 
 impl<F: Float> Normal<F> {
     /// Room for `shape`, `[R, N]`.
     pub fn start(&mut self, shape: (usize, usize)) {
         reuse(&mut self.n, shape);
-        reuse(&mut self.inverse, (shape.0, GROUPS));
+        reuse(&mut self.slope, (shape.0, GROUPS));
     }
 
     /// The rows `rows`, in which z is to be written.
@@ -51,7 +53,7 @@ impl<F: Float> Normal<F> {
             for (group, width) in groups.into_iter().enumerate().filter(|&(_, width)| width > 0) {
                 let columns = first..first + width;
                 let gain = &gain[columns.clone()];
-                self.inverse[[row, group]] = normalise_in_place(gain, eps, &mut z[columns.clone()], &mut out[columns]);
+                self.slope[[row, group]] = normalise_in_place(gain, eps, &mut z[columns.clone()], &mut out[columns]);
                 first += width;
             }
         }
@@ -71,9 +73,9 @@ impl<F: Float> Normal<F> {
             let mut first = 0;
             for (group, width) in groups.into_iter().enumerate().filter(|&(_, width)| width > 0) {
                 let columns = first..first + width;
-                let (gain, inverse) = (&gain[columns.clone()], self.inverse[[row, group]]);
+                let (gain, slope) = (&gain[columns.clone()], self.slope[[row, group]]);
                 let dgain = &mut dgain[columns.clone()];
-                normalise_in_place_backward(gain, inverse, &dout[columns.clone()], dgain, &mut n[columns]);
+                normalise_in_place_backward(gain, slope, &dout[columns.clone()], dgain, &mut n[columns]);
                 first += width;
             }
         }

@@ -101,10 +101,23 @@ pub(crate) fn normal_cdf<F: Elementary>(x: F) -> F {
     x.normal_distribution()
 }
 
-/// Σ f of the elements at each place of slices as long as the first, in partial sums that the compiler keeps in vectors, since
-/// it sees that the places are within the slices: enough of them for the sums not to wait for each other.
+/// Σ f of the elements at each place of slices as long as the first: see [`sums`].
 #[inline(always)]
 pub(crate) fn sum<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> S) -> S
+where
+    S: Copy + num_traits::Zero + std::ops::AddAssign,
+{
+    let [sum] = sums(slices, |parts| [f(parts)]);
+    sum
+}
+
+/// Several sums over the same elements at once, in partial sums that the compiler keeps in vectors, since it sees that the
+/// places are within the slices: enough of them for the sums not to wait for each other.
+#[inline(always)]
+pub(crate) fn sums<T: Copy, S, const N: usize, const M: usize>(
+    slices: [&[T]; N],
+    f: impl Fn([T; N]) -> [S; M],
+) -> [S; M]
 where
     S: Copy + num_traits::Zero + std::ops::AddAssign,
 {
@@ -112,29 +125,44 @@ where
     const NARROW: usize = 8;
     let count = slices[0].len();
     let whole = (count - count % WIDE, count - count % NARROW);
-    let mut sums = [S::zero(); WIDE];
+    let mut sums = [[S::zero(); WIDE]; M];
     for start in (0..whole.0).step_by(WIDE) {
         let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(parts.map(|part| part[lane]));
+        for lane in 0..WIDE {
+            let terms = f(parts.map(|part| part[lane]));
+            for (sums, term) in sums.iter_mut().zip(terms) {
+                sums[lane] += term;
+            }
         }
     }
-    let (narrow, wide) = sums.split_at_mut(NARROW);
-    for more in wide.chunks_exact(NARROW) {
-        for (sum, &more) in narrow.iter_mut().zip(more) {
-            *sum += more;
+    let mut narrow = [[S::zero(); NARROW]; M];
+    for (narrow, wide) in narrow.iter_mut().zip(&sums) {
+        narrow.copy_from_slice(&wide[..NARROW]);
+        for more in wide[NARROW..].chunks_exact(NARROW) {
+            for (sum, &more) in narrow.iter_mut().zip(more) {
+                *sum += more;
+            }
         }
     }
     for start in (whole.0..whole.1).step_by(NARROW) {
         let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
-        for (lane, sum) in narrow.iter_mut().enumerate() {
-            *sum += f(parts.map(|part| part[lane]));
+        for lane in 0..NARROW {
+            let terms = f(parts.map(|part| part[lane]));
+            for (sums, term) in narrow.iter_mut().zip(terms) {
+                sums[lane] += term;
+            }
         }
     }
-    let mut total = S::zero();
-    (whole.1..count).for_each(|k| total += f(slices.map(|slice| slice[k])));
-    narrow.iter().for_each(|&sum| total += sum);
-    total
+    let mut totals = [S::zero(); M];
+    for k in whole.1..count {
+        for (total, term) in totals.iter_mut().zip(f(slices.map(|slice| slice[k]))) {
+            *total += term;
+        }
+    }
+    for (total, narrow) in totals.iter_mut().zip(&narrow) {
+        narrow.iter().for_each(|&sum| *total += sum);
+    }
+    totals
 }
 
 /// `a b + c`, rounded once on architectures that mostly have an instruction for it; elsewhere that would be a slow
@@ -144,6 +172,7 @@ macro_rules! fused {
         if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { $a.mul_add($b, $c) } else { $a * $b + $c }
     };
 }
+pub(crate) use fused;
 
 macro_rules! elementary {
     (

@@ -4,41 +4,149 @@
 //! n = (x - mean(x)) inverse        inverse = 1 / sqrt(mean((x - mean(x))²) + eps)
 //! y = gain ∘ n + bias
 //!
-//! d = gain ∘ dy                    dx = (d - mean(d) - n mean(d ∘ n)) inverse
+//! d = gain ∘ dy                    dx = (d - mean(d) - n mean(d ∘ n)) slope
 //! dgain += dy ∘ n                  dbias += dy
 //! ```
 //!
 //! A layer of its own keeps x and the statistics and computes n again; a recurrent cell, whose input is a product that nothing else
 //! needs, writes n in place of it.
+//!
+//! # Accuracy
+//! The mean is corrected by the mean of the differences from it, and so is the variance (Chan, Golub and LeVeque 1983): n is as
+//! accurate for a row far from 0 as for any other. A row whose squares would overflow, or vanish beside a tiny eps, is multiplied
+//! by a power of two first.
+//!
+//! # Rows without a variance
+//! `slope` is `inverse`, unless the variance is lost in rounding, beside eps or beside the mean. Such a row says nothing of its
+//! spread, and `1/sqrt(eps)`, 316 by default, would multiply its gradient by a number that depends on eps alone; in a recurrent cell
+//! that starts with zeros, at every step. There `slope` is at most 1.
 
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
 use super::float::Float;
-use super::math::sum;
+use super::math::{fused, sum, sums};
 use super::once::vectorised;
 
-/// The mean of a row, and `1 / sqrt(variance + eps)`.
-#[inline(always)]
-fn statistics<F: Float>(x: &[F], eps: F) -> (F, F) {
-    let count = F::of(x.len() as f64);
-    let mean = sum([x], |[x]| x) / count;
-    let variance = sum([x], |[x]| (x - mean) * (x - mean)) / count;
-    (mean, F::one() / (variance + eps).sqrt())
+/// The number of [`Statistics`] that [`normalise`] keeps of a row.
+pub(crate) const STATISTICS: usize = 5;
+
+/// What maps a row x to n, and its gradient back: `n = (x scale - mean - shift) inverse`.
+#[derive(Clone, Copy)]
+struct Statistics<F> {
+    /// A power of two, 1 for all rows but those of extreme magnitude.
+    scale: F,
+    /// The mean of `x scale`, rounded.
+    mean: F,
+    /// What rounding took from the mean.
+    shift: F,
+    /// 0 if all elements are the same.
+    inverse: F,
+    slope: F,
+}
+
+/// The mean of a row, what rounding took from it, and the sum of the squares of the differences from both.
+struct Moments<F> {
+    mean: F,
+    shift: F,
+    squares: F,
+}
+
+impl<F: Float> Moments<F> {
+    #[inline(always)]
+    fn of(x: &[F], scaled: impl Fn(F) -> F) -> Self {
+        let count = F::of(x.len() as f64);
+        let about = |mean: F| {
+            let [differences, squares] = sums([x], |[x]| {
+                let difference = scaled(x) - mean;
+                [difference, difference * difference]
+            });
+            let shift = differences / count;
+            Moments { mean, shift, squares: squares - differences * shift }
+        };
+        let moments = about(sum([x], |[x]| scaled(x)) / count);
+        // The spread is some units in the last place of the mean, and the rounding of its sum more than that.
+        if moments.shift * moments.shift * count > moments.squares { about(moments.mean + moments.shift) } else { moments }
+    }
+}
+
+impl<F: Float> Statistics<F> {
+    #[inline(always)]
+    fn of(x: &[F], eps: F) -> Self {
+        let moments = Moments::of(x, |x| x);
+        let variance = moments.squares / F::of(x.len() as f64);
+        let squares_fit = (variance + moments.mean * moments.mean).is_finite();
+        if squares_fit && variance + eps >= F::min_positive_value() / F::epsilon() {
+            Self::of_moments(moments, x.len(), eps, F::one())
+        } else {
+            Self::of_extreme(x, eps)
+        }
+    }
+
+    /// Of a row whose squares overflow or vanish, or that is not finite: by a power of two, the larger of its largest element and
+    /// `sqrt(eps)` is brought below 1/2.
+    #[cold]
+    #[inline(never)]
+    fn of_extreme(x: &[F], eps: F) -> Self {
+        if !x.iter().all(|x| x.is_finite()) {
+            let nan = F::nan();
+            return Statistics { scale: nan, mean: nan, shift: nan, inverse: nan, slope: nan };
+        }
+        let unit = x.iter().fold(eps.sqrt(), |unit, x| unit.max(x.abs()));
+        let scale = F::of((-2.0 - unit.widen().log2().floor()).exp2());
+        Self::of_moments(Moments::of(x, |x| x * scale), x.len(), eps, scale)
+    }
+
+    #[inline(always)]
+    fn of_moments(Moments { mean, shift, squares }: Moments<F>, count: usize, eps: F, scale: F) -> Self {
+        let variance = squares.max(F::zero()) / F::of(count as f64);
+        let scaled_eps = eps * scale * scale;
+        let inverse = F::one() / (variance + scaled_eps).sqrt();
+        // At most two units in the last place of the mean. Elements that differ do so by at least half of it.
+        let rounding = F::epsilon() * mean;
+        let constant = squares < rounding * rounding * F::of(0.0625);
+        let lost = variance + scaled_eps == scaled_eps || variance <= rounding * rounding;
+        Statistics {
+            scale,
+            mean,
+            shift,
+            inverse: if constant { F::zero() } else { inverse },
+            // The scaled eps may have become 0.
+            slope: if lost { (inverse * scale).min(F::one() / eps.sqrt()).min(F::one()) } else { inverse * scale },
+        }
+    }
+
+    /// n of an element.
+    #[inline(always)]
+    fn normal(self, x: F) -> F {
+        (fused!(x, self.scale, -self.mean) - self.shift) * self.inverse
+    }
+
+    #[inline(always)]
+    fn read(row: ArrayView1<'_, F>) -> Self {
+        Statistics { scale: row[0], mean: row[1], shift: row[2], inverse: row[3], slope: row[4] }
+    }
+
+    #[inline(always)]
+    fn write(self, mut row: ArrayViewMut1<'_, F>) {
+        (row[0], row[1], row[2], row[3], row[4]) = (self.scale, self.mean, self.shift, self.inverse, self.slope);
+    }
 }
 
 /// `(mean(d), mean(d ∘ n))` with `d = gain ∘ dy` and `n = normal(x)`.
 #[inline(always)]
 fn gradient_means<F: Float>(gain: &[F], dy: &[F], x: &[F], normal: impl Fn(F) -> F) -> (F, F) {
     let count = F::of(gain.len() as f64);
-    let d = sum([gain, dy], |[gain, dy]| gain * dy) / count;
-    let d_n = sum([gain, dy, x], |[gain, dy, x]| gain * dy * normal(x)) / count;
-    (d, d_n)
+    let [d, d_n] = sums([gain, dy, x], |[gain, dy, x]| {
+        let d = gain * dy;
+        [d, d * normal(x)]
+    });
+    (d / count, d_n / count)
 }
 
 /// dx of an element.
 #[inline(always)]
-fn gradient<F: Float>(gain: F, dy: F, n: F, (d_mean, d_n_mean): (F, F), inverse: F) -> F {
-    (gain * dy - d_mean - n * d_n_mean) * inverse
+fn gradient<F: Float>(gain: F, dy: F, n: F, (d_mean, d_n_mean): (F, F), slope: F) -> F {
+    (gain * dy - d_mean - n * d_n_mean) * slope
 }
 
 /// The elements of a row.
@@ -48,7 +156,7 @@ fn elements<F>(row: ArrayView1<'_, F>) -> &[F] {
 }
 
 vectorised! {
-    /// `y = gain ∘ n(x) + bias` for each row; its mean and `inverse` go to a row of `statistics`, `[R, 2]`.
+    /// `y = gain ∘ n(x) + bias` for each row; its statistics go to a row of `statistics`, `[R, STATISTICS]`.
     pub(crate) fn normalise<'a, F: Float>(
         gain: &'a [F],
         bias: &'a [F],
@@ -59,13 +167,13 @@ vectorised! {
     ) {
         let width = gain.len();
         let (mut y, mut kept, bias) = (y, statistics, &bias[..width]);
-        for ((x, y), mut kept) in x.outer_iter().zip(y.outer_iter_mut()).zip(kept.outer_iter_mut()) {
+        for ((x, y), kept) in x.outer_iter().zip(y.outer_iter_mut()).zip(kept.outer_iter_mut()) {
             let (x, y) = (&elements(x)[..width], &mut y.into_slice().expect("contiguous rows")[..width]);
-            let (mean, inverse) = self::statistics(x, eps);
+            let statistics = Statistics::of(x, eps);
             for k in 0..width {
-                y[k] = (x[k] - mean) * inverse * gain[k] + bias[k];
+                y[k] = fused!(statistics.normal(x[k]), gain[k], bias[k]);
             }
-            (kept[0], kept[1]) = (mean, inverse);
+            statistics.write(kept);
         }
     }
 
@@ -82,11 +190,10 @@ vectorised! {
         for (((x, dy), dx), statistics) in rows.zip(statistics.outer_iter()) {
             let (x, dy) = (&elements(x)[..width], &elements(dy)[..width]);
             let dx = &mut dx.into_slice().expect("contiguous rows")[..width];
-            let (mean, inverse) = (statistics[0], statistics[1]);
-            let normal = |x: F| (x - mean) * inverse;
-            let means = gradient_means(gain, dy, x, normal);
+            let statistics = Statistics::read(statistics);
+            let means = gradient_means(gain, dy, x, |x| statistics.normal(x));
             for k in 0..width {
-                dx[k] = gradient(gain[k], dy[k], normal(x[k]), means, inverse);
+                dx[k] = gradient(gain[k], dy[k], statistics.normal(x[k]), means, statistics.slope);
             }
         }
     }
@@ -104,30 +211,30 @@ vectorised! {
         let dbias = &mut dbias[..width];
         for ((x, dy), statistics) in x.outer_iter().zip(dy.outer_iter()).zip(statistics.outer_iter()) {
             let (x, dy) = (&elements(x)[..width], &elements(dy)[..width]);
-            let (mean, inverse) = (statistics[0], statistics[1]);
+            let statistics = Statistics::read(statistics);
             for k in 0..width {
-                dgain[k] += dy[k] * ((x[k] - mean) * inverse);
+                dgain[k] += dy[k] * statistics.normal(x[k]);
                 dbias[k] += dy[k];
             }
         }
     }
 
-    /// n in place of a row z, and `out += gain ∘ n`; gives `inverse`.
+    /// n in place of a row z, and `out += gain ∘ n`; returns `slope`.
     pub(crate) fn normalise_in_place<'a, F: Float>(gain: &'a [F], eps: F, z: &'a mut [F], out: &'a mut [F]) -> F {
         let width = gain.len();
         let (z, out) = (&mut z[..width], &mut out[..width]);
-        let (mean, inverse) = statistics(z, eps);
+        let statistics = Statistics::of(z, eps);
         for k in 0..width {
-            z[k] = (z[k] - mean) * inverse;
+            z[k] = statistics.normal(z[k]);
             out[k] += gain[k] * z[k];
         }
-        inverse
+        statistics.slope
     }
 
     /// dz in place of the n that [`normalise_in_place`] left; `dgain += dout ∘ n`.
     pub(crate) fn normalise_in_place_backward<'a, F: Float>(
         gain: &'a [F],
-        inverse: F,
+        slope: F,
         dout: &'a [F],
         dgain: &'a mut [F],
         n: &'a mut [F]
@@ -137,7 +244,7 @@ vectorised! {
         let means = gradient_means(gain, dout, n, |n| n);
         for k in 0..width {
             dgain[k] += dout[k] * n[k];
-            n[k] = gradient(gain[k], dout[k], n[k], means, inverse);
+            n[k] = gradient(gain[k], dout[k], n[k], means, slope);
         }
     }
 }

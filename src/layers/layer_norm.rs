@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, ArrayViewMut2};
 
 use crate::base::{Tensors, TensorsExt, check_shape};
 use crate::kernels::Float;
-use crate::kernels::norm::{add_parameter_gradients, normalise, normalise_backward};
+use crate::kernels::norm::{STATISTICS, add_parameter_gradients, normalise, normalise_backward};
 use crate::layer::kit::reuse;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{matrix_mut, rows_of, view_of_rows};
@@ -24,6 +24,18 @@ const NAME: &str = "LayerNorm";
 /// ```
 ///
 /// `[T, B, D]` to `[T, B, D]`, statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
+///
+/// # Accuracy
+/// In f32 and for D up to 4096, at rows of any magnitude, far from 0 or with a spread up to the largest numbers, `x̂` is within
+/// `5e-7 (1 + |x̂|)` of its exact value, and `dL/dx` within `5e-7 max|dL/dx̂| / sqrt(v + eps)`. An element that is not finite makes its
+/// row NaN.
+///
+/// # Rows without a variance
+/// The output of a row whose elements are all equal is `bias`. The derivative there is that of a division by `sqrt(eps)`: by
+/// default it multiplies every gradient by 316, and in layer after layer, or step after step of a recurrent cell, gradients overflow. It
+/// says nothing of the row. So if the variance is lost in rounding, which is to say `v + eps = eps` or `sqrt(v) <= ε |μ|` with
+/// the machine epsilon ε, `dL/dx` is divided by `sqrt(v + max(eps, 1))` instead: a row of zeros passes its gradient on, less the mean.
+/// PyTorch multiplies it by `1/sqrt(eps)`. All other rows are the same in both.
 ///
 /// ```
 /// use gradflow::{Layer, layers::LayerNorm, ndarray::Array3};
@@ -53,7 +65,7 @@ impl<F: Float> LayerNorm<F> {
         LayerNorm { weight: Array1::ones(features), bias: Array1::zeros(features), eps: 1e-5 }
     }
 
-    /// With another eps than 1e-5.
+    /// With another eps than 1e-5. Its square root is the standard deviation below which a row counts as small.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -65,7 +77,7 @@ impl<F: Float> LayerNorm<F> {
 
 impl<F: Float> RowLayer for LayerNorm<F> {
     type Elem = F;
-    type Kept = Array2<F>; // [T · B, 2]: μ and 1 / sqrt(v + eps)
+    type Kept = Array2<F>; // [T · B, STATISTICS]
     const NAME: &'static str = NAME;
     compiled_walk!(LayerNorm);
 
@@ -76,11 +88,11 @@ impl<F: Float> RowLayer for LayerNorm<F> {
     fn begin(&self, x: &Sequence<'_, F>, statistics: &mut Array2<F>) {
         check_shape(NAME, "bias", &[self.weight.len()], self.bias.shape());
         let (steps, batch) = x.dims();
-        reuse(statistics, (steps * batch, 2));
+        reuse(statistics, (steps * batch, STATISTICS));
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, statistics: &mut Array2<F>) {
-        let statistics = matrix_mut(rows_of(statistics, &rows.places), 2);
+        let statistics = matrix_mut(rows_of(statistics, &rows.places), STATISTICS);
         for_each_part((rows.x, (statistics, y)), function_work(rows.x.len()), 1, |(x, (statistics, y))| {
             normalise(self.values(0), self.values(1), F::of(self.eps), x, statistics, y);
         });

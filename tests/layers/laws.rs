@@ -3,12 +3,13 @@
 use gradflow::ndarray::{Array1, Array2, Array3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
-    Layer, Sequence, Tensors, TensorsExt, ZerosLike,
+    Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
     clip::{ClipNorm, grad_norm},
     compose::{Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Dropout, Init, Linear, Nonlinearity},
+    layers::{Dropout, Init, LayerNorm, Linear, Nonlinearity},
     optim::{Optimizer, Sgd},
-    recurrent::{GruCell, LstmCell, RnnCell},
+    recurrent::{GruCell, GruReset, LstmCell, MguCell, MinGruCell, RnnCell},
+    wrap::LearnedState,
 };
 
 use crate::common::{Within, assert_near, rng};
@@ -269,4 +270,91 @@ fn a_clipped_sgd_step_is_never_longer_than_learning_rate_times_limit() {
         assert!((length - learning_rate * norm.min(limit)).abs() < 1e-10, "{length}");
         assert!(length <= learning_rate * limit + 1e-10);
     }
+}
+
+/// The norm of the gradient of `Σ y` over 24 steps, of the parameters and of the initial state.
+fn gradient_after<L: Layer<State: ZerosLike<L::Elem>>>(layer: &L, silent: usize, silence: f64) -> [f64; 2]
+where
+    L::Elem: Float,
+{
+    let x = Array3::from_shape_fn((24, 2, 8), |(t, b, k)| {
+        L::Elem::of(if t < silent { silence } else { 1.0 } * ((3 * t + b + k) as f64).sin())
+    });
+    let (mut state, mut cache, mut grad) = (layer.zero_state(2), layer.cache(), layer.zeros_like());
+    let mut dstate = state.zeros_like();
+    let dy = layer.forward(&x, &mut state, &mut cache).mapv(|_| L::Elem::of(1.0));
+    layer.backward(&x, &dy, Some(&mut dstate), &mut cache, &mut grad);
+    [grad_norm(&grad, 2.0), grad_norm(&dstate, 2.0)]
+}
+
+fn trains_after_silence<L: Layer<State: ZerosLike<L::Elem>>>(name: &str, layer: &L)
+where
+    L::Elem: Float,
+{
+    let [usual, _] = gradient_after(layer, 0, 0.0);
+    for silent in [1, 2, 4, 10, 20, 23] {
+        let [parameters, state] = gradient_after(layer, silent, 0.0);
+        assert!(parameters < 3.0 * usual && state < 100.0, "{name}, {silent} zeros: {parameters:e} for {usual:e}, {state:e}");
+        // A whisper that is lost beside eps: the gradient grows from where it can be heard, not over all the steps before.
+        let [parameters, state] = gradient_after(layer, silent, 1e-30);
+        assert!(parameters < 1e10 * usual && state < 1e10, "{name}, {silent} whispers: {parameters:e} for {usual:e}, {state:e}");
+    }
+}
+
+#[test]
+fn layer_norm_cells_train_on_sequences_that_start_with_zeros() {
+    fn check<F: Float>() {
+        let rng = &mut rng(3);
+        trains_after_silence("RNN", &RnnCell::<F>::builder(8, 16).layer_norm().build(rng));
+        trains_after_silence("LSTM", &LstmCell::<F>::builder(8, 16).layer_norm().build(rng));
+        let lstm = LstmCell::<F>::builder(8, 16).peepholes().coupled().projection(9).layer_norm();
+        trains_after_silence("LSTM with all options", &lstm.build(rng));
+        trains_after_silence("GRU", &GruCell::<F>::builder(8, 16).layer_norm().build(rng));
+        let gru = GruCell::<F>::builder(8, 16).reset(GruReset::BeforeProduct).layer_norm();
+        trains_after_silence("GRU, reset before", &gru.build(rng));
+        trains_after_silence("MGU", &MguCell::<F>::builder(8, 16).layer_norm().build(rng));
+        trains_after_silence("minGRU", &MinGruCell::<F>::builder(8, 16).layer_norm().build(rng));
+        let deep = gradflow::recurrent::Lstm::<F>::builder(8, 16).num_layers(3).layer_norm().bidirectional();
+        trains_after_silence("LSTM of three layers in both directions", &deep.build(rng));
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+/// A learned state starts at 0, where the recurrent product has no variance: it must get a gradient all the same.
+#[test]
+fn a_state_of_zeros_before_a_layer_norm_cell_is_learned() {
+    let layer = LearnedState::new(RnnCell::<f32>::builder(3, 8).layer_norm().build(&mut rng(0)));
+    let (x, mut cache, mut grad) = (Array3::ones((5, 2, 3)), layer.cache(), layer.zeros_like());
+    let dy = layer.forward(&x, &mut layer.zero_state(2), &mut cache).mapv(|_| 1.0);
+    layer.backward(&x, &dy, None, &mut cache, &mut grad);
+    let learned = (0..grad.count()).find(|&i| grad.name(i).contains("initial")).expect("a learned state");
+    let norm = grad.values(learned).iter().map(|g| g * g).sum::<f32>().sqrt();
+    assert!(norm > 1e-3 && norm < 1e2, "{}: {norm}", grad.name(learned));
+}
+
+/// Zeros through blocks whose biases are 0 stay zeros: each normalisation sees a row without a variance.
+#[test]
+fn zeros_through_a_deep_stack_of_norms_keep_a_finite_gradient() {
+    let (depth, width, rng) = (40, 16, &mut rng(5));
+    let mut net = Stacked::build(depth, |_| PreNormBlock::<f32>::new(width, 32, Nonlinearity::Tanh, rng));
+    for i in 0..net.count() {
+        if net.name(i).ends_with("bias") {
+            net.tensor_mut(i).fill(0.0);
+        }
+    }
+    let x = Array3::<f32>::zeros((1, 1, width));
+    let (mut cache, mut grad) = (net.cache(), net.zeros_like());
+    let dy = Array3::from_shape_fn((1, 1, width), |(_, _, k)| (k as f32).sin());
+    net.forward(&x, &mut net.zero_state(1), &mut cache);
+    let dx = net.backward(&x, &dy, None, &mut cache, &mut grad).to_owned();
+    let growth = (dx.mapv(|d| d * d).sum() / dy.mapv(|d| d * d).sum()).sqrt();
+    assert!(growth < 1e4, "{growth:e} through {depth} blocks");
+
+    // A layer of zeros before a norm, as for an identity at the start, still learns.
+    let net = (Linear::<f32>::zeros(3, 4), LayerNorm::new(4));
+    let (x, mut cache, mut grad) = (Array3::ones((1, 1, 3)), net.cache(), net.zeros_like());
+    net.forward(&x, &mut net.zero_state(1), &mut cache);
+    net.backward(&x, &Array3::from_shape_fn((1, 1, 4), |(.., k)| k as f32), None, &mut cache, &mut grad);
+    assert_eq!(grad.0.weight.column(0).to_vec(), [-1.5, -0.5, 0.5, 1.5]);
 }
