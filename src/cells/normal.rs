@@ -22,8 +22,8 @@ pub(super) const GROUPS: usize = 2;
 /// Layer normalisation of rows (Ba, Kiros and Hinton 2016), group by group of their features: `out += gain ∘ n(z)`.
 #[derive(Clone, Default)]
 pub(super) struct Normal<F> {
-    n: Array2<F>,       // [R, N]: z, then n(z), after a backward pass dz
-    slope: Array2<F>,   // [R, GROUPS]
+    n: Array2<F>,     // [R, N]: z, then n(z), after a backward pass dz
+    slope: Array2<F>, // [R, GROUPS]
 }
 
 impl<F: Float> Normal<F> {

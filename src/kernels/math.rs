@@ -101,67 +101,83 @@ pub(crate) fn normal_cdf<F: Elementary>(x: F) -> F {
     x.normal_distribution()
 }
 
-/// Σ f of the elements at each place of slices as long as the first: see [`sums`].
+/// The partial sums of [`sum`]: of as many elements at once, and of the last ones.
+const WIDE: usize = 32;
+const NARROW: usize = 8;
+
+/// As many partial sums as the last elements need. By value: sums of which a reference is taken do not stay in registers.
+#[inline(always)]
+fn fold<S: Copy + num_traits::Zero>(wide: [S; WIDE]) -> [S; NARROW] {
+    let mut narrow = [S::zero(); NARROW];
+    for lane in 0..NARROW {
+        narrow[lane] = wide[lane] + wide[lane + NARROW] + wide[lane + 2 * NARROW] + wide[lane + 3 * NARROW];
+    }
+    narrow
+}
+
+/// Σ f of the elements at each place of slices as long as the first, in partial sums that the compiler keeps in vectors, since
+/// it sees that the places are within the slices: enough of them for the sums not to wait for each other.
 #[inline(always)]
 pub(crate) fn sum<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> S) -> S
 where
     S: Copy + num_traits::Zero + std::ops::AddAssign,
 {
-    let [sum] = sums(slices, |parts| [f(parts)]);
-    sum
+    let count = slices[0].len();
+    let whole = (count - count % WIDE, count - count % NARROW);
+    let mut sums = [S::zero(); WIDE];
+    for start in (0..whole.0).step_by(WIDE) {
+        let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(parts.map(|part| part[lane]));
+        }
+    }
+    let mut narrow = fold(sums);
+    for start in (whole.0..whole.1).step_by(NARROW) {
+        let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
+        for (lane, sum) in narrow.iter_mut().enumerate() {
+            *sum += f(parts.map(|part| part[lane]));
+        }
+    }
+    let mut total = S::zero();
+    (whole.1..count).for_each(|k| total += f(slices.map(|slice| slice[k])));
+    narrow.iter().for_each(|&sum| total += sum);
+    total
 }
 
-/// Several sums over the same elements at once, in partial sums that the compiler keeps in vectors, since it sees that the
-/// places are within the slices: enough of them for the sums not to wait for each other.
+/// [`sum`] of two functions at once. (An array of any number of them is not kept in vectors.)
 #[inline(always)]
-pub(crate) fn sums<T: Copy, S, const N: usize, const M: usize>(
-    slices: [&[T]; N],
-    f: impl Fn([T; N]) -> [S; M],
-) -> [S; M]
+pub(crate) fn sum_pairs<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> (S, S)) -> (S, S)
 where
     S: Copy + num_traits::Zero + std::ops::AddAssign,
 {
-    const WIDE: usize = 32;
-    const NARROW: usize = 8;
     let count = slices[0].len();
     let whole = (count - count % WIDE, count - count % NARROW);
-    let mut sums = [[S::zero(); WIDE]; M];
+    let (mut first, mut second) = ([S::zero(); WIDE], [S::zero(); WIDE]);
     for start in (0..whole.0).step_by(WIDE) {
         let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
-        for lane in 0..WIDE {
+        for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
             let terms = f(parts.map(|part| part[lane]));
-            for (sums, term) in sums.iter_mut().zip(terms) {
-                sums[lane] += term;
-            }
+            *first += terms.0;
+            *second += terms.1;
         }
     }
-    let mut narrow = [[S::zero(); NARROW]; M];
-    for (narrow, wide) in narrow.iter_mut().zip(&sums) {
-        narrow.copy_from_slice(&wide[..NARROW]);
-        for more in wide[NARROW..].chunks_exact(NARROW) {
-            for (sum, &more) in narrow.iter_mut().zip(more) {
-                *sum += more;
-            }
-        }
-    }
+    let (mut first, mut second) = (fold(first), fold(second));
     for start in (whole.0..whole.1).step_by(NARROW) {
         let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
-        for lane in 0..NARROW {
+        for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
             let terms = f(parts.map(|part| part[lane]));
-            for (sums, term) in narrow.iter_mut().zip(terms) {
-                sums[lane] += term;
-            }
+            *first += terms.0;
+            *second += terms.1;
         }
     }
-    let mut totals = [S::zero(); M];
+    let mut totals = (S::zero(), S::zero());
     for k in whole.1..count {
-        for (total, term) in totals.iter_mut().zip(f(slices.map(|slice| slice[k]))) {
-            *total += term;
-        }
+        let terms = f(slices.map(|slice| slice[k]));
+        totals.0 += terms.0;
+        totals.1 += terms.1;
     }
-    for (total, narrow) in totals.iter_mut().zip(&narrow) {
-        narrow.iter().for_each(|&sum| *total += sum);
-    }
+    first.iter().for_each(|&sum| totals.0 += sum);
+    second.iter().for_each(|&sum| totals.1 += sum);
     totals
 }
 

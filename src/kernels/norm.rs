@@ -24,7 +24,7 @@
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
 use super::float::Float;
-use super::math::{fused, sum, sums};
+use super::math::{fused, sum, sum_pairs};
 use super::once::vectorised;
 
 /// The number of [`Statistics`] that [`normalise`] keeps of a row.
@@ -52,33 +52,45 @@ struct Moments<F> {
 }
 
 impl<F: Float> Moments<F> {
+    /// Of `x scale`; `share` is 1/(number of elements).
     #[inline(always)]
-    fn of(x: &[F], scaled: impl Fn(F) -> F) -> Self {
-        let count = F::of(x.len() as f64);
-        let about = |mean: F| {
-            let [differences, squares] = sums([x], |[x]| {
-                let difference = scaled(x) - mean;
-                [difference, difference * difference]
-            });
-            let shift = differences / count;
-            Moments { mean, shift, squares: squares - differences * shift }
-        };
-        let moments = about(sum([x], |[x]| scaled(x)) / count);
+    fn of(x: &[F], scale: F, share: F) -> Self {
+        let moments = Self::about(sum([x], |[x]| x * scale) * share, x, scale, share);
         // The spread is some units in the last place of the mean, and the rounding of its sum more than that.
-        if moments.shift * moments.shift * count > moments.squares { about(moments.mean + moments.shift) } else { moments }
+        if moments.shift * moments.shift > moments.squares * share {
+            return Self::about_again(moments.mean + moments.shift, x, scale, share);
+        }
+        moments
+    }
+
+    #[inline(always)]
+    fn about(mean: F, x: &[F], scale: F, share: F) -> Self {
+        let (differences, squares) = sum_pairs([x], |[x]| {
+            let difference = fused!(x, scale, -mean);
+            (difference, difference * difference)
+        });
+        let shift = differences * share;
+        Moments { mean, shift, squares: squares - differences * shift }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn about_again(mean: F, x: &[F], scale: F, share: F) -> Self {
+        Self::about(mean, x, scale, share)
     }
 }
 
 impl<F: Float> Statistics<F> {
+    /// Of a row; `share` is 1/(number of elements).
     #[inline(always)]
-    fn of(x: &[F], eps: F) -> Self {
-        let moments = Moments::of(x, |x| x);
-        let variance = moments.squares / F::of(x.len() as f64);
+    fn of(x: &[F], share: F, eps: F) -> Self {
+        let moments = Moments::of(x, F::one(), share);
+        let variance = moments.squares * share;
         let squares_fit = (variance + moments.mean * moments.mean).is_finite();
         if squares_fit && variance + eps >= F::min_positive_value() / F::epsilon() {
-            Self::of_moments(moments, x.len(), eps, F::one())
+            Self::of_moments(moments, F::one(), share, eps)
         } else {
-            Self::of_extreme(x, eps)
+            Self::of_extreme(x, share, eps)
         }
     }
 
@@ -86,19 +98,19 @@ impl<F: Float> Statistics<F> {
     /// `sqrt(eps)` is brought below 1/2.
     #[cold]
     #[inline(never)]
-    fn of_extreme(x: &[F], eps: F) -> Self {
+    fn of_extreme(x: &[F], share: F, eps: F) -> Self {
         if !x.iter().all(|x| x.is_finite()) {
             let nan = F::nan();
             return Statistics { scale: nan, mean: nan, shift: nan, inverse: nan, slope: nan };
         }
         let unit = x.iter().fold(eps.sqrt(), |unit, x| unit.max(x.abs()));
         let scale = F::of((-2.0 - unit.widen().log2().floor()).exp2());
-        Self::of_moments(Moments::of(x, |x| x * scale), x.len(), eps, scale)
+        Self::of_moments(Moments::of(x, scale, share), scale, share, eps)
     }
 
     #[inline(always)]
-    fn of_moments(Moments { mean, shift, squares }: Moments<F>, count: usize, eps: F, scale: F) -> Self {
-        let variance = squares.max(F::zero()) / F::of(count as f64);
+    fn of_moments(Moments { mean, shift, squares }: Moments<F>, scale: F, share: F, eps: F) -> Self {
+        let variance = squares.max(F::zero()) * share;
         let scaled_eps = eps * scale * scale;
         let inverse = F::one() / (variance + scaled_eps).sqrt();
         // At most two units in the last place of the mean. Elements that differ do so by at least half of it.
@@ -123,23 +135,32 @@ impl<F: Float> Statistics<F> {
 
     #[inline(always)]
     fn read(row: ArrayView1<'_, F>) -> Self {
-        Statistics { scale: row[0], mean: row[1], shift: row[2], inverse: row[3], slope: row[4] }
+        let [scale, mean, shift, inverse, slope] =
+            *elements(row).first_chunk::<STATISTICS>().expect("a row of statistics");
+        Statistics { scale, mean, shift, inverse, slope }
     }
 
     #[inline(always)]
-    fn write(self, mut row: ArrayViewMut1<'_, F>) {
-        (row[0], row[1], row[2], row[3], row[4]) = (self.scale, self.mean, self.shift, self.inverse, self.slope);
+    fn write(self, row: ArrayViewMut1<'_, F>) {
+        let row = row.into_slice().expect("contiguous rows");
+        row.copy_from_slice(&[self.scale, self.mean, self.shift, self.inverse, self.slope]);
     }
+}
+
+/// 1/(number of elements).
+#[inline(always)]
+fn share_of<F: Float>(row: &[F]) -> F {
+    F::one() / F::of(row.len() as f64)
 }
 
 /// `(mean(d), mean(d ∘ n))` with `d = gain ∘ dy` and `n = normal(x)`.
 #[inline(always)]
 fn gradient_means<F: Float>(gain: &[F], dy: &[F], x: &[F], normal: impl Fn(F) -> F) -> (F, F) {
-    let count = F::of(gain.len() as f64);
-    let [d, d_n] = sums([gain, dy, x], |[gain, dy, x]| {
+    let (d, d_n) = sum_pairs([gain, dy, x], |[gain, dy, x]| {
         let d = gain * dy;
-        [d, d * normal(x)]
+        (d, d * normal(x))
     });
+    let count = F::of(gain.len() as f64);
     (d / count, d_n / count)
 }
 
@@ -165,11 +186,11 @@ vectorised! {
         statistics: ArrayViewMut2<'a, F>,
         y: ArrayViewMut2<'a, F>
     ) {
-        let width = gain.len();
+        let (width, share) = (gain.len(), share_of(gain));
         let (mut y, mut kept, bias) = (y, statistics, &bias[..width]);
         for ((x, y), kept) in x.outer_iter().zip(y.outer_iter_mut()).zip(kept.outer_iter_mut()) {
             let (x, y) = (&elements(x)[..width], &mut y.into_slice().expect("contiguous rows")[..width]);
-            let statistics = Statistics::of(x, eps);
+            let statistics = Statistics::of(x, share, eps);
             for k in 0..width {
                 y[k] = fused!(statistics.normal(x[k]), gain[k], bias[k]);
             }
@@ -223,7 +244,7 @@ vectorised! {
     pub(crate) fn normalise_in_place<'a, F: Float>(gain: &'a [F], eps: F, z: &'a mut [F], out: &'a mut [F]) -> F {
         let width = gain.len();
         let (z, out) = (&mut z[..width], &mut out[..width]);
-        let statistics = Statistics::of(z, eps);
+        let statistics = Statistics::of(z, share_of(gain), eps);
         for k in 0..width {
             z[k] = statistics.normal(z[k]);
             out[k] += gain[k] * z[k];
