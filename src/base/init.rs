@@ -4,6 +4,8 @@ use ndarray::{ArrayRef2, Axis};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
+use super::error::mismatch;
+use super::number::{Expect, check_number};
 use crate::kernels::Float;
 use crate::kernels::math::sum;
 
@@ -75,12 +77,42 @@ impl From<f64> for Init {
 }
 
 impl Init {
+    /// Itself; panics unless its numbers make sense for elements of type `F`. `what` of `who` starts by it.
+    #[track_caller]
+    pub(crate) fn checked<F: Float>(self, who: &str, what: &str) -> Self {
+        let check = |number: &str, expect: Expect, value: f64| {
+            check_number::<F>(who, &format!("{what}: {number}"), expect, value);
+        };
+        match self {
+            Init::Constant(value) => check("Constant", Expect::Finite, value),
+            Init::Uniform { bound } => check("Uniform: bound", Expect::AtLeast0, bound),
+            Init::Normal { std } => {
+                check("Normal: std", Expect::AtLeast0, std);
+                check("Normal: a draw of 64 std", Expect::AtLeast0, 64.0 * std);
+            }
+            Init::XavierUniform { gain } => check("XavierUniform: gain", Expect::AtLeast0, gain),
+            Init::XavierNormal { gain } => check("XavierNormal: gain", Expect::AtLeast0, 64.0 * gain),
+            Init::KaimingUniform { gain } => check("KaimingUniform: gain", Expect::AtLeast0, 2.0 * gain),
+            Init::KaimingNormal { gain } => check("KaimingNormal: gain", Expect::AtLeast0, 64.0 * gain),
+            Init::Orthogonal { gain } => check("Orthogonal: gain", Expect::Finite, gain),
+            Init::Chrono { t_max } => {
+                let expected = "a finite number, at least 2";
+                if !(t_max >= 2.0 && t_max.is_finite()) {
+                    mismatch(who, &format!("{what}: Chrono: t_max"), &expected, &format_args!("{t_max:?}"))
+                }
+            }
+        }
+        self
+    }
+
     /// Fills `weight`, `[out, in]`.
     ///
     /// # Panics
-    /// Panics if the `t_max` of [`Init::Chrono`] is below 2 or not finite.
+    /// Panics if a number is not finite in the element type, a bound, standard deviation or gain is negative (but that of
+    /// [`Init::Orthogonal`]), or the `t_max` of [`Init::Chrono`] is below 2.
     #[track_caller]
     pub fn fill<F: Float>(self, weight: &mut ArrayRef2<F>, rng: &mut (impl Rng + ?Sized)) {
+        self.checked::<F>("Init", "fill");
         let (fan_out, fan_in) = (weight.nrows() as f64, weight.ncols() as f64);
         match self {
             Init::Constant(value) => weight.fill(F::of(value)),
@@ -104,12 +136,7 @@ fn normal<F: Float>(weight: &mut ArrayRef2<F>, std: f64, rng: &mut (impl Rng + ?
     weight.map_inplace(|value| *value = F::of(std * rng.sample::<f64, _>(StandardNormal)));
 }
 
-#[track_caller]
 fn chrono<F: Float>(weight: &mut ArrayRef2<F>, t_max: f64, rng: &mut (impl Rng + ?Sized)) {
-    assert!(
-        t_max >= 2.0 && t_max.is_finite(),
-        "Init: Chrono: t_max: expected a finite number, at least 2, got {t_max}"
-    );
     weight.map_inplace(|value| *value = F::of((1.0 + (t_max - 2.0) * rng.random::<f64>()).ln()));
 }
 

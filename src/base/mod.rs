@@ -3,6 +3,7 @@
 pub(crate) mod error;
 mod init;
 mod mode;
+mod number;
 mod probe;
 pub(crate) mod random;
 mod size;
@@ -11,6 +12,7 @@ pub mod tensors;
 pub use error::{LengthsError, check_gradient, check_shape};
 pub use init::Init;
 pub use mode::Mode;
+pub(crate) use number::{Expect, check_number, check_sizes};
 pub(crate) use probe::norm;
 pub use probe::{GradientFlow, GradientProbe, LayerFlow, RecordsState, StateRecorder};
 pub use random::RandomDrop;

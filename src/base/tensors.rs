@@ -183,8 +183,10 @@ impl<F: Float> NamedTensors<F> {
     pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
         let mut list = Vec::new();
         for (name, shape, values) in tensors {
-            let (expected, got) = (shape.iter().product::<usize>(), values.len());
-            assert!(expected == got, "NamedTensors: {name}: expected {expected} values for {shape:?}, got {got}");
+            // A product that overflows is the number of no values.
+            let expected = shape.iter().try_fold(1, |product: usize, &size| product.checked_mul(size));
+            let got = values.len();
+            assert!(expected == Some(got), "NamedTensors: {name}: expected the values of shape {shape:?}, got {got}");
             list.push(NamedTensor { name, shape, values });
         }
         NamedTensors { tensors: list }

@@ -7,9 +7,12 @@ use rand::Rng;
 
 use super::options::{CellOptions, DEFAULT_EPS, Gated, RecurrentProduct, Start, WithoutMemory};
 use crate::base::error::mismatch;
-use crate::base::{Init, RandomDrop, TensorsExt};
+use crate::base::{Expect, Init, RandomDrop, TensorsExt, check_number, check_sizes};
 use crate::kernels::Float;
 use crate::recurrence::{Cell, StackState, Zoneout};
+
+/// What builders are called in messages.
+const NAME: &str = "cell";
 
 mod sealed {
     use super::*;
@@ -34,12 +37,15 @@ mod sealed {
 
     impl<R: Rng + ?Sized> Draw<'_, R> {
         /// Parameter `name`, `[gates · rows, columns]`, each gate on its own.
+        #[track_caller]
         pub fn weight<F: Float>(
             &mut self,
             name: &'static str,
             [gates, rows, columns]: [usize; 3],
             default: Init,
         ) -> Array2<F> {
+            let sizes = [("input", self.input), ("hidden", self.hidden)];
+            check_sizes::<F, 2>(NAME, sizes, &[&[gates, rows, columns]]);
             let init = match self.starts.of(name, 0) {
                 Some(Start::Init(init)) => init,
                 _ => default,
@@ -83,7 +89,7 @@ mod sealed {
         /// The dropout of a recurrent product, if there is any.
         #[track_caller]
         pub fn recurrent_dropout(&mut self, p: f64) -> Option<RandomDrop> {
-            (p != 0.0).then(|| RandomDrop::new("cell", p, self.rng))
+            (p != 0.0).then(|| RandomDrop::new(NAME, p, self.rng))
         }
 
         /// The zoneout of h and c, if there is any.
@@ -124,6 +130,9 @@ pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem, State: StackState<<S
     #[doc(hidden)]
     fn draw<R: Rng + ?Sized>(options: &Self::Options, draw: &mut Draw<'_, R>) -> Self;
 }
+
+/// The element type of a model's cells.
+type Elem<M> = <<M as Model>::Cell as BuiltCell>::Elem;
 
 impl<C: BuiltCell> Model for C {
     type Cell = C;
@@ -169,7 +178,8 @@ pub struct CellBuilder<M: Model, O = <<M as Model>::Cell as BuiltCell>::Options>
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     #[track_caller]
     pub(crate) fn new(input: usize, hidden: usize) -> Self {
-        assert!(input > 0 && hidden > 0, "cell: sizes must not be 0, got input {input}, hidden {hidden}");
+        let sizes = [("input", input), ("hidden", hidden)];
+        check_sizes::<Elem<M>, 2>(NAME, sizes, &[&[hidden, input], &[hidden, hidden]]);
         CellBuilder {
             options: O::default(),
             input,
@@ -187,8 +197,12 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     }
 
     /// How the input weights start.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn weight_ih(self, init: impl Into<Init>) -> Self {
-        self.start("weight_ih", 0, Start::Init(init.into()))
+        self.init("weight_ih", init)
     }
 
     /// Whether there are biases.
@@ -209,10 +223,10 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// With layer normalisation inside the cell, whose variances have `eps` added.
     ///
     /// # Panics
-    /// Panics if `eps` is negative or not finite.
+    /// Panics if `eps` is not above 0, in the element type too, or not finite.
     #[track_caller]
     pub fn layer_norm_eps(mut self, eps: f64) -> Self {
-        assert!(eps >= 0.0 && eps.is_finite(), "cell: layer_norm_eps: expected a finite number, at least 0, got {eps}");
+        check_number::<Elem<M>>(NAME, "layer_norm_eps", Expect::Above0, eps);
         self.options.common().layer_norm = Some(eps);
         self
     }
@@ -244,7 +258,9 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
     ///
     /// # Panics
-    /// Panics if a probability is not in `0..1`, or there is dropout between layers and only one layer.
+    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation that is not above 0, each
+    /// in the element type too, or a projection to as many features as there are hidden units, or more;
+    /// or if there is dropout between layers and only one layer.
     #[track_caller]
     pub fn zeros(self) -> M {
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
@@ -258,8 +274,9 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// Drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Panics if a bias is to start by [`Init::Chrono`] with a `t_max` below 2 or not finite, a probability is not in `0..1`, or
-    /// there is dropout between layers and only one layer.
+    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation that is not above 0, each
+    /// in the element type too, or a projection to as many features as there are hidden units, or more;
+    /// or if there is dropout between layers and only one layer.
     #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
         let (cells, dropout) = self.cells(rng);
@@ -268,7 +285,14 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
 
     #[track_caller]
     fn cells(self, rng: &mut (impl Rng + ?Sized)) -> (Vec<M::Cell>, Vec<RandomDrop>) {
-        let CellBuilder { options, input, hidden, num_layers, dropout, starts, model: _ } = self;
+        let CellBuilder { mut options, input, hidden, num_layers, dropout, starts, model: _ } = self;
+        // Options are public fields, too: of whatever was said about them, the last word is checked.
+        if let Some(eps) = options.common().layer_norm {
+            check_number::<Elem<M>>(NAME, "layer_norm", Expect::Above0, eps);
+        }
+        for (name, p) in options.probabilities().into_iter().chain([("dropout", dropout)]) {
+            check_number::<Elem<M>>(NAME, name, Expect::Probability, p);
+        }
         let (mut cells, mut input) = (Vec::<M::Cell>::new(), input);
         for _ in 0..num_layers {
             for _ in 0..M::DIRECTIONS {
@@ -287,6 +311,18 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
 }
 
 impl<M: Model, O> CellBuilder<M, O> {
+    /// How a weight starts.
+    #[track_caller]
+    pub(super) fn init(self, name: &'static str, init: impl Into<Init>) -> Self {
+        self.start(name, 0, Start::Init(init.into().checked::<Elem<M>>(NAME, name)))
+    }
+
+    /// How a gate's bias starts, which is set by the method `name`.
+    #[track_caller]
+    pub(super) fn gate_init(self, name: &str, gate: usize, init: impl Into<Init>) -> Self {
+        self.gate_bias(gate, Start::Init(init.into().checked::<Elem<M>>(NAME, name)))
+    }
+
     /// How a gate's part of a parameter starts.
     pub(super) fn start(mut self, name: &'static str, gate: usize, start: Start) -> Self {
         self.starts.chosen.push((name, gate, start));
@@ -303,8 +339,12 @@ impl<M: Model, O> CellBuilder<M, O> {
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M, O> {
     /// How the recurrent weights start.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn weight_hh(self, init: impl Into<Init>) -> Self {
-        self.start("weight_hh", 0, Start::Init(init.into()))
+        self.init("weight_hh", init)
     }
 
     /// With dropout on what the recurrent product is given: each unit with probability `p`, the same mask at every step

@@ -31,6 +31,10 @@ pub trait CellOptions: Clone + Debug + Default + PartialEq {
     /// Those that every cell has.
     #[doc(hidden)]
     fn common(&mut self) -> &mut CommonOptions;
+
+    /// All that are probabilities, with the name of the builder's method.
+    #[doc(hidden)]
+    fn probabilities(&self) -> Vec<(&'static str, f64)>;
 }
 
 /// Options of a cell with a product of h at every step; sealed.

@@ -6,9 +6,11 @@ use ndarray::{Array3, ArrayView3};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::base::tensors::join;
-use crate::base::{Size, Tensors, TensorsExt, ZerosLike, check_shape};
+use crate::base::{Expect, Size, Tensors, TensorsExt, ZerosLike, check_number, check_shape};
 use crate::kernels::Float;
 use crate::layer::{Layer, Sequence};
+
+const NAME: &str = "GradCheck";
 
 /// Checks a layer's backward pass against central differences.
 ///
@@ -162,18 +164,33 @@ impl GradCheck {
     }
 
     /// The largest error that passes. The default is 1e-6 in `f64` and 1e-2 in `f32`.
+    ///
+    /// # Panics
+    /// Panics if it is negative or not finite.
+    #[track_caller]
     pub fn tolerance(self, tolerance: f64) -> Self {
+        check_number::<f64>(NAME, "tolerance", Expect::AtLeast0, tolerance);
         GradCheck { tolerance: Some(tolerance), ..self }
     }
 
     /// The step of the differences. The default is the cube root of the element type's epsilon, which balances rounding
     /// against curvature: 6e-6 in `f64`, 5e-3 in `f32`.
+    ///
+    /// # Panics
+    /// Panics if it is not above 0 or not finite; [`check`](GradCheck::check) does, if it is so in the layer's element type.
+    #[track_caller]
     pub fn step(self, step: f64) -> Self {
+        check_number::<f64>(NAME, "step", Expect::Above0, step);
         GradCheck { step: Some(step), ..self }
     }
 
     /// If a tensor's largest gradient is below `floor`, errors are measured relative to `floor`. The default is 1e-3.
+    ///
+    /// # Panics
+    /// Panics if it is not above 0 or not finite.
+    #[track_caller]
     pub fn floor(self, floor: f64) -> Self {
+        check_number::<f64>(NAME, "floor", Expect::Above0, floor);
         GradCheck { floor, ..self }
     }
 
@@ -190,8 +207,8 @@ impl GradCheck {
         let epsilon = <L::Elem as num_traits::Float>::epsilon().widen();
         let single = epsilon > 1e-10;
         let tolerance = self.tolerance.unwrap_or(if single { 1e-2 } else { 1e-6 });
-        let differences =
-            Differences { step: self.step.unwrap_or(epsilon.cbrt()), floor: self.floor, directions: self.directions };
+        let step = check_number::<L::Elem>(NAME, "step", Expect::Above0, self.step.unwrap_or(epsilon.cbrt()));
+        let differences = Differences { step, floor: self.floor, directions: self.directions };
         let rng = &mut StdRng::seed_from_u64(self.seed);
 
         let (mut dstate, mut cache) = (state.clone(), layer.cache());

@@ -1,9 +1,9 @@
 //! Adaptive gradient clipping.
 
 use super::norm::{norm_of, scale};
-use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
+use super::{ClipReport, NonFinite, NonFiniteGradient, screen};
 use crate::base::tensors::check_alike;
-use crate::base::{Tensors, TensorsExt};
+use crate::base::{Expect, Tensors, TensorsExt, check_number};
 use crate::kernels::{Float, once};
 
 const NAME: &str = "ClipAdaptive";
@@ -43,20 +43,20 @@ impl ClipAdaptive {
     /// With the clipping factor λ (0.01 to 0.16 in the paper) and its eps of 1e-3.
     ///
     /// # Panics
-    /// Panics if λ is not above 0.
+    /// Panics if λ is not above 0 or not finite.
     #[track_caller]
     pub fn new(lambda: f64) -> Self {
-        assert!(lambda > 0.0, "{NAME}: lambda: expected a number above 0, got {lambda}");
+        check_number::<f64>(NAME, "lambda", Expect::Above0, lambda);
         ClipAdaptive { lambda, eps: 1e-3, non_finite: NonFinite::Error }
     }
 
     /// The least norm that a unit's weights count with, so that units that start at zero can move.
     ///
     /// # Panics
-    /// Panics if it is negative or NaN.
+    /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
-        check_limit("ClipAdaptive: eps", eps);
+        check_number::<f64>(NAME, "eps", Expect::AtLeast0, eps);
         ClipAdaptive { eps, ..self }
     }
 

@@ -97,7 +97,8 @@ fn screen<F: Float>(
     }
 }
 
+/// Panics unless `limit` is a number from 0 to infinity, which is no limit.
 #[track_caller]
 fn check_limit(what: &str, limit: f64) {
-    assert!(limit >= 0.0, "{what}: expected a number, at least 0, got {limit}");
+    assert!(limit >= 0.0, "{what}: expected a number, at least 0, got {limit:?}");
 }

@@ -1,7 +1,7 @@
 //! Clipping by norm and by value.
 
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
-use crate::base::{Tensors, TensorsExt};
+use crate::base::{Expect, Tensors, TensorsExt, check_number};
 use crate::kernels::math::sum;
 use crate::kernels::{Float, once, vectorised};
 
@@ -53,10 +53,10 @@ impl ClipNorm {
     /// What is added to the norm under the fraction; 0 makes the clipped norm exactly `max`.
     ///
     /// # Panics
-    /// Panics if `eps` is negative or NaN.
+    /// Panics if `eps` is negative or not finite.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
-        check_limit("ClipNorm: eps", eps);
+        check_number::<f64>("ClipNorm", "eps", Expect::AtLeast0, eps);
         ClipNorm { eps, ..self }
     }
 
@@ -189,10 +189,13 @@ pub fn clip_grad_norm<F: Float>(grad: &mut dyn Tensors<F>, max: f64) -> Result<f
 /// Returns an error if an element is not finite; nothing is changed then.
 ///
 /// # Panics
-/// Panics if `max` is negative or NaN.
+/// Panics if `max` is negative or NaN, or a number above 0 that is 0 in the element type.
 #[track_caller]
 pub fn clip_grad_value<F: Float>(grad: &mut dyn Tensors<F>, max: f64) -> Result<(), NonFiniteGradient> {
     check_limit("clip_grad_value: max", max);
+    if max > 0.0 && max.is_finite() {
+        check_number::<F>("clip_grad_value", "max", Expect::Above0, max.min(F::max_value().widen()));
+    }
     clip_value(grad, F::of(max))
 }
 

@@ -70,11 +70,19 @@ pub struct HighwayBuilder<L: Layer> {
 
 impl<L: Layer> HighwayBuilder<L> {
     /// How `b_T` starts: -1 to -4, the deeper the stack the lower.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn gate_bias(self, init: impl Into<Init>) -> Self {
         HighwayBuilder { gate: self.gate.bias_init(init), ..self }
     }
 
     /// How `W_T` starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn gate_weight(self, init: impl Into<Init>) -> Self {
         HighwayBuilder { gate: self.gate.weight(init), ..self }
     }

@@ -57,6 +57,17 @@ impl<F: Float> PreNormBlock<F> {
         PreNormBlock { residual: Residual::new(PreNormBranch { norm, feed_forward }) }
     }
 
+    /// With another eps of the layer norm than 1e-5.
+    ///
+    /// # Panics
+    /// Panics as [`LayerNorm::eps`] does.
+    #[track_caller]
+    pub fn eps(mut self, eps: f64) -> Self {
+        let norm = &mut self.residual.branch.norm;
+        *norm = norm.clone().eps(eps);
+        self
+    }
+
     /// The branch's last layer zero: the block starts as the identity, with gradient exactly 1.
     pub fn zero_init(mut self) -> Self {
         self.residual.branch.feed_forward.fc2.set_zero();
@@ -88,6 +99,15 @@ impl<F: Float> PostNormBlock<F> {
     pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
         let residual = Residual::new(FeedForward::zeros(features, hidden, f));
         PostNormBlock { residual, norm: LayerNorm::new(features) }
+    }
+
+    /// With another eps of the layer norm than 1e-5.
+    ///
+    /// # Panics
+    /// Panics as [`LayerNorm::eps`] does.
+    #[track_caller]
+    pub fn eps(self, eps: f64) -> Self {
+        PostNormBlock { norm: self.norm.eps(eps), ..self }
     }
 
     /// The branch's last layer zero: the block starts as its normalisation alone.

@@ -5,7 +5,7 @@ use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::tensors::out_of_range;
-use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
+use crate::base::{Expect, Size, SizeError, Tensors, check_gradient, check_number, check_shape, check_sizes};
 use crate::kernels::{Float, vectorised};
 use crate::layer::affine::add;
 use crate::layer::gradient::start;
@@ -105,7 +105,12 @@ impl<L: Layer> Residual<L> {
     }
 
     /// With a number that is not trained before the branch: `1/sqrt(L)` keeps the variance of a stack of L blocks.
+    ///
+    /// # Panics
+    /// Panics if it is not finite in the element type.
+    #[track_caller]
     pub fn scaled(self, scale: f64) -> Self {
+        let scale = check_number::<L::Elem>(NAME, "scale", Expect::Finite, scale);
         Residual { scale: BranchScale::Fixed(scale), ..self }
     }
 
@@ -116,7 +121,13 @@ impl<L: Layer> Residual<L> {
 
     /// With one learned number a feature before the branch, all starting at `initial`; `features` is the number of
     /// output features.
+    ///
+    /// # Panics
+    /// Panics if there are none, or `initial` is not finite in the element type.
+    #[track_caller]
     pub fn layer_scale(self, features: usize, initial: f64) -> Self {
+        check_sizes::<L::Elem, 1>(NAME, [("features", features)], &[&[features]]);
+        let initial = check_number::<L::Elem>(NAME, "layer_scale", Expect::Finite, initial);
         let scale = Array1::from_elem(features, L::Elem::of(initial));
         Residual { scale: BranchScale::PerFeature(scale), ..self }
     }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+use crate::base::{Expect, check_number};
 use crate::kernels::derivatives::{d_relu, d_sigmoid, d_tanh};
 use crate::kernels::math::{exp, normal_cdf, relu, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
@@ -55,7 +56,14 @@ parameters! { impl<F: Float> Tensors<F> for Activation<F> { ; skip nonlinearity,
 
 impl<F: Float> Activation<F> {
     /// The activation by `nonlinearity`.
+    ///
+    /// # Panics
+    /// Panics if the slope of a [`Nonlinearity::LeakyRelu`] is not finite in the element type.
+    #[track_caller]
     pub fn new(nonlinearity: Nonlinearity) -> Self {
+        if let Nonlinearity::LeakyRelu { slope } = nonlinearity {
+            check_number::<F>(NAME, "slope", Expect::Finite, slope);
+        }
         Activation { nonlinearity, elem: PhantomData }
     }
 
@@ -77,9 +85,9 @@ impl<F: Float> Activation<F> {
     /// [`Nonlinearity::LeakyRelu`] with `slope` for negative inputs.
     ///
     /// # Panics
-    /// Panics if the slope is not finite.
+    /// Panics if the slope is not finite in the element type.
+    #[track_caller]
     pub fn leaky_relu(slope: f64) -> Self {
-        assert!(slope.is_finite(), "{NAME}: slope: expected a finite number, got {slope}");
         Self::new(Nonlinearity::LeakyRelu { slope })
     }
 

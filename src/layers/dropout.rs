@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
-use crate::base::RandomDrop;
 use crate::base::random::{Mask, drop_row};
+use crate::base::{Expect, RandomDrop, check_number};
 use crate::kernels::Float;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut};
@@ -53,9 +53,10 @@ impl<F: Float> Dropout<F> {
     /// Drops each element with probability `p`.
     ///
     /// # Panics
-    /// Panics if `p` is not in `0..1`.
+    /// Panics if `p` is not in `0..1`, in the element type too.
+    #[track_caller]
     pub fn new(p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::from_drop(RandomDrop::new(NAME, p, rng))
+        Self::from_drop(RandomDrop::new(NAME, check_number::<F>(NAME, "p", Expect::Probability, p), rng))
     }
 
     pub(crate) fn from_drop(drop: RandomDrop) -> Self {

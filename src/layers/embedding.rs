@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis, s};
 use rand::Rng;
 
+use crate::base::check_sizes;
 use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError, check_gradient};
 use crate::kernels::{Float, once};
@@ -55,7 +56,8 @@ impl<F: Float> Embedding<F> {
     /// # Panics
     /// Panics if a size is 0.
     pub fn builder(vocabulary: usize, features: usize) -> EmbeddingBuilder<F> {
-        assert!(vocabulary > 0 && features > 0, "{NAME}: sizes must not be 0");
+        let sizes = [("vocabulary", vocabulary), ("features", features)];
+        check_sizes::<F, 2>(NAME, sizes, &[&[vocabulary, features]]);
         EmbeddingBuilder { vocabulary, features, weight: Init::Normal { std: 1.0 }, elem: PhantomData }
     }
 
@@ -80,8 +82,12 @@ pub struct EmbeddingBuilder<F> {
 
 impl<F: Float> EmbeddingBuilder<F> {
     /// How the vectors start.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn weight(self, init: impl Into<Init>) -> Self {
-        EmbeddingBuilder { weight: init.into(), ..self }
+        EmbeddingBuilder { weight: init.into().checked::<F>(NAME, "weight"), ..self }
     }
 
     /// Drawn from `rng`: the same seed gives the same bits.

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayViewMut2};
 
-use crate::base::{Tensors, TensorsExt, check_shape};
+use crate::base::{Expect, Tensors, TensorsExt, check_number, check_shape, check_sizes};
 use crate::kernels::Float;
 use crate::kernels::norm::{STATISTICS, add_parameter_gradients, normalise, normalise_backward};
 use crate::layer::kit::reuse;
@@ -27,7 +27,7 @@ const NAME: &str = "LayerNorm";
 ///
 /// # Accuracy
 /// In f32 and for D up to 4096, at rows of any magnitude, far from 0 or with a spread up to the largest numbers, `x̂` is within
-/// `5e-7 (1 + |x̂|)` of its exact value, and `dL/dx` within `5e-7 max|dL/dx̂| / sqrt(v + eps)`. An element that is not finite makes its
+/// `5e-7 (1 + |x̂|)` of its exact value, and `dL/dx` within `1e-6 max|dL/dx̂| / sqrt(v + eps)`. An element that is not finite makes its
 /// row NaN.
 ///
 /// # Rows without a variance
@@ -60,18 +60,19 @@ impl<F: Float> LayerNorm<F> {
     ///
     /// # Panics
     /// Panics if `features` is 0.
+    #[track_caller]
     pub fn new(features: usize) -> Self {
-        assert!(features > 0, "{NAME}: sizes must not be 0");
+        check_sizes::<F, 1>(NAME, [("features", features)], &[&[features]]);
         LayerNorm { weight: Array1::ones(features), bias: Array1::zeros(features), eps: 1e-5 }
     }
 
     /// With another eps than 1e-5. Its square root is the standard deviation below which a row counts as small.
     ///
     /// # Panics
-    /// Panics if it is negative or not finite.
+    /// Panics if it is not above 0, in the element type too, or not finite.
+    #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
-        assert!(eps >= 0.0 && eps.is_finite(), "{NAME}: eps: expected a finite number, at least 0, got {eps}");
-        LayerNorm { eps, ..self }
+        LayerNorm { eps: check_number::<F>(NAME, "eps", Expect::Above0, eps), ..self }
     }
 }
 

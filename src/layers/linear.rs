@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
-use crate::base::{Init, Tensors, check_shape};
+use crate::base::{Init, Tensors, check_shape, check_sizes};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::affine::{add_rows, affine, affine_onto};
 use crate::layer::gradient::start;
@@ -57,7 +57,7 @@ impl<F: Float> Linear<F> {
     /// # Panics
     /// Panics if a size is 0.
     pub fn builder(input: usize, output: usize) -> LinearBuilder<F> {
-        assert!(input > 0 && output > 0, "{NAME}: sizes must not be 0, got input {input}, output {output}");
+        check_sizes::<F, 2>(NAME, [("input", input), ("output", output)], &[&[output, input]]);
         let init = Init::Uniform { bound: 1.0 / (input as f64).sqrt() };
         LinearBuilder { input, output, weight: init, bias: Some(init), elem: PhantomData }
     }
@@ -97,13 +97,21 @@ pub struct LinearBuilder<F> {
 
 impl<F: Float> LinearBuilder<F> {
     /// How the weight starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn weight(self, init: impl Into<Init>) -> Self {
-        LinearBuilder { weight: init.into(), ..self }
+        LinearBuilder { weight: init.into().checked::<F>(NAME, "weight"), ..self }
     }
 
     /// How the bias starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn bias_init(self, init: impl Into<Init>) -> Self {
-        LinearBuilder { bias: Some(init.into()), ..self }
+        LinearBuilder { bias: Some(init.into().checked::<F>(NAME, "bias")), ..self }
     }
 
     /// Whether there is a bias.

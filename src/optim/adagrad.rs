@@ -1,7 +1,7 @@
 //! Adagrad.
 
 use super::core::{At, Core, Rule, optimizer};
-use super::settings::check_setting;
+use crate::base::{Expect, check_number};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -54,7 +54,7 @@ impl<F: Float> Adagrad<F> {
     /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn lr_decay(self, lr_decay: f64) -> Self {
-        let lr_decay = check_setting(NAME, "lr_decay", lr_decay);
+        let lr_decay = check_number::<F>(NAME, "lr_decay", Expect::AtLeast0, lr_decay);
         Adagrad { core: self.core.with(|rule| rule.lr_decay = lr_decay) }
     }
 
@@ -64,17 +64,17 @@ impl<F: Float> Adagrad<F> {
     /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn initial_accumulator_value(self, value: f64) -> Self {
-        let initial = check_setting(NAME, "initial_accumulator_value", value);
+        let initial = check_number::<F>(NAME, "initial_accumulator_value", Expect::AtLeast0, value);
         Adagrad { core: self.core.with(|rule| rule.initial = initial) }
     }
 
     /// With another eps.
     ///
     /// # Panics
-    /// Panics if it is negative or not finite, or a step was taken.
+    /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
-        let eps = check_setting(NAME, "eps", eps);
+        let eps = check_number::<F>(NAME, "eps", Expect::Above0, eps);
         Adagrad { core: self.core.with(|rule| rule.eps = eps) }
     }
 }
@@ -111,6 +111,10 @@ impl<F: Float> Rule<F> for Sum {
 
     fn moments(&self) -> Vec<(&'static str, f64)> {
         vec![("sum", self.initial)]
+    }
+
+    fn squares(&self) -> &'static str {
+        "sum"
     }
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {

@@ -1,7 +1,7 @@
 //! Adam and AdamW.
 
 use super::core::{At, Core, Rule, optimizer};
-use super::settings::{check_fraction, check_setting};
+use crate::base::{Expect, check_number};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -54,6 +54,10 @@ impl<F: Float> Rule<F> for Moments {
         vec![("exp_avg", 0.0), ("exp_avg_sq", 0.0)]
     }
 
+    fn squares(&self) -> &'static str {
+        "exp_avg_sq"
+    }
+
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
         let [m, v] = moments else { unreachable!("two moments") };
         let (coupled_decay, shrink) =
@@ -103,18 +107,18 @@ macro_rules! adam {
             /// Panics if one is not in `0..1`, or a step was taken.
             #[track_caller]
             pub fn betas(self, beta1: f64, beta2: f64) -> Self {
-                let beta1 = check_fraction(stringify!($name), "beta1", beta1);
-                let beta2 = check_fraction(stringify!($name), "beta2", beta2);
+                let beta1 = check_number::<F>(stringify!($name), "beta1", Expect::Fraction, beta1);
+                let beta2 = check_number::<F>(stringify!($name), "beta2", Expect::Fraction, beta2);
                 $name { core: self.core.with(|rule| (rule.beta1, rule.beta2) = (beta1, beta2)) }
             }
 
             /// With another eps.
             ///
             /// # Panics
-            /// Panics if it is negative or not finite, or a step was taken.
+            /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
             #[track_caller]
             pub fn eps(self, eps: f64) -> Self {
-                let eps = check_setting(stringify!($name), "eps", eps);
+                let eps = check_number::<F>(stringify!($name), "eps", Expect::Above0, eps);
                 $name { core: self.core.with(|rule| rule.eps = eps) }
             }
         }

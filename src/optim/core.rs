@@ -1,12 +1,14 @@
 //! What all optimizers share: settings, parameter groups, the loop over the tensors, and the moments.
 
 use super::groups::ParameterGroups;
-use super::settings::check_setting;
 use super::state::{OptimizerState, OptimizerStateError};
 use crate::base::tensors::{check_alike, join};
-use crate::base::{NamedTensors, Tensors, TensorsExt};
+use crate::base::{Expect, NamedTensors, Tensors, TensorsExt, check_number};
 use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
 use crate::kernels::{Float, vectorised};
+
+/// The most steps that a state may have taken: numbers up to here are exact in f64, which counts them in corrections and decays.
+const MOST_STEPS: u64 = 1 << 53;
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
 pub(super) trait Rule<F> {
@@ -15,6 +17,11 @@ pub(super) trait Rule<F> {
 
     /// The moments of each parameter: PyTorch's name, and the value before the first step.
     fn moments(&self) -> Vec<(&'static str, f64)>;
+
+    /// The moment that sums or averages squares, and so is never below 0; empty if there is none.
+    fn squares(&self) -> &'static str {
+        ""
+    }
 
     /// One step of some of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
     /// in which each is read and written once.
@@ -97,10 +104,10 @@ struct Trained<F> {
     moments: Vec<Vec<F>>,
 }
 
-impl<F, R> Core<F, R> {
+impl<F: Float, R> Core<F, R> {
     #[track_caller]
     pub fn new(name: &'static str, learning_rate: f64, weight_decay: f64, rule: R) -> Self {
-        let learning_rate = check_setting(name, "learning rate", learning_rate);
+        let learning_rate = check_number::<F>(name, "learning rate", Expect::AtLeast0, learning_rate);
         let groups = ParameterGroups::default();
         Core { rule, training: Training { name, learning_rate, weight_decay, groups, steps: 0, plan: None } }
     }
@@ -122,7 +129,8 @@ impl<F, R> Core<F, R> {
     #[track_caller]
     pub fn weight_decay(mut self, weight_decay: f64) -> Self {
         self.check_unused();
-        self.training.weight_decay = check_setting(self.training.name, "weight decay", weight_decay);
+        self.training.weight_decay =
+            check_number::<F>(self.training.name, "weight decay", Expect::AtLeast0, weight_decay);
         self
     }
 
@@ -139,7 +147,8 @@ impl<F, R> Core<F, R> {
 
     #[track_caller]
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.training.learning_rate = check_setting(self.training.name, "learning rate", learning_rate);
+        self.training.learning_rate =
+            check_number::<F>(self.training.name, "learning rate", Expect::AtLeast0, learning_rate);
     }
 }
 
@@ -171,49 +180,39 @@ impl<F: Float> Training<F> {
         clip: Option<ClipNorm>,
     ) -> Result<Option<ClipReport>, NonFiniteGradient> {
         check_alike(&self.name, &*model, grad);
-        let mut clipping = clip.map(|clip| clip.measure(grad)).transpose()?;
         // Clipping has said already what happens to a gradient that is not finite.
-        let must_be_finite = clipping.is_none();
-        self.update(rule, model, grad, must_be_finite, &mut |values| {
-            clipping.as_mut().map_or(Change::Keep, |clipping| clipping.change(values))
-        });
-        Ok(clipping.map(|clipping| clipping.report))
-    }
-
-    /// One pass over the tensors; `clip` says what happens to each tensor of the gradient first.
-    fn update(
-        &mut self,
-        rule: &dyn Rule<F>,
-        model: &mut dyn Tensors<F>,
-        grad: &dyn Tensors<F>,
-        must_be_finite: bool,
-        clip: &mut dyn FnMut(&[F]) -> Change,
-    ) {
+        let must_be_finite = clip.is_none();
         if self.plan.is_none() {
             self.plan = Some(self.plan(rule, model));
         }
         let Some(plan) = &mut self.plan else { unreachable!("made above") };
         plan.check(self.name, model);
+        let mut clipping = clip.map(|clip| clip.measure(&Unfrozen { grad, trained: &plan.trained })).transpose()?;
         self.steps += 1;
-        let mut trained = plan.trained.iter_mut().peekable();
-        for i in 0..plan.count {
-            let (g, mut zeros) = (grad.values(i), None);
-            let change = clip(g); // of a frozen tensor too: it counts in the report
-            let Some(tensor) = trained.next_if(|tensor| tensor.index == i) else { continue };
+        // One pass over the tensors.
+        for tensor in &mut plan.trained {
+            let (g, mut zeros) = (grad.values(tensor.index), None);
+            let change = clipping.as_mut().map_or(Change::Keep, |clipping| clipping.change(g));
             let (g, factor) = match change {
                 Change::Keep => (g, 1.0),
                 Change::Scale(factor) => (g, factor),
                 // Not by a factor of 0, which leaves NaN as it is.
                 Change::Zero => (zeros.insert(vec![F::zero(); g.len()]).as_slice(), 1.0),
             };
+            let learning_rate = self.learning_rate * tensor.learning_rate_factor;
             let at = At {
                 step: self.steps,
-                learning_rate: self.learning_rate * tensor.learning_rate_factor,
+                learning_rate: check_number::<F>(
+                    self.name,
+                    "learning rate times its factor",
+                    Expect::AtLeast0,
+                    learning_rate,
+                ),
                 weight_decay: tensor.weight_decay,
                 factor,
             };
             let count = tensor.moments.len();
-            let chunks = model.tensor_mut(i).chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate();
+            let chunks = model.tensor_mut(tensor.index).chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate();
             for (k, (p, g)) in chunks {
                 if must_be_finite && !all_finite(g) {
                     refuse(self.name, &tensor.name, grad);
@@ -225,6 +224,7 @@ impl<F: Float> Training<F> {
                 rule.update(at, p, g, &mut moments[..count]);
             }
         }
+        Ok(clipping.map(|clipping| clipping.report))
     }
 
     fn settings(&self, rule: &dyn Rule<F>) -> Vec<(&'static str, f64)> {
@@ -234,7 +234,7 @@ impl<F: Float> Training<F> {
     }
 
     pub fn state(&self, rule: &dyn Rule<F>) -> OptimizerState<F> {
-        let trained = self.plan.as_ref().map_or(&[][..], |plan| &plan.trained);
+        let trained = self.plan.as_ref().filter(|_| self.steps > 0).map_or(&[][..], |plan| &plan.trained);
         let names = rule.moments();
         let tensors = names.iter().enumerate().flat_map(|(k, (moment, _))| {
             trained
@@ -259,7 +259,10 @@ impl<F: Float> Training<F> {
         if state.kind != self.name {
             return Err(Kind { expected: self.name.into(), got: state.kind.clone() });
         }
-        let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && rate.is_finite());
+        if state.steps > MOST_STEPS {
+            return Err(Steps { got: state.steps });
+        }
+        let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && F::of(rate).is_finite());
         let learning_rate = learning_rate.ok_or(LearningRate { got: state.setting("lr") })?;
         for (name, expected) in self.settings(rule).into_iter().skip(1) {
             let got = state.setting(name);
@@ -281,6 +284,9 @@ impl<F: Float> Training<F> {
                     if shape != tensor.shape {
                         return Err(Shape { name, expected: tensor.shape.clone(), got: shape.to_vec() });
                     }
+                    if *moment == rule.squares() && saved.iter().any(|&square| square < F::zero()) {
+                        return Err(NegativeSquare { name });
+                    }
                     values.copy_from_slice(saved);
                     used[i] = true;
                 }
@@ -292,6 +298,27 @@ impl<F: Float> Training<F> {
         (self.learning_rate, self.steps) = (learning_rate, state.steps);
         self.plan = (state.steps > 0).then_some(plan);
         Ok(())
+    }
+}
+
+/// The tensors of a gradient that are not frozen; a frozen one has no gradient.
+struct Unfrozen<'a, F> {
+    grad: &'a dyn Tensors<F>,
+    trained: &'a [Trained<F>],
+}
+
+impl<F> Tensors<F> for Unfrozen<'_, F> {
+    fn count(&self) -> usize {
+        self.trained.len()
+    }
+    fn name(&self, i: usize) -> String {
+        self.grad.name(self.trained[i].index)
+    }
+    fn tensor(&self, i: usize) -> (&[usize], &[F]) {
+        self.grad.tensor(self.trained[i].index)
+    }
+    fn tensor_mut(&mut self, _: usize) -> &mut [F] {
+        unreachable!("its norm is taken, and nothing else")
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::settings::check_setting;
-use crate::base::{Tensors, TensorsExt};
+use crate::base::{Expect, Tensors, TensorsExt, check_number};
 use crate::kernels::Float;
 
 /// The parameters to which a rule of [`ParameterGroups`] applies.
@@ -109,7 +108,10 @@ impl Group {
     /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn learning_rate_factor(self, factor: f64) -> Self {
-        Group { learning_rate_factor: check_setting("Group", "learning rate factor", factor), ..self }
+        Group {
+            learning_rate_factor: check_number::<f64>("Group", "learning rate factor", Expect::AtLeast0, factor),
+            ..self
+        }
     }
 
     /// With this weight decay instead of the optimizer's; 0 is none.
@@ -118,10 +120,14 @@ impl Group {
     /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn weight_decay(self, weight_decay: f64) -> Self {
-        Group { weight_decay: Some(check_setting("Group", "weight decay", weight_decay)), ..self }
+        Group {
+            weight_decay: Some(check_number::<f64>("Group", "weight decay", Expect::AtLeast0, weight_decay)),
+            ..self
+        }
     }
 
-    /// Never changed: no step, no decay, no moments. Their gradient still counts in the norm that clipping computes.
+    /// Never changed: no step, no decay, no moments. As in PyTorch, frozen parameters have no gradient: what `backward` wrote there is
+    /// not read by a step, counts in no norm of [`step_clipped`](crate::optim::Optimizer::step_clipped) and stops nothing if it is NaN.
     pub fn frozen(self) -> Self {
         Group { frozen: true, ..self }
     }
@@ -192,6 +198,10 @@ impl ParameterGroups {
                 }
             }
             assert!(found, "{optimizer}: groups: {select}: fits no parameter of {:?}", model.names());
+        }
+        for group in &groups {
+            check_number::<F>(optimizer, "learning rate factors", Expect::AtLeast0, group.learning_rate_factor);
+            check_number::<F>(optimizer, "weight decay", Expect::AtLeast0, group.weight_decay.unwrap_or(0.0));
         }
         groups
     }

@@ -8,7 +8,6 @@ mod groups;
 mod optimizer;
 mod rms_prop;
 mod schedule;
-mod settings;
 mod sgd;
 mod state;
 

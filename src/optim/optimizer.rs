@@ -25,7 +25,8 @@ pub trait Optimizer<F: Float> {
     /// step with f · g                    one pass that reads g, p and the moments, and writes p and the moments
     /// ```
     ///
-    /// `grad` stays as it is. An optimizer that does not implement it clips a copy.
+    /// `grad` stays as it is. Parameters that are [frozen](crate::optim::Group::frozen) have no gradient: they count neither in the norm nor
+    /// in the report. An optimizer that does not implement it clips a copy, and knows of no frozen ones.
     ///
     /// ```
     /// use gradflow::{clip::ClipNorm, ndarray::arr1, optim::{Optimizer, Sgd}};

@@ -1,7 +1,7 @@
 //! RMSprop.
 
 use super::core::{At, Core, Rule, optimizer};
-use super::settings::{check_fraction, check_setting};
+use crate::base::{Expect, check_number};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -57,17 +57,17 @@ impl<F: Float> RmsProp<F> {
     /// Panics if it is not in `0..1`, or a step was taken.
     #[track_caller]
     pub fn alpha(self, alpha: f64) -> Self {
-        let alpha = check_fraction(NAME, "alpha", alpha);
+        let alpha = check_number::<F>(NAME, "alpha", Expect::Fraction, alpha);
         RmsProp { core: self.core.with(|rule| rule.alpha = alpha) }
     }
 
     /// With another eps.
     ///
     /// # Panics
-    /// Panics if it is negative or not finite, or a step was taken.
+    /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
-        let eps = check_setting(NAME, "eps", eps);
+        let eps = check_number::<F>(NAME, "eps", Expect::Above0, eps);
         RmsProp { core: self.core.with(|rule| rule.eps = eps) }
     }
 
@@ -77,7 +77,7 @@ impl<F: Float> RmsProp<F> {
     /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn momentum(self, momentum: f64) -> Self {
-        let momentum = check_setting(NAME, "momentum", momentum);
+        let momentum = check_number::<F>(NAME, "momentum", Expect::AtLeast0, momentum);
         RmsProp { core: self.core.with(|rule| rule.momentum = momentum) }
     }
 
@@ -196,6 +196,10 @@ impl<F: Float> Rule<F> for MeanSquare {
             moments.push(("momentum_buffer", 0.0));
         }
         moments
+    }
+
+    fn squares(&self) -> &'static str {
+        "square_avg"
     }
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
-use super::settings::{check_fraction, check_setting};
+use crate::base::{Expect, check_number};
 
 const NAME: &str = "Schedule";
 
@@ -47,7 +47,7 @@ impl Schedule {
     /// Panics if it is negative or not finite.
     #[track_caller]
     pub fn constant(learning_rate: f64) -> Self {
-        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
+        let learning_rate = check_rate("learning rate", learning_rate);
         Schedule(Kind::Constant { learning_rate })
     }
 
@@ -57,8 +57,9 @@ impl Schedule {
     /// Panics if a number is negative or not finite, or `every` is 0.
     #[track_caller]
     pub fn step(learning_rate: f64, every: u64, factor: f64) -> Self {
-        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
-        let (every, factor) = (check_steps("every", every), check_setting(NAME, "factor", factor));
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let (every, factor) =
+            (check_steps("every", every), check_number::<f64>(NAME, "factor", Expect::AtLeast0, factor));
         Schedule(Kind::Step { learning_rate, every, factor })
     }
 
@@ -75,8 +76,8 @@ impl Schedule {
     /// Panics if a number is negative or not finite, or `steps` is 0.
     #[track_caller]
     pub fn cosine(learning_rate: f64, steps: u64, minimum: f64) -> Self {
-        let learning_rate = check_setting(NAME, "learning rate", learning_rate);
-        let (steps, minimum) = (check_steps("steps", steps), check_setting(NAME, "minimum", minimum));
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let (steps, minimum) = (check_steps("steps", steps), check_rate("minimum", minimum));
         Schedule(Kind::Cosine { learning_rate, steps, minimum })
     }
 
@@ -98,17 +99,17 @@ impl Schedule {
     ///
     /// # Panics
     /// Panics if the maximum is negative or not finite, there are fewer than 2 steps, `pct_start` is not in `0..1`, or
-    /// a divisor is not positive and finite.
+    /// a divisor is not positive and finite, or so small that a learning rate is not.
     #[track_caller]
     pub fn one_cycle_with(maximum: f64, steps: u64, pct_start: f64, div_factor: f64, final_div_factor: f64) -> Self {
-        let maximum = check_setting(NAME, "maximum", maximum);
+        let maximum = check_rate("maximum", maximum);
         assert!(steps >= 2, "{NAME}: steps: expected at least 2, got {steps}");
-        let rising = check_fraction(NAME, "pct_start", pct_start);
+        let rising = check_number::<f64>(NAME, "pct_start", Expect::Fraction, pct_start);
+        let mut rate = maximum;
         for (name, divisor) in [("div_factor", div_factor), ("final_div_factor", final_div_factor)] {
-            assert!(
-                divisor > 0.0 && divisor.is_finite(),
-                "{NAME}: {name}: expected a finite number above 0, got {divisor}"
-            );
+            check_number::<f64>(NAME, name, Expect::Above0, divisor);
+            rate /= divisor;
+            assert!(rate <= LARGEST, "{NAME}: {name}: expected a learning rate up to {LARGEST:e}, got {rate:e}");
         }
         Schedule(Kind::OneCycle { maximum, steps, rising, start_divisor: div_factor, end_divisor: final_div_factor })
     }
@@ -125,16 +126,20 @@ impl Schedule {
     #[track_caller]
     pub fn warm_up(self, steps: u64, start: f64) -> Self {
         assert!(!matches!(self.0, Kind::WarmUp { .. }), "{NAME}: warm_up: there is one already");
-        let (steps, start) = (check_steps("steps", steps), check_setting(NAME, "start", start));
+        let (steps, start) = (check_steps("steps", steps), check_number::<f64>(NAME, "start", Expect::AtLeast0, start));
         Schedule(Kind::WarmUp { steps, start, then: Box::new(self) })
     }
 
-    /// The learning rate of step `step`, counted from 0.
+    /// The learning rate of step `step`, counted from 0. It is at least 0 and, if a factor above 1 makes it grow, at most the largest
+    /// `f32`, about 3.4e38: a number that an optimizer of either type takes.
     #[must_use]
     pub fn learning_rate(&self, step: u64) -> f64 {
-        match &self.0 {
+        let learning_rate = match &self.0 {
             Kind::Constant { learning_rate } => *learning_rate,
-            Kind::Step { learning_rate, every, factor } => learning_rate * factor.powf((step / every) as f64),
+            Kind::Step { learning_rate, every, factor } => {
+                // 0 times infinity is NaN.
+                learning_rate * factor.powf((step / every) as f64).min(f64::MAX)
+            }
             Kind::Cosine { learning_rate, steps, minimum } => {
                 // One period, so that a large step loses no digits.
                 between(*learning_rate, *minimum, (step % steps.saturating_mul(2)) as f64 / *steps as f64)
@@ -145,20 +150,33 @@ impl Schedule {
                 if step < top {
                     between(start, *maximum, step / top)
                 } else {
-                    between(*maximum, start / end_divisor, (step - top) / (last - top))
+                    // With more steps than f64 counts, the top may be the last one.
+                    let falling = last - top;
+                    let position = if falling > 0.0 { (step - top) / falling } else { 1.0 };
+                    between(*maximum, start / end_divisor, position)
                 }
             }
             Kind::WarmUp { steps, start, then } => match step.checked_sub(*steps) {
                 Some(step) => then.learning_rate(step),
                 None => then.learning_rate(0) * (start + (1.0 - start) * (step as f64 / *steps as f64)),
             },
-        }
+        };
+        // Rounding may lead below 0 where a cosine ends.
+        learning_rate.clamp(0.0, LARGEST)
     }
 }
 
 /// From `a` at 0 to `b` at 1 along half a cosine.
 fn between(a: f64, b: f64, position: f64) -> f64 {
     b + (a - b) * (1.0 + (PI * position).cos()) / 2.0
+}
+
+/// The largest learning rate.
+const LARGEST: f64 = f32::MAX as f64;
+
+#[track_caller]
+fn check_rate(what: &str, rate: f64) -> f64 {
+    check_number::<f32>(NAME, what, Expect::AtLeast0, rate).min(LARGEST)
 }
 
 #[track_caller]
@@ -211,6 +229,7 @@ fn parse(text: &str) -> Option<Schedule> {
     let steps = |text: &str, least: u64| text.parse().ok().filter(|&steps: &u64| steps >= least);
     let number = |text: &str| text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite());
     let above_0 = |text: &str| number(text).filter(|&value| value > 0.0);
+    let rate = |text: &str| number(text).filter(|&rate| rate <= LARGEST);
     let (name, rest) = text.split_once('(')?;
     let (arguments, rest) = rest.split_once(')')?;
     let arguments: Vec<&str> = arguments.split(", ").collect();
@@ -219,12 +238,16 @@ fn parse(text: &str) -> Option<Schedule> {
         return Some(parse(then)?.warm_up(steps(n, 1)?, number(start)?));
     }
     let schedule = match (name, &arguments[..]) {
-        ("constant", [rate]) => Schedule::constant(number(rate)?),
-        ("step", [rate, every, factor]) => Schedule::step(number(rate)?, steps(every, 1)?, number(factor)?),
-        ("cosine", [rate, n, minimum]) => Schedule::cosine(number(rate)?, steps(n, 1)?, number(minimum)?),
+        ("constant", [start]) => Schedule::constant(rate(start)?),
+        ("step", [start, every, factor]) => Schedule::step(rate(start)?, steps(every, 1)?, number(factor)?),
+        ("cosine", [start, n, minimum]) => Schedule::cosine(rate(start)?, steps(n, 1)?, rate(minimum)?),
         ("one_cycle", [maximum, n, rising, start, end]) => {
             let rising = number(rising).filter(|&rising| rising < 1.0)?;
-            Schedule::one_cycle_with(number(maximum)?, steps(n, 2)?, rising, above_0(start)?, above_0(end)?)
+            let (maximum, start, end) = (rate(maximum)?, above_0(start)?, above_0(end)?);
+            if maximum / start > LARGEST || maximum / start / end > LARGEST {
+                return None;
+            }
+            Schedule::one_cycle_with(maximum, steps(n, 2)?, rising, start, end)
         }
         _ => return None,
     };

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
 use super::core::{At, Core, Rule, optimizer};
-use super::settings::check_setting;
+use crate::base::{Expect, check_number};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
@@ -54,7 +54,7 @@ impl<F: Float> Sgd<F> {
     /// Panics if it is negative or not finite, or a step was taken.
     #[track_caller]
     pub fn momentum(self, momentum: f64) -> Self {
-        let momentum = check_setting(NAME, "momentum", momentum);
+        let momentum = check_number::<F>(NAME, "momentum", Expect::AtLeast0, momentum);
         Sgd { core: self.core.with(|rule| rule.momentum = momentum) }
     }
 
@@ -64,7 +64,7 @@ impl<F: Float> Sgd<F> {
     /// Panics if it is not finite, Nesterov's momentum is on, or a step was taken.
     #[track_caller]
     pub fn dampening(self, dampening: f64) -> Self {
-        assert!(dampening.is_finite(), "{NAME}: dampening: expected a finite number, got {dampening}");
+        let dampening = check_number::<F>(NAME, "dampening", Expect::Finite, dampening);
         assert!(!self.core.rule.nesterov, "{NAME}: dampening: Nesterov's momentum has none");
         Sgd { core: self.core.with(|rule| rule.dampening = dampening) }
     }

@@ -61,6 +61,11 @@ pub enum OptimizerStateError {
         /// What it holds.
         got: Option<f64>,
     },
+    /// It has taken more steps than any training can.
+    Steps {
+        /// What it holds.
+        got: u64,
+    },
     /// Another setting than the learning rate is not this optimizer's. The learning rate itself is restored.
     Setting {
         /// The setting's name.
@@ -77,6 +82,11 @@ pub enum OptimizerStateError {
     },
     /// It has a tensor that the model, or a state before the first step, has no use for; or has it twice.
     UnexpectedTensor {
+        /// The tensor's name.
+        name: String,
+    },
+    /// A mean or sum of squares has an element below 0.
+    NegativeSquare {
         /// The tensor's name.
         name: String,
     },
@@ -98,12 +108,16 @@ impl fmt::Display for OptimizerStateError {
             Kind { expected, got } => write!(f, "the state is of {got}, not of {expected}"),
             LearningRate { got: None } => write!(f, "the state has no learning rate"),
             LearningRate { got: Some(got) } => write!(f, "the state's learning rate is {got}"),
+            Steps { got } => write!(f, "the state has taken {got} steps, more than any training can"),
             Setting { name, expected, got: None } => write!(f, "the state has no {name}, which is {expected} here"),
             Setting { name, expected, got: Some(got) } => {
                 write!(f, "{name} is {got} in the state and {expected} here")
             }
             MissingTensor { name } => write!(f, "the state has no {name}"),
             UnexpectedTensor { name } => write!(f, "the state has {name}, which the model has no use for"),
+            NegativeSquare { name } => {
+                write!(f, "{name} has an element below 0 in the state, where squares are summed")
+            }
             Shape { name, expected, got } => write!(f, "{name} is {got:?} in the state and {expected:?} in the model"),
         }
     }

@@ -36,6 +36,10 @@ impl CellOptions for GruOptions {
     fn common(&mut self) -> &mut CommonOptions {
         &mut self.common
     }
+
+    fn probabilities(&self) -> Vec<(&'static str, f64)> {
+        vec![("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.common.zoneout)]
+    }
 }
 
 impl RecurrentProduct for GruOptions {
@@ -60,22 +64,40 @@ impl<M: Model<Cell: BuiltCell<Options = GruOptions>>> CellBuilder<M, GruOptions>
     }
 
     /// How the reset gate's bias starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn reset_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(RESET, Start::Init(init.into()))
+        self.gate_init("reset_bias", RESET, init)
     }
 
     /// How the update gate's bias starts: at `b`, an unused state fades by `σ(b)` a step.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn update_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(UPDATE, Start::Init(init.into()))
+        self.gate_init("update_bias", UPDATE, init)
     }
 
     /// How `b_in`, the bias of what could be written, starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
-        self.start("bias_ih", CANDIDATE, Start::Init(init.into()))
+        let init = init.into().checked::<<M::Cell as BuiltCell>::Elem>("cell", "candidate_bias");
+        self.start("bias_ih", CANDIDATE, Start::Init(init))
     }
 
     /// How `b_hn`, the bias of `s` under the reset gate, starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
-        self.start("bias_hh", CANDIDATE, Start::Init(init.into()))
+        let init = init.into().checked::<<M::Cell as BuiltCell>::Elem>("cell", "candidate_hidden_bias");
+        self.start("bias_hh", CANDIDATE, Start::Init(init))
     }
 }

@@ -18,6 +18,7 @@ use super::operand::StepProduct;
 use super::options::{CommonOptions, DEFAULT_EPS, Start, probabilities, probability};
 use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
+use crate::base::error::mismatch;
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::Gradient;
@@ -134,6 +135,10 @@ impl<F: Float> BuiltCell for LstmCell<F> {
         let CommonOptions { bias, layer_norm, zoneout } = common;
         let (input, hidden, gates) = (draw.input, draw.hidden, self::options::gates(coupled));
         let (count, output) = (gates.len(), projection.unwrap_or(hidden));
+        if let Some(size) = projection.filter(|size| !(1..hidden).contains(size)) {
+            // As in PyTorch: a projection to more features than there are would be no projection.
+            mismatch(NAME, "projection", &format_args!("at least 1 and fewer than the {hidden} hidden units"), &size)
+        }
         let xavier = Init::XavierUniform { gain: 1.0 };
         let mut default_bias = vec![(FORGET, Start::Init(Init::Constant(1.0)))];
         if coupled {

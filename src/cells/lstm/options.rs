@@ -37,6 +37,11 @@ impl CellOptions for LstmOptions {
     fn common(&mut self) -> &mut CommonOptions {
         &mut self.common
     }
+
+    fn probabilities(&self) -> Vec<(&'static str, f64)> {
+        let zoneout = [("zoneout of h", self.common.zoneout), ("zoneout of c", self.zoneout_c)];
+        [("recurrent_dropout", self.recurrent_dropout)].into_iter().chain(zoneout).collect()
+    }
 }
 
 impl RecurrentProduct for LstmOptions {
@@ -68,7 +73,7 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
     /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
     ///
     /// # Panics
-    /// Panics if `size` is 0.
+    /// Panics if `size` is 0. [`build`](CellBuilder::build) panics if it is not below the number of hidden units.
     #[track_caller]
     pub fn projection(mut self, size: usize) -> Self {
         assert!(size > 0, "LstmCell: sizes must not be 0, got projection {size}");
@@ -88,27 +93,47 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
     }
 
     /// How the projection's weight starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn weight_hr(self, init: impl Into<Init>) -> Self {
-        self.start("weight_hr", 0, Start::Init(init.into()))
+        self.init("weight_hr", init)
     }
 
     /// How the input gate's bias starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn input_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(INPUT, Start::Init(init.into()))
+        self.gate_init("input_bias", INPUT, init)
     }
 
     /// How the forget gate's bias starts: at `b`, an unused memory fades by `σ(b)` a step.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(FORGET, Start::Init(init.into()))
+        self.gate_init("forget_bias", FORGET, init)
     }
 
     /// How the bias of `g`, what could be written, starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn cell_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(CELL, Start::Init(init.into()))
+        self.gate_init("cell_bias", CELL, init)
     }
 
     /// How the output gate's bias starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn output_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(OUTPUT, Start::Init(init.into()))
+        self.gate_init("output_bias", OUTPUT, init)
     }
 }

@@ -22,6 +22,10 @@ impl CellOptions for MguOptions {
     fn common(&mut self) -> &mut CommonOptions {
         &mut self.common
     }
+
+    fn probabilities(&self) -> Vec<(&'static str, f64)> {
+        vec![("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.common.zoneout)]
+    }
 }
 
 impl RecurrentProduct for MguOptions {
@@ -40,12 +44,20 @@ impl Gated for MguOptions {
 
 impl<M: Model<Cell: BuiltCell<Options = MguOptions>>> CellBuilder<M, MguOptions> {
     /// How the forget gate's bias starts: at `b`, an unused state fades by `1 - σ(b)` a step.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(FORGET, Start::Init(init.into()))
+        self.gate_init("forget_bias", FORGET, init)
     }
 
     /// How the bias of what could be written starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(CANDIDATE, Start::Init(init.into()))
+        self.gate_init("candidate_bias", CANDIDATE, init)
     }
 }

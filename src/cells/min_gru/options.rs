@@ -20,6 +20,10 @@ impl CellOptions for MinGruOptions {
     fn common(&mut self) -> &mut CommonOptions {
         &mut self.common
     }
+
+    fn probabilities(&self) -> Vec<(&'static str, f64)> {
+        vec![("zoneout", self.common.zoneout)]
+    }
 }
 
 impl WithoutMemory for MinGruOptions {}
@@ -32,12 +36,20 @@ impl Gated for MinGruOptions {
 
 impl<M: Model<Cell: BuiltCell<Options = MinGruOptions>>> CellBuilder<M, MinGruOptions> {
     /// How the update gate's bias starts: at `b`, an unused state fades by `1 - σ(b)` a step.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn update_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(UPDATE, Start::Init(init.into()))
+        self.gate_init("update_bias", UPDATE, init)
     }
 
     /// How the bias of what could be written starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
-        self.gate_bias(CANDIDATE, Start::Init(init.into()))
+        self.gate_init("candidate_bias", CANDIDATE, init)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, Start, WithoutMemory};
+use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, WithoutMemory};
 
 /// The f of a plain recurrent cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,10 @@ impl CellOptions for RnnOptions {
     fn common(&mut self) -> &mut CommonOptions {
         &mut self.common
     }
+
+    fn probabilities(&self) -> Vec<(&'static str, f64)> {
+        vec![("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.common.zoneout)]
+    }
 }
 
 impl RecurrentProduct for RnnOptions {
@@ -49,7 +53,11 @@ impl<M: Model<Cell: BuiltCell<Options = RnnOptions>>> CellBuilder<M, RnnOptions>
     }
 
     /// How `bias_ih` starts.
+    ///
+    /// # Panics
+    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    #[track_caller]
     pub fn bias_ih(self, init: impl Into<Init>) -> Self {
-        self.start("bias_ih", 0, Start::Init(init.into()))
+        self.init("bias_ih", init)
     }
 }

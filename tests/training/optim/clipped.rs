@@ -15,9 +15,8 @@ fn optimizers<F: Float>() -> Vec<Box<dyn Optimizer<F>>> {
     let groups = ParameterGroups::new()
         .add(Select::Vectors, Group::new().weight_decay(0.3).learning_rate_factor(0.5))
         .add(Select::prefix("w"), Group::new().learning_rate_factor(2.0));
-    let frozen = ParameterGroups::new().add(Select::prefix("w"), Group::new().frozen());
     let alike = all().into_iter().map(|(_, optimizer)| optimizer);
-    alike.chain(with_groups(&groups)).chain(with_groups(&frozen)).collect()
+    alike.chain(with_groups(&groups)).collect()
 }
 
 /// Clips a copy, and steps with it.
@@ -135,6 +134,53 @@ fn a_gradient_that_is_refused_changes_nothing() {
         let other = || Model { b: Array1::zeros(4), ..Model::new() };
         let message = panic_of(|| optimizer.step_clipped(&mut model, &other(), ClipNorm::new(1.0)));
         assert!(message.ends_with(": b: expected [3], got [4]"), "{message}");
+    }
+}
+
+/// As in PyTorch, where a frozen parameter has no `grad`: it counts in no norm and no report, and NaN there stops nothing.
+#[test]
+fn frozen_parameters_have_no_gradient() {
+    let frozen = ParameterGroups::new().add(Select::prefix("w"), Group::new().frozen());
+    let clips = [
+        ClipNorm::new(0.1),
+        ClipNorm::new(0.1).per_tensor(),
+        ClipNorm::new(0.1).norm_type(f64::INFINITY),
+        ClipNorm::new(0.1).non_finite(NonFinite::Skip),
+        ClipNorm::new(0.1).non_finite(NonFinite::Pass),
+    ];
+    for clip in clips {
+        for (mut optimizer, mut alone) in with_groups::<f64>(&frozen).into_iter().zip(all::<f64>()) {
+            let alone = &mut *alone.1;
+            let (mut model, mut b) = (Model::new(), Model::new().b);
+            for step in 1..=4 {
+                let mut grad = model.gradient(step);
+                grad.w.fill([f64::NAN, 1e300, f64::INFINITY, 0.0][step % 4]);
+                let report = optimizer.step_clipped(&mut model, &grad, clip).unwrap();
+                // The optimizer of `with_groups` may have other settings; the norm and the factor are the gradient's.
+                let want = alone.step_clipped(&mut b, &grad.b, clip).unwrap();
+                assert_eq!(report, want, "{clip:?}, step {step}");
+                assert!(report.clipped == 1 && report.non_finite.is_none());
+            }
+            let initial = Model::<f64>::new();
+            assert_eq!(model.w, initial.w, "frozen");
+            assert!(model.b != initial.b && model.b.iter().all(|value| value.is_finite()));
+            assert_eq!(optimizer.state().steps, 4);
+
+            // What is trained still stops the step.
+            let mut grad = model.gradient(5);
+            grad.b[0] = f64::NAN;
+            let before = model.clone();
+            let stopped = optimizer.step_clipped(&mut model, &grad, ClipNorm::new(0.1)).unwrap_err();
+            assert_eq!((stopped.tensor.as_str(), &model, optimizer.state().steps), ("b", &before, 4));
+        }
+    }
+    // With all frozen, there is nothing to clip.
+    let all_frozen = ParameterGroups::new().add(Select::contains(""), Group::new().frozen());
+    for mut optimizer in with_groups::<f64>(&all_frozen) {
+        let mut model = Model::new();
+        let grad = model.gradient(1);
+        let report = optimizer.step_clipped(&mut model, &grad, ClipNorm::new(0.1)).unwrap();
+        assert_eq!((report.norm, report.clipped, model), (0.0, 0, Model::new()));
     }
 }
 

@@ -602,8 +602,92 @@ fn settings_that_make_no_sense_are_refused() {
         Schedule::one_cycle_with(0.1, 10, 0.3, 0.0, 1e4), "Schedule", "div_factor";
         Schedule::constant(0.1).warm_up(0, 0.1), "Schedule", "steps";
     }
+    refused! {
+        Schedule::constant(1e39), "Schedule", "learning rate";
+        Schedule::one_cycle_with(1.0, 10, 0.3, 1e-300, 1e4), "Schedule", "div_factor";
+        Schedule::one_cycle_with(1.0, 10, 0.3, 25.0, 1e-300), "Schedule", "final_div_factor";
+        Adam::<f64>::new(0.1).eps(0.0), "Adam", "eps";
+        RmsProp::<f64>::new(0.1).eps(0.0), "RmsProp", "eps";
+        Adagrad::<f64>::new(0.1).eps(0.0), "Adagrad", "eps";
+        Adam::<f32>::new(0.1).set_learning_rate(1e39), "Adam", "learning rate";
+    }
+    // Each of them is a number of f32, together they are not.
+    let groups = || {
+        let factor = || Group::new().learning_rate_factor(1e30);
+        ParameterGroups::new().add(Select::prefix("w"), factor()).add(Select::prefix("w"), factor())
+    };
+    let (mut model, grad) = (Model::<f32>::new(), Model::<f32>::new());
+    let message = panic_of(|| Sgd::new(0.1).groups(groups()).step(&mut model, &grad));
+    assert!(message.starts_with("Sgd: learning rate factors: expected"), "{message}");
+    let groups = ParameterGroups::new().add(Select::prefix("w"), Group::new().learning_rate_factor(1e30));
+    let message = panic_of(|| Sgd::new(1e30).groups(groups).step(&mut model, &grad));
+    assert!(message.starts_with("Sgd: learning rate times its factor: expected"), "{message}");
+    assert_eq!(model, Model::new());
     let twice = panic_of(|| Schedule::constant(0.1).warm_up(1, 0.1).warm_up(1, 0.1));
     assert_eq!(twice, "Schedule: warm_up: there is one already");
+}
+
+/// At every step, however large, and from every text that is understood.
+#[test]
+fn learning_rates_are_finite() {
+    let largest = f64::from(f32::MAX);
+    let one_cycle = |steps| Schedule::one_cycle_with(1e-3, steps, 0.999_999_999_999_999_9, 1e-40, 1e-1);
+    let schedules = [
+        Schedule::constant(largest),
+        Schedule::step(0.1, 1, 1.5),
+        Schedule::step(0.0, 1, 1.5),
+        Schedule::step(largest, 1, 1e300),
+        Schedule::step(0.1, 1, 0.0),
+        Schedule::cosine(largest, u64::MAX, 0.0),
+        Schedule::cosine(0.0, 1, largest),
+        one_cycle(2),
+        one_cycle(u64::MAX),
+        one_cycle(1 << 60),
+    ];
+    let warm = schedules.clone().map(|schedule| schedule.warm_up(1000, 1e308));
+    for schedule in schedules.into_iter().chain(warm) {
+        for step in [0, 1, 2, 3, 10, 999, 1000, 5000, 1 << 40, 1 << 53, 1 << 60, u64::MAX - 1, u64::MAX] {
+            let rate = schedule.learning_rate(step);
+            assert!((0.0..=largest).contains(&rate), "{schedule}, step {step}: {rate:e}");
+            Adam::<f32>::new(0.1).set_learning_rate(rate);
+        }
+        assert_eq!(schedule.to_string().parse(), Ok(schedule));
+    }
+    assert_eq!(Schedule::step(0.1, 1, 1.5).learning_rate(1_000_000), largest);
+    for text in ["constant(1e39)", "step(1e39, 1, 0.5)", "one_cycle(1.0, 10, 0.3, 1e-300, 1.0)", "cosine(0.1, 1, 1e39)"]
+    {
+        assert!(text.parse::<Schedule>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn states_that_no_training_has_are_refused() {
+    for (what, mut optimizer) in all::<f64>() {
+        let mut model = Model::new();
+        model.train(&mut *optimizer, 1..=3);
+        let good = optimizer.state();
+        for steps in [u64::MAX, u64::MAX - 1, (1 << 53) + 1] {
+            let state = OptimizerState { steps, ..good.clone() };
+            let error = optimizer.load_state(&model, &state).unwrap_err();
+            assert_eq!(error, OptimizerStateError::Steps { got: steps }, "{what}");
+            assert_eq!(error.to_string(), format!("the state has taken {steps} steps, more than any training can"));
+            assert_eq!(optimizer.state(), good, "{what}: changed by a refusal");
+        }
+        // The last one that is accepted steps on, to finite parameters.
+        let mut old = model.clone();
+        optimizer.load_state(&old, &OptimizerState { steps: 1 << 53, ..good.clone() }).unwrap();
+        old.train(&mut *optimizer, 1..=2);
+        assert!(old.w.iter().chain(&old.b).all(|value| value.is_finite()), "{what}: {old:?}");
+
+        let squares = ["exp_avg_sq", "sum", "square_avg"];
+        let names = good.tensors.names();
+        for (i, name) in names.iter().enumerate().filter(|(_, name)| squares.iter().any(|s| name.starts_with(s))) {
+            let mut state = good.clone();
+            state.tensors.tensor_mut(i)[0] = -1e-3;
+            let error = optimizer.load_state(&model, &state).unwrap_err();
+            assert_eq!(error, OptimizerStateError::NegativeSquare { name: name.clone() }, "{what}");
+        }
+    }
 }
 
 #[test]
