@@ -164,8 +164,9 @@ fn speak(model: &Model, vocabulary: &[char], text: &str, count: usize, seed: u64
     let mut logits = Vec::new();
     for _ in 0..text.len() + count {
         let id = next.next().unwrap_or_else(|| {
-            // At a temperature of 0.7.
-            let weights = logits.iter().map(|&z: &f32| (z / 0.7).exp());
+            // At a temperature of 0.7, relative to the largest logit, of which the exponential might overflow.
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weights = logits.iter().map(|&z: &f32| ((z - largest) / 0.7).exp());
             let id = WeightedIndex::new(weights).expect("finite logits").sample(rng);
             said.push(vocabulary[id]);
             id

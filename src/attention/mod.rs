@@ -38,6 +38,9 @@ const MEMORY: &str = "Attention: memory";
 /// | context | `[Tq, B, M]` | `c` |
 /// | [weights](AttentionCache::weights) | `[Tq, B, Tm]` | `α` |
 ///
+/// Scores of any size have their softmax, even those that the element type cannot hold, such as the dot products of features of 1e20
+/// in f32: a row in which a sum overflows is computed again, relative to its largest score.
+///
 /// Sources: Bahdanau, Cho and Bengio 2015 (additive); Luong, Pham and Manning 2015 (dot, bilinear).
 ///
 /// It has two inputs and so is no [`Layer`](crate::Layer), but keeps a layer's rules: it holds parameters and nothing

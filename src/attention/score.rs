@@ -6,9 +6,10 @@ use rand::Rng;
 use super::NAME;
 use crate::base::error::mismatch;
 use crate::base::tensors::out_of_range;
-use crate::base::{Init, Tensors, TensorsExt, check_shape};
+use crate::base::{Init, Tensors, TensorsExt, check_shape, check_sizes};
 use crate::kernels::derivatives::d_tanh;
 use crate::kernels::math::{sum, tanh};
+use crate::kernels::softmax::all_finite;
 use crate::kernels::{Accumulate, Float, product, vectorised};
 use crate::layer::Sequence;
 use crate::layer::affine::{affine_on_runs, bias_gradient, input_gradient, weight_gradient};
@@ -66,7 +67,7 @@ impl<F: Float> BilinearScore<F> {
     /// # Panics
     /// Panics if a size is 0.
     pub fn new(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        assert!(query > 0 && memory > 0, "{NAME}: sizes must not be 0, got query {query}, memory {memory}");
+        check_sizes::<F, 2>(NAME, [("query", query), ("memory", memory)], &[&[query, memory]]);
         let mut score = BilinearScore { weight: Array2::zeros((query, memory)) };
         uniform(&mut score.weight, rng);
         score
@@ -80,10 +81,8 @@ impl<F: Float> AdditiveScore<F> {
     /// # Panics
     /// Panics if a size is 0.
     pub fn new(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        assert!(
-            query > 0 && memory > 0 && hidden > 0,
-            "{NAME}: sizes must not be 0, got query {query}, memory {memory}, hidden {hidden}"
-        );
+        let sizes = [("query", query), ("memory", memory), ("hidden", hidden)];
+        check_sizes::<F, 3>(NAME, sizes, &[&[hidden, query], &[hidden, memory]]);
         let mut weight_query = Array2::zeros((hidden, query));
         let mut weight_memory = Array2::zeros((hidden, memory));
         let (mut bias, mut v) = (Array2::zeros((1, hidden)), Array2::zeros((1, hidden)));
@@ -237,22 +236,63 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `e`, `[steps, length]`, of one sequence's queries and keys. `terms` is memory for one row.
+    /// `e`, `[steps, length]`, of one sequence's queries and keys. `terms` is memory for one row. A row in which a sum overflows
+    /// holds `e - max e` instead, which has the same softmax.
     pub(super) fn scores(
         &self,
         queries: ArrayView2<'_, F>,
         keys: ArrayView2<'_, F>,
         terms: &mut Array1<F>,
-        scores: ArrayViewMut2<'_, F>,
+        mut scores: ArrayViewMut2<'_, F>,
     ) {
         match self {
             AttentionScore::Dot { .. } | AttentionScore::Bilinear(_) => {
-                product(queries, keys.reversed_axes(), scores, Accumulate::Overwrite);
+                product(queries, keys.reversed_axes(), scores.view_mut(), Accumulate::Overwrite);
             }
             AttentionScore::Additive(score) => {
                 reuse(terms, score.v.len());
-                additive_scores(score.v.values(0), queries, keys, terms.tensor_mut(0), scores);
+                additive_scores(score.v.values(0), queries, keys, terms.tensor_mut(0), scores.view_mut());
             }
+        }
+        for (u, row) in queries.outer_iter().zip(scores.outer_iter_mut()) {
+            let row = values_mut(row);
+            if !all_finite(row) {
+                self.scores_below_largest(values(u), keys, row);
+            }
+        }
+    }
+
+    /// `e - max e` of one query, where e itself is too large. Where the numbers themselves are not finite, `scores` stays as it is.
+    #[cold]
+    #[inline(never)]
+    fn scores_below_largest(&self, u: &[F], keys: ArrayView2<'_, F>, scores: &mut [F]) {
+        // Each score is Σ a b: of numbers below 1, and of powers of two. f64 holds sums of those exactly enough for either type.
+        let v = match self {
+            AttentionScore::Additive(score) => score.v.values(0),
+            _ => &[],
+        };
+        let left = if v.is_empty() { u } else { v };
+        let largest =
+            |values: &mut dyn Iterator<Item = &F>| values.fold(f64::MIN_POSITIVE, |most, x| most.max(x.widen().abs()));
+        if !all_finite(u) || !all_finite(v) || !keys.iter().all(|key| key.is_finite()) {
+            return;
+        }
+        let below_1 = |largest: f64| (-1.0 - largest.log2().floor()).exp2();
+        let left_factor = below_1(largest(&mut left.iter()));
+        let right_factor = if v.is_empty() { below_1(largest(&mut keys.iter())) } else { 1.0 };
+        let score = |key: &[F]| -> f64 {
+            match v {
+                [] => u.iter().zip(key).map(|(u, k)| (u.widen() * left_factor) * (k.widen() * right_factor)).sum(),
+                _ => {
+                    let terms = v.iter().zip(u.iter().zip(key));
+                    terms.map(|(v, (u, k))| v.widen() * left_factor * (u.widen() + k.widen()).tanh()).sum()
+                }
+            }
+        };
+        let scaled = || keys.outer_iter().map(|key| score(values(key)));
+        let most = scaled().fold(f64::NEG_INFINITY, f64::max);
+        for (e, scaled) in scores.iter_mut().zip(scaled()) {
+            *e = F::of((scaled - most) / left_factor / right_factor);
         }
     }
 

@@ -10,7 +10,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::float::Float;
-use super::math::{exp, sum};
+use super::math::{exp, sum, sum_pairs};
 use super::once::vectorised;
 
 /// The largest element; those that are NaN are passed over.
@@ -25,6 +25,16 @@ fn powers<F: Float>(scale: F, largest: F, z: &mut [F]) {
     for z in z.iter_mut() {
         *z = exp((*z - largest) * scale);
     }
+}
+
+/// `Σ power(z) - 1`, for powers of which the largest is 1: those that are 1 are counted apart.
+#[inline(always)]
+fn beside_one<F: Float>(z: &[F], power: impl Fn(F) -> F) -> f64 {
+    let (below, ones) = sum_pairs([z], |[z]| {
+        let power = power(z).widen();
+        if power < 1.0 { (power, 0.0) } else { (0.0, power) }
+    });
+    below + (ones - 1.0)
 }
 
 vectorised! {
@@ -54,19 +64,26 @@ vectorised! {
         }
     }
 
-    /// `Σ exp(z - largest)`, in f64 so that what is small beside 1 counts.
-    pub(crate) fn sum_of_exponentials<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
-        sum([z], |[z]| exp(z - largest).widen())
+    /// `Σ exp(z - largest) - 1`, in f64: what all others add to the largest element's 1, with its digits however small it is.
+    pub(crate) fn beside_largest<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
+        beside_one(z, |z| exp(z - largest))
     }
 
-    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns [`sum_of_exponentials`].
-    pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, largest: F, z: &'a mut [F]) -> f64 {
+    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns [`beside_largest`], and `Σ exp(z_k - largest)`
+    /// over all k but `id`, with its digits.
+    pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, largest: F, id: usize, z: &'a mut [F]) -> (f64, f64) {
         powers(F::one(), largest, z);
-        let total = sum([z], |[z]| z.widen());
-        let scale = weight / F::of(total);
+        let beside = beside_one(z, |power| power);
+        let others = (1.0 - z[id].widen()) + beside;
+        let scale = weight / F::of(1.0 + beside);
         for z in z.iter_mut() {
             *z *= scale;
         }
-        total
+        (beside, others)
+    }
+
+    /// Whether no element is infinite or NaN.
+    pub(crate) fn all_finite<'a, F: Float>(z: &'a [F]) -> bool {
+        !sum([z], |[z]| z * F::zero()).is_nan()
     }
 }

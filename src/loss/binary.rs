@@ -3,7 +3,7 @@
 use ndarray::{Array3, ArrayRef3};
 
 use super::elements::Elements;
-use super::reduction::{Reduction, check_weights};
+use super::reduction::{Reduction, check_weights, weighted};
 use super::traits::{Loss, Memory};
 use crate::base::{Size, check_shape};
 use crate::kernels::{Float, once};
@@ -19,7 +19,8 @@ const NAME: &str = "BinaryCrossEntropy";
 ///
 /// with the target `y`, a probability, `p` the [weight of a yes](BinaryCrossEntropy::pos_weight), and `w` =
 /// 1/(number of elements that count) for the mean and 1 for the sum. No sigmoid is computed before its logarithm, so
-/// logits of any finite size are safe.
+/// logits of any finite size are safe, and the loss of a sure answer keeps its digits however small it is. A logit of ±∞ is
+/// an answer without doubt: its loss is 0 if it is right.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -113,7 +114,7 @@ once! {
             // Of σ(z) and σ(-z), the one below a half is small · one, which keeps its digits.
             let (loss_no, loss_yes, p, q) =
                 if z > 0.0 { (far, near, one, small * one) } else { (near, far, small * one, one) };
-            (no * loss_no + yes * loss_yes, no * p - yes * q)
+            (weighted(no, loss_no) + weighted(yes, loss_yes), no * p - yes * q)
         })
     }
 }

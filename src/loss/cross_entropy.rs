@@ -2,11 +2,11 @@
 
 use ndarray::{Array3, ArrayRef2, ArrayRef3};
 
-use super::reduction::{Reduction, check_weights};
+use super::reduction::{Reduction, check_weights, power_of_two_below, weighted};
 use super::traits::{Loss, Memory};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
-use crate::kernels::softmax::{largest, sum_of_exponentials, weighted_softmax};
+use crate::kernels::softmax::{beside_largest, largest, weighted_softmax};
 use crate::kernels::{Float, once};
 use crate::layer::{Id, Ids, Sequence};
 
@@ -27,8 +27,13 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// loss_tb = -Σ_k q_k log softmax(z_tb)_k           dL/dz_tbk = w (softmax(z_tb)_k Σ_j q_j - q_k)
 /// ```
 ///
-/// and `w` = 1/(sum of the `c_id` that count) for the mean. The largest logit is subtracted first, so logits of any
-/// finite size are safe.
+/// and `w` = 1/(sum of the `c_id` that count) for the mean.
+///
+/// The largest logit is subtracted first, in halves, so logits of any finite size are safe: the loss is finite if its value is one
+/// that f64 can hold. What all other classes add to the largest one's 1 is kept apart (`ln_1p`), so the loss of a sure prediction
+/// keeps its digits, and so does its gradient at the id. A logit of -∞ masks a class: its probability and its gradient are 0.
+/// Whatever has a `q_k` of 0, such as a class of weight 0, adds nothing to the loss, be its logit -∞; the loss of a masked class with a
+/// `q_k` above 0, its own id or by smoothing, is infinite, as in PyTorch.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -146,16 +151,17 @@ impl Options {
         (1.0 - self.smoothing) * self.class_weight(id)
     }
 
-    /// `max z` and `Σ_k q_k (z_k - max z)`. Everything is relative to the largest logit: a difference of large logits
-    /// keeps its digits.
-    fn target<F: Float>(&self, id: usize, z: &[F]) -> (F, f64) {
+    /// `max z` and `unit Σ_k q_k (z_k - max z)`. Everything is relative to the largest logit: a difference of large logits
+    /// keeps its digits. Halves of two logits have a finite difference.
+    fn target<F: Float>(&self, unit: f64, id: usize, z: &[F]) -> (F, f64) {
         let largest = largest(z);
-        let above = |z: F| (z - largest).widen();
-        let mut target = self.own(id) * above(z[id]);
+        let half = |z: F| 0.5 * z.widen() - 0.5 * largest.widen();
+        let mut target = weighted(unit * self.own(id), half(z[id]));
         if self.smoothing > 0.0 {
-            target += z.iter().enumerate().map(|(k, &z_k)| self.share(k, z.len()) * above(z_k)).sum::<f64>();
+            let shares = z.iter().enumerate().map(|(k, &z_k)| weighted(unit * self.share(k, z.len()), half(z_k)));
+            target += shares.sum::<f64>();
         }
-        (largest, target)
+        (largest, 2.0 * target)
     }
 }
 
@@ -177,6 +183,7 @@ once! {
         let positions = || (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b)));
         let class_weight = |(t, b): (usize, usize)| options.class_weight(ids.get(t, b));
         let weight = options.reduction.weight(positions().filter(|&at| counts(at)).map(class_weight).sum());
+        let unit = power_of_two_below(weight);
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
         // Of a position that counts: the id, its part of the target and that of all classes together.
         let id_own_and_all = |(t, b): (usize, usize)| {
@@ -191,17 +198,17 @@ once! {
             Some((id, options.own(id), options.own(id) + shares))
         };
 
-        let mut loss = 0.0;
+        let mut loss = 0.0; // times `unit`
         let Some(dlogits) = dlogits else {
             let logits = logits.as_standard_layout(); // a copy only if they are not
             let rows = logits.as_slice().expect("standard layout").chunks_exact(classes);
             for (at, z) in positions().zip(rows) {
                 if let Some((id, _, all)) = id_own_and_all(at) {
-                    let (largest, target) = options.target(id, z);
-                    loss += all * sum_of_exponentials(largest, z).ln() - target;
+                    let (largest, target) = options.target(unit, id, z);
+                    loss += unit * all * beside_largest(largest, z).ln_1p() - target;
                 }
             }
-            return loss * weight;
+            return loss * (weight / unit);
         };
         dlogits.assign(&logits);
         let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
@@ -210,13 +217,15 @@ once! {
                 row.fill(F::zero());
                 continue;
             };
-            let (largest, target) = options.target(id, row);
-            loss += all * weighted_softmax(F::of(weight * all), largest, row).ln() - target;
-            row[id] -= F::of(weight * own);
+            let (largest, target) = options.target(unit, id, row);
+            let (beside, others) = weighted_softmax(F::of(weight * all), largest, id, row);
+            loss += unit * all * beside.ln_1p() - target;
+            // w own (p_id - 1) by the others' probabilities: 1 - p_id has no digits if p_id is near 1.
+            row[id] = F::of(weight * (shares * (1.0 - others / (1.0 + beside)) - own * (others / (1.0 + beside))));
             if options.smoothing > 0.0 {
                 row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
             }
         }
-        loss * weight
+        loss * (weight / unit)
     }
 }

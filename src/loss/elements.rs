@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayRef3, Zip};
 
-use super::reduction::Reduction;
+use super::reduction::{Reduction, power_of_two_below};
 use crate::base::check_shape;
 use crate::kernels::Float;
 use crate::layer::Sequence;
@@ -49,11 +49,12 @@ impl Elements {
         check_shape(loss, "target", y.shape(), target.shape());
         let counts = self.counts(sequence);
         let weight = self.reduction.weight(self.total(sequence, target));
+        let unit = power_of_two_below(weight);
 
-        let mut sum = 0.0;
+        let mut sum = 0.0; // of the losses times `unit`
         let mut slope = |(t, b, k): (usize, usize, usize), y: F, target: F| {
             let (value, slope) = if counts(t, b, target) { element(k, y.widen(), target.widen()) } else { (0.0, 0.0) };
-            sum += value;
+            sum += unit * value;
             slope
         };
         match dy {
@@ -65,6 +66,6 @@ impl Elements {
                 slope(at, y, target);
             }),
         }
-        sum * weight
+        sum * (weight / unit)
     }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayRef3};
 use super::elements::Elements;
 use super::reduction::Reduction;
 use super::traits::{Loss, Memory};
-use crate::base::error::mismatch;
+use crate::base::{Expect, check_number};
 use crate::kernels::{Float, once};
 use crate::layer::Sequence;
 
@@ -43,16 +43,14 @@ pub struct Huber<F> {
     memory: Memory<F>,
 }
 
-impl<F> Huber<F> {
+impl<F: Float> Huber<F> {
     /// The mean over all elements; PyTorch's default `delta` is 1.
     ///
     /// # Panics
     /// Panics if `delta` is not positive and finite.
     #[track_caller]
     pub fn new(delta: f64) -> Self {
-        if !(delta > 0.0 && delta.is_finite()) {
-            mismatch(NAME, "delta", &"a positive number", &delta)
-        }
+        check_number::<F>(NAME, "delta", Expect::Above0, delta);
         Huber { delta, elements: Elements::default(), memory: Memory::default() }
     }
 

@@ -1,6 +1,6 @@
 //! From the losses of all positions to one number.
 
-use crate::base::error::mismatch;
+use crate::base::{Expect, check_number};
 
 /// How the losses of all positions become one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +31,21 @@ impl Reduction {
     }
 }
 
-/// Panics unless every weight is finite and at least 0.
+/// The power of two at or below a factor. Losses are added up times it, which is exact, so that the sum of many large ones does
+/// not overflow if their mean does not.
+pub(super) fn power_of_two_below(factor: f64) -> f64 {
+    if factor > 0.0 { factor.log2().floor().exp2() } else { 1.0 }
+}
+
+/// `weight · loss`; what has no weight counts for nothing, be it infinite.
+pub(super) fn weighted(weight: f64, loss: f64) -> f64 {
+    if weight == 0.0 && loss.is_infinite() { 0.0 } else { weight * loss }
+}
+
+/// Panics unless every weight is finite, in f32 too, so that sums of them are, and at least 0.
 #[track_caller]
 pub(super) fn check_weights(loss: &str, argument: &str, weights: &[f64]) {
-    if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-        mismatch(loss, argument, &"finite weights from 0 up", weight)
+    for &weight in weights {
+        check_number::<f32>(loss, argument, Expect::AtLeast0, weight);
     }
 }

@@ -4,12 +4,16 @@
 use gradflow::ndarray::{Array1, Array2, Array3, Ix3, arr2, s};
 use gradflow::{
     Causal, Layer, Sequence, TensorsExt, ZerosLike,
-    author::{LengthsError, Size},
-    clip::clip_grad_norm,
-    compose::{BoxLayer, BranchScale, DenseConcat, Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
-    loss::{MeanSquaredError, SoftmaxCrossEntropy},
-    optim::{AdamW, Optimizer, Sgd},
+    attention::Attention,
+    author::{LengthsError, NamedTensors, Size},
+    check::GradCheck,
+    clip::{ClipAdaptive, ClipNorm, clip_grad_norm, clip_grad_value},
+    compose::{
+        BoxLayer, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
+    },
+    layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
+    loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy},
+    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, Recurrent, RnnCell},
     sequential,
     wrap::{Bidirectional, LearnedState, TruncatedBptt},
@@ -454,6 +458,142 @@ fn optimizers_refuse_settings_and_gradients_that_make_no_sense() {
     adam.step(&mut model, &grad);
     let mut another = other.clone();
     assert_says(&panic_of(|| adam.step(&mut another, &other)), &["AdamW", "weight", "[2, 3]", "[4, 3]"]);
+}
+
+/// Each of these panics, and says so in words that begin with who refuses what.
+macro_rules! refused {
+    ($($act:expr, $says:literal;)+) => {$(
+        let message = panic_of(|| $act);
+        assert!(message.starts_with($says), "expected {:?}, got {message:?}", $says);
+    )+};
+}
+
+#[test]
+fn numbers_are_checked_where_they_are_set_in_their_element_type() {
+    let rng = &mut rng(0);
+    for bad in [f64::NAN, f64::INFINITY, -f64::INFINITY, -1.0, 0.0] {
+        refused! {
+            LayerNorm::<f64>::new(3).eps(bad), "LayerNorm: eps: expected a finite number above 0";
+            PreNormBlock::<f64>::zeros(3, 4, Nonlinearity::Relu).eps(bad), "LayerNorm: eps";
+            PostNormBlock::<f64>::zeros(3, 4, Nonlinearity::Relu).eps(bad), "LayerNorm: eps";
+            GruCell::<f64>::builder(3, 4).layer_norm_eps(bad), "cell: layer_norm_eps: expected a finite number above 0";
+            Huber::<f64>::new(bad), "Huber: delta: expected a finite number above 0";
+            GradCheck::new().step(bad), "GradCheck: step";
+            GradCheck::new().floor(bad), "GradCheck: floor";
+        }
+    }
+    for bad in [f64::NAN, f64::INFINITY, -f64::INFINITY] {
+        refused! {
+            LstmCell::<f64>::builder(3, 4).forget_bias(bad), "cell: forget_bias: Constant: expected a finite number";
+            LstmCell::<f64>::builder(3, 4).input_bias(bad), "cell: input_bias";
+            LstmCell::<f64>::builder(3, 4).cell_bias(bad), "cell: cell_bias";
+            LstmCell::<f64>::builder(3, 4).output_bias(bad), "cell: output_bias";
+            LstmCell::<f64>::builder(3, 4).weight_ih(bad), "cell: weight_ih";
+            LstmCell::<f64>::builder(3, 4).weight_hh(Init::Orthogonal { gain: bad }), "cell: weight_hh: Orthogonal: gain";
+            LstmCell::<f64>::builder(3, 4).weight_hr(Init::Normal { std: bad }), "cell: weight_hr: Normal: std";
+            GruCell::<f64>::builder(3, 4).reset_bias(bad), "cell: reset_bias";
+            GruCell::<f64>::builder(3, 4).update_bias(bad), "cell: update_bias";
+            GruCell::<f64>::builder(3, 4).candidate_bias(bad), "cell: candidate_bias";
+            GruCell::<f64>::builder(3, 4).candidate_hidden_bias(bad), "cell: candidate_hidden_bias";
+            MguCell::<f64>::builder(3, 4).forget_bias(bad), "cell: forget_bias";
+            MinGruCell::<f64>::builder(3, 4).update_bias(bad), "cell: update_bias";
+            RnnCell::<f64>::builder(3, 4).bias_ih(bad), "cell: bias_ih";
+            Linear::<f64>::builder(3, 4).weight(Init::XavierUniform { gain: bad }), "Linear: weight: XavierUniform: gain";
+            Linear::<f64>::builder(3, 4).bias_init(bad), "Linear: bias: Constant";
+            Embedding::<f64>::builder(3, 4).weight(Init::Uniform { bound: bad }), "Embedding: weight: Uniform: bound";
+            Highway::builder(Linear::<f64>::zeros(3, 3), 3).gate_bias(bad), "Linear: bias";
+            Init::Chrono { t_max: bad }.fill(&mut Array2::<f64>::zeros((2, 2)), rng), "Init: fill: Chrono: t_max";
+            Activation::<f64>::leaky_relu(bad), "Activation: slope: expected a finite number";
+            Activation::<f64>::new(Nonlinearity::LeakyRelu { slope: bad }), "Activation: slope";
+            Residual::new(Linear::<f64>::zeros(3, 3)).scaled(bad), "Residual: scale: expected a finite number";
+            Residual::new(Linear::<f64>::zeros(3, 3)).layer_scale(3, bad), "Residual: layer_scale";
+            GradCheck::new().tolerance(bad), "GradCheck: tolerance";
+            ClipNorm::new(1.0).eps(bad), "ClipNorm: eps: expected a finite number, at least 0";
+            ClipAdaptive::new(bad), "ClipAdaptive: lambda: expected a finite number above 0";
+            ClipAdaptive::new(0.1).eps(bad), "ClipAdaptive: eps";
+            SoftmaxCrossEntropy::<f64>::new().class_weights(&[1.0, bad]), "SoftmaxCrossEntropy: class weights: expected";
+            BinaryCrossEntropy::<f64>::new().pos_weight(&[1.0, bad]), "BinaryCrossEntropy: pos_weight: expected";
+        }
+    }
+    // What is a number in f64 may be none in f32.
+    refused! {
+        LayerNorm::<f32>::new(3).eps(1e-60), "LayerNorm: eps: expected a finite number above 0, got 1e-60, which is 0 in f32";
+        LstmCell::<f32>::builder(3, 4).layer_norm_eps(1e39), "cell: layer_norm_eps: expected a finite number above 0, got 1e39, \
+            which is inf in f32";
+        LstmCell::<f32>::builder(3, 4).forget_bias(1e39), "cell: forget_bias: Constant: expected a finite number, got 1e39";
+        Linear::<f32>::builder(3, 4).weight(Init::Normal { std: 1e38 }), "Linear: weight: Normal: a draw of 64 std";
+        Adam::<f32>::new(0.1).eps(1e-46), "Adam: eps: expected a finite number above 0, got 1e-46, which is 0 in f32";
+        AdamW::<f32>::new(0.1).betas(0.9, 0.999_999_999), "AdamW: beta2: expected a number in 0..1";
+        RmsProp::<f32>::new(0.1).eps(1e-46), "RmsProp: eps";
+        Adagrad::<f32>::new(0.1).eps(1e-46), "Adagrad: eps";
+        Sgd::<f32>::new(1e39), "Sgd: learning rate";
+        Sgd::<f32>::new(0.1).momentum(1e39), "Sgd: momentum";
+        Dropout::<f32>::new(1.0 - 1e-12, rng), "Dropout: p: expected a probability in 0..1";
+        Huber::<f32>::new(1e-60), "Huber: delta";
+        Activation::<f32>::leaky_relu(1e39), "Activation: slope";
+        Residual::new(Linear::<f32>::zeros(3, 3)).scaled(1e39), "Residual: scale";
+        clip_grad_value(&mut Array2::<f32>::ones((2, 2)), 1e-60), "clip_grad_value: max: expected a finite number above 0";
+        GradCheck::new().step(1e-60).check(&Linear::<f32>::zeros(3, 3), (&Array3::ones((1, 1, 3))).into(), &()),
+            "GradCheck: step";
+    }
+    // No limit is a limit, of either type.
+    assert!(clip_grad_value(&mut Array2::<f32>::ones((2, 2)), f64::INFINITY).is_ok());
+    assert!(clip_grad_value(&mut Array2::<f32>::ones((2, 2)), 1e300).is_ok());
+    assert!(ClipNorm::new(f64::INFINITY).clip(&mut Array2::<f32>::ones((2, 2))).is_ok());
+}
+
+/// Options are checked whatever they are for: dropout between layers of which there is one, and fields that are set at once.
+#[test]
+fn options_of_cells_are_checked_when_a_cell_is_made() {
+    for p in [-0.1, 1.0, 1.5, f64::NAN, f64::INFINITY] {
+        refused! {
+            Lstm::<f32>::builder(2, 5).dropout(p).zeros(), "cell: dropout: expected a probability in 0..1, got";
+            Lstm::<f32>::builder(2, 5).num_layers(3).dropout(p).build(&mut rng(0)), "cell: dropout";
+            Gru::<f32>::builder(2, 5).bidirectional().dropout(p).zeros(), "cell: dropout";
+            LstmCell::<f32>::builder(2, 5).zoneout(p, 0.1).zeros(), "cell: zoneout of h";
+            LstmCell::<f32>::builder(2, 5).zoneout(0.1, p).zeros(), "cell: zoneout of c";
+            GruCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
+            MinGruCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
+            MguCell::<f32>::builder(2, 5).recurrent_dropout(p).zeros(), "cell: recurrent_dropout";
+        }
+        let mut options = RnnCell::<f32>::builder(2, 5).zeros().options();
+        options.common.zoneout = p;
+        refused! { RnnCell::<f32>::builder(2, 5).options(options).zeros(), "cell: zoneout"; }
+    }
+    for eps in [-1.0, 0.0, 1e-60, f64::NAN, f64::INFINITY] {
+        let mut options = RnnCell::<f32>::builder(2, 5).zeros().options();
+        options.common.layer_norm = Some(eps);
+        refused! { RnnCell::<f32>::builder(2, 5).options(options).zeros(), "cell: layer_norm: expected"; }
+    }
+    for size in [4, 5, 9, usize::MAX] {
+        refused! {
+            LstmCell::<f32>::builder(2, 4).projection(size).zeros(),
+                "LstmCell: projection: expected at least 1 and fewer than the 4 hidden units, got";
+        }
+    }
+    assert_eq!(LstmCell::<f32>::builder(2, 4).projection(3).zeros().output_size(2.into()), Ok(3));
+}
+
+#[test]
+fn sizes_that_overflow_are_named() {
+    let (rng, huge) = (&mut rng(0), 1 << (usize::BITS - 2));
+    refused! {
+        LstmCell::<f32>::builder(3, huge), "cell: sizes are too large for any memory, got input 3, hidden";
+        RnnCell::<f64>::builder(huge, 3), "cell: sizes are too large for any memory, got input";
+        Lstm::<f32>::new(3, huge, rng), "cell: sizes are too large";
+        Gru::<f32>::builder(3, usize::MAX), "cell: sizes are too large";
+        MinGruCell::<f32>::builder(usize::MAX, usize::MAX), "cell: sizes are too large";
+        Linear::<f32>::zeros(3, huge), "Linear: sizes are too large for any memory, got input 3, output";
+        Linear::<f32>::new(huge, 3, rng), "Linear: sizes are too large";
+        Embedding::<f32>::zeros(huge, 3), "Embedding: sizes are too large for any memory, got vocabulary";
+        LayerNorm::<f32>::new(huge), "LayerNorm: sizes are too large for any memory, got features";
+        Attention::<f32>::bilinear(huge, 3, rng), "Attention: sizes are too large";
+        Attention::<f32>::additive(2, 3, huge, rng), "Attention: sizes are too large for any memory, got query 2, memory 3, hidden";
+        PreNormBlock::<f32>::zeros(3, huge, Nonlinearity::Relu), "Linear: sizes are too large";
+        Residual::new(Linear::<f32>::zeros(3, 3)).layer_scale(usize::MAX, 0.1), "Residual: sizes are too large";
+        Residual::new(Linear::<f32>::zeros(3, 3)).layer_scale(0, 0.1), "Residual: sizes must not be 0";
+        NamedTensors::<f32>::new([("w".to_owned(), vec![huge, 4], vec![])]), "NamedTensors: w: expected the values of shape";
+    }
 }
 
 #[test]

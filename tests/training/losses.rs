@@ -293,7 +293,7 @@ fn settings_that_make_no_sense_are_refused() {
         assert_says(&message, &["BinaryCrossEntropy", "pos_weight", "finite", &bad.to_string()]);
         assert_says(&panic_of(|| Huber::<f64>::new(bad)), &["Huber", "delta", &bad.to_string()]);
     }
-    assert_says(&panic_of(|| Huber::<f64>::new(0.0)), &["Huber", "delta", "a positive number", "got 0"]);
+    assert_says(&panic_of(|| Huber::<f64>::new(0.0)), &["Huber", "delta", "a finite number above 0", "got 0"]);
 }
 
 #[test]
@@ -357,4 +357,136 @@ fn ignored_targets_do_not_count() {
         check!(Huber::new(0.5).ignore(ignored));
         check!(BinaryCrossEntropy::new().ignore(ignored));
     }
+}
+
+/// Loss and gradient of one position.
+fn of_logits<F: Float>(loss: SoftmaxCrossEntropy<F>, logits: &[f64], id: usize) -> (f64, Vec<f64>) {
+    let logits = Array3::from_shape_fn((1, 1, logits.len()), |(.., k)| F::of(logits[k]));
+    let mut gradient = Array3::default((0, 0, 0));
+    let value = evaluate(&loss, &logits, &arr2(&[[id]]), None, &mut gradient);
+    assert_eq!(loss.value(&logits, &arr2(&[[id]])).to_bits(), value.to_bits(), "the value alone");
+    (value, gradient.iter().map(|slope| slope.widen()).collect())
+}
+
+const DIGITS: Within = Within::relative(1e-14);
+const DIGITS_F32: Within = Within::relative(3e-7);
+
+#[test]
+fn cross_entropy_of_the_largest_logits_is_finite() {
+    let plain = SoftmaxCrossEntropy::<f32>::new;
+    let far = [3e38, -3e38];
+    let widened = f64::from(3e38_f32);
+    assert_eq!(of_logits(plain(), &far, 1), (2.0 * widened, vec![1.0, -1.0]));
+    assert_eq!(of_logits(plain(), &far, 0), (0.0, vec![0.0, 0.0]));
+    assert_eq!(of_logits(plain().class_weights(&[1.0, 0.0]), &far, 1), (0.0, vec![0.0, 0.0]));
+    assert_eq!(of_logits(plain().sum().class_weights(&[1.0, 0.0]), &far, 1), (0.0, vec![0.0, 0.0]));
+    let (loss, slopes) = of_logits(plain().label_smoothing(0.1), &far, 0);
+    assert_near(loss, 0.05 * 2.0 * widened, DIGITS, "smoothing 0.1");
+    assert_near(slopes[0], 0.05, DIGITS_F32, "smoothing 0.1");
+    let (loss, _) = of_logits(plain().label_smoothing(1.0), &[3e38, 3e38, -3e38], 2);
+    assert_near(loss, 2.0 * widened / 3.0, DIGITS, "smoothing 1");
+
+    // f64: of halves, since the difference itself is infinite.
+    let plain = SoftmaxCrossEntropy::<f64>::new;
+    let far = [1.5e308, -1.5e308];
+    assert_near(of_logits(plain().label_smoothing(0.1), &far, 0).0, 1.5e307, DIGITS, "smoothing 0.1");
+    assert_near(of_logits(plain().sum().class_weights(&[1.0, 0.25]), &far, 1).0, 7.5e307, DIGITS, "weight 1/4");
+    assert_eq!(of_logits(plain(), &far, 1).0, f64::INFINITY, "3e308 is no f64");
+    // A mean of losses of which the sum is infinite.
+    let logits = Array3::from_shape_fn((4, 1, 2), |(.., k)| if k == 0 { 1.2e308 } else { 0.0 });
+    let ids = Array2::ones((4, 1));
+    let loss = evaluate(&plain(), &logits, &ids, None, &mut empty());
+    assert_near(loss, 1.2e308, DIGITS, "the mean of four");
+    let loss = evaluate(&plain().class_weights(&[1.0, 0.1]), &logits, &ids, None, &mut empty());
+    assert_near(loss, 1.2e308, DIGITS, "the weighted mean of four");
+}
+
+#[test]
+fn cross_entropy_of_a_sure_prediction_keeps_its_digits() {
+    for gap in [0.0, 1.0, 10.0, 17.0, 30.0, 40.0, 80.0] {
+        let want = (-gap as f64).exp().ln_1p();
+        let (loss, slopes) = of_logits(SoftmaxCrossEntropy::<f64>::new(), &[gap, 0.0], 0);
+        assert_near(loss, want, DIGITS, &format!("gap {gap}"));
+        let p = (-gap as f64).exp() / (1.0 + (-gap as f64).exp());
+        for (got, want) in slopes.iter().zip([-p, p]) {
+            assert_near(*got, want, DIGITS, &format!("gradient, gap {gap}"));
+        }
+        let (loss, slopes) = of_logits(SoftmaxCrossEntropy::<f32>::new(), &[gap, 0.0], 0);
+        assert_near(loss, want, DIGITS_F32, &format!("gap {gap}, f32"));
+        for (got, want) in slopes.iter().zip([-p, p]) {
+            assert_near(*got, want, DIGITS_F32, &format!("gradient, gap {gap}, f32"));
+        }
+        // The other class: nothing is small there.
+        let (loss, _) = of_logits(SoftmaxCrossEntropy::<f64>::new(), &[gap, 0.0], 1);
+        assert_near(loss, gap + want, DIGITS, &format!("the other class, gap {gap}"));
+    }
+    // With weights and smoothing, whose gradients add up to 0.
+    let loss = SoftmaxCrossEntropy::<f64>::new().class_weights(&[2.0, 0.5, 1.0]).label_smoothing(0.2);
+    let (_, slopes) = of_logits(loss, &[30.0, 2.0, -1.0], 0);
+    assert!(slopes.iter().sum::<f64>().abs() < 1e-16, "{slopes:?}");
+}
+
+#[test]
+fn a_logit_of_minus_infinity_masks_a_class() {
+    let masked = [1.0, f64::NEG_INFINITY, 0.5];
+    let two = of_logits(SoftmaxCrossEntropy::<f64>::new(), &[1.0, 0.5], 0);
+    let (loss, slopes) = of_logits(SoftmaxCrossEntropy::<f64>::new(), &masked, 0);
+    assert_near(loss, two.0, DIGITS, "the classes that are left");
+    assert_eq!(slopes, [two.1[0], 0.0, two.1[1]]);
+
+    // Of weight 0 it adds nothing, with smoothing and as an id.
+    let weights = [1.0, 0.0, 2.0];
+    let smoothed = || SoftmaxCrossEntropy::<f64>::new().class_weights(&weights).label_smoothing(0.3);
+    for id in [0, 1, 2] {
+        let (loss, slopes) = of_logits(smoothed().sum(), &masked, id);
+        assert!(loss.is_finite() && slopes.iter().all(|slope| slope.is_finite()), "id {id}: {loss}, {slopes:?}");
+        assert_eq!(slopes[1], 0.0);
+    }
+    assert_eq!(of_logits(SoftmaxCrossEntropy::<f64>::new().class_weights(&weights), &masked, 1).0, 0.0);
+    // What has a probability of 0 and counts: PyTorch's infinity.
+    for loss in [SoftmaxCrossEntropy::<f64>::new().label_smoothing(0.3), SoftmaxCrossEntropy::new()] {
+        let (loss, slopes) = of_logits(loss, &masked, 1);
+        assert!(loss == f64::INFINITY && slopes.iter().all(|slope| slope.is_finite()), "{loss}, {slopes:?}");
+    }
+    // NaN is hidden by no weight.
+    assert!(of_logits(smoothed(), &[1.0, f64::NAN, 0.5], 0).0.is_nan());
+    assert!(of_logits(SoftmaxCrossEntropy::<f64>::new().class_weights(&weights), &[1.0, 0.0, f64::NAN], 1).0.is_nan());
+}
+
+#[test]
+fn binary_cross_entropy_of_any_logit() {
+    fn of<F: Float>(loss: BinaryCrossEntropy<F>, z: f64, y: f64) -> (f64, f64) {
+        let (z, y) = (Array3::from_elem((1, 1, 1), F::of(z)), Array3::from_elem((1, 1, 1), F::of(y)));
+        let mut gradient = Array3::default((0, 0, 0));
+        let value = evaluate(&loss, &z, &y, None, &mut gradient);
+        (value, gradient[[0, 0, 0]].widen())
+    }
+    let new = BinaryCrossEntropy::<f64>::new;
+    for z in [1.0, 30.0, 40.0, 300.0, 700.0] {
+        for (z, y) in [(z, 1.0), (-z, 0.0)] {
+            let (loss, slope) = of(new(), z, y);
+            assert_near(loss, (-z.abs()).exp().ln_1p(), DIGITS, &format!("{z}, {y}"));
+            assert_near(
+                slope.abs(),
+                (-z.abs()).exp() / (1.0 + (-z.abs()).exp()),
+                DIGITS,
+                &format!("slope at {z}, {y}"),
+            );
+        }
+    }
+    for (z, y, want) in
+        [(1.7e308, 0.0, 1.7e308), (-1.7e308, 1.0, 1.7e308), (1.7e308, 1.0, 0.0), (-1.7e308, 0.5, 0.85e308)]
+    {
+        assert_near(of(new(), z, y).0, want, DIGITS, &format!("{z}, {y}"));
+    }
+    assert_eq!(of(BinaryCrossEntropy::<f32>::new(), 3e38, 0.0).0, f64::from(3e38_f32));
+    // Without doubt: right, wrong, and of no weight.
+    let (yes, no) = (f64::INFINITY, f64::NEG_INFINITY);
+    assert_eq!((of(new(), yes, 1.0), of(new(), no, 0.0)), ((0.0, 0.0), (0.0, 0.0)));
+    assert_eq!((of(new(), yes, 0.0), of(new(), no, 1.0)), ((f64::INFINITY, 1.0), (f64::INFINITY, -1.0)));
+    assert_eq!(of(new().pos_weight(&[0.0]), no, 1.0), (0.0, 0.0));
+    assert!(of(new().pos_weight(&[0.0]), f64::NAN, 1.0).0.is_nan());
+    // A mean whose sum would be infinite.
+    let (z, y) = (Array3::from_elem((1, 1, 3), 1.5e308), Array3::zeros((1, 1, 3)));
+    assert_near(evaluate(&new(), &z, &y, None, &mut empty()), 1.5e308, DIGITS, "the mean of three");
 }

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use crate::kernels::softmax::{largest, softmax, softmax_backward, weighted_softmax};
+use crate::kernels::softmax::{all_finite, beside_largest, largest, softmax, softmax_backward, weighted_softmax};
 use crate::kernels::{Float, for_each_isa};
 
 /// Widths of whole vectors, of parts of them, and of one element.
@@ -51,9 +51,13 @@ fn check<F: Float>(bound: f64, gradient_bound: f64) {
                 let mut weighted: Vec<F> = z.iter().map(|&z| F::of(z)).collect();
                 let most = largest(&weighted);
                 assert_eq!(most.widen(), z.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-                let total = weighted_softmax(F::of(2.5), most, &mut weighted);
+                let (id, beside_alone) = (width / 2, beside_largest(most, &weighted));
+                let (beside, others) = weighted_softmax(F::of(2.5), most, id, &mut weighted);
+                assert_eq!(beside, beside_alone);
                 let powers: f64 = z.iter().map(|z| (z - most.widen()).exp()).sum();
-                assert!((total / powers - 1.0).abs() < bound, "{total} for {powers}");
+                assert!(((1.0 + beside) / powers - 1.0).abs() < bound, "{beside} for {powers}");
+                let without_id = powers - (z[id] - most.widen()).exp();
+                assert!((others - without_id).abs() < bound * powers, "{others} for {without_id}");
                 assert_near(&weighted, &scalar(1.0, &z).into_iter().map(|s| 2.5 * s).collect::<Vec<_>>(), 3.0 * bound);
             }
         }
@@ -80,7 +84,47 @@ fn a_nan_makes_its_row_nan_alone() {
         assert!(rows.row(1).iter().all(|s| s.is_nan()));
         let mut row = [0.0, f32::NAN, 2.0];
         let most = largest(&row);
-        assert!(weighted_softmax(1.0, most, &mut row).is_nan());
+        assert!(weighted_softmax(1.0, most, 0, &mut row).0.is_nan());
         assert!(row.iter().all(|s| s.is_nan()));
+    });
+}
+
+#[test]
+fn what_is_small_beside_the_largest_keeps_its_digits() {
+    for_each_isa(|_| {
+        for width in [2, 9, 40] {
+            for gap in [1.0_f64, 20.0, 40.0, 80.0, 700.0] {
+                let mut z = vec![-gap; width];
+                z[width / 2] = 0.0;
+                let want = (width - 1) as f64 * (-gap).exp();
+                assert!((beside_largest(0.0, &z) / want - 1.0).abs() < 1e-14, "{width}, {gap}");
+                let single: Vec<_> = z.iter().map(|&z| z as f32).collect();
+                let smallest = (-80f64).exp();
+                if want > smallest {
+                    assert!((beside_largest(0.0, &single) / want - 1.0).abs() < 1e-6, "{width}, {gap}");
+                }
+                let (_, others) = weighted_softmax(1.0, 0.0, width / 2, &mut z);
+                assert!((others / want - 1.0).abs() < 1e-14, "{width}, {gap}");
+            }
+        }
+        assert_eq!(beside_largest(3.0, &[3.0, 3.0, 3.0]), 2.0);
+        assert_eq!(beside_largest(3.0, &[3.0, f64::NEG_INFINITY]), 0.0);
+    });
+}
+
+#[test]
+fn what_is_not_finite_is_found() {
+    for_each_isa(|_| {
+        for width in WIDTHS {
+            let mut z = vec![f32::MAX; width];
+            assert!(all_finite(&z));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for place in [0, width / 2, width - 1] {
+                    z[place] = bad;
+                    assert!(!all_finite(&z), "{bad} at {place} of {width}");
+                    z[place] = -f32::MAX;
+                }
+            }
+        }
     });
 }

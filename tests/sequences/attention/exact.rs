@@ -2,8 +2,8 @@
 
 use gradflow::ndarray::{Array3, Axis, s};
 use gradflow::{
-    Sequence, Tensors, TensorsExt,
-    attention::{AdditiveScore, Attention},
+    Float, Sequence, Tensors, TensorsExt,
+    attention::{AdditiveScore, Attention, AttentionScore},
 };
 
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, STEPS, every_score, whole};
@@ -45,6 +45,50 @@ fn large_scores_do_not_overflow() {
         assert_eq!(dquery[[0, 0, 0]], 0.0);
         assert_eq!(dmemory.iter().copied().collect::<Vec<_>>(), weights);
     }
+}
+
+/// Scores that overflow themselves, in f32 and f64: the weights are those of the exact scores.
+#[test]
+fn scores_beyond_the_largest_number_have_a_softmax() {
+    fn check<F: Float>(attention: Attention<F>, query: &[f64], memory: &[&[f64]], want: &[f64]) {
+        let query = Array3::from_shape_fn((1, 1, query.len()), |(.., k)| F::of(query[k]));
+        let memory = Array3::from_shape_fn((memory.len(), 1, memory[0].len()), |(t, _, k)| F::of(memory[t][k]));
+        let mut cache = attention.cache();
+        let context = attention.forward(&query, &memory, &mut cache).to_owned();
+        assert!(context.iter().all(|value| value.is_finite()), "{context}");
+        for (&got, want) in cache.weights().iter().zip(want) {
+            assert!((got.widen() - want).abs() < 1e-6, "{} for {want:?}", cache.weights());
+        }
+        let (dcontext, mut grad) = (context.mapv(|_| F::of(1e-3)), attention.zeros_like());
+        let (dquery, dmemory) = attention.backward(&query, &memory, &dcontext, &mut cache, &mut grad);
+        assert!(dquery.iter().chain(&dmemory).all(|slope| slope.is_finite()), "{dquery}, {dmemory}");
+    }
+    for attention in [Attention::<f32>::dot(), Attention::scaled_dot()] {
+        // Products of 1e20: inf, inf and -inf in f32.
+        check(attention.clone(), &[1e20, 1e20], &[&[1e20, 1e20], &[2e20, 1e20], &[-1e20, -1e20]], &[0.0, 1.0, 0.0]);
+        // Two of the same score share; inf - inf within a product.
+        check(attention.clone(), &[1e20, 1e20], &[&[3e20, -1e20], &[1e20, 1e20]], &[0.5, 0.5]);
+        // A partial sum of -inf in front of the largest score.
+        check(attention, &[3e19, 3e19, 3e19], &[&[-1e19, -1e19, 1.9e19], &[-1.9e19, 0.0, 0.0]], &[1.0, 0.0]);
+    }
+    for attention in [Attention::<f64>::dot(), Attention::scaled_dot()] {
+        check(
+            attention.clone(),
+            &[1e160, 1e160],
+            &[&[1e160, 1e160], &[2e160, 1e160], &[-1e160, 0.0]],
+            &[0.0, 1.0, 0.0],
+        );
+        check(attention, &[1e300, 1e-300], &[&[1e10, 1.0], &[1e10, 1.0]], &[0.5, 0.5]);
+    }
+    // By far the largest alone, scaled or not.
+    check(Attention::<f32>::scaled_dot(), &[2e19; 4], &[&[2e19; 4], &[1.9e19; 4]], &[1.0, 0.0]);
+    let mut additive = Attention::<f32>::additive(2, 2, 3, &mut rng(2));
+    if let AttentionScore::Additive(score) = &mut additive.score {
+        score.v.fill(3e38);
+        score.weight_query.fill(0.0);
+        score.weight_memory.fill(1.0);
+    }
+    check(additive, &[0.0, 0.0], &[&[0.2, 0.1], &[4.0, 4.0], &[-1.0, -9.0]], &[0.0, 1.0, 0.0]);
 }
 
 #[test]
