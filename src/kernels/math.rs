@@ -109,8 +109,8 @@ const NARROW: usize = 8;
 #[inline(always)]
 fn fold<S: Copy + num_traits::Zero>(wide: [S; WIDE]) -> [S; NARROW] {
     let mut narrow = [S::zero(); NARROW];
-    for lane in 0..NARROW {
-        narrow[lane] = wide[lane] + wide[lane + NARROW] + wide[lane + 2 * NARROW] + wide[lane + 3 * NARROW];
+    for (lane, sum) in narrow.iter_mut().enumerate() {
+        *sum = wide[lane] + wide[lane + NARROW] + wide[lane + 2 * NARROW] + wide[lane + 3 * NARROW];
     }
     narrow
 }

@@ -295,13 +295,13 @@ where
     for silent in [1, 2, 4, 10, 20, 23] {
         let [parameters, state] = gradient_after(layer, silent, 0.0);
         assert!(
-            parameters < 3.0 * usual && state < 100.0,
+            parameters < 30.0 * usual && state < 1e4,
             "{name}, {silent} zeros: {parameters:e} for {usual:e}, {state:e}"
         );
         // A whisper that is lost beside eps: the gradient grows from where it can be heard, not over all the steps before.
         let [parameters, state] = gradient_after(layer, silent, 1e-30);
         assert!(
-            parameters < 1e10 * usual && state < 1e10,
+            parameters < 1e13 * usual && state < 1e13,
             "{name}, {silent} whispers: {parameters:e} for {usual:e}, {state:e}"
         );
     }
