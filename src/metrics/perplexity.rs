@@ -4,7 +4,7 @@ use ndarray::ArrayRef2;
 
 use super::positions::{Counted, mean, sums};
 use crate::kernels::Float;
-use crate::kernels::softmax::{largest, sum_of_exponentials};
+use crate::kernels::softmax::{beside_largest, largest};
 use crate::layer::{Id, Sequence};
 
 const NAME: &str = "Perplexity";
@@ -81,7 +81,9 @@ impl Perplexity {
             let z = z.as_standard_layout(); // a copy only if they are not
             let z = z.as_slice().expect("standard layout");
             let largest = largest(z);
-            *sum += weight * (sum_of_exponentials(largest, z).ln() - (z[id] - largest).widen());
+            let nats = beside_largest(largest, z).ln_1p() + (largest.widen() - z[id].widen());
+            // What has no weight counts for nothing, be it masked.
+            *sum += if weight == 0.0 && nats.is_infinite() { 0.0 } else { weight * nats };
             *total += weight;
         });
     }

@@ -5,7 +5,8 @@ use super::state::{OptimizerState, OptimizerStateError};
 use crate::base::tensors::{check_alike, join};
 use crate::base::{Expect, NamedTensors, Tensors, TensorsExt, check_number};
 use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
-use crate::kernels::{Float, vectorised};
+use crate::kernels::Float;
+use crate::kernels::softmax::all_finite;
 
 /// The most steps that a state may have taken: numbers up to here are exact in f64, which counts them in corrections and decays.
 const MOST_STEPS: u64 = 1 << 53;
@@ -33,12 +34,6 @@ const MOST_MOMENTS: usize = 3;
 
 /// How many values are checked, and then updated while they are in the L1 cache.
 const CHUNK: usize = 1 << 13;
-
-vectorised! {
-    fn all_finite<'a, F: Float>(values: &'a [F]) -> bool {
-        values.iter().fold(true, |all, value| all & value.is_finite())
-    }
-}
 
 #[cold]
 #[track_caller]

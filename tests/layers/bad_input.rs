@@ -548,7 +548,7 @@ fn options_of_cells_are_checked_when_a_cell_is_made() {
     for p in [-0.1, 1.0, 1.5, f64::NAN, f64::INFINITY] {
         refused! {
             Lstm::<f32>::builder(2, 5).dropout(p).zeros(), "cell: dropout: expected a probability in 0..1, got";
-            Lstm::<f32>::builder(2, 5).num_layers(3).dropout(p).build(&mut rng(0)), "cell: dropout";
+            Gru::<f32>::builder(2, 5).num_layers(3).dropout(p).build(&mut rng(0)), "cell: dropout";
             Gru::<f32>::builder(2, 5).bidirectional().dropout(p).zeros(), "cell: dropout";
             LstmCell::<f32>::builder(2, 5).zoneout(p, 0.1).zeros(), "cell: zoneout of h";
             LstmCell::<f32>::builder(2, 5).zoneout(0.1, p).zeros(), "cell: zoneout of c";

@@ -403,11 +403,11 @@ fn cross_entropy_of_the_largest_logits_is_finite() {
 
 #[test]
 fn cross_entropy_of_a_sure_prediction_keeps_its_digits() {
-    for gap in [0.0, 1.0, 10.0, 17.0, 30.0, 40.0, 80.0] {
-        let want = (-gap as f64).exp().ln_1p();
+    for gap in [0.0_f64, 1.0, 10.0, 17.0, 30.0, 40.0, 80.0] {
+        let want = (-gap).exp().ln_1p();
         let (loss, slopes) = of_logits(SoftmaxCrossEntropy::<f64>::new(), &[gap, 0.0], 0);
         assert_near(loss, want, DIGITS, &format!("gap {gap}"));
-        let p = (-gap as f64).exp() / (1.0 + (-gap as f64).exp());
+        let p = (-gap).exp() / (1.0 + (-gap).exp());
         for (got, want) in slopes.iter().zip([-p, p]) {
             assert_near(*got, want, DIGITS, &format!("gradient, gap {gap}"));
         }
