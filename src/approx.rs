@@ -1,4 +1,4 @@
-//! Comparison up to a tolerance, with the crate [`approx`](::approx) (feature `approx`).
+//! Comparison up to a tolerance, with the crate [`approx`] (feature `approx`).
 //!
 //! [`AbsDiffEq`] and [`RelativeEq`] are implemented for every layer, for the states that are types of this crate and for
 //! [`NamedTensors`], so that a test can say `assert_relative_eq!(model, loaded)`. States that are arrays have both traits
@@ -47,7 +47,7 @@ use crate::recurrence::{Cell, LstmState};
 use crate::recurrent::Recurrent;
 use crate::wrap::{Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt};
 
-/// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`](::approx) not itself, such
+/// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`] not itself, such
 /// as a tuple of layers or its state.
 pub fn tensors_of<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> NamedTensors<F> {
     NamedTensors::new((0..tensors.count()).map(|i| {

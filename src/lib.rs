@@ -30,7 +30,8 @@
 //! # }
 //! ```
 //!
-//! `examples/char_lm` is this loop on real text.
+//! The example [`char_lm`](https://docs.rs/crate/gradflow/latest/source/examples/char_lm/main.rs) is this loop on
+//! real text; [`guide`] shows other tasks.
 //!
 //! # Modules
 //!
@@ -49,7 +50,7 @@
 //! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
 //! | [`author`] | for layers and cells of your own |
-//! | [`guide`] | texts: gradients through time and depth, the recurrent family, how the kernels work |
+//! | [`guide`] | how to classify, forecast, tag, serve …; coming from PyTorch and Keras; gradients through time and depth |
 //!
 //! At the root are the trait [`Layer`] (and [`Causal`] for layers that run on a stream), its input, a [`Sequence`] in a
 //! [`Mode`], and what has [`Tensors`].

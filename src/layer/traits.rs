@@ -49,8 +49,8 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// ```
 ///
 /// # Implementing it
-/// See `examples/custom_layer.rs` for a layer from outside this crate, and [`Contract`](crate::check::Contract) for
-/// the test that it should pass.
+/// The example [`custom_layer`](https://docs.rs/crate/gradflow/latest/source/examples/custom_layer.rs) is a layer
+/// from outside this crate; [`Contract`](crate::check::Contract) is the test that it should pass.
 pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// `f32` or `f64`.
     type Elem: Float;
