@@ -82,6 +82,7 @@ illustrated! {
 }
 
 #[doc = include_str!("../docs/recurrent.md")]
+#[doc = "<style>.docblock table code { overflow-wrap: anywhere; white-space: normal }</style>"]
 pub mod recurrent {}
 
 // The picture at the end of the page is part of it, since rustdoc copies no files; the link to its file is for readers of
@@ -93,6 +94,22 @@ pub mod kernels {}
 
 #[cfg(test)]
 mod tests {
+    /// A how-to page is short enough to be read at once.
+    #[test]
+    fn programs_of_how_to_pages_have_at_most_40_lines() {
+        let mut count = 0;
+        for page in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/how-to")).unwrap() {
+            let path = page.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let program = text.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+            let lines: Vec<_> = program.lines().filter(|line| !line.trim_start().starts_with("# ")).collect();
+            assert!(lines.len() <= 40, "{}: {} lines", path.display(), lines.len());
+            assert!(lines.iter().all(|line| line.chars().count() <= 108), "{}: too wide", path.display());
+            count += 1;
+        }
+        assert_eq!(count, 11);
+    }
+
     /// A page shows a whole picture only if it says its size.
     #[test]
     fn pictures_have_the_size_that_their_page_says() {
