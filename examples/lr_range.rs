@@ -77,7 +77,7 @@ fn run() -> Result<(), Failure> {
             "",
             "lowest in the middle",
             losses,
-            suggested < low && !(suggested >= high),
+            suggested < low.min(high),
         );
         let points = range.points.iter().map(|point| (point.learning_rate, point.smoothed)).collect();
         chart = chart.line(Line::new(format!("{name}: {rate:.1e}"), style, points));

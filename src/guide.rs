@@ -82,7 +82,7 @@ illustrated! {
 }
 
 #[doc = include_str!("../docs/recurrent.md")]
-#[doc = "<style>.docblock table code { overflow-wrap: anywhere; white-space: normal }</style>"]
+#[doc = "<style>.docblock table td:not(:first-child) code { overflow-wrap: anywhere; white-space: normal }</style>"]
 pub mod recurrent {}
 
 // The picture at the end of the page is part of it, since rustdoc copies no files; the link to its file is for readers of
