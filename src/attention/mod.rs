@@ -200,6 +200,7 @@ impl<F: Float> AttentionCache<F> {
     /// # Panics
     /// Panics if there was no such call.
     #[must_use]
+    #[track_caller]
     pub fn weights(&self) -> ArrayView3<'_, F> {
         match self.attended.get(self.last) {
             Some(attended) => attended.weights.view(),
@@ -208,6 +209,7 @@ impl<F: Float> AttentionCache<F> {
     }
 
     /// Panics unless `memory` is what was memorized, by this score; says whether a backward pass may follow.
+    #[track_caller]
     fn check_memory(&self, score: &AttentionScore<F>, memory: &Sequence<'_, F>) -> bool {
         let (marked, backward) = match self.memorized {
             Memorized::Nothing => mismatch(NAME, "cache", &"a memory: call `memorize`", &"a stale cache"),
@@ -255,6 +257,7 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn bilinear(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         BilinearScore::new(query, memory, rng).into()
     }
@@ -263,6 +266,7 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn additive(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         AdditiveScore::new(query, memory, hidden, rng).into()
     }
@@ -284,6 +288,7 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if an input has a size that the score does not take, their batches differ, or they are empty.
+    #[track_caller]
     pub fn forward<'c, 'q, 'm>(
         &self,
         query: impl Into<Sequence<'q, F>>,
@@ -301,6 +306,7 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if `cache` holds no [`forward`](Attention::forward) of these inputs, or `dcontext` or `grad` has another
     /// shape.
+    #[track_caller]
     pub fn backward<'c, 'g, 'q, 'm>(
         &self,
         query: impl Into<Sequence<'q, F>>,
@@ -321,11 +327,13 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if the memory has a size that the score does not take, or is empty.
+    #[track_caller]
     pub fn memorize<'m>(&self, memory: impl Into<Sequence<'m, F>>, cache: &mut AttentionCache<F>) {
         let memory = memory.into();
         memorize(self, memory.reborrow(), cache);
     }
 
+    #[track_caller]
     fn do_memorize(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
         let AttentionCache { memory_copy, keys, dkeys, dmemory, .. } = cache;
         (cache.memorized, cache.open) = (Memorized::Nothing, 0);
@@ -353,6 +361,7 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if the memory is not the one of `memorize`, the query has a size that the score does not take or another
     /// batch than the memory, or is empty.
+    #[track_caller]
     pub fn attend<'c, 'q, 'm>(
         &self,
         query: impl Into<Sequence<'q, F>>,
@@ -364,6 +373,7 @@ impl<F: Float> Attention<F> {
         cache.context.view()
     }
 
+    #[track_caller]
     fn do_attend(&self, query: Sequence<'_, F>, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
         let (query_features, memory_features) = self.features(&query, &memory);
         check_layout(&self.score);
@@ -408,6 +418,7 @@ impl<F: Float> Attention<F> {
     ///
     /// # Panics
     /// Panics if no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
+    #[track_caller]
     pub fn attend_backward<'c, 'g, 'q, 'm>(
         &self,
         query: impl Into<Sequence<'q, F>>,
@@ -421,6 +432,7 @@ impl<F: Float> Attention<F> {
         cache.dquery.view()
     }
 
+    #[track_caller]
     fn do_attend_backward(
         &self,
         query: Sequence<'_, F>,
@@ -500,6 +512,7 @@ impl<F: Float> Attention<F> {
     /// # Panics
     /// Panics if the memory is not the one of `memorize`, it was memorized for inference, an
     /// [`attend`](Attention::attend) still awaits its backward pass, or `grad` has another shape.
+    #[track_caller]
     pub fn memorize_backward<'c, 'g, 'm>(
         &self,
         memory: impl Into<Sequence<'m, F>>,
@@ -511,6 +524,7 @@ impl<F: Float> Attention<F> {
         cache.dmemory.view()
     }
 
+    #[track_caller]
     fn do_memorize_backward(&self, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>, grad: Gradient<'_, Self>) {
         if !cache.check_memory(&self.score, &memory) {
             mismatch(NAME, "cache", &"a memory that awaits its backward", &"an inference pass, which keeps nothing")
@@ -530,6 +544,7 @@ impl<F: Float> Attention<F> {
     }
 
     /// The features of both, of fitting sizes.
+    #[track_caller]
     fn features<'q, 'm>(
         &self,
         query: &Sequence<'q, F>,

@@ -66,6 +66,7 @@ impl<F: Float> BilinearScore<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(query: usize, memory: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         check_sizes::<F, 2>(NAME, [("query", query), ("memory", memory)], &[&[query, memory]]);
         let mut score = BilinearScore { weight: Array2::zeros((query, memory)) };
@@ -80,6 +81,7 @@ impl<F: Float> AdditiveScore<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(query: usize, memory: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         let sizes = [("query", query), ("memory", memory), ("hidden", hidden)];
         check_sizes::<F, 3>(NAME, sizes, &[&[hidden, query], &[hidden, memory]]);
@@ -131,6 +133,7 @@ impl<F: Float> AttentionScore<F> {
     }
 
     /// Q and M, if the parameters determine them.
+    #[track_caller]
     pub(super) fn sizes(&self) -> Option<(usize, usize)> {
         match self {
             AttentionScore::Dot { .. } => None,
@@ -323,6 +326,7 @@ impl<F: Float> AttentionScore<F> {
 }
 
 #[cold]
+#[track_caller]
 fn another_score() -> ! {
     mismatch(NAME, "grad", &"a gradient with the same score", &"one with another")
 }

@@ -116,7 +116,8 @@ once! {
             return Some(format!("expected {} tensors, got {}", expected.count(), got.count()));
         }
         let i = (0..expected.count()).find(|&i| expected.shape(i) != got.shape(i))?;
-        Some(format!("{}: expected {:?}, got {:?}", expected.name(i), expected.shape(i), got.shape(i)))
+        let name = expected.name(i);
+        Some(format!("{}: expected {:?}, got {:?}", shown(&name), expected.shape(i), got.shape(i)))
     }
 }
 
@@ -153,6 +154,17 @@ pub(crate) fn check_alike<F: Float>(
     }
 }
 
+/// Panics unless a shape has as many elements as there are values: a [`Tensors`] written by hand may say anything.
+#[track_caller]
+pub(crate) fn check_values(who: &str, name: &str, shape: &[usize], got: usize) {
+    let expected = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    if expected != Some(got) {
+        let expected =
+            expected.map_or_else(|| "more values than there can be".into(), |count| format!("{count} values"));
+        panic!("{who}: {}: expected {expected} for {shape:?}, got {got}", shown(name));
+    }
+}
+
 /// Tensors that own their names and shapes and belong to no layer: an optimizer's moments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensors<F> {
@@ -183,10 +195,7 @@ impl<F: Float> NamedTensors<F> {
     pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
         let mut list = Vec::new();
         for (name, shape, values) in tensors {
-            // A product that overflows is the number of no values.
-            let expected = shape.iter().try_fold(1, |product: usize, &size| product.checked_mul(size));
-            let got = values.len();
-            assert!(expected == Some(got), "NamedTensors: {name}: expected the values of shape {shape:?}, got {got}");
+            check_values("NamedTensors", &name, &shape, values.len());
             list.push(NamedTensor { name, shape, values });
         }
         NamedTensors { tensors: list }
@@ -356,6 +365,11 @@ pub fn join(prefix: &str, name: String) -> String {
         (_, "") => prefix.into(),
         _ => format!("{prefix}.{name}"),
     }
+}
+
+/// A tensor's name in a message: an array alone has none.
+pub(crate) fn shown(name: &str) -> &str {
+    if name.is_empty() { "(unnamed)" } else { name }
 }
 
 #[doc(hidden)]

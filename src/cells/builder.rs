@@ -245,6 +245,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     }
 
     /// For models of several layers.
+    #[track_caller]
     pub(crate) fn with_layers(self, num_layers: usize) -> Self {
         assert!(num_layers > 0, "cell: num_layers must not be 0");
         CellBuilder { num_layers, ..self }
@@ -352,6 +353,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M,
     ///
     /// # Panics
     /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, and so does a pass without a mode.
+    #[track_caller]
     pub fn recurrent_dropout(mut self, p: f64) -> Self {
         *self.options.recurrent_dropout() = p;
         self
@@ -364,6 +366,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: WithoutMemory> CellBuilder<M, O>
     ///
     /// # Panics
     /// [`build`](CellBuilder::build) panics if it is not in `0..1`, and so does a pass without a mode.
+    #[track_caller]
     pub fn zoneout(mut self, h: f64) -> Self {
         self.options.common().zoneout = h;
         self

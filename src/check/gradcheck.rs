@@ -59,6 +59,7 @@ pub struct GradCheck {
 ///
 /// # Panics
 /// Panics if `x` or `state` does not fit the layer.
+#[track_caller]
 pub fn gradcheck<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> GradReport {
     GradCheck::new().check(layer, x, state)
 }
@@ -158,6 +159,7 @@ impl GradCheck {
     ///
     /// # Panics
     /// Panics if `directions` is 0.
+    #[track_caller]
     pub fn fast(self, directions: usize) -> Self {
         assert!(directions > 0, "GradCheck: directions: expected at least 1, got 0");
         GradCheck { directions: Some(directions), ..self }
@@ -203,6 +205,7 @@ impl GradCheck {
     ///
     /// # Panics
     /// Panics if `x` or `state` does not fit the layer.
+    #[track_caller]
     pub fn check<L: Layer>(&self, layer: &L, x: Sequence<'_, L::Elem>, state: &L::State) -> GradReport {
         let epsilon = <L::Elem as num_traits::Float>::epsilon().widen();
         let single = epsilon > 1e-10;

@@ -1,6 +1,7 @@
 //! Clipping by norm and by value.
 
 use super::{ClipReport, NonFinite, NonFiniteGradient, check_limit, screen};
+use crate::base::tensors::shown;
 use crate::base::{Expect, Tensors, TensorsExt, check_number};
 use crate::kernels::math::sum;
 use crate::kernels::{Float, once, vectorised};
@@ -306,7 +307,7 @@ fn larger<F: num_traits::Float>(a: F, b: F) -> F {
 pub(super) fn first_non_finite<F: Float>(grad: &dyn Tensors<F>, p: f64) -> String {
     (0..grad.count())
         .find(|&i| !power_sum(grad.values(i), if p.is_finite() { p } else { 1.0 }, 1.0).is_finite())
-        .map_or_else(|| "all tensors together".into(), |i| grad.name(i))
+        .map_or_else(|| "all tensors together".into(), |i| shown(&grad.name(i)).into())
 }
 
 #[cfg(test)]

@@ -269,6 +269,7 @@ where
         self.forward_onto(x, skip, state, cache, y, internal);
     }
 
+    #[track_caller]
     fn any_output<'c>(&self, cache: &'c BoxCache) -> ArrayView3<'c, F> {
         match cache.0.as_ref().and_then(|cache| cache.downcast_ref()) {
             Some(cache) => self.output(cache),

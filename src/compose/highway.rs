@@ -50,6 +50,7 @@ impl<L: Layer> Highway<L> {
     ///
     /// # Panics
     /// Panics if the branch does not map `features` features to as many.
+    #[track_caller]
     pub fn new(branch: L, features: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::builder(branch, features).build(rng)
     }
@@ -91,10 +92,13 @@ impl<L: Layer> HighwayBuilder<L> {
     ///
     /// # Panics
     /// Panics if the branch does not map `features` features to as many.
+    #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Highway<L> {
         let highway = Highway { branch: self.branch, gate: self.gate.build(rng) };
         let features = highway.gate.input_size();
-        highway.output_size(features.into()).unwrap_or_else(|error| panic!("{error}"));
+        if let Err(error) = highway.output_size(features.into()) {
+            panic!("{error}")
+        }
         highway
     }
 }

@@ -99,8 +99,12 @@ impl<L: Layer> Residual<L> {
     ///
     /// # Panics
     /// Panics if the branch does not take `input` features.
+    #[track_caller]
     pub fn projected(branch: L, input: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        let output = branch.output_size(input.into()).unwrap_or_else(|error| panic!("{NAME}: {error}"));
+        let output = match branch.output_size(input.into()) {
+            Ok(output) => output,
+            Err(error) => panic!("{NAME}: {error}"),
+        };
         Residual { shortcut: Some(Linear::builder(input, output).bias(false).build(rng)), ..Self::new(branch) }
     }
 
@@ -211,6 +215,7 @@ impl<L: Layer> Residual<L> {
     }
 
     /// The scale as one number or one a feature.
+    #[track_caller]
     fn with_scale<R>(&self, features: usize, act: impl FnOnce(&[L::Elem]) -> R) -> R {
         match &self.scale {
             BranchScale::Fixed(scale) => act(&[L::Elem::of(*scale)]),

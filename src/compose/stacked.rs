@@ -35,6 +35,7 @@ impl<L: Layer> Stacked<L> {
     ///
     /// # Panics
     /// Panics if there are none.
+    #[track_caller]
     pub fn new(layers: Vec<L>) -> Self {
         assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
         Stacked { layers }
@@ -44,6 +45,7 @@ impl<L: Layer> Stacked<L> {
     ///
     /// # Panics
     /// Panics if `depth` is 0.
+    #[track_caller]
     pub fn build(depth: usize, layer: impl FnMut(usize) -> L) -> Self {
         Self::new((0..depth).map(layer).collect())
     }
@@ -114,11 +116,11 @@ impl<L: Layer> Layer for Stacked<L> {
         state: &mut Vec<L::State>,
         cache: &'c mut StackedCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
+        self.expect_size(x);
+        check_count("state", self.layers.len(), state.len());
         in_pass(
             || self.work(x),
             || {
-                self.expect_size(x);
-                check_count("state", self.layers.len(), state.len());
                 cache.0.resize_with(self.layers.len(), L::Cache::default);
                 let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
                 let ((last, last_state), last_cache) = layers.next_back().expect("at least one layer");
@@ -140,11 +142,11 @@ impl<L: Layer> Layer for Stacked<L> {
         y: &mut ArrayRef3<L::Elem>,
         internal: Internal,
     ) {
+        self.expect_size(x);
+        check_count("state", self.layers.len(), state.len());
         in_pass(
             || self.work(x),
             || {
-                self.expect_size(x);
-                check_count("state", self.layers.len(), state.len());
                 cache.0.resize_with(self.layers.len(), L::Cache::default);
                 let mut layers = self.layers.iter().zip(state).zip(&mut cache.0);
                 let ((last, last_state), last_cache) = layers.next_back().expect("at least one layer");
@@ -170,15 +172,15 @@ impl<L: Layer> Layer for Stacked<L> {
         cache: &'c mut StackedCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
+        let (grad, how) = grad.parts();
+        check_count("cache", self.layers.len(), cache.0.len());
+        check_count("grad", self.layers.len(), grad.layers.len());
+        if let Some(dstate) = &dstate {
+            check_count("dstate", self.layers.len(), dstate.len());
+        }
         in_pass(
             || self.work(x),
             || {
-                let (grad, how) = grad.parts();
-                check_count("cache", self.layers.len(), cache.0.len());
-                check_count("grad", self.layers.len(), grad.layers.len());
-                if let Some(dstate) = &dstate {
-                    check_count("dstate", self.layers.len(), dstate.len());
-                }
                 let (first, mut rest) = cache.0.split_first_mut().expect("at least one layer");
                 let mut d = dy.view();
                 while let Some((own, before)) = std::mem::take(&mut rest).split_last_mut() {

@@ -63,6 +63,7 @@ impl<L: Layer> StochasticDepth<L> {
     ///
     /// # Panics
     /// Panics if `p` is not in `0..1`.
+    #[track_caller]
     pub fn new(branch: L, p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         StochasticDepth { branch, drop: RandomDrop::new(NAME, p, rng), whole_batch: false }
     }
@@ -72,6 +73,7 @@ impl<L: Layer> StochasticDepth<L> {
     ///
     /// # Panics
     /// Panics if `last` is not in `0..1` or `k` not below `depth`.
+    #[track_caller]
     pub fn linear(branch: L, last: f64, k: usize, depth: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         if k >= depth {
             mismatch(NAME, "k", &format_args!("a block below {depth}"), &k)

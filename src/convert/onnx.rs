@@ -223,11 +223,19 @@ impl<F: Float> OnnxNode<F> {
     fn of_cells<C: OnnxCell + BuiltCell<Elem = F>>(layer: usize, cells: &[C]) -> Result<Self, ConvertError> {
         let operators = cells.iter().map(|cell| supported(layer, cell.operator())).collect::<Result<Vec<_>, _>>()?;
         let (operator, places, directions) = (operators[0], cells[0].places(), cells.len());
-        let alike = |k: &usize| operators[*k] == operator && cells[*k].count() == cells[0].count();
-        if let Some(other) = (0..directions).find(|k| !alike(k)) {
-            // One node has one set of attributes.
-            let option = format!("a direction that is {operator:?}, another {:?}", operators[other]);
+        // One node has one set of attributes, and B and P for all directions or for none.
+        if let Some(other) = operators.iter().find(|&&other| other != operator) {
+            let option = format!("a direction that is {operator:?}, another {other:?}");
             return Err(ConvertError::Unsupported { layer, option });
+        }
+        let names = |cell: &C| (0..cell.count()).map(|i| cell.name(i)).collect::<Vec<_>>();
+        let first = names(&cells[0]);
+        for other in cells.iter().map(names) {
+            let (more, less) = if other.len() > first.len() { (&other, &first) } else { (&first, &other) };
+            if let Some(name) = more.iter().find(|name| !less.contains(name)) {
+                let option = format!("a direction with {name}, another without");
+                return Err(ConvertError::Unsupported { layer, option });
+            }
         }
         let gates = operator.gates();
         // A tensor of all cells in ONNX' order, `[D, all of one cell's]`.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::{LoadError, Mismatch};
 use super::file;
+use super::format::ReadLimits;
 use super::state_dict::{LoadOptions, StateDict, check_fit, named_tensors};
 use crate::base::Tensors;
 use crate::kernels::{Float, once};
@@ -110,31 +111,49 @@ impl Checkpoint {
         self.dict.save_with(&metadata, writer)
     }
 
-    /// Reads a file.
+    /// Reads a file, within the default [`ReadLimits`].
     ///
     /// # Errors
-    /// Returns an error if it cannot be read, is not a safetensors file or not a checkpoint, is of an unknown format, or was
-    /// altered.
+    /// Returns an error if it cannot be read, is not a safetensors file or not a checkpoint, is of an unknown format, was
+    /// altered, or exceeds the limits.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        Checkpoint::verified(StateDict::open(path)?)
+        Checkpoint::open_with(path, ReadLimits::new())
     }
 
-    /// Reads a file's bytes to their end.
+    /// Reads a file, within `limits`.
+    ///
+    /// # Errors
+    /// Returns an error as [`open`](Checkpoint::open) does.
+    pub fn open_with(path: impl AsRef<Path>, limits: ReadLimits) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        Checkpoint::verified(StateDict::open_with(path, limits)?).map_err(|error| error.at(path))
+    }
+
+    /// Reads a file's bytes to their end, within the default [`ReadLimits`].
     ///
     /// # Errors
     /// Returns an error as [`open`](Checkpoint::open) does.
     pub fn read_from(reader: impl Read) -> Result<Self, LoadError> {
-        Checkpoint::verified(StateDict::read_from(reader)?)
+        Checkpoint::read_with(reader, ReadLimits::new())
+    }
+
+    /// Reads a file's bytes to their end, within `limits`.
+    ///
+    /// # Errors
+    /// Returns an error as [`open`](Checkpoint::open) does.
+    pub fn read_with(reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
+        Checkpoint::verified(StateDict::read_with(reader, limits)?)
     }
 
     fn verified(mut dict: StateDict) -> Result<Self, LoadError> {
-        let format = dict.metadata().get(FORMAT).ok_or(LoadError::NotACheckpoint)?;
+        let path = None;
+        let Some(format) = dict.metadata().get(FORMAT) else { return Err(LoadError::NotACheckpoint { path }) };
         if *format != VERSION.to_string() {
-            return Err(LoadError::Version { found: format.clone(), supported: VERSION });
+            return Err(LoadError::Version { path, found: format.clone(), supported: VERSION });
         }
         let saved = dict.metadata_mut().remove(CHECKSUM).ok_or_else(|| absent(CHECKSUM))?;
         let actual = checksum(&dict);
-        if saved == actual { Ok(Checkpoint { dict }) } else { Err(LoadError::Checksum { saved, actual }) }
+        if saved == actual { Ok(Checkpoint { dict }) } else { Err(LoadError::Checksum { path, saved, actual }) }
     }
 
     /// Copies a section's tensors into `tensors`.
@@ -155,7 +174,30 @@ impl Checkpoint {
         model: &dyn Tensors<F>,
         optimizer: &mut dyn Optimizer<F>,
     ) -> Result<(), LoadError> {
-        Ok(optimizer.load_state(model, &state(self)?)?)
+        Ok(optimizer.load_state(model, &self.optimizer_state()?)?)
+    }
+
+    /// What the optimizer remembered, to look into, or to change a setting of it before
+    /// [`load_state`](Optimizer::load_state) restores it:
+    ///
+    /// ```
+    /// use gradflow::{io::Checkpoint, ndarray::arr1, optim::{AdamW, Optimizer}};
+    ///
+    /// let (mut parameter, gradient) = (arr1(&[1.0_f32, -1.0]), arr1(&[0.5, 2.0]));
+    /// let mut optimizer = AdamW::new(0.1);
+    /// optimizer.step(&mut parameter, &gradient);
+    /// let checkpoint = Checkpoint::new().with_optimizer(&optimizer);
+    ///
+    /// let mut resumed = AdamW::new(0.1).weight_decay(0.3);
+    /// let state = checkpoint.optimizer_state()?.with_setting("weight_decay", 0.3);
+    /// resumed.load_state(&parameter, &state)?;
+    /// # Ok::<(), gradflow::io::LoadError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint has no optimizer, a value of it makes no sense, or its tensors are of another type.
+    pub fn optimizer_state<F: Float>(&self) -> Result<OptimizerState<F>, LoadError> {
+        state(self)
     }
 
     /// Restores a model, from its section, and its optimizer: both or neither.

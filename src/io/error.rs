@@ -1,7 +1,10 @@
 //! What can be wrong with a file, or with a model for it.
 
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use super::file_kind::FileKind;
+use crate::base::tensors::shown;
 use crate::optim::{OptimizerStateError, ScheduleError};
 
 /// Why a file was not loaded: nothing was changed.
@@ -12,13 +15,36 @@ pub enum LoadError {
     Io(io::Error),
     /// It is not a safetensors file, or a damaged one.
     Malformed {
+        /// Where it is, if it was [opened](crate::io::StateDict::open) by its path.
+        path: Option<PathBuf>,
         /// What is wrong with it.
         reason: String,
     },
+    /// It is not a safetensors file, and its first bytes say what it is.
+    Foreign {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// What it is.
+        kind: FileKind,
+    },
+    /// Its header exceeds the [`ReadLimits`](crate::io::ReadLimits).
+    Limit {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// What there are too many of.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// It is a safetensors file, but no checkpoint of this crate.
-    NotACheckpoint,
+    NotACheckpoint {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
+    },
     /// It is a checkpoint of a format that this version of the crate does not know.
     Version {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
         /// Its format.
         found: String,
         /// The format that is known.
@@ -26,6 +52,8 @@ pub enum LoadError {
     },
     /// It was altered after it was saved.
     Checksum {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
         /// The checksum that was saved.
         saved: String,
         /// That of what it holds now.
@@ -53,20 +81,55 @@ pub enum LoadError {
 
 impl LoadError {
     pub(super) fn malformed(reason: impl fmt::Display) -> Self {
-        LoadError::Malformed { reason: reason.to_string() }
+        LoadError::Malformed { path: None, reason: reason.to_string() }
+    }
+
+    /// The error with the file's path, which only the caller of a reader knows.
+    pub(super) fn at(mut self, file: &Path) -> Self {
+        use LoadError::*;
+        match &mut self {
+            Io(error) => *error = super::file::named(file, std::mem::replace(error, io::ErrorKind::Other.into())),
+            Malformed { path, .. }
+            | Foreign { path, .. }
+            | Limit { path, .. }
+            | NotACheckpoint { path }
+            | Version { path, .. }
+            | Checksum { path, .. } => *path = Some(file.to_owned()),
+            Absent { .. } | Value { .. } | Schedule(_) | Mismatch(_) | Optimizer(_) => {}
+        }
+        self
     }
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use LoadError::{Checksum, Foreign, Limit, Malformed, NotACheckpoint, Version};
+        if let Malformed { path: Some(path), .. }
+        | Foreign { path: Some(path), .. }
+        | Limit { path: Some(path), .. }
+        | NotACheckpoint { path: Some(path) }
+        | Version { path: Some(path), .. }
+        | Checksum { path: Some(path), .. } = self
+        {
+            write!(f, "{}: ", path.display())?;
+        }
         match self {
             LoadError::Io(error) => error.fmt(f),
-            LoadError::Malformed { reason } => write!(f, "not a safetensors file, or a damaged one: {reason}"),
-            LoadError::NotACheckpoint => write!(f, "not a checkpoint: no metadata gradflow.format"),
-            LoadError::Version { found, supported } => {
+            Malformed { reason, .. } => write!(f, "not a safetensors file, or a damaged one: {reason}"),
+            Foreign { kind, .. } => write!(f, "expected a safetensors file, got {kind}"),
+            Limit { what, limit, .. } => {
+                write!(f, "the file has more than {limit} {what}; if it can be trusted, `ReadLimits` raises the limit")
+            }
+            NotACheckpoint { .. } => {
+                write!(
+                    f,
+                    "a safetensors file, but no checkpoint: it has no metadata gradflow.format; `StateDict` reads it"
+                )
+            }
+            Version { found, supported, .. } => {
                 write!(f, "a checkpoint of format {found}, where format {supported} is known")
             }
-            LoadError::Checksum { saved, actual } => {
+            Checksum { saved, actual, .. } => {
                 write!(f, "the checkpoint was altered: its checksum is {actual} and was {saved}")
             }
             LoadError::Absent { key } => write!(f, "the checkpoint has no {key}"),
@@ -115,6 +178,17 @@ impl From<OptimizerStateError> for LoadError {
 }
 
 /// Everything in which the tensors of a file do not fit those of a model, under the file's names: nothing was changed.
+///
+/// If the file has all that is missing under other prefixes, the text says so:
+///
+/// ```
+/// use gradflow::{io::StateDict, layers::Linear};
+///
+/// let file = StateDict::new().with_tensors("head", &Linear::<f32>::zeros(3, 2));
+/// let error = file.load(&mut Linear::<f32>::zeros(3, 2)).unwrap_err();
+/// assert_eq!(error.elsewhere[0].prefix, "head");
+/// assert!(error.to_string().contains(r#"the file has head.weight: `LoadOptions::prefix("head")`"#));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
@@ -126,6 +200,18 @@ pub struct Mismatch {
     pub shapes: Vec<ShapeMismatch>,
     /// What has another element type.
     pub types: Vec<TypeMismatch>,
+    /// If some are missing: the other prefixes under which the file has all of them, of which one may have been forgotten.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A prefix under which a file has all tensors of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// The prefix, as [`LoadOptions::prefix`](crate::io::LoadOptions::prefix) takes it; it may be empty.
+    pub prefix: String,
+    /// The name in the file of the first of the tensors.
+    pub name: String,
 }
 
 /// A tensor that has another shape in the file than in the model.
@@ -154,7 +240,7 @@ pub struct TypeMismatch {
 
 impl Mismatch {
     pub(super) fn is_empty(&self) -> bool {
-        let Mismatch { missing, unexpected, shapes, types } = self;
+        let Mismatch { missing, unexpected, shapes, types, elsewhere: _ } = self;
         missing.is_empty() && unexpected.is_empty() && shapes.is_empty() && types.is_empty()
     }
 }
@@ -164,17 +250,67 @@ impl fmt::Display for Mismatch {
         write!(f, "the file does not fit the model")?;
         for (what, names) in [("missing in the file", &self.missing), ("unexpected in the file", &self.unexpected)] {
             if !names.is_empty() {
+                let names: Vec<_> = names.iter().map(|name| shown(name)).collect();
                 write!(f, "\n  {what}: {}", names.join(", "))?;
             }
         }
+        for Elsewhere { prefix, name } in self.elsewhere.iter().take(3) {
+            write!(f, "\n  the file has {}: `LoadOptions::prefix({prefix:?})`", shown(name))?;
+        }
         for ShapeMismatch { name, expected, found } in &self.shapes {
-            write!(f, "\n  {name}: expected shape {expected:?}, found {found:?}")?;
+            write!(f, "\n  {}: expected shape {expected:?}, found {found:?}", shown(name))?;
         }
         for TypeMismatch { name, expected, found } in &self.types {
-            write!(f, "\n  {name}: expected type {expected}, found {found}")?;
+            write!(f, "\n  {}: expected type {expected}, found {found}", shown(name))?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Mismatch {}
+
+/// Why one tensor of a file could not be read as an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// There is no tensor of this name.
+    Missing {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are and that end with it or begin with it.
+        similar: Vec<String>,
+    },
+    /// Its type has no counterpart, or is another one than was asked for.
+    Type {
+        /// Its name.
+        name: String,
+        /// The types that can be read.
+        expected: &'static str,
+        /// Its type, as safetensors spells it.
+        found: String,
+    },
+    /// A value is no index: it is negative, or too large for this machine.
+    Value {
+        /// The tensor's name.
+        name: String,
+        /// The value.
+        value: i128,
+    },
+}
+
+impl fmt::Display for TensorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TensorError::Missing { name, similar } => {
+                write!(f, "the file has no tensor {}", shown(name))?;
+                if similar.is_empty() { Ok(()) } else { write!(f, "; it has {}", similar.join(", ")) }
+            }
+            TensorError::Type { name, expected, found } => {
+                write!(f, "{}: expected type {expected}, found {found}", shown(name))
+            }
+            TensorError::Value { name, value } => write!(f, "{}: expected indices, found {value}", shown(name)),
+        }
+    }
+}
+
+impl std::error::Error for TensorError {}

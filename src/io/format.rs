@@ -11,11 +11,12 @@ use std::ops::Range;
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::LoadError;
+use super::file_kind::FileKind;
 
 /// The key of the header's metadata: no tensor can have it as its name.
 pub const METADATA: &str = "__metadata__";
 
-/// The longest header that readers take.
+/// The longest header that the format allows.
 const MAX_HEADER: usize = 100_000_000;
 
 /// A tensor's type, shape and place in the file.
@@ -35,47 +36,174 @@ pub struct Content {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads a whole file. What cannot be a safetensors file is refused after 9 bytes.
-pub fn read(mut reader: impl Read) -> Result<Content, LoadError> {
+/// How much a file's header may hold: bounds for files that anybody may have made.
+///
+/// Reading a header takes several times its own size in memory, and time; the tensors' bytes take their own size. The
+/// defaults bound that to some 100 MB, far above what models need; a file with more is refused by
+/// [`LoadError::Limit`](crate::io::LoadError::Limit) before its header is parsed.
+///
+/// ```
+/// use gradflow::{io::{LoadError, ReadLimits, StateDict}, ndarray::arr1};
+///
+/// let mut file = Vec::new();
+/// StateDict::new().with_tensors("a", &arr1(&[1.0_f32])).with_tensors("b", &arr1(&[2.0_f32])).save_to(&mut file)?;
+/// assert!(StateDict::read_from(&file[..]).is_ok());
+/// let error = StateDict::read_with(&file[..], ReadLimits::new().tensors(1)).unwrap_err();
+/// assert!(matches!(error, LoadError::Limit { what: "tensors", limit: 1, .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct ReadLimits {
+    header: usize,
+    tensors: usize,
+    axes: usize,
+    metadata: usize,
+}
+
+impl ReadLimits {
+    /// A header of 16 MiB, with 65,536 tensors of 64 axes each and 65,536 entries of metadata.
+    pub fn new() -> Self {
+        ReadLimits { header: 1 << 24, tensors: 1 << 16, axes: 64, metadata: 1 << 16 }
+    }
+
+    /// With at most this many bytes of header; more than 100,000,000 are never read, as the format says.
+    pub fn header_bytes(self, header: usize) -> Self {
+        ReadLimits { header: header.min(MAX_HEADER), ..self }
+    }
+
+    /// With at most this many tensors.
+    pub fn tensors(self, tensors: usize) -> Self {
+        ReadLimits { tensors, ..self }
+    }
+
+    /// With at most this many axes of a tensor.
+    pub fn axes(self, axes: usize) -> Self {
+        ReadLimits { axes, ..self }
+    }
+
+    /// With at most this many entries of metadata.
+    pub fn metadata_entries(self, metadata: usize) -> Self {
+        ReadLimits { metadata, ..self }
+    }
+
+    /// Fails if a header, which need not be valid, exceeds a limit.
+    fn check(self, counts: &Counts) -> Result<(), LoadError> {
+        let checks = [
+            ("tensors", self.tensors, counts.tensors()),
+            ("axes of a tensor", self.axes, counts.longest_list),
+            ("entries of metadata", self.metadata, counts.metadata),
+        ];
+        match checks.into_iter().find(|(_, limit, count)| count > limit) {
+            Some((what, limit, _)) => Err(LoadError::Limit { path: None, what, limit }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        ReadLimits::new()
+    }
+}
+
+/// Reads a whole file. What cannot be a safetensors file is refused after its first bytes.
+pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadError> {
     let mut data = Vec::new();
     reader.by_ref().take(9).read_to_end(&mut data)?;
-    let Some((&length, b"{")) = data.split_first_chunk() else {
-        return Err(LoadError::malformed("no header"));
+    let length = match data.split_first_chunk() {
+        Some((&length, b"{")) => usize::try_from(u64::from_le_bytes(length)).ok(),
+        _ => None,
     };
-    let header = usize::try_from(u64::from_le_bytes(length)).ok().filter(|&length| length <= MAX_HEADER);
-    let header = header.ok_or_else(|| LoadError::malformed("no header of at most 100 MB"))?;
+    let Some(header) = length.filter(|&length| length <= MAX_HEADER) else {
+        reader.take((FileKind::ENOUGH - data.len()) as u64).read_to_end(&mut data)?;
+        return Err(match FileKind::of(&data) {
+            Some(kind) => LoadError::Foreign { path: None, kind },
+            None => LoadError::malformed("no header"),
+        });
+    };
+    if header > limits.header {
+        return Err(LoadError::Limit { path: None, what: "bytes of header", limit: limits.header });
+    }
+    let start = 8 + header;
+    reader.by_ref().take(header.saturating_sub(1) as u64).read_to_end(&mut data)?;
+    let counts = data.get(8..start).map(count).ok_or_else(|| LoadError::malformed("the header is cut off"))?;
+    limits.check(&counts)?;
     reader.read_to_end(&mut data)?;
     let (_, metadata) = SafeTensors::read_metadata(&data).map_err(LoadError::malformed)?;
-    let start = 8 + header;
     let mut entries = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
         entries.insert(name, Entry { dtype: info.dtype, shape: info.shape.clone(), range });
     }
     // The crate keeps one of several tensors of the same name.
-    if outer_keys(&data[8..start]) != entries.len() + usize::from(metadata.metadata().is_some()) {
+    if counts.outer_keys != entries.len() + usize::from(metadata.metadata().is_some()) {
         return Err(LoadError::malformed("two tensors have the same name"));
     }
     let metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(Content { data, entries, metadata })
 }
 
-/// The number of keys of the outermost object of a valid JSON text: of its colons outside strings.
-fn outer_keys(json: &[u8]) -> usize {
-    let (mut depth, mut keys, mut in_string, mut escaped) = (0, 0, false, false);
-    for byte in json {
+/// What a header holds, counted without parsing it.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    /// The keys of the outermost object: tensors, and the metadata.
+    outer_keys: usize,
+    /// Whether one of them may be the metadata's.
+    has_metadata: bool,
+    /// The largest number of keys of what is, or may be, the metadata: a tensor's object has three.
+    metadata: usize,
+    /// The largest number of elements of a list.
+    longest_list: usize,
+}
+
+impl Counts {
+    fn tensors(&self) -> usize {
+        self.outer_keys - usize::from(self.has_metadata)
+    }
+}
+
+/// Counts colons and commas outside strings, which in valid JSON are keys and elements.
+fn count(json: &[u8]) -> Counts {
+    let mut counts = Counts::default();
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let (mut in_metadata, mut entries, mut elements) = (false, 0, 0);
+    for (at, byte) in json.iter().enumerate() {
+        if depth > 2 && elements == 0 && !byte.is_ascii_whitespace() && *byte != b']' {
+            elements = 1;
+            counts.longest_list = counts.longest_list.max(1);
+        }
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => in_string = !in_string,
             _ if in_string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            b':' if depth == 1 => keys += 1,
+            b'{' | b'[' => {
+                depth += 1;
+                elements = 0;
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b':' if depth == 1 => {
+                in_metadata = json[..at].trim_ascii_end().ends_with(b"\"__metadata__\"");
+                entries = 0;
+                counts.outer_keys += 1;
+                counts.has_metadata |= in_metadata;
+            }
+            b':' if depth == 2 => {
+                entries += 1;
+                // The name of the metadata may be spelled with escapes.
+                if in_metadata || entries > 3 {
+                    counts.metadata = counts.metadata.max(entries);
+                }
+            }
+            b',' if depth > 2 => {
+                elements += 1;
+                counts.longest_list = counts.longest_list.max(elements);
+            }
             _ => {}
         }
     }
-    keys
+    counts
 }
 
 /// Writes a whole file: large elements first, so that all are aligned, then by name.
@@ -123,4 +251,23 @@ fn quoted(text: &str) -> String {
         }
     }
     quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_counted_without_being_parsed() {
+        let header = br#"{"__metadata__" : {"a:":"b,", "\"":"{["}, "x": {"shape":[1, 2,3]}, "y":{"shape":[ ]}}"#;
+        assert_eq!(count(header), Counts { outer_keys: 3, has_metadata: true, metadata: 2, longest_list: 3 });
+        assert_eq!(count(br#"{"a":{"shape":[ 7 ]}}"#).longest_list, 1);
+        assert_eq!(count(br#"{"a":{"shape":[ ]}}"#).longest_list, 0);
+        assert_eq!(count(br#"{"\u005f_metadata__":{"a":"","b":"","c":"","d":""}}"#).metadata, 4);
+        assert_eq!(count(br#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#).metadata, 0);
+        // What is no JSON is counted somehow.
+        for junk in [&b"}}}]]]:,:,"[..], b"\\", b"\"", b"{[{[::,,", b""] {
+            count(junk);
+        }
+    }
 }

@@ -98,22 +98,43 @@
 //!
 //! # A crash while saving
 //!
-//! `save` never touches the file that is there. It writes a temporary file, `.<name>.<process>-<number>.tmp` in the
+//! `save` never touches the file that is there. It writes a temporary file, `.gradflow-<process>-<number>.tmp` in the
 //! same folder, has the system put its content on the disk (`fsync`), renames it to the file's name, and has the folder
 //! put on the disk. The rename is atomic: whoever opens the file, and whenever the process is killed or the power
-//! fails, finds the whole old content or the whole new. Once `save` has returned, it is the new one.
+//! fails, finds the whole old content or the whole new. Once `save` has returned, it is the new one. Several processes or
+//! threads may save to one path at once: the file is always that of one of them, whole.
 //!
 //! An error, as from a full disk, comes before the rename: the old file is untouched and the temporary one is removed.
 //! (Only the folder's own `fsync` comes later; if that fails, the new file is in place and a power failure may bring
-//! the old one back.) A process that is killed cannot tidy up: its temporary file stays, is never read, and may be
-//! deleted. A symbolic link in place of the file is replaced, not followed.
+//! the old one back.) A process that is killed cannot tidy up: its temporary file stays and is never read. On Unix, the
+//! next `save` into the folder removes it. A file that a living process is writing is locked, and so is left alone.
+//!
+//! # What is replaced
+//!
+//! Only a file is replaced. A folder, a named pipe, a socket or a device is refused by an error that names it; to write
+//! into a pipe or a device, open it and use `save_to`. A symbolic link is replaced, not followed.
+//!
+//! On Unix, a new file gets the mode that the umask leaves. A file that replaces another gets its mode, and its owner and
+//! group if the process may set them; if it may not set the group, the group gets the rights of all others. While it is
+//! written, only its owner can read it. Access control lists and extended attributes are not copied. As with any rename,
+//! the folder's permissions decide whether a file can be replaced: one that is read-only is replaced and stays read-only.
+//!
+//! # Files from elsewhere
+//!
+//! `open` and `read_from` take files that anybody made. They never panic, and take memory in proportion to the file:
+//! [`ReadLimits`] bounds the header, whose entries take several times their length. A file of another kind, as a
+//! PyTorch zip file, is recognised by its first bytes, and the error says how to convert it ([`FileKind`]). A reader that
+//! never ends, as a network connection, is read to its end: `reader.take(limit)` bounds it.
 
 mod checkpoint;
 mod error;
 mod file;
+mod file_kind;
 mod format;
 mod state_dict;
 
 pub use checkpoint::Checkpoint;
-pub use error::{LoadError, Mismatch, ShapeMismatch, TypeMismatch};
+pub use error::{Elsewhere, LoadError, Mismatch, ShapeMismatch, TensorError, TypeMismatch};
+pub use file_kind::FileKind;
+pub use format::ReadLimits;
 pub use state_dict::{LoadOptions, Skipped, StateDict};

@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use ndarray::{ArrayD, IxDyn};
 use safetensors::Dtype;
 
-use super::error::{LoadError, Mismatch, ShapeMismatch, TypeMismatch};
-use super::format::{Content, Entry, METADATA};
+use super::error::{Elsewhere, LoadError, Mismatch, ShapeMismatch, TensorError, TypeMismatch};
+use super::format::{Content, Entry, METADATA, ReadLimits};
 use super::{file, format};
-use crate::base::tensors::join;
+use crate::base::tensors::{check_values, join, shown};
 use crate::base::{NamedTensors, Tensors};
 use crate::kernels::{Float, once};
 
@@ -51,7 +52,8 @@ impl StateDict {
     /// With more tensors, whose names in the file `rename` makes from their own.
     ///
     /// # Panics
-    /// Panics if two tensors get the same name, or one gets the name `__metadata__`.
+    /// Panics if two tensors get the same name, one gets the name `__metadata__`, or one has another number of values than
+    /// its shape has elements.
     #[track_caller]
     pub fn with_renamed<F: Float>(mut self, tensors: &dyn Tensors<F>, rename: impl Fn(&str) -> String) -> Self {
         append(&mut self.content, tensors, &rename);
@@ -87,25 +89,104 @@ impl StateDict {
         Some(self.content.entries.get(name)?.dtype.to_string())
     }
 
-    /// Reads a file.
+    /// The tensor called `name`, of type `F32` or `F64`.
+    ///
+    /// ```
+    /// use gradflow::{io::StateDict, ndarray::arr2};
+    ///
+    /// let weight = arr2(&[[1.0_f32, 2.0, 3.0]]);
+    /// let file = StateDict::new().with_tensors("head.weight", &weight);
+    /// assert_eq!(file.tensor::<f32>("head.weight")?, weight.into_dyn());
+    /// let error = file.tensor::<f32>("weight").unwrap_err();
+    /// assert_eq!(error.to_string(), "the file has no tensor weight; it has head.weight");
+    /// # Ok::<(), gradflow::io::TensorError>(())
+    /// ```
     ///
     /// # Errors
-    /// Returns an error if it cannot be read or is not a safetensors file.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let path = path.as_ref();
-        let read = || StateDict::read_from(File::open(path)?);
-        read().map_err(|error| match error {
-            LoadError::Io(error) => LoadError::Io(file::named(path, error)),
-            error => error,
+    /// Returns an error if there is none of this name, or it is of another type; [`load_with`](StateDict::load_with)
+    /// converts.
+    pub fn tensor<F: Float>(&self, name: &str) -> Result<ArrayD<F>, TensorError> {
+        let entry = self.entry(name)?;
+        if entry.dtype != dtype::<F>() {
+            let expected = if dtype::<F>() == Dtype::F32 { "F32" } else { "F64" };
+            return Err(TensorError::Type { name: name.into(), expected, found: entry.dtype.to_string() });
+        }
+        Ok(array(entry, self.values(entry).collect()))
+    }
+
+    /// The integers of the tensor called `name`, as token ids, labels or lengths are: of any integer type, none of them
+    /// negative.
+    ///
+    /// # Errors
+    /// Returns an error if there is none of this name, it is of another type, or a value is negative or too large for a
+    /// `usize`.
+    pub fn indices(&self, name: &str) -> Result<ArrayD<usize>, TensorError> {
+        let entry = self.entry(name)?;
+        let (size, signed) = match entry.dtype {
+            Dtype::I8 => (1, true),
+            Dtype::I16 => (2, true),
+            Dtype::I32 => (4, true),
+            Dtype::I64 => (8, true),
+            Dtype::U8 => (1, false),
+            Dtype::U16 => (2, false),
+            Dtype::U32 => (4, false),
+            Dtype::U64 => (8, false),
+            other => {
+                let expected = "I8 to I64 or U8 to U64";
+                return Err(TensorError::Type { name: name.into(), expected, found: other.to_string() });
+            }
+        };
+        let index = |element: &[u8]| {
+            let negative = signed && element[size - 1] >= 0x80;
+            let mut bits = [if negative { 0xff } else { 0 }; 8];
+            bits[..size].copy_from_slice(element);
+            let value = if negative { i64::from_le_bytes(bits).into() } else { i128::from(u64::from_le_bytes(bits)) };
+            usize::try_from(value).map_err(|_| TensorError::Value { name: name.into(), value })
+        };
+        let values = self.content.data[entry.range.clone()].chunks_exact(size).map(index);
+        Ok(array(entry, values.collect::<Result<_, _>>()?))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, TensorError> {
+        self.content.entries.get(name).ok_or_else(|| {
+            let similar = |other: &&str| within(name, other).is_some() || other.ends_with(&format!(".{name}"));
+            let similar = self.names().filter(similar).take(5).map(str::to_owned).collect();
+            TensorError::Missing { name: name.into(), similar }
         })
     }
 
-    /// Reads a file's bytes to their end.
+    /// Reads a file, within the default [`ReadLimits`].
     ///
     /// # Errors
-    /// Returns an error if they cannot be read or are not those of a safetensors file.
+    /// Returns an error if it cannot be read, is not a safetensors file, or exceeds the limits.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        StateDict::open_with(path, ReadLimits::new())
+    }
+
+    /// Reads a file, within `limits`.
+    ///
+    /// # Errors
+    /// Returns an error as [`open`](StateDict::open) does.
+    pub fn open_with(path: impl AsRef<Path>, limits: ReadLimits) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let read = || StateDict::read_with(File::open(path)?, limits);
+        read().map_err(|error: LoadError| error.at(path))
+    }
+
+    /// Reads a file's bytes to their end, within the default [`ReadLimits`].
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read, are not those of a safetensors file, or exceed the limits.
     pub fn read_from(reader: impl Read) -> Result<Self, LoadError> {
-        Ok(StateDict { content: format::read(reader)? })
+        StateDict::read_with(reader, ReadLimits::new())
+    }
+
+    /// Reads a file's bytes to their end, within `limits`.
+    ///
+    /// # Errors
+    /// Returns an error as [`read_from`](StateDict::read_from) does.
+    pub fn read_with(reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
+        Ok(StateDict { content: format::read(reader, limits)? })
     }
 
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
@@ -143,6 +224,10 @@ impl StateDict {
     ///
     /// # Errors
     /// Returns an error if a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
+    ///
+    /// # Panics
+    /// Panics as [`load_with`](StateDict::load_with) does.
+    #[track_caller]
     pub fn load<F: Float>(&self, tensors: &mut dyn Tensors<F>) -> Result<(), Mismatch> {
         self.load_with(&LoadOptions::new(), tensors).map(|_| ())
     }
@@ -151,7 +236,12 @@ impl StateDict {
     /// nothing unless loading is [lenient](LoadOptions::lenient).
     ///
     /// # Errors
-    /// Returns an error as [`load`](StateDict::load) does.
+    /// Returns an error as [`load`](StateDict::load) does; leniently, if no tensor at all is found.
+    ///
+    /// # Panics
+    /// Panics if a tensor of `tensors` has another number of values than its shape has elements, or another number when it
+    /// is written.
+    #[track_caller]
     pub fn load_with<F: Float>(
         &self,
         options: &LoadOptions<'_>,
@@ -161,6 +251,7 @@ impl StateDict {
     }
 
     /// How `tensors` would be loaded.
+    #[track_caller]
     fn fit<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Result<Fit<'_>, Mismatch> {
         let (mut mismatch, mut entries, mut asked) = (Mismatch::default(), Vec::new(), BTreeSet::new());
         for i in 0..tensors.count() {
@@ -168,7 +259,9 @@ impl StateDict {
             match self.content.entries.get(&name) {
                 None => mismatch.missing.push(name.clone()),
                 Some(entry) => {
-                    let (expected, found) = (tensors.tensor(i).0.to_vec(), entry.shape.clone());
+                    let (shape, values) = tensors.tensor(i);
+                    check_values("StateDict", &name, shape, values.len());
+                    let (expected, found) = (shape.to_vec(), entry.shape.clone());
                     if expected != found {
                         mismatch.shapes.push(ShapeMismatch { name: name.clone(), expected, found });
                     }
@@ -180,12 +273,32 @@ impl StateDict {
         }
         let others = self.names().filter(|name| within(options.prefix, name).is_some() && !asked.contains(*name));
         mismatch.unexpected = others.map(str::to_owned).collect();
+        if !mismatch.missing.is_empty() {
+            mismatch.elsewhere = self.elsewhere(options, tensors);
+        }
         let mut skipped = Skipped::default();
-        if options.lenient {
+        // If nothing at all is found, the names are others than those that were meant.
+        if options.lenient && (!entries.is_empty() || tensors.count() == 0) {
             skipped.missing = std::mem::take(&mut mismatch.missing);
             skipped.unexpected = std::mem::take(&mut mismatch.unexpected);
         }
         if mismatch.is_empty() { Ok(Fit { entries, skipped }) } else { Err(mismatch) }
+    }
+
+    /// Where else than under the prefix that was asked for the file has all of `tensors`, in their shapes.
+    fn elsewhere<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Vec<Elsewhere> {
+        let fits = |prefix: &str| {
+            let other = Lookup { prefix, ..options };
+            let entry = |i| self.content.entries.get(&other.name_in_file(&tensors.name(i)));
+            (0..tensors.count()).all(|i| entry(i).is_some_and(|entry| entry.shape == tensors.tensor(i).0))
+        };
+        let first = Lookup { prefix: "", ..options }.name_in_file(&tensors.name(0));
+        let asked = options.prefix.strip_suffix('.').unwrap_or(options.prefix);
+        let elsewhere = |name: &str| {
+            let prefix = prefix_of(name, &first).filter(|&prefix| prefix != asked && fits(prefix))?;
+            Some(Elsewhere { prefix: prefix.into(), name: name.into() })
+        };
+        self.names().filter_map(elsewhere).collect()
     }
 
     /// The values of a tensor of `f32` or `f64`, converted if they are of the other type.
@@ -206,11 +319,13 @@ impl StateDict {
 }
 
 once! {
+    #[track_caller]
     fn append<'a, F: Float>(content: &'a mut Content, tensors: &'a dyn Tensors<F>, rename: &'a Rename<'a>) {
         let Content { data, entries, .. } = content;
         for i in 0..tensors.count() {
             let name = rename(&tensors.name(i));
             let (shape, values) = tensors.tensor(i);
+            check_values("StateDict", &name, shape, values.len());
             let start = data.len();
             data.reserve(size_of_val(values));
             for value in values {
@@ -219,10 +334,11 @@ once! {
             let entry = Entry { dtype: dtype::<F>(), shape: shape.to_vec(), range: start..data.len() };
             assert!(name != METADATA, "StateDict: {name}: expected another name");
             let taken = entries.insert(name.clone(), entry).is_some();
-            assert!(!taken, "StateDict: {name}: expected one tensor of this name, got two");
+            assert!(!taken, "StateDict: {}: expected one tensor of this name, got two", shown(&name));
         }
     }
 
+    #[track_caller]
     fn load<'a, F: Float>(
         dict: &'a StateDict,
         options: Lookup<'a>,
@@ -230,7 +346,9 @@ once! {
     ) -> Result<Skipped, Mismatch> {
         let fit = dict.fit(options, tensors)?;
         for (i, entry) in fit.entries {
-            let values = tensors.tensor_mut(i).iter_mut();
+            let name = tensors.name(i);
+            let values = tensors.tensor_mut(i);
+            check_values("StateDict: load", &name, &entry.shape, values.len());
             dict.values(entry).zip(values).for_each(|(value, place)| *place = value);
         }
         Ok(fit.skipped)
@@ -325,7 +443,7 @@ impl<'a> LoadOptions<'a> {
     }
 
     /// What is missing keeps its values, and what is unexpected is skipped; both are reported in [`Skipped`]. Another shape
-    /// or type is still an error.
+    /// or type is still an error, and so is a file that has none of the tensors.
     pub fn lenient(self) -> Self {
         LoadOptions { lenient: true, ..self }
     }
@@ -375,6 +493,19 @@ pub struct Skipped {
     pub missing: Vec<String>,
     /// What the file holds and the model has no use for.
     pub unexpected: Vec<String>,
+}
+
+/// The array of an entry's values, which are as many as its shape says.
+fn array<T>(entry: &Entry, values: Vec<T>) -> ArrayD<T> {
+    ArrayD::from_shape_vec(IxDyn(&entry.shape), values).expect("checked when it was read or added")
+}
+
+/// The name in a file of what `name` is under another prefix, if it ends with it: see [`Mismatch::elsewhere`].
+fn prefix_of<'a>(name: &'a str, rest: &str) -> Option<&'a str> {
+    match name.strip_suffix(rest)? {
+        prefix if prefix.is_empty() || rest.is_empty() => Some(prefix),
+        prefix => prefix.strip_suffix('.'),
+    }
 }
 
 fn in_prefix(prefix: &str, name: String) -> String {

@@ -43,6 +43,7 @@ pub trait Float:
 
     /// Calls the instance of a function that is for this type.
     #[doc(hidden)]
+    #[track_caller]
     fn once<T: Once>(arguments: T::Arguments<'_, Self>) -> T::Output<Self>;
 }
 

@@ -3,8 +3,8 @@
 
 /// Defines functions, generic over the element type, that are compiled once for each of the two, in this crate.
 ///
-/// Their signature has one lifetime and one type parameter, and arguments are plain identifiers. All of one `once!` are safe, or
-/// all are `unsafe fn`.
+/// Attributes go to all of them, so that with `#[track_caller]` a panic names the caller's line. Their signature has one
+/// lifetime and one type parameter, and arguments are plain identifiers. All of one `once!` are safe, or all are `unsafe fn`.
 macro_rules! once {
     (@output) => { () };
     (@output $output:ty) => { $output };
@@ -58,17 +58,20 @@ macro_rules! once {
                 type Arguments<$lifetime, $parameter: $bound> = ($($type,)*);
                 type Output<$parameter: $bound> = $crate::kernels::once!(@output $($output)?);
 
+                $(#[$attribute])*
                 #[inline(never)]
                 fn f32(($($argument,)*): Self::Arguments<'_, f32>) -> Self::Output<f32> {
                     body::<f32>($($argument),*)
                 }
 
+                $(#[$attribute])*
                 #[inline(never)]
                 fn f64(($($argument,)*): Self::Arguments<'_, f64>) -> Self::Output<f64> {
                     body::<f64>($($argument),*)
                 }
             }
 
+            $(#[$attribute])*
             #[inline(always)]
             #[allow(clippy::too_many_arguments, clippy::extra_unused_lifetimes)]
             fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body

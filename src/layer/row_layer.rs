@@ -64,9 +64,11 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     }
 
     /// Before the first rows of a forward pass: checks parameters and makes room in `kept` for `T * B` rows.
+    #[track_caller]
     fn begin(&self, _x: &Sequence<'_, Self::Elem>, _kept: &mut Self::Kept) {}
 
     /// `y`, `[N, O]`, of the rows `x`, `[N, I]`.
+    #[track_caller]
     fn forward_rows(&self, rows: Rows<'_, Self::Elem>, y: ArrayViewMut2<'_, Self::Elem>, kept: &mut Self::Kept);
 
     /// Whether training drops something at random, so that each step should have a seed of its own.
@@ -81,6 +83,7 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
 
     /// `y = skip + layer(x)`, if the layer [can](RowLayer::WRITES_ONTO).
     #[doc(hidden)]
+    #[track_caller]
     fn forward_rows_onto(
         &self,
         _rows: Rows<'_, Self::Elem>,
@@ -91,6 +94,7 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     }
 
     /// `d.dx`, if it is wanted, from `d.dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
+    #[track_caller]
     fn backward_rows(
         &self,
         rows: Rows<'_, Self::Elem>,
@@ -101,12 +105,14 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
 
     /// [`forward`]. Layers of this crate override it by `compiled_walk!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
+    #[track_caller]
     fn walk(&self, x: &Sequence<'_, Self::Elem>, cache: &mut RowCache<Self>) {
         forward(self, x, cache);
     }
 
     /// [`backward`]. Layers of this crate override it by `compiled_walk!`, which calls a `backward` that is compiled once.
     #[doc(hidden)]
+    #[track_caller]
     fn walk_back(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -332,8 +338,10 @@ macro_rules! row_layer {
 /// The methods of [`RowLayer`] that compile a layer's walk once for each element type, in this crate.
 macro_rules! compiled_walk {
     ($layer:ident) => {
+        #[track_caller]
         fn walk(&self, x: &$crate::layer::Sequence<'_, F>, cache: &mut $crate::layer::RowCache<Self>) {
             $crate::kernels::once! {
+                #[track_caller]
                 fn walk<'a, F: Float>(
                     layer: &'a $layer<F>,
                     x: &'a $crate::layer::Sequence<'a, F>,
@@ -345,6 +353,7 @@ macro_rules! compiled_walk {
             walk(self, &x.reborrow(), cache);
         }
 
+        #[track_caller]
         fn walk_back(
             &self,
             x: &$crate::layer::Sequence<'_, F>,
@@ -353,6 +362,7 @@ macro_rules! compiled_walk {
             grad: $crate::layer::Gradient<'_, Self>,
         ) {
             $crate::kernels::once! {
+                #[track_caller]
                 fn walk_back<'a, F: Float>(
                     layer: &'a $layer<F>,
                     x: &'a $crate::layer::Sequence<'a, F>,

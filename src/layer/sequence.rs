@@ -267,6 +267,7 @@ impl<'a, F: Float> Sequence<'a, F> {
     ///
     /// # Panics
     /// Panics if their T or B is another.
+    #[track_caller]
     pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,

@@ -146,6 +146,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// # Panics
     /// Panics if `x` or `state` has a size that the layer does not take, the batch is empty, or a parameter is an array that is not
     /// row-major.
+    #[track_caller]
     fn forward_pass<'c>(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -169,6 +170,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     /// # Panics
     /// Panics if no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape; in debug
     /// builds, also if a parameter is another than in the forward pass.
+    #[track_caller]
     fn backward_pass<'c>(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -183,6 +185,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// Panics as [`forward_pass`](Layer::forward_pass).
+    #[track_caller]
     fn forward<'c, 'x>(
         &self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -212,6 +215,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// Panics as [`backward_pass`](Layer::backward_pass).
+    #[track_caller]
     fn backward<'c, 'x, 'g>(
         &self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -232,6 +236,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// A layer that ends with a product starts its accumulators from `skip`, and needs no memory for an output of its own.
     #[doc(hidden)]
+    #[track_caller]
     fn forward_onto(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -305,6 +310,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// Panics as [`forward_pass`](Layer::forward_pass).
+    #[track_caller]
     fn pass<'a, 'x: 'a>(
         &'a self,
         x: impl Into<Sequence<'x, Self::Elem>>,
@@ -369,6 +375,7 @@ impl<'a, L: Layer> Pass<'a, L> {
     ///
     /// # Panics
     /// Panics if `dy` has another shape than the output, or `grad` than the layer.
+    #[track_caller]
     pub fn backward(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::add(grad))
     }
@@ -378,6 +385,7 @@ impl<'a, L: Layer> Pass<'a, L> {
     ///
     /// # Panics
     /// Panics as [`backward`](Pass::backward).
+    #[track_caller]
     pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::overwrite(grad))
     }
@@ -390,6 +398,7 @@ pub trait Causal: Layer {
     ///
     /// # Panics
     /// Panics if `x` has more than one step, and as [`forward`](Layer::forward).
+    #[track_caller]
     fn step<'c, 'x>(
         &self,
         x: impl Into<Sequence<'x, Self::Elem>>,

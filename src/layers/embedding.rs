@@ -47,6 +47,7 @@ impl<F: Float> Embedding<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(vocabulary: usize, features: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::builder(vocabulary, features).build(rng)
     }
@@ -55,6 +56,7 @@ impl<F: Float> Embedding<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn builder(vocabulary: usize, features: usize) -> EmbeddingBuilder<F> {
         let sizes = [("vocabulary", vocabulary), ("features", features)];
         check_sizes::<F, 2>(NAME, sizes, &[&[vocabulary, features]]);
@@ -65,6 +67,7 @@ impl<F: Float> Embedding<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(vocabulary: usize, features: usize) -> Self {
         Self::builder(vocabulary, features).zeros()
     }
@@ -112,6 +115,7 @@ pub struct EmbeddingCache<F> {
 
 once! {
     /// `y_tb = weight[id_tb]`, left in the cache.
+    #[track_caller]
     fn look_up<'a, F: Float>(layer: &'a Embedding<F>, x: &'a Sequence<'a, F>, cache: &'a mut EmbeddingCache<F>) {
         let EmbeddingCache { pending, y } = cache;
         let mark = pending.begin(layer, x);
@@ -135,6 +139,7 @@ once! {
     }
 
     /// `dweight[id_tb] += dy_tb`
+    #[track_caller]
     fn add_gradient<'a, F: Float>(
         layer: &'a Embedding<F>,
         x: &'a Sequence<'a, F>,

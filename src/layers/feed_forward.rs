@@ -102,6 +102,7 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// `y += W₂ f(W₁ x + b₁)` on the valid rows; what the backward pass needs stays in the cache.
+    #[track_caller]
     fn add_to(
         &self,
         x: &Sequence<'_, F>,
@@ -237,10 +238,12 @@ const BLOCKED_ROWS: usize = 256;
 
 once! {
     /// `y`, left in the cache.
+    #[track_caller]
     fn forward<'a, F: Float>(layer: &'a FeedForward<F>, x: &'a Sequence<'a, F>, cache: &'a mut FeedForwardCache<F>) {
         let FeedForwardCache { pending, x_copy, slope, h, y, .. } = cache;
         let mark = pending.begin(layer, x);
         layer.expect_size(x);
+        x.features(NAME, None); // not empty
         let (steps, batch) = x.dims();
         reuse(y, (steps, batch, layer.fc2.weight.nrows()));
         for run in x.runs() {
@@ -252,6 +255,7 @@ once! {
     }
 
     /// `y = skip + layer(x)`, on the valid rows.
+    #[track_caller]
     fn forward_onto<'a, F: Float>(
         layer: &'a FeedForward<F>,
         x: &'a Sequence<'a, F>,
@@ -262,6 +266,7 @@ once! {
         let FeedForwardCache { pending, x_copy, slope, h, .. } = cache;
         let mark = pending.begin(layer, x);
         layer.expect_size(x);
+        x.features(NAME, None); // not empty
         let ((steps, batch), output) = (x.dims(), layer.fc2.weight.nrows());
         check_shape(NAME, "y", &[steps, batch, output], y.shape());
         for run in x.runs() {
@@ -272,6 +277,7 @@ once! {
     }
 
     /// `dx`, left in the cache in place of the slope.
+    #[track_caller]
     fn backward<'a, F: Float>(
         layer: &'a FeedForward<F>,
         x: &'a Sequence<'a, F>,
@@ -283,29 +289,34 @@ once! {
         pending.take(NAME, layer, x, dy, layer.fc2.weight.nrows());
         let (grad, how) = grad.parts();
         check_gradient(NAME, layer, &*grad);
-        let ((steps, batch), hidden) = (x.dims(), layer.hidden_size());
-        let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
-        let slope = slope.as_slice_mut().expect("a buffer in standard layout");
+        in_pass(
+            || (layer.work(x), 2),
+            || {
+                let ((steps, batch), hidden) = (x.dims(), layer.hidden_size());
+                let (x_rows, dy) = (x_copy.rows(x.features(NAME, None)), dy_copy.rows(dy.view()));
+                let slope = slope.as_slice_mut().expect("a buffer in standard layout");
 
-        weight_gradient(x, dy, rows(h.view()), &mut grad.fc2.weight, how);
-        if let Some(bias) = &mut grad.fc2.bias {
-            bias_gradient(x, dy, bias, how);
-        }
-        start(&mut grad.fc1.bias, how);
-        for run in x.runs() {
-            let da = rows_of(h, &run);
-            let dy = dy.slice(s![run.clone(), ..]);
-            product(dy, layer.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
-            let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
-            let slope = matrix(&slope[span(&run, hidden)], hidden);
-            activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
-        }
-        let da = rows(h.view());
-        weight_gradient(x, da, x_rows, &mut grad.fc1.weight, how);
-        let width = if x.wants_gradient() { layer.fc1.input_size() } else { 0 };
-        let dx = &mut slope[..steps * batch * width];
-        let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
-        input_gradient(x, da, &layer.fc1.weight, &mut dx);
+                weight_gradient(x, dy, rows(h.view()), &mut grad.fc2.weight, how);
+                if let Some(bias) = &mut grad.fc2.bias {
+                    bias_gradient(x, dy, bias, how);
+                }
+                start(&mut grad.fc1.bias, how);
+                for run in x.runs() {
+                    let da = rows_of(h, &run);
+                    let dy = dy.slice(s![run.clone(), ..]);
+                    product(dy, layer.fc2.weight.view(), matrix_mut(da, hidden), Accumulate::Overwrite);
+                    let dbias = grad.fc1.bias.as_mut().map(|bias| bias.as_slice_mut().expect("a tensor in standard layout"));
+                    let slope = matrix(&slope[span(&run, hidden)], hidden);
+                    activate_backward_with_bias(slope, matrix_mut(da, hidden), dbias);
+                }
+                let da = rows(h.view());
+                weight_gradient(x, da, x_rows, &mut grad.fc1.weight, how);
+                let width = if x.wants_gradient() { layer.fc1.input_size() } else { 0 };
+                let dx = &mut slope[..steps * batch * width];
+                let mut dx = ArrayViewMut3::from_shape((steps, batch, width), dx).expect("as many values");
+                input_gradient(x, da, &layer.fc1.weight, &mut dx);
+            },
+        );
     }
 }
 
@@ -357,7 +368,7 @@ impl<F: Float> Layer for FeedForward<F> {
         cache: &'c mut FeedForwardCache<F>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
-        in_pass(|| (self.work(x), 2), || backward(self, &x.reborrow(), dy, cache, grad));
+        backward(self, &x.reborrow(), dy, cache, grad);
         let ((steps, batch), input) = (x.dims(), if x.wants_gradient() { self.fc1.input_size() } else { 0 });
         let dx = &cache.slope.as_slice().expect("a buffer in standard layout")[..steps * batch * input];
         ArrayView3::from_shape((steps, batch, input), dx).expect("as many values")

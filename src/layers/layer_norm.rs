@@ -86,6 +86,7 @@ impl<F: Float> RowLayer for LayerNorm<F> {
         Some(self.weight.len())
     }
 
+    #[track_caller]
     fn begin(&self, x: &Sequence<'_, F>, statistics: &mut Array2<F>) {
         check_shape(NAME, "bias", &[self.weight.len()], self.bias.shape());
         let (steps, batch) = x.dims();

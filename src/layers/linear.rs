@@ -48,6 +48,7 @@ impl<F: Float> Linear<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(input: usize, output: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::builder(input, output).build(rng)
     }
@@ -56,6 +57,7 @@ impl<F: Float> Linear<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn builder(input: usize, output: usize) -> LinearBuilder<F> {
         check_sizes::<F, 2>(NAME, [("input", input), ("output", output)], &[&[output, input]]);
         let init = Init::Uniform { bound: 1.0 / (input as f64).sqrt() };
@@ -66,6 +68,7 @@ impl<F: Float> Linear<F> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(input: usize, output: usize) -> Self {
         Self::builder(input, output).zeros()
     }
@@ -75,6 +78,7 @@ impl<F: Float> Linear<F> {
         self.weight.ncols()
     }
 
+    #[track_caller]
     fn sizes(&self) -> (usize, usize) {
         let (output, input) = self.weight.dim();
         if let Some(bias) = &self.bias {

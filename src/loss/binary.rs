@@ -80,7 +80,6 @@ impl<F> Default for BinaryCrossEntropy<F> {
 impl<F: Float> Loss<F> for BinaryCrossEntropy<F> {
     type Targets = ArrayRef3<F>;
 
-    #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
         if let (Some(weights), Size::Features(questions)) = (&self.pos_weight, y.size()) {
             check_shape(NAME, "pos_weight", &[questions], &[weights.len()]);
@@ -98,6 +97,7 @@ impl<F: Float> Loss<F> for BinaryCrossEntropy<F> {
 }
 
 once! {
+    #[track_caller]
     fn evaluate<'a, F: Float>(
         pos_weight: Option<&'a [f64]>,
         elements: Elements,

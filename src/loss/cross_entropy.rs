@@ -166,6 +166,7 @@ impl Options {
 }
 
 once! {
+    #[track_caller]
     fn evaluate<'a, F: Float>(
         options: &'a Options,
         sequence: Sequence<'a, F>,

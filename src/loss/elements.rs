@@ -37,6 +37,7 @@ impl Elements {
 
     /// The loss, and its gradient into `dy`. `element` maps the feature's index, `y` and the target to an element's loss
     /// and slope.
+    #[track_caller]
     pub fn evaluate<F: Float>(
         self,
         loss: &str,

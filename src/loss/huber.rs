@@ -82,6 +82,7 @@ impl<F: Float> Loss<F> for Huber<F> {
 }
 
 once! {
+    #[track_caller]
     fn evaluate<'a, F: Float>(
         delta: f64,
         elements: Elements,

@@ -78,6 +78,7 @@ impl<F: Float> Loss<F> for MeanSquaredError<F> {
 }
 
 once! {
+    #[track_caller]
     fn evaluate<'a, F: Float>(
         elements: Elements,
         y: Sequence<'a, F>,

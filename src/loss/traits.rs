@@ -97,6 +97,7 @@ pub trait Loss<F: Float> {
     ///
     /// # Panics
     /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.
+    #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64;
 
     /// How much this batch's value weighs in the mean over several batches: the number of positions, or elements, or the sum
@@ -130,7 +131,10 @@ pub trait Loss<F: Float> {
         let y = y.into();
         let mut gradient = std::mem::take(self.memory());
         let (steps, batch) = y.dims();
-        let features = y.size().features("Loss").unwrap_or_else(|error| panic!("{error}"));
+        let features = match y.size().features("Loss") {
+            Ok(features) => features,
+            Err(error) => panic!("{error}"),
+        };
         reuse(&mut gradient, (steps, batch, features));
         let value = self.evaluate(y, targets, Some(&mut gradient));
         let memory = self.memory();

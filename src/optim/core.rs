@@ -2,7 +2,7 @@
 
 use super::groups::ParameterGroups;
 use super::state::{OptimizerState, OptimizerStateError};
-use crate::base::tensors::{check_alike, join};
+use crate::base::tensors::{check_alike, check_values, join, shown};
 use crate::base::{Expect, NamedTensors, Tensors, TensorsExt, check_number};
 use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
 use crate::kernels::Float;
@@ -26,6 +26,7 @@ pub(super) trait Rule<F> {
 
     /// One step of some of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
     /// in which each is read and written once.
+    #[track_caller]
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]);
 }
 
@@ -148,15 +149,17 @@ impl<F: Float, R> Core<F, R> {
 }
 
 impl<F: Float> Training<F> {
+    #[track_caller]
     fn plan(&self, rule: &dyn Rule<F>, model: &dyn Tensors<F>) -> Plan<F> {
         let moments = rule.moments();
         let options = self.groups.resolve(self.name, model);
         let trained = options.into_iter().enumerate().filter(|(_, options)| !options.frozen);
         let trained = trained.map(|(index, options)| {
-            let (shape, values) = model.tensor(index);
+            let ((shape, values), name) = (model.tensor(index), model.name(index));
+            check_values(self.name, &name, shape, values.len());
             Trained {
                 index,
-                name: model.name(index),
+                name,
                 shape: shape.to_vec(),
                 learning_rate_factor: options.learning_rate_factor,
                 weight_decay: options.weight_decay.unwrap_or(self.weight_decay),
@@ -167,6 +170,7 @@ impl<F: Float> Training<F> {
     }
 
     /// One step; with `clip`, by the clipped gradient.
+    #[track_caller]
     pub fn step(
         &mut self,
         rule: &dyn Rule<F>,
@@ -244,6 +248,7 @@ impl<F: Float> Training<F> {
         }
     }
 
+    #[track_caller]
     pub fn load_state(
         &mut self,
         rule: &dyn Rule<F>,
@@ -319,12 +324,13 @@ impl<F> Tensors<F> for Unfrozen<'_, F> {
 
 impl<F: Float> Plan<F> {
     /// Panics unless `model` has the shapes that the plan was made for.
+    #[track_caller]
     fn check(&self, optimizer: &str, model: &dyn Tensors<F>) {
         let (expected, got) = (self.count, model.count());
         assert!(expected == got, "{optimizer}: expected {expected} tensors, got {got}");
         for Trained { index, name, shape: expected, .. } in &self.trained {
             let got = model.shape(*index);
-            assert!(expected == got, "{optimizer}: {name}: expected {expected:?}, got {got:?}");
+            assert!(expected == got, "{optimizer}: {}: expected {expected:?}, got {got:?}", shown(name));
         }
     }
 }
@@ -360,6 +366,7 @@ macro_rules! optimizer {
             use $crate::optim::state::{OptimizerState, OptimizerStateError};
 
             $crate::kernels::once! {
+                #[track_caller]
                 fn step<'a, F: Float>(
                     optimizer: &'a mut $name<F>,
                     model: &'a mut dyn Tensors<F>,
@@ -374,6 +381,7 @@ macro_rules! optimizer {
                     optimizer.core.training.state(&optimizer.core.rule)
                 }
 
+                #[track_caller]
                 fn load_state<'a, F: Float>(
                     optimizer: &'a mut $name<F>,
                     model: &'a dyn Tensors<F>,

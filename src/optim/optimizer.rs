@@ -16,6 +16,7 @@ pub trait Optimizer<F: Float> {
     /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step. The optimizers here also panic if an
     /// element of `grad` is not finite, before it reaches the model, where it would stay; parameters before it are stepped then.
     /// [`step_clipped`](Optimizer::step_clipped) returns an error instead, and changes nothing.
+    #[track_caller]
     fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>);
 
     /// Clipping and a step in one: [`ClipNorm::clip_report`] and [`step`](Optimizer::step), to the bit.
@@ -44,6 +45,7 @@ pub trait Optimizer<F: Float> {
     ///
     /// # Panics
     /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step.
+    #[track_caller]
     fn step_clipped(
         &mut self,
         model: &mut dyn Tensors<F>,
@@ -65,6 +67,7 @@ pub trait Optimizer<F: Float> {
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
+    #[track_caller]
     fn set_learning_rate(&mut self, learning_rate: f64);
 
     /// All that the optimizer remembers, by name.
@@ -72,7 +75,8 @@ pub trait Optimizer<F: Float> {
     fn state(&self) -> OptimizerState<F>;
 
     /// Restores what [`state`](Optimizer::state) gave, learning rate included, so that training goes on to the bit as
-    /// if it had not been interrupted. The other settings are not restored but must be the same.
+    /// if it had not been interrupted. The other settings are not restored but must be the same; to go on with another weight
+    /// decay, say so by [`OptimizerState::with_setting`].
     ///
     /// # Errors
     /// Returns an error if the state is that of another kind of optimizer or has other settings, or its tensors do not have
@@ -80,5 +84,6 @@ pub trait Optimizer<F: Float> {
     ///
     /// # Panics
     /// Panics if a rule of the [`ParameterGroups`](crate::optim::ParameterGroups) matches no parameter of `model`.
+    #[track_caller]
     fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
 }

@@ -43,6 +43,36 @@ impl<F> OptimizerState<F> {
     pub fn setting(&self, name: &str) -> Option<f64> {
         self.settings.iter().find(|(setting, _)| setting == name).map(|&(_, value)| value)
     }
+
+    /// With another value of a setting, for a training that goes on with other settings on purpose.
+    ///
+    /// ```
+    /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};
+    ///
+    /// let (mut parameter, gradient) = (arr1(&[1.0, -1.0]), arr1(&[0.5, 2.0]));
+    /// let mut optimizer = AdamW::new(0.1);
+    /// optimizer.step(&mut parameter, &gradient);
+    ///
+    /// let mut resumed = AdamW::new(0.1).weight_decay(0.3);
+    /// assert!(resumed.load_state(&parameter, &optimizer.state()).is_err());
+    /// resumed.load_state(&parameter, &optimizer.state().with_setting("weight_decay", 0.3))?;
+    /// # Ok::<(), gradflow::optim::OptimizerStateError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if the state has no setting of this name.
+    #[must_use]
+    #[track_caller]
+    pub fn with_setting(mut self, name: &str, value: f64) -> Self {
+        match self.settings.iter_mut().find(|(setting, _)| setting == name) {
+            Some((_, old)) => *old = value,
+            None => {
+                let names: Vec<_> = self.settings.iter().map(|(name, _)| name).collect();
+                panic!("OptimizerState: with_setting: expected one of {names:?}, got {name:?}")
+            }
+        }
+        self
+    }
 }
 
 /// Why a state is not one of this optimizer with this model: nothing was changed.
@@ -111,7 +141,8 @@ impl fmt::Display for OptimizerStateError {
             Steps { got } => write!(f, "the state has taken {got} steps, more than any training can"),
             Setting { name, expected, got: None } => write!(f, "the state has no {name}, which is {expected} here"),
             Setting { name, expected, got: Some(got) } => {
-                write!(f, "{name} is {got} in the state and {expected} here")
+                write!(f, "{name} is {got} in the state and {expected} here; if that is meant, ")?;
+                write!(f, "`OptimizerState::with_setting({name:?}, {expected:?})` changes the state")
             }
             MissingTensor { name } => write!(f, "the state has no {name}"),
             UnexpectedTensor { name } => write!(f, "the state has {name}, which the model has no use for"),

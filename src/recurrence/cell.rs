@@ -106,6 +106,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// Panics if its parameters do not fit each other.
+    #[track_caller]
     fn sizes(&self) -> CellSizes;
 
     /// The state before the first step of `batch` sequences: zeros, in the shapes that [`sizes`](Cell::sizes) says.
@@ -163,6 +164,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
 
     /// [`forward`]. Cells of this crate override it by `compiled_loop!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
+    #[track_caller]
     fn loop_forward(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -174,6 +176,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
 
     /// [`backward`]. Cells of this crate override it by `compiled_loop!`, which calls a `backward` that is compiled once.
     #[doc(hidden)]
+    #[track_caller]
     fn loop_backward(
         &self,
         x: &Sequence<'_, Self::Elem>,
@@ -381,6 +384,7 @@ pub(crate) fn backward<C: Cell>(
 }
 
 /// All steps back on this thread, from `dstate`, the gradient of the final state.
+#[track_caller]
 fn backward_steps<C: Cell>(
     cell: &C,
     CellSizes { name, input, .. }: CellSizes,

@@ -64,6 +64,7 @@ macro_rules! compiled_loop {
             cache: &mut $crate::recurrence::CellCache<Self>,
         ) {
             $crate::kernels::once! {
+                #[track_caller]
                 fn run<'a, F: Float>(
                     cell: &'a $cell<F>,
                     x: &'a $crate::layer::Sequence<'a, F>,
@@ -85,6 +86,7 @@ macro_rules! compiled_loop {
             mut grad: $crate::layer::Gradient<'_, Self>,
         ) {
             $crate::kernels::once! {
+                #[track_caller]
                 fn run_back<'a, F: Float>(
                     cell: &'a $cell<F>,
                     x: &'a $crate::layer::Sequence<'a, F>,

@@ -96,6 +96,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     ///
     /// # Panics
     /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         CellBuilder::<Self>::new(input, hidden).build(rng)
     }
@@ -199,6 +200,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
     /// # Panics
     /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, or there is one layer alone; a pass panics if its mode was
     /// not said.
+    #[track_caller]
     pub fn dropout(self, p: f64) -> Self {
         self.with_dropout(p)
     }

@@ -98,6 +98,7 @@ fn mark_started<F: Float>(x: &Sequence<'_, F>, started: &mut Array2<F>) {
 
 impl<L: Layer> LearnedState<L> {
     /// Gives the sequences that start here the learned state; keeps what came.
+    #[track_caller]
     fn begin(
         &self,
         x: &Sequence<'_, L::Elem>,

@@ -61,6 +61,7 @@ impl<L: Layer> Probed<L> {
     ///
     /// # Panics
     /// Panics if `probe` has a layer of this name already.
+    #[track_caller]
     pub fn new(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self {
         let name = name.into();
         let mut layers = probe.layers();
@@ -76,6 +77,7 @@ impl<L: Layer> Probed<L> {
     ///
     /// # Panics
     /// Panics if `probe` has a layer of this name already.
+    #[track_caller]
     pub fn recurrent(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self
     where
         L::Cache: RecordsState,

@@ -159,6 +159,7 @@ fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::S
 
 impl<L: Causal> TruncatedBptt<L> {
     /// Runs a forward pass over each chunk: its steps, its part of `x`, the state, and the cache for it.
+    #[track_caller]
     fn for_each_chunk(
         &self,
         x: &Sequence<'_, L::Elem>,

@@ -6,7 +6,7 @@ use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights, OnnxN
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Axis, s};
 use gradflow::{
     Layer, TensorsExt,
-    recurrent::{BiGru, BiLstm, BiRnn, Gru, GruReset, Lstm, Rnn, RnnNonlinearity},
+    recurrent::{BiGru, BiLstm, BiRnn, Gru, GruReset, Lstm, LstmCell, Rnn, RnnNonlinearity},
 };
 
 use crate::common::{lively, rng};
@@ -244,6 +244,19 @@ fn options_without_a_counterpart_are_refused() {
     let mixed = BiLstm::from_cells(vec![[cell(false), cell(true)]]);
     assert!(mixed.to_onnx().unwrap_err().to_string().contains("a direction that is"));
     assert!(mixed.to_keras().is_err());
+}
+
+/// Directions that differ in what they have, not in what they are: the message says in what.
+#[test]
+fn directions_that_differ_in_a_tensor_are_told_apart() {
+    let builder = || LstmCell::<f64>::builder(INPUT, HIDDEN);
+    let plain = builder().zeros();
+    for (other, name) in [(builder().bias(false).zeros(), "bias_ih"), (builder().peepholes().zeros(), "peephole")] {
+        for cells in [[plain.clone(), other.clone()], [other, plain.clone()]] {
+            let error = BiLstm::from_cells(vec![cells]).to_onnx().unwrap_err().to_string();
+            assert_eq!(error, format!("layer 0: a direction with {name}, another without has no counterpart there"));
+        }
+    }
 }
 
 /// The forget gate's rows of coupled gates mean nothing: whatever they hold, the model is the same.

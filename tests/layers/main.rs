@@ -5,6 +5,7 @@
 mod common;
 
 mod bad_input;
+mod callers;
 mod contract;
 mod feed_forward;
 mod gradcheck;

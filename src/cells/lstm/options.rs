@@ -86,6 +86,7 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
     ///
     /// # Panics
     /// [`build`](CellBuilder::build) panics if one is not in `0..1`, and so does a pass without a mode.
+    #[track_caller]
     pub fn zoneout(mut self, h: f64, c: f64) -> Self {
         self.options.common.zoneout = h;
         self.options.zoneout_c = c;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 
-use gradflow::io::{Checkpoint, LoadError, LoadOptions, StateDict};
+use gradflow::io::{Checkpoint, FileKind, LoadError, LoadOptions, ReadLimits, StateDict};
 use gradflow::ndarray::arr1;
 use gradflow::rand::{Rng, RngExt};
 use gradflow::{layers::Linear, optim::Sgd};
@@ -28,7 +28,7 @@ fn read<T>(file: &[u8], read: impl FnOnce(&[u8]) -> Result<T, LoadError>) -> Res
 #[track_caller]
 fn assert_malformed(file: &[u8]) -> String {
     match read(file, |file| StateDict::read_from(file)) {
-        Err(LoadError::Malformed { reason }) => reason,
+        Err(LoadError::Malformed { reason, path: None }) => reason,
         other => panic!("expected Malformed, got {other:?}"),
     }
 }
@@ -37,7 +37,8 @@ fn assert_malformed(file: &[u8]) -> String {
 fn a_truncated_or_extended_file_is_refused_wherever_it_ends() {
     let checkpoint = small_checkpoint();
     let mut whole = bytes(|file| checkpoint.save_to(file));
-    for length in 0..whole.len() {
+    assert!(matches!(StateDict::read_from(&whole[..0]), Err(LoadError::Foreign { kind: FileKind::Empty, .. })));
+    for length in 1..whole.len() {
         assert_malformed(&whole[..length]);
         assert!(matches!(read(&whole[..length], |file| Checkpoint::read_from(file)), Err(LoadError::Malformed { .. })));
     }
@@ -189,7 +190,7 @@ fn headers_that_lie_are_refused() {
     let mut not_utf_8 = good.clone();
     not_utf_8[10] = 0xff;
     assert_malformed(&not_utf_8);
-    let lengths = [u64::MAX, u64::MAX - 7, 1 << 63, 100_000_001, 100_000_000, good.len() as u64, 1, 0];
+    let lengths = [u64::MAX, u64::MAX - 7, 1 << 63, 100_000_001, good.len() as u64, 1, 0];
     for length in lengths {
         let mut file = good.clone();
         file[..8].copy_from_slice(&length.to_le_bytes());
@@ -216,7 +217,7 @@ fn tensors_of_other_types_are_named() {
 #[test]
 fn what_is_no_checkpoint_says_so() {
     let no_checkpoint = bytes(|file| StateDict::of(&arr1(&[1.0])).save_to(file));
-    assert!(matches!(Checkpoint::read_from(&no_checkpoint[..]), Err(LoadError::NotACheckpoint)));
+    assert!(matches!(Checkpoint::read_from(&no_checkpoint[..]), Err(LoadError::NotACheckpoint { path: None })));
     let with = |metadata: &[(&str, &str)]| {
         let dict = metadata.iter().fold(StateDict::new(), |dict, &(key, value)| dict.with_metadata(key, value));
         Checkpoint::read_from(&bytes(|file| dict.save_to(file))[..])
@@ -259,7 +260,10 @@ fn places_that_cannot_be_read_are_named() {
     }
     let file = folder.path("text");
     fs::write(&file, "a text of more than a few bytes, and no safetensors file").unwrap();
-    assert!(matches!(StateDict::open(&file), Err(LoadError::Malformed { .. })));
+    match StateDict::open(&file) {
+        Err(error @ LoadError::Malformed { .. }) => assert_says(&error.to_string(), &[file.to_str().unwrap()]),
+        other => panic!("{other:?}"),
+    }
     // What cannot be a safetensors file is not read to its end, which need not exist.
     assert!(matches!(StateDict::read_from(io::repeat(0)), Err(LoadError::Malformed { .. })));
     assert!(matches!(StateDict::read_from(io::repeat(b'{')), Err(LoadError::Malformed { .. })));
@@ -281,4 +285,82 @@ fn places_that_cannot_be_read_are_named() {
         Err(LoadError::Io(error)) => assert_eq!(error.kind(), ErrorKind::HostUnreachable),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn files_of_other_kinds_are_named_with_their_path_and_advice() {
+    let folder = Folder::new("foreign");
+    let cases: [(&str, &[u8], &[&str]); 6] = [
+        (
+            "model.pt",
+            b"PK\x03\x04\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0archive/data.pkl",
+            &["PyTorch", "save_file"],
+        ),
+        ("model.h5", b"\x89HDF\r\n\x1a\n\0\0\0", &["HDF5", "gradflow::convert"]),
+        ("model.onnx", b"\x08\x08\x12\x07pytorch", &["ONNX", "gradflow::convert"]),
+        ("model.gguf", b"GGUF\x03\0\0\0", &["GGUF"]),
+        ("pointer", b"version https://git-lfs", &["git lfs pull"]),
+        ("empty", b"", &["empty"]),
+    ];
+    for (name, bytes, says) in cases {
+        let path = folder.path(name);
+        fs::write(&path, bytes).unwrap();
+        for error in [StateDict::open(&path).unwrap_err(), Checkpoint::open(&path).unwrap_err()] {
+            assert!(matches!(error, LoadError::Foreign { .. }), "{error:?}");
+            assert_says(&error.to_string(), &[path.to_str().unwrap(), "expected a safetensors file"]);
+            assert_says(&error.to_string(), says);
+        }
+    }
+    // A state dict that is taken for a checkpoint says where it is, too.
+    let path = folder.path("state_dict");
+    StateDict::of(&arr1(&[1.0])).save(&path).unwrap();
+    assert_says(&Checkpoint::open(&path).unwrap_err().to_string(), &[path.to_str().unwrap(), "no checkpoint"]);
+}
+
+/// Headers that would take many times their size in memory: refused before they are parsed, unless they are allowed.
+#[test]
+fn headers_beyond_the_limits_are_refused_before_they_are_parsed() {
+    let axes = |count: usize| {
+        let shape = vec!["1"; count].join(",");
+        file_of(&format!(r#"{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}}}"#), &[0; 4])
+    };
+    let tensors = |count: usize| {
+        let tensor = |k| format!(r#""{k}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        file_of(&format!("{{{}}}", (0..count).map(tensor).collect::<Vec<_>>().join(",")), &[])
+    };
+    let metadata = |count: usize| {
+        let pairs: Vec<_> = (0..count).map(|k| format!(r#""{k}":"""#)).collect();
+        file_of(&format!(r#"{{"__metadata__":{{{}}}}}"#, pairs.join(",")), &[])
+    };
+    let cases = [
+        ("axes of a tensor", axes(64), axes(65), ReadLimits::new().axes(65)),
+        ("axes of a tensor", axes(64), axes(2_000_000), ReadLimits::new().axes(2_000_000)),
+        ("tensors", tensors(1 << 16), tensors((1 << 16) + 1), ReadLimits::new().tensors((1 << 16) + 1)),
+        ("entries of metadata", metadata(1 << 16), metadata(300_000), ReadLimits::new().metadata_entries(300_000)),
+        ("bytes of header", metadata(3), metadata(3), ReadLimits::new()),
+    ];
+    for (what, within, beyond, allowed) in &cases {
+        assert!(StateDict::read_from(&within[..]).is_ok(), "{what}");
+        assert!(StateDict::read_with(&beyond[..], *allowed).is_ok(), "{what}");
+        let strict = if *what == "bytes of header" { ReadLimits::new().header_bytes(20) } else { ReadLimits::new() };
+        let mut error = None;
+        let memory = allocation_counter::measure(|| error = StateDict::read_with(&beyond[..], strict).err());
+        assert!(matches!(error, Some(LoadError::Limit { what: found, .. }) if found == *what), "{what}: {error:?}");
+        assert_says(&error.unwrap().to_string(), &[what, "ReadLimits"]);
+        // The file itself, in a buffer that grows by doubling.
+        assert!(memory.bytes_max < 4 * beyond.len() as u64 + 1000, "{what}: {} for {}", memory.bytes_max, beyond.len());
+    }
+    // What this crate saves, it can read again, whatever the limits.
+    let dict = (0..100_000).fold(StateDict::new(), |dict, k| dict.with_metadata(k.to_string(), ""));
+    let file = bytes(|file| dict.save_to(file));
+    assert!(matches!(StateDict::read_from(&file[..]), Err(LoadError::Limit { .. })));
+    assert_eq!(StateDict::read_with(&file[..], ReadLimits::new().metadata_entries(100_000)).unwrap(), dict);
+    // A header as long as the format allows and no more bytes: nothing is reserved for it.
+    let memory = allocation_counter::measure(|| {
+        let file = [&100_000_000_u64.to_le_bytes()[..], b"{"].concat();
+        let limits = ReadLimits::new().header_bytes(usize::MAX);
+        assert!(matches!(StateDict::read_with(&file[..], limits), Err(LoadError::Malformed { .. })));
+        assert!(matches!(StateDict::read_from(&file[..]), Err(LoadError::Limit { limit: 16_777_216, .. })));
+    });
+    assert!(memory.bytes_max < 10_000, "{}", memory.bytes_max);
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use gradflow::io::{Checkpoint, LoadOptions, StateDict};
+use gradflow::io::{Checkpoint, LoadOptions, StateDict, TensorError};
 use gradflow::ndarray::{Array1, Array3, ArrayD, arr1, arr2};
 use gradflow::{
     Float, Layer, Tensors, TensorsExt,
     author::NamedTensors,
+    clip::ClipNorm,
     compose::Stacked,
     layers::Linear,
-    optim::Sgd,
+    optim::{Optimizer, Sgd},
     recurrent::{GruCell, LstmCell},
 };
 
@@ -232,4 +233,176 @@ fn a_file_of_pytorch_loads() {
         "the file does not fit the model\n  batches: expected type F32, found I64"
     );
     assert_eq!(StateDict::read_from(&bytes(|file| dict.save_to(file))[..]).unwrap(), dict);
+}
+
+#[test]
+fn lenient_loading_that_loads_nothing_is_an_error() {
+    let file = StateDict::new().with_tensors("encoder", &Linear::<f64>::new(3, 2, &mut rng(0)));
+    let before = Linear::<f64>::new(3, 2, &mut rng(1));
+    let mut model = before.clone();
+    let error = file.load_with(&LoadOptions::new().lenient(), &mut model).unwrap_err();
+    assert_eq!((error.missing.len(), error.unexpected.len()), (2, 2));
+    assert_says(&error.to_string(), &["weight", r#"the file has encoder.weight: `LoadOptions::prefix("encoder")`"#]);
+    assert_eq!(bits(&model), bits(&before));
+    // One tensor is enough, and so is a model that has none.
+    let error = StateDict::new().load_with(&LoadOptions::new().lenient(), &mut model).unwrap_err();
+    assert_eq!(error.missing, ["weight", "bias"]);
+    let skipped = file.load_with::<f64>(&LoadOptions::new().lenient(), &mut ()).unwrap();
+    assert_eq!(skipped.unexpected, ["encoder.bias", "encoder.weight"]);
+    let bias = StateDict::new().with_tensors("bias", &arr1(&[1.0, 2.0]));
+    assert_eq!(bias.load_with(&LoadOptions::new().lenient(), &mut model).unwrap().missing, ["weight"]);
+    assert_eq!(model.bias, Some(arr1(&[1.0, 2.0])));
+}
+
+#[test]
+fn a_forgotten_prefix_is_said_and_so_is_one_too_many() {
+    let linear = |output| Linear::<f32>::new(3, output, &mut rng(0));
+    let file = StateDict::new()
+        .with_tensors("encoder.0", &linear(2))
+        .with_tensors("head", &linear(4))
+        .with_tensors("tail", &linear(2));
+    let prefixes = |options: LoadOptions<'_>, model: &mut dyn Tensors<f32>| {
+        let error = file.load_with(&options, model).unwrap_err();
+        let told = error.elsewhere.iter().all(|there| error.to_string().contains(&format!("{:?}", there.prefix)));
+        assert!(told, "{error}");
+        error.elsewhere.into_iter().map(|there| (there.prefix, there.name)).collect::<Vec<_>>()
+    };
+    let at = |prefix: &str, name: &str| (prefix.to_owned(), name.to_owned());
+    // Only where all of it is, in its shapes.
+    assert_eq!(prefixes(LoadOptions::new(), &mut linear(4)), [at("head", "head.weight")]);
+    let both = [at("encoder.0", "encoder.0.weight"), at("tail", "tail.weight")];
+    assert_eq!(prefixes(LoadOptions::new(), &mut linear(2)), both);
+    assert_eq!(prefixes(LoadOptions::new().prefix("model"), &mut linear(2)), both);
+    assert_eq!(prefixes(LoadOptions::new(), &mut linear(7)), []);
+    assert_eq!(prefixes(LoadOptions::new(), &mut vec![linear(2)]), [at("encoder", "encoder.0.weight")]);
+    let renamed = LoadOptions::new().rename(|name| name.replace("gain", "weight"));
+    let mut gain = NamedTensors::<f32>::new([("gain".to_owned(), vec![4, 3], vec![0.0; 12])]);
+    assert_eq!(prefixes(renamed, &mut gain), [at("head", "head.weight")]);
+    assert_eq!(prefixes(LoadOptions::new(), &mut arr1(&[0.0; 4])), [at("head.bias", "head.bias")]);
+    let alone = StateDict::of(&linear(2)).load_with(&LoadOptions::new().prefix("model."), &mut linear(2)).unwrap_err();
+    assert_says(&alone.to_string(), &[r#"the file has weight: `LoadOptions::prefix("")`"#]);
+}
+
+#[test]
+fn one_tensor_is_read_by_its_name() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/data/torch_lstm.safetensors");
+    let dict = StateDict::open(path).unwrap();
+    let weight = dict.tensor::<f32>("head.weight").unwrap();
+    assert_eq!(weight.shape(), [2, 4]);
+    assert_eq!(weight, {
+        // the same as through a model
+        let mut head = Linear::<f32>::zeros(4, 2);
+        dict.load_with(&LoadOptions::new().prefix("head"), &mut head).unwrap();
+        head.weight.into_dyn()
+    });
+    let says = |error: TensorError, text: &str| assert_eq!(error.to_string(), text);
+    says(dict.tensor::<f64>("head.weight").unwrap_err(), "head.weight: expected type F64, found F32");
+    says(dict.tensor::<f32>("head").unwrap_err(), "the file has no tensor head; it has head.bias, head.weight");
+    says(dict.tensor::<f32>("nothing").unwrap_err(), "the file has no tensor nothing");
+    says(dict.tensor::<f32>("batches").unwrap_err(), "batches: expected type F32, found I64");
+    says(dict.indices("head.bias").unwrap_err(), "head.bias: expected type I8 to I64 or U8 to U64, found F32");
+    assert_eq!(dict.indices("batches").unwrap().ndim(), 0);
+}
+
+#[test]
+fn indices_of_every_integer_type_are_read() {
+    fn file(dtype: &str, data: &[u8], count: usize) -> StateDict {
+        let end = data.len();
+        let header = format!(r#"{{"ids":{{"dtype":"{dtype}","shape":[1,{count}],"data_offsets":[0,{end}]}}}}"#);
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+        StateDict::read_from(&file[..]).unwrap()
+    }
+    macro_rules! check {
+        ($($dtype:literal: $type:ty;)+) => {$({
+            let values: [$type; 3] = [0, 7, <$type>::MAX];
+            let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let read = file($dtype, &data, 3).indices("ids").unwrap();
+            assert_eq!(read, arr2(&[values.map(|value| value as usize)]).into_dyn(), $dtype);
+            #[allow(unused_comparisons)]
+            if <$type>::MIN < 0 {
+                for value in [<$type>::MIN, <$type>::MAX.wrapping_add(1), 0_i8.wrapping_sub(1) as $type] {
+                    let error = file($dtype, &value.to_le_bytes(), 1).indices("ids").unwrap_err();
+                    assert_eq!(error, TensorError::Value { name: "ids".into(), value: value.into() });
+                }
+            }
+        })+};
+    }
+    check! { "I8": i8; "I16": i16; "I32": i32; "I64": i64; "U8": u8; "U16": u16; "U32": u32; }
+    #[cfg(target_pointer_width = "64")]
+    assert_eq!(file("U64", &u64::MAX.to_le_bytes(), 1).indices("ids").unwrap()[[0, 0]], usize::MAX);
+}
+
+/// A list of tensors written by hand, in safe code, whose shapes and values do not agree.
+#[derive(Clone)]
+struct Liar {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    /// What it gives when it is written to.
+    written: Vec<f32>,
+}
+
+impl Tensors<f32> for Liar {
+    fn count(&self) -> usize {
+        1
+    }
+    fn name(&self, _: usize) -> String {
+        "liar".into()
+    }
+    fn tensor(&self, _: usize) -> (&[usize], &[f32]) {
+        (&self.shape, &self.values)
+    }
+    fn tensor_mut(&mut self, _: usize) -> &mut [f32] {
+        &mut self.written
+    }
+}
+
+#[test]
+fn tensors_that_lie_about_their_shape_are_neither_saved_nor_loaded() {
+    let liar = |shape: &[usize], values: usize, written: usize| Liar {
+        shape: shape.to_vec(),
+        values: vec![1.0; values],
+        written: vec![2.0; written],
+    };
+    let lies =
+        [(&[2, 3][..], 5), (&[2, 3], 7), (&[], 0), (&[], 2), (&[0], 1), (&[usize::MAX, 2], 6), (&[1 << 63, 4], 0)];
+    for (shape, values) in lies {
+        let said = ["liar: expected".to_owned(), format!("{shape:?}, got {values}")];
+        for message in [
+            panic_of(|| StateDict::of(&liar(shape, values, values))),
+            panic_of(|| Checkpoint::new().with_tensors("model", &liar(shape, values, values))),
+            panic_of(|| Sgd::new(0.1).load_state(&liar(shape, values, values), &Sgd::<f32>::new(0.1).state())),
+        ] {
+            assert_says(&message, &[&said[0], &said[1]]);
+        }
+        let file = StateDict::new().with_tensors("liar", &arr1(&[0.0_f32; 6]));
+        assert_says(&panic_of(|| file.load(&mut liar(shape, values, values))), &[&said[0], &said[1]]);
+    }
+    let file = StateDict::of(&liar(&[2, 3], 6, 6));
+    let (mut short, mut long) = (liar(&[2, 3], 6, 5), liar(&[2, 3], 6, 7));
+    assert_says(&panic_of(|| file.load(&mut short)), &["liar: expected 6 values for [2, 3], got 5"]);
+    assert_says(&panic_of(|| file.load(&mut long)), &["liar: expected 6 values for [2, 3], got 7"]);
+    assert_eq!((short.written, long.written), (vec![2.0; 5], vec![2.0; 7]));
+}
+
+#[test]
+fn tensors_without_a_name_are_called_so() {
+    let error = StateDict::of(&arr1(&[1.0_f32])).load(&mut arr1(&[1.0_f64, 2.0])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the file does not fit the model\n  \
+         (unnamed): expected shape [2], found [1]\n  \
+         (unnamed): expected type F64, found F32"
+    );
+    let error = StateDict::new().load(&mut arr1(&[1.0_f32])).unwrap_err();
+    assert_says(&error.to_string(), &["missing in the file: (unnamed)"]);
+    let twice = || StateDict::of(&arr1(&[1.0_f32])).with_tensors("", &arr1(&[1.0_f32]));
+    assert_says(&panic_of(twice), &["StateDict: (unnamed): expected one tensor"]);
+    let mut sgd = Sgd::new(0.1);
+    let message = panic_of(|| sgd.step(&mut arr1(&[1.0]), &arr1(&[1.0, 2.0])));
+    assert_eq!(message, "Sgd: (unnamed): expected [1], got [2]");
+    sgd.step(&mut arr1(&[1.0]), &arr1(&[1.0]));
+    let message = panic_of(|| sgd.step(&mut arr1(&[1.0, 2.0]), &arr1(&[1.0, 2.0])));
+    assert_eq!(message, "Sgd: (unnamed): expected [1], got [2]");
+    let error = ClipNorm::new(1.0).clip(&mut arr1(&[f64::NAN])).unwrap_err();
+    assert_eq!(error.to_string(), "the gradient is not finite (norm NaN), first in (unnamed)");
 }

@@ -294,7 +294,9 @@ fn states_that_do_not_fit_are_refused_and_change_nothing() {
     refuses(&|state| set(state, "lr", -1.0), LearningRate { got: Some(-1.0) }, "the state's learning rate is -1");
     refuses(&|state| state.settings.clear(), LearningRate { got: None }, "the state has no learning rate");
     let setting = |got| Setting { name: "beta2".into(), expected: 0.999, got };
-    refuses(&|state| set(state, "beta2", 0.9), setting(Some(0.9)), "beta2 is 0.9 in the state and 0.999 here");
+    let meant = r#"; if that is meant, `OptimizerState::with_setting("beta2", 0.999)` changes the state"#;
+    let says = format!("beta2 is 0.9 in the state and 0.999 here{meant}");
+    refuses(&|state| set(state, "beta2", 0.9), setting(Some(0.9)), &says);
     let forget = |state: &mut OptimizerState<f64>| state.settings.retain(|(name, _)| name != "beta2");
     refuses(&forget, setting(None), "the state has no beta2, which is 0.999 here");
     let missing = || MissingTensor { name: "exp_avg_sq.b".into() };
