@@ -121,6 +121,14 @@ pub use base::{Mode, Tensors, TensorsExt, ZerosLike};
 pub use kernels::Float;
 pub use layer::{Causal, Layer, Sequence};
 
+/// Runs `act` once for each instruction set of this machine, with its name. For the fuzzer: elsewhere the instruction set is
+/// chosen once a process.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn for_each_instruction_set(mut act: impl FnMut(&str)) {
+    kernels::for_each_isa(|isa| act(&format!("{isa:?}")));
+}
+
 /// The README's code, compiled and run as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

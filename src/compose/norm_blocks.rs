@@ -43,11 +43,19 @@ sequential! {
 
 impl<F: Float> PreNormBlock<F> {
     /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::around(FeedForward::new(features, hidden, f, rng))
     }
 
     /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
         Self::around(FeedForward::zeros(features, hidden, f))
     }
@@ -90,12 +98,20 @@ sequential! {
 
 impl<F: Float> PostNormBlock<F> {
     /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         let residual = Residual::new(FeedForward::new(features, hidden, f, rng));
         PostNormBlock { residual, norm: LayerNorm::new(features) }
     }
 
     /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
         let residual = Residual::new(FeedForward::zeros(features, hidden, f));
         PostNormBlock { residual, norm: LayerNorm::new(features) }

@@ -33,5 +33,5 @@ pub(crate) use once::{once, vectorised};
 pub(crate) use panels::packed::with_operands;
 pub(crate) use panels::store::PackedWeights;
 pub(crate) use panels::weight::{Operand, Weight};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use simd::dispatch::for_each_isa;

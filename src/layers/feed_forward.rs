@@ -61,6 +61,10 @@ parameters! { impl<F: Float> Tensors<F> for FeedForward<F> { fc1, activation, fc
 
 impl<F: Float> FeedForward<F> {
     /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(features: usize, hidden: usize, f: Nonlinearity, rng: &mut (impl Rng + ?Sized)) -> Self {
         FeedForward {
             fc1: Linear::new(features, hidden, rng),
@@ -70,6 +74,10 @@ impl<F: Float> FeedForward<F> {
     }
 
     /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(features: usize, hidden: usize, f: Nonlinearity) -> Self {
         FeedForward {
             fc1: Linear::zeros(features, hidden),

@@ -73,7 +73,7 @@ pub(crate) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -
 }
 
 /// Runs `act`, of which no work is split.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn on_one_thread(act: impl FnOnce()) {
     #[cfg(feature = "rayon")]
     team::on_one_thread(act);

@@ -219,7 +219,7 @@ impl Team {
 }
 
 /// Runs `act` without helpers.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn on_one_thread(act: impl FnOnce()) {
     as_role(Role::Part, act);
 }

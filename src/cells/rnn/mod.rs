@@ -114,16 +114,28 @@ impl<F: Float> BuiltCell for RnnCell<F> {
 
 impl<F: Float> RnnCell<F> {
     /// A tanh cell with the defaults of [`CellBuilder`].
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::builder(input, hidden).build(rng)
     }
 
     /// To choose variants, and how each parameter starts.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
         CellBuilder::new(input, hidden)
     }
 
     /// All parameters zero, for weights that will be loaded.
+    ///
+    /// # Panics
+    /// Panics if a size is 0.
+    #[track_caller]
     pub fn zeros(input: usize, hidden: usize) -> Self {
         Self::builder(input, hidden).zeros()
     }

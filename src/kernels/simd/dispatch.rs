@@ -76,19 +76,19 @@ fn limit() -> Isa {
     })
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[inline(always)]
 fn isa_allowed(isa: Isa) -> bool {
     isa <= limit()
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use forced::for_each_isa;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use forced::isa_allowed;
 
-/// Tests run every instruction set that the machine has, by lowering a limit.
-#[cfg(test)]
+/// Tests and the fuzzer run every instruction set that the machine has, by lowering a limit.
+#[cfg(any(test, fuzzing))]
 mod forced {
     use std::cell::Cell;
 

@@ -1,0 +1,198 @@
+//! The input of a model, in a layout that a caller may have made.
+
+use std::fmt;
+
+use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, s};
+use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
+use gradflow::{Float, Sequence};
+
+use super::build::{Input, Spec};
+use crate::targets::choices::Choices;
+
+/// The sizes of a batch, which a model is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub steps: usize,
+    pub batch: usize,
+    pub features: usize,
+    tokens: bool,
+}
+
+impl Shape {
+    pub fn choose(choices: &mut Choices<'_>) -> Shape {
+        let mut size = |small: usize| match choices.below(16) {
+            0 => choices.below(71), // any, 0 too
+            1..=5 => 1 + choices.below(70),
+            6 => 1,
+            _ => 1 + choices.below(small),
+        };
+        Shape { steps: size(9), batch: size(6), features: size(9).max(1), tokens: choices.once_in(6) }
+    }
+
+    pub fn input(self) -> Input {
+        if self.tokens { Input::Tokens(self.features) } else { Input::Features(self.features) }
+    }
+}
+
+/// How an array lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Layout {
+    Standard,
+    BatchFirst,
+    ColumnMajor,
+    EverySecond,
+    Reversed,
+    /// The same row for all sequences, by a stride of 0.
+    BroadcastBatch,
+    /// The same row for all steps.
+    BroadcastSteps,
+}
+
+/// A batch, and how it is given to a model.
+pub struct Batch {
+    pub shape: Shape,
+    pub layout: Layout,
+    pub lengths: Option<Vec<usize>>,
+    pub reversed: bool,
+    /// The seed of a training pass; otherwise it is an evaluation.
+    pub train: Option<u64>,
+    pub constant: bool,
+    pub x: Array3<f64>,
+    pub ids: Array2<usize>,
+    pub seed: u64,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Batch { shape, layout, lengths, reversed, train, constant, seed, .. } = self;
+        write!(f, "{shape:?}, {layout:?}, lengths {lengths:?}, reversed {reversed}, train {train:?}, ")?;
+        write!(f, "constant {constant}, seed {seed}")
+    }
+}
+
+/// About how much work one pass may be, in multiplications.
+const WORK: usize = 1 << 20;
+
+impl Batch {
+    pub fn choose(choices: &mut Choices<'_>, mut shape: Shape, spec: &Spec) -> Batch {
+        use gradflow::TensorsExt;
+        // Large models get small batches, mostly.
+        let work = if choices.once_in(32) { 8 * WORK } else { WORK };
+        let weights = spec.build::<f32>().element_count().max(1);
+        while shape.steps * shape.batch * weights > work && shape.steps * shape.batch > 1 {
+            let larger = if shape.steps >= shape.batch { &mut shape.steps } else { &mut shape.batch };
+            *larger = larger.div_ceil(2);
+        }
+        let layouts = [
+            Layout::Standard,
+            Layout::BatchFirst,
+            Layout::ColumnMajor,
+            Layout::EverySecond,
+            Layout::Reversed,
+            Layout::BroadcastBatch,
+            Layout::BroadcastSteps,
+        ];
+        let layout = choices.one_of(&layouts);
+        let seed = u64::from(choices.byte());
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let size = choices.one_of(&[1.0, 1.0, 1.0, 0.01, 10.0]);
+        let Shape { steps, batch, features, .. } = shape;
+        let mut x = Array3::from_shape_simple_fn((steps, batch, features), || {
+            f64::from(rng.random_range(-1.0..1.0_f32)) * size
+        });
+        x.mapv_inplace(|value| f64::from(value as f32));
+        // What a stride of 0 shows.
+        for (layout_is, axis) in [(Layout::BroadcastBatch, Axis(1)), (Layout::BroadcastSteps, Axis(0))] {
+            if layout == layout_is && x.len_of(axis) > 0 {
+                let first = x.index_axis(axis, 0).to_owned();
+                x.axis_iter_mut(axis).for_each(|mut row| row.assign(&first));
+            }
+        }
+        let ids = Array2::from_shape_simple_fn((steps, batch), || rng.random_range(0..features));
+        let lengths = (choices.yes() && steps > 0)
+            .then(|| (0..batch).map(|_| if choices.yes() { steps } else { 1 + choices.below(steps) }).collect());
+        let train = choices.yes().then(|| u64::from(choices.byte()));
+        Batch {
+            shape,
+            layout,
+            lengths,
+            reversed: choices.once_in(4),
+            train,
+            constant: choices.once_in(8),
+            x,
+            ids,
+            seed,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.shape.steps == 0 || self.shape.batch == 0
+    }
+
+    /// The values in another element type.
+    pub fn values<F: Float>(&self) -> Array3<F> {
+        self.x.mapv(F::of)
+    }
+
+    /// How the model is given `x`, which holds the values in whatever layout.
+    pub fn sequence<'a, F: Float>(&'a self, x: ArrayView3<'a, F>, lengths: Option<&'a [usize]>) -> Sequence<'a, F> {
+        let mut sequence = if self.shape.tokens { Sequence::from(&self.ids) } else { Sequence::from(x) };
+        if let Some(lengths) = lengths {
+            sequence = sequence.with_lengths(lengths).expect("lengths that fit");
+        }
+        if self.reversed {
+            sequence = sequence.reversed();
+        }
+        if self.constant {
+            sequence = sequence.constant();
+        }
+        match self.train {
+            Some(seed) => sequence.train(seed),
+            None => sequence.eval(),
+        }
+    }
+}
+
+/// `values` in a layout, with what stands between them in memory.
+pub struct Laid<F> {
+    memory: Array3<F>,
+    layout: Layout,
+    steps: usize,
+    batch: usize,
+}
+
+impl<F: Float> Laid<F> {
+    pub fn new(values: &Array3<F>, layout: Layout) -> Laid<F> {
+        let (steps, batch, features) = values.dim();
+        let memory = match layout {
+            Layout::Standard => values.clone(),
+            Layout::BatchFirst => values.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned(),
+            Layout::ColumnMajor => values.view().reversed_axes().as_standard_layout().into_owned(),
+            Layout::EverySecond => {
+                let junk = F::of(f64::NAN);
+                let mut memory = Array3::from_elem((2 * steps, batch, 2 * features + 1), junk);
+                memory.slice_mut(s![..;2, .., 1..;2]).assign(values);
+                memory
+            }
+            Layout::Reversed => values.slice(s![..;-1, ..;-1, ..;-1]).as_standard_layout().into_owned(),
+            Layout::BroadcastBatch => values.slice(s![.., ..1, ..]).to_owned(),
+            Layout::BroadcastSteps => values.slice(s![..1, .., ..]).to_owned(),
+        };
+        Laid { memory, layout, steps, batch }
+    }
+
+    pub fn view(&self) -> ArrayView3<'_, F> {
+        let memory = self.memory.view();
+        match self.layout {
+            Layout::Standard => memory,
+            Layout::BatchFirst => memory.permuted_axes([1, 0, 2]),
+            Layout::ColumnMajor => memory.reversed_axes(),
+            Layout::EverySecond => memory.slice_move(s![..;2, .., 1..;2]),
+            Layout::Reversed => memory.slice_move(s![..;-1, ..;-1, ..;-1]),
+            Layout::BroadcastBatch | Layout::BroadcastSteps => {
+                let shape = (self.steps, self.batch, self.memory.dim().2);
+                self.memory.broadcast(shape).expect("one step or one sequence")
+            }
+        }
+    }
+}

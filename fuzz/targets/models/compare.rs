@@ -1,0 +1,383 @@
+//! The comparisons. What must agree to the bit, does; the rest agrees to rounding, of which a reference with slightly other
+//! numbers says how far it is carried.
+
+use gradflow::author::Gradient;
+use gradflow::compose::BoxLayer;
+use gradflow::ndarray::{Array3, ArrayView3, Axis, s};
+use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
+use gradflow::wrap::Prepacked;
+use gradflow::{Causal, Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike};
+
+use super::Report;
+use super::batch::{Batch, Laid, Layout};
+use super::build::{Input, Spec};
+use super::outcome::Outcome;
+use crate::targets::choices::Choices;
+
+/// `dL/dy` of a loss without a pattern, and of the final state.
+fn weight(at: usize) -> f64 {
+    f64::from((0.7 * at as f64 + 0.3).sin() as f32)
+}
+
+fn output_gradient<F: Float>((steps, batch, features): (usize, usize, usize)) -> Array3<F> {
+    Array3::from_shape_fn((steps, batch, features), |(t, b, k)| F::of(weight((t * batch + b) * features + k)))
+}
+
+fn state_gradient<F: Float, S: Tensors<F>>(mut state: S) -> S {
+    let mut at = 0;
+    for i in 0..state.count() {
+        for value in state.tensor_mut(i) {
+            *value = F::of(weight(at + 5));
+            at += 1;
+        }
+    }
+    state
+}
+
+/// How a pass is made.
+struct Way<'a, F: Float> {
+    model: &'a BoxLayer<F>,
+    x: ArrayView3<'a, F>,
+    dy_layout: Layout,
+    overwrite: bool,
+}
+
+/// A forward and a backward pass over the whole batch.
+fn pass<F: Float>(batch: &Batch, way: &Way<'_, F>, cache: &mut <BoxLayer<F> as Layer>::Cache) -> Outcome {
+    let Way { model, dy_layout, overwrite, .. } = *way;
+    let x = batch.sequence(way.x, batch.lengths.as_deref());
+    let mut state = model.zero_state(batch.shape.batch);
+    let y = model.forward(x, &mut state, cache).to_owned();
+    let dy = Laid::new(&output_gradient(y.dim()), dy_layout);
+    let (mut grad, mut dstate) = (model.zeros_like(), state_gradient(state.clone()));
+    let how = if overwrite {
+        for i in 0..grad.count() {
+            grad.tensor_mut(i).fill(F::of(f64::NAN));
+        }
+        Gradient::overwrite(&mut grad)
+    } else {
+        Gradient::add(&mut grad)
+    };
+    let dx = model.backward(x, &dy.view(), Some(&mut dstate), cache, how).to_owned();
+    let mut outcome = Outcome::default();
+    outcome.add_array("y", &y);
+    outcome.add_all("state", &state);
+    if x.wants_gradient() {
+        outcome.add_array("dx", &dx);
+    }
+    outcome.add_all("dstate", &dstate);
+    outcome.add_all("grad", &grad);
+    outcome
+}
+
+/// What all is compared with.
+pub fn reference(spec: &Spec, batch: &Batch) -> Outcome {
+    whole::<f64>(&spec.build(), batch, &batch.values())
+}
+
+fn whole<F: Float>(model: &BoxLayer<F>, batch: &Batch, x: &Array3<F>) -> Outcome {
+    let way = Way { model, x: x.view(), dy_layout: Layout::Standard, overwrite: false };
+    pass(batch, &way, &mut model.cache())
+}
+
+/// Parameters and `x` with relative errors of about `size`.
+fn disturbed(spec: &Spec, batch: &Batch, size: f64) -> Outcome {
+    let (mut model, mut x, rng) = (spec.build::<f64>(), batch.values::<f64>(), &mut StdRng::seed_from_u64(7));
+    let mut disturb = |value: &mut f64| *value *= 1.0 + size * rng.random_range(-1.0..1.0);
+    for i in 0..model.count() {
+        model.tensor_mut(i).iter_mut().for_each(&mut disturb);
+    }
+    if matches!(spec.input, Input::Features(_)) {
+        x.iter_mut().for_each(&mut disturb);
+    }
+    whole(&model, batch, &x)
+}
+
+type Named = (String, Vec<f64>);
+
+/// How far apart two outcomes may be.
+pub struct Judge<'a> {
+    want: &'a Outcome,
+    /// For each tensor: the largest difference that is rounding.
+    tolerances: Vec<f64>,
+    /// The largest number in the outcome.
+    largest: f64,
+}
+
+impl<'a> Judge<'a> {
+    /// For another order of operations in `f64`.
+    pub fn of(spec: &Spec, batch: &Batch, want: &'a Outcome) -> Judge<'a> {
+        Judge::with(spec, batch, want, 1e-11, 1e-12)
+    }
+
+    fn with(spec: &Spec, batch: &Batch, want: &'a Outcome, relative: f64, disturbance: f64) -> Judge<'a> {
+        let other = disturbed(spec, batch, disturbance);
+        let largest = |values: &[f64]| values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        let all = want.tensors.iter().map(|(_, values)| largest(values)).fold(0.0, f64::max);
+        // Sums of large numbers that cancel have the rounding of the numbers. In the gradient of a normalisation they do: of
+        // two features, nearly all of it.
+        let cancels = if spec.normalises { 1.0 } else { 0.05 };
+        let tolerance = |((_, values), (_, other)): (&Named, &Named)| {
+            let carried = values.iter().zip(other).fold(0.0, |carried: f64, (a, b)| carried.max((a - b).abs()));
+            relative * (largest(values) + cancels * all) + 30.0 * carried
+        };
+        let tolerances = want.tensors.iter().zip(&other.tensors).map(tolerance).collect();
+        Judge { want, tolerances, largest: all }
+    }
+
+    /// Panics unless `got`, all of the outcome or a part of it, is near.
+    pub fn near(&self, what: &str, got: &Outcome) {
+        for (name, values) in &got.tensors {
+            let at = self.want.tensors.iter().position(|(other, _)| other == name);
+            let at = at.unwrap_or_else(|| panic!("{what}: {name} is not expected"));
+            let (want, tolerance) = (&self.want.tensors[at].1, self.tolerances[at]);
+            assert_eq!(values.len(), want.len(), "{what}: {name}");
+            for (k, (got, want)) in values.iter().zip(want).enumerate() {
+                let near = (got - want).abs() <= tolerance || got.to_bits() == want.to_bits();
+                assert!(near, "{what}: {name}, element {k}: {got:e} for {want:e}, tolerance {tolerance:e}");
+            }
+        }
+    }
+}
+
+fn same(what: &str, got: &Outcome, want: &Outcome) {
+    if let Some(difference) = got.difference(want) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// Every comparison.
+pub fn all(spec: &Spec, batch: &Batch, choices: &mut Choices<'_>) -> Report {
+    let (model, x) = (spec.build::<f64>(), batch.values::<f64>());
+    let want = reference(spec, batch);
+    let mut report = Report { models: 1, ..Report::default() };
+    // Infinities and NaN are no mistake of a random model, but nothing can be compared then.
+    if want.tensors.iter().flat_map(|(_, values)| values).any(|value| !value.is_finite() || value.abs() > 1e30) {
+        return report;
+    }
+    layouts(batch, &model, &x, choices, &want);
+    threads(spec, batch, &want);
+    let judge = Judge::of(spec, batch, &want);
+    instruction_sets(spec, batch, &judge);
+    if spec.causal {
+        chunks(batch, &model, &x, choices, &judge, spec.exact_gradient);
+    }
+    if batch.train.is_none() {
+        alone(batch, &model, &x, choices, &judge);
+        inference(batch, spec, &model, &x, &judge);
+    }
+    precision(spec, batch, &want);
+    if spec.exact_gradient {
+        differences(batch, &model, &x, &want, judge.largest, &mut report);
+    }
+    report
+}
+
+/// Another layout of x and dy, another cache, a gradient that is overwritten: the same bits.
+fn layouts(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Choices<'_>, want: &Outcome) {
+    let laid = Laid::new(x, batch.layout);
+    // A gradient that is the same for all steps is another one.
+    let dy_layouts = [Layout::Standard, Layout::BatchFirst, Layout::ColumnMajor, Layout::EverySecond, Layout::Reversed];
+    let way = Way { model, x: laid.view(), dy_layout: choices.one_of(&dy_layouts), overwrite: choices.yes() };
+    let mut cache = model.cache();
+    // Another batch first: what it leaves in the cache must not show.
+    let steps = 1 + choices.below(batch.shape.steps);
+    let other = batch.sequence(x.view(), batch.lengths.as_deref()).steps(0..steps);
+    model.forward(other, &mut model.zero_state(batch.shape.batch), &mut cache);
+    same("another layout, in a used cache", &pass(batch, &way, &mut cache), want);
+}
+
+/// Any number of threads: the same bits.
+#[cfg(feature = "rayon")]
+fn threads(spec: &Spec, batch: &Batch, want: &Outcome) {
+    use std::sync::OnceLock;
+    static POOLS: OnceLock<Vec<rayon::ThreadPool>> = OnceLock::new();
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let pools = POOLS.get_or_init(|| vec![pool(1), pool(2), pool(3)]);
+    for pool in pools {
+        let got = pool.install(|| reference(spec, batch));
+        same(&format!("{} threads", pool.current_num_threads()), &got, want);
+    }
+}
+
+#[cfg(not(feature = "rayon"))]
+fn threads(_: &Spec, _: &Batch, _: &Outcome) {}
+
+/// Every instruction set of this machine. The limit is read once a process; builds of a fuzzer can lower it, and the
+/// others compare processes.
+#[cfg(fuzzing)]
+fn instruction_sets(spec: &Spec, batch: &Batch, judge: &Judge<'_>) {
+    gradflow::for_each_instruction_set(|name| judge.near(name, &reference(spec, batch)));
+}
+
+#[cfg(not(fuzzing))]
+fn instruction_sets(_: &Spec, _: &Batch, _: &Judge<'_>) {}
+
+/// In chunks, with states and gradients passed on, and step by step.
+fn chunks(
+    batch: &Batch,
+    model: &BoxLayer<f64>,
+    x: &Array3<f64>,
+    choices: &mut Choices<'_>,
+    judge: &Judge<'_>,
+    exact_gradient: bool,
+) {
+    let whole = batch.sequence(x.view(), batch.lengths.as_deref());
+    let mut parts: Vec<_> = whole.chunks(1 + choices.below(batch.shape.steps)).collect();
+    if batch.reversed {
+        parts.reverse();
+    }
+    let mut state = model.zero_state(batch.shape.batch);
+    let features = model.output_size(whole.size()).expect("a size that fits");
+    let mut y = Array3::zeros((batch.shape.steps, batch.shape.batch, features));
+    let dy = output_gradient::<f64>(y.dim());
+    let mut caches: Vec<_> = parts.iter().map(|_| model.cache()).collect();
+    let range = |part: &Sequence<'_, f64>| part.first_step()..part.first_step() + part.dims().0;
+    for (part, cache) in parts.iter().zip(&mut caches) {
+        let part_of_y = model.forward(*part, &mut state, cache);
+        y.slice_mut(s![range(part), .., ..]).assign(&part_of_y);
+    }
+    let mut outcome = Outcome::default();
+    outcome.add_array("y", &y);
+    outcome.add_all("state", &state);
+    if exact_gradient {
+        let (mut grad, mut dstate) = (model.zeros_like(), state_gradient(state.clone()));
+        let mut dx = Array3::zeros(x.dim());
+        for (part, cache) in parts.iter().zip(&mut caches).rev() {
+            let dy = dy.slice(s![range(part), .., ..]);
+            let part_of_dx = model.backward(*part, &dy, Some(&mut dstate), cache, &mut grad);
+            if whole.wants_gradient() {
+                dx.slice_mut(s![range(part), .., ..]).assign(&part_of_dx);
+            }
+        }
+        if whole.wants_gradient() {
+            outcome.add_array("dx", &dx);
+        }
+        outcome.add_all("dstate", &dstate);
+        outcome.add_all("grad", &grad);
+    }
+    judge.near("in chunks", &outcome);
+    // A stream has neither lengths nor a direction, and nothing is dropped.
+    if batch.lengths.is_none() && !batch.reversed && batch.train.is_none() {
+        let (mut state, mut cache) = (model.zero_state(batch.shape.batch), model.cache());
+        for t in 0..batch.shape.steps {
+            let step = model.step(whole.steps(t..t + 1), &mut state, &mut cache);
+            y.index_axis_mut(Axis(0), t).assign(&step);
+        }
+        let mut outcome = Outcome::default();
+        outcome.add_array("y", &y);
+        outcome.add_all("state", &state);
+        judge.near("step by step", &outcome);
+    }
+}
+
+/// A sequence alone, cut to its length, gives what it gives in its batch.
+fn alone(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Choices<'_>, judge: &Judge<'_>) {
+    let b = choices.below(batch.shape.batch);
+    let length = batch.lengths.as_ref().map_or(batch.shape.steps, |lengths| lengths[b]);
+    let one = batch.sequence(x.view(), None).sequences(b..b + 1).steps(0..length);
+    let y = model.forward(one, &mut model.zero_state(1), &mut model.cache()).to_owned();
+    let features = y.dim().2;
+    let (at, want) = judge
+        .want
+        .tensors
+        .iter()
+        .position(|(name, _)| name == "y")
+        .map_or((0, &[][..]), |at| (at, &judge.want.tensors[at].1[..]));
+    for ((t, _, k), got) in y.indexed_iter() {
+        let want = want[(t * batch.shape.batch + b) * features + k];
+        let near = (got - want).abs() <= judge.tolerances[at];
+        assert!(near, "sequence {b} alone: step {t}, feature {k}: {got:e} for {want:e}");
+    }
+}
+
+/// Inference, of the bare model and of one with packed weights, twice.
+fn inference(batch: &Batch, spec: &Spec, model: &BoxLayer<f64>, x: &Array3<f64>, judge: &Judge<'_>) {
+    let x = batch.sequence(x.view(), batch.lengths.as_deref()).infer();
+    fn run<L: Layer<Elem = f64>>(model: &L, x: Sequence<'_, f64>, batch: usize) -> Outcome {
+        let (mut outcome, mut state, mut cache) = (Outcome::default(), model.zero_state(batch), model.cache());
+        outcome.add("y", model.forward(x, &mut state, &mut cache).iter().copied());
+        outcome.add_all("state", &state);
+        outcome
+    }
+    judge.near("inference", &run(model, x, batch.shape.batch));
+    let prepacked = Prepacked::new(spec.build::<f64>());
+    let first = run(&prepacked, x, batch.shape.batch);
+    judge.near("prepacked", &first);
+    same("prepacked, again", &run(&prepacked, x, batch.shape.batch), &first);
+}
+
+/// In `f32`.
+fn precision(spec: &Spec, batch: &Batch, want: &Outcome) {
+    let judge = Judge::with(spec, batch, want, 5e-5, 3e-7);
+    let single = whole::<f32>(&spec.build(), batch, &batch.values());
+    if single.tensors.iter().flat_map(|(_, values)| values).all(|value| value.is_finite()) {
+        judge.near("f32", &single);
+    }
+}
+
+/// The derivative along a random direction of parameters and `x`, by central differences with two step sizes.
+fn differences(
+    batch: &Batch,
+    model: &BoxLayer<f64>,
+    x: &Array3<f64>,
+    want: &Outcome,
+    largest: f64,
+    report: &mut Report,
+) {
+    let rng = &mut StdRng::seed_from_u64(batch.seed + 1);
+    let mut draw = |count: usize| -> Vec<f64> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let along_model: Vec<_> = (0..model.count()).map(|i| draw(model.values(i).len())).collect();
+    let moves_x = want.get("dx").is_some();
+    let along_x = if moves_x { draw(x.len()) } else { vec![0.0; x.len()] };
+    let loss = |step: f64| {
+        let (mut model, mut x) = (model.clone(), x.clone());
+        for (i, along) in along_model.iter().enumerate() {
+            model.tensor_mut(i).iter_mut().zip(along).for_each(|(value, along)| *value += step * along);
+        }
+        x.iter_mut().zip(&along_x).for_each(|(value, along)| *value += step * along);
+        let mut state = model.zero_state(batch.shape.batch);
+        let mut cache = model.cache();
+        let y = model.forward(batch.sequence(x.view(), batch.lengths.as_deref()), &mut state, &mut cache);
+        let of_y: f64 = y.iter().enumerate().map(|(at, y)| y * weight(at)).sum();
+        let of_state: f64 = (0..state.count())
+            .flat_map(|i| state.values(i))
+            .enumerate()
+            .map(|(at, value)| value * weight(at + 5))
+            .sum();
+        of_y + of_state
+    };
+    let analytic: f64 = want
+        .tensors
+        .iter()
+        .filter(|(name, _)| name.starts_with("grad") || name == "dx")
+        .map(|(_, values)| values)
+        .zip(along_x_first(moves_x, &along_x, &along_model))
+        .map(|(values, along)| values.iter().zip(along).map(|(value, along)| value * along).sum::<f64>())
+        .sum();
+    // Halving the step divides the error of a central difference by four, and the distance between the differences to either
+    // side by two. If it does not, there is a kink between, or right here.
+    let here = loss(0.0);
+    let [(coarse, coarse_sides), (fine, fine_sides)] = [1e-5, 5e-6].map(|step| {
+        let (after, before) = (loss(step), loss(-step));
+        ((after - before) / (2.0 * step), (after - 2.0 * here + before) / step)
+    });
+    let numeric = fine + (fine - coarse) / 3.0;
+    let size = analytic.abs() + here.abs() + 1e-3 * largest;
+    if (coarse - fine).abs() > 1e-4 * size || (2.0 * fine_sides - coarse_sides).abs() > 1e-5 * size {
+        report.kinks += 1;
+        return;
+    }
+    report.differences += 1;
+    let error = (numeric - analytic).abs();
+    assert!(error <= 1e-4 * size, "finite differences: {numeric:e} for {analytic:e}");
+}
+
+/// The directions in the order of an outcome: that of x, if it has one, then those of the parameters.
+fn along_x_first<'a>(
+    moves_x: bool,
+    along_x: &'a [f64],
+    along_model: &'a [Vec<f64>],
+) -> impl Iterator<Item = &'a [f64]> {
+    moves_x.then_some(along_x).into_iter().chain(along_model.iter().map(Vec::as_slice))
+}

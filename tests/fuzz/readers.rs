@@ -1,0 +1,69 @@
+//! Readers of files and bytes.
+
+use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use super::{replay, targets};
+
+#[test]
+fn kept_state_dicts() {
+    replay("state_dict", targets::state_dict::run);
+}
+
+#[test]
+fn kept_checkpoints() {
+    replay("checkpoint", targets::checkpoint::run);
+}
+
+#[test]
+fn kept_optimizer_states() {
+    replay("optimizer_state", targets::optimizer_state::run);
+}
+
+#[test]
+fn kept_schedules() {
+    replay("schedule", targets::schedule::run);
+}
+
+#[test]
+fn kept_conversions() {
+    replay("convert", targets::convert::run);
+}
+
+/// Inputs that are made of choices need no fuzzer to reach everything.
+#[test]
+fn random_optimizer_states_and_conversions() {
+    let rng = &mut StdRng::seed_from_u64(0);
+    for _ in 0..3000 {
+        let mut bytes = vec![0; rng.random_range(1..80)];
+        rng.fill_bytes(&mut bytes);
+        for target in [targets::optimizer_state::run, targets::convert::run] {
+            if let Err(message) = targets::panic_of(|| target(&bytes)) {
+                panic!("{bytes:?}: {message}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "not a test: writes the checkpoints in fuzz/seeds"]
+fn writes_checkpoint_seeds() {
+    use gradflow::io::{Checkpoint, StateDict};
+    use gradflow::layers::Linear;
+    use gradflow::ndarray::arr1;
+    use gradflow::optim::{AdamW, Optimizer, Schedule, Sgd};
+
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut model = Linear::<f32>::new(2, 1, &mut StdRng::seed_from_u64(0));
+    let grad = model.clone();
+    let mut optimizers: [(&str, Box<dyn Optimizer<f32>>); 2] =
+        [("sgd", Box::new(Sgd::new(0.1).momentum(0.5))), ("adamw", Box::new(AdamW::new(0.01)))];
+    for (name, optimizer) in &mut optimizers {
+        optimizer.step(&mut model, &grad);
+        let checkpoint = Checkpoint::new().with_tensors("model", &model).with_optimizer(&**optimizer);
+        checkpoint.save(folder.join("checkpoint").join(&*name)).unwrap();
+        let all = checkpoint.with_tensors("state", &arr1(&[1.0, 2.0, 3.0])).with_schedule(&Schedule::constant(0.1));
+        let all = all.with_number("step", 7).with_number("seed", u64::MAX).with_metadata("note", "a note");
+        all.save(folder.join("checkpoint").join(format!("{name}_all"))).unwrap();
+    }
+    StateDict::of(&model).save(folder.join("checkpoint/no_checkpoint")).unwrap();
+}
