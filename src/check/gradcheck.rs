@@ -5,7 +5,7 @@ use std::fmt;
 use ndarray::{Array3, ArrayView3};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::base::tensors::join;
+use crate::base::tensors::{join, shown};
 use crate::base::{Expect, Size, Tensors, TensorsExt, ZerosLike, check_number, check_shape};
 use crate::kernels::Float;
 use crate::layer::{Layer, Sequence};
@@ -251,7 +251,7 @@ impl GradCheck {
                 varied.tensor_mut(i).copy_from_slice(layer.values(i));
                 value
             };
-            tensors.push(differences.compare(layer.name(i), &analytic, None, rng, &mut numeric));
+            tensors.push(differences.compare(shown(&layer.name(i)).to_owned(), &analytic, None, rng, &mut numeric));
         }
         for i in 0..state.count() {
             let analytic: Vec<f64> = dstate.values(i).iter().map(|value| value.widen()).collect();

@@ -98,6 +98,7 @@ impl<F: Float> Normalizer<F> {
     ///
     /// # Panics
     /// Panics if there is no such feature.
+    #[track_caller]
     pub fn select(&self, features: &[usize]) -> Self {
         Normalizer { offset: self.offset.select(Axis(0), features), scale: self.scale.select(Axis(0), features) }
     }

@@ -202,6 +202,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
     ///
     /// # Panics
     /// Panics if there is no such sample.
+    #[track_caller]
     pub fn length(&self, i: usize) -> usize {
         self.sequences.length(i)
     }
@@ -211,6 +212,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
     ///
     /// # Panics
     /// Panics if there is no such sample.
+    #[track_caller]
     pub fn select(&self, samples: &[usize]) -> Self {
         let sequences = match &self.sequences {
             Sequences::Ids(ids) => Sequences::Ids(samples.iter().map(|&i| ids[i].clone()).collect()),
@@ -248,6 +250,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
     ///
     /// # Panics
     /// Panics if there is no such sample.
+    #[track_caller]
     pub fn batch(&self, samples: &[usize]) -> Batch<F, Y::Batch> {
         let lengths: Vec<usize> = samples.iter().map(|&i| self.length(i)).collect();
         let steps = lengths.iter().copied().max().unwrap_or(0);

@@ -83,6 +83,7 @@ impl LrRange {
 ///
 /// # Panics
 /// Panics if there is no batch, there are fewer than 2 steps, or the learning rates are not positive, finite and growing.
+#[track_caller]
 pub fn lr_range<L, C, B>(
     model: &L,
     optimizer: &mut dyn Optimizer<L::Elem>,

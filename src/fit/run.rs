@@ -170,6 +170,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
     ///
     /// # Panics
     /// Panics if an epoch has no batch, and as [`Layer::forward`] and [`Loss::of`].
+    #[track_caller]
     pub fn run<B, T, V>(
         mut self,
         mut training: impl FnMut(usize) -> T,

@@ -67,6 +67,7 @@ macro_rules! integers {
             /// # Panics
             /// Panics if there is no such step or sequence.
             #[inline]
+            #[track_caller]
             pub fn get(&self, t: usize, b: usize) -> usize {
                 match &self.0 {
                     $(Views::$variant(ids) => ids[[t, b]].index(),)+

@@ -91,6 +91,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
     ///
     /// # Panics
     /// Panics if `y` is not an output over `x`.
+    #[track_caller]
     fn output_sequence<'s, 'x: 's>(
         &self,
         x: &Sequence<'x, Self::Elem>,

@@ -18,6 +18,7 @@ use crate::kernels::Float;
 ///
 /// # Panics
 /// Panics if the last axis is empty.
+#[track_caller]
 pub fn argmax<F: Float, D: Dimension + RemoveAxis>(x: &ArrayRef<F, D>) -> Array<usize, D::Smaller> {
     x.map_axis(Axis(x.ndim() - 1), largest)
 }

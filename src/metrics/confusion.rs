@@ -153,6 +153,7 @@ impl ConfusionMatrix {
     /// # Panics
     /// Panics if there is no such class.
     #[must_use]
+    #[track_caller]
     pub fn precision(&self, k: usize) -> f64 {
         ratio(self.counts[[k, k]], self.taken(k))
     }
@@ -162,6 +163,7 @@ impl ConfusionMatrix {
     /// # Panics
     /// Panics if there is no such class.
     #[must_use]
+    #[track_caller]
     pub fn recall(&self, k: usize) -> f64 {
         ratio(self.counts[[k, k]], self.support(k))
     }
@@ -171,6 +173,7 @@ impl ConfusionMatrix {
     /// # Panics
     /// Panics if there is no such class.
     #[must_use]
+    #[track_caller]
     pub fn f1(&self, k: usize) -> f64 {
         ratio(2.0 * self.counts[[k, k]], self.taken(k) + self.support(k))
     }
@@ -194,6 +197,7 @@ impl ConfusionMatrix {
     /// # Panics
     /// Panics if there is no such class.
     #[must_use]
+    #[track_caller]
     pub fn micro_f1(&self, left_out: &[usize]) -> f64 {
         let classes = || (0..self.counts.nrows()).filter(|k| !left_out.contains(k));
         let right: f64 = classes().map(|k| self.counts[[k, k]]).sum();

@@ -7,6 +7,7 @@ use std::sync::Once;
 
 use ndarray::{Array3, ArrayView3, s};
 
+use crate::base::tensors::shown;
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
 
@@ -23,7 +24,7 @@ pub(super) fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
 pub(super) fn first_difference<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> Option<(String, f64, f64)> {
     (0..a.count()).find_map(|i| {
         let mut pairs = a.values(i).iter().zip(b.values(i));
-        pairs.find(|(x, y)| x != y).map(|(x, y)| (a.name(i), x.widen(), y.widen()))
+        pairs.find(|(x, y)| x != y).map(|(x, y)| (shown(&a.name(i)).to_owned(), x.widen(), y.widen()))
     })
 }
 
