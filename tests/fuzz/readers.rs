@@ -60,7 +60,7 @@ fn writes_checkpoint_seeds() {
     for (name, optimizer) in &mut optimizers {
         optimizer.step(&mut model, &grad);
         let checkpoint = Checkpoint::new().with_tensors("model", &model).with_optimizer(&**optimizer);
-        checkpoint.save(folder.join("checkpoint").join(&*name)).unwrap();
+        checkpoint.save(folder.join("checkpoint").join(*name)).unwrap();
         let all = checkpoint.with_tensors("state", &arr1(&[1.0, 2.0, 3.0])).with_schedule(&Schedule::constant(0.1));
         let all = all.with_number("step", 7).with_number("seed", u64::MAX).with_metadata("note", "a note");
         all.save(folder.join("checkpoint").join(format!("{name}_all"))).unwrap();
