@@ -62,7 +62,7 @@ fn run() -> Result<(), Failure> {
 
     let mut claims = Claims::new(&settings);
     let mut chart = Chart::new("learning rate", "loss in nats, smoothed").log_x().y_range(0.0..3.5);
-    let optimizers: [(&str, fn(f64) -> Box<dyn Optimizer<f32>>); 2] = [
+    let optimizers: [(&str, MakeOptimizer); 2] = [
         ("SGD with momentum", |rate| Box::new(Sgd::new(rate).momentum(0.9))),
         ("AdamW", |rate| Box::new(AdamW::new(rate))),
     ];
@@ -86,6 +86,9 @@ fn run() -> Result<(), Failure> {
     println!("picture: {}", path.display());
     claims.finish()
 }
+
+/// An optimizer of a learning rate.
+type MakeOptimizer = fn(f64) -> Box<dyn Optimizer<f32>>;
 
 fn test_of(model: &Model, optimizer: &mut dyn Optimizer<f32>, training: &[Batch]) -> Result<LrRange, Failure> {
     let range = fit::lr_range(model, optimizer, &mut SoftmaxCrossEntropy::new(), training, RATES.0..=RATES.1, STEPS);

@@ -56,9 +56,6 @@ pub(super) struct At {
     pub factor: f64,
 }
 
-/// The most steps that a state may have taken: more than any training takes, and far from where counting on overflows.
-const MOST_STEPS: u64 = u64::MAX / 2;
-
 impl At {
     /// `beta^step`
     pub fn power(self, beta: f64) -> f64 {
@@ -267,9 +264,6 @@ impl<F: Float> Training<F> {
         }
         let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && F::of(rate).is_finite());
         let learning_rate = learning_rate.ok_or(LearningRate { got: state.setting("lr") })?;
-        if state.steps > MOST_STEPS {
-            return Err(Steps { got: state.steps });
-        }
         for (name, expected) in self.settings(rule).into_iter().skip(1) {
             let got = state.setting(name);
             if got != Some(expected) {
