@@ -564,6 +564,7 @@ impl<F: Float> Attention<F> {
 }
 
 once! {
+    #[track_caller]
     fn memorize<'a, F: Float>(
         attention: &'a Attention<F>,
         memory: Sequence<'a, F>,
@@ -572,6 +573,7 @@ once! {
         attention.do_memorize(memory, cache);
     }
 
+    #[track_caller]
     fn attend<'a, F: Float>(
         attention: &'a Attention<F>,
         query: Sequence<'a, F>,
@@ -581,6 +583,7 @@ once! {
         attention.do_attend(query, memory, cache);
     }
 
+    #[track_caller]
     fn attend_backward<'a, F: Float>(
         attention: &'a Attention<F>,
         query: Sequence<'a, F>,
@@ -592,6 +595,7 @@ once! {
         attention.do_attend_backward(query, memory, dcontext, cache, grad);
     }
 
+    #[track_caller]
     fn memorize_backward<'a, F: Float>(
         attention: &'a Attention<F>,
         memory: Sequence<'a, F>,

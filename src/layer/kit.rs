@@ -115,6 +115,7 @@ impl Pending {
     ///
     /// # Panics
     /// Panics if a parameter of `layer` is not in standard layout.
+    #[track_caller]
     pub fn begin<F: Float>(&mut self, layer: &dyn Tensors<F>, x: &Sequence<'_, F>) -> Mark<'_> {
         self.last = LastPass::None;
         check_layout(layer);

@@ -284,6 +284,7 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// The output of layers over this batch, of which the last that changes the number of steps gives `steps`.
     #[doc(hidden)]
+    #[track_caller]
     pub fn with_output<'s>(self, steps: Option<usize>, output: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,

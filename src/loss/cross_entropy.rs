@@ -182,6 +182,12 @@ once! {
         }
         let counts = |(t, b): (usize, usize)| sequence.valid(t, b) && !is_ignored(t, b);
         let positions = || (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b)));
+        for (t, b) in positions().filter(|&at| counts(at)) {
+            if ids.get(t, b) >= classes {
+                let got = format_args!("{} at step {t} of sequence {b}", ids.shown(t, b));
+                mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
+            }
+        }
         let class_weight = |(t, b): (usize, usize)| options.class_weight(ids.get(t, b));
         let weight = options.reduction.weight(positions().filter(|&at| counts(at)).map(class_weight).sum());
         let unit = power_of_two_below(weight);
@@ -192,10 +198,6 @@ once! {
                 return None;
             }
             let id = ids.get(t, b);
-            if id >= classes {
-                let got = format_args!("{} at step {t} of sequence {b}", ids.shown(t, b));
-                mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
-            }
             Some((id, options.own(id), options.own(id) + shares))
         };
 

@@ -70,6 +70,7 @@ impl HandOver {
     /// # Panics
     /// Panics if there are no parts or more than [`MOST`], or if parts of another call are open: it is for one thread, which is
     /// in no part.
+    #[track_caller]
     pub fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
         assert!((1..=MOST).contains(&count) && self.open.0.load(Relaxed) == 0, "{count} parts");
         // SAFETY: only the lifetime changes, and nothing uses it once no part is open. This function ends after that.

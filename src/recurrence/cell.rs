@@ -244,7 +244,9 @@ fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> u64 {
 /// The zoneout of h and of the memory in a pass, if the cell has it.
 #[track_caller]
 fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[PassZoneout; 2]> {
-    cell.zoneout().map(|zoneout| [zoneout.h, zoneout.c].map(|drop| PassZoneout::new(name, drop, x)))
+    let zoneout = cell.zoneout()?;
+    // No closure, which would not know the caller.
+    Some([PassZoneout::new(name, zoneout.h, x), PassZoneout::new(name, zoneout.c, x)])
 }
 
 #[track_caller]
@@ -269,6 +271,8 @@ pub(crate) fn forward<C: Cell>(
     let sizes = cell.sizes();
     x.features(sizes.name, Some(sizes.input));
     check_state(cell, sizes, "state", x.dims(), &state);
+    // For its panic, if no mode was said: a closure does not know the caller's line.
+    let _ = zoneout(cell, sizes.name, x);
     in_pass(
         || (work(cell, x), 2),
         || {

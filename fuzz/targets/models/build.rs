@@ -224,7 +224,7 @@ impl Spec {
         let kind = match choices.below(5) {
             0 => Kind::Rnn(choices.one_of(&[RnnNonlinearity::Tanh, RnnNonlinearity::Relu])),
             1 => {
-                let projection = choices.yes().then(|| 1 + choices.below(hidden));
+                let projection = (choices.yes() && hidden > 1).then(|| 1 + choices.below(hidden - 1));
                 Kind::Lstm { peepholes: choices.yes(), coupled: choices.yes(), projection }
             }
             2 => Kind::Gru(choices.one_of(&[GruReset::AfterProduct, GruReset::BeforeProduct])),

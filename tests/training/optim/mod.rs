@@ -293,7 +293,7 @@ fn states_that_do_not_fit_are_refused_and_change_nothing() {
     refuses(&|state| state.kind = "Adam".into(), kind, "the state is of Adam, not of AdamW");
     refuses(&|state| set(state, "lr", -1.0), LearningRate { got: Some(-1.0) }, "the state's learning rate is -1");
     refuses(&|state| state.settings.clear(), LearningRate { got: None }, "the state has no learning rate");
-    let steps = |got: u64| (Steps { got }, format!("the state has taken {got} steps"));
+    let steps = |got: u64| (Steps { got }, format!("the state has taken {got} steps, more than any training can"));
     for count in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {
         let (error, says) = steps(count);
         refuses(&|state| state.steps = count, error, &says);
