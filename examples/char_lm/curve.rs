@@ -66,7 +66,7 @@ impl Curve {
     /// The curve that a checkpoint of `updates` updates was saved with.
     ///
     /// # Errors
-    /// Where it has none.
+    /// If it has none.
     pub fn load(&mut self, checkpoint: &Checkpoint, updates: usize) -> Result<(), LoadError> {
         let validations = checkpoint.state_dict().shape("validation_curve").map_or(0, |shape| shape[0]);
         let (mut training, mut validation) = (Array1::<f64>::zeros(updates), Array2::<f64>::zeros((validations, 2)));
@@ -89,21 +89,24 @@ impl Curve {
     /// The picture.
     ///
     /// # Errors
-    /// Where it cannot be drawn.
+    /// If it cannot be drawn.
     pub fn svg(&self, cell: &str, unigram: f64, trigram: f64) -> Result<String, Failure> {
         // A few hundred points, the last one among them: more would only draw stairs.
         let sparse = self.training.len().div_ceil(POINTS);
         let points = (1..).map(|update| self.millions(update)).zip(self.training.iter().copied());
         let training: Vec<_> = points.skip((self.training.len() - 1) % sparse).step_by(sparse).collect();
         let validation: Vec<_> = self.validation.iter().map(|&(update, bits)| (self.millions(update), bits)).collect();
-        let highest = training.iter().chain(&validation).fold(unigram, |highest, &(_, bits)| bits.max(highest));
+        // The first updates, of a model that knows nothing, are cut off: they would press all others together.
+        let highest = validation.iter().fold(unigram, |highest, &(_, bits)| bits.max(highest));
+        let lowest = training.iter().chain(&validation).fold(trigram, |lowest, &(_, bits)| bits.min(lowest));
         let chart = Chart::new("characters seen (millions)", "bits per character")
+            .title(format!("A character {cell} beside n-gram models of the same text (training loss: smoothed)"))
             .x_range(0.0..self.millions(self.training.len()))
-            .y_range(0.0..(highest + 0.2).ceil())
+            .y_range((2.0 * lowest).floor() / 2.0..(2.0 * highest + 0.5).ceil() / 2.0)
             .rule(unigram, format!("unigram {unigram:.2}"))
             .rule(trigram, format!("trigram {trigram:.2}"))
-            .line(Line::new(format!("{cell}, training (smoothed)"), 1, training))
-            .line(Line::new(format!("{cell}, validation {:.2}", self.last_validation()), 0, validation).markers());
+            .line(Line::new("training", 1, training))
+            .line(Line::new(format!("validation {:.2}", self.last_validation()), 0, validation).markers());
         picture(HEIGHT, &[&[&chart]])
     }
 }

@@ -41,13 +41,14 @@ impl Flow {
     /// The picture.
     ///
     /// # Errors
-    /// Where it cannot be drawn.
+    /// If it cannot be drawn.
     pub fn svg(&self, cell: &str) -> Result<String, Failure> {
-        let empty =
-            Chart::new("distance from the step of the loss (characters)", "norm of the gradient (nats)").log_y();
+        let empty = Chart::new("distance from the step of the loss (characters)", "norm of the gradient (nats)")
+            .title(format!("How far the gradient of one character's loss reaches back in the {cell}"))
+            .log_y();
         let chart = self.lines.iter().enumerate().fold(empty, |chart, (style, (name, norms))| {
             let points = norms.iter().enumerate().map(|(distance, &norm)| (distance as f64, norm));
-            chart.line(Line::new(format!("{cell}, ‖{name}‖"), style, points.collect()))
+            chart.line(Line::new(format!("‖{name}‖"), style, points.collect()))
         });
         picture(HEIGHT, &[&[&chart]])
     }

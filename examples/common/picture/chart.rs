@@ -1,5 +1,6 @@
 //! Lines over axes.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use plotters::prelude::*;
@@ -7,19 +8,17 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::Frame;
 use super::line::Line;
+use super::names::{self, Block};
 use super::scale::Scale;
 use super::{Area, Drawn, Panel, stroke, text, width};
 
 /// How high the strip is in which a logarithmic axis shows exact zeros.
 const ZERO_STRIP: i32 = 34;
 
-/// The distance from one line's name to the next.
-const LABEL_GAP: i32 = 18;
-
 /// The grey of a rule.
 const RULE: RGBColor = RGBColor(110, 110, 110);
 
-/// Lines over two axes, each linear or logarithmic, with their names at their right ends.
+/// Lines over two axes, each linear or logarithmic, with their names at their ends.
 ///
 /// On a logarithmic y axis exact zeros have a strip of their own below the powers of ten. A number that is not finite
 /// interrupts its line.
@@ -93,38 +92,38 @@ impl Chart {
         Chart { labelled: false, ..self }
     }
 
-    /// The lines' names beside their ends, moved apart, each with a thin line from its end.
+    /// The lines' names: to the right of the plot if a line goes on to its right edge, otherwise beside the line's end, which
+    /// gets a mark.
     fn names(&self, area: &Area<'_>, frame: &Frame, zero: Option<i32>) -> Drawn {
-        let mut names: Vec<(i32, (i32, i32), &Line)> = Vec::new();
-        for line in &self.lines {
-            let runs = frame.runs(line.points(), zero);
-            let Some(&end) = runs.last().and_then(|run| run.last()) else { continue };
-            names.push((end.1, end, line));
-        }
-        names.sort_by_key(|&(y, ..)| y);
-        // Down from the top, then up from the bottom, where they went over it.
-        let (top, bottom) = (frame.top, frame.bottom + if zero.is_some() { ZERO_STRIP } else { 0 });
-        let mut free = top;
-        for (y, ..) in &mut names {
-            *y = (*y).max(free);
-            free = *y + LABEL_GAP;
-        }
-        let mut free = bottom;
-        for (y, ..) in names.iter_mut().rev() {
-            *y = (*y).min(free);
-            free = *y - LABEL_GAP;
-        }
-        for (y, end, line) in names {
-            let x = frame.right + 16;
-            if end.0 < frame.right || (end.1 - y).abs() > 2 {
-                let elbow = (frame.right + 2, if end.0 < frame.right { y } else { end.1 });
-                stroke(area, end, elbow, line.color().mix(0.5).stroke_width(1))?;
-                stroke(area, elbow, (x - 2, y), line.color().mix(0.5).stroke_width(1))?;
-            }
+        let bottom = frame.bottom + if zero.is_some() { ZERO_STRIP } else { 0 };
+        let runs: Vec<_> = self.lines.iter().flat_map(|line| frame.runs(line.points(), zero)).collect();
+        let ends = self.lines.iter().filter_map(|line| Some((*frame.runs(line.points(), zero).last()?.last()?, line)));
+        let (mut through, mut short): (Vec<_>, Vec<_>) = ends.partition(|(end, _)| end.0 >= frame.right - 1);
+        through.sort_by_key(|(end, _)| end.1);
+        short.sort_by_key(|(end, _)| Reverse(end.1));
+
+        let mut taken: Vec<Block> = self.rules.iter().map(|(y, name)| rule_block(frame, *y, name)).collect();
+        let heights: Vec<i32> = through.iter().map(|(end, _)| end.1).collect();
+        for ((_, line), y) in through.iter().zip(names::apart(&heights, frame.top, bottom)) {
+            let x = frame.right + 12;
+            taken.push(names::block(x, y, width(line.name())));
             text(area, line.name(), (x, y), (HPos::Left, VPos::Center), line.color())?;
+        }
+        for (end, line) in short {
+            line.mark(area, end, 4)?;
+            let within = (frame.left, frame.top, frame.right, bottom);
+            let at = names::beside(end, width(line.name()), within, &runs, &taken);
+            taken.push(names::block(at.0, at.1, width(line.name())));
+            text(area, line.name(), at, (HPos::Left, VPos::Center), line.color())?;
         }
         Ok(())
     }
+}
+
+/// Where the name of a rule at the height `y` stands.
+fn rule_block(frame: &Frame, y: f64, name: &str) -> Block {
+    let (_, y) = frame.held(frame.pixel(0.0, y));
+    (frame.right - 6 - width(name), y - 17, frame.right - 6, y)
 }
 
 impl Panel for Chart {

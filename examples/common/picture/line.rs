@@ -111,7 +111,7 @@ impl Line {
     }
 
     /// A mark in the line's colour, its shape by the style.
-    fn mark(&self, area: &Area<'_>, (x, y): (i32, i32), r: i32) -> Drawn {
+    pub fn mark(&self, area: &Area<'_>, (x, y): (i32, i32), r: i32) -> Drawn {
         let color = self.color();
         let corners = match self.style % 4 {
             0 => return Ok(area.draw(&Circle::new((x, y), r, color.filled()))?),

@@ -6,6 +6,7 @@ mod chart;
 mod frame;
 mod heat_map;
 mod line;
+mod names;
 mod scale;
 
 use std::error::Error;

@@ -8,15 +8,16 @@ use super::summary::{Summary, summaries};
 use super::{Row, digits};
 use crate::{args, title};
 
-const WIDTH: f64 = 880.0;
+/// As wide as a README shows it, so that no letter is smaller than it says here.
+const WIDTH: f64 = 830.0;
 const ROW: f64 = 19.0;
 const HEADING: f64 = 26.0;
 const TOP: f64 = 74.0;
 const BOTTOM: f64 = 42.0;
 /// Of each of the two halves: for the peers' names, and for the geometric means.
-const NAMES: f64 = 82.0;
+const NAMES: f64 = 84.0;
 const MEANS: f64 = 46.0;
-const GAP: f64 = 16.0;
+const GAP: f64 = 14.0;
 
 const FASTER: &str = "#2a6fbb";
 const SLOWER: &str = "#d0342c";
@@ -72,7 +73,7 @@ pub fn draw(rows: &[Row]) -> String {
     let (threads, isa, dtype) = &drawn;
     let instructions = if isa == "native" { String::new() } else { format!(", {isa}") };
     let heading = format!(
-        "A peer's time divided by gradflow's: {}, {}{instructions}; a dot is a size, the bar the geometric mean",
+        "Time of a peer divided by gradflow's, {}, {}{instructions} (dot: one size; bar: geometric mean)",
         args::plural(*threads, "thread"),
         dtype.name()
     );
@@ -92,8 +93,8 @@ fn panel(svg: &mut String, mode: Mode, start: f64, axis: &Axis, height: f64, lin
     let one = axis.x(1.0);
     let name = if mode == Mode::Train { "Training" } else { "Inference" };
     text(svg, axis.left + axis.width / 2.0, 44.0, "middle", "font-size=\"14\" font-weight=\"600\"", name);
-    text(svg, one - 6.0, TOP - 10.0, "end", &format!("font-size=\"11\" fill=\"{SLOWER}\""), "peer faster");
-    text(svg, one + 6.0, TOP - 10.0, "start", &format!("font-size=\"11\" fill=\"{FASTER}\""), "gradflow faster");
+    text(svg, one - 6.0, TOP - 10.0, "end", &format!("font-size=\"12\" fill=\"{SLOWER}\""), "peer faster");
+    text(svg, one + 6.0, TOP - 10.0, "start", &format!("font-size=\"12\" fill=\"{FASTER}\""), "gradflow faster");
     let (left, shaded) = (axis.left, one - axis.left);
     writeln!(
         svg,
@@ -104,7 +105,7 @@ fn panel(svg: &mut String, mode: Mode, start: f64, axis: &Axis, height: f64, lin
     for tick in axis.ticks() {
         let (x, colour, width) = (axis.x(tick), if tick == 1.0 { "#222" } else { "#ddd" }, 1.0);
         vertical(svg, x, TOP, end, colour, width);
-        text(svg, x, end + 15.0, "middle", "font-size=\"11\" fill=\"#555\"", &format!("{tick}"));
+        text(svg, x, end + 15.0, "middle", "font-size=\"12\" fill=\"#555\"", &format!("{tick}"));
     }
 
     let mut y = TOP;
