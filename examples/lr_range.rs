@@ -61,7 +61,10 @@ fn run() -> Result<(), Failure> {
     let model: Model = (Gru::new(SIDE, 32, rng), LastStep::new(), Linear::new(32, CLASSES, rng));
 
     let mut claims = Claims::new(&settings);
-    let mut chart = Chart::new("learning rate", "loss in nats, smoothed").log_x().y_range(0.0..3.5);
+    let mut chart = Chart::new("learning rate", "loss in nats, smoothed")
+        .title("The learning rate grows from step to step; beside the names, the rates suggested")
+        .log_x()
+        .y_range(0.0..3.5);
     let optimizers: [(&str, MakeOptimizer); 2] = [
         ("SGD with momentum", |rate| Box::new(Sgd::new(rate).momentum(0.9))),
         ("AdamW", |rate| Box::new(AdamW::new(rate))),

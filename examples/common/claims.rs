@@ -49,7 +49,7 @@ impl Claims {
     /// Prints the table.
     ///
     /// # Errors
-    /// Where a claim does not hold.
+    /// If a claim does not hold.
     pub fn finish(self) -> Result<(), Failure> {
         println!("\n{}", self.table());
         if self.quick {

@@ -44,7 +44,7 @@ impl Settings {
     /// Of this program's command line. Where help is asked for, prints it and ends the program.
     ///
     /// # Errors
-    /// Where a flag is unknown or has no good value.
+    /// If a flag is unknown or has no good value.
     pub fn parse(about: &str, own: &[Flag]) -> Result<Self, Failure> {
         match Self::of(std::env::args_os().skip(1), own)? {
             Some(settings) => Ok(settings),
@@ -86,7 +86,7 @@ impl Settings {
     /// A picture's file, `NAME.svg`, opened before the work.
     ///
     /// # Errors
-    /// Where it cannot be written to.
+    /// If it cannot be written to.
     pub fn picture(&self, name: &str) -> Result<Output, Failure> {
         Output::create(&self.out, &format!("{name}.svg"))
     }
@@ -99,7 +99,7 @@ impl Settings {
     /// The value of `--name`, a whole number in `range`.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is none.
     pub fn whole<N: FromStr + PartialOrd + Display>(
         &self,
         name: &str,
@@ -117,7 +117,7 @@ impl Settings {
     /// The value of `--name`, a finite number above 0.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is none.
     pub fn positive(&self, name: &str, default: f64) -> Result<f64, Failure> {
         self.get(name, "a number above 0", |x: &f64| *x > 0.0 && x.is_finite(), default)
     }
@@ -125,7 +125,7 @@ impl Settings {
     /// The value of `--name`: what `expected` says and `fits` lets through.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If it is not.
     pub fn get<T: FromStr>(
         &self,
         name: &str,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 /// How many threads work at once.
 const WORKERS: usize = 2;
 
-/// The results of `work` for each of `jobs`, in the jobs' order, which does not depend on who finished when.
+/// The results of `work` for each of `jobs`, in the jobs' order, not in the order in which they finish.
 ///
 /// A job's random numbers must come from its own seed alone; then nothing depends on the threads.
 pub fn in_parallel<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync) -> Vec<R> {

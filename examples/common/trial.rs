@@ -107,13 +107,13 @@ pub struct Plan {
     pub clip: f64,
 }
 
-/// A check is passed when so many new sequences come out right; the paper stops after as many training sequences.
+/// The new sequences that must all be right for a check to pass; the paper stops after as many training sequences in a row.
 pub const CHECKED: usize = 2000;
 
-/// The share of the tolerance that a check leaves, so that the test after it is no matter of luck.
+/// The share of the tolerance that a check allows, so that the test after it does not depend on luck.
 const STRICTNESS: f32 = 0.75;
 
-/// How many sequences a trained model is judged by,
+/// The sequences by which a trained model is judged,
 pub const TESTED: usize = 2560;
 
 /// and how many of them may be wrong, as in the paper.
@@ -195,7 +195,7 @@ struct Judge<'a, T: Task> {
 }
 
 impl<'a, T: Task> Judge<'a, T> {
-    /// To whom a sequence is right within `share` of what is tolerated.
+    /// For which a sequence is right if its error is within `share` of the tolerance.
     fn new(task: &'a T, share: f32, rng: StdRng) -> Self {
         Judge { task, rng, share, cache: None, loss: task.loss() }
     }

@@ -138,7 +138,7 @@ impl Frame {
     }
 }
 
-/// Without points that are less than two pixels from the one before: nobody sees them, and a path has thousands.
+/// Without points that are less than two pixels from the one before: a path has thousands of them, which would not be seen.
 fn sparse(run: &[(i32, i32)]) -> Vec<(i32, i32)> {
     let mut kept: Vec<(i32, i32)> = Vec::new();
     for (k, &(x, y)) in run.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Pictures in SVG, all in one style: 830 px wide, as wide as a README shows them.
 //!
-//! Lines are told apart by lightness and dash as well as by colour, so that they survive a grey print.
+//! Lines are told apart by lightness and dash as well as by colour, so that they can be told apart in a grey print too.
 
 mod chart;
 mod frame;
@@ -57,7 +57,7 @@ pub trait Panel {
 /// A picture of rows of panels, `height` pixels high.
 ///
 /// # Errors
-/// Where it cannot be drawn.
+/// If it cannot be drawn.
 pub fn picture(height: u32, rows: &[&[&dyn Panel]]) -> Result<String, Failure> {
     let mut svg = String::new();
     let draw = |svg: &mut String| -> Drawn {
@@ -103,7 +103,7 @@ fn rectangle(line: &str) -> Option<(&str, String)> {
     Some((fill, format!("M{x},{y}h{width}v{height}h-{width}z")))
 }
 
-/// A line with many points as a path, whose points are told by their distances.
+/// A line with many points as a path in relative coordinates.
 fn relative(line: &str) -> Option<String> {
     let (style, points) = line.strip_prefix("<polyline")?.strip_suffix("\"/>")?.split_once(" points=\"")?;
     let point =
