@@ -39,7 +39,7 @@ const OPTIMIZERS: [Named; 6] = [
     Named("adagrad", || Box::new(Adagrad::new(1e-6))),
 ];
 
-/// Parameters that fit into the second cache, into the third, and into neither.
+/// Parameters that fit into the L2 cache, into the L3 cache, and into neither.
 const SIZES: [usize; 3] = [10_000, 1_000_000, 10_000_000];
 
 /// Measures `step(model, gradient)` with a gradient that is not clipped yet.

@@ -108,7 +108,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// It ends when nobody can send to it any more.
+    /// It ends when all senders are dropped.
     fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, shared: &'scope RwLock<Shared>) -> Self {
         let ((to, jobs), (done, from)) = (channel::<Shard>(), channel());
         scope.spawn(move || {

@@ -42,6 +42,8 @@ const FAR: f64 = 30.0;
 
 type Model = (Gru<f32>, LastStep<f32>, Linear<f32>);
 type Batch = (Array3<f32>, Array2<usize>);
+/// Makes an optimizer with a learning rate.
+type NewOptimizer = fn(f64) -> Box<dyn Optimizer<f32>>;
 
 fn main() -> ExitCode {
     common::finish(run())
@@ -65,7 +67,7 @@ fn run() -> Result<(), Failure> {
         .title("The learning rate grows from step to step; beside the names, the rates suggested")
         .log_x()
         .y_range(0.0..3.5);
-    let optimizers: [(&str, MakeOptimizer); 2] = [
+    let optimizers: [(&str, NewOptimizer); 2] = [
         ("SGD with momentum", |rate| Box::new(Sgd::new(rate).momentum(0.9))),
         ("AdamW", |rate| Box::new(AdamW::new(rate))),
     ];
@@ -89,9 +91,6 @@ fn run() -> Result<(), Failure> {
     println!("picture: {}", path.display());
     claims.finish()
 }
-
-/// An optimizer of a learning rate.
-type MakeOptimizer = fn(f64) -> Box<dyn Optimizer<f32>>;
 
 fn test_of(model: &Model, optimizer: &mut dyn Optimizer<f32>, training: &[Batch]) -> Result<LrRange, Failure> {
     let range = fit::lr_range(model, optimizer, &mut SoftmaxCrossEntropy::new(), training, RATES.0..=RATES.1, STEPS);

@@ -1,21 +1,21 @@
-//! The adding problem: two marked numbers of a long sequence are to be added at its end. LSTM, GRU and tanh RNN
+//! The adding problem: the sum of two marked numbers of a long sequence is asked for at its end. LSTM, GRU and tanh RNN
 //! (Hochreiter and Schmidhuber 1997, experiment 4).
 //!
 //! ```text
 //! cargo run --release --example adding_problem
 //! ```
 //!
-//! The numbers between the marks are noise, so that nothing is learned until a gradient has come back from the end of the
-//! sequence to the marks. The paper's form and a later one, with a mark in each half, have the same target: the numbers'
-//! sum, scaled to [0, 1]. Who always answers with its mean, 1/2, has a squared error of 1/24. As in the paper, a model has
-//! succeeded when at most 3 of 2560 new sequences have an error of 0.04 or more.
+//! The numbers between the marks are noise, so nothing is learned until a gradient has come back from the end of the sequence to
+//! the marks. The paper's form and a later one, with a mark in each half, have the same target: the sum of the two numbers,
+//! scaled to [0, 1]. A model that always answers with the mean, 1/2, has a squared error of 1/24. As in the paper, a model
+//! succeeds if at most 3 of 2560 new sequences have an error of 0.04 or more.
 //!
 //! All models have about 400 parameters, see the same sequences and have the same clipping and the same budget: the 74,000
-//! sequences after which the paper's LSTM had learned T = 100. For the RNN the best of nine settings is looked for, for LSTM
-//! and GRU the better of two: gates that start as this crate has them by default, and gates that are set for a long gap.
+//! sequences after which the paper's LSTM had learned T = 100. The RNN has the best of nine settings. LSTM and GRU have the better
+//! of two: the crate's default gate biases, and biases for a long gap.
 //!
-//! Other than in the paper: T is 100 and 200, not up to 1000; the LSTM has forget gates, full gradients and Adam with
-//! batches of 8 in place of truncated gradients and single steps. That the input gates start nearly closed is the paper's.
+//! Differences from the paper: T is 100 and 200, not up to 1000; the LSTM has forget gates, full gradients and Adam with batches
+//! of 8 instead of truncated gradients and single sequences. The input gates start nearly closed, as in the paper.
 
 #[path = "../common/mod.rs"]
 mod common;

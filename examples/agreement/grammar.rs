@@ -47,7 +47,7 @@ const PHRASE: usize = 3;
 pub enum Between {
     /// Each its own, singular or plural alike: how the models learn.
     Any,
-    /// All that which the subject has not, so that each attracts the verb: how the models are tested.
+    /// All of the number that the subject does not have, so that each attracts the verb: for the tests.
     Other,
 }
 
@@ -66,7 +66,7 @@ pub struct Gap {
 /// so on up to four.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Language {
-    /// Gaps up to 32, most of them short, as in a natural language: up to so many fillers, fewer more often.
+    /// Gaps up to 32, most of them short, as in a natural language: at most this number of fillers, small numbers more often.
     Mixed { fillers: usize },
     /// So many words between subject and verb in each of them.
     Only { words: usize },
@@ -97,7 +97,7 @@ impl Sentence {
     /// With a given gap; everything else is random.
     ///
     /// # Panics
-    /// Where the gap has not enough words for its nouns.
+    /// Panics if the gap does not have enough words for its nouns.
     pub fn draw(gap: Gap, rng: &mut impl Rng) -> Self {
         let mut words = Vec::new();
         if rng.random_bool(0.5) {

@@ -5,19 +5,19 @@
 //! cargo run --release --example agreement
 //! ```
 //!
-//! LSTM, GRU and tanh RNN are trained as language models: each word from those before it. They are asked whether the verb
-//! is more probable than the same verb in the wrong number, where all nouns between subject and verb have the other number
-//! (attractors). Who goes by the nearest noun is then always wrong; who goes by the first noun of the sentence is right
-//! in three of four, as half of the sentences begin with a phrase that has a noun of its own.
+//! LSTM, GRU and tanh RNN are trained as language models: they predict each word from those before it. The test asks whether the
+//! verb is more probable than the same verb in the wrong number; all nouns between subject and verb have the other number
+//! (attractors). A model that follows the nearest noun is then always wrong. One that follows the first noun of the sentence is
+//! right in three of four, as half of the sentences begin with a phrase that has a noun of its own.
 //!
-//! Two kinds of languages are learned. In some, all sentences have the same number of words between subject and verb: a
-//! gradient must cross that gap before anything is learned, and the gap at which each model breaks is looked for. In
-//! another one most gaps are short, as in a natural language: what is learned from the short ones carries over to gaps
-//! longer than any that were seen, and for the RNN as well as for the gated models.
+//! There are two kinds of languages. In some, all sentences have the same number of words between subject and verb. A gradient
+//! must cross that gap before anything is learned, and the question is at which gap each model breaks. In another one most gaps are
+//! short, as in a natural language. What the models, the RNN included, learn from the short gaps carries over to gaps longer
+//! than any that were seen.
 //!
-//! Scaled down: the paper's language is English, its sentences are from Wikipedia, its model has 50 units and learns number
-//! also from supervision; here 39 words, six rules, 5600 to 5700 parameters and 48,000 sentences. Nothing here tells how well
-//! a model of English agrees.
+//! Scaled down: the paper's language is English, its sentences are from Wikipedia, and its model has 50 units and is also
+//! trained to predict number. Here are 39 words, six rules, 5600 to 5700 parameters and 48,000 sentences. The results say nothing
+//! about models of English.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -99,7 +99,7 @@ fn entries(quick: bool) -> [Entry; 3] {
     ]
 }
 
-/// Who goes by the nearest noun is right without attractors, and always wrong with them: exactly, as the sentences show.
+/// Following the nearest noun is right without attractors and always wrong with them; this is exact and checks the sentences.
 fn nearest(settings: &Settings, seeds: u64, claims: &mut Claims) {
     let right = ATTRACTORS.map(|nouns| {
         let sentences = settings.seeds(seeds).flat_map(|seed| test(gap(nouns, AMONG), TESTED, seed));

@@ -79,7 +79,7 @@ impl Recipe {
     /// Trains a model on sentences that are drawn as they are needed.
     ///
     /// # Errors
-    /// Where a gradient is not finite.
+    /// If a gradient is not finite.
     pub fn train(&self, plan: &Plan, seed: u64) -> Result<LanguageModel, NonFiniteGradient> {
         let (mut model, rng) = (self.build(seed), &mut stream(seed, Role::Training));
         let (mut cache, mut grad) = (model.cache(), model.zeros_like());

@@ -28,7 +28,7 @@ impl Corpus {
     /// Splits `text` about nine tenths of its way, after a line where one ends soon.
     ///
     /// # Errors
-    /// Where the text is too short.
+    /// If the text is too short.
     pub fn new(text: &str) -> Result<Self, String> {
         let text: Vec<char> = text.chars().collect();
         if text.len() < SHORTEST {

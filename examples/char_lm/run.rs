@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
     /// nothing.)
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
         let checkpoint = Checkpoint::new()
             .with_tensors("model", &self.model)
@@ -76,7 +76,7 @@ impl<'a> Run<'a> {
     /// Goes on where a checkpoint was saved.
     ///
     /// # Errors
-    /// Where the checkpoint is of another text or lacks something.
+    /// If the checkpoint is of another text or lacks something.
     pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<(), Misfit> {
         same_vocabulary(checkpoint, self.corpus)?;
         if checkpoint.number("text")? != self.corpus.fingerprint() {
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
     /// Takes a checkpoint's model, for the sample.
     ///
     /// # Errors
-    /// Where the checkpoint is of another vocabulary or has no such model.
+    /// If the checkpoint is of another vocabulary or has no such model.
     pub fn load_model(&mut self, checkpoint: &Checkpoint) -> Result<(), Misfit> {
         same_vocabulary(checkpoint, self.corpus)?;
         Ok(checkpoint.load_tensors("model", &mut self.model).map_err(LoadError::from)?)
@@ -123,7 +123,7 @@ fn same_vocabulary(checkpoint: &Checkpoint, corpus: &Corpus) -> Result<(), Misfi
 /// Opens a checkpoint and the settings it was saved with.
 ///
 /// # Errors
-/// Where the file is missing, damaged or no checkpoint of this program.
+/// If the file is missing, damaged or no checkpoint of this program.
 pub fn open(path: &Path) -> Result<(Checkpoint, String), Failure> {
     let checkpoint = Checkpoint::open(path).map_err(|error| match error {
         LoadError::Io(error) => Failure::from(error), // It names the file.
@@ -138,7 +138,7 @@ pub fn open(path: &Path) -> Result<(Checkpoint, String), Failure> {
 /// Finds out in time whether a checkpoint can be written; leaves the one that is there.
 ///
 /// # Errors
-/// Where it cannot.
+/// If it cannot.
 pub fn check_writable(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     let file = folder.and_then(|()| File::options().append(true).create(true).open(path));

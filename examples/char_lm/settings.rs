@@ -170,7 +170,7 @@ impl Settings {
     /// From a command line; `None` where help is asked for.
     ///
     /// # Errors
-    /// Where a flag is unknown, has no good value, or makes no sense beside another.
+    /// If a flag is unknown, has no good value, or makes no sense beside another.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, Failure> {
         let mut training = Training::default();
         let (mut temperature, mut sample, mut out) = (0.7, 600, None);

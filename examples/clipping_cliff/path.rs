@@ -24,7 +24,7 @@ impl Path {
     /// From a start, (w, b).
     ///
     /// # Errors
-    /// Where a gradient that is to be clipped is not finite.
+    /// If a gradient that is to be clipped is not finite.
     pub fn descend(start: (f64, f64), learning_rate: f64, clip: Option<f64>) -> Result<Self, Failure> {
         let (mut unit, mut optimizer) = (OneUnit::new(), Sgd::new(learning_rate));
         let mut parameters = array![start.0, start.1];

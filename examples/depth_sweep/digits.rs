@@ -26,7 +26,7 @@ impl Digits {
     /// All 1797.
     ///
     /// # Errors
-    /// Where a line is not `digit,pixels`.
+    /// If a line is not `digit,pixels`.
     pub fn read() -> Result<Self, Failure> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for line in DATA.lines().filter(|line| !line.starts_with('#')).skip(1) {

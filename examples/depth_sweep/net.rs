@@ -107,7 +107,7 @@ fn linear(input: usize, output: usize, init: Init, rng: &mut StdRng) -> Linear<f
     Linear::builder(input, output).weight(init).bias_init(0.0).build(rng)
 }
 
-/// The sizes with which `blocks` dense layers have, in all, as many parameters as so many plain ones, or nearly.
+/// The sizes with which `blocks` dense layers have, in all, about as many parameters as this number of plain ones.
 fn dense_sizes(blocks: usize) -> (usize, usize) {
     let parameters = |(width, growth)| (0..blocks).map(|k| growth * (width + k * growth + 1)).sum::<usize>();
     let plain = blocks * WIDTH * (WIDTH + 1);

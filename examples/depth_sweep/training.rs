@@ -41,7 +41,7 @@ pub struct Outcome {
     pub accuracy: f64,
 }
 
-/// Trains a net for so many epochs: its weights, and the order of the images, are drawn from the seed.
+/// Trains a net for a number of epochs: its weights, and the order of the images, are drawn from the seed.
 pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Outcome {
     let rng = &mut StdRng::seed_from_u64(seed);
     let mut net = Net::new(setting.block, setting.depth, rng);

@@ -22,7 +22,7 @@ impl Series {
     /// The sunspot numbers of 1700 to 2008.
     ///
     /// # Errors
-    /// Where a line is not `year,number`, or the years are not one after the other.
+    /// If a line is not `year,number`, or the years are not one after the other.
     pub fn sunspots() -> Result<Self, Failure> {
         let lines = DATA.lines().filter(|line| !line.starts_with('#')).skip(1);
         let mut series = Series { first_year: 0, values: Vec::new() };

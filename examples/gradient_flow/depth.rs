@@ -146,7 +146,7 @@ fn measure(block: Block, depth: usize, width: usize, seed: u64) -> Vec<f64> {
 /// Measures all nets, adds what is claimed of them, and draws the picture.
 ///
 /// # Errors
-/// Where the picture cannot be drawn.
+/// If the picture cannot be drawn.
 pub fn run(settings: &Settings, claims: &mut Claims) -> Result<String, Failure> {
     let (depth, width, seeds) = if settings.quick { (30, 128, 2) } else { (50, 256, 5) };
     let cases = cases(depth, width);

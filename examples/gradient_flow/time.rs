@@ -140,7 +140,7 @@ where
 /// Measures all cells, adds what is claimed of them, and draws the picture.
 ///
 /// # Errors
-/// Where the picture cannot be drawn.
+/// If the picture cannot be drawn.
 pub fn run(settings: &Settings, claims: &mut Claims) -> Result<String, Failure> {
     let hidden = 128;
     let (steps, seeds) = if settings.quick { (60, 2) } else { (100, 5) };

@@ -6,14 +6,14 @@
 //! cargo run --release --example seq2seq -- --translate "four hundred and seven"
 //! ```
 //!
-//! One LSTM reads the words, another starts from its last state and writes the digits. Without attention all that it knows
-//! of the words is that state; with attention it looks, at every digit, at the encoder's outputs. The models have equal
-//! numbers of parameters (53 units instead of 48 without attention), see as many numbers, and are clipped alike; learning
-//! rate and forget bias are chosen for each of the four models by the first seed on numbers kept for that. An answer counts
-//! where every digit and the end are right, on numbers below a thousand billion that no model was trained on.
+//! One LSTM reads the words, another starts from its last state and writes the digits. Without attention that state is all it
+//! knows of the words; with attention it also uses the encoder's outputs at every digit. The models have equal numbers of
+//! parameters (53 units instead of 48 without attention), see as many numbers, and have the same clipping. Learning rate and
+//! forget bias are chosen for each of the four models by the first seed, on numbers kept for that. An answer is right if every
+//! digit and the end are right; the test numbers are below a thousand billion, and no model was trained on them.
 //!
-//! The papers translate English into French, with four layers of 1000 units, and one of 1000 in both directions, and
-//! measure BLEU; here is one layer of about 50 in one direction. What is compared with the papers is who is better.
+//! The papers translate English into French with four layers of 1000 units, or with one of 1000 in both directions, and measure
+//! BLEU; here is one layer of about 50 in one direction. So only the order of the models is compared with the papers.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -40,7 +40,7 @@ use words::{DIGITS, END, word, words};
 /// The number whose attention is drawn: its words fit into the picture.
 const SHOWN: u64 = 407_260;
 
-/// Numbers with so many digits and more are long.
+/// The number of digits from which on a number is long.
 const LONG: usize = 10;
 
 /// How the models look in the picture, in their order.

@@ -50,7 +50,7 @@ pub struct Outcome {
     pub model: Translator,
     /// Numbers seen, and the share of validation numbers written without a mistake.
     pub curve: Vec<(usize, f64)>,
-    /// Of the test's numbers with so many digits: how many, and how many were written without a mistake.
+    /// The test's numbers for each number of digits: how many, and how many were written without a mistake.
     pub by_digits: [(usize, usize); DIGITS + 1],
 }
 
@@ -114,7 +114,7 @@ pub fn learn(
     (model, Ok(()))
 }
 
-/// How many of the numbers have so many digits, and how many of these are written without a mistake.
+/// How many of the numbers have this number of digits, and how many of these are written without a mistake.
 fn judge(model: &Translator, numbers: &[u64]) -> [(usize, usize); DIGITS + 1] {
     let mut of = [(0, 0); DIGITS + 1];
     for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers).source)) {

@@ -14,7 +14,7 @@ use crate::words::{END, read, word, words};
 /// Answers `phrase`, or, where it is `-`, every line of the standard input.
 ///
 /// # Errors
-/// Where a phrase on the command line has a word that is not known, or a file cannot be read or written.
+/// If a phrase on the command line has a word that is not known, or a file cannot be read or written.
 pub fn run(phrase: &str, setting: Setting, updates: usize, settings: &Settings) -> Result<(), Failure> {
     let asked = if phrase == "-" { None } else { Some(read(phrase).map_err(|error| named(&error))?) };
     let model = model(setting, updates, settings)?;

@@ -96,7 +96,7 @@ pub fn word(id: usize) -> &'static str {
 /// The ids of a phrase; hyphens and commas are spaces.
 ///
 /// # Errors
-/// Where a word is not known, or there is none.
+/// If a word is not known, or there is none.
 pub fn read(phrase: &str) -> Result<Vec<usize>, String> {
     let separator = |c: char| c.is_whitespace() || c == '-' || c == ',';
     let words = phrase.split(separator).filter(|word| !word.is_empty());

@@ -39,7 +39,7 @@ impl fmt::Display for LengthsError {
 
 impl std::error::Error for LengthsError {}
 
-/// The one way in which a wrong shape ends: who found it, in which argument, what it expected and what came.
+/// Panics for a wrong shape, with the layer that found it, the argument, what was expected and what came.
 #[cold]
 #[inline(never)]
 #[track_caller]

@@ -58,7 +58,7 @@ mod sealed {
         }
 
         /// Parameter `name`, `[G H]`, of the cell's gates, which are some of `named`: one can start as the negative of one that
-        /// the cell has not. Gates without a setting start as `defaults` say, or at 0.
+        /// the cell does not have. Gates without a setting start as `defaults` say, or at 0.
         #[track_caller]
         pub fn bias<F: Float>(
             &mut self,

@@ -26,7 +26,7 @@ impl<F: Float> StepProduct<F> {
         self.prepare(operand, pass, order_of(pass));
     }
 
-    /// For the way back: nothing there has to have the same bits in chunks.
+    /// For the backward pass, where nothing has to have the same bits in chunks.
     pub fn start_backward(&mut self, operand: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         self.prepare(operand, pass, Summation::Fastest);
     }

@@ -19,7 +19,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 /// first part holds, and the `i` that they bind takes its place. `read` slices are only read; of `same` slices there is one
 /// row for all. A part whose `if` is false is not there: it reads as 0, and nothing is written to it.
 ///
-/// The condition is a constant of the variant, so that what a variant has not costs nothing.
+/// The condition is a constant of the variant, so that what a variant does not have costs nothing.
 macro_rules! for_each_unit {
     (
         rows: $rows:expr, units: $units:expr, <$elem:ident $(, $variant:ident: $switches:path)?>;

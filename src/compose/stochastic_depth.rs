@@ -31,7 +31,7 @@ const NAME: &str = "StochasticDepth";
 /// and `dL/d(final state)` passes through it, so a memory has no gaps. A NaN is not dropped.
 ///
 /// # Panics
-/// `forward` panics where `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
 /// [`infer`](Sequence::infer).
 ///
 /// ```

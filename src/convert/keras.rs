@@ -93,7 +93,7 @@ pub trait KerasCell: BuiltCell {
     #[doc(hidden)]
     fn of_kind(kind: KerasKind, sizes: [usize; 2], bias: bool) -> Option<Self>;
 
-    /// What the cell is to Keras, or an option that Keras has not.
+    /// Keras's layer for the cell, or an option that Keras does not have.
     #[doc(hidden)]
     fn kind(&self) -> Result<KerasKind, &'static str>;
 

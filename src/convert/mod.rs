@@ -42,7 +42,7 @@
 //!
 //! From ONNX and back, every bit comes back, but for the weights of f that mean nothing. From Keras and back as well; towards
 //! Keras two biases become their sum, unless the reset gate acts after the product. Dropout is not part of the weights. What
-//! the other system has not, such as layer normalisation, is refused with a [`ConvertError`].
+//! the other system does not have, such as layer normalisation, is refused with a [`ConvertError`].
 
 mod keras;
 mod onnx;
@@ -93,14 +93,14 @@ pub enum ConvertError {
         /// The shape that it has.
         got: Vec<usize>,
     },
-    /// A tensor that layers of this kind have not.
+    /// A tensor that layers of this kind do not have.
     Unexpected {
         /// The layer, counted from 0.
         layer: usize,
         /// The tensor, as the other system calls it.
         tensor: &'static str,
     },
-    /// An option of the model that the other system has not.
+    /// An option of the model that the other system does not have.
     Unsupported {
         /// The layer, counted from 0.
         layer: usize,

@@ -85,11 +85,11 @@ pub trait OnnxCell: BuiltCell {
     #[doc(hidden)]
     fn of_operator(operator: OnnxOperator, sizes: [usize; 2], bias: bool, peepholes: bool) -> Option<Self>;
 
-    /// The operator that the cell is, or an option that ONNX has not.
+    /// The operator for the cell, or an option that ONNX does not have.
     #[doc(hidden)]
     fn operator(&self) -> Result<OnnxOperator, &'static str>;
 
-    /// What it is in whatever way.
+    /// The cell with any options.
     #[doc(hidden)]
     const NAME: &str;
 

@@ -59,7 +59,7 @@ impl LrRange {
 /// v_k  = β v_{k-1} + (1 - β) L_k                   smoothed_k = v_k / (1 - β^{k+1})        β = 0.9
 /// ```
 ///
-/// Where the loss falls fastest the learning rate is good; past the lowest point it is too large. `optimizer` is one that has
+/// The learning rate is good where the loss falls fastest, and too large past the lowest point. `optimizer` is one that has
 /// taken no step, and should not be used afterwards; `batches` are repeated until the test ends. It ends early after a gradient
 /// that is not finite, or a smoothed loss above four times its lowest value. An
 /// [example](https://docs.rs/crate/gradflow/latest/source/examples/lr_range.rs) draws the curve.

@@ -3,7 +3,7 @@
 //! # Parameters
 //!
 //! A [`StateDict`] holds tensors under their names, as PyTorch's `state_dict()` does, and is saved in the safetensors
-//! format: `safetensors.torch.load_file` reads what is written here, and the other way round. Names, gate orders and
+//! format: `safetensors.torch.load_file` reads what is written here, and files that it writes are read here. Names, gate orders and
 //! shapes are PyTorch's; if only names differ, as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] maps them.
 //!
 //! ```

@@ -83,7 +83,7 @@ struct SameSeed {
     passes: u32,
 }
 
-/// So many training steps in a row with the same seed and other inputs are taken for a mistake.
+/// The number of training steps in a row with the same seed and other inputs that counts as a mistake.
 const SAME_SEED: u32 = 100;
 
 impl Pending {

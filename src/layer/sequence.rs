@@ -207,7 +207,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.context.packed
     }
 
-    /// As data that needs no gradient: a backward pass may spare the work for `dL/dx`.
+    /// As data that needs no gradient: a backward pass may skip the work for `dL/dx`.
     pub fn constant(self) -> Self {
         self.with_context(Context { constant: true, ..self.context })
     }

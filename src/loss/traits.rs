@@ -93,7 +93,7 @@ pub trait Loss<F: Float> {
     /// `dy` has the shape of `y`, is in standard layout and holds arbitrary values; the elements of positions that do
     /// not count become zero. The value must not depend on whether there is a `dy`.
     ///
-    /// This is for those who write a loss. Others call [`of`](Loss::of) or [`value`](Loss::value).
+    /// Implement this to write a loss; to use one, call [`of`](Loss::of) or [`value`](Loss::value).
     ///
     /// # Panics
     /// Panics if `y` and `targets` do not have the same shape, or the batch is empty.

@@ -1,7 +1,7 @@
 //! A thread and its helpers.
 //!
-//! A thread that runs a pass calls helpers from rayon's current pool. They look for parts of its work until none has come for
-//! a while, as the threads of OpenMP do. The caller takes parts like any of them and waits for none that no helper has begun, so
+//! A thread that runs a pass calls helpers from rayon's current pool. They poll for parts of its work until none has come for
+//! a while, as the threads of OpenMP do. The caller takes parts too and never waits for one that no helper has started, so
 //! helpers that come late, or never, only leave it more to do.
 
 use std::cell::Cell;
@@ -19,19 +19,19 @@ use super::hand_over::{HandOver, MOST};
 use super::split::Split;
 use super::{ENTRY, PART, part_start};
 
-/// So long a helper looks for work before it returns to the pool.
+/// How long a helper polls for work before it returns to the pool.
 const IDLE: Duration = Duration::from_micros(200);
 
-/// After so long without work a helper looks for other work of the pool: by then, those who were called with it have come.
+/// The time without work after which a helper takes other work of the pool: by then, the helpers called with it have started.
 const ALONE: Duration = Duration::from_micros(50);
 
-/// So long a helper stays at most: it may be a thread that others wait for, in a program that uses the pool in ways of its own.
+/// The longest time that a helper stays: the program may wait for this thread, if it uses the pool for other work too.
 const STAY: Duration = Duration::from_millis(20);
 
-/// Passes that follow one another so soon find the helpers of the one before, or call them for those to come.
+/// The longest pause between two passes after which the second one uses the helpers of the first, or calls helpers for passes to come.
 const SOON: Duration = Duration::from_micros(10);
 
-/// So often a helper looks for work before it looks at the clock. It never gives way to other threads of the system: two on one core that
+/// The polls for work between two readings of the clock. A helper never yields to other threads of the system: two on one core that
 /// take turns at that look busy lately to the scheduler, which then moves none of them.
 const LOOKS: usize = 32;
 
@@ -104,7 +104,7 @@ fn at_most_all(count: u64) -> usize {
     count.min(MOST as u64) as usize
 }
 
-/// So many parts of about the same size.
+/// This number of parts of about the same size.
 fn cut<S: Split>(whole: S, count: usize, multiple: usize) -> [Mutex<Option<S>>; MOST] {
     let parts = [const { Mutex::new(None) }; MOST];
     let (all, mut start, mut rest) = (whole.count(), 0, whole);
@@ -186,7 +186,7 @@ impl Team {
 
     fn help(&self, helper: usize, called_on: Option<usize>) {
         // A thread may come across a call of its own team, or of the one that it helps, and a thread in a pass across any, where a
-        // layer uses the pool in ways of its own.
+        // layer uses the pool for other work.
         let is_own = TEAM.with(|own| ptr::eq(&**own, self)) || ptr::eq(HELPED.get(), self);
         if is_own || matches!(ROLE.get(), Role::Pass { .. } | Role::Part) {
             return;
@@ -206,7 +206,7 @@ impl Team {
         HELPED.set(before);
     }
 
-    /// Looks for parts a few times, and says whether there were any.
+    /// Polls for parts a few times, and returns whether there were any.
     fn look(&self, helper: usize) -> bool {
         for _ in 0..LOOKS {
             if self.work.has_parts() {
@@ -329,7 +329,7 @@ mod tests {
         });
     }
 
-    /// A layer that uses the pool in ways of its own, and one that panics outside of any part.
+    /// A layer that uses the pool for other work, and one that panics outside of any part.
     #[test]
     fn a_pass_ends() {
         let own_threads = || rayon::join(|| rayon::join(|| 1, || sum(3)), || rayon::join(|| 3, || 4));

@@ -342,7 +342,7 @@ fn forward_steps<C: Cell>(
     }
 }
 
-/// The way back through all steps; `dL/dx` is left in the cache. `dstate` comes in as the gradient of the final state and goes
+/// The backward pass through all steps; `dL/dx` is left in the cache. `dstate` comes in as the gradient of the final state and goes
 /// out as that of the initial one.
 #[track_caller]
 pub(crate) fn backward<C: Cell>(

@@ -87,7 +87,7 @@ pub struct CellStep<'a, F> {
     pub c: ArrayViewMut2<'a, F>,
 }
 
-/// One step's rows on the way back.
+/// One step's rows in the backward pass.
 #[derive(Debug)]
 pub struct CellStepBackward<'a, F> {
     /// Their places among the rows of the pass.

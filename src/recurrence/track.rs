@@ -71,7 +71,7 @@ impl<F: Float> StateTrack<F> {
         }
     }
 
-    /// Zoneout on the way back through step `s`: `d` becomes the gradient of what the cell computed.
+    /// Zoneout in the backward pass through step `s`: `d` becomes the gradient of what the cell computed.
     pub fn zone_out_backward(&mut self, schedule: &Schedule, s: usize, zoneout: PassZoneout) {
         let count = if self.d.ncols() == 0 { 0 } else { schedule.rows(s..s + 1).len() };
         for j in 0..count {

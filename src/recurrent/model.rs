@@ -34,7 +34,7 @@ const NAME: &str = "Recurrent";
 /// | state: `h` and, with a memory, `c` | `[L D, B, H]`: layer by layer, forward before reverse; see [`StackState`] |
 ///
 /// Parameters are named as PyTorch names them, `weight_ih_l0`, `weight_hh_l1_reverse`, so that its state dicts load as
-/// they are. [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional sisters, and their
+/// they are. [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional forms, and their
 /// [builders](CellBuilder) have the number of layers and all options of their cells; cells of your own go through
 /// [`Recurrent::from_cells`]. For residual or highway connections between layers, stack the cells in
 /// [`Residual`](crate::compose::Residual) or [`Highway`](crate::compose::Highway): `Stacked::build(8, |_| Residual::new(cell))`.

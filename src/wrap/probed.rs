@@ -67,7 +67,7 @@ impl<L: Layer> Probed<L> {
         let mut layers = probe.layers();
         if layers.iter().any(|layer| layer.name == name) {
             drop(layers);
-            mismatch(NAME, "name", &"one that the probe has not yet", &format_args!("{name:?} again"))
+            mismatch(NAME, "name", &"a name that the probe does not have yet", &format_args!("{name:?} again"))
         }
         layers.push(LayerFlow { name, ..LayerFlow::default() });
         Probed { layer, probe: probe.clone(), at: layers.len() - 1, recorder: None }

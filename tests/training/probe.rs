@@ -325,7 +325,7 @@ fn nan_and_infinite_gradients_show() {
 }
 
 #[test]
-#[should_panic(expected = "Probed: name: expected one that the probe has not yet, got \"a\" again")]
+#[should_panic(expected = "Probed: name: expected a name that the probe does not have yet, got \"a\" again")]
 fn a_name_stands_for_one_layer() {
     let probe = GradientProbe::new();
     Probed::new("a", Activation::<f32>::tanh(), &probe);

@@ -93,7 +93,7 @@ impl<F: Float> WithSimd for Dots<F> {
     }
 }
 
-/// The columns from `first` on, `N` at a time, as long as there are so many; gives the first that is left.
+/// The columns from `first` on, `N` at a time while at least `N` are left; returns the first that is left.
 struct Columns<'a, F, const N: usize> {
     product: &'a Product<F>,
     first: usize,

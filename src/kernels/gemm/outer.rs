@@ -20,13 +20,13 @@ use crate::kernels::once::once;
 use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 use crate::kernels::simd::vector::STREAM_ALIGNMENT;
 
-/// The least size of a C that is written past the caches.
+/// The least size of a C that is written with non-temporal stores.
 const STREAM_BYTES: usize = 16 << 20;
 
 /// The most terms of such a product.
 pub(crate) const MOST_TERMS: usize = 4;
 
-/// Whether a C of this size, which is overwritten, is written past the caches.
+/// Whether a C of this size, which is overwritten, is written with non-temporal stores.
 pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool {
     let (start, row) = (c.start.addr(), c.row.unsigned_abs() * size_of::<F>());
     cfg!(target_arch = "x86_64")
@@ -37,7 +37,7 @@ pub(super) fn is_streamed<F>(rows: usize, columns: usize, c: &Output<F>) -> bool
 
 once! {
     /// Computes a product of at most [`MOST_TERMS`] terms that overwrites C or is added to it, the rows of B being contiguous;
-    /// if `streamed`, past the caches.
+    /// if `streamed`, with non-temporal stores.
     ///
     /// # Safety
     ///
@@ -88,7 +88,7 @@ impl<F: Float> Outer<F> {
     }
 }
 
-/// A product of `D` terms that is added to C if `ADD`, or else overwrites it, past the caches if `STREAM`.
+/// A product of `D` terms that is added to C if `ADD`, or else overwrites it, with non-temporal stores if `STREAM`.
 struct Rows<'a, F, const D: usize, const ADD: bool, const STREAM: bool>(&'a Product<F>);
 
 impl<F: Float, const D: usize, const ADD: bool, const STREAM: bool> WithSimd for Rows<'_, F, D, ADD, STREAM> {

@@ -269,7 +269,7 @@ fn within_bounds_all_f32() {
     }
 }
 
-/// Where the functions have exact values, or none.
+/// Arguments for which the functions have exact values, or none.
 fn check_special_values<F: Float>() {
     let inf = F::infinity();
     let least = F::min_positive_value() * F::epsilon();
@@ -335,7 +335,7 @@ fn the_reference_of_the_normal_distribution_is_right() {
     }
 }
 
-/// Where the tail is tiny, it is still known to some digits: an error of x that is not seen changes it by as much.
+/// A tiny tail is still accurate to some digits: rounding x alone changes it by as much.
 #[test]
 fn the_tail_of_the_normal_distribution_has_digits() {
     for_each_isa(|isa| {

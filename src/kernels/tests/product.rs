@@ -143,7 +143,7 @@ fn products_f64() {
     check_all::<f64>();
 }
 
-/// Large enough to be written past the caches, and as large where alignment forbids it.
+/// Large enough for non-temporal stores, and as large where alignment forbids them.
 fn check_outer<F: Float>(rows: usize, columns: usize) {
     let before = Array2::from_elem((rows, columns), F::nan());
     for_each_isa(|_| {
@@ -236,7 +236,7 @@ fn rows_in_order_do_not_depend_on_their_number() {
     check_rows_in_order::<f64>();
 }
 
-/// Large enough to be split, in every way of computing a product.
+/// Large enough to be split, with every strategy.
 #[cfg(feature = "rayon")]
 #[test]
 fn the_number_of_threads_changes_no_bit() {
