@@ -68,7 +68,7 @@ pub struct Gap {
 pub enum Language {
     /// Gaps up to 32, most of them short, as in a natural language: at most this number of fillers, small numbers more often.
     Mixed { fillers: usize },
-    /// So many words between subject and verb in each of them.
+    /// The number of words between subject and verb, the same in all sentences.
     Only { words: usize },
 }
 

@@ -106,7 +106,7 @@ impl Training {
         Training { lstm, scaled, strength, optimizer: Adam::new(learning_rate), rng }
     }
 
-    /// So many updates, each on the whole series.
+    /// Makes a number of updates, each on the whole series.
     ///
     /// Two things make more of the few years. A forecast of ten years goes through nine that are not known: so that the
     /// network learns to, gaps of one to nine years are cut into the series. And cycles to come may be stronger than

@@ -38,7 +38,7 @@ impl Part {
         }
     }
 
-    /// So many of them, each another one.
+    /// This number of them, all different.
     pub fn numbers(self, count: usize, rng: &mut impl Rng) -> Vec<u64> {
         let mut numbers = Vec::new();
         let mut known = HashSet::new();

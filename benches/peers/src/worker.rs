@@ -72,7 +72,7 @@ impl Worker {
         }
     }
 
-    /// The seconds of so many runs.
+    /// The seconds that a number of runs take.
     pub fn run(&mut self, iterations: u64) -> Result<f64, Box<dyn Error>> {
         match self.ask(&Request::Run { iterations })? {
             Answer::Seconds(seconds) => Ok(seconds),

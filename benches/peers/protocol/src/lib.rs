@@ -22,9 +22,9 @@ pub enum Request {
     Prepare { point: Point, given: PathBuf },
     /// Runs once and writes what came out: `y`, and in training `dx` and `grad.{parameter}`.
     Outputs { to: PathBuf },
-    /// Runs so many times, and says how long that took.
+    /// Runs a number of iterations and returns how long they took.
     Run { iterations: u64 },
-    /// Runs so many times, and says how much memory that took above what was there before `Prepare`.
+    /// Runs a number of iterations and returns how much memory they took above that before `Prepare`.
     Memory { point: Point, given: PathBuf, iterations: u64 },
 }
 

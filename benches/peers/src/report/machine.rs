@@ -40,7 +40,7 @@ pub fn now() -> String {
     format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// The day so many days after 1970-01-01.
+/// Year, month and day from the number of days after 1970-01-01.
 fn date(mut days: u64) -> (u64, usize, u64) {
     let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
