@@ -11,15 +11,19 @@
 //!
 //! # fn main() -> Result<(), gradflow::clip::NonFiniteGradient> {
 //! let (vocabulary, steps, batch) = (7, 12, 4);
-//! let ids = Array2::from_shape_fn((steps + 1, batch), |(t, b)| t * (b + 1) % vocabulary); // [T + 1, B]
+//! let ids = Array2::from_shape_fn((steps + 1, batch), |(t, b)| t * (b + 1) % 7); // [T + 1, B]
 //! let rng = &mut StdRng::seed_from_u64(0);
-//! let mut model =
-//!     (Embedding::new(vocabulary, 16, rng), Lstm::<f32>::new(16, 32, rng), Linear::new(32, vocabulary, rng));
+//! let mut model = (
+//!     Embedding::new(vocabulary, 16, rng),
+//!     Lstm::<f32>::new(16, 32, rng),
+//!     Linear::new(32, vocabulary, rng),
+//! );
 //! let (mut cross_entropy, mut optimizer) = (SoftmaxCrossEntropy::new(), AdamW::new(1e-2));
-//! let (mut state, mut cache, mut grad) = (model.zero_state(batch), model.cache(), model.zeros_like());
+//! let (mut cache, mut grad) = (model.cache(), model.zeros_like());
+//! let mut state = model.zero_state(batch); // carried on from step to step
 //! let mut nats = f64::INFINITY;
 //! for _ in 0..100 {
-//!     let pass = model.pass(ids.slice(s![..steps, ..]), &mut state, &mut cache); // the state is carried on
+//!     let pass = model.pass(ids.slice(s![..steps, ..]), &mut state, &mut cache);
 //!     let loss = cross_entropy.of(&pass, &ids.slice(s![1.., ..]));
 //!     nats = loss.value();
 //!     pass.backward_into(loss.gradient(), &mut grad);
@@ -57,10 +61,10 @@
 //!
 //! # Words and shapes
 //!
-//! `T` counts steps, `B` sequences, `D`, `I`, `O` features, `H` hidden units, `V` classes. Every layer maps
-//! `[T, B, I]` to `[T, B, O]`, time first. Names of parameters, orders of gates and semantics of optimizers are
-//! PyTorch's, so its state dicts fit. Everything is generic over `f32` and `f64`; hyper-parameters, losses and norms
-//! are `f64`.
+//! `T` counts steps, `B` sequences, `D`, `I`, `O` features, `H` hidden units, `V` classes. Layers map
+//! `[T, B, I]` to `[T, B, O]`, time first; [`LastStep`](layers::LastStep), [`Pool`](layers::Pool) and
+//! [`Repeat`](layers::Repeat) change `T`. Parameter names, gate order and optimizer semantics match PyTorch, so its state
+//! dicts load unchanged. Everything is generic over `f32` and `f64`; hyper-parameters, losses and norms are `f64`.
 //!
 //! # What can go wrong
 //!
