@@ -99,7 +99,11 @@ impl Case {
     }
 
     pub fn text(&self, key: &str) -> Result<&str, String> {
-        self.option(key, Value::as_str)?.ok_or(format!("{key} is missing"))
+        self.optional_text(key)?.ok_or(format!("{key} is missing"))
+    }
+
+    pub fn optional_text(&self, key: &str) -> Result<Option<&str>, String> {
+        self.option(key, Value::as_str)
     }
 
     pub fn number(&self, key: &str) -> Result<Option<f64>, String> {

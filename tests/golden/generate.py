@@ -33,7 +33,8 @@ def main():
     variants.check_against_torch()
     case.only = set(sys.argv[1:]) or None
     for old in FOLDER.glob("*.safetensors"):
-        if case.only is None or old.stem in case.only:
+        # Those of `random_cases.py` are kept.
+        if old.stem in case.only if case.only else not old.stem.startswith("random_"):
             old.unlink()
     for section in SECTIONS:
         section()

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! `max|got - want| <= tolerance * max(1, max|want|)` must hold for every tensor that a case expects, with a tolerance
-//! of 1e-12 for F64 (1e-9 after training) and 1e-5 for F32. What cannot be read, run or compared has failed; nothing is
-//! skipped. `tests/golden/generate.py` writes the cases.
+//! of 1e-12 for F64 (1e-9 after training) and 1e-5 for F32, or the case's own. What cannot be read, run or compared has
+//! failed; nothing is skipped. `tests/golden/generate.py` writes the cases, and `tests/golden/random_cases.py` random ones.
 
 mod case;
 mod kinds;

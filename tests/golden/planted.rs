@@ -32,6 +32,11 @@ impl Planted {
         self
     }
 
+    fn with(mut self, option: &str, value: Value) -> Planted {
+        self.options[option] = value;
+        self
+    }
+
     fn without(mut self, tensor: &str) -> Planted {
         self.tensors.remove(tensor).expect(tensor);
         self
@@ -118,6 +123,33 @@ fn a_wrong_value_fails() {
             let size = planted.size(name);
             Planted::in_case(case).change(name, |value| value + error * size).fails(name);
         }
+    }
+}
+
+#[test]
+fn a_case_has_a_larger_tolerance_up_to_a_limit() {
+    for (case, output, largest) in [("lstm_lengths_below_t", "output.y", 1e-11), ("lstm_lengths_f32", "grad.x", 3e-5)] {
+        let with_error = |of_tolerance: f64, tolerance: f64| {
+            let planted = Planted::in_case(case).with("tolerance", json!(tolerance));
+            let error = of_tolerance * largest * planted.size(output);
+            planted.change(output, |value| value + error)
+        };
+        let verdict = Verdict::on(&with_error(0.7, largest).bytes());
+        assert!(verdict.passed(), "{case}: {verdict}");
+        with_error(1.5, largest).fails(output);
+        with_error(0.0, 1.01 * largest).fails("tolerance");
+        with_error(0.0, f64::NAN).fails("tolerance");
+    }
+}
+
+#[test]
+fn every_memory_layout_is_run() {
+    for case in ["lstm_2layer_bi_lengths", "cell_gru_i9_h17_b7_f32"] {
+        for layout in ["batch_first", "features_first", "every_second", "reversed"] {
+            let verdict = Verdict::on(&Planted::in_case(case).with("memory_layout", json!(layout)).bytes());
+            assert!(verdict.passed(), "{case}, {layout}: {verdict}");
+        }
+        Planted::in_case(case).with("memory_layout", json!("diagonal")).fails("unknown memory_layout diagonal");
     }
 }
 

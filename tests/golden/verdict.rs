@@ -53,13 +53,23 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// The tolerance of the case's kind and type, or the case's own, which may be up to a few times larger.
+fn tolerance(case: &Case) -> Result<f64, String> {
+    let (usual, largest) = match (case.dtype()?, case.kind()?) {
+        ("F64", "train") => (1e-9, 1e-9),
+        ("F64", _) => (1e-12, 1e-11),
+        _ => (1e-5, 3e-5),
+    };
+    match case.number("tolerance")? {
+        Some(own) if own <= largest => Ok(own),
+        Some(own) => Err(format!("tolerance = {own:e}: more than {largest:e}")),
+        None => Ok(usual),
+    }
+}
+
 /// How far `results` are from what must come out; that each is there where the other is comes first.
 pub fn compare(case: &Case, results: &Results) -> Result<Verdict, String> {
-    let tolerance = match (case.dtype()?, case.kind()?) {
-        ("F64", "train") => 1e-9,
-        ("F64", _) => 1e-12,
-        _ => 1e-5,
-    };
+    let tolerance = tolerance(case)?;
     if let Some(name) = case.unused() {
         return Err(format!("{name} is given, and nothing uses it"));
     }

@@ -28,8 +28,14 @@ only = None
 DTYPES = {"F32": np.float32, "F64": np.float64}
 
 
+class Unfit(AssertionError):
+    """No numbers were found that make the case worth having."""
+
+
 def tolerance(case):
     """As in `verdict.rs`."""
+    if "tolerance" in case:
+        return case["tolerance"]
     return 1e-5 if case["dtype"] == "F32" else 1e-9 if case["kind"] == "train" else 1e-12
 
 
@@ -82,18 +88,18 @@ def check_options_show(name, case, run, others, given, want):
         assert error > 1e3 * tolerance(case), f"{name}: {what}: differs by {error:.1e} only"
 
 
-def write(name, draw, run, others=lambda case: {}, **case):
+def write(name, draw, run, others=lambda case: {}, *, attempts=200, floor=None, **case):
     """Writes the case that `draw(rng, case)` gives the tensors of, at the first try that is fit.
 
     `run(case, given)` is the reference, and `others(case)` are the options that must make a difference, each by what
-    to call it where it makes none.
+    to call it where it makes none. Pre-activations of relu are at least `floor` away from 0.
     """
     if only is not None and name not in only:
         return
     case = {"dtype": "F64", "reference": f"torch {torch.__version__.split('+')[0]}"} | case
     dtype = DTYPES[case["dtype"]]
-    floor = 1e-3 if dtype == np.float32 else 1e-6
-    for attempt in range(200):
+    floor = floor or (1e-3 if dtype == np.float32 else 1e-6)
+    for attempt in range(attempts):
         rng = np.random.default_rng([zlib.crc32(name.encode()), attempt])
         given = draw(rng, case)
         junk = given.pop("junk", {})
@@ -103,7 +109,7 @@ def write(name, draw, run, others=lambda case: {}, **case):
         if margin > floor and alive and is_well_conditioned(case, run, given, want, rng):
             break
     else:
-        raise AssertionError(f"{name}: always near a kink, zero or ill-conditioned")
+        raise Unfit(f"{name}: always near a kink, zero or ill-conditioned")
     check_options_show(name, case, run, others(case), given, want)
     assert all(np.isfinite(x).all() for x in want.values()), f"{name}: not finite"
     # Junk last: the reference never sees it.

@@ -1,6 +1,6 @@
 //! Kinds `rnn`, `cell` and `variant`: recurrent models over sequences, and cells for one step or with more options.
 
-use gradflow::ndarray::{Array3, Axis, Ix1, Ix2, Ix3};
+use gradflow::ndarray::{Array3, ArrayView3, Axis, Ix1, Ix2, s};
 use gradflow::{
     Float, Layer, Sequence, Tensors, ZerosLike,
     author::Cell,
@@ -157,9 +157,32 @@ pub fn initial_state<L: Layer>(case: &Case, layer: &L, batch: usize) -> Result<L
     Ok(state)
 }
 
+/// A given sequence, in the memory layout that the case says.
+fn sequence<F: Float>(case: &Case, name: &str) -> Result<Array3<F>, String> {
+    laid_out(case.array(name)?, case.optional_text("memory_layout")?)
+}
+
+/// The same values in another order in memory, or with NaN between them.
+fn laid_out<F: Float>(values: Array3<F>, layout: Option<&str>) -> Result<Array3<F>, String> {
+    let packed = |view: ArrayView3<'_, F>| view.as_standard_layout().into_owned();
+    Ok(match layout {
+        None => values,
+        Some("batch_first") => packed(values.view().permuted_axes([1, 0, 2])).permuted_axes([1, 0, 2]),
+        Some("features_first") => packed(values.view().reversed_axes()).reversed_axes(),
+        Some("reversed") => packed(values.slice(s![..;-1, ..;-1, ..;-1])).slice_move(s![..;-1, ..;-1, ..;-1]),
+        Some("every_second") => {
+            let (steps, batch, features) = values.dim();
+            let mut memory = Array3::from_elem((2 * steps, batch, 2 * features + 1), F::of(f64::NAN));
+            memory.slice_mut(s![..;2, .., 1..;2]).assign(&values);
+            memory.slice_move(s![..;2, .., 1..;2])
+        }
+        Some(layout) => return Err(format!("unknown memory_layout {layout}")),
+    })
+}
+
 /// Forward and backward over a sequence; all parameters are set from the case.
 pub fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
-    let (x, dy) = (case.array::<L::Elem, Ix3>("input.x")?, case.array::<L::Elem, Ix3>("grad_output.y")?);
+    let (x, dy) = (sequence(case, "input.x")?, sequence(case, "grad_output.y")?);
     let (y, dx, mut results) = backward(case, layer, &x, Some(&dy))?;
     results.array("output.y", &y);
     results.array("grad.x", &dx);
@@ -169,6 +192,7 @@ pub fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
 /// Forward and backward for one step: only the final state has a gradient, and only it comes out.
 fn pass_step<C: Cell>(case: &Case, cell: C) -> Result<Results, String> {
     let x = case.array::<C::Elem, Ix2>("input.x")?.insert_axis(Axis(0));
+    let x = laid_out(x, case.optional_text("memory_layout")?)?;
     let (_, dx, mut results) = backward(case, cell, &x, None)?;
     results.array("grad.x", &dx.index_axis(Axis(0), 0));
     Ok(results)
