@@ -274,8 +274,9 @@ impl<'a, F: Float> Sequence<'a, F> {
     {
         let (steps, batch, _) = features.dim();
         if (steps, batch) != self.dims() {
-            let expected = format_args!("[T, B] = {:?}", self.dims());
-            let got = format_args!("{:?} (a stale cache, or see `Layer::output_sequence`)", (steps, batch));
+            let (expected, got) = (self.dims(), (steps, batch));
+            let expected = format_args!("[T, B] = {expected:?}");
+            let got = format_args!("{got:?} (a stale cache, or see `Layer::output_sequence`)");
             mismatch("Sequence::with", "features", &expected, &got)
         }
         let other = self.holding(Values::Features(features));
@@ -292,7 +293,8 @@ impl<'a, F: Float> Sequence<'a, F> {
         let Some(steps) = steps else { return self.with(output) };
         let (got, batch) = (output.dim(), self.dims().1);
         if (got.0, got.1) != (steps, batch) {
-            let expected = format_args!("[T, B] = {:?}", (steps, batch));
+            let expected = (steps, batch);
+            let expected = format_args!("[T, B] = {expected:?}");
             mismatch(
                 "Sequence::with_output",
                 "output",
