@@ -3,7 +3,7 @@
 use ndarray::ArrayRef2;
 
 use super::argmax::is_above;
-use super::positions::{Counted, mean, sums};
+use super::positions::{Counted, mean, of_classes, sums};
 use crate::base::error::mismatch;
 use crate::kernels::Float;
 use crate::layer::{Id, Sequence};
@@ -46,6 +46,7 @@ pub struct Accuracy {
     total: f64,
 }
 sums! { Accuracy { right, total } }
+of_classes! { Accuracy }
 
 impl Accuracy {
     /// Right is the class with the largest logit.
@@ -63,34 +64,6 @@ impl Accuracy {
             mismatch(NAME, "k", &"at least 1", &k)
         }
         Accuracy { top: k, ignored: None, right: 0.0, total: 0.0 }
-    }
-
-    /// Positions with this target do not count.
-    pub fn ignore(self, id: impl Id) -> Self {
-        Accuracy { ignored: Some(id.wide()), ..self }
-    }
-
-    /// Counts the positions of a batch.
-    ///
-    /// # Panics
-    /// Panics if the shapes differ, or a target that counts is not a class.
-    #[track_caller]
-    pub fn add<'y, F: Float, I: Id>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &ArrayRef2<I>) {
-        self.count(y.into(), targets, None);
-    }
-
-    /// Counts the positions of a batch, each with its weight.
-    ///
-    /// # Panics
-    /// Panics as [`add`](Accuracy::add), and if there is not one weight for each position.
-    #[track_caller]
-    pub fn add_weighted<'y, F: Float, I: Id>(
-        &mut self,
-        y: impl Into<Sequence<'y, F>>,
-        targets: &ArrayRef2<I>,
-        weights: &ArrayRef2<f64>,
-    ) {
-        self.count(y.into(), targets, Some(weights));
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use std::fmt;
 use ndarray::{Array2, ArrayRef2, Axis};
 
 use super::argmax::largest;
-use super::positions::{Counted, check_class};
+use super::positions::{Counted, check_class, of_classes};
 use crate::base::check_shape;
 use crate::kernels::Float;
 use crate::layer::{Id, Sequence};
@@ -41,39 +41,12 @@ pub struct ConfusionMatrix {
     ignored: Option<i128>,
     counts: Array2<f64>, // [V, V]
 }
+of_classes! { ConfusionMatrix }
 
 impl ConfusionMatrix {
     /// Of `classes` classes.
     pub fn new(classes: usize) -> Self {
         ConfusionMatrix { ignored: None, counts: Array2::zeros((classes, classes)) }
-    }
-
-    /// Positions with this target do not count.
-    pub fn ignore(self, id: impl Id) -> Self {
-        ConfusionMatrix { ignored: Some(id.wide()), ..self }
-    }
-
-    /// Counts the positions of a batch.
-    ///
-    /// # Panics
-    /// Panics if the shapes differ, or a target that counts is not a class.
-    #[track_caller]
-    pub fn add<'y, F: Float, I: Id>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &ArrayRef2<I>) {
-        self.count(y.into(), targets, None);
-    }
-
-    /// Counts the positions of a batch, each with its weight.
-    ///
-    /// # Panics
-    /// Panics as [`add`](ConfusionMatrix::add), and if there is not one weight for each position.
-    #[track_caller]
-    pub fn add_weighted<'y, F: Float, I: Id>(
-        &mut self,
-        y: impl Into<Sequence<'y, F>>,
-        targets: &ArrayRef2<I>,
-        weights: &ArrayRef2<f64>,
-    ) {
-        self.count(y.into(), targets, Some(weights));
     }
 
     #[track_caller]

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayRef2;
 
-use super::positions::{Counted, mean, sums};
+use super::positions::{Counted, mean, of_classes, sums};
 use crate::kernels::Float;
 use crate::kernels::softmax::{beside_largest, largest};
 use crate::layer::{Id, Sequence};
@@ -39,39 +39,12 @@ pub struct Perplexity {
     total: f64,
 }
 sums! { Perplexity { sum, total } }
+of_classes! { Perplexity }
 
 impl Perplexity {
     /// Over all positions.
     pub fn new() -> Self {
         Perplexity::default()
-    }
-
-    /// Positions with this target do not count.
-    pub fn ignore(self, id: impl Id) -> Self {
-        Perplexity { ignored: Some(id.wide()), ..self }
-    }
-
-    /// Counts the positions of a batch.
-    ///
-    /// # Panics
-    /// Panics if the shapes differ, or a target that counts is not a class.
-    #[track_caller]
-    pub fn add<'y, F: Float, I: Id>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &ArrayRef2<I>) {
-        self.count(y.into(), targets, None);
-    }
-
-    /// Counts the positions of a batch, each with its weight.
-    ///
-    /// # Panics
-    /// Panics as [`add`](Perplexity::add), and if there is not one weight for each position.
-    #[track_caller]
-    pub fn add_weighted<'y, F: Float, I: Id>(
-        &mut self,
-        y: impl Into<Sequence<'y, F>>,
-        targets: &ArrayRef2<I>,
-        weights: &ArrayRef2<f64>,
-    ) {
-        self.count(y.into(), targets, Some(weights));
     }
 
     #[track_caller]

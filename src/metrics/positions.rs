@@ -104,3 +104,39 @@ macro_rules! sums {
     };
 }
 pub(super) use sums;
+
+/// The methods that every metric of logits and class ids has: it has a field `ignored` and a method `count`.
+macro_rules! of_classes {
+    ($metric:ident) => {
+        impl $metric {
+            /// Positions with this target do not count.
+            pub fn ignore(self, id: impl Id) -> Self {
+                $metric { ignored: Some(id.wide()), ..self }
+            }
+
+            /// Counts the positions of a batch.
+            ///
+            /// # Panics
+            /// Panics if the shapes differ, or a target that counts is not a class.
+            #[track_caller]
+            pub fn add<'y, F: Float, I: Id>(&mut self, y: impl Into<Sequence<'y, F>>, targets: &ArrayRef2<I>) {
+                self.count(y.into(), targets, None);
+            }
+
+            /// Counts the positions of a batch, each with its weight.
+            ///
+            /// # Panics
+            /// Panics as [`add`](Self::add), and if there is not one weight for each position.
+            #[track_caller]
+            pub fn add_weighted<'y, F: Float, I: Id>(
+                &mut self,
+                y: impl Into<Sequence<'y, F>>,
+                targets: &ArrayRef2<I>,
+                weights: &ArrayRef2<f64>,
+            ) {
+                self.count(y.into(), targets, Some(weights));
+            }
+        }
+    };
+}
+pub(super) use of_classes;
