@@ -46,6 +46,7 @@
 //! | [`recurrent`] | `Rnn`, `Lstm`, `Gru`, `Mgu`, `MinGru`, in one or both directions, and their cells |
 //! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks |
 //! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `Probed` |
+//! | [`stream`] | one sequence, step after step, on a real-time thread |
 //! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
 //! | [`loss`], [`optim`], [`clip`] | training |
 //! | [`metrics`] | accuracy, confusion, perplexity, errors, edit distance, over all batches of a data set |
@@ -116,6 +117,7 @@ mod parallel;
 pub mod prelude;
 mod recurrence;
 pub mod recurrent;
+pub mod stream;
 pub mod wrap;
 
 pub use ndarray;

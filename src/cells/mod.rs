@@ -3,7 +3,7 @@
 //! What comes from x, for all steps at once, is one large product (`inputs`); then, step by step, what comes from h is added
 //! (`hidden`) and the gates act on each unit (`units`). Backward the same in reverse: step by step the gates' gradients, then the
 //! parameters' as large products over all steps. Only the equations differ from cell to cell. The loop over time is in
-//! `recurrence`.
+//! `recurrence`. A stream of one sequence has kernels of its own (`stage`).
 
 mod builder;
 mod gru;
@@ -16,6 +16,7 @@ mod normal;
 mod operand;
 mod options;
 mod rnn;
+mod stage;
 mod units;
 mod weights;
 

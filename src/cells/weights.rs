@@ -57,6 +57,11 @@ pub(super) fn input_sizes<F: Float>(
     (input, hidden)
 }
 
+/// A bias of a unit, 0 without biases.
+pub(super) fn bias_of<F: Float>(bias: &Option<Array1<F>>, row: usize) -> F {
+    bias.as_ref().map_or(F::zero(), |bias| bias[row])
+}
+
 /// The values of a parameter, if there is one.
 pub(super) fn values<F: Float, D: Dimension>(tensor: &Option<Array<F, D>>) -> Option<&[F]> {
     tensor.as_ref().map(|tensor| tensor.tensor(0).1)

@@ -9,7 +9,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, State, Summary};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, State, Summary};
 
 const NAME: &str = "BoxLayer";
 
@@ -53,8 +53,12 @@ const NAME: &str = "BoxLayer";
 /// ```
 pub struct BoxLayer<F: Float, Kind = Streaming> {
     layer: Box<dyn AnyLayer<F>>,
+    add_stages: Option<AddStages<F>>, // of a causal layer
     kind: PhantomData<fn() -> Kind>,
 }
+
+/// [`Causal::stages`], of a layer whose type is forgotten.
+type AddStages<F> = fn(&dyn Any, &mut Stages<F>);
 
 /// The kind of a [`BoxLayer`] whose layer is [`Causal`].
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +79,11 @@ impl<F: Float> BoxLayer<F> {
     /// `layer`, its type forgotten.
     pub fn new<L>(layer: L) -> Self
     where
-        L: Causal<Elem = F> + 'static,
-        L::State: 'static,
-        L::Cache: 'static,
+        L: Causal<Elem = F>,
     {
-        BoxLayer { layer: Box::new(layer), kind: PhantomData }
+        let add_stages: AddStages<F> =
+            |layer, stages| layer.downcast_ref::<L>().expect("the layer that was boxed").stages(stages);
+        BoxLayer { layer: Box::new(layer), add_stages: Some(add_stages), kind: PhantomData }
     }
 }
 
@@ -87,11 +91,9 @@ impl<F: Float> BoxLayer<F, WholeSequence> {
     /// `layer`, which may need the whole sequence, its type forgotten.
     pub fn whole<L>(layer: L) -> Self
     where
-        L: Layer<Elem = F> + 'static,
-        L::State: 'static,
-        L::Cache: 'static,
+        L: Layer<Elem = F>,
     {
-        BoxLayer { layer: Box::new(layer), kind: PhantomData }
+        BoxLayer { layer: Box::new(layer), add_stages: None, kind: PhantomData }
     }
 }
 
@@ -104,7 +106,7 @@ impl<F: Float, Kind> BoxLayer<F, Kind> {
 
 impl<F: Float, Kind> Clone for BoxLayer<F, Kind> {
     fn clone(&self) -> Self {
-        BoxLayer { layer: self.layer.boxed(), kind: PhantomData }
+        BoxLayer { layer: self.layer.boxed(), add_stages: self.add_stages, kind: PhantomData }
     }
 }
 
@@ -115,7 +117,7 @@ impl<F: Float, Kind> fmt::Debug for BoxLayer<F, Kind> {
 }
 
 /// As its [`Summary`].
-impl<F: Float, Kind> fmt::Display for BoxLayer<F, Kind> {
+impl<F: Float, Kind: 'static> fmt::Display for BoxLayer<F, Kind> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.summary().fmt(f)
     }
@@ -155,6 +157,7 @@ impl<F: Float> Clone for BoxState<F> {
 trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn boxed(&self) -> Box<dyn AnyLayer<F>>;
     fn type_name(&self) -> &'static str;
+    fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError>;
     fn any_output_steps(&self) -> Option<usize>;
@@ -213,9 +216,7 @@ fn own<'a, T: Any>(argument: &str, value: Option<&'a mut dyn Any>) -> &'a mut T 
 impl<F, L> AnyLayer<F> for L
 where
     F: Float,
-    L: Layer<Elem = F> + 'static,
-    L::State: 'static,
-    L::Cache: 'static,
+    L: Layer<Elem = F>,
 {
     fn boxed(&self) -> Box<dyn AnyLayer<F>> {
         Box::new(self.clone())
@@ -223,6 +224,10 @@ where
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<L>()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -312,7 +317,7 @@ macro_rules! delegate_tensors {
 delegate_tensors!([F: Float, Kind] BoxLayer<F, Kind>: layer);
 delegate_tensors!([F] BoxState<F>: 0);
 
-impl<F: Float, Kind> Layer for BoxLayer<F, Kind> {
+impl<F: Float, Kind: 'static> Layer for BoxLayer<F, Kind> {
     type Elem = F;
     type State = BoxState<F>;
     type Cache = BoxCache;
@@ -371,4 +376,9 @@ impl<F: Float, Kind> Layer for BoxLayer<F, Kind> {
     }
 }
 
-impl<F: Float> Causal for BoxLayer<F> {}
+impl<F: Float> Causal for BoxLayer<F> {
+    fn stages(&self, stages: &mut Stages<F>) {
+        let add = self.add_stages.expect("a causal layer");
+        add(self.layer.as_any(), stages);
+    }
+}

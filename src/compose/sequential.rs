@@ -1,7 +1,7 @@
 //! Tuples of layers, and the macro that makes a struct of layers a model: both run their layers one after another.
 
 use crate::base::Tensors;
-use crate::layer::{Causal, Layer};
+use crate::layer::{Causal, Layer, Stages};
 
 /// Defines a struct whose layers run one after another, and makes it a [`Layer`].
 ///
@@ -56,7 +56,11 @@ macro_rules! sequential {
         }
         $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field [$($label)?]: $layer),+ }
         // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
-        impl $(<$($g: $b),*>)? $crate::layer::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::layer::Causal),+ {}
+        impl $(<$($g: $b),*>)? $crate::layer::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::layer::Causal),+ {
+            fn stages(&self, stages: &mut $crate::layer::Stages<$f>) {
+                $($crate::layer::causal::add_stages(&self.$field, stages);)+
+            }
+        }
     };
 }
 
@@ -205,7 +209,12 @@ macro_rules! tuple {
             [$first: Layer $(, $t: Layer<Elem = $first::Elem>)*] [($first, $($t,)*)] [$first::Elem]
             0 []: $first $(, $i []: $t)*
         }
-        impl<$first: Causal $(, $t: Causal<Elem = $first::Elem>)*> Causal for ($first, $($t,)*) {}
+        impl<$first: Causal $(, $t: Causal<Elem = $first::Elem>)*> Causal for ($first, $($t,)*) {
+            fn stages(&self, stages: &mut Stages<$first::Elem>) {
+                self.0.stages(stages);
+                $(self.$i.stages(stages);)*
+            }
+        }
     };
 }
 tuple!(0 A);

@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, TensorsExt};
 use crate::layer::kit::opaque_debug;
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, Summary};
 use crate::parallel::{in_pass, product_work};
 use crate::parameters;
 
@@ -210,4 +210,8 @@ fn check_count(argument: &str, expected: usize, got: usize) {
     }
 }
 
-impl<L: Causal> Causal for Stacked<L> {}
+impl<L: Causal> Causal for Stacked<L> {
+    fn stages(&self, stages: &mut Stages<L::Elem>) {
+        self.layers.iter().for_each(|layer| layer.stages(stages));
+    }
+}

@@ -38,17 +38,22 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), count) }
     }
 
+    /// [`elements`](Self::elements), to be written.
+    pub(super) fn elements_mut<F: Float>(&mut self) -> &mut [F] {
+        let count = self.0.len() * (Line::BYTES / size_of::<F>());
+        // SAFETY: as in `elements`, and the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), count) }
+    }
+
     /// At least `count` elements, of unspecified values.
     pub(super) fn at_least<F: Float>(&mut self, count: usize) -> &mut [F] {
-        let per_line = Line::BYTES / size_of::<F>();
-        let lines = count.div_ceil(per_line);
+        let lines = count.div_ceil(Line::BYTES / size_of::<F>());
         if self.0.len() < lines {
             self.0.reserve_exact(lines - self.0.len());
             in_huge_pages(self.0.spare_capacity_mut());
             self.0.resize(lines, Line::ZERO);
         }
-        // SAFETY: as in `elements`, and the borrow is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * per_line) }
+        self.elements_mut()
     }
 }
 

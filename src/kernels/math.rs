@@ -23,6 +23,9 @@ pub trait Elementary: Copy {
     /// See [`sigmoid_fraction`].
     fn logistic_fraction(self) -> (Self, Self);
 
+    /// See [`Fraction::sigmoid_or_tanh`].
+    fn gate_fraction(self, times: Self) -> (Self, Self);
+
     /// See [`normal_cdf`].
     fn normal_distribution(self) -> Self;
 }
@@ -88,6 +91,65 @@ pub(crate) fn share_division<F: num_traits::Float, const N: usize>(fractions: [(
         inverse = denominator * inverse;
     }
     quotients
+}
+
+/// A quotient that is not computed yet: products of fractions need one division in the end.
+#[derive(Clone, Copy)]
+pub(crate) struct Fraction<F> {
+    pub numerator: F,
+    pub denominator: F,
+}
+
+impl<F: Elementary + num_traits::Float> Fraction<F> {
+    /// [`sigmoid`], with a denominator between 1 and 2.
+    #[inline(always)]
+    pub(crate) fn sigmoid(x: F) -> Self {
+        Self::sigmoid_or_tanh(x, F::one())
+    }
+
+    /// [`tanh`], with a denominator between 1 and 2.
+    #[inline(always)]
+    pub(crate) fn tanh(x: F) -> Self {
+        Self::sigmoid_or_tanh(x, F::one() + F::one())
+    }
+
+    /// The logistic function if `times` is 1, the hyperbolic tangent if it is 2: lanes of one vector can differ.
+    ///
+    /// Both are made of `e^-y`, y being `times |x|`. As few operations as possible wait for each other: where a step of one sequence
+    /// is all there is to do, their latency is the time that it takes. What differs from [`sigmoid_fraction`] is the order of the
+    /// polynomial's last sums, and the low part of `ln 2`, which comes to `2^n` meanwhile.
+    ///
+    /// A logistic function below `e^-40` (f64: `e^-300`) is `e^-40`: so products of gates are normal numbers, with which the
+    /// machine is fast. Elsewhere the error of the value is at most 2.5 ULP (f32, all arguments; f64, a grid).
+    #[inline(always)]
+    pub(crate) fn sigmoid_or_tanh(x: F, times: F) -> Self {
+        let (numerator, denominator) = x.gate_fraction(times);
+        Fraction { numerator, denominator }
+    }
+
+    /// The quotient.
+    #[inline(always)]
+    pub(crate) fn value(self) -> F {
+        self.numerator / self.denominator
+    }
+}
+
+impl<F: num_traits::Float> std::ops::Mul for Fraction<F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Fraction { numerator: self.numerator * other.numerator, denominator: self.denominator * other.denominator }
+    }
+}
+
+impl<F: num_traits::Float> std::ops::Mul<F> for Fraction<F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: F) -> Self {
+        Fraction { numerator: self.numerator * factor, denominator: self.denominator }
+    }
 }
 
 /// The normal distribution `Φ(x) = 1/sqrt(2π) ∫ e^(-t²/2) dt` from -∞ to x, by its tail `Φ(-|x|) = 2^(-1 - |x| p(|x|))`: one
@@ -194,6 +256,8 @@ macro_rules! elementary {
     (
         $float:ident, $int:ident, $uint:ident,
         ln2: $ln2_high:literal + $ln2_low:literal,
+        ln2 beyond its nearest number: $ln2_rest:literal,
+        least decay: e^ - $decayed:literal,
         exp: $exp_zero:literal .. $exp_infinite:literal,
         tanh: .. $tanh_one:literal,
         q: [$($q:literal),+ $(,)?],
@@ -241,18 +305,22 @@ macro_rules! elementary {
                 (rounded, fused!(-n, LN2_LOW, r))
             }
 
-            /// `e^r - 1` for `|r| <= ln 2 / 2`.
+            /// `q` but for its first term, `(q(r) - q_0) / r`: by powers of r², its sums wait for each other half as often.
             #[inline(always)]
-            fn exp_m1_reduced(r: $float) -> $float {
-                let square = r * r;
-                // Above q's first coefficient by powers of r²: its sums wait for each other half as often.
+            fn rest_of_q(r: $float, square: $float) -> $float {
                 let mut pairs = Q[1..].chunks(2).rev().map(|pair| match *pair {
                     [even, odd] => fused!(odd, r, even),
                     _ => pair[0],
                 });
                 let last = pairs.next().expect("coefficients");
-                let rest = pairs.fold(last, |sum, pair| fused!(sum, square, pair));
-                fused!(fused!(rest, r, Q[0]), square, r)
+                pairs.fold(last, |sum, pair| fused!(sum, square, pair))
+            }
+
+            /// `e^r - 1` for `|r| <= ln 2 / 2`.
+            #[inline(always)]
+            fn exp_m1_reduced(r: $float) -> $float {
+                let square = r * r;
+                fused!(fused!(rest_of_q(r, square), r, Q[0]), square, r)
             }
 
             /// The power of 2 of which these are the low bits of the exponent.
@@ -318,6 +386,28 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
+            fn gate_fraction(x: $float, times: $float) -> ($float, $float) {
+                const LN2: $float = std::$float::consts::LN_2;
+                let is_tanh = times > 1.0;
+                let limit = if is_tanh { $decayed / 2.0 } else { $decayed };
+                let y = x.abs();
+                let y = if y > limit { limit } else { y };
+                // e^(-times y) = 2^n e^r = s (1 + p)
+                let rounded = fused!(y, times * -LOG2_E, ROUND_BIASED);
+                let n = rounded - ROUND_BIASED;
+                let r = fused!(n, -LN2, -(times * y));
+                let s = power_with_exponent(rounded);
+                let s = fused!(s, n * -$ln2_rest, s);
+                let square = r * r;
+                let p = fused!(square * r, rest_of_q(r, square), fused!(square, Q[0], r));
+
+                let decay = fused!(s, p, s);
+                let sigmoid = if x < 0.0 { decay } else { 1.0 };
+                let tanh = fused!(s, -p, 1.0 - s).copysign(x);
+                (if is_tanh { tanh } else { sigmoid }, fused!(s, p, s + 1.0))
+            }
+
+            #[inline(always)]
             fn normal_cdf(x: $float) -> $float {
                 let magnitude = x.abs();
                 let halvings = polynomial(NORMAL_TAIL, magnitude) * magnitude;
@@ -357,6 +447,11 @@ macro_rules! elementary {
                 }
 
                 #[inline(always)]
+                fn gate_fraction(self, times: Self) -> (Self, Self) {
+                    gate_fraction(self, times)
+                }
+
+                #[inline(always)]
                 fn normal_distribution(self) -> Self {
                     normal_cdf(self)
                 }
@@ -368,6 +463,8 @@ macro_rules! elementary {
 elementary! {
     f32, i32, u32,
     ln2: 0.693_145_75 + 1.428_606_8e-6,
+    ln2 beyond its nearest number: -1.904_654_3e-9,
+    least decay: e^ - 40.0,
     exp: -104.0 .. 89.0,
     tanh: .. 10.0,
     q: [0.5, 0.166_665_18, 0.041_666_206, 0.008_368_89, 0.001_395_049_4],
@@ -389,6 +486,8 @@ elementary! {
 elementary! {
     f64, i64, u64,
     ln2: 0.693_147_180_559_890_3 + 5.497_923_018_708_371e-14,
+    ln2 beyond its nearest number: 2.319_046_813_846_299_6e-17,
+    least decay: e^ - 300.0,
     exp: -746.0 .. 710.0,
     tanh: .. 20.0,
     q: [

@@ -8,6 +8,7 @@
 //! | `buffer` | reusable aligned memory |
 //! | `gemm` | matrix products: the sizes (`geometry`), the choice of a strategy (`plan`), and the strategies |
 //! | `panels` | products with weights that are packed once for many products |
+//! | `row_product` | products of one row, step after step, for streams |
 //! | `norm`, `softmax` | layer normalisation and softmax of rows, forward and backward |
 
 mod buffer;
@@ -18,6 +19,7 @@ pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod once;
 mod panels;
+pub(crate) mod row_product;
 pub(crate) mod simd;
 pub(crate) mod softmax;
 #[cfg(test)]

@@ -2,22 +2,29 @@
 
 pub(crate) mod affine;
 pub(crate) mod batch_state;
+#[doc(hidden)]
+pub mod causal;
 mod context;
 pub(crate) mod fingerprint;
 pub(crate) mod gradient;
 mod ids;
 pub mod kit;
+mod layer_stage;
 mod lengths;
 pub mod row_layer;
 pub(crate) mod rows;
 mod sequence;
+pub(crate) mod stage;
 mod summary;
 mod traits;
 
+pub use causal::Causal;
 pub use gradient::Gradient;
 pub use ids::{Id, Ids};
+pub(crate) use layer_stage::LayerStage;
 pub use row_layer::{RowCache, RowGradients, RowLayer, Rows};
 pub use sequence::Sequence;
+pub use stage::{Stage, Stages};
 pub use summary::Summary;
 pub(crate) use traits::display_summary;
-pub use traits::{Causal, Internal, Layer, Pass, State};
+pub use traits::{Internal, Layer, Pass, State};

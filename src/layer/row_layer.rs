@@ -7,8 +7,11 @@ use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use super::affine::add;
 use super::gradient::{self, Gradient};
 use super::kit::{Pending, StandardLayout, reuse};
+use super::layer_stage::LayerStage;
 use super::rows::{matrix, matrix_mut, rows_of, span};
 use super::sequence::Sequence;
+use super::stage::Stages;
+use super::traits::Layer;
 use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::kernels::{Accumulate, Float};
 
@@ -45,11 +48,11 @@ use crate::kernels::{Accumulate, Float};
 ///
 /// Contract::new("HalfSquare", &HalfSquare::<f64> { elem: PhantomData }, 3).check_causal();
 /// ```
-pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
+pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 'static {
     /// `f32` or `f64`.
     type Elem: Float;
     /// What the backward pass needs of the forward pass besides `x`; `()` if that is nothing.
-    type Kept: Default + Send;
+    type Kept: Default + Send + 'static;
     /// What panics call it.
     const NAME: &'static str;
 
@@ -74,6 +77,12 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync {
     /// Whether training drops something at random, so that each step should have a seed of its own.
     #[doc(hidden)]
     fn drops(&self) -> bool {
+        false
+    }
+
+    /// Adds the layer to those of a [`Stream`](crate::stream::Stream); `false` if it has no kernels for that.
+    #[doc(hidden)]
+    fn row_stages(&self, _stages: &mut Stages<Self::Elem>) -> bool {
         false
     }
 
@@ -191,6 +200,16 @@ pub fn output_size<L: RowLayer>(layer: &L, input: Size) -> Result<usize, SizeErr
     match (layer.takes(), input) {
         (Some(takes), input) if input != Size::Features(takes) => Err(SizeError::features(L::NAME, takes, input)),
         (_, input) => Ok(layer.gives(input.features(L::NAME)?)),
+    }
+}
+
+/// [`Causal::stages`](super::Causal::stages) of a row layer.
+pub fn stages<L: RowLayer + Layer<Elem = <L as RowLayer>::Elem>>(
+    layer: &L,
+    stages: &mut Stages<<L as RowLayer>::Elem>,
+) {
+    if !layer.row_stages(stages) {
+        stages.push(LayerStage::boxed(layer, stages.features()));
     }
 }
 
@@ -331,7 +350,11 @@ macro_rules! row_layer {
             }
         }
 
-        impl<$f: $bound> $crate::layer::Causal for $t {}
+        impl<$f: $bound> $crate::layer::Causal for $t {
+            fn stages(&self, stages: &mut $crate::layer::Stages<$f>) {
+                $crate::layer::row_layer::stages(self, stages);
+            }
+        }
     };
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ndarray::{ArrayRef3, ArrayView2, ArrayView3, Axis};
+use ndarray::{ArrayRef3, ArrayView3};
 
 use super::affine::add;
 use super::batch_state::{put, select};
@@ -10,7 +10,6 @@ use super::gradient::Gradient;
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
 use super::summary::Summary;
-use crate::base::error::mismatch;
 use crate::base::tensors::check_alike;
 use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::kernels::Float;
@@ -51,13 +50,13 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 /// # Implementing it
 /// The example [`custom_layer`](https://docs.rs/crate/gradflow/latest/source/examples/custom_layer.rs) is a layer
 /// from outside this crate; [`Contract`](crate::check::Contract) is the test that it should pass.
-pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync {
+pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static {
     /// `f32` or `f64`.
     type Elem: Float;
     /// What is carried from call to call.
-    type State: State<Self::Elem>;
+    type State: State<Self::Elem> + 'static;
     /// Buffers, and what `backward` needs of `forward`.
-    type Cache: Default + Send;
+    type Cache: Default + Send + 'static;
 
     /// The number of output features for inputs of a size.
     ///
@@ -389,29 +388,6 @@ impl<'a, L: Layer> Pass<'a, L> {
     #[track_caller]
     pub fn backward_into(self, dy: &ArrayRef3<L::Elem>, grad: &mut L) -> ArrayView3<'a, L::Elem> {
         self.layer.backward_pass(&self.x, dy, self.dstate, self.cache, Gradient::overwrite(grad))
-    }
-}
-
-/// A layer whose output at step `t` needs no input after `t`: it can run on a stream, one step at a time. It keeps the number
-/// of steps.
-pub trait Causal: Layer {
-    /// One step, `T = 1`: `[B, O]`. Nothing is kept for a backward pass.
-    ///
-    /// # Panics
-    /// Panics if `x` has more than one step, and as [`forward`](Layer::forward).
-    #[track_caller]
-    fn step<'c, 'x>(
-        &self,
-        x: impl Into<Sequence<'x, Self::Elem>>,
-        state: &mut Self::State,
-        cache: &'c mut Self::Cache,
-    ) -> ArrayView2<'c, Self::Elem> {
-        let x = x.into();
-        let (steps, batch) = x.dims();
-        if steps != 1 {
-            mismatch("step", "x", &"one step, [1, B, ..]", &format_args!("[{steps}, {batch}, ..]"))
-        }
-        self.forward_pass(&x.infer(), state, cache).index_axis_move(Axis(0), 0)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kernels::math::{exp, normal_cdf, relu, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stage, Stages};
 use crate::parallel::{COLUMNS, element_work, for_each_part, function_work};
 use crate::{parameters, row_layer};
 
@@ -251,6 +251,11 @@ impl<F: Float> RowLayer for Activation<F> {
     const NAME: &'static str = NAME;
     compiled_walk!(Activation);
 
+    fn row_stages(&self, stages: &mut Stages<F>) -> bool {
+        stages.push(Box::new(ActivationStage { nonlinearity: self.nonlinearity, features: stages.features() }));
+        true
+    }
+
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {
         activate(self.nonlinearity, values_of(rows.x), values_of_mut(y));
     }
@@ -263,3 +268,24 @@ impl<F: Float> RowLayer for Activation<F> {
     }
 }
 row_layer! { impl<F: Float> Layer for Activation<F> }
+
+/// An [`Activation`] in a stream.
+#[derive(Clone)]
+struct ActivationStage {
+    nonlinearity: Nonlinearity,
+    features: usize,
+}
+
+impl<F: Float> Stage<F> for ActivationStage {
+    fn output(&self) -> usize {
+        self.features
+    }
+
+    fn run(&mut self, _: usize, x: &[F], y: &mut [F]) {
+        activate(self.nonlinearity, x, y);
+    }
+
+    fn boxed(&self) -> Box<dyn Stage<F>> {
+        Box::new(self.clone())
+    }
+}

@@ -10,7 +10,7 @@ use crate::base::{Expect, RandomDrop, check_number};
 use crate::kernels::Float;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut};
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence, Stages};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Dropout";
@@ -87,6 +87,10 @@ impl<F: Float> RowLayer for Dropout<F> {
 
     fn drops(&self) -> bool {
         self.drop.p > 0.0
+    }
+
+    fn row_stages(&self, _: &mut Stages<F>) -> bool {
+        true // nothing is dropped in inference
     }
 
     fn begin(&self, x: &Sequence<'_, F>, mask: &mut Option<Mask>) {

@@ -22,7 +22,7 @@ use crate::layer::gradient::start;
 use crate::layer::kit::rows;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{matrix, matrix_mut, rows_of, span};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Layer, Sequence, Stages};
 use crate::parallel::for_each_part;
 use crate::parallel::in_pass;
 use crate::parallel::product_work;
@@ -383,4 +383,10 @@ impl<F: Float> Layer for FeedForward<F> {
     }
 }
 
-impl<F: Float> Causal for FeedForward<F> {}
+impl<F: Float> Causal for FeedForward<F> {
+    fn stages(&self, stages: &mut Stages<F>) {
+        self.fc1.stages(stages);
+        self.activation.stages(stages);
+        self.fc2.stages(stages);
+    }
+}

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use ndarray::ArrayViewMut2;
 
 use crate::kernels::Float;
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stages};
 use crate::{parameters, row_layer};
 
 /// `y = x`, `[T, B, D]` to `[T, B, D]`: for a place in a model where a layer may be left out.
@@ -27,6 +27,9 @@ impl<F: Float> RowLayer for Identity<F> {
 
     fn forward_rows(&self, rows: Rows<'_, F>, mut y: ArrayViewMut2<'_, F>, _: &mut ()) {
         y.assign(&rows.x);
+    }
+    fn row_stages(&self, _: &mut Stages<F>) -> bool {
+        true
     }
     fn backward_rows(&self, _: Rows<'_, F>, d: RowGradients<'_, F>, _: &mut (), _: Gradient<'_, Self>) {
         d.dx.into_iter().for_each(|mut dx| dx.assign(&d.dy));

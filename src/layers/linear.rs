@@ -5,12 +5,13 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
+use super::stage::LinearStage;
 use crate::base::{Init, Tensors, check_shape, check_sizes};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::affine::{add_rows, affine, affine_onto};
 use crate::layer::gradient::start;
 use crate::layer::row_layer::compiled_walk;
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows};
+use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stages};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Linear";
@@ -156,6 +157,11 @@ impl<F: Float> RowLayer for Linear<F> {
 
     fn gives(&self, _: usize) -> usize {
         self.sizes().1
+    }
+
+    fn row_stages(&self, stages: &mut Stages<F>) -> bool {
+        stages.push(Box::new(LinearStage::new(&self.weight, self.bias.as_ref())));
+        true
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {

@@ -10,6 +10,7 @@ mod layer_norm;
 mod linear;
 mod pool;
 mod repeat;
+mod stage;
 pub(crate) mod time;
 
 pub use crate::base::Init;

@@ -12,7 +12,7 @@ use crate::base::{Mode, RecordsState, StateRecorder, Tensors, TensorsExt, check_
 use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, span, view_of_rows};
-use crate::layer::{Gradient, Sequence, State};
+use crate::layer::{Gradient, Sequence, Stage, State};
 use crate::parallel::{in_pass, product_work};
 
 /// In inference, about this many rows are projected at a time, or as many as there are input features: enough for fast
@@ -94,13 +94,13 @@ const INFERENCE_ROWS: usize = 256;
 /// Init::XavierUniform { gain: 1.0 }.fill(&mut weight, &mut StdRng::seed_from_u64(0));
 /// Contract::new("Leaky", &Leaky { weight }, 3).check_causal(); // gradients, lengths, chunks, streams …
 /// ```
-pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
+pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
     /// `f32` or `f64`.
     type Elem: Float;
     /// h and the memory: `Array2` for h alone, [`LstmState`](crate::recurrent::LstmState) for h and c, or a type of your own.
-    type State: State<Self::Elem>;
+    type State: State<Self::Elem> + 'static;
     /// What it keeps from its forward steps for its backward steps; `()` if that is nothing.
-    type Buffers: Default + Send;
+    type Buffers: Default + Send + 'static;
 
     /// Its name and sizes.
     ///
@@ -160,6 +160,12 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync {
     #[doc(hidden)]
     fn drops(&self) -> bool {
         self.zoneout().is_some()
+    }
+
+    /// The cell in a [`Stream`](crate::stream::Stream), if it has kernels for that.
+    #[doc(hidden)]
+    fn stage(&self) -> Option<Box<dyn Stage<Self::Elem>>> {
+        None
     }
 
     /// [`forward`]. Cells of this crate override it by `compiled_loop!`, which calls a `forward` that is compiled once.

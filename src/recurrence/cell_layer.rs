@@ -5,7 +5,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use super::cell::{Cell, CellCache};
 use super::state::StateViewMut;
 use crate::base::{Size, SizeError};
-use crate::layer::{Causal, Gradient, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, LayerStage, Sequence, Stages};
 
 impl<C: Cell> Layer for C {
     type Elem = C::Elem;
@@ -52,7 +52,11 @@ impl<C: Cell> Layer for C {
     }
 }
 
-impl<C: Cell> Causal for C {}
+impl<C: Cell> Causal for C {
+    fn stages(&self, stages: &mut Stages<C::Elem>) {
+        stages.push(self.stage().unwrap_or_else(|| LayerStage::boxed(self, stages.features())));
+    }
+}
 
 /// The methods of [`Cell`] that compile the loop over time of a cell of this crate once for each element type, here.
 macro_rules! compiled_loop {

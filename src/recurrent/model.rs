@@ -11,7 +11,8 @@ use crate::base::tensors::{join, out_of_range};
 use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
-use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence, Summary};
+use crate::layer::stage::StackedStage;
+use crate::layer::{Causal, Gradient, Layer, LayerStage, RowCache, Sequence, Stages, Summary};
 use crate::layers::Dropout;
 use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fits, refuse_state};
 
@@ -408,7 +409,20 @@ where
     }
 }
 
-impl<C: Cell> Causal for Recurrent<C> where C::State: StackState<C::Elem> {}
+impl<C: Cell> Causal for Recurrent<C>
+where
+    C::State: StackState<C::Elem>,
+{
+    fn stages(&self, stages: &mut Stages<C::Elem>) {
+        let Some(cells) = self.cells.iter().map(C::stage).collect::<Option<Vec<_>>>() else {
+            return stages.push(LayerStage::boxed(self, stages.features()));
+        };
+        let last = cells.len() - 1;
+        for (cell, stage) in cells.into_iter().enumerate() {
+            stages.push(Box::new(StackedStage { stage, cell, is_last: cell == last }));
+        }
+    }
+}
 
 impl<C: Cell, const DIRECTIONS: usize> fmt::Display for Recurrent<C, DIRECTIONS>
 where

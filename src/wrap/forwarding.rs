@@ -63,7 +63,11 @@ macro_rules! forwarding_layer {
             }
         }
 
-        impl<$l: $crate::layer::Causal> $crate::layer::Causal for $wrapper<$l> {}
+        impl<$l: $crate::layer::Causal> $crate::layer::Causal for $wrapper<$l> {
+            fn stages(&self, stages: &mut $crate::layer::Stages<$l::Elem>) {
+                self.$field.stages(stages);
+            }
+        }
     };
 }
 pub(super) use forwarding_layer;

@@ -10,7 +10,7 @@ use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::batch_state::{Places, keep};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, Summary};
 use crate::parameters;
 
 const NAME: &str = "TruncatedBptt";
@@ -294,4 +294,8 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
     }
 }
 
-impl<L: Causal> Causal for TruncatedBptt<L> {}
+impl<L: Causal> Causal for TruncatedBptt<L> {
+    fn stages(&self, stages: &mut Stages<L::Elem>) {
+        self.layer.stages(stages);
+    }
+}

@@ -14,3 +14,4 @@ mod lies;
 mod options;
 mod own_cell;
 mod prepacked;
+mod stream;

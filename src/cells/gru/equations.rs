@@ -20,7 +20,7 @@
 
 use crate::kernels::Float;
 use crate::kernels::derivatives::{d_sigmoid, d_tanh};
-use crate::kernels::math::{share_division, sigmoid_fraction, tanh};
+use crate::kernels::math::{Fraction, share_division, sigmoid_fraction, tanh};
 
 /// r and z.
 #[inline(always)]
@@ -39,6 +39,14 @@ pub(super) fn reset<F: Float>(r: F, s: F) -> F {
 pub(super) fn update<F: Float>(a_n: F, z: F, h_before: F) -> [F; 2] {
     let n = tanh(a_n);
     [n, n + z * (h_before - n)]
+}
+
+/// h of a GRU that resets after the product, from its gates as fractions: for a stream, where it counts how few operations
+/// wait for each other.
+#[inline(always)]
+pub(super) fn step<F: Float>([r, z]: [Fraction<F>; 2], s: F, a_n: F, h_before: F) -> F {
+    let n = Fraction::tanh(a_n + (r * s).value()).value();
+    n + z.value() * (h_before - n)
 }
 
 /// da_z, da_n and the part of dh⁻ that is not behind a sum.

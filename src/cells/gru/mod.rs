@@ -3,6 +3,7 @@
 mod equations;
 mod loops;
 mod options;
+mod stage;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand::Rng;
@@ -20,10 +21,10 @@ use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::Gradient;
 use crate::layer::affine::{add_rows, start_rows};
 use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, view_mut_of_rows, view_of_rows};
+use crate::layer::{Gradient, Stage};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 
@@ -232,6 +233,10 @@ impl<F: Float> Cell for GruCell<F> {
 
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
+    fn stage(&self) -> Option<Box<dyn Stage<F>>> {
+        stage::stage(self)
     }
 
     compiled_loop! { GruCell }

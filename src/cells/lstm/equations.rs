@@ -23,7 +23,7 @@
 
 use crate::kernels::Float;
 use crate::kernels::derivatives::{d_sigmoid, d_tanh};
-use crate::kernels::math::{share_division, sigmoid_fraction, tanh, tanh_fraction};
+use crate::kernels::math::{Fraction, share_division, sigmoid_fraction, tanh, tanh_fraction};
 
 /// What the options change in the equations.
 pub(super) trait Variant {
@@ -50,6 +50,13 @@ pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: 
 pub(super) fn output<F: Float, V: Variant>(a_o: F, p_o: F, c: F, u: F) -> [F; 2] {
     let [o, tanh_u] = share_division([sigmoid_fraction(peek::<F, V>(a_o, p_o, c)), tanh_fraction(u)]);
     [o, o * tanh_u]
+}
+
+/// c and h of a plain LSTM, from its gates as fractions: for a stream, where it counts how few operations wait for each other.
+#[inline(always)]
+pub(super) fn step<F: Float>([i, f, g, o]: [Fraction<F>; 4], c_before: F) -> [F; 2] {
+    let c = (f * c_before).value() + (i * g).value();
+    [c, (o * Fraction::tanh(c)).value()]
 }
 
 /// da_o and du.

@@ -3,6 +3,7 @@
 mod equations;
 mod loops;
 mod options;
+mod stage;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
@@ -21,10 +22,10 @@ use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values
 use crate::base::error::mismatch;
 use crate::base::{Init, RandomDrop, Tensors, TensorsExt, check_shape};
 use crate::kernels::{Accumulate, Float, product};
-use crate::layer::Gradient;
 use crate::layer::affine::add_rows;
 use crate::layer::kit::{opaque_debug, reuse};
 use crate::layer::rows::{rows_of, view_mut_of_rows};
+use crate::layer::{Gradient, Stage};
 use crate::layers::LayerNorm;
 use crate::parameters;
 use crate::recurrence::{
@@ -284,6 +285,10 @@ impl<F: Float> Cell for LstmCell<F> {
 
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
+    fn stage(&self) -> Option<Box<dyn Stage<F>>> {
+        stage::stage(self)
     }
 
     compiled_loop! { LstmCell }

@@ -3,6 +3,7 @@
 mod equations;
 mod loops;
 mod options;
+mod stage;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
@@ -17,9 +18,9 @@ use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::Gradient;
 use crate::layer::kit::opaque_debug;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
+use crate::layer::{Gradient, Stage};
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 
@@ -205,6 +206,10 @@ impl<F: Float> Cell for RnnCell<F> {
 
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
+    }
+
+    fn stage(&self) -> Option<Box<dyn Stage<F>>> {
+        stage::stage(self)
     }
 
     compiled_loop! { RnnCell }

@@ -94,6 +94,11 @@ impl<F: Float> Batch<F> {
         Batch { features: batch_first(&self.features), tokens, junk: self.junk }
     }
 
+    /// The features of a step of the first sequence.
+    pub fn cut_step(&self, t: usize) -> Vec<F> {
+        self.features.slice(s![t, 0, ..]).to_vec()
+    }
+
     pub fn cut(&self, b: usize, length: usize) -> Self {
         self.part(0..length, b..b + 1)
     }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod panics;
+mod stream;
 mod values;
 mod wrapper;
 
@@ -26,8 +27,8 @@ use values::{
 /// differs in a single value, or parameters that do; each sequence alone against itself in the batch; padding that holds NaN;
 /// memory in another
 /// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
-/// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks and
-/// step by step.
+/// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks, step
+/// by step, and as a [`Stream`](crate::stream::Stream).
 ///
 /// ```
 /// use gradflow::{check::Contract, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -436,6 +437,7 @@ impl<L: Causal> Contract<'_, L> {
         self.assert(self.layer.output_steps().is_none(), "a causal layer changes the number of steps");
         self.chunks_equal_the_whole();
         self.steps_equal_the_whole();
+        self.stream_equals_the_whole();
         self.check()
     }
 

@@ -7,28 +7,57 @@ use pulp::WithSimd;
 /// Runs `operation` compiled for the best instruction set of this machine.
 #[inline(always)]
 pub(crate) fn dispatch<Op: WithSimd>(operation: Op) -> Op::Output {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use pulp::x86::{V3, V4};
+    Vectors::best().run(operation)
+}
 
-        if isa_allowed(Isa::Avx512)
-            && let Some(simd) = V4::try_new()
-        {
-            return pulp::Simd::vectorize(simd, operation);
-        }
-        if isa_allowed(Isa::Avx2)
-            && let Some(simd) = V3::try_new()
-        {
-            return pulp::Simd::vectorize(simd, operation);
-        }
-        pulp::Simd::vectorize(pulp::Scalar, operation)
-    }
+/// An instruction set that this machine has.
+#[derive(Clone, Copy)]
+pub(crate) enum Vectors {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(pulp::x86::V3),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4),
     #[cfg(not(target_arch = "x86_64"))]
-    {
-        if isa_allowed(Isa::Native) {
-            return pulp::Arch::new().dispatch(operation);
+    Native(pulp::Arch),
+}
+
+impl Vectors {
+    /// The best one: to ask takes a few nanoseconds.
+    #[inline(always)]
+    pub(crate) fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa_allowed(Isa::Avx512)
+                && let Some(simd) = pulp::x86::V4::try_new()
+            {
+                return Vectors::Avx512(simd);
+            }
+            if isa_allowed(Isa::Avx2)
+                && let Some(simd) = pulp::x86::V3::try_new()
+            {
+                return Vectors::Avx2(simd);
+            }
         }
-        pulp::Simd::vectorize(pulp::Scalar, operation)
+        #[cfg(not(target_arch = "x86_64"))]
+        if isa_allowed(Isa::Native) {
+            return Vectors::Native(pulp::Arch::new());
+        }
+        Vectors::Scalar
+    }
+
+    /// Runs `operation` compiled for it.
+    #[inline(always)]
+    pub(crate) fn run<Op: WithSimd>(self, operation: Op) -> Op::Output {
+        match self {
+            Vectors::Scalar => pulp::Simd::vectorize(pulp::Scalar, operation),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx2(simd) => pulp::Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(simd) => pulp::Simd::vectorize(simd, operation),
+            #[cfg(not(target_arch = "x86_64"))]
+            Vectors::Native(arch) => arch.dispatch(operation),
+        }
     }
 }
 

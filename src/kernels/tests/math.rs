@@ -1,4 +1,4 @@
-use crate::kernels::math::{exp, normal_cdf, sigmoid, tanh};
+use crate::kernels::math::{Fraction, exp, normal_cdf, sigmoid, tanh};
 use crate::kernels::{Float, for_each_isa, vectorised};
 
 #[derive(Debug, Clone, Copy)]
@@ -7,9 +7,12 @@ enum Function {
     Tanh,
     Sigmoid,
     NormalCdf,
+    /// In a stream, where both are lanes of one vector.
+    StreamTanh,
+    StreamSigmoid,
 }
 
-use Function::{Exp, NormalCdf, Sigmoid, Tanh};
+use Function::{Exp, NormalCdf, Sigmoid, StreamSigmoid, StreamTanh, Tanh};
 
 impl Function {
     /// The exponent of the numbers in whose last place errors count, at least: `normal` is that of the least normal number.
@@ -40,6 +43,12 @@ vectorised! {
             NormalCdf => {
                 for (y, &x) in y.iter_mut().zip(x) {
                     *y = normal_cdf(x);
+                }
+            }
+            StreamTanh | StreamSigmoid => {
+                let times = F::of(if matches!(function, StreamTanh) { 2.0 } else { 1.0 });
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = Fraction::sigmoid_or_tanh(x, times).value();
                 }
             }
         }
@@ -152,8 +161,10 @@ impl Precise {
     fn of(function: Function, x: f64) -> Self {
         match function {
             Exp => Self::exp(x),
-            Tanh => Self::tanh(x),
+            Tanh | StreamTanh => Self::tanh(x),
             Sigmoid => Self::sigmoid(x),
+            // It does not go below that of -300.
+            StreamSigmoid => Self::sigmoid(x.max(-300.0)),
             NormalCdf => Self::normal_cdf(x),
         }
     }
@@ -190,9 +201,11 @@ fn ulps_f32(function: Function, x: f32, y: f32) -> f64 {
     let x = f64::from(x);
     let correct = match function {
         Exp => x.exp(),
-        Tanh => x.tanh(),
-        Sigmoid if x < 0.0 => x.exp() / (1.0 + x.exp()),
-        Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Tanh | StreamTanh => x.tanh(),
+        // It does not go below that of -40.
+        StreamSigmoid if x < -40.0 => (-40f64).exp(),
+        Sigmoid | StreamSigmoid if x < 0.0 => x.exp() / (1.0 + x.exp()),
+        Sigmoid | StreamSigmoid => 1.0 / (1.0 + (-x).exp()),
         // Itself within 4 units in the last place of 1/2 in f64: see `within_bounds_f64`.
         NormalCdf => normal_cdf(x),
     };
@@ -228,8 +241,14 @@ fn worst_f32(function: Function, bits: impl Iterator<Item = u32>) -> (f64, f32) 
 }
 
 /// In units in the last place, for f32 and for f64.
-const BOUNDS: [(Function, f64, f64); 4] =
-    [(Exp, 1.1, 1.1), (Tanh, 2.5, 2.5), (Sigmoid, 2.5, 2.5), (NormalCdf, 1.5, 3.2)];
+const BOUNDS: [(Function, f64, f64); 6] = [
+    (Exp, 1.1, 1.1),
+    (Tanh, 2.5, 2.5),
+    (Sigmoid, 2.5, 2.5),
+    (NormalCdf, 1.5, 3.2),
+    (StreamTanh, 2.5, 2.5),
+    (StreamSigmoid, 2.5, 2.5),
+];
 
 #[test]
 fn within_bounds_f64() {
@@ -279,7 +298,7 @@ fn check_special_values<F: Float>() {
         y[0].bits()
     };
     for_each_isa(|_| {
-        for function in [Exp, Tanh, Sigmoid, NormalCdf] {
+        for function in BOUNDS.map(|(function, ..)| function) {
             for nan in [F::nan(), -F::nan()] {
                 let mut y = [F::zero(); 40];
                 map(function, &[nan; 40], &mut y);
@@ -289,11 +308,14 @@ fn check_special_values<F: Float>() {
         for zero in [F::zero(), -F::zero()] {
             assert_eq!(of(Exp, zero), F::one().bits());
             assert_eq!(of(Tanh, zero), zero.bits());
+            assert_eq!(of(StreamTanh, zero), zero.bits());
             assert_eq!(of(Sigmoid, zero), F::of(0.5).bits());
+            assert_eq!(of(StreamSigmoid, zero), F::of(0.5).bits());
             assert_eq!(of(NormalCdf, zero), F::of(0.5).bits());
         }
         for tiny in [least, -least, F::min_positive_value(), least * F::of(12345.0)] {
             assert_eq!(of(Tanh, tiny), tiny.bits());
+            assert_eq!(of(StreamTanh, tiny), tiny.bits());
             assert_eq!(of(Exp, tiny), F::one().bits());
         }
         for huge in [inf, F::max_value(), F::of(800.0)] {
@@ -301,6 +323,9 @@ fn check_special_values<F: Float>() {
             assert_eq!(of(Exp, -huge), F::zero().bits());
             assert_eq!(of(Tanh, huge), F::one().bits());
             assert_eq!(of(Tanh, -huge), (-F::one()).bits());
+            assert_eq!(of(StreamTanh, huge), F::one().bits());
+            assert_eq!(of(StreamTanh, -huge), (-F::one()).bits());
+            assert_eq!(of(StreamSigmoid, huge), F::one().bits());
             assert_eq!(of(Sigmoid, huge), F::one().bits());
             assert_eq!(of(Sigmoid, -huge), F::zero().bits());
             assert_eq!(of(NormalCdf, huge), F::one().bits());

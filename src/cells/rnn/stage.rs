@@ -1,0 +1,56 @@
+//! A plain recurrent cell in a stream.
+
+use super::RnnCell;
+use super::options::{RnnNonlinearity, RnnOptions};
+use crate::cells::options::CommonOptions;
+use crate::cells::stage::{CellStage, FEW, UnitSum, Units};
+use crate::cells::weights::bias_of;
+use crate::kernels::Float;
+use crate::kernels::math::{Fraction, relu};
+use crate::kernels::row_product::LANES;
+use crate::layer::Stage;
+
+/// The stage of a plain cell; `None` with options that change what inference computes.
+pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
+    let RnnOptions { nonlinearity, recurrent_dropout: _, common } = cell.options();
+    let CommonOptions { bias: _, layer_norm, zoneout } = common;
+    let (input, hidden) = (cell.input_size(), cell.hidden_size());
+    let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
+    let sum = |_, unit: usize| UnitSum {
+        bias: bias_of(&cell.bias_ih, unit) + bias_of(&cell.bias_hh, unit),
+        weight_ih: Some(&weight_ih[unit * input..][..input]),
+        weight_hh: Some(&weight_hh[unit * hidden..][..hidden]),
+    };
+    (layer_norm.is_none() && zoneout == 0.0).then(|| match nonlinearity {
+        RnnNonlinearity::Tanh => CellStage::<F, RnnUnits<false>>::boxed(input, hidden, sum),
+        RnnNonlinearity::Relu => CellStage::<F, RnnUnits<true>>::boxed(input, hidden, sum),
+    })
+}
+
+/// A unit has one sum, of which it takes relu or tanh.
+struct RnnUnits<const RELU: bool>;
+
+impl<const RELU: bool> RnnUnits<RELU> {
+    #[inline(always)]
+    fn activate<F: Float, const N: usize>(a: &[F; N], h: &mut [F; N]) {
+        for u in 0..N {
+            h[u] = if RELU { relu(a[u]) } else { Fraction::tanh(a[u]).value() };
+        }
+    }
+}
+
+impl<F: Float, const RELU: bool> Units<F> for RnnUnits<RELU> {
+    const SUMS: usize = 1;
+    const FROM_H: usize = 1;
+    const MEMORY: bool = false;
+
+    #[inline(always)]
+    fn many(a: &[[F; LANES]], _: &[[F; LANES]], h: &mut [F; LANES], _: &mut [F; LANES]) {
+        Self::activate(&a[0], h);
+    }
+
+    #[inline(always)]
+    fn few(a: &[F; LANES], h: &mut [F; FEW], _: &mut [F; FEW]) {
+        Self::activate(a.first_chunk().expect("four units"), h);
+    }
+}

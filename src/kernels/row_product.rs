@@ -1,0 +1,224 @@
+//! `y = b + v W` for one row v at a time: the product of a stream, whose next v is made of this y.
+//!
+//! ```text
+//! for each tile of W's columns, forward at one step and backward at the next:
+//!     sums[0][N] = b, sums[1..SPLIT] = 0
+//!     for k in 0..K, SPLIT at a time:
+//!         sums[s] += v[k + s] W[k + s]        one broadcast for N multiply-adds
+//!     y = Σ sums
+//! ```
+//!
+//! A multiply-add takes four cycles and two can begin in each, so at least eight sums should be under way: a narrow tile is
+//! split. Weights that exceed the L1 cache are read from both ends in turn, so that a step finds in it what the last step read
+//! last: of 64 KiB through a cache of 48, most.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use pulp::{Simd, WithSimd};
+
+use super::buffer::Buffer;
+use super::float::Float;
+use super::simd::dispatch::{Vectors, out_of_line};
+
+/// M is a multiple of this: the lanes of the widest vector.
+pub(crate) const LANES: usize = 16;
+
+/// Elements aligned to a cache line, as many as were asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Aligned<F> {
+    buffer: Buffer,
+    len: usize,
+    element: PhantomData<F>,
+}
+
+impl<F: Float> Aligned<F> {
+    /// `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let mut aligned = Aligned { buffer: Buffer::new(), len, element: PhantomData };
+        aligned.buffer.at_least::<F>(len).fill(F::zero());
+        aligned
+    }
+
+    #[inline(always)]
+    pub(crate) fn values(&self) -> &[F] {
+        &self.buffer.elements()[..self.len]
+    }
+
+    #[inline(always)]
+    pub(crate) fn values_mut(&mut self) -> &mut [F] {
+        &mut self.buffer.elements_mut()[..self.len]
+    }
+}
+
+/// b `[M]` and W `[K, M]`, in tiles of columns.
+///
+/// ```text
+/// [tiles][1 + K][N vectors]        b is the first row; N differs from tile to tile
+/// ```
+#[derive(Clone)]
+pub(crate) struct RowWeights<F> {
+    tiles: Aligned<F>,
+    vectors: Vec<usize>, // N of each tile
+    depth: usize,
+    columns: usize,
+}
+
+impl<F: Float> RowWeights<F> {
+    /// `bias(m)` and `weight(k, m)`, M being a multiple of [`LANES`].
+    pub(crate) fn new(
+        vectors: Vectors,
+        [depth, columns]: [usize; 2],
+        bias: impl Fn(usize) -> F,
+        weight: impl Fn(usize, usize) -> F,
+    ) -> Self {
+        assert!(columns.is_multiple_of(LANES), "{columns} columns");
+        let lanes = vectors.run(Lanes(PhantomData::<F>));
+        let (mut tiles, mut widths, mut start) = (Aligned::zeros((1 + depth) * columns), Vec::new(), 0);
+        let mut rest = tiles.values_mut();
+        while start < columns {
+            let n = TILES.into_iter().find(|n| n * lanes <= columns - start).expect("whole vectors");
+            let (tile, after) = rest.split_at_mut((1 + depth) * n * lanes);
+            for (k, row) in tile.chunks_exact_mut(n * lanes).enumerate() {
+                let value = |m| k.checked_sub(1).map_or_else(|| bias(m), |k| weight(k, m));
+                row.iter_mut().zip(start..).for_each(|(to, m)| *to = value(m));
+            }
+            widths.push(n);
+            (rest, start) = (after, start + n * lanes);
+        }
+        RowWeights { tiles, vectors: widths, depth, columns }
+    }
+
+    /// M
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `y = b + v W`, with the instruction set that it was made for; the tiles from last to first if `backward`, with the same bits.
+    #[inline(always)]
+    pub(crate) fn multiply<S: Simd>(&self, simd: S, v: &[F], y: &mut [F], backward: bool) {
+        out_of_line(simd, Multiply { weights: self, v, y, backward });
+    }
+}
+
+/// The widths of tiles, in vectors.
+const TILES: [usize; 6] = [8, 6, 4, 3, 2, 1];
+
+/// The number of lanes.
+struct Lanes<F>(PhantomData<F>);
+
+impl<F: Float> WithSimd for Lanes<F> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        F::lanes::<S>()
+    }
+}
+
+struct Multiply<'a, F> {
+    weights: &'a RowWeights<F>,
+    v: &'a [F],     // [K]
+    y: &'a mut [F], // [M]
+    backward: bool,
+}
+
+impl<F: Float> WithSimd for Multiply<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Multiply { weights: RowWeights { tiles, vectors, depth, .. }, v, mut y, backward } = self;
+        assert_eq!(v.len(), *depth, "the elements of v");
+        let mut tiles = tiles.values();
+        if let &[n] = &vectors[..] {
+            return multiply_tile(simd, n, tiles, v, y);
+        }
+        for i in 0..vectors.len() {
+            let n = vectors[if backward { vectors.len() - 1 - i } else { i }];
+            let (columns, len) = (n * F::lanes::<S>(), (1 + depth) * n * F::lanes::<S>());
+            let (tile, part);
+            if backward {
+                (tiles, tile) = tiles.split_at(tiles.len() - len);
+                (y, part) = y.split_at_mut(y.len() - columns);
+            } else {
+                (tile, tiles) = tiles.split_at(len);
+                (part, y) = y.split_at_mut(columns);
+            }
+            multiply_tile(simd, n, tile, v, part);
+        }
+    }
+}
+
+/// `y = b + v W` for the columns of a tile, `rows` `[1 + K][N vectors]`.
+#[inline(always)]
+fn multiply_tile<S: Simd, F: Float>(simd: S, n: usize, rows: &[F], v: &[F], y: &mut [F]) {
+    let columns = n * F::lanes::<S>();
+    assert!(rows.len() == (1 + v.len()) * columns && y.len() == columns, "the elements of a tile");
+    let (rows, y) = (rows.as_ptr(), y.as_mut_ptr());
+    // There are registers for sixteen sums with AVX-512, for eight or so elsewhere.
+    let wide = size_of::<F::Vector<S>>() == 64;
+    // SAFETY: 1 + K rows of N vectors, and N vectors of y, as was asserted.
+    unsafe {
+        match n {
+            1 => sums::<S, F, 1, 4>(simd, rows, v, y),
+            2 => sums::<S, F, 2, 4>(simd, rows, v, y),
+            3 if wide => sums::<S, F, 3, 4>(simd, rows, v, y),
+            3 => sums::<S, F, 3, 2>(simd, rows, v, y),
+            4 if wide => sums::<S, F, 4, 4>(simd, rows, v, y),
+            4 => sums::<S, F, 4, 2>(simd, rows, v, y),
+            6 if wide => sums::<S, F, 6, 2>(simd, rows, v, y),
+            6 => sums::<S, F, 6, 1>(simd, rows, v, y),
+            8 if wide => sums::<S, F, 8, 2>(simd, rows, v, y),
+            8 => sums::<S, F, 8, 1>(simd, rows, v, y),
+            _ => unreachable!("a tile of {n} vectors"),
+        }
+    }
+}
+
+/// `y = b + v W` for N vectors of columns, in SPLIT sums each.
+///
+/// # Safety
+///
+/// `rows` has `1 + v.len()` rows of N vectors to be read, and N vectors of `y` can be written.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
+unsafe fn sums<S: Simd, F: Float, const N: usize, const SPLIT: usize>(simd: S, mut rows: *const F, v: &[F], y: *mut F) {
+    let lanes = F::lanes::<S>();
+    // SAFETY: as the caller says, while `rows` is moved on by one row for each of v.
+    let load = |rows: *const F, j: usize| unsafe { F::load(simd, rows.wrapping_add(j * lanes)) };
+    let mut sums = [[F::splat(simd, F::zero()); N]; SPLIT];
+    for j in 0..N {
+        sums[0][j] = load(rows, j);
+    }
+    let (chunks, rest) = v.as_chunks::<SPLIT>();
+    for chunk in chunks {
+        for s in 0..SPLIT {
+            rows = rows.wrapping_add(N * lanes);
+            let v = F::splat(simd, chunk[s]);
+            for j in 0..N {
+                sums[s][j] = F::fused(simd, v, load(rows, j), sums[s][j]);
+            }
+        }
+    }
+    for s in 0..SPLIT {
+        if s < rest.len() {
+            rows = rows.wrapping_add(N * lanes);
+            let v = F::splat(simd, rest[s]);
+            for j in 0..N {
+                sums[s][j] = F::fused(simd, v, load(rows, j), sums[s][j]);
+            }
+        }
+    }
+    for j in 0..N {
+        let mut half = SPLIT;
+        while half > 1 {
+            half /= 2;
+            for s in 0..half {
+                sums[s][j] = F::plus(simd, sums[s][j], sums[s + half][j]);
+            }
+        }
+        // SAFETY: as the caller says.
+        unsafe { F::store(simd, y.wrapping_add(j * lanes), sums[0][j]) };
+    }
+}

@@ -1,0 +1,118 @@
+//! The parts of a [`Stream`](crate::stream::Stream): each does the steps of one layer, for one sequence.
+
+use crate::base::Tensors;
+
+/// A layer as a part of a stream: its weights in the order of its kernel, its state and its buffers.
+pub trait Stage<F>: Send {
+    /// O, the number of output features.
+    fn output(&self) -> usize;
+
+    /// `y`, `[T, O]`, of the next T steps `x`, `[T, I]`. T is given, since a division takes as long as some layers.
+    fn run(&mut self, steps: usize, x: &[F], y: &mut [F]);
+
+    /// The number of tensors that it has in the model's state.
+    fn tensors(&self) -> usize {
+        0
+    }
+
+    /// Takes its state from the model's.
+    fn load(&mut self, _state: &dyn Tensors<F>, _at: Place) {}
+
+    /// Writes its state to the model's.
+    fn store(&self, _state: &mut dyn Tensors<F>, _at: Place) {}
+
+    /// A copy.
+    fn boxed(&self) -> Box<dyn Stage<F>>;
+}
+
+/// Where a stage's state lies in the model's, of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The first of its tensors.
+    pub first: usize,
+    /// Where each tensor holds the values of several cells, one after another: which cell.
+    pub cell: usize,
+}
+
+impl Place {
+    /// Copies `to.len()` values of the `i`th tensor.
+    pub fn read<F: Copy>(self, state: &dyn Tensors<F>, i: usize, to: &mut [F]) {
+        let values = state.tensor(self.first + i).1;
+        to.copy_from_slice(&values[self.cell * to.len()..][..to.len()]);
+    }
+
+    /// Copies `from` to the `i`th tensor.
+    pub fn write<F: Copy>(self, state: &mut dyn Tensors<F>, i: usize, from: &[F]) {
+        let values = state.tensor_mut(self.first + i);
+        values[self.cell * from.len()..][..from.len()].copy_from_slice(from);
+    }
+}
+
+/// The stages of a model, first to last, as they are put together.
+pub struct Stages<F> {
+    features: usize,
+    list: Vec<Box<dyn Stage<F>>>,
+}
+
+impl<F> std::fmt::Debug for Stages<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stages").field("features", &self.features).field("count", &self.list.len()).finish()
+    }
+}
+
+impl<F> Stages<F> {
+    /// None yet, for `input` features.
+    pub fn new(input: usize) -> Self {
+        Stages { features: input, list: Vec::new() }
+    }
+
+    /// The number of features that the next stage is given.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// One more.
+    pub fn push(&mut self, stage: Box<dyn Stage<F>>) {
+        self.features = stage.output();
+        self.list.push(stage);
+    }
+
+    /// All of them.
+    pub fn into_list(self) -> Vec<Box<dyn Stage<F>>> {
+        self.list
+    }
+}
+
+/// One of several cells whose states are stacked, tensor by tensor.
+pub(crate) struct StackedStage<F> {
+    pub stage: Box<dyn Stage<F>>,
+    pub cell: usize,
+    pub is_last: bool,
+}
+
+impl<F: 'static> Stage<F> for StackedStage<F> {
+    fn output(&self) -> usize {
+        self.stage.output()
+    }
+
+    fn run(&mut self, steps: usize, x: &[F], y: &mut [F]) {
+        self.stage.run(steps, x, y);
+    }
+
+    /// The tensors are counted once, by the last cell.
+    fn tensors(&self) -> usize {
+        if self.is_last { self.stage.tensors() } else { 0 }
+    }
+
+    fn load(&mut self, state: &dyn Tensors<F>, at: Place) {
+        self.stage.load(state, Place { cell: self.cell, ..at });
+    }
+
+    fn store(&self, state: &mut dyn Tensors<F>, at: Place) {
+        self.stage.store(state, Place { cell: self.cell, ..at });
+    }
+
+    fn boxed(&self) -> Box<dyn Stage<F>> {
+        Box::new(StackedStage { stage: self.stage.boxed(), ..*self })
+    }
+}
