@@ -1,7 +1,7 @@
 //! Cells in a stream: one sequence, one step after another.
 //!
 //! ```text
-//! v = [h; x]
+//! v = [x; h]
 //! sums = b + v W            one product for all gates
 //! h, c = units(sums, c)     sixteen units at a time, then four at a time
 //! ```
@@ -76,12 +76,14 @@ impl<F: Float> Gates<F> {
 /// A cell in a stream.
 pub(super) struct CellStage<F, U> {
     vectors: Vectors,
+    input: usize,
     hidden: usize,
     many: usize,                  // groups of sixteen units
-    products: [RowWeights<F>; 2], // of h and x, and of x alone
+    products: [RowWeights<F>; 2], // of x and h, and of x alone
     sums: [Aligned<F>; 2],
-    h_and_x: Aligned<F>, // h, to whole groups, then x
+    x_and_h: Aligned<F>, // x, at the end of whole vectors, then h, to whole groups
     c: Aligned<F>,       // to whole groups
+    head: Option<Head<F>>,
     backward: bool,
     units: PhantomData<fn() -> U>,
 }
@@ -93,8 +95,9 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         hidden: usize,
         sum: impl Fn(usize, usize) -> UnitSum<'a, F>,
     ) -> Box<dyn Stage<F>> {
-        let (vectors, many) = (Vectors::best(), hidden / LANES);
-        let few = (hidden % LANES).div_ceil(FEW);
+        // Nine to fifteen units are fastest as sixteen.
+        let (vectors, rest) = (Vectors::best(), hidden % LANES);
+        let (many, few) = if rest > 2 * FEW { (hidden / LANES + 1, 0) } else { (hidden / LANES, rest.div_ceil(FEW)) };
         let units = many * LANES + few * FEW;
         // A column's sum and unit; past the last unit there is nothing.
         let of_many = |column: usize, sums: usize, first: usize| {
@@ -111,12 +114,11 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         let x_weight = |i: usize, at| value(at, &|sum| sum.weight_ih.map(|row| row[i]));
         let both = RowWeights::new(
             vectors,
-            [units + input, (many * U::FROM_H + few) * LANES],
+            [input + hidden, (many * U::FROM_H + few) * LANES],
             |column| value(of_column(column), &|sum| Some(sum.bias)),
-            |k, column| match k.checked_sub(units) {
-                Some(i) => x_weight(i, of_column(column)),
-                None if k < hidden => value(of_column(column), &|sum| sum.weight_hh.map(|row| row[k])),
-                None => F::zero(),
+            |k, column| match k.checked_sub(input) {
+                None => x_weight(k, of_column(column)),
+                Some(k) => value(of_column(column), &|sum| sum.weight_hh.map(|row| row[k])),
             },
         );
         let of_column = |column| of_many(column, U::SUMS - U::FROM_H, U::FROM_H);
@@ -128,21 +130,31 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         );
         Box::new(CellStage::<F, U> {
             vectors,
+            input,
             hidden,
             many,
             sums: [&both, &x_alone].map(|product| Aligned::zeros(product.columns())),
             products: [both, x_alone],
-            h_and_x: Aligned::zeros(units + input),
+            x_and_h: Aligned::zeros(input.next_multiple_of(LANES) + units),
             c: Aligned::zeros(units),
+            head: None,
             backward: false,
             units: PhantomData,
         })
     }
 }
 
+impl<F, U> CellStage<F, U> {
+    /// Where h begins in `x_and_h`.
+    #[inline(always)]
+    fn first_of_h(&self) -> usize {
+        self.input.next_multiple_of(LANES)
+    }
+}
+
 impl<F: Float, U: Units<F>> Stage<F> for CellStage<F, U> {
     fn output(&self) -> usize {
-        self.hidden
+        self.head.as_ref().map_or(self.hidden, |head| head.bias.len())
     }
 
     fn run(&mut self, steps: usize, x: &[F], y: &mut [F]) {
@@ -154,27 +166,84 @@ impl<F: Float, U: Units<F>> Stage<F> for CellStage<F, U> {
     }
 
     fn load(&mut self, state: &dyn Tensors<F>, at: Place) {
-        at.read(state, 0, &mut self.h_and_x.values_mut()[..self.hidden]);
+        let first = self.first_of_h();
+        at.read(state, 0, &mut self.x_and_h.values_mut()[first..][..self.hidden]);
         if U::MEMORY {
             at.read(state, 1, &mut self.c.values_mut()[..self.hidden]);
         }
     }
 
     fn store(&self, state: &mut dyn Tensors<F>, at: Place) {
-        at.write(state, 0, &self.h_and_x.values()[..self.hidden]);
+        at.write(state, 0, &self.x_and_h.values()[self.first_of_h()..][..self.hidden]);
         if U::MEMORY {
             at.write(state, 1, &self.c.values()[..self.hidden]);
         }
     }
 
+    fn add_linear(&mut self, rows: &[F], output: usize) -> bool {
+        if self.head.is_some() {
+            return false;
+        }
+        let units = self.c.values().len();
+        let mut head = Head { weight: Aligned::zeros(output * units), bias: Vec::new() };
+        for (row, to) in rows.chunks_exact(self.hidden + 1).zip(head.weight.values_mut().chunks_exact_mut(units)) {
+            to[..self.hidden].copy_from_slice(&row[..self.hidden]);
+            head.bias.push(row[self.hidden]);
+        }
+        self.head = Some(head);
+        true
+    }
+
     fn boxed(&self) -> Box<dyn Stage<F>> {
-        let CellStage { products, sums, h_and_x, c, .. } = self;
-        let (products, sums, h_and_x, c) = (products.clone(), sums.clone(), h_and_x.clone(), c.clone());
-        Box::new(CellStage::<F, U> { products, sums, h_and_x, c, ..*self })
+        let CellStage { products, sums, x_and_h, c, head, .. } = self;
+        let (products, sums, x_and_h, c) = (products.clone(), sums.clone(), x_and_h.clone(), c.clone());
+        Box::new(CellStage::<F, U> { products, sums, x_and_h, c, head: head.clone(), ..*self })
     }
 }
 
-/// The steps `x`, `[T, I]`, to `y`, `[T, H]`.
+/// `y = W h + b`, for a few outputs.
+#[derive(Clone)]
+struct Head<F> {
+    weight: Aligned<F>, // [O, H to whole groups]
+    bias: Vec<F>,       // [O]
+}
+
+impl<F: Float> Head<F> {
+    #[inline(always)]
+    fn apply(&self, h: &[F], y: &mut [F]) {
+        let weight = self.weight.values();
+        for (o, (y, &bias)) in y.iter_mut().zip(&self.bias).enumerate() {
+            let row = &weight[o * h.len()..][..h.len()];
+            let ((h, few_h), (w, few_w)) = (h.as_chunks::<LANES>(), row.as_chunks::<LANES>());
+            let mut sums = [F::zero(); LANES];
+            for (h, w) in h.iter().zip(w) {
+                for lane in 0..LANES {
+                    sums[lane] = h[lane].mul_add(w[lane], sums[lane]);
+                }
+            }
+            let fours = sums.as_chunks::<FEW>().0;
+            let mut sums: [F; FEW] =
+                std::array::from_fn(|lane| (fours[0][lane] + fours[1][lane]) + (fours[2][lane] + fours[3][lane]));
+            for (h, w) in few_h.as_chunks::<FEW>().0.iter().zip(few_w.as_chunks::<FEW>().0) {
+                for lane in 0..FEW {
+                    sums[lane] = h[lane].mul_add(w[lane], sums[lane]);
+                }
+            }
+            *y = (sums[0] + sums[1]) + (sums[2] + sums[3]) + bias;
+        }
+    }
+}
+
+/// As many of `h` as `y` has room for.
+#[inline(always)]
+fn copy<F: Float>(h: &[F], y: &mut [F]) {
+    let (chunks, rest) = y.as_chunks_mut::<FEW>();
+    let (h, h_rest) = h[..chunks.len() * FEW + rest.len()].as_chunks::<FEW>();
+    chunks.iter_mut().zip(h).for_each(|(y, h)| *y = *h);
+    rest.iter_mut().zip(h_rest).for_each(|(y, &h)| *y = h);
+}
+
+/// The steps `x`, `[T, I]`, to `y`, `[T, O]`.
 struct Steps<'a, F, U> {
     stage: &'a mut CellStage<F, U>,
     steps: usize,
@@ -188,43 +257,48 @@ impl<F: Float, U: Units<F>> WithSimd for Steps<'_, F, U> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Steps { stage, steps, x, y } = self;
+        let (output, first) = (stage.output(), stage.first_of_h());
         let CellStage {
-            hidden, many, products: [product, x_product], sums: [sums, x_sums], h_and_x, c, backward, ..
+            input,
+            hidden,
+            many,
+            products: [product, x_product],
+            sums: [sums, x_sums],
+            x_and_h,
+            c,
+            head,
+            backward,
+            ..
         } = stage;
-        let (h_and_x, sums, x_sums, c) = (h_and_x.values_mut(), sums.values_mut(), x_sums.values_mut(), c.values_mut());
-        let (units, many, x_width) = (c.len(), *many, U::SUMS - U::FROM_H);
-        let input = h_and_x.len() - units;
+        let (x_and_h, sums, x_sums, c) = (x_and_h.values_mut(), sums.values_mut(), x_sums.values_mut(), c.values_mut());
+        let (input, many, x_width) = (*input, *many, U::SUMS - U::FROM_H);
         let (many_c, few_c) = c.split_at_mut(many * LANES);
         let (many_c, few_c) = (many_c.as_chunks_mut().0, few_c.as_chunks_mut().0);
         for t in 0..steps {
-            let (x, y) = (&x[t * input..][..input], &mut y[t * *hidden..][..*hidden]);
+            let (x, y) = (&x[t * input..][..input], &mut y[t * output..][..output]);
             // Not as a copy of memory, whose call takes longer than one value or two.
-            h_and_x[units..].iter_mut().zip(x).for_each(|(to, &x)| *to = x);
-            product.multiply(simd, h_and_x, sums, *backward);
+            x_and_h[first - input..].iter_mut().zip(x).for_each(|(to, &x)| *to = x);
+            product.multiply(simd, &x_and_h[first - input..first + *hidden], sums, *backward);
             if x_width > 0 && many > 0 {
                 x_product.multiply(simd, x, x_sums, false);
             }
             *backward = !*backward;
 
-            let (many_h, few_h) = h_and_x[..units].split_at_mut(many * LANES);
-            let (many_h, few_h) = (many_h.as_chunks_mut().0, few_h.as_chunks_mut().0);
-            let (many_y, few_y) = y.split_at_mut(many * LANES);
+            let h = &mut x_and_h[first..];
+            let (many_h, few_h) = h.split_at_mut(many * LANES);
             let (mut from_h, mut from_x) = (sums.as_chunks().0, x_sums.as_chunks().0);
-            let mut own;
-            for ((h, c), y) in many_h.iter_mut().zip(&mut *many_c).zip(many_y.as_chunks_mut().0) {
+            for (h, c) in many_h.as_chunks_mut().0.iter_mut().zip(&mut *many_c) {
+                let (own, own_x);
                 (own, from_h) = from_h.split_at(U::FROM_H);
-                let own_x;
                 (own_x, from_x) = from_x.split_at(x_width);
                 U::many(own, own_x, h, c);
-                *y = *h;
             }
-            for (q, ((h, c), sums)) in few_h.iter_mut().zip(&mut *few_c).zip(from_h).enumerate() {
+            for ((h, c), sums) in few_h.as_chunks_mut().0.iter_mut().zip(&mut *few_c).zip(from_h) {
                 U::few(sums, h, c);
-                let y = &mut few_y[q * FEW..];
-                match y.first_chunk_mut() {
-                    Some(y) => *y = *h,
-                    None => y.iter_mut().zip(h).for_each(|(y, &mut h)| *y = h),
-                }
+            }
+            match head {
+                Some(head) => head.apply(h, y),
+                None => copy(h, y),
             }
         }
     }

@@ -143,6 +143,16 @@ impl<F: num_traits::Float> std::ops::Mul for Fraction<F> {
     }
 }
 
+impl<F: num_traits::Float> std::ops::Add for Fraction<F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        let numerator = self.numerator * other.denominator + other.numerator * self.denominator;
+        Fraction { numerator, denominator: self.denominator * other.denominator }
+    }
+}
+
 impl<F: num_traits::Float> std::ops::Mul<F> for Fraction<F> {
     type Output = Self;
 

@@ -165,7 +165,6 @@ fn multiply_tile<S: Simd, F: Float>(simd: S, n: usize, rows: &[F], v: &[F], y: &
             2 => sums::<S, F, 2, 4>(simd, rows, v, y),
             3 if wide => sums::<S, F, 3, 4>(simd, rows, v, y),
             3 => sums::<S, F, 3, 2>(simd, rows, v, y),
-            4 if wide => sums::<S, F, 4, 4>(simd, rows, v, y),
             4 => sums::<S, F, 4, 2>(simd, rows, v, y),
             6 if wide => sums::<S, F, 6, 2>(simd, rows, v, y),
             6 => sums::<S, F, 6, 1>(simd, rows, v, y),

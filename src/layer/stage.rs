@@ -21,6 +21,11 @@ pub trait Stage<F>: Send {
     /// Writes its state to the model's.
     fn store(&self, _state: &mut dyn Tensors<F>, _at: Place) {}
 
+    /// Goes on by `y = W y + b` with `rows` `[O, I + 1]` of W and b, for a few outputs; `false` if it cannot.
+    fn add_linear(&mut self, _rows: &[F], _output: usize) -> bool {
+        false
+    }
+
     /// A copy.
     fn boxed(&self) -> Box<dyn Stage<F>>;
 }
@@ -77,6 +82,15 @@ impl<F> Stages<F> {
         self.list.push(stage);
     }
 
+    /// The last one [goes on by an affine map](Stage::add_linear), if it can.
+    pub fn add_linear(&mut self, rows: &[F], output: usize) -> bool {
+        let added = self.list.last_mut().is_some_and(|last| last.add_linear(rows, output));
+        if added {
+            self.features = output;
+        }
+        added
+    }
+
     /// All of them.
     pub fn into_list(self) -> Vec<Box<dyn Stage<F>>> {
         self.list
@@ -110,6 +124,10 @@ impl<F: 'static> Stage<F> for StackedStage<F> {
 
     fn store(&self, state: &mut dyn Tensors<F>, at: Place) {
         self.stage.store(state, Place { cell: self.cell, ..at });
+    }
+
+    fn add_linear(&mut self, rows: &[F], output: usize) -> bool {
+        self.stage.add_linear(rows, output)
     }
 
     fn boxed(&self) -> Box<dyn Stage<F>> {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 
-use super::stage::LinearStage;
+use super::stage::add_linear;
 use crate::base::{Init, Tensors, check_shape, check_sizes};
 use crate::kernels::{Accumulate, Float, product};
 use crate::layer::affine::{add_rows, affine, affine_onto};
@@ -160,7 +160,7 @@ impl<F: Float> RowLayer for Linear<F> {
     }
 
     fn row_stages(&self, stages: &mut Stages<F>) -> bool {
-        stages.push(Box::new(LinearStage::new(&self.weight, self.bias.as_ref())));
+        add_linear(&self.weight, self.bias.as_ref(), stages);
         true
     }
 

@@ -6,11 +6,11 @@ use pulp::{Simd, WithSimd};
 use crate::kernels::Float;
 use crate::kernels::row_product::{Aligned, LANES, RowWeights};
 use crate::kernels::simd::dispatch::Vectors;
-use crate::layer::Stage;
+use crate::layer::{Stage, Stages};
 
 /// `y = x Wᵀ + b`
 #[derive(Clone)]
-pub(super) struct LinearStage<F> {
+struct LinearStage<F> {
     vectors: Vectors,
     input: usize,
     output: usize,
@@ -29,21 +29,23 @@ enum Weights<F> {
 /// The most outputs that are dot products.
 const FEW: usize = 4;
 
-impl<F: Float> LinearStage<F> {
-    /// Of `weight`, `[O, I]`, and `bias`, `[O]`.
-    pub(super) fn new(weight: &Array2<F>, bias: Option<&Array1<F>>) -> Self {
-        let (vectors, (output, input)) = (Vectors::best(), weight.dim());
-        let bias = |o: usize| bias.and_then(|bias| bias.get(o)).copied().unwrap_or(F::zero());
-        let weights = if output <= FEW {
-            let rows = weight.outer_iter().enumerate();
-            Weights::Rows(rows.flat_map(|(o, row)| row.to_vec().into_iter().chain([bias(o)])).collect())
-        } else {
-            let columns = output.next_multiple_of(LANES);
-            let weight = |i, o| weight.get((o, i)).copied().unwrap_or(F::zero());
-            Weights::Columns(RowWeights::new(vectors, [input, columns], bias, weight), Aligned::zeros(columns))
-        };
-        LinearStage { vectors, input, output, weights }
-    }
+/// Adds the map by `weight`, `[O, I]`, and `bias`, `[O]`: to the last stage, if it can go on by it, or as one of its own.
+pub(super) fn add_linear<F: Float>(weight: &Array2<F>, bias: Option<&Array1<F>>, stages: &mut Stages<F>) {
+    let (vectors, (output, input)) = (Vectors::best(), weight.dim());
+    let bias = |o: usize| bias.and_then(|bias| bias.get(o)).copied().unwrap_or(F::zero());
+    let weights = if output <= FEW {
+        let rows = weight.outer_iter().enumerate();
+        let rows: Vec<_> = rows.flat_map(|(o, row)| row.to_vec().into_iter().chain([bias(o)])).collect();
+        if stages.add_linear(&rows, output) {
+            return;
+        }
+        Weights::Rows(rows)
+    } else {
+        let columns = output.next_multiple_of(LANES);
+        let weight = |i, o| weight.get((o, i)).copied().unwrap_or(F::zero());
+        Weights::Columns(RowWeights::new(vectors, [input, columns], bias, weight), Aligned::zeros(columns))
+    };
+    stages.push(Box::new(LinearStage { vectors, input, output, weights }));
 }
 
 impl<F: Float> Stage<F> for LinearStage<F> {

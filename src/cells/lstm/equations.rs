@@ -55,7 +55,7 @@ pub(super) fn output<F: Float, V: Variant>(a_o: F, p_o: F, c: F, u: F) -> [F; 2]
 /// c and h of a plain LSTM, from its gates as fractions: for a stream, where it counts how few operations wait for each other.
 #[inline(always)]
 pub(super) fn step<F: Float>([i, f, g, o]: [Fraction<F>; 4], c_before: F) -> [F; 2] {
-    let c = (f * c_before).value() + (i * g).value();
+    let c = (f * c_before + i * g).value();
     [c, (o * Fraction::tanh(c)).value()]
 }
 
