@@ -13,6 +13,7 @@
 //! | [`tag`] | give each word of a sentence a label |
 //! | [`stream`] | train on a stream with a carried state |
 //! | [`serve`] | answer requests: batches, streams, several threads |
+//! | [`real_time`] | run a model on a real-time thread: audio, control |
 //! | [`own_cell`] | write a cell of your own, with buffers |
 //! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
 //!
@@ -65,6 +66,9 @@ pub mod stream {}
 
 #[doc = include_str!("../docs/how-to/serve.md")]
 pub mod serve {}
+
+#[doc = include_str!("../docs/how-to/real-time.md")]
+pub mod real_time {}
 
 #[doc = include_str!("../docs/how-to/own-cell.md")]
 pub mod own_cell {}
