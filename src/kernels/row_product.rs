@@ -24,6 +24,9 @@ use super::simd::dispatch::{Vectors, out_of_line};
 /// M is a multiple of this: the lanes of the widest vector.
 pub(crate) const LANES: usize = 16;
 
+/// The bytes of the widest vector.
+const WIDE: usize = 64;
+
 /// Elements aligned to a cache line, as many as were asked for.
 #[derive(Clone, Default)]
 pub(crate) struct Aligned<F> {
@@ -74,10 +77,11 @@ impl<F: Float> RowWeights<F> {
     ) -> Self {
         assert!(columns.is_multiple_of(LANES), "{columns} columns");
         let lanes = vectors.run(Lanes(PhantomData::<F>));
+        let tile_widths = if lanes * size_of::<F>() == WIDE { &TILES[..] } else { &FEW_TILES };
         let (mut tiles, mut widths, mut start) = (Aligned::zeros((1 + depth) * columns), Vec::new(), 0);
         let mut rest = tiles.values_mut();
         while start < columns {
-            let n = TILES.into_iter().find(|n| n * lanes <= columns - start).expect("whole vectors");
+            let n = *tile_widths.iter().find(|&n| n * lanes <= columns - start).expect("whole vectors");
             let (tile, after) = rest.split_at_mut((1 + depth) * n * lanes);
             for (k, row) in tile.chunks_exact_mut(n * lanes).enumerate() {
                 let value = |m| k.checked_sub(1).map_or_else(|| bias(m), |k| weight(k, m));
@@ -101,8 +105,9 @@ impl<F: Float> RowWeights<F> {
     }
 }
 
-/// The widths of tiles, in vectors.
+/// The widths of tiles, in vectors. Each takes its time to compile, so only AVX-512 has those of GRUs of 16 units and of LSTMs of 24.
 const TILES: [usize; 6] = [8, 6, 4, 3, 2, 1];
+const FEW_TILES: [usize; 4] = [8, 4, 2, 1];
 
 /// The number of lanes.
 struct Lanes<F>(PhantomData<F>);
@@ -157,17 +162,15 @@ fn multiply_tile<S: Simd, F: Float>(simd: S, n: usize, rows: &[F], v: &[F], y: &
     assert!(rows.len() == (1 + v.len()) * columns && y.len() == columns, "the elements of a tile");
     let (rows, y) = (rows.as_ptr(), y.as_mut_ptr());
     // There are registers for sixteen sums with AVX-512, for eight or so elsewhere.
-    let wide = size_of::<F::Vector<S>>() == 64;
+    let wide = size_of::<F::Vector<S>>() == WIDE;
     // SAFETY: 1 + K rows of N vectors, and N vectors of y, as was asserted.
     unsafe {
         match n {
             1 => sums::<S, F, 1, 4>(simd, rows, v, y),
             2 => sums::<S, F, 2, 4>(simd, rows, v, y),
             3 if wide => sums::<S, F, 3, 4>(simd, rows, v, y),
-            3 => sums::<S, F, 3, 2>(simd, rows, v, y),
             4 => sums::<S, F, 4, 2>(simd, rows, v, y),
             6 if wide => sums::<S, F, 6, 2>(simd, rows, v, y),
-            6 => sums::<S, F, 6, 1>(simd, rows, v, y),
             8 if wide => sums::<S, F, 8, 2>(simd, rows, v, y),
             8 => sums::<S, F, 8, 1>(simd, rows, v, y),
             _ => unreachable!("a tile of {n} vectors"),
