@@ -73,6 +73,40 @@ impl<F: Float> Gates<F> {
     }
 }
 
+/// How units are grouped, and where their sums stand among the columns of a product.
+///
+/// ```text
+/// [many][sums][16], then [few][16], of which a group's sums take 4 each
+/// ```
+struct Groups {
+    many: usize, // groups of sixteen units
+    few: usize,  // groups of four
+}
+
+impl Groups {
+    /// Of `hidden` units. Nine to fifteen are fastest as sixteen.
+    fn of(hidden: usize) -> Self {
+        match (hidden / LANES, hidden % LANES) {
+            (many, rest) if rest > 2 * FEW => Groups { many: many + 1, few: 0 },
+            (many, rest) => Groups { many, few: rest.div_ceil(FEW) },
+        }
+    }
+
+    /// The units of whole groups.
+    fn units(&self) -> usize {
+        self.many * LANES + self.few * FEW
+    }
+
+    /// A column's sum and unit, if groups of sixteen have `sums` sums.
+    fn place(&self, column: usize, sums: usize) -> (usize, usize) {
+        let group = sums * LANES;
+        match column.checked_sub(self.many * group) {
+            None => (column % group / LANES, column / group * LANES + column % LANES),
+            Some(rest) => (rest % LANES / FEW, self.many * LANES + rest / LANES * FEW + rest % FEW),
+        }
+    }
+}
+
 /// A cell in a stream.
 pub(super) struct CellStage<F, U> {
     vectors: Vectors,
@@ -95,44 +129,41 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         hidden: usize,
         sum: impl Fn(usize, usize) -> UnitSum<'a, F>,
     ) -> Box<dyn Stage<F>> {
-        // Nine to fifteen units are fastest as sixteen.
-        let (vectors, rest) = (Vectors::best(), hidden % LANES);
-        let (many, few) = if rest > 2 * FEW { (hidden / LANES + 1, 0) } else { (hidden / LANES, rest.div_ceil(FEW)) };
-        let units = many * LANES + few * FEW;
-        // A column's sum and unit; past the last unit there is nothing.
-        let of_many = |column: usize, sums: usize, first: usize| {
-            let (group, rest) = (column / (sums * LANES), column % (sums * LANES));
-            (first + rest / LANES, group * LANES + rest % LANES)
-        };
-        let of_column = |column: usize| match column.checked_sub(many * U::FROM_H * LANES) {
-            None => of_many(column, U::FROM_H, 0),
-            Some(rest) => (rest % LANES / FEW, many * LANES + rest / LANES * FEW + rest % FEW),
-        };
+        let (vectors, groups) = (Vectors::best(), Groups::of(hidden));
+        // Of a sum that the cell has, and 0 past the last one or the last unit.
         let value = |(s, u): (usize, usize), of: &dyn Fn(UnitSum<'a, F>) -> Option<F>| {
             if s < U::SUMS && u < hidden { of(sum(s, u)).unwrap_or(F::zero()) } else { F::zero() }
         };
-        let x_weight = |i: usize, at| value(at, &|sum| sum.weight_ih.map(|row| row[i]));
+        let bias = |place| value(place, &|sum| Some(sum.bias));
+        let weight_ih = |i: usize, place| value(place, &|sum| sum.weight_ih.map(|row| row[i]));
+        let weight_hh = |k: usize, place| value(place, &|sum| sum.weight_hh.map(|row| row[k]));
+
+        let place = |column| groups.place(column, U::FROM_H);
         let both = RowWeights::new(
             vectors,
-            [input + hidden, (many * U::FROM_H + few) * LANES],
-            |column| value(of_column(column), &|sum| Some(sum.bias)),
+            [input + hidden, (groups.many * U::FROM_H + groups.few) * LANES],
+            |column| bias(place(column)),
             |k, column| match k.checked_sub(input) {
-                None => x_weight(k, of_column(column)),
-                Some(k) => value(of_column(column), &|sum| sum.weight_hh.map(|row| row[k])),
+                None => weight_ih(k, place(column)),
+                Some(k) => weight_hh(k, place(column)),
             },
         );
-        let of_column = |column| of_many(column, U::SUMS - U::FROM_H, U::FROM_H);
+        let place = |column| {
+            let (s, u) = groups.place(column, U::SUMS - U::FROM_H);
+            (U::FROM_H + s, u)
+        };
         let x_alone = RowWeights::new(
             vectors,
-            [input, many * (U::SUMS - U::FROM_H) * LANES],
-            |column| value(of_column(column), &|sum| Some(sum.bias)),
-            |i, column| x_weight(i, of_column(column)),
+            [input, groups.many * (U::SUMS - U::FROM_H) * LANES],
+            |column| bias(place(column)),
+            |i, column| weight_ih(i, place(column)),
         );
+        let units = groups.units();
         Box::new(CellStage::<F, U> {
             vectors,
             input,
             hidden,
-            many,
+            many: groups.many,
             sums: [&both, &x_alone].map(|product| Aligned::zeros(product.columns())),
             products: [both, x_alone],
             x_and_h: Aligned::zeros(input.next_multiple_of(LANES) + units),
