@@ -1,13 +1,14 @@
 //! The command line.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
+use driver::flags::{each, named, positive};
+use driver::folder;
 use lexopt::prelude::{Long, ValueExt};
 use protocol::{Cell, Dtype, Mode};
 
-use crate::{folder, peers};
+use crate::peers;
 
 const HELP: &str = "\
 Times gradflow and its peers in turn, on the same work; writes results/.
@@ -106,13 +107,7 @@ impl Args {
                     args.sizes = each(parser.value()?, |size| Ok(size.split_whitespace().map(String::from).collect()))?;
                 }
                 Long("threads") => {
-                    args.threads = each(parser.value()?, |number| {
-                        number
-                            .parse()
-                            .ok()
-                            .filter(|&threads| threads > 0)
-                            .ok_or(format!("{number}: not a number above 0"))
-                    })?;
+                    args.threads = each(parser.value()?, positive)?;
                 }
                 Long("rounds") => args.rounds = parser.value()?.parse()?,
                 Long("target-ms") => args.target = 1e-3 * parser.value()?.parse::<f64>()?,
@@ -132,16 +127,6 @@ impl Args {
         }
         Ok(Some(args))
     }
-}
-
-fn each<T>(list: OsString, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Box<dyn Error>> {
-    let list = list.string()?;
-    list.split(',').map(|item| parse(item.trim()).map_err(Into::into)).collect()
-}
-
-fn named<T: Copy, const N: usize>(all: [T; N], name: impl Fn(T) -> &'static str, wanted: &str) -> Result<T, String> {
-    let found = all.into_iter().find(|&value| name(value) == wanted);
-    found.ok_or_else(|| format!("{wanted}: not one of {}", all.map(name).join(", ")))
 }
 
 /// `1 thread`, `2 threads`

@@ -79,13 +79,7 @@ fn tensor<F: Float>(view: &ArrayView3<'_, F>) -> Tensor {
 
 impl<L: Layer> Run<L> {
     fn new(mut layer: L, point: &Point, given: &Tensors) -> Self {
-        for i in 0..layer.count() {
-            let tensor = given.get(&format!("param.{}", torch_name(point, &layer.name(i))));
-            assert_eq!(layer.shape(i), tensor.shape, "{}", layer.name(i));
-            for (parameter, &value) in layer.tensor_mut(i).iter_mut().zip(&tensor.values) {
-                *parameter = L::Elem::of(value);
-            }
-        }
+        driver::given::load(&mut layer, given, |name| torch_name(point, name));
         let (state, cache, grad) = (layer.zero_state(point.batch), layer.cache(), layer.zeros_like());
         let x = array(given.get("x"), point);
         let dy = if point.mode == Mode::Train { array(given.get("dy"), point) } else { Array3::default((0, 0, 0)) };

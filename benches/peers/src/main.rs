@@ -1,51 +1,27 @@
 //! gradflow beside its peers, interleaved in one run: see README.md.
 
-mod agree;
 mod args;
-mod given;
 mod gradflow;
 mod grid;
 mod measure;
 mod peers;
 mod report;
-mod worker;
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::{env, fs};
 
 use args::{Args, Task};
+use driver::{Scratch, Worker, given, machine};
 use measure::{Measurement, Refusal};
+use peers::Settings;
 use protocol::{Cell, Mode, Point};
 use report::Results;
-use worker::{Settings, Worker};
-
-/// The folder of this benchmark; everything it writes is inside.
-pub fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The load of a minute above which other work disturbs the measurements.
 const BUSY: f64 = 1.5;
-
-/// Where temporary files go: deleted at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let path = folder().join(".work").join(std::process::id().to_string());
-        fs::create_dir_all(&path)?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -82,8 +58,8 @@ fn run() -> Result<bool, Box<dyn Error>> {
     for &threads in &args.threads {
         let settings = Settings { threads, isa: args.isa };
         match args.task {
-            Task::Memory => memory(&args, &points, &settings, &scratch.0)?,
-            _ => all_agreed &= time(&args, &points, &settings, &scratch.0, &mut results)?,
+            Task::Memory => memory(&args, &points, &settings, scratch.path())?,
+            _ => all_agreed &= time(&args, &points, &settings, scratch.path(), &mut results)?,
         }
     }
     if args.task == Task::Time {
@@ -102,24 +78,24 @@ fn time(
     scratch: &Path,
     results: &mut Results,
 ) -> Result<bool, Box<dyn Error>> {
-    let mut us = Worker::start("gradflow", settings)?;
-    us.version = report::machine::gradflow_version();
+    let mut us = peers::start("gradflow", settings)?;
+    us.version = machine::gradflow_version();
     let mut others = Vec::new();
     for peer in &args.peers {
         match peers::cannot_at_all(peer, settings) {
             Some(reason) => println!("{peer}: left out: {reason}"),
-            None => others.push(Worker::start(peer, settings)?),
+            None => others.push(peers::start(peer, settings)?),
         }
     }
     let mut rates = Vec::new();
     if points.iter().any(grid::is_sgemm_point) {
-        rates = vec![Worker::start("sgemm", settings)?, Worker::start("sgemm_square", settings)?];
+        rates = vec![peers::start("sgemm", settings)?, peers::start("sgemm_square", settings)?];
     }
     println!("\n# {}, {} instructions", args::plural(settings.threads, "thread"), settings.isa.name());
     for worker in [&us].into_iter().chain(&others) {
         println!("# {}", worker.version);
     }
-    if let Some(load) = report::machine::load().filter(|&load| load > BUSY) {
+    if let Some(load) = machine::load().filter(|&load| load > BUSY) {
         println!(
             "# the machine has other work (load {load}): the ratios are worth little, those of several threads nothing"
         );
@@ -174,7 +150,7 @@ fn memory(args: &Args, points: &[Point], settings: &Settings, scratch: &Path) ->
         let given = given::write(point, scratch)?;
         let mut measured = Vec::new();
         for name in ["gradflow"].into_iter().chain(args.peers.iter().map(String::as_str)) {
-            let mut worker = Worker::start(name, settings)?;
+            let mut worker = peers::start(name, settings)?;
             if let Some(memory) = worker.memory(&grid::warm_up(point), point, &given, scratch)? {
                 measured.push((name.to_owned(), memory));
             }

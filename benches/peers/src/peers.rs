@@ -5,9 +5,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
+use driver::build::{cargo_build, run, rust_peer, rust_peers};
+use driver::{Worker, folder};
+
 use crate::args::Isa;
-use crate::folder;
-use crate::worker::Settings;
+
+/// What all sides of a run have in common.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    pub threads: usize,
+    pub isa: Isa,
+}
 
 pub const ALL: [&str; 6] = ["torch", "onnx", "candle", "burn", "rust-lstm", "rustyml"];
 
@@ -30,7 +38,7 @@ pub fn make_ready(peers: &[String], threads: &[usize]) -> Result<(), Box<dyn Err
         build_with_threads()?;
     }
     let rust: Vec<&str> = peers.iter().map(String::as_str).filter(|peer| !is_python(peer)).collect();
-    if rust.is_empty() { Ok(()) } else { build_rust_peers(&rust) }
+    if rust.is_empty() { Ok(()) } else { rust_peers(&rust) }
 }
 
 fn virtual_environment() -> PathBuf {
@@ -63,42 +71,34 @@ fn build_with_threads() -> Result<(), Box<dyn Error>> {
     run(build.args(["--package", "peers", "--features", "rayon", "--target-dir"]).arg(with_threads_target()))
 }
 
-fn cargo_build() -> Command {
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.current_dir(folder()).args(["build", "--locked", "--release"]);
-    build
-}
-
-/// In a target folder of their own: with the processor's instructions, as their documents recommend.
-fn rust_peers_target() -> PathBuf {
-    folder().join("target/rust-peers")
-}
-
-fn build_rust_peers(peers: &[&str]) -> Result<(), Box<dyn Error>> {
-    let mut build = cargo_build();
-    build.args(["--package", "rust-peers", "--no-default-features", "--features", &peers.join(",")]);
-    run(build.arg("--target-dir").arg(rust_peers_target()).env("RUSTFLAGS", "-C target-cpu=native"))
-}
-
-fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
-    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+/// Starts a side.
+pub fn start(name: &str, settings: &Settings) -> Result<Worker, Box<dyn Error>> {
+    let mut command = command(name, settings)?;
+    for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+        command.env(variable, settings.threads.to_string());
+    }
+    if settings.isa == Isa::Avx2 {
+        command.env("GRADFLOW_ISA", "avx2");
+        command.env("ATEN_CPU_CAPABILITY", "avx2");
+        command.env("ONEDNN_MAX_CPU_ISA", "AVX2");
+        command.env("MKL_ENABLE_INSTRUCTIONS", "AVX2");
+    }
+    Worker::start(name, command)
 }
 
 /// The process of a side.
-pub fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error>> {
-    let mut command = match name {
-        "gradflow" if settings.threads > 1 => Command::new(with_threads_target().join("release/peers")),
-        "gradflow" => Command::new(env::current_exe()?),
-        name if is_python(name) => Command::new(python()),
-        _ => Command::new(rust_peers_target().join("release/rust-peers")),
-    };
-    match name {
-        "gradflow" => command.arg("worker"),
-        name if is_python(name) => {
-            command.arg(folder().join("python/worker.py")).args([name, &settings.threads.to_string()])
+fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error>> {
+    let (mut command, arguments) = match name {
+        "gradflow" if settings.threads > 1 => {
+            (Command::new(with_threads_target().join("release/peers")), vec!["worker".into()])
         }
-        name => command.arg(name),
+        "gradflow" => (Command::new(env::current_exe()?), vec!["worker".into()]),
+        name if is_python(name) => {
+            let worker = folder().join("python/worker.py").into_os_string();
+            (Command::new(python()), vec![worker, name.into(), settings.threads.to_string().into()])
+        }
+        _ => (rust_peer(name), vec![]),
     };
+    command.args(arguments);
     Ok(command)
 }

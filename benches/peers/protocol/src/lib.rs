@@ -4,10 +4,12 @@
 
 mod point;
 mod serve;
+mod streaming;
 mod tensors;
 
 pub use point::{Cell, Dtype, Mode, Point};
 pub use serve::{Peer, Work, serve};
+pub use streaming::{Steps, Streaming};
 pub use tensors::{Tensor, Tensors};
 
 use std::path::PathBuf;
@@ -24,6 +26,8 @@ pub enum Request {
     Outputs { to: PathBuf },
     /// Runs a number of iterations and returns how long they took.
     Run { iterations: u64 },
+    /// Runs a number of times and returns how long each run took; not asked of Python.
+    Each { runs: usize },
     /// Runs a number of iterations and returns how much memory they took above that before `Prepare`.
     Memory { point: Point, given: PathBuf, iterations: u64 },
 }
@@ -36,6 +40,7 @@ pub enum Answer {
     Version(String),
     Done,
     Seconds(f64),
+    Nanoseconds(Vec<u64>),
     Memory(Memory),
     /// The peer has no such layer, or not in this mode: why.
     Cannot(String),

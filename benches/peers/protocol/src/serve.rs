@@ -62,6 +62,10 @@ pub fn serve(peer: &dyn Peer) -> io::Result<()> {
                 (0..iterations).for_each(|_| work.run());
                 Answer::Seconds(start.elapsed().as_secs_f64())
             }
+            Request::Each { runs } => {
+                let (_, work) = work.as_mut().expect("a point was prepared");
+                Answer::Nanoseconds(each(work.as_mut(), runs))
+            }
             Request::Memory { point, given, iterations } => {
                 work = None;
                 memory(peer, &point, &given, iterations)?
@@ -77,6 +81,17 @@ fn answer(answer: &Answer) -> io::Result<()> {
     serde_json::to_writer(&mut out, answer)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// The nanoseconds of each run, those of the clock included.
+fn each(work: &mut dyn Work, runs: usize) -> Vec<u64> {
+    let mut times = vec![0; runs];
+    for time in &mut times {
+        let start = Instant::now();
+        work.run();
+        *time = u64::try_from(start.elapsed().as_nanos()).expect("less than five centuries");
+    }
+    times
 }
 
 fn memory(peer: &dyn Peer, point: &Point, given: &Path, iterations: u64) -> io::Result<Answer> {

@@ -6,6 +6,8 @@ mod burn;
 mod candle;
 #[allow(dead_code)] // each peer needs a part of it
 mod layout;
+#[cfg(feature = "nexus-inference")]
+mod nexus;
 #[cfg(feature = "rust-lstm")]
 mod rust_lstm;
 #[cfg(feature = "rustyml")]
@@ -23,12 +25,16 @@ fn main() -> ExitCode {
         "burn" => Box::new(burn::Burn),
         #[cfg(feature = "candle")]
         "candle" => Box::new(candle::Candle),
+        #[cfg(feature = "nexus-inference")]
+        "nexus-inference" => Box::new(nexus::Nexus),
         #[cfg(feature = "rust-lstm")]
         "rust-lstm" => Box::new(rust_lstm::RustLstm),
         #[cfg(feature = "rustyml")]
         "rustyml" => Box::new(rustyml::RustyMl),
         _ => {
-            eprintln!("{name:?}: not one of the peers that were built: burn, candle, rust-lstm, rustyml");
+            eprintln!(
+                "{name:?}: not one of the peers that were built: burn, candle, nexus-inference, rust-lstm, rustyml"
+            );
             return ExitCode::FAILURE;
         }
     };

@@ -1,7 +1,6 @@
 //! What a run leaves: a CSV of all medians, and a table and a picture of it.
 
 mod csv;
-pub mod machine;
 mod memory;
 mod picture;
 mod summary;
@@ -10,10 +9,11 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use driver::machine;
 use protocol::{Cell, Dtype, Mode, Point};
 
 use crate::measure::Measurement;
-use crate::worker::Settings;
+use crate::peers::Settings;
 use crate::{grid, peers};
 pub use memory::{MemoryRow, write as write_memory};
 pub use summary::print as print_summary;
@@ -129,11 +129,4 @@ fn order(row: &Row) -> (usize, &str, Dtype, Mode, Cell, usize, usize) {
     let Point { cell, mode, dtype, .. } = row.point;
     let peer = peers::ALL.iter().position(|peer| *peer == row.peer);
     (row.threads, &row.isa, dtype, mode, cell, grid::place(&row.point), peer.unwrap_or(usize::MAX))
-}
-
-/// `3.14`, `0.0314`, `314`: three digits.
-fn digits(value: f64) -> String {
-    let before_point = value.abs().log10().floor();
-    let decimals = if before_point.is_finite() { (2.0 - before_point).clamp(0.0, 9.0) } else { 2.0 };
-    format!("{value:.0$}", decimals as usize)
 }

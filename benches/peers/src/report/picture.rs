@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use driver::digits;
 use protocol::{Cell, Dtype, Mode};
 
+use super::Row;
 use super::summary::{Summary, summaries};
-use super::{Row, digits};
 use crate::{args, title};
 
 /// As wide as a README shows it, so that no letter is smaller than it says here.

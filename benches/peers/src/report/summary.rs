@@ -1,8 +1,9 @@
 //! Minimum and geometric mean of the ratios, per peer and cell.
 
+use driver::digits;
 use protocol::{Cell, Dtype, Mode};
 
-use super::{Row, digits};
+use super::Row;
 use crate::peers;
 
 /// What a line of the summary is about.

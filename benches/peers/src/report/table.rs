@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use driver::digits;
 use protocol::{Dtype, Mode, Point};
 
+use super::Row;
 use super::summary::{Summary, summaries};
-use super::{Row, digits};
 use crate::{args, peers, title};
 
 pub fn format(rows: &[Row]) -> String {

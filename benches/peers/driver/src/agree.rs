@@ -10,6 +10,14 @@ fn tolerance(dtype: Dtype) -> f64 {
     }
 }
 
+/// In the Euclidean norm, relative to `ours`.
+pub fn relative_difference(ours: &[f64], theirs: &[f64]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let difference = square(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+    // Zero where all is zero, as the gradient of recurrent weights after a single step from a zero state.
+    if difference == 0.0 { 0.0 } else { difference / square(&mut ours.iter().copied()) }
+}
+
 /// # Errors
 /// The first tensor of `ours` that `theirs` has not, or has otherwise.
 pub fn check(ours: &Tensors, theirs: &Tensors, dtype: Dtype) -> Result<(), String> {
@@ -18,10 +26,7 @@ pub fn check(ours: &Tensors, theirs: &Tensors, dtype: Dtype) -> Result<(), Strin
         if theirs.shape != ours.shape {
             return Err(format!("{name}: {:?}, here {:?}", theirs.shape, ours.shape));
         }
-        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-        let difference = square(&mut ours.values.iter().zip(&theirs.values).map(|(a, b)| a - b));
-        // Zero where all is zero, as the gradient of recurrent weights after a single step from a zero state.
-        let relative = if difference == 0.0 { 0.0 } else { difference / square(&mut ours.values.iter().copied()) };
+        let relative = relative_difference(&ours.values, &theirs.values);
         if relative.is_nan() || relative > tolerance(dtype) {
             return Err(format!("{name}: relative difference {relative:.1e}"));
         }

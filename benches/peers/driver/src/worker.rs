@@ -3,19 +3,11 @@
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use protocol::{Answer, Memory, Point, Request, Tensors};
 
-use crate::args::Isa;
-use crate::{given, peers};
-
-/// What all sides of a run have in common.
-#[derive(Clone, Copy)]
-pub struct Settings {
-    pub threads: usize,
-    pub isa: Isa,
-}
+use crate::given;
 
 pub struct Worker {
     pub name: String,
@@ -29,17 +21,9 @@ pub struct Worker {
 const MEMORY_ITERATIONS: u64 = 3;
 
 impl Worker {
-    pub fn start(name: &str, settings: &Settings) -> Result<Self, Box<dyn Error>> {
-        let mut command = peers::command(name, settings)?;
-        for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
-            command.env(variable, settings.threads.to_string());
-        }
-        if settings.isa == Isa::Avx2 {
-            command.env("GRADFLOW_ISA", "avx2");
-            command.env("ATEN_CPU_CAPABILITY", "avx2");
-            command.env("ONEDNN_MAX_CPU_ISA", "AVX2");
-            command.env("MKL_ENABLE_INSTRUCTIONS", "AVX2");
-        }
+    /// # Errors
+    /// If it does not start, or is no worker.
+    pub fn start(name: &str, mut command: Command) -> Result<Self, Box<dyn Error>> {
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -76,6 +60,14 @@ impl Worker {
     pub fn run(&mut self, iterations: u64) -> Result<f64, Box<dyn Error>> {
         match self.ask(&Request::Run { iterations })? {
             Answer::Seconds(seconds) => Ok(seconds),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The nanoseconds of each run of a number of runs.
+    pub fn each(&mut self, runs: usize) -> Result<Vec<u64>, Box<dyn Error>> {
+        match self.ask(&Request::Each { runs })? {
+            Answer::Nanoseconds(each) => Ok(each),
             other => Err(self.unexpected(&other)),
         }
     }
