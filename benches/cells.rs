@@ -1,5 +1,5 @@
-//! How fast the cells and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths, and one
-//! step.
+//! How fast the cells and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths, one
+//! step, and one step of a stream.
 //!
 //! ```text
 //! cargo bench --bench cells                                 everything
@@ -23,6 +23,7 @@ use gradflow::{
     compose::{PreNormBlock, Stacked},
     layers::Nonlinearity,
     recurrent::{GruCell, LstmCell, RnnCell},
+    stream::Stream,
 };
 
 fn main() {
@@ -90,6 +91,7 @@ impl fmt::Display for Size {
     }
 }
 
+const TINY: Size = Size::new(1, 1, 1, 16);
 const SMALL: Size = Size::new(32, 1, 32, 32);
 const MEDIUM: Size = Size::new(64, 16, 64, 64);
 const LARGE: Size = Size::new(50, 32, 128, 256);
@@ -173,7 +175,7 @@ mod with_lengths {
 /// One step after another, as in a stream.
 #[divan::bench(
     types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>],
-    args = [Size::new(1, 1, 32, 32), Size::new(1, 16, 64, 64), Size::new(1, 32, 128, 256)],
+    args = [TINY, Size::new(1, 1, 32, 32), Size::new(1, 16, 64, 64), Size::new(1, 32, 128, 256)],
     min_time = 1,
     max_time = 3,
     skip_ext_time,
@@ -183,6 +185,22 @@ fn step<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
     let (mut state, mut cache) = (cell.zero_state(size.batch), cell.cache());
     bencher.counter(ItemsCount::new(size.batch * size.flops::<C>())).bench_local(|| {
         black_box(cell.step(&x, &mut state, &mut cache));
+    });
+}
+
+/// The same of one sequence, by a [`Stream`].
+#[divan::bench(
+    types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>],
+    args = [TINY, Size::new(1, 1, 32, 32)],
+    min_time = 1,
+    max_time = 3,
+    skip_ext_time,
+)]
+fn stream<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
+    let mut stream = Stream::new(&C::new(size.input, size.hidden), size.input).expect("the cell's input size");
+    let x: Vec<f32> = uniform(size.dims()).into_iter().collect();
+    bencher.counter(ItemsCount::new(size.flops::<C>())).bench_local(|| {
+        black_box(stream.push(black_box(&x)));
     });
 }
 
