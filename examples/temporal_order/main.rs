@@ -61,7 +61,7 @@ fn run() -> Result<(), Failure> {
         &[Flag { name: "budget", value: "N", help: "sequences of each training at most [60000]" }],
     )?;
     let file = settings.picture("temporal_order")?;
-    let budget = settings.whole("budget", CHECK_EVERY..=10_000_000, if settings.quick { 10_000 } else { 60_000 })?;
+    let budget = settings.whole("budget", CHECK_EVERY..=10_000_000, if settings.quick { 15_000 } else { 60_000 })?;
     let plan = Plan { batch: 8, check_every: CHECK_EVERY, budget, clip: 1.0 };
     let seeds = if settings.quick { 2 } else { 5 };
 
