@@ -93,9 +93,7 @@ impl Learned {
         let accuracy = |(seed, model): &(u64, Option<LanguageModel>)| {
             model.as_ref().map_or(0.0, |model| model.accuracy(&test(gap, count, *seed)))
         };
-        let mut accuracies: Vec<f64> = self.models.iter().map(accuracy).collect();
-        accuracies.sort_by(f64::total_cmp);
-        accuracies
+        self.models.iter().map(accuracy).collect()
     }
 
     /// How it starts and learns, and its size.

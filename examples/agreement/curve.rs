@@ -1,5 +1,7 @@
 //! The models' accuracies over what is varied.
 
+use std::fmt;
+
 use crate::common::picture::Line;
 use crate::compare::Learned;
 use crate::grammar::{Between, Gap, Language};
@@ -15,23 +17,26 @@ pub fn gap(nouns: usize, words: usize) -> Gap {
     Gap { nouns, words, between: Between::Other }
 }
 
-/// Of numbers in order.
-fn median(numbers: &[f64]) -> f64 {
-    (numbers[(numbers.len() - 1) / 2] + numbers[numbers.len() / 2]) / 2.0
+/// The lowest, the median and the highest.
+fn spread(numbers: &[f64]) -> [f64; 3] {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len() - 1;
+    [sorted[0], (sorted[last / 2] + sorted[sorted.len() / 2]) / 2.0, sorted[last]]
 }
 
 /// A model's accuracies over what is varied.
 pub struct Curve {
     pub name: &'static str,
     settings: Vec<String>,
-    /// What is varied, and the accuracy of each seed, the lowest first.
+    /// What is varied, and the accuracy of each seed.
     points: Vec<(usize, Vec<f64>)>,
 }
 
 impl Curve {
     /// Of the seeds, where it was tested.
     pub fn medians(&self) -> impl Iterator<Item = (usize, f64)> {
-        self.points.iter().map(|(at, accuracies)| (*at, median(accuracies)))
+        self.points.iter().map(|(at, accuracies)| (*at, spread(accuracies)[1]))
     }
 
     /// Where it first breaks.
@@ -39,12 +44,52 @@ impl Curve {
         self.medians().find(|&(_, accuracy)| accuracy < BROKEN).map(|(at, _)| at)
     }
 
+    /// The mean of all seeds where `at` says.
+    pub fn mean(&self, at: &[usize]) -> f64 {
+        let accuracies = || self.points.iter().filter(|(point, _)| at.contains(point)).flat_map(|(_, each)| each);
+        accuracies().sum::<f64>() / accuracies().count() as f64
+    }
+
+    /// How many words the models of each seed reach across: the area under 2 · accuracy - 1 over the gap. It is the same as if
+    /// all verbs were right up to this gap and were guessed beyond it. Gaps below the first count as that one.
+    pub fn reach(&self) -> Reach {
+        let skill = |accuracy: f64| (2.0 * accuracy - 1.0).max(0.0);
+        let reach = |seed: usize| {
+            let (first, accuracies) = &self.points[0];
+            let pieces = self.points.windows(2).map(|pair| {
+                let width = (pair[1].0 - pair[0].0) as f64;
+                width * (skill(pair[0].1[seed]) + skill(pair[1].1[seed])) / 2.0
+            });
+            *first as f64 * skill(accuracies[seed]) + pieces.sum::<f64>()
+        };
+        let words: Vec<f64> = (0..self.points[0].1.len()).map(reach).collect();
+        let [low, _, high] = spread(&words);
+        Reach { mean: words.iter().sum::<f64>() / words.len() as f64, low, high }
+    }
+
     /// Medians, and a band from the lowest to the highest.
     pub fn line(&self, style: usize) -> Line {
         let percent = |accuracy: f64| 100.0 * accuracy;
-        let band = self.points.iter().map(|(at, a)| (*at as f64, percent(a[0]), percent(a[a.len() - 1])));
+        let band = self.points.iter().map(|(at, accuracies)| {
+            let [low, _, high] = spread(accuracies);
+            (*at as f64, percent(low), percent(high))
+        });
         let medians = self.medians().map(|(at, accuracy)| (at as f64, percent(accuracy)));
         Line::new(self.name, style, medians.collect()).band(band.collect()).markers()
+    }
+}
+
+/// How many words a model reaches across, over the seeds.
+#[derive(Clone, Copy)]
+pub struct Reach {
+    mean: f64,
+    low: f64,
+    high: f64,
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} ({:.1} to {:.1})", self.mean, self.low, self.high)
     }
 }
 
@@ -78,7 +123,10 @@ pub fn print(title: &str, curves: &[Curve]) {
     let row = |cells: Vec<String>| cells.iter().map(|cell| format!(" {cell:>11}")).collect::<String>();
     println!("  {:6}{}", "", row(curves[0].points.iter().map(|(at, _)| at.to_string()).collect()));
     for Curve { name, points, .. } in curves {
-        let cell = |(_, a): &(usize, Vec<f64>)| format!("{:.0} ({:.0})", 100.0 * median(a), 100.0 * a[0]);
+        let cell = |(_, accuracies): &(usize, Vec<f64>)| {
+            let [low, median, _] = spread(accuracies);
+            format!("{:.0} ({:.0})", 100.0 * median, 100.0 * low)
+        };
         println!("  {name:6}{}", row(points.iter().map(cell).collect()));
     }
     for Curve { name, settings, .. } in curves {
