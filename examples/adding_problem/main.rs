@@ -57,7 +57,7 @@ fn run() -> Result<(), Failure> {
         &[Flag { name: "budget", value: "N", help: "sequences of each training at most [74000]" }],
     )?;
     let file = settings.picture("adding_problem")?;
-    let budget = settings.whole("budget", CHECK_EVERY..=10_000_000, if settings.quick { 40_000 } else { PUBLISHED })?;
+    let budget = settings.whole("budget", CHECK_EVERY..=10_000_000, if settings.quick { 60_000 } else { PUBLISHED })?;
     let plan = Plan { batch: 8, check_every: CHECK_EVERY, budget, clip: 1.0 };
     let lengths: &[usize] = if settings.quick { &[50] } else { &[100, 200] };
     let seeds = if settings.quick { 2 } else { 5 };
