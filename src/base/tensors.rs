@@ -154,10 +154,18 @@ pub(crate) fn check_alike<F: Float>(
     }
 }
 
+/// The number of elements of an array of this shape; `None` if there can be no such array. There is none, even of no elements, if
+/// the sizes that are not 0 have a product that is too large.
+pub(crate) fn elements_of(shape: &[usize]) -> Option<usize> {
+    let product =
+        shape.iter().filter(|&&size| size > 0).try_fold(1_usize, |product, &size| product.checked_mul(size))?;
+    isize::try_from(product).is_ok().then(|| if shape.contains(&0) { 0 } else { product })
+}
+
 /// Panics unless a shape has as many elements as there are values: a [`Tensors`] written by hand may say anything.
 #[track_caller]
 pub(crate) fn check_values(who: &str, name: &str, shape: &[usize], got: usize) {
-    let expected = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    let expected = elements_of(shape);
     if expected != Some(got) {
         let expected =
             expected.map_or_else(|| "more values than there can be".into(), |count| format!("{count} values"));

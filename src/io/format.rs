@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::error::LoadError;
 use super::file_kind::FileKind;
+use crate::base::tensors::elements_of;
 
 /// The key of the header's metadata: no tensor can have it as its name.
 pub const METADATA: &str = "__metadata__";
@@ -133,6 +134,9 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
     let (_, metadata) = SafeTensors::read_metadata(&data).map_err(LoadError::malformed)?;
     let mut entries = BTreeMap::new();
     for (name, info) in metadata.tensors() {
+        if elements_of(&info.shape).is_none() {
+            return Err(LoadError::malformed(format_args!("there is no array of shape {:?}", info.shape)));
+        }
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
         entries.insert(name, Entry { dtype: info.dtype, shape: info.shape.clone(), range });
     }

@@ -593,6 +593,7 @@ fn sizes_that_overflow_are_named() {
         Residual::new(Linear::<f32>::zeros(3, 3)).layer_scale(usize::MAX, 0.1), "Residual: sizes are too large";
         Residual::new(Linear::<f32>::zeros(3, 3)).layer_scale(0, 0.1), "Residual: sizes must not be 0";
         NamedTensors::<f32>::new([("w".to_owned(), vec![huge, 4], vec![])]), "NamedTensors: w: expected more values than there can be for";
+        NamedTensors::<f32>::new([("w".to_owned(), vec![0, usize::MAX], vec![])]), "NamedTensors: w: expected more values than there can be for";
     }
 }
 

@@ -2,6 +2,7 @@
 //! A pass then panics or gives nonsense. That it stays within its memory is what AddressSanitizer sees
 //! (`bash .ci/nightly 0 address_sanitizer`); without it, a test fails by a crash, or if no lie was told or none was found out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -345,10 +346,11 @@ impl Tensors<f64> for LyingTensors {
         self.lies.of(2)
     }
     fn name(&self, i: usize) -> String {
-        i.to_string()
+        self.lies.of(i).to_string()
     }
     fn tensor(&self, _: usize) -> (&[usize], &[f64]) {
-        let shape = &self.shapes[self.lies.of(0) % self.shapes.len()];
+        // Each lie is another of the shapes.
+        let shape = &self.shapes[self.lies.of(5) % self.shapes.len()];
         (shape, &self.values[..self.lies.of(12).min(self.values.len())])
     }
     fn tensor_mut(&mut self, _: usize) -> &mut [f64] {
@@ -357,14 +359,17 @@ impl Tensors<f64> for LyingTensors {
     }
 }
 
+impl LyingTensors {
+    fn new(lies: &Lies) -> Self {
+        let shapes = [[0, usize::MAX], [3, 4], [1, usize::MAX], [4, 3]];
+        LyingTensors { values: vec![0.5; 20], shapes, lies: lies.clone() }
+    }
+}
+
 #[test]
 fn tensors_that_lie() {
     let lies = Lies::new();
-    let tensors = || LyingTensors {
-        values: vec![0.5; 20],
-        shapes: [[3, 4], [4, 3], [1, usize::MAX], [0, 12]],
-        lies: lies.clone(),
-    };
+    let tensors = || LyingTensors::new(&lies);
     fn steps(optimizer: &mut dyn Optimizer<f64>, tensors: &dyn Fn() -> LyingTensors) {
         let mut model = tensors();
         for _ in 0..2 {
@@ -386,6 +391,64 @@ fn tensors_that_lie() {
         let _ = sum.zeros_like();
         NamedTensors::zeros_like(&sum);
     });
+}
+
+/// What is saved can be read, whatever was said meanwhile; or a panic says what is wrong with which tensor.
+#[cfg(feature = "safetensors")]
+#[test]
+fn tensors_that_lie_while_they_are_saved_or_loaded() {
+    use gradflow::io::{Checkpoint, StateDict};
+
+    let lies = Lies::new();
+    let file = std::env::temp_dir().join(format!("gradflow-lies-{}", std::process::id()));
+    let readable = |dict: &StateDict| {
+        for name in dict.names() {
+            let tensor = dict.tensor::<f64>(name).expect("a tensor of its name");
+            assert_eq!((Some(tensor.shape()), tensor.iter().all(|&value| value == 0.5)), (dict.shape(name), true));
+        }
+    };
+    let (mut wrong, mut saved) = (Vec::new(), 0);
+    let mut check = |act: &dyn Fn()| match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(()) => saved += 1,
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            if !(message.starts_with("StateDict: ") && message.contains("expected ")) {
+                wrong.push(message);
+            }
+            resume_unwind(panic);
+        }
+    };
+    with_lies(&lies, "StateDict", || {
+        check(&|| {
+            let dict = StateDict::of(&LyingTensors::new(&lies));
+            dict.save(&file).expect("a file that can be written");
+            let again = StateDict::open(&file).expect("a file that can be read");
+            assert_eq!(again, dict);
+            readable(&again);
+        });
+    });
+    with_lies(&lies, "Checkpoint", || {
+        check(&|| {
+            let checkpoint = Checkpoint::new().with_tensors("model", &LyingTensors::new(&lies)).with_number("step", 3);
+            checkpoint.save(&file).expect("a file that can be written");
+            let again = Checkpoint::open(&file).expect("a file that can be read");
+            assert_eq!(again, checkpoint);
+            readable(again.state_dict());
+        });
+    });
+    let dict = StateDict::of(&LyingTensors::new(&Lies::new()));
+    with_lies(&lies, "StateDict: load", || {
+        check(&|| {
+            // An error is an answer too: another name, another shape.
+            if let Err(error) = dict.load(&mut LyingTensors::new(&lies)) {
+                assert!(!error.to_string().is_empty());
+                panic!("StateDict: expected its tensors: {error}");
+            }
+        });
+    });
+    std::fs::remove_file(&file).unwrap();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(saved > 3, "no lie passes unnoticed: {saved}"); // as a smaller count does
 }
 
 /// A model that says that its tensors are elsewhere: packed weights are found by their address.

@@ -164,6 +164,11 @@ fn headers_that_lie_are_refused() {
             8,
         ),
         (
+            "a shape of no elements that is too large for an array",
+            format!(r#"{{"a":{{"dtype":"F32","shape":[0,{}],"data_offsets":[0,0]}}}}"#, usize::MAX),
+            0,
+        ),
+        (
             "offsets near the end of numbers",
             format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[{},{}]}}}}"#, u64::MAX - 8, u64::MAX),
             8,
