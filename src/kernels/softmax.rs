@@ -5,7 +5,9 @@
 //! dz = scale s ∘ (ds - s · ds)
 //! ```
 //!
-//! The largest element is taken out first, so elements of any finite size are safe. A NaN makes its row NaN.
+//! The largest element is taken out first, so elements of any finite size are safe. A NaN makes its row NaN. As `Σ s_k = 1`, the
+//! gradient may be computed from ds less any number. It is that of the largest s: if that is nearly 1, so is what is subtracted
+//! from its ds, and the difference would have no digits.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -57,9 +59,11 @@ vectorised! {
         for (s, d) in softmax.outer_iter().zip(rows.outer_iter_mut()) {
             let s = s.to_slice().expect("contiguous rows");
             let d = d.into_slice().expect("contiguous rows");
-            let mean = sum([s, d], |[s, d]| s * d);
+            let top = largest(s);
+            let middle = s.iter().zip(&*d).find(|&(&s, _)| s == top).map_or(F::zero(), |(_, &d)| d);
+            let mean = sum([s, d], |[s, d]| s * (d - middle));
             for (d, &s) in d.iter_mut().zip(s) {
-                *d = scale * s * (*d - mean);
+                *d = scale * s * ((*d - middle) - mean);
             }
         }
     }

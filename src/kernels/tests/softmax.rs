@@ -112,6 +112,31 @@ fn what_is_small_beside_the_largest_keeps_its_digits() {
     });
 }
 
+/// The gradient of a sure choice is that of what is small beside it: `ds - s · ds` is a difference of nearly equal numbers there.
+#[test]
+fn the_gradient_of_a_sure_choice_keeps_its_digits() {
+    for_each_isa(|_| {
+        for width in [2, 9, 40] {
+            for gap in [1.0_f64, 5.0, 12.0, 30.0, 60.0] {
+                let (top, z) = (width / 2, |k: usize| if k == width / 2 { 0.0 } else { -gap - 0.1 * k as f64 });
+                let ds: Vec<_> = (0..width).map(|k| (0.7 * k as f32 + 0.3).sin()).collect();
+                let powers: Vec<_> = (0..width).map(|k| z(k).exp()).collect();
+                let total: f64 = powers.iter().sum();
+                let mean: f64 = powers.iter().zip(&ds).map(|(p, &d)| p / total * f64::from(d - ds[top])).sum();
+                let want = |k: usize| powers[k] / total * (f64::from(ds[k] - ds[top]) - mean);
+                let mut s = Array2::from_shape_fn((1, width), |(_, k)| z(k) as f32);
+                let mut dz = Array2::from_shape_vec((1, width), ds.clone()).unwrap();
+                softmax(1.0, s.view_mut());
+                softmax_backward(1.0, s.view(), dz.view_mut());
+                for (k, &got) in dz.iter().enumerate() {
+                    let relative = (f64::from(got) / want(k) - 1.0).abs();
+                    assert!(relative < 1e-4, "gap {gap}, {k} of {width}: {got} for {}", want(k));
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn what_is_not_finite_is_found() {
     for_each_isa(|_| {
