@@ -211,7 +211,7 @@ once! {
                     loss += unit * all * beside_largest(largest, z).ln_1p() - target;
                 }
             }
-            return loss * (weight / unit);
+            return weighted(weight / unit, loss);
         };
         dlogits.assign(&logits);
         let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
@@ -229,6 +229,6 @@ once! {
                 row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
             }
         }
-        loss * (weight / unit)
+        weighted(weight / unit, loss)
     }
 }

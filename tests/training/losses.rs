@@ -448,6 +448,9 @@ fn a_logit_of_minus_infinity_masks_a_class() {
         let (loss, slopes) = of_logits(loss, &masked, 1);
         assert!(loss == f64::INFINITY && slopes.iter().all(|slope| slope.is_finite()), "{loss}, {slopes:?}");
     }
+    // No id has a weight, so that the mean is 0, but smoothing gives the masked class one.
+    let (loss, slopes) = of_logits(smoothed(), &[1.0, 0.5, f64::NEG_INFINITY], 1);
+    assert_eq!((loss, slopes), (0.0, vec![0.0; 3]));
     // NaN is hidden by no weight.
     assert!(of_logits(smoothed(), &[1.0, f64::NAN, 0.5], 0).0.is_nan());
     assert!(of_logits(SoftmaxCrossEntropy::<f64>::new().class_weights(&weights), &[1.0, 0.0, f64::NAN], 1).0.is_nan());
