@@ -10,6 +10,8 @@
 pub mod checkpoint;
 pub mod choices;
 pub mod convert;
+pub mod layout;
+pub mod losses;
 pub mod models;
 pub mod optimizer_state;
 pub mod schedule;

@@ -30,6 +30,9 @@ impl<L: Layer> Layer for AssumeCausal<L> {
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.0.output_size(input)
     }
+    fn output_steps(&self) -> Option<usize> {
+        self.0.output_steps()
+    }
     fn zero_state(&self, batch: usize) -> L::State {
         self.0.zero_state(batch)
     }

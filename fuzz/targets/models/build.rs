@@ -3,40 +3,84 @@
 use gradflow::compose::{
     BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
 };
-use gradflow::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity};
+use gradflow::layers::{
+    Activation, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
+};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, Rnn, RnnNonlinearity};
 use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt};
 use gradflow::{Float, Layer, Tensors};
 
 use super::assume::AssumeCausal;
+use super::attend::{Attend, Score};
 use crate::targets::choices::Choices;
 
 /// A layer, with its input and output sizes where they are free.
 #[derive(Clone, Debug)]
 pub enum Node {
     Identity,
-    Linear { output: usize, bias: bool },
+    Linear {
+        output: usize,
+        bias: bool,
+    },
     Activation(Nonlinearity),
     LayerNorm,
     Dropout(f64),
-    FeedForward { hidden: usize, f: Nonlinearity },
-    PreNormBlock { hidden: usize, f: Nonlinearity },
-    PostNormBlock { hidden: usize, f: Nonlinearity },
-    Embedding { vocabulary: usize, output: usize },
+    FeedForward {
+        hidden: usize,
+        f: Nonlinearity,
+    },
+    PreNormBlock {
+        hidden: usize,
+        f: Nonlinearity,
+    },
+    PostNormBlock {
+        hidden: usize,
+        f: Nonlinearity,
+    },
+    Embedding {
+        vocabulary: usize,
+        output: usize,
+    },
     Recurrent(Recurrent),
     Sequence(Box<Node>, Box<Node>),
     Stacked(Vec<Node>),
-    Residual { branch: Box<Node>, scale: Scale },
+    Residual {
+        branch: Box<Node>,
+        scale: Scale,
+    },
     Projected(Box<Node>),
     Highway(Box<Node>),
     DenseConcat(Box<Node>),
-    StochasticDepth { branch: Box<Node>, p: f64, whole_batch: bool },
+    StochasticDepth {
+        branch: Box<Node>,
+        p: f64,
+        whole_batch: bool,
+    },
     Bidirectional(Box<Node>, Box<Node>),
     LearnedState(Box<Node>),
-    Truncated { layer: Box<Node>, steps: usize, pass: bool, recompute: bool },
+    Truncated {
+        layer: Box<Node>,
+        steps: usize,
+        pass: bool,
+        recompute: bool,
+    },
     Probed(Box<Node>),
     Prepacked(Box<Node>),
+    LastStep {
+        both: bool,
+    },
+    Pool {
+        max: bool,
+    },
+    Repeat(usize),
+    /// The queries are what the layer gives, which has `query` features; `at_once` of them attend in one call.
+    Attention {
+        query_layer: Box<Node>,
+        query: usize,
+        score: Score,
+        at_once: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +123,6 @@ pub struct Spec {
     pub causal: bool,
     /// Whether its gradient is that of the loss: it is not, if it is cut.
     pub exact_gradient: bool,
-    /// Whether rows that are constant or zero give it a gradient that means nothing.
-    pub normalises: bool,
     seed: u64,
 }
 
@@ -93,17 +135,42 @@ pub enum Input {
 impl Spec {
     pub fn choose(choices: &mut Choices<'_>, input: Input) -> Spec {
         let seed = u64::from(choices.byte());
-        let mut spec =
-            Spec { root: Node::Identity, input, causal: true, exact_gradient: true, normalises: false, seed };
+        let mut spec = Spec { root: Node::Identity, input, causal: true, exact_gradient: true, seed };
         spec.root = match input {
-            Input::Features(size) => spec.node(choices, size, 3).0,
+            Input::Features(size) => spec.body(choices, size, 3),
             Input::Tokens(vocabulary) => {
                 let output = size(choices, 20);
-                let rest = spec.node(choices, output, 2).0;
-                Node::Sequence(Box::new(Node::Embedding { vocabulary, output }), Box::new(rest))
+                let rest = spec.body(choices, output, 2);
+                in_turn(Node::Embedding { vocabulary, output }, rest)
             }
         };
         spec
+    }
+
+    fn body(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> Node {
+        if choices.once_in(4) { self.many_to_one(choices, input, depth) } else { self.node(choices, input, depth).0 }
+    }
+
+    /// A model that reads all steps, makes one of them, and goes on from it, with as many steps as it likes.
+    fn many_to_one(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> Node {
+        let (reads, features) = self.node(choices, input, depth - 1);
+        let one = self.to_one(choices, features);
+        let mut then = Vec::new();
+        if choices.yes() {
+            then.push(Node::Repeat(1 + choices.below(9)));
+        }
+        let last = self.node(choices, features, depth - 1).0;
+        then.into_iter().chain([last]).fold(in_turn(reads, one), in_turn)
+    }
+
+    /// From all steps to one.
+    fn to_one(&mut self, choices: &mut Choices<'_>, features: usize) -> Node {
+        self.causal = false;
+        match choices.below(4) {
+            0 => Node::Pool { max: true },
+            1 => Node::Pool { max: false },
+            _ => Node::LastStep { both: features.is_multiple_of(2) && choices.yes() },
+        }
     }
 
     /// A layer for `input` features, and how many it gives. `depth` bounds how deeply layers are nested.
@@ -113,7 +180,7 @@ impl Spec {
             return self.leaf(choices, input);
         }
         let boxed = |(node, output): (Node, usize)| (Box::new(node), output);
-        match choices.below(13) {
+        match choices.below(14) {
             0 | 1 => {
                 let (first, between) = boxed(self.node(choices, input, depth - 1));
                 let (second, output) = boxed(self.node(choices, between, depth - 1));
@@ -174,11 +241,36 @@ impl Spec {
                 let (layer, output) = boxed(self.node(choices, input, depth - 1));
                 (Node::Probed(layer), output)
             }
+            12 => self.attention(choices, input, depth),
             _ => {
                 let (layer, output) = boxed(self.node(choices, input, depth - 1));
                 (Node::Prepacked(layer), output)
             }
         }
+    }
+
+    /// Attention over the input, of queries that are made of it too.
+    fn attention(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> (Node, usize) {
+        let dot = choices.yes();
+        let (made, query) =
+            if dot { (self.square(choices, input, depth - 1), input) } else { self.node(choices, input, depth - 1) };
+        // As many queries as there are steps, one, or any number of them.
+        let query_layer = match choices.below(3) {
+            0 => made,
+            1 => in_turn(made, self.to_one(choices, query)),
+            _ => {
+                let one = self.to_one(choices, query);
+                in_turn(in_turn(made, one), Node::Repeat(1 + choices.below(9)))
+            }
+        };
+        let score = match (dot, choices.yes()) {
+            (true, scaled) => Score::Dot { scaled },
+            (false, true) => Score::Bilinear,
+            (false, false) => Score::Additive { hidden: size(choices, 40), bias: choices.yes() },
+        };
+        self.causal = false;
+        let at_once = 1 + choices.below(12);
+        (Node::Attention { query_layer: Box::new(query_layer), query, score, at_once }, input)
     }
 
     /// A layer of as many output as input features.
@@ -190,27 +282,21 @@ impl Spec {
     }
 
     fn leaf(&mut self, choices: &mut Choices<'_>, input: usize) -> (Node, usize) {
-        let node = match choices.below(16) {
+        let node = match choices.below(17) {
             0 => Node::Identity,
             1 | 2 => {
                 let output = size(choices, 70);
                 return (Node::Linear { output, bias: choices.yes() }, output);
             }
             3 => Node::Activation(nonlinearity(choices)),
-            4 => {
-                self.normalises = true;
-                Node::LayerNorm
-            }
+            4 => Node::LayerNorm,
             5 => Node::Dropout(choices.one_of(&[0.0, 0.3, 0.9])),
             6 => Node::FeedForward { hidden: size(choices, 70), f: nonlinearity(choices) },
-            7 => {
-                self.normalises = true;
-                Node::PreNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) }
-            }
-            8 => {
-                self.normalises = true;
-                Node::PostNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) }
-            }
+            7 => Node::PreNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
+            8 => Node::PostNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
+            // Refused by most of what may be around it.
+            9 if choices.once_in(4) => self.to_one(choices, input),
+            9 => Node::Identity,
             _ => {
                 let recurrent = self.recurrent(choices);
                 return (Node::Recurrent(recurrent), recurrent.output());
@@ -244,7 +330,6 @@ impl Spec {
             zoneout: [probability(choices), probability(choices)],
         };
         self.causal &= !recurrent.bidirectional;
-        self.normalises |= recurrent.layer_norm;
         recurrent
     }
 
@@ -266,6 +351,53 @@ impl Spec {
             }
         }
         model
+    }
+}
+
+fn in_turn(first: Node, second: Node) -> Node {
+    Node::Sequence(Box::new(first), Box::new(second))
+}
+
+impl Node {
+    /// How many steps it gives, if not as many as it gets.
+    fn output_steps(&self) -> Option<usize> {
+        match self {
+            Node::LastStep { .. } | Node::Pool { .. } => Some(1),
+            Node::Repeat(steps) => Some(*steps),
+            Node::Sequence(first, second) => second.output_steps().or_else(|| first.output_steps()),
+            Node::Stacked(layers) => layers.iter().rev().find_map(Node::output_steps),
+            Node::Bidirectional(layer, _)
+            | Node::LearnedState(layer)
+            | Node::Probed(layer)
+            | Node::Prepacked(layer)
+            | Node::Attention { query_layer: layer, .. } => layer.output_steps(),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes `steps` steps: a skip connection needs a branch that keeps their number, and [`Repeat`] a single one.
+    pub fn takes(&self, steps: usize) -> bool {
+        let keeps = |branch: &Node| branch.output_steps().is_none() && branch.takes(steps);
+        match self {
+            Node::Repeat(_) => steps == 1,
+            Node::Sequence(first, second) => first.takes(steps) && second.takes(first.output_steps().unwrap_or(steps)),
+            Node::Stacked(layers) => {
+                let mut steps = steps;
+                layers.iter().all(|layer| {
+                    let takes = layer.takes(steps);
+                    steps = layer.output_steps().unwrap_or(steps);
+                    takes
+                })
+            }
+            Node::Residual { branch, .. } | Node::StochasticDepth { branch, .. } => keeps(branch),
+            Node::Projected(branch) | Node::Highway(branch) | Node::DenseConcat(branch) => keeps(branch),
+            Node::Bidirectional(forward, reverse) => {
+                forward.takes(steps) && reverse.takes(steps) && forward.output_steps() == reverse.output_steps()
+            }
+            Node::LearnedState(layer) | Node::Probed(layer) | Node::Prepacked(layer) => layer.takes(steps),
+            Node::Truncated { layer, .. } | Node::Attention { query_layer: layer, .. } => layer.takes(steps),
+            _ => true,
+        }
     }
 }
 
@@ -371,6 +503,14 @@ fn build<F: Float>(node: &Node, input: usize, serial: &mut u64) -> (BoxLayer<F>,
         Node::Prepacked(layer) => {
             let (layer, output) = build(layer, input, serial);
             (BoxLayer::new(Prepacked::new(layer)), output)
+        }
+        Node::LastStep { both: false } => (causal(LastStep::new()), input),
+        Node::LastStep { both: true } => (causal(LastStep::both_directions()), input),
+        Node::Pool { max } => (causal(if *max { Pool::max() } else { Pool::mean() }), input),
+        Node::Repeat(steps) => (causal(Repeat::new(*steps)), input),
+        Node::Attention { query_layer, query, score, at_once } => {
+            let layer = build(query_layer, input, serial).0;
+            (causal(Attend::new(layer, score.attention(*query, input, rng), *at_once)), input)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Random models of all public layers, over random batches: whatever ways there are to compute the same numbers agree.
 
 mod assume;
+mod attend;
 mod batch;
 mod build;
 mod compare;
@@ -35,10 +36,10 @@ pub fn check(data: &[u8]) -> Report {
     let batch = batch::Shape::choose(choices);
     let spec = Spec::choose(choices, batch.input());
     let batch = batch::Batch::choose(choices, batch, &spec);
-    if batch.is_empty() {
+    if batch.is_empty() || !spec.root.takes(batch.shape.steps) {
         let refused = panic_of(|| compare::reference(&spec, &batch));
-        let Err(message) = refused else { panic!("an empty batch is accepted: {:?}", batch.shape) };
-        assert!(message.contains("expected"), "{message}");
+        let Err(message) = refused else { panic!("accepted: {spec:#?}\n{batch:?}") };
+        assert!(["expected", "takes"].iter().any(|word| message.contains(word)), "{message}\n{spec:#?}\n{batch:?}");
         return Report { refused: 1, ..Report::default() };
     }
     // What is wrong can be read from the message alone.
@@ -48,13 +49,13 @@ pub fn check(data: &[u8]) -> Report {
     }
 }
 
-/// What the model that `data` describes computes in `f64`, if its batch is not empty: for comparisons between processes.
+/// What the model that `data` describes computes in `f64`, if it is not refused: for comparisons between processes.
 pub fn outcome(data: &[u8]) -> Option<Outcome> {
     let choices = &mut Choices::new(data);
     let batch = batch::Shape::choose(choices);
     let spec = Spec::choose(choices, batch.input());
     let batch = batch::Batch::choose(choices, batch, &spec);
-    (!batch.is_empty()).then(|| compare::reference(&spec, &batch))
+    (!batch.is_empty() && spec.root.takes(batch.shape.steps)).then(|| compare::reference(&spec, &batch))
 }
 
 /// The largest difference that rounding explains between what two processes compute for `data`.
