@@ -174,24 +174,22 @@ fn cross_entropy<F: Float>(batch: &Batch<F>, weights: Option<Vec<f64>>, choices:
         let all: f64 = (0..classes).map(target).sum();
         let probability = |k: usize| (z[k] - z[first]).exp() / (1.0 + beside);
         let rest = |k: usize| others(k).map(probability).sum::<f64>();
-        // p_id - 1 by the others' probabilities.
+        // Of the id, p - 1 is minus the others' probabilities.
         let slope = |k: usize| match k == id {
-            true => all * probability(k) - target(k),
             false => all * probability(k) - share(k),
-        };
-        let own = |k: usize| {
-            probability(k) * others(k).map(share).sum::<f64>()
-                - share(k) * rest(k)
-                - (1.0 - smoothing) * class_weight(id) * rest(k)
+            true => {
+                let (shares, rest) = (others(id).map(share).sum::<f64>(), rest(id));
+                probability(id) * shares - (share(id) + (1.0 - smoothing) * class_weight(id)) * rest
+            }
         };
         Position {
             loss: (0..classes).map(|k| weighted(target(k), (z[first] - z[k]) + beside.ln_1p())).sum(),
-            slopes: (0..classes).map(|k| if k == id { own(k) } else { slope(k) }).collect(),
+            slopes: (0..classes).map(slope).collect(),
             weight: class_weight(id),
             largest: smoothing * all,
         }
     };
-    // An id out of range counts nowhere but where it is refused.
+    // An id out of range is refused, unless it is padding.
     let at = (choices.below(steps), choices.below(sequences));
     let mut wrong = ids.clone();
     wrong[at] = choices.one_of(&[classes as i64, -1, i64::MAX, i64::MIN]);

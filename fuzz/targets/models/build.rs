@@ -154,7 +154,7 @@ impl Spec {
     /// A model that reads all steps, makes one of them, and goes on from it, with as many steps as it likes.
     fn many_to_one(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> Node {
         let (reads, features) = self.node(choices, input, depth - 1);
-        let one = self.to_one(choices, features);
+        let one = self.many_to_one_layer(choices, features);
         let mut then = Vec::new();
         if choices.yes() {
             then.push(Node::Repeat(1 + choices.below(9)));
@@ -164,7 +164,7 @@ impl Spec {
     }
 
     /// From all steps to one.
-    fn to_one(&mut self, choices: &mut Choices<'_>, features: usize) -> Node {
+    fn many_to_one_layer(&mut self, choices: &mut Choices<'_>, features: usize) -> Node {
         self.causal = false;
         match choices.below(4) {
             0 => Node::Pool { max: true },
@@ -257,9 +257,9 @@ impl Spec {
         // As many queries as there are steps, one, or any number of them.
         let query_layer = match choices.below(3) {
             0 => made,
-            1 => in_turn(made, self.to_one(choices, query)),
+            1 => in_turn(made, self.many_to_one_layer(choices, query)),
             _ => {
-                let one = self.to_one(choices, query);
+                let one = self.many_to_one_layer(choices, query);
                 in_turn(in_turn(made, one), Node::Repeat(1 + choices.below(9)))
             }
         };
@@ -295,7 +295,7 @@ impl Spec {
             7 => Node::PreNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
             8 => Node::PostNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
             // Refused by most of what may be around it.
-            9 if choices.once_in(4) => self.to_one(choices, input),
+            9 if choices.once_in(4) => self.many_to_one_layer(choices, input),
             9 => Node::Identity,
             _ => {
                 let recurrent = self.recurrent(choices);
