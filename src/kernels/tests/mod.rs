@@ -14,6 +14,7 @@ use super::{Float, Summation, Weight};
 /// Small integers, of which every product and sum is exact whatever the order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
     Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let [i, j, seed] = [i, j, seed].map(|number| number as u64); // too large for a `usize` of 32 bits
         F::of(((i * 7919 + j * 104_729 + seed * 31 + i * j) % 17) as f64 - 8.0)
     })
 }
