@@ -72,8 +72,8 @@ def crates(*features):
 
 def check_numbers(readme):
     manifest = read("Cargo.toml")
-    features = set(re.findall(r"^(\w+) = ", manifest.split("[features]")[1].split("\n[")[0], re.M)) - {"default"}
-    listed = set(re.findall(r"^\| `(\w+)` \| (?:yes|no) \|", readme, re.M))
+    features = set(re.findall(r"^([\w-]+) = ", manifest.split("[features]")[1].split("\n[")[0], re.M)) - {"default"}
+    listed = set(re.findall(r"^\| `([\w-]+)` \| (?:yes|no) \|", readme, re.M))
     check(listed == features, f"README.md: features {sorted(listed)}, Cargo.toml: {sorted(features)}")
     version = re.search(r'rust-version = "(.*)"', manifest)[1]
     check(f"Rust {version} or later" in readme, f"README.md: not the Rust version of Cargo.toml, {version}")

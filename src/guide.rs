@@ -16,6 +16,7 @@
 //! | [`real_time`] | run a model on a real-time thread: audio, control |
 //! | [`own_cell`] | write a cell of your own, with buffers |
 //! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
+//! | `plugins` | put a model into an audio plug-in |
 //!
 //! | Understand | |
 //! | --- | --- |
@@ -76,6 +77,10 @@ pub mod own_cell {}
 #[cfg(feature = "safetensors")]
 #[doc = include_str!("../docs/how-to/elsewhere.md")]
 pub mod elsewhere {}
+
+#[cfg(feature = "plugin-formats")]
+#[doc = include_str!("../docs/how-to/plugins.md")]
+pub mod plugins {}
 
 illustrated! {
     gradients, "../docs/gradients.md",

@@ -52,7 +52,7 @@
 //! | [`metrics`] | accuracy, confusion, perplexity, errors, edit distance, over all batches of a data set |
 //! | [`data`] | padded batches, buckets, windows, normalisation, splits |
 //! | [`fit`] | the training loop that most programs write: epochs, validation, early stopping, checkpoints |
-//! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras |
+//! | `io`, [`convert`] | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras; models of audio plug-ins |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
 //! | [`author`] | for layers and cells of your own |
 //! | [`guide`] | how to classify, forecast, tag, serve …; coming from PyTorch and Keras; gradients through time and depth |
@@ -83,6 +83,7 @@
 //! - `rayon`: batches, products and what goes over many elements on the threads of rayon's current pool, which stay awake while
 //!   a pass runs and 200 µs longer. The number of threads changes no bit.
 //! - `indicatif`: a progress bar for [`fit`].
+//! - `plugin-formats`: models of audio plug-ins, [`convert`]'s `nam` and `keras_json`.
 //! - `approx`: models, gradients and states compared up to a tolerance, by the crate of that name.
 //!
 //! The environment variable `GRADFLOW_ISA` (`scalar`, `avx2`, `avx512`) holds the kernels to an instruction set.
@@ -122,6 +123,8 @@ pub mod wrap;
 
 pub use ndarray;
 pub use rand;
+#[cfg(feature = "plugin-formats")]
+pub use serde_json;
 
 pub use base::{Mode, Tensors, TensorsExt, ZerosLike};
 pub use kernels::Float;

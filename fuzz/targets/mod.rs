@@ -14,6 +14,8 @@ pub mod layout;
 pub mod losses;
 pub mod models;
 pub mod optimizer_state;
+#[cfg(feature = "plugin-formats")]
+pub mod plugins;
 pub mod schedule;
 #[cfg(feature = "safetensors")]
 pub mod state_dict;

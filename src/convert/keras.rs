@@ -32,7 +32,7 @@ impl KerasKind {
         }
     }
 
-    fn gates(self) -> usize {
+    pub(super) fn gates(self) -> usize {
         match self {
             KerasKind::SimpleRnn(_) => 1,
             KerasKind::Lstm => 4,
@@ -41,7 +41,7 @@ impl KerasKind {
     }
 
     /// The shape of a bias.
-    fn bias(self, columns: usize) -> Vec<usize> {
+    pub(super) fn bias(self, columns: usize) -> Vec<usize> {
         if self == (KerasKind::Gru { reset_after: true }) { vec![2, columns] } else { vec![columns] }
     }
 }
@@ -163,7 +163,7 @@ impl<F: Float> KerasCell for GruCell<F> {
 impl<F: Float> KerasWeights<F> {
     /// The cell of layer `layer`, which is of `kind` and is given `input` features, if that is settled, by layers of H =
     /// `hidden`.
-    fn cell<C: KerasCell + BuiltCell<Elem = F>>(
+    pub(super) fn cell<C: KerasCell + BuiltCell<Elem = F>>(
         &self,
         kind: KerasKind,
         layer: usize,
@@ -193,7 +193,7 @@ impl<F: Float> KerasWeights<F> {
         Ok(cell)
     }
 
-    fn of_cell<C: KerasCell + BuiltCell<Elem = F>>(cell: &C, kind: KerasKind) -> Self {
+    pub(super) fn of_cell<C: KerasCell + BuiltCell<Elem = F>>(cell: &C, kind: KerasKind) -> Self {
         let gates = kind.gates();
         let written = |name: &str| Some(written(tensor(cell, gates, name)?, C::PLACES, gates));
         let weight = |name: &str| {

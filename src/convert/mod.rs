@@ -1,6 +1,7 @@
-//! Weights of ONNX and Keras: read and written by documented conversions.
+//! Weights of ONNX and Keras, and models of audio plug-ins: read and written by documented conversions.
 //!
-//! PyTorch's need no conversion: its names, shapes and gate orders are those of this crate; see [`io`](crate::io).
+//! PyTorch's need no conversion: its names, shapes and gate orders are those of this crate; see [`io`](crate::io). With the feature
+//! `plugin-formats`, `nam` and `keras_json` read and write whole files.
 //!
 //! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model in one direction or in both,
 //! several in a row are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx), [`to_onnx`](crate::recurrent::Recurrent::to_onnx),
@@ -46,6 +47,8 @@
 
 mod keras;
 mod onnx;
+#[cfg(feature = "plugin-formats")]
+mod plugin;
 
 use std::fmt;
 
@@ -53,6 +56,8 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 
 pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
 pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
+#[cfg(feature = "plugin-formats")]
+pub use plugin::{PluginFileError, keras_json, nam};
 
 use crate::base::Tensors;
 use crate::cells::{BuiltCell, CommonOptions};

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::error::{LoadError, Mismatch};
-use super::file;
 use super::format::ReadLimits;
 use super::state_dict::{LoadOptions, StateDict, check_fit, named_tensors};
-use crate::base::Tensors;
+use crate::base::{Tensors, file};
 use crate::kernels::{Float, once};
 use crate::optim::{Optimizer, OptimizerState, Schedule};
 

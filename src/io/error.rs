@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use super::file_kind::FileKind;
+use crate::base::file;
 use crate::base::tensors::shown;
 use crate::optim::{OptimizerStateError, ScheduleError};
 
@@ -85,16 +86,16 @@ impl LoadError {
     }
 
     /// The error with the file's path, which only the caller of a reader knows.
-    pub(super) fn at(mut self, file: &Path) -> Self {
+    pub(super) fn at(mut self, place: &Path) -> Self {
         use LoadError::*;
         match &mut self {
-            Io(error) => *error = super::file::named(file, std::mem::replace(error, io::ErrorKind::Other.into())),
+            Io(error) => *error = file::named(place, std::mem::replace(error, io::ErrorKind::Other.into())),
             Malformed { path, .. }
             | Foreign { path, .. }
             | Limit { path, .. }
             | NotACheckpoint { path }
             | Version { path, .. }
-            | Checksum { path, .. } => *path = Some(file.to_owned()),
+            | Checksum { path, .. } => *path = Some(place.to_owned()),
             Absent { .. } | Value { .. } | Schedule(_) | Mismatch(_) | Optimizer(_) => {}
         }
         self

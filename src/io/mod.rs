@@ -128,7 +128,6 @@
 
 mod checkpoint;
 mod error;
-mod file;
 mod file_kind;
 mod format;
 mod state_dict;

@@ -10,10 +10,10 @@ use ndarray::{ArrayD, IxDyn};
 use safetensors::Dtype;
 
 use super::error::{Elsewhere, LoadError, Mismatch, ShapeMismatch, TensorError, TypeMismatch};
+use super::format;
 use super::format::{Content, Entry, METADATA, ReadLimits};
-use super::{file, format};
 use crate::base::tensors::{check_values, join, shown};
-use crate::base::{NamedTensors, Tensors};
+use crate::base::{NamedTensors, Tensors, file};
 use crate::kernels::{Float, once};
 
 /// Tensors by name, with their own copy of the values, and strings by key: what a safetensors file holds.

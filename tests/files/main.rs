@@ -1,4 +1,4 @@
-//! Files: state dicts, checkpoints, PyTorch's state dicts, weights of ONNX and Keras.
+//! Files: state dicts, checkpoints, PyTorch's state dicts, weights of ONNX and Keras, models of plug-ins.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -6,5 +6,7 @@ mod common;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
 mod convert;
+#[cfg(feature = "plugin-formats")]
+mod plugins;
 #[cfg(feature = "safetensors")]
 mod pytorch;

@@ -6,6 +6,8 @@
 mod targets;
 
 mod instruction_sets;
+#[cfg(feature = "plugin-formats")]
+mod plugins;
 #[cfg(feature = "safetensors")]
 mod readers;
 

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Replaces the file at `path` by what `write` writes: see "A crash while saving" in [`io`](crate::io).
+/// Replaces the file at `path` by what `write` writes: see "A crash while saving" in `io`.
 pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
     replace_unnamed(path, write).map_err(|error| named(path, error))
 }

@@ -1,0 +1,121 @@
+//! What can be wrong with the file of a plug-in, or with a model for it.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use crate::base::file;
+use crate::convert::ConvertError;
+
+/// Why a model was not read from the file of a plug-in, or not written to one.
+///
+/// A place is a path from the outermost object, such as `layers[1].weights[0][3]`; it is empty for that object itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PluginFileError {
+    /// The file could not be read or written.
+    Io(io::Error),
+    /// The file, or a part of it, is larger than the limit.
+    Limit {
+        /// The file, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// Where in the file.
+        place: String,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is allowed.
+        limit: usize,
+    },
+    /// The file is damaged, or of another format.
+    Malformed {
+        /// The file, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// Where in the file; of text that is not JSON, line and column.
+        place: String,
+        /// What belongs there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// The file is sound, but its model has a part that this crate does not have.
+    Unsupported {
+        /// The file, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// Where in the file.
+        place: String,
+        /// What is supported there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// The model has something that the format does not have.
+    Convert(ConvertError),
+    /// A parameter is NaN or infinite, which JSON cannot say.
+    NotFinite {
+        /// The name of the tensor.
+        tensor: String,
+    },
+}
+
+impl PluginFileError {
+    /// The error with the file's path, which only the caller of a reader knows.
+    pub(super) fn at(mut self, file: &Path) -> Self {
+        match &mut self {
+            PluginFileError::Io(error) => {
+                *error = file::named(file, std::mem::replace(error, io::ErrorKind::Other.into()));
+            }
+            PluginFileError::Limit { path, .. }
+            | PluginFileError::Malformed { path, .. }
+            | PluginFileError::Unsupported { path, .. } => *path = Some(file.to_owned()),
+            PluginFileError::Convert(_) | PluginFileError::NotFinite { .. } => {}
+        }
+        self
+    }
+}
+
+impl fmt::Display for PluginFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let PluginFileError::Limit { path, place, .. }
+        | PluginFileError::Malformed { path, place, .. }
+        | PluginFileError::Unsupported { path, place, .. } = self
+        {
+            if let Some(path) = path {
+                write!(f, "{}: ", path.display())?;
+            }
+            if !place.is_empty() {
+                write!(f, "{place}: ")?;
+            }
+        }
+        match self {
+            PluginFileError::Io(error) => error.fmt(f),
+            PluginFileError::Limit { what, limit, .. } => write!(f, "more than {limit} {what}"),
+            PluginFileError::Malformed { expected, got, .. } => write!(f, "expected {expected}, got {got}"),
+            PluginFileError::Unsupported { expected, got, .. } => {
+                write!(f, "expected {expected}, got {got}, which is not supported")
+            }
+            PluginFileError::Convert(error) => error.fmt(f),
+            PluginFileError::NotFinite { tensor } => write!(f, "{tensor}: expected finite values, which JSON can say"),
+        }
+    }
+}
+
+impl std::error::Error for PluginFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            PluginFileError::Io(error) => Some(error),
+            PluginFileError::Convert(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for PluginFileError {
+    fn from(error: io::Error) -> Self {
+        PluginFileError::Io(error)
+    }
+}
+
+impl From<ConvertError> for PluginFileError {
+    fn from(error: ConvertError) -> Self {
+        PluginFileError::Convert(error)
+    }
+}

@@ -1,0 +1,25 @@
+//! Models of audio plug-ins.
+
+mod error;
+mod guitarml;
+mod json;
+pub mod keras_json;
+mod keras_layers;
+pub mod nam;
+
+pub use error::PluginFileError;
+
+use crate::base::Tensors;
+use crate::kernels::Float;
+
+/// A file of more bytes is refused unless told otherwise. Files of plug-ins have less than one million.
+const MAX_FILE_BYTES: usize = 64 << 20;
+
+/// More layers are refused: each takes some memory before its weights are read.
+const MAX_LAYERS: usize = 1024;
+
+/// Fails with the name of the first tensor that has a value that JSON cannot say.
+fn check_finite<F: Float>(tensors: &impl Tensors<F>) -> Result<(), PluginFileError> {
+    let bad = (0..tensors.count()).find(|&i| tensors.tensor(i).1.iter().any(|value| !value.is_finite()));
+    bad.map_or(Ok(()), |i| Err(PluginFileError::NotFinite { tensor: tensors.name(i) }))
+}
