@@ -3,14 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use num_traits::Zero;
+
 use crate::base::error::mismatch;
 use crate::base::tensors::check_alike;
-use crate::base::{Size, SizeError, Tensors};
-use crate::layer::stage::Place;
-use crate::layer::{Causal, Stage, Stages};
-
-/// The most steps that one layer does before the next.
-const BLOCK: usize = 64;
+use crate::base::{Size, SizeError};
+use crate::layer::stage::{BLOCK, Chain, Place};
+use crate::layer::{Causal, Stages};
 
 /// A causal model that runs on one sequence, step after step: audio, control, sensors.
 ///
@@ -37,9 +36,10 @@ const BLOCK: usize = 64;
 /// [`LstmCell`](crate::recurrent::LstmCell), [`GruCell`](crate::recurrent::GruCell) and [`RnnCell`](crate::recurrent::RnnCell) with
 /// their default equations, [`Recurrent`](crate::recurrent::Recurrent) layers of them, [`Linear`](crate::layers::Linear),
 /// [`Activation`](crate::layers::Activation) and [`FeedForward`](crate::layers::FeedForward) have kernels for single steps, and
-/// [`Dropout`](crate::layers::Dropout) is left out. Any other causal layer does its forward pass at each step, which is
-/// right, and slower. Tuples, [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked),
-/// [`BoxLayer`](crate::compose::BoxLayer) and wrappers are the layers inside.
+/// [`Dropout`](crate::layers::Dropout) is left out. Tuples,
+/// [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer),
+/// [`Residual`](crate::compose::Residual) and wrappers are the layers inside. Any other causal layer does its forward pass at each
+/// step, which is right, and slower.
 ///
 /// # Numbers
 /// Steps and blocks of any size give the same bits. They differ from those of [`Layer::forward`](crate::Layer::forward) by rounding:
@@ -48,10 +48,8 @@ const BLOCK: usize = 64;
 /// It holds a copy of the weights: changes of the model come with another stream. On x86-64, a thread that computes numbers near
 /// zero is faster if it flushes subnormal numbers to zero, as audio threads do; nothing here sets that.
 pub struct Stream<M: Causal> {
-    stages: Vec<Box<dyn Stage<M::Elem>>>,
-    /// What the stages but the last give: `[BLOCK, O]` each.
-    between: Vec<Vec<M::Elem>>,
-    /// What the last stage gives for one step, `[O]`.
+    chain: Chain<M::Elem>,
+    /// What it gives for one step, `[O]`.
     output: Vec<M::Elem>,
     input: usize,
     initial: M::State,
@@ -66,13 +64,7 @@ impl<M: Causal> fmt::Debug for Stream<M> {
 
 impl<M: Causal> Clone for Stream<M> {
     fn clone(&self) -> Self {
-        Stream {
-            stages: self.stages.iter().map(|stage| stage.boxed()).collect(),
-            between: self.between.clone(),
-            output: self.output.clone(),
-            initial: self.initial.clone(),
-            ..*self
-        }
+        Stream { chain: self.chain.clone(), output: self.output.clone(), initial: self.initial.clone(), ..*self }
     }
 }
 
@@ -85,11 +77,8 @@ impl<M: Causal> Stream<M> {
         let output = model.output_size(Size::Features(input))?;
         let mut stages = Stages::new(input);
         model.stages(&mut stages);
-        let stages = stages.into_list();
-        let zeros = |len: usize| vec![num_traits::Zero::zero(); len];
-        let between = stages.iter().rev().skip(1).rev().map(|stage| zeros(BLOCK * stage.output())).collect();
-        let initial = model.zero_state(1);
-        let mut stream = Stream { stages, between, output: zeros(output), input, initial, model: PhantomData };
+        let (chain, output) = (Chain::new(stages), vec![M::Elem::zero(); output]);
+        let mut stream = Stream { chain, output, input, initial: model.zero_state(1), model: PhantomData };
         stream.reset();
         Ok(stream)
     }
@@ -114,7 +103,7 @@ impl<M: Causal> Stream<M> {
         if x.len() != self.input {
             mismatch("Stream", "x", &format_args!("{} values", self.input), &x.len())
         }
-        run(&mut self.stages, &mut self.between, x, &mut self.output, 1);
+        self.chain.run(1, x, &mut self.output);
         &self.output
     }
 
@@ -133,22 +122,19 @@ impl<M: Causal> Stream<M> {
         for start in (0..steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(steps);
             let (x, y) = (&x[start * input..end * input], &mut y[start * output..end * output]);
-            run(&mut self.stages, &mut self.between, x, y, end - start);
+            self.chain.run(end - start, x, y);
         }
     }
 
     /// Back to the state that it started from.
     pub fn reset(&mut self) {
-        load(&mut self.stages, &self.initial);
+        self.chain.load(&self.initial, Place::FRONT);
     }
 
     /// The state after the last step, as the model's own: it can go on in [`Layer::forward`](crate::Layer::forward) with a batch of one.
     pub fn state(&self) -> M::State {
-        let (mut state, mut first) = (self.initial.clone(), 0);
-        for stage in &self.stages {
-            stage.store(&mut state, Place { first, cell: 0 });
-            first += stage.tensors();
-        }
+        let mut state = self.initial.clone();
+        self.chain.store(&mut state, Place::FRONT);
         state
     }
 
@@ -159,29 +145,6 @@ impl<M: Causal> Stream<M> {
     #[track_caller]
     pub fn set_state(&mut self, state: &M::State) {
         check_alike(&"Stream: state", &self.initial, state);
-        load(&mut self.stages, state);
+        self.chain.load(state, Place::FRONT);
     }
-}
-
-fn load<F>(stages: &mut [Box<dyn Stage<F>>], state: &dyn Tensors<F>) {
-    let mut first = 0;
-    for stage in stages {
-        stage.load(state, Place { first, cell: 0 });
-        first += stage.tensors();
-    }
-}
-
-/// Some steps, at most [`BLOCK`], through all stages.
-#[inline]
-fn run<F: Copy>(stages: &mut [Box<dyn Stage<F>>], between: &mut [Vec<F>], x: &[F], y: &mut [F], steps: usize) {
-    let Some((last, stages)) = stages.split_last_mut() else {
-        return y.copy_from_slice(x); // nothing is left of the model
-    };
-    let mut x = x;
-    for (stage, to) in stages.iter_mut().zip(between) {
-        let to = &mut to[..steps * stage.output()];
-        stage.run(steps, x, to);
-        x = to;
-    }
-    last.run(steps, x, y);
 }

@@ -1,6 +1,7 @@
 //! The residual connection around any layer.
 
 use ndarray::{Array1, Array3, ArrayRef3, ArrayView3};
+use num_traits::Zero;
 use rand::Rng;
 
 use crate::base::error::mismatch;
@@ -11,7 +12,8 @@ use crate::layer::affine::add;
 use crate::layer::gradient::start;
 use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence, Summary};
+use crate::layer::stage::{BLOCK, Chain, Place};
+use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence, Stage, Stages, Summary};
 use crate::layers::Linear;
 use crate::parameters;
 
@@ -354,4 +356,66 @@ impl<L: Layer> Layer for Residual<L> {
     }
 }
 
-impl<L: Causal> Causal for Residual<L> {}
+impl<L: Causal> Causal for Residual<L> {
+    fn stages(&self, stages: &mut Stages<L::Elem>) {
+        let [mut branch, mut shortcut] = [Stages::new(stages.features()), Stages::new(stages.features())];
+        self.branch.stages(&mut branch);
+        if let Some(linear) = &self.shortcut {
+            linear.stages(&mut shortcut);
+        }
+        let output = branch.features();
+        let scale = match &self.scale {
+            BranchScale::Fixed(scale) => vec![L::Elem::of(*scale); output],
+            BranchScale::Scalar(scale) => vec![scale[0]; output],
+            BranchScale::PerFeature(scale) => scale.to_vec(),
+        };
+        let skip = vec![L::Elem::zero(); BLOCK * output];
+        let (branch, shortcut) = (Chain::new(branch), Chain::new(shortcut));
+        stages.push(Box::new(ResidualStage { branch, shortcut, scale, skip }));
+    }
+}
+
+/// A [`Residual`] in a stream.
+#[derive(Clone)]
+struct ResidualStage<F: Float> {
+    branch: Chain<F>,
+    shortcut: Chain<F>,
+    scale: Vec<F>, // [O]
+    skip: Vec<F>,  // [BLOCK, O]: what the shortcut gives
+}
+
+impl<F: Float> Stage<F> for ResidualStage<F> {
+    fn output(&self) -> usize {
+        self.scale.len()
+    }
+
+    fn run(&mut self, steps: usize, x: &[F], y: &mut [F]) {
+        let ResidualStage { branch, shortcut, scale, skip } = self;
+        let (output, skip) = (scale.len(), &mut skip[..y.len()]);
+        branch.run(steps, x, y);
+        shortcut.run(steps, x, skip);
+        for t in 0..steps {
+            let own = t * output..(t + 1) * output;
+            let (y, skip) = (&mut y[own.clone()], &skip[own]);
+            for k in 0..output {
+                y[k] = skip[k] + scale[k] * y[k];
+            }
+        }
+    }
+
+    fn tensors(&self) -> usize {
+        self.branch.tensors()
+    }
+
+    fn load(&mut self, state: &dyn Tensors<F>, at: Place) {
+        self.branch.load(state, at);
+    }
+
+    fn store(&self, state: &mut dyn Tensors<F>, at: Place) {
+        self.branch.store(state, at);
+    }
+
+    fn boxed(&self) -> Box<dyn Stage<F>> {
+        Box::new(self.clone())
+    }
+}

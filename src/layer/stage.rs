@@ -1,6 +1,7 @@
 //! The parts of a [`Stream`](crate::stream::Stream): each does the steps of one layer, for one sequence.
 
 use crate::base::Tensors;
+use crate::kernels::Float;
 
 /// A layer as a part of a stream: its weights in the order of its kernel, its state and its buffers.
 pub trait Stage<F>: Send {
@@ -40,6 +41,9 @@ pub struct Place {
 }
 
 impl Place {
+    /// At the front, of one cell.
+    pub const FRONT: Self = Place { first: 0, cell: 0 };
+
     /// Copies `to.len()` values of the `i`th tensor.
     pub fn read<F: Copy>(self, state: &dyn Tensors<F>, i: usize, to: &mut [F]) {
         let values = state.tensor(self.first + i).1;
@@ -90,10 +94,67 @@ impl<F> Stages<F> {
         }
         added
     }
+}
 
-    /// All of them.
-    pub fn into_list(self) -> Vec<Box<dyn Stage<F>>> {
-        self.list
+/// The most steps that one stage does before the next.
+pub(crate) const BLOCK: usize = 64;
+
+/// Stages one after another, with the memory between them.
+pub(crate) struct Chain<F> {
+    stages: Vec<Box<dyn Stage<F>>>,
+    /// What the stages but the last give: `[BLOCK, O]` each.
+    between: Vec<Vec<F>>,
+}
+
+impl<F: Float> Chain<F> {
+    /// Of `stages`; the identity if there are none.
+    pub fn new(stages: Stages<F>) -> Self {
+        let stages = stages.list;
+        let but_last = stages.iter().take(stages.len().saturating_sub(1));
+        let between = but_last.map(|stage| vec![F::zero(); BLOCK * stage.output()]).collect();
+        Chain { stages, between }
+    }
+
+    /// `y`, `[T, O]`, of the next T steps `x`, `[T, I]`, at most [`BLOCK`].
+    #[inline]
+    pub fn run(&mut self, steps: usize, x: &[F], y: &mut [F]) {
+        let Some((last, stages)) = self.stages.split_last_mut() else { return y.copy_from_slice(x) };
+        let mut x = x;
+        for (stage, to) in stages.iter_mut().zip(&mut self.between) {
+            let to = &mut to[..steps * stage.output()];
+            stage.run(steps, x, to);
+            x = to;
+        }
+        last.run(steps, x, y);
+    }
+
+    /// The number of tensors that the stages have in the model's state.
+    pub fn tensors(&self) -> usize {
+        self.stages.iter().map(|stage| stage.tensors()).sum()
+    }
+
+    /// Takes the stages' states from the model's.
+    pub fn load(&mut self, state: &dyn Tensors<F>, at: Place) {
+        let Place { mut first, cell } = at;
+        for stage in &mut self.stages {
+            stage.load(state, Place { first, cell });
+            first += stage.tensors();
+        }
+    }
+
+    /// Writes the stages' states to the model's.
+    pub fn store(&self, state: &mut dyn Tensors<F>, at: Place) {
+        let Place { mut first, cell } = at;
+        for stage in &self.stages {
+            stage.store(state, Place { first, cell });
+            first += stage.tensors();
+        }
+    }
+}
+
+impl<F: Float> Clone for Chain<F> {
+    fn clone(&self) -> Self {
+        Chain { stages: self.stages.iter().map(|stage| stage.boxed()).collect(), between: self.between.clone() }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::kernels::Float;
 use crate::layer::batch_state::{Places, keep};
 use crate::layer::gradient::start;
 use crate::layer::kit::{Pending, opaque_debug};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
+use crate::layer::stage::{Chain, Place};
+use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stage, Stages, Summary};
 use crate::parameters;
 
 const NAME: &str = "LearnedState";
@@ -240,4 +241,72 @@ impl<L: Layer> Layer for LearnedState<L> {
     }
 }
 
-impl<L: Causal> Causal for LearnedState<L> {}
+impl<L: Causal> Causal for LearnedState<L> {
+    fn stages(&self, stages: &mut Stages<L::Elem>) {
+        let mut inside = Stages::new(stages.features());
+        self.layer.stages(&mut inside);
+        let (output, zero) = (inside.features(), L::Elem::zero());
+        let (initial, state) = (self.initial.clone(), self.layer.zero_state(1));
+        stages.push(Box::new(StartingStage::<L> { chain: Chain::new(inside), output, initial, state, started: zero }));
+    }
+}
+
+/// A [`LearnedState`] in a stream.
+struct StartingStage<L: Layer> {
+    chain: Chain<L::Elem>,
+    output: usize,
+    initial: L::State,
+    state: L::State, // to mix it in
+    started: L::Elem,
+}
+
+impl<L: Layer> StartingStage<L> {
+    /// `s_0 = started ∘ s + (1 - started) ∘ initial`
+    fn start(&mut self) {
+        let (started, one) = (self.started, L::Elem::one());
+        self.chain.store(&mut self.state, Place::FRONT);
+        for i in 0..self.initial.count() {
+            let initial = self.initial.tensor(i).1;
+            for (value, &initial) in self.state.tensor_mut(i).iter_mut().zip(initial) {
+                *value = started * *value + (one - started) * initial;
+            }
+        }
+        self.chain.load(&self.state, Place::FRONT);
+        self.started = one;
+    }
+}
+
+impl<L: Layer> Stage<L::Elem> for StartingStage<L> {
+    fn output(&self) -> usize {
+        self.output
+    }
+
+    fn run(&mut self, steps: usize, x: &[L::Elem], y: &mut [L::Elem]) {
+        if self.started != L::Elem::one() {
+            self.start();
+        }
+        self.chain.run(steps, x, y);
+    }
+
+    fn tensors(&self) -> usize {
+        self.chain.tensors() + 1
+    }
+
+    fn load(&mut self, state: &dyn Tensors<L::Elem>, at: Place) {
+        self.chain.load(state, at);
+        let place = Place { first: at.first + self.chain.tensors(), ..at };
+        place.read(state, 0, std::slice::from_mut(&mut self.started));
+    }
+
+    fn store(&self, state: &mut dyn Tensors<L::Elem>, at: Place) {
+        self.chain.store(state, at);
+        let place = Place { first: at.first + self.chain.tensors(), ..at };
+        place.write(state, 0, &[self.started]);
+    }
+
+    fn boxed(&self) -> Box<dyn Stage<L::Elem>> {
+        let StartingStage { chain, output, initial, state, started } = self;
+        let (initial, state) = (initial.clone(), state.clone());
+        Box::new(StartingStage::<L> { chain: chain.clone(), output: *output, initial, state, started: *started })
+    }
+}
