@@ -5,6 +5,7 @@
 //! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`]; [`Pending`] with its [`Mark`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
 //! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
 //! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
+//! | A layer in ONNX files | [`Graph`] with [`Signal`], [`Value`], [`Attribute`], [`StateTensor`] and [`Unsupported`] |
 //! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters) |
 //! | Test it | [`Contract`](crate::check::Contract), [`GradCheck`](crate::check::GradCheck) |
 
@@ -24,6 +25,7 @@ pub use crate::compose::stacked::StackedCache;
 pub use crate::compose::stochastic_depth::StochasticDepthCache;
 pub use crate::kernels::Accumulate;
 pub use crate::layer::kit::{Mark, Pending, StandardLayout, reuse};
+pub use crate::layer::{Attribute, Graph, Signal, StateTensor, Unsupported, Value};
 pub use crate::layer::{Gradient, Id, Ids, Pass, RowCache, RowGradients, RowLayer, Rows, State, Summary};
 pub use crate::layers::embedding::EmbeddingCache;
 pub use crate::layers::feed_forward::FeedForwardCache;

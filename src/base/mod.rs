@@ -1,7 +1,7 @@
 //! Named tensors, sizes, errors, initial weights, and what is drawn at random.
 
 pub(crate) mod error;
-#[cfg(any(feature = "safetensors", feature = "plugin-formats"))]
+#[cfg(any(feature = "safetensors", feature = "onnx", feature = "plugin-formats"))]
 pub(crate) mod file;
 mod init;
 mod mode;

@@ -5,6 +5,17 @@ use std::fmt::Debug;
 use crate::base::{Init, RandomDrop};
 use crate::recurrence::Zoneout;
 
+/// The f of a plain recurrent cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RnnNonlinearity {
+    /// `tanh(a)`
+    #[default]
+    Tanh,
+    /// `max(a, 0)`
+    Relu,
+}
+
 /// The options that every cell has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

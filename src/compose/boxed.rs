@@ -9,7 +9,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, State, Summary};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, State, Summary, Unsupported};
 
 const NAME: &str = "BoxLayer";
 
@@ -162,6 +162,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError>;
     fn any_output_steps(&self) -> Option<usize>;
     fn any_describe(&self, name: &str, summary: &mut Summary);
+    fn any_add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported>;
     fn any_zero_state(&self, batch: usize) -> BoxState<F>;
     fn any_forward<'c>(
         &self,
@@ -244,6 +245,10 @@ where
 
     fn any_describe(&self, name: &str, summary: &mut Summary) {
         self.describe(name, summary);
+    }
+
+    fn any_add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        self.add_to_graph(graph, x)
     }
 
     fn any_zero_state(&self, batch: usize) -> BoxState<F> {
@@ -332,6 +337,10 @@ impl<F: Float, Kind: 'static> Layer for BoxLayer<F, Kind> {
 
     fn describe(&self, name: &str, summary: &mut Summary) {
         self.layer.any_describe(name, summary);
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        self.layer.any_add_to_graph(graph, x)
     }
 
     fn zero_state(&self, batch: usize) -> BoxState<F> {

@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::{Size, SizeError};
 use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Layer, Sequence, Summary};
+use crate::layer::{Causal, Gradient, Graph, Layer, Sequence, Signal, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "DenseConcat";
@@ -88,6 +88,12 @@ impl<L: Layer> Layer for DenseConcat<L> {
 
     fn zero_state(&self, batch: usize) -> L::State {
         self.branch.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let branch = self.branch.add_to_graph(graph, x)?;
+        let features = x.features(NAME)? + branch.features(NAME)?;
+        Ok(x.with(graph.node("Concat", &[x.value, branch.value], &[("axis", 2.into())]), features))
     }
 
     fn forward_pass<'c>(

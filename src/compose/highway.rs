@@ -9,7 +9,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::{Float, vectorised};
 use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Layer, RowCache, Sequence, Summary};
+use crate::layer::{Causal, Gradient, Graph, Layer, RowCache, Sequence, Signal, Summary, Unsupported};
 use crate::layers::{Linear, LinearBuilder};
 use crate::parameters;
 
@@ -197,6 +197,18 @@ impl<L: Layer> Layer for Highway<L> {
 
     fn zero_state(&self, batch: usize) -> L::State {
         self.branch.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let branch = self.branch.add_to_graph(graph, x)?;
+        let gate = graph.inside("gate", |graph| self.gate.add_to_graph(graph, x))?;
+        let gate = graph.node("Sigmoid", &[gate.value], &[]);
+        // x + g (branch - x) rounds in another way.
+        let one = graph.scalar(1.0);
+        let let_in = graph.node("Mul", &[gate, branch.value], &[]);
+        let kept = graph.node("Sub", &[one, gate], &[]);
+        let kept = graph.node("Mul", &[kept, x.value], &[]);
+        Ok(x.with(graph.node("Add", &[let_in, kept], &[]), branch.features(NAME)?))
     }
 
     fn forward_pass<'c>(

@@ -13,7 +13,9 @@ use crate::layer::gradient::start;
 use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
 use crate::layer::stage::{BLOCK, Chain, Place};
-use crate::layer::{Causal, Gradient, Internal, Layer, RowCache, Sequence, Stage, Stages, Summary};
+use crate::layer::{
+    Causal, Gradient, Graph, Internal, Layer, RowCache, Sequence, Signal, Stage, Stages, Summary, Unsupported,
+};
 use crate::layers::Linear;
 use crate::parameters;
 
@@ -263,6 +265,24 @@ impl<L: Layer> Layer for Residual<L> {
 
     fn zero_state(&self, batch: usize) -> L::State {
         self.branch.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let branch = self.branch.add_to_graph(graph, x)?;
+        let features = branch.features(NAME)?;
+        let direct = match &self.shortcut {
+            Some(shortcut) => graph.inside("shortcut", |graph| shortcut.add_to_graph(graph, x))?,
+            None => x,
+        };
+        let scale = match &self.scale {
+            BranchScale::Fixed(1.0) => None,
+            BranchScale::Fixed(scale) => Some(graph.scalar(*scale)),
+            BranchScale::Scalar(scale) | BranchScale::PerFeature(scale) => {
+                Some(graph.parameter("scale", scale.shape(), scale.to_vec()))
+            }
+        };
+        let scaled = scale.map_or(branch.value, |scale| graph.node("Mul", &[branch.value, scale], &[]));
+        Ok(x.with(graph.node("Add", &[direct.value, scaled], &[]), features))
     }
 
     fn forward_pass<'c>(

@@ -103,6 +103,19 @@ macro_rules! __chain {
                 ($($crate::layer::Layer::zero_state(&self.$part, batch),)+)
             }
 
+            fn add_to_graph(
+                &self,
+                graph: &mut $crate::layer::Graph<$f>,
+                x: $crate::layer::Signal,
+            ) -> Result<$crate::layer::Signal, $crate::layer::Unsupported> {
+                $(
+                    let x = graph.inside($crate::__label!($part $($label)?), |graph| {
+                        $crate::layer::Layer::add_to_graph(&self.$part, graph, x)
+                    })?;
+                )+
+                Ok(x)
+            }
+
             fn forward_pass<'c>(&self,
                 x: &$crate::layer::Sequence<'_, $f>,
                 state: &mut Self::State,

@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, TensorsExt};
 use crate::layer::kit::opaque_debug;
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, Summary};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, Summary, Unsupported};
 use crate::parallel::{in_pass, product_work};
 use crate::parameters;
 
@@ -108,6 +108,14 @@ impl<L: Layer> Layer for Stacked<L> {
 
     fn zero_state(&self, batch: usize) -> Vec<L::State> {
         self.layers.iter().map(|layer| layer.zero_state(batch)).collect()
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let mut signal = x;
+        for (k, layer) in self.layers.iter().enumerate() {
+            signal = graph.inside(&k.to_string(), |graph| layer.add_to_graph(graph, signal))?;
+        }
+        Ok(signal)
     }
 
     fn forward_pass<'c>(

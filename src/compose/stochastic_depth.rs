@@ -10,7 +10,7 @@ use crate::kernels::Float;
 use crate::layer::affine::add;
 use crate::layer::kit::{Pending, StandardLayout, opaque_debug, reuse};
 use crate::layer::rows::{rows_of, span};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Summary};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "StochasticDepth";
@@ -156,6 +156,10 @@ impl<L: Layer> Layer for StochasticDepth<L> {
 
     fn zero_state(&self, batch: usize) -> L::State {
         self.branch.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        self.branch.add_to_graph(graph, x)
     }
 
     fn forward_pass<'c>(

@@ -2,7 +2,8 @@
 
 use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
 
-use super::{ConvertError, Elem, check_array, common, read, refuse, refuse_common, rows, supported, tensor, written};
+use super::{ConvertError, Elem, check_array, read, supported};
+use crate::cells::onnx::{common, refuse, refuse_common, rows, tensor, written};
 use crate::cells::{
     BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, Model, RnnCell, RnnNonlinearity, RnnOptions,
 };

@@ -52,15 +52,15 @@ mod plugin;
 
 use std::fmt;
 
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::ArrayView2;
 
+pub use crate::cells::{OnnxCell, OnnxNode, OnnxOperator};
 pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
-pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
 #[cfg(feature = "plugin-formats")]
 pub use plugin::{PluginFileError, keras_json, nam};
 
 use crate::base::Tensors;
-use crate::cells::{BuiltCell, CommonOptions};
+use crate::cells::BuiltCell;
 use crate::kernels::Float;
 
 /// Why weights could not be converted.
@@ -137,27 +137,8 @@ impl std::error::Error for ConvertError {}
 
 type Elem<C> = <C as BuiltCell>::Elem;
 
-/// Fails with the name of the first of these options, or of the parameter that it brings, that is in use.
-fn refuse<const N: usize>(options: [(&'static str, bool); N]) -> Result<(), &'static str> {
-    match options.into_iter().find(|&(_, in_use)| in_use) {
-        Some((option, _)) => Err(option),
-        None => Ok(()),
-    }
-}
-
-/// Of the options that every cell has, those that neither system has.
-fn refuse_common(options: CommonOptions) -> Result<(), &'static str> {
-    let CommonOptions { bias: _, layer_norm, zoneout } = options;
-    refuse([("norm_ih", layer_norm.is_some()), ("zoneout", zoneout != 0.0)])
-}
-
-/// The common options of a cell that comes from there.
-fn common(bias: bool) -> CommonOptions {
-    CommonOptions { bias, layer_norm: None, zoneout: 0.0 }
-}
-
 /// What a cell is there, or the option that it is not there for.
-fn supported<T>(layer: usize, counterpart: Result<T, &'static str>) -> Result<T, ConvertError> {
+fn supported<T>(layer: usize, counterpart: Result<T, impl Into<String>>) -> Result<T, ConvertError> {
     counterpart.map_err(|option| ConvertError::Unsupported { layer, option: option.into() })
 }
 
@@ -170,17 +151,6 @@ fn check_array(layer: usize, tensor: &'static str, expected: &[usize], got: &[us
     Err(ConvertError::Shape { layer, tensor, expected, got: got.to_vec() })
 }
 
-/// Tensor `name` of a cell, gate by gate: `[G H, columns]`, one column of what has one axis.
-fn tensor<'a, F: Float>(cell: &'a impl Tensors<F>, gates: usize, name: &str) -> Option<ArrayView2<'a, F>> {
-    let (_, values) = (0..cell.count()).find(|&i| cell.name(i) == name).map(|i| cell.tensor(i))?;
-    Some(rows(values, gates))
-}
-
-/// `gates` rows or blocks of rows.
-fn rows<F>(values: &[F], count: usize) -> ArrayView2<'_, F> {
-    ArrayView2::from_shape((count, values.len() / count), values).expect("whole gates")
-}
-
 /// Sets tensor `name` of a cell from gates in another order: the cell's `k`th gate is the `places[k]`th of them.
 fn read<F: Float>(cell: &mut impl Tensors<F>, name: &str, gates: ArrayView2<'_, F>, places: &[usize]) {
     let i = (0..cell.count()).find(|&i| cell.name(i) == name).expect("a parameter of the cell");
@@ -189,13 +159,4 @@ fn read<F: Float>(cell: &mut impl Tensors<F>, name: &str, gates: ArrayView2<'_, 
     for (own, &place) in own.chunks_exact_mut(size).zip(places) {
         own.iter_mut().zip(gates.row(place)).for_each(|(own, &value)| *own = value);
     }
-}
-
-/// The inverse of [`read`]: `count` gates, of which the `places[k]`th is the cell's `k`th, and the others zero.
-fn written<F: Float>(own: ArrayView2<'_, F>, places: &[usize], count: usize) -> Array2<F> {
-    let mut gates = Array2::zeros((count, own.ncols()));
-    for (own, &place) in own.axis_iter(Axis(0)).zip(places) {
-        gates.slice_mut(s![place, ..]).assign(&own);
-    }
-    gates
 }

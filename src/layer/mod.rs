@@ -7,6 +7,7 @@ pub mod causal;
 mod context;
 pub(crate) mod fingerprint;
 pub(crate) mod gradient;
+pub(crate) mod graph;
 mod ids;
 pub mod kit;
 mod layer_stage;
@@ -20,6 +21,7 @@ mod traits;
 
 pub use causal::Causal;
 pub use gradient::Gradient;
+pub use graph::{Attribute, Graph, Signal, StateTensor, Unsupported, Value};
 pub use ids::{Id, Ids};
 pub(crate) use layer_stage::LayerStage;
 pub use row_layer::{RowCache, RowGradients, RowLayer, Rows};

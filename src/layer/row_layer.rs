@@ -6,6 +6,7 @@ use ndarray::{Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
 use super::affine::add;
 use super::gradient::{self, Gradient};
+use super::graph::{Graph, Signal, Unsupported};
 use super::kit::{Pending, StandardLayout, reuse};
 use super::layer_stage::LayerStage;
 use super::rows::{matrix, matrix_mut, rows_of, span};
@@ -84,6 +85,14 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
     #[doc(hidden)]
     fn row_stages(&self, _stages: &mut Stages<Self::Elem>) -> bool {
         false
+    }
+
+    /// [`Layer::add_to_graph`] of the layer: `y` of `x`, both with the same lengths; the default refuses.
+    ///
+    /// # Errors
+    /// If ONNX's operators cannot express the layer.
+    fn add_rows_to_graph(&self, graph: &mut Graph<Self::Elem>, _x: Signal) -> Result<Signal, Unsupported> {
+        Err(graph.refuse(format!("{} does not say what it is in ONNX's operators", Self::NAME)))
     }
 
     /// Whether the layer writes `y = skip + layer(x)` at once and does not need `y` again.
@@ -310,6 +319,14 @@ macro_rules! row_layer {
             }
 
             fn zero_state(&self, _batch: usize) {}
+
+            fn add_to_graph(
+                &self,
+                graph: &mut $crate::layer::Graph<$f>,
+                x: $crate::layer::Signal,
+            ) -> Result<$crate::layer::Signal, $crate::layer::Unsupported> {
+                $crate::layer::RowLayer::add_rows_to_graph(self, graph, x)
+            }
 
             fn forward_pass<'c>(
                 &self,

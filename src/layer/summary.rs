@@ -49,7 +49,7 @@ impl Summary {
 }
 
 /// A type's name without the paths in it.
-fn short(type_name: &str) -> String {
+pub(super) fn short(type_name: &str) -> String {
     let mut short = String::new();
     for part in type_name.split_inclusive(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
         short.push_str(part.rsplit("::").next().unwrap_or(part));

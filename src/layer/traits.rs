@@ -7,6 +7,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 use super::affine::add;
 use super::batch_state::{put, select};
 use super::gradient::Gradient;
+use super::graph::{Graph, Signal, Unsupported};
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
 use super::summary::Summary;
@@ -296,6 +297,17 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     #[doc(hidden)]
     fn describe(&self, name: &str, summary: &mut Summary) {
         summary.add(name, std::any::type_name::<Self>(), self);
+    }
+
+    /// Adds the layer's operators to a graph: `y` of `x`, what it computes in inference. It takes its state's tensors from the
+    /// graph and gives them back. The graph is written as an ONNX file by the module `onnx`, which comes with the feature of
+    /// that name and has an example; the default refuses.
+    ///
+    /// # Errors
+    /// If ONNX's operators cannot express the layer, or one inside it.
+    fn add_to_graph(&self, graph: &mut Graph<Self::Elem>, _x: Signal) -> Result<Signal, Unsupported> {
+        let layer = super::summary::short(std::any::type_name::<Self>());
+        Err(graph.refuse(format!("{layer} does not say what it is in ONNX's operators")))
     }
 
     /// An empty cache.

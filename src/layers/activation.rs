@@ -1,6 +1,6 @@
 //! Element-wise nonlinearities.
 
-use std::f64::consts::PI;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -11,7 +11,7 @@ use crate::kernels::math::{exp, normal_cdf, relu, sigmoid, tanh};
 use crate::kernels::{Float, vectorised};
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut, values_of, values_of_mut};
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stage, Stages};
+use crate::layer::{Attribute, Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Stage, Stages, Unsupported};
 use crate::parallel::{COLUMNS, element_work, for_each_part, function_work};
 use crate::{parameters, row_layer};
 
@@ -254,6 +254,33 @@ impl<F: Float> RowLayer for Activation<F> {
     fn row_stages(&self, stages: &mut Stages<F>) -> bool {
         stages.push(Box::new(ActivationStage { nonlinearity: self.nonlinearity, features: stages.features() }));
         true
+    }
+
+    fn add_rows_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        let features = x.features(NAME)?;
+        let x_value = x.value;
+        let value = match self.nonlinearity {
+            Nonlinearity::Tanh => graph.node("Tanh", &[x_value], &[]),
+            Nonlinearity::Sigmoid => graph.node("Sigmoid", &[x_value], &[]),
+            Nonlinearity::Relu => graph.node("Relu", &[x_value], &[]),
+            Nonlinearity::LeakyRelu { slope } => {
+                graph.node("LeakyRelu", &[x_value], &[("alpha", Attribute::Float(slope as f32))])
+            }
+            Nonlinearity::Gelu => {
+                // Φ(x) = (1 + erf(x / √2)) / 2; ONNX has Gelu from operator set 20 on.
+                let (half, one, root) = (graph.scalar(0.5), graph.scalar(1.0), graph.scalar(FRAC_1_SQRT_2));
+                let scaled = graph.node("Mul", &[x_value, root], &[]);
+                let erf = graph.node("Erf", &[scaled], &[]);
+                let sum = graph.node("Add", &[erf, one], &[]);
+                let product = graph.node("Mul", &[x_value, sum], &[]);
+                graph.node("Mul", &[product, half], &[])
+            }
+            Nonlinearity::Silu => {
+                let sigmoid = graph.node("Sigmoid", &[x_value], &[]);
+                graph.node("Mul", &[x_value, sigmoid], &[])
+            }
+        };
+        Ok(x.with(value, features))
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {

@@ -10,7 +10,7 @@ use crate::base::{Expect, RandomDrop, check_number};
 use crate::kernels::Float;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{row_of, row_of_mut};
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence, Stages};
+use crate::layer::{Gradient, Graph, RowGradients, RowLayer, Rows, Sequence, Signal, Stages, Unsupported};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Dropout";
@@ -91,6 +91,10 @@ impl<F: Float> RowLayer for Dropout<F> {
 
     fn row_stages(&self, _: &mut Stages<F>) -> bool {
         true // nothing is dropped in inference
+    }
+
+    fn add_rows_to_graph(&self, _: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        Ok(x)
     }
 
     fn begin(&self, x: &Sequence<'_, F>, mask: &mut Option<Mask>) {

@@ -10,7 +10,7 @@ use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError, check_gradient};
 use crate::kernels::{Float, once};
 use crate::layer::kit::{Pending, reuse};
-use crate::layer::{Causal, Gradient, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Graph, Layer, Sequence, Signal, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "Embedding";
@@ -175,6 +175,20 @@ impl<F: Float> Layer for Embedding<F> {
     }
 
     fn zero_state(&self, _batch: usize) {}
+
+    fn add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        let (vocabulary, features) = self.weight.dim();
+        let mut ids = x.value;
+        // Ids past the lengths are not read, so they need not be ids.
+        if let Some(mask) = graph.mask(x) {
+            let (axis, zero) = (graph.integers(&[2]), graph.integers(&[0]));
+            let mask = graph.node("Squeeze", &[mask, axis], &[]);
+            ids = graph.node("Where", &[mask, ids, zero], &[]);
+        }
+        let values = self.weight.iter().copied().collect();
+        let weight = graph.parameter("weight", &[vocabulary, features], values);
+        Ok(x.with(graph.node("Gather", &[weight, ids], &[("axis", 0.into())]), features))
+    }
 
     fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut EmbeddingCache<F>) -> ArrayView3<'c, F> {
         look_up(self, &x.reborrow(), cache);

@@ -22,7 +22,7 @@ use crate::layer::gradient::start;
 use crate::layer::kit::rows;
 use crate::layer::kit::{Pending, StandardLayout, reuse};
 use crate::layer::rows::{matrix, matrix_mut, rows_of, span};
-use crate::layer::{Causal, Layer, Sequence, Stages};
+use crate::layer::{Causal, Graph, Layer, Sequence, Signal, Stages, Unsupported};
 use crate::parallel::for_each_part;
 use crate::parallel::in_pass;
 use crate::parallel::product_work;
@@ -339,6 +339,12 @@ impl<F: Float> Layer for FeedForward<F> {
     }
 
     fn zero_state(&self, _batch: usize) {}
+
+    fn add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        let x = graph.inside("fc1", |graph| self.fc1.add_to_graph(graph, x))?;
+        let x = graph.inside("activation", |graph| self.activation.add_to_graph(graph, x))?;
+        graph.inside("fc2", |graph| self.fc2.add_to_graph(graph, x))
+    }
 
     fn forward_pass<'c>(
         &self,

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use ndarray::ArrayViewMut2;
 
 use crate::kernels::Float;
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stages};
+use crate::layer::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Stages, Unsupported};
 use crate::{parameters, row_layer};
 
 /// `y = x`, `[T, B, D]` to `[T, B, D]`: for a place in a model where a layer may be left out.
@@ -27,6 +27,9 @@ impl<F: Float> RowLayer for Identity<F> {
 
     fn forward_rows(&self, rows: Rows<'_, F>, mut y: ArrayViewMut2<'_, F>, _: &mut ()) {
         y.assign(&rows.x);
+    }
+    fn add_rows_to_graph(&self, _: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        Ok(x)
     }
     fn row_stages(&self, _: &mut Stages<F>) -> bool {
         true

@@ -7,7 +7,7 @@ use ndarray::{ArrayRef3, s};
 use super::time::{TimeCache, time_layer};
 use crate::base::{Size, SizeError};
 use crate::kernels::{Float, once};
-use crate::layer::Sequence;
+use crate::layer::{Graph, Sequence, Signal, Unsupported, Value};
 use crate::parameters;
 
 const NAME: &str = "LastStep";
@@ -81,6 +81,38 @@ impl<F: Float> LastStep<F> {
 
     fn steps(&self) -> usize {
         1
+    }
+
+    /// The output, in operators.
+    fn graph_value(&self, graph: &mut Graph<F>, x: Signal) -> Result<Value, Unsupported> {
+        let width = x.features(NAME)?;
+        let own = self.own(width);
+        let mut part = |from: usize, to: usize, is_last: bool| {
+            let mut value = x.value;
+            if (from, to) != (0, width) {
+                value = graph.slice(value, [from as i64, to as i64], 2);
+            }
+            match graph.lengths(x).filter(|_| is_last) {
+                None => graph.slice(value, if is_last { [-1, i64::MAX] } else { [0, 1] }, 0),
+                Some(lengths) => {
+                    let one = graph.integers(&[1]);
+                    let lengths = graph.node("Cast", &[lengths], &[("to", 7.into())]);
+                    let last = graph.node("Sub", &[lengths, one], &[]);
+                    let axes = graph.integers(&[0, 2]);
+                    let last = graph.node("Unsqueeze", &[last, axes], &[]); // [1, B, 1]
+                    let (batch, width) = (graph.batch(), graph.integers(&[(to - from) as i64]));
+                    let shape = graph.node("Concat", &[one, batch, width], &[("axis", 0.into())]);
+                    let last = graph.node("Expand", &[last, shape], &[]);
+                    graph.node("GatherElements", &[value, last], &[("axis", 0.into())])
+                }
+            }
+        };
+        let ends = part(0, own, !x.is_reversed);
+        if own == width {
+            return Ok(ends);
+        }
+        let others = part(own, width, x.is_reversed);
+        Ok(graph.node("Concat", &[ends, others], &[("axis", 2.into())]))
     }
 
     fn size(&self, input: Size) -> Result<usize, SizeError> {

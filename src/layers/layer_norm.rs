@@ -8,7 +8,7 @@ use crate::kernels::norm::{STATISTICS, add_parameter_gradients, normalise, norma
 use crate::layer::kit::reuse;
 use crate::layer::row_layer::compiled_walk;
 use crate::layer::rows::{matrix_mut, rows_of, view_of_rows};
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Sequence};
+use crate::layer::{Attribute, Gradient, Graph, RowGradients, RowLayer, Rows, Sequence, Signal, Unsupported};
 use crate::parallel::{COLUMNS, element_work, for_each_part, function_work};
 use crate::{parameters, row_layer};
 
@@ -91,6 +91,15 @@ impl<F: Float> RowLayer for LayerNorm<F> {
         check_shape(NAME, "bias", &[self.weight.len()], self.bias.shape());
         let (steps, batch) = x.dims();
         reuse(statistics, (steps * batch, STATISTICS));
+    }
+
+    fn add_rows_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        let features = [self.weight.len()];
+        let weight = graph.parameter("weight", &features, self.weight.to_vec());
+        let bias = graph.parameter("bias", &features, self.bias.to_vec());
+        let attributes = [("axis", (-1).into()), ("epsilon", Attribute::Float(self.eps as f32))];
+        let value = graph.node("LayerNormalization", &[x.value, weight, bias], &attributes);
+        Ok(x.with(value, features[0]))
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, statistics: &mut Array2<F>) {

@@ -11,7 +11,7 @@ use crate::kernels::{Accumulate, Float, product};
 use crate::layer::affine::{add_rows, affine, affine_onto};
 use crate::layer::gradient::start;
 use crate::layer::row_layer::compiled_walk;
-use crate::layer::{Gradient, RowGradients, RowLayer, Rows, Stages};
+use crate::layer::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Stages, Unsupported};
 use crate::{parameters, row_layer};
 
 const NAME: &str = "Linear";
@@ -162,6 +162,18 @@ impl<F: Float> RowLayer for Linear<F> {
     fn row_stages(&self, stages: &mut Stages<F>) -> bool {
         add_linear(&self.weight, self.bias.as_ref(), stages);
         true
+    }
+
+    fn add_rows_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
+        let (input, output) = self.sizes();
+        let transposed = self.weight.t().iter().copied().collect();
+        let weight = graph.parameter("weight", &[input, output], transposed);
+        let mut value = graph.node("MatMul", &[x.value, weight], &[]);
+        if let Some(bias) = &self.bias {
+            let bias = graph.parameter("bias", &[output], bias.to_vec());
+            value = graph.node("Add", &[value, bias], &[]);
+        }
+        Ok(x.with(value, output))
     }
 
     fn forward_rows(&self, rows: Rows<'_, F>, y: ArrayViewMut2<'_, F>, _: &mut ()) {

@@ -7,7 +7,7 @@ use ndarray::{ArrayRef3, s};
 use super::time::{TimeCache, time_layer};
 use crate::base::{Size, SizeError};
 use crate::kernels::{Float, once};
-use crate::layer::Sequence;
+use crate::layer::{Attribute, Graph, Sequence, Signal, Unsupported, Value};
 use crate::parameters;
 
 const NAME: &str = "Pool";
@@ -65,6 +65,31 @@ impl<F: Float> Pool<F> {
 
     fn steps(&self) -> usize {
         1
+    }
+
+    /// The output, in operators.
+    fn graph_value(&self, graph: &mut Graph<F>, x: Signal) -> Result<Value, Unsupported> {
+        x.features(NAME)?;
+        let (axes, keep) = (Attribute::from(vec![0]), ("keepdims", Attribute::from(1)));
+        match self.kind {
+            // Lengths are at least 1, so each sequence has a maximum.
+            Kind::Max => {
+                let values = graph.without_padding(x, f64::NEG_INFINITY);
+                Ok(graph.node("ReduceMax", &[values], &[("axes", axes), keep]))
+            }
+            Kind::Mean => {
+                let values = graph.without_padding(x, 0.0);
+                let Some(lengths) = graph.lengths(x) else {
+                    return Ok(graph.node("ReduceMean", &[values], &[("axes", axes), keep]));
+                };
+                let axis = graph.integers(&[0]);
+                let sum = graph.node("ReduceSum", &[values, axis], &[keep]);
+                let axis = graph.integers(&[1]);
+                let lengths = graph.node("Unsqueeze", &[lengths, axis], &[]); // [B, 1]
+                let lengths = graph.node("CastLike", &[lengths, sum], &[]);
+                Ok(graph.node("Div", &[sum, lengths], &[]))
+            }
+        }
     }
 
     fn size(&self, input: Size) -> Result<usize, SizeError> {

@@ -8,7 +8,7 @@ use super::time::{TimeCache, time_layer};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError};
 use crate::kernels::{Float, once};
-use crate::layer::Sequence;
+use crate::layer::{Graph, Sequence, Signal, Unsupported, Value};
 use crate::parameters;
 
 const NAME: &str = "Repeat";
@@ -81,6 +81,15 @@ impl<F: Float> Repeat<F> {
     /// How many times.
     pub fn steps(&self) -> usize {
         self.steps
+    }
+
+    /// The output, in operators.
+    fn graph_value(&self, graph: &mut Graph<F>, x: Signal) -> Result<Value, Unsupported> {
+        let features = x.features(NAME)?;
+        let (steps, width) = (graph.integers(&[self.steps as i64]), graph.integers(&[features as i64]));
+        let batch = graph.batch();
+        let shape = graph.node("Concat", &[steps, batch, width], &[("axis", 0.into())]);
+        Ok(graph.node("Expand", &[x.value, shape], &[]))
     }
 
     fn size(&self, input: Size) -> Result<usize, SizeError> {

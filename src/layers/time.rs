@@ -42,7 +42,8 @@ impl<F: Float> TimeCache<F> {
 }
 
 /// Implements [`Layer`](crate::Layer) for a layer without parameters or state whose output has another number of steps: from
-/// its methods `size(input)`, the number of output features or an error, and `steps()`, and functions for both passes.
+/// its methods `size(input)`, the number of output features or an error, `steps()` and `graph_value(graph, x)`, and functions for
+/// both passes.
 macro_rules! time_layer {
     ($layer:ident, $forward:ident, $backward:ident) => {
         impl<F: $crate::kernels::Float> $crate::layer::Layer for $layer<F> {
@@ -59,6 +60,15 @@ macro_rules! time_layer {
             }
 
             fn zero_state(&self, _batch: usize) {}
+
+            fn add_to_graph(
+                &self,
+                graph: &mut $crate::layer::Graph<F>,
+                x: $crate::layer::Signal,
+            ) -> Result<$crate::layer::Signal, $crate::layer::Unsupported> {
+                let value = self.graph_value(graph, x)?;
+                Ok(x.with_steps(value, self.steps()))
+            }
 
             fn forward_pass<'c>(
                 &self,

@@ -12,7 +12,7 @@ use crate::base::{Mode, RecordsState, StateRecorder, Tensors, TensorsExt, check_
 use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::rows::{matrix_mut, rows_of, span, view_of_rows};
-use crate::layer::{Gradient, Sequence, Stage, State};
+use crate::layer::{Gradient, Graph, Sequence, Signal, Stage, State, Unsupported, Value};
 use crate::parallel::{in_pass, product_work};
 
 /// In inference, about this many rows are projected at a time, or as many as there are input features: enough for fast
@@ -160,6 +160,21 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
     #[doc(hidden)]
     fn drops(&self) -> bool {
         self.zoneout().is_some()
+    }
+
+    /// Adds cells of one layer, one a direction, to a graph as one node: see [`Layer::add_to_graph`](crate::Layer::add_to_graph).
+    /// `initial` has the tensors of the state, `[D, B, ..]` each, or nothing for zeros; the result is the output, `[T, B, D O]`, and
+    /// the final state. The default refuses.
+    ///
+    /// # Errors
+    /// If ONNX has no operator for the cells.
+    fn add_cells_to_graph(
+        cells: &[Self],
+        graph: &mut Graph<Self::Elem>,
+        _x: Signal,
+        _initial: &[Option<Value>],
+    ) -> Result<(Signal, Vec<Value>), Unsupported> {
+        Err(graph.refuse(format!("ONNX has no operator for {}", cells[0].sizes().name)))
     }
 
     /// The cell in a [`Stream`](crate::stream::Stream), if it has kernels for that.

@@ -4,8 +4,8 @@ use ndarray::{ArrayRef3, ArrayView3};
 
 use super::cell::{Cell, CellCache};
 use super::state::StateViewMut;
-use crate::base::{Size, SizeError};
-use crate::layer::{Causal, Gradient, Layer, LayerStage, Sequence, Stages};
+use crate::base::{Size, SizeError, Tensors};
+use crate::layer::{Causal, Gradient, Graph, Layer, LayerStage, Sequence, Signal, Stages, Unsupported};
 
 impl<C: Cell> Layer for C {
     type Elem = C::Elem;
@@ -22,6 +22,24 @@ impl<C: Cell> Layer for C {
 
     fn zero_state(&self, batch: usize) -> C::State {
         self.initial_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<C::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let count = self.initial_state(1).count();
+        let tensors = (0..count).map(|_| graph.take_state()).collect::<Result<Vec<_>, _>>()?;
+        let mut initial = Vec::new();
+        for &tensor in &tensors {
+            let value = graph.initial_state(tensor);
+            initial.push(value.map(|value| graph.with_axis("Unsqueeze", value, 0)));
+        }
+        let (y, last) = C::add_cells_to_graph(std::slice::from_ref(self), graph, x, &initial)?;
+        for (tensor, value) in tensors.into_iter().zip(last) {
+            if graph.has_states() {
+                let value = graph.with_axis("Squeeze", value, 0);
+                graph.set_final_state(tensor, value);
+            }
+        }
+        Ok(y)
     }
 
     fn forward_pass<'c>(

@@ -12,7 +12,9 @@ use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::stage::StackedStage;
-use crate::layer::{Causal, Gradient, Layer, LayerStage, RowCache, Sequence, Stages, Summary};
+use crate::layer::{
+    Causal, Gradient, Graph, Layer, LayerStage, RowCache, Sequence, Signal, Stages, Summary, Unsupported,
+};
 use crate::layers::Dropout;
 use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fits, refuse_state};
 
@@ -311,6 +313,50 @@ where
 
     fn zero_state(&self, batch: usize) -> Self::State {
         self.cells[0].initial_state(batch).stack(self.cells.len())
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<C::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let count = self.zero_state(1).count();
+        let tensors = (0..count).map(|_| graph.take_state()).collect::<Result<Vec<_>, _>>()?;
+        let first: Vec<_> = tensors.iter().map(|&tensor| graph.initial_state(tensor)).collect();
+        // One node a layer; of a reversed sequence, in which the directions change places, one a cell.
+        let together = if x.is_reversed { 1 } else { DIRECTIONS };
+        let mut signal = x;
+        let mut last = vec![Vec::new(); count]; // of each tensor, the parts of the nodes
+        for (k, layer) in self.layers().enumerate() {
+            let mut outputs = Vec::new();
+            for (direction, cells) in layer.chunks_exact(together).enumerate() {
+                let at = (k * DIRECTIONS + direction * together) as i64;
+                let mut initial = Vec::new();
+                for &all in &first {
+                    let is_all = together == self.cells.len();
+                    initial.push(
+                        all.map(|all| if is_all { all } else { graph.slice(all, [at, at + together as i64], 0) }),
+                    );
+                }
+                let part = Signal { is_reversed: x.is_reversed ^ (direction == 1), ..signal };
+                let add = |graph: &mut Graph<C::Elem>| C::add_cells_to_graph(cells, graph, part, &initial);
+                let (y, finals) = graph.inside(&format!("l{k}"), add)?;
+                outputs.push(y);
+                last.iter_mut().zip(finals).for_each(|(last, value)| last.push(value));
+            }
+            signal = match outputs[..] {
+                [y] => Signal { is_reversed: x.is_reversed, ..y },
+                _ => {
+                    let values: Vec<_> = outputs.iter().map(|y| y.value).collect();
+                    let value = graph.node("Concat", &values, &[("axis", 2.into())]);
+                    x.with(value, DIRECTIONS * self.sizes().output)
+                }
+            };
+        }
+        for (tensor, parts) in tensors.into_iter().zip(last) {
+            if graph.has_states() {
+                let is_one = parts.len() == 1;
+                let value = if is_one { parts[0] } else { graph.node("Concat", &parts, &[("axis", 0.into())]) };
+                graph.set_final_state(tensor, value);
+            }
+        }
+        Ok(signal)
     }
 
     fn forward_pass<'c>(

@@ -6,7 +6,7 @@ use num_traits::Zero;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, Tensors};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
-use crate::layer::{Gradient, Layer, Sequence, Summary};
+use crate::layer::{Gradient, Graph, Layer, Sequence, Signal, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "Bidirectional";
@@ -113,6 +113,14 @@ impl<L: Layer> Layer for Bidirectional<L> {
 
     fn zero_state(&self, batch: usize) -> Self::State {
         BothStates { forward: self.forward.zero_state(batch), reverse: self.reverse.zero_state(batch) }
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        let forward = graph.inside("forward", |graph| self.forward.add_to_graph(graph, x))?;
+        let reversed = Signal { is_reversed: !x.is_reversed, ..x };
+        let reverse = graph.inside("reverse", |graph| self.reverse.add_to_graph(graph, reversed))?;
+        let features = forward.features(NAME)? + reverse.features(NAME)?;
+        Ok(forward.with(graph.node("Concat", &[forward.value, reverse.value], &[("axis", 2.into())]), features))
     }
 
     fn forward_pass<'c>(

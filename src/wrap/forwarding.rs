@@ -26,6 +26,14 @@ macro_rules! forwarding_layer {
                 self.$field.zero_state(batch)
             }
 
+            fn add_to_graph(
+                &self,
+                graph: &mut $crate::layer::Graph<$l::Elem>,
+                x: $crate::layer::Signal,
+            ) -> Result<$crate::layer::Signal, $crate::layer::Unsupported> {
+                self.$field.add_to_graph(graph, x)
+            }
+
             fn forward_pass<'c>(
                 &self,
                 x: &$crate::layer::Sequence<'_, $l::Elem>,

@@ -4,13 +4,15 @@ use ndarray::{Array2, ArrayRef3, ArrayView3};
 use num_traits::{One, Zero};
 
 use crate::base::error::check_batch;
+use crate::base::tensors::join;
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::Float;
 use crate::layer::batch_state::{Places, keep};
 use crate::layer::gradient::start;
+use crate::layer::graph::Axis;
 use crate::layer::kit::{Pending, opaque_debug};
 use crate::layer::stage::{Chain, Place};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stage, Stages, Summary};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stage, Stages, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "LearnedState";
@@ -143,6 +145,51 @@ impl<L: Layer> Layer for LearnedState<L> {
 
     fn zero_state(&self, batch: usize) -> Self::State {
         StartedState { state: self.layer.zero_state(batch), started: Array2::zeros((batch, 1)) }
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        // Of sequences that start here the learned state, of others what came.
+        let started = graph.next_state(self.initial.count());
+        let started_before = graph.initial_state(started);
+        let one = graph.scalar(1.0);
+        for i in 0..self.initial.count() {
+            let (name, (shape, values)) = (join("initial", self.initial.name(i)), self.initial.tensor(i));
+            let tensor = graph.next_state(i);
+            let axes = graph.state_shape(tensor).to_vec();
+            if axes.len() < 2 || axes[axes.len() - 2] != Axis::Batch {
+                return Err(
+                    graph.refuse(format!("{NAME} of a state whose sequences are not along its last axis but one"))
+                );
+            }
+            let learned = graph.parameter(&name, shape, values.to_vec());
+            let value = match (graph.initial_state(tensor), started_before) {
+                (Some(state), Some(started)) => {
+                    let state = graph.node("Mul", &[started, state], &[]);
+                    let new = graph.node("Sub", &[one, started], &[]);
+                    let learned = graph.node("Mul", &[new, learned], &[]);
+                    graph.node("Add", &[state, learned], &[])
+                }
+                _ => {
+                    let sizes: Vec<_> = axes
+                        .iter()
+                        .map(|axis| match axis {
+                            Axis::Fixed(size) => graph.integers(&[*size as i64]),
+                            Axis::Batch | Axis::Time => graph.batch(),
+                        })
+                        .collect();
+                    let shape = graph.node("Concat", &sizes, &[("axis", 0.into())]);
+                    graph.node("Expand", &[learned, shape], &[])
+                }
+            };
+            graph.set_initial_state(tensor, value);
+        }
+        let y = self.layer.add_to_graph(graph, x)?;
+        let started = graph.take_state()?;
+        let (batch, width) = (graph.batch(), graph.integers(&[1]));
+        let shape = graph.node("Concat", &[batch, width], &[("axis", 0.into())]);
+        let all = graph.node("Expand", &[one, shape], &[]);
+        graph.set_final_state(started, all);
+        Ok(y)
     }
 
     fn forward_pass<'c>(

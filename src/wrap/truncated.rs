@@ -10,7 +10,7 @@ use crate::base::{Mode, Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::batch_state::{Places, keep};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
-use crate::layer::{Causal, Gradient, Internal, Layer, Sequence, Stages, Summary};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "TruncatedBptt";
@@ -215,6 +215,10 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
 
     fn zero_state(&self, batch: usize) -> L::State {
         self.layer.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
+        self.layer.add_to_graph(graph, x)
     }
 
     fn forward_pass<'c>(

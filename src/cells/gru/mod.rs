@@ -2,6 +2,7 @@
 
 mod equations;
 mod loops;
+mod onnx;
 mod options;
 mod stage;
 
@@ -16,6 +17,7 @@ pub use self::options::{GruOptions, GruReset};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
+use super::onnx::operator_cell;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
 use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_biases, cell_sizes, values, values_mut};
@@ -234,6 +236,8 @@ impl<F: Float> Cell for GruCell<F> {
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
     }
+
+    operator_cell!();
 
     fn stage(&self) -> Option<Box<dyn Stage<F>>> {
         stage::stage(self)

@@ -2,6 +2,7 @@
 
 mod equations;
 mod loops;
+mod onnx;
 mod options;
 mod stage;
 
@@ -15,6 +16,7 @@ use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::normal::Normal;
+use super::onnx::operator_cell;
 use super::operand::StepProduct;
 use super::options::{CommonOptions, DEFAULT_EPS, Start, probabilities, probability};
 use super::units::{flat, flat_mut};
@@ -286,6 +288,8 @@ impl<F: Float> Cell for LstmCell<F> {
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
     }
+
+    operator_cell!();
 
     fn stage(&self) -> Option<Box<dyn Stage<F>>> {
         stage::stage(self)

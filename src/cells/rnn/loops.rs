@@ -1,7 +1,8 @@
 //! The equations of a plain recurrent cell, applied to all units of a step.
 
 use super::equations::{self, Variant};
-use super::options::{RnnNonlinearity, RnnOptions};
+use super::options::RnnOptions;
+use crate::cells::options::RnnNonlinearity;
 use crate::cells::units::{for_each_unit, with_switches};
 use crate::kernels::{Float, vectorised};
 

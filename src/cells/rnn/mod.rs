@@ -2,6 +2,7 @@
 
 mod equations;
 mod loops;
+mod onnx;
 mod options;
 mod stage;
 
@@ -9,11 +10,12 @@ use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
 use self::loops::{activate, activate_backward};
-pub use self::options::{RnnNonlinearity, RnnOptions};
+pub use self::options::RnnOptions;
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
-use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
+use super::onnx::operator_cell;
+use super::options::{CommonOptions, DEFAULT_EPS, RnnNonlinearity, probabilities, probability};
 use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
@@ -207,6 +209,8 @@ impl<F: Float> Cell for RnnCell<F> {
     fn drops(&self) -> bool {
         self.recurrent_dropout.is_some() || self.zoneout.is_some()
     }
+
+    operator_cell!();
 
     fn stage(&self) -> Option<Box<dyn Stage<F>>> {
         stage::stage(self)

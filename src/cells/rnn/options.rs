@@ -2,18 +2,7 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, WithoutMemory};
-
-/// The f of a plain recurrent cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RnnNonlinearity {
-    /// `tanh(a)`
-    #[default]
-    Tanh,
-    /// `max(a, 0)`
-    Relu,
-}
+use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, RnnNonlinearity, WithoutMemory};
 
 /// The options of an [`RnnCell`](crate::recurrent::RnnCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,8 +1,9 @@
 //! A plain recurrent cell in a stream.
 
 use super::RnnCell;
-use super::options::{RnnNonlinearity, RnnOptions};
+use super::options::RnnOptions;
 use crate::cells::options::CommonOptions;
+use crate::cells::options::RnnNonlinearity;
 use crate::cells::stage::{CellStage, FEW, UnitSum, Units};
 use crate::cells::weights::bias_of;
 use crate::kernels::Float;

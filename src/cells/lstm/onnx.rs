@@ -1,0 +1,36 @@
+//! An LSTM as ONNX's operator.
+
+use super::LstmCell;
+use super::options::LstmOptions;
+use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse, refuse_common};
+use crate::kernels::Float;
+
+impl<F: Float> OnnxCell for LstmCell<F> {
+    fn of_operator(operator: OnnxOperator, [input, hidden]: [usize; 2], bias: bool, peepholes: bool) -> Option<Self> {
+        let OnnxOperator::Lstm { input_forget } = operator else { return None };
+        let options = LstmOptions {
+            peepholes,
+            coupled: input_forget,
+            projection: None,
+            recurrent_dropout: 0.0,
+            zoneout_c: 0.0,
+            common: common(bias),
+        };
+        Some(LstmCell::builder(input, hidden).options(options).zeros())
+    }
+    fn operator(&self) -> Result<OnnxOperator, &'static str> {
+        let LstmOptions { peepholes: _, coupled, projection, recurrent_dropout: _, zoneout_c, common } = self.options();
+        refuse([("weight_hr", projection.is_some()), ("zoneout", zoneout_c != 0.0)])?;
+        refuse_common(common)?;
+        Ok(OnnxOperator::Lstm { input_forget: coupled })
+    }
+    const NAME: &str = "LSTM";
+    fn places(&self) -> &'static [usize] {
+        // i, f, g, o, coupled i, g, o, among i, o, f, c
+        if self.options().coupled { &[0, 3, 1] } else { &[0, 2, 3, 1] }
+    }
+    fn peephole_places(&self) -> &'static [usize] {
+        // i, f, o, coupled i, o, among i, o, f
+        if self.options().coupled { &[0, 1] } else { &[0, 2, 1] }
+    }
+}
