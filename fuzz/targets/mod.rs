@@ -16,6 +16,8 @@ pub mod models;
 pub mod optimizer_state;
 #[cfg(feature = "plugin-formats")]
 pub mod plugins;
+#[cfg(feature = "pytorch")]
+pub mod pytorch;
 pub mod schedule;
 #[cfg(feature = "safetensors")]
 pub mod state_dict;

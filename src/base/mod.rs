@@ -3,6 +3,8 @@
 pub(crate) mod error;
 #[cfg(any(feature = "safetensors", feature = "onnx", feature = "plugin-formats"))]
 pub(crate) mod file;
+#[cfg(feature = "safetensors")]
+pub(crate) mod half;
 mod init;
 mod mode;
 mod number;
@@ -10,6 +12,8 @@ mod probe;
 pub(crate) mod random;
 mod size;
 pub mod tensors;
+#[cfg(feature = "pytorch")]
+pub(crate) mod zip;
 
 pub use error::{LengthsError, check_gradient, check_shape};
 pub use init::Init;

@@ -21,14 +21,27 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
-    /// It is not a safetensors file, and its first bytes say what it is.
+    /// A PyTorch file that is damaged, or holds what cannot be read.
+    PyTorch {
+        /// Where it is, if it was opened by its path.
+        path: Option<PathBuf>,
+        /// Where in the file: a byte of its pickle, or the name of a tensor.
+        place: String,
+        /// What belongs there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// It is a file of another kind, and its first bytes say which.
     Foreign {
         /// Where it is, if it was opened by its path.
         path: Option<PathBuf>,
+        /// What was expected: `safetensors`, `PyTorch`.
+        expected: &'static str,
         /// What it is.
         kind: FileKind,
     },
-    /// Its header exceeds the [`ReadLimits`](crate::io::ReadLimits).
+    /// Its header, or the pickle of a PyTorch file, exceeds the [`ReadLimits`](crate::io::ReadLimits).
     Limit {
         /// Where it is, if it was opened by its path.
         path: Option<PathBuf>,
@@ -85,12 +98,19 @@ impl LoadError {
         LoadError::Malformed { path: None, reason: reason.to_string() }
     }
 
+    #[cfg(feature = "pytorch")]
+    pub(super) fn pytorch(place: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        let [place, expected, got] = [place.to_string(), expected.to_string(), got.to_string()];
+        LoadError::PyTorch { path: None, place, expected, got }
+    }
+
     /// The error with the file's path, which only the caller of a reader knows.
     pub(super) fn at(mut self, place: &Path) -> Self {
         use LoadError::*;
         match &mut self {
             Io(error) => *error = file::named(place, std::mem::replace(error, io::ErrorKind::Other.into())),
             Malformed { path, .. }
+            | PyTorch { path, .. }
             | Foreign { path, .. }
             | Limit { path, .. }
             | NotACheckpoint { path }
@@ -104,8 +124,9 @@ impl LoadError {
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use LoadError::{Checksum, Foreign, Limit, Malformed, NotACheckpoint, Version};
+        use LoadError::{Checksum, Foreign, Limit, Malformed, NotACheckpoint, PyTorch, Version};
         if let Malformed { path: Some(path), .. }
+        | PyTorch { path: Some(path), .. }
         | Foreign { path: Some(path), .. }
         | Limit { path: Some(path), .. }
         | NotACheckpoint { path: Some(path) }
@@ -117,7 +138,8 @@ impl fmt::Display for LoadError {
         match self {
             LoadError::Io(error) => error.fmt(f),
             Malformed { reason, .. } => write!(f, "not a safetensors file, or a damaged one: {reason}"),
-            Foreign { kind, .. } => write!(f, "expected a safetensors file, got {kind}"),
+            PyTorch { place, expected, got, .. } => write!(f, "{place}: expected {expected}, got {got}"),
+            Foreign { expected, kind, .. } => write!(f, "expected a {expected} file, got {kind}"),
             Limit { what, limit, .. } => {
                 write!(f, "the file has more than {limit} {what}; if it can be trusted, `ReadLimits` raises the limit")
             }

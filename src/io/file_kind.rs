@@ -2,11 +2,16 @@
 
 use std::fmt;
 
-/// What a file is that is not a safetensors file, as far as its first bytes tell. Its text ([`Display`](fmt::Display))
+/// The longest header that the safetensors format allows.
+pub const MAX_HEADER: usize = 100_000_000;
+
+/// What a file is, as far as its first bytes tell. Its text ([`Display`](fmt::Display))
 /// names the kind and says what can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
+    /// A safetensors file.
+    Safetensors,
     /// What `torch.save` writes: a zip file with a pickle in it.
     PyTorchZip,
     /// A Python pickle, which `torch.save` wrote before PyTorch 1.6.
@@ -43,13 +48,17 @@ impl FileKind {
     /// How many bytes are enough.
     pub(super) const ENOUGH: usize = 512;
 
-    /// The kind of a file that begins with these bytes, and is no safetensors file.
+    /// The kind of a file that begins with these bytes.
     pub(super) fn of(bytes: &[u8]) -> Option<FileKind> {
         let starts = |start: &[u8]| bytes.starts_with(start);
         let text = bytes.trim_ascii_start();
         let tag = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+        let header = bytes.split_first_chunk().map(|(&length, rest)| (u64::from_le_bytes(length), rest.first()));
         Some(match bytes {
             [] => FileKind::Empty,
+            _ if header.is_some_and(|(length, first)| length <= MAX_HEADER as u64 && first == Some(&b'{')) => {
+                FileKind::Safetensors
+            }
             _ if starts(b"PK\x03\x04") => zip(bytes),
             [0x80, 2..=5, ..] => FileKind::Pickle,
             _ if starts(b"\x93NUMPY") => FileKind::Npy,
@@ -85,17 +94,14 @@ fn zip(bytes: &[u8]) -> FileKind {
 
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PYTORCH: &str = "with the feature `pytorch`, `StateDict::open_pytorch` reads it; or in Python, \
+                               `safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)` converts a \
+                               state dict";
         const KERAS: &str = "read its arrays with h5py or Keras, and see `gradflow::convert` for Keras' layers";
         let (what, advice) = match self {
-            FileKind::PyTorchZip | FileKind::Pickle => (
-                if *self == FileKind::Pickle {
-                    "a Python pickle, as of an old PyTorch"
-                } else {
-                    "a zip file of PyTorch"
-                },
-                "in Python, `safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)` converts a \
-                 state dict",
-            ),
+            FileKind::Safetensors => ("a safetensors file", "`StateDict::open` reads it"),
+            FileKind::PyTorchZip => ("a zip file of PyTorch", PYTORCH),
+            FileKind::Pickle => ("a Python pickle, as of an old PyTorch", PYTORCH),
             FileKind::Npz => (
                 "NumPy arrays in a zip file",
                 "in Python, `safetensors.numpy.save_file(dict(numpy.load(path)), new_path)`",
@@ -134,7 +140,8 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart_by_their_first_bytes() {
-        let cases: [(&[u8], FileKind); 19] = [
+        let cases: [(&[u8], FileKind); 20] = [
+            (b"\x02\0\0\0\0\0\0\0{}", FileKind::Safetensors),
             (&zip_of("archive/data.pkl"), FileKind::PyTorchZip),
             (&zip_of("weight.npy"), FileKind::Npz),
             (&zip_of("metadata.json"), FileKind::KerasZip),

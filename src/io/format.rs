@@ -11,14 +11,11 @@ use std::ops::Range;
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::LoadError;
-use super::file_kind::FileKind;
+use super::file_kind::{FileKind, MAX_HEADER};
 use crate::base::tensors::elements_of;
 
 /// The key of the header's metadata: no tensor can have it as its name.
 pub const METADATA: &str = "__metadata__";
-
-/// The longest header that the format allows.
-const MAX_HEADER: usize = 100_000_000;
 
 /// A tensor's type, shape and place in the file.
 #[derive(Clone, Debug)]
@@ -37,7 +34,7 @@ pub struct Content {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// How much a file's header may hold: bounds for files that anybody may have made.
+/// How much a file's header, or the pickle of a PyTorch file, may hold: bounds for files that anybody may have made.
 ///
 /// Reading a header takes several times its own size in memory, and time; the tensors' bytes take their own size. The
 /// defaults bound that to some 100 MB, far above what models need; a file with more is refused by
@@ -56,10 +53,10 @@ pub struct Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ReadLimits {
-    header: usize,
-    tensors: usize,
-    axes: usize,
-    metadata: usize,
+    pub(super) header: usize,
+    pub(super) tensors: usize,
+    pub(super) axes: usize,
+    pub(super) metadata: usize,
 }
 
 impl ReadLimits {
@@ -119,7 +116,7 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
     let Some(header) = length.filter(|&length| length <= MAX_HEADER) else {
         reader.take((FileKind::ENOUGH - data.len()) as u64).read_to_end(&mut data)?;
         return Err(match FileKind::of(&data) {
-            Some(kind) => LoadError::Foreign { path: None, kind },
+            Some(kind) => LoadError::Foreign { path: None, expected: "safetensors", kind },
             None => LoadError::malformed("no header"),
         });
     };

@@ -25,6 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! With the feature `pytorch`, `StateDict::open_pytorch` reads what `torch.save` wrote, without Python. A model of `f32` or `f64`
+//! loads weights in half precision with [`LoadOptions::convert`].
+//!
 //! Loading is strict unless told otherwise: one error, [`Mismatch`], names everything that is missing, unexpected, of
 //! another shape or of another type, and nothing is changed. Values are data and are not judged: a NaN is loaded as it
 //! is, to the bit.
@@ -123,13 +126,15 @@
 //!
 //! `open` and `read_from` take files that anybody made. They never panic, and take memory in proportion to the file:
 //! [`ReadLimits`] bounds the header, whose entries take several times their length. A file of another kind, as a
-//! PyTorch zip file, is recognised by its first bytes, and the error says how to convert it ([`FileKind`]). A reader that
+//! PyTorch zip file, is recognised by its first bytes, and the error says how to read it ([`FileKind`]). A reader that
 //! never ends, as a network connection, is read to its end: `reader.take(limit)` bounds it.
 
 mod checkpoint;
 mod error;
 mod file_kind;
 mod format;
+#[cfg(feature = "pytorch")]
+mod pytorch;
 mod state_dict;
 
 pub use checkpoint::Checkpoint;

@@ -13,7 +13,7 @@ use super::error::{Elsewhere, LoadError, Mismatch, ShapeMismatch, TensorError, T
 use super::format;
 use super::format::{Content, Entry, METADATA, ReadLimits};
 use crate::base::tensors::{check_values, join, shown};
-use crate::base::{NamedTensors, Tensors, file};
+use crate::base::{NamedTensors, Tensors, file, half};
 use crate::kernels::{Float, once};
 
 /// Tensors by name, with their own copy of the values, and strings by key: what a safetensors file holds.
@@ -22,7 +22,7 @@ use crate::kernels::{Float, once};
 #[derive(Clone, Default)]
 #[must_use]
 pub struct StateDict {
-    content: Content,
+    pub(super) content: Content,
 }
 
 impl StateDict {
@@ -220,7 +220,8 @@ impl StateDict {
         entries.iter().map(|(name, Entry { dtype, shape, range })| (&**name, *dtype, &**shape, &data[range.clone()]))
     }
 
-    /// Copies the tensors into `tensors`, by their own names.
+    /// Copies the tensors into `tensors`, by their own names. Integers and truth values that have no place there are
+    /// skipped.
     ///
     /// # Errors
     /// Returns an error if a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
@@ -232,8 +233,7 @@ impl StateDict {
         self.load_with(&LoadOptions::new(), tensors).map(|_| ())
     }
 
-    /// [`load`](StateDict::load) with other names, leniently, or with conversion; says what was skipped, which is
-    /// nothing unless loading is [lenient](LoadOptions::lenient).
+    /// [`load`](StateDict::load) with other names, leniently, or with conversion; says what was [`Skipped`].
     ///
     /// # Errors
     /// Returns an error as [`load`](StateDict::load) does; leniently, if no tensor at all is found.
@@ -253,7 +253,9 @@ impl StateDict {
     /// How `tensors` would be loaded.
     #[track_caller]
     fn fit<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Result<Fit<'_>, Mismatch> {
-        let (mut mismatch, mut entries, mut asked) = (Mismatch::default(), Vec::new(), BTreeSet::new());
+        use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+        let (mut mismatch, mut skipped) = (Mismatch::default(), Skipped::default());
+        let (mut entries, mut asked) = (Vec::new(), BTreeSet::new());
         for i in 0..tensors.count() {
             let name = options.name_in_file(&tensors.name(i));
             match self.content.entries.get(&name) {
@@ -272,15 +274,19 @@ impl StateDict {
             asked.insert(name);
         }
         let others = self.names().filter(|name| within(options.prefix, name).is_some() && !asked.contains(*name));
-        mismatch.unexpected = others.map(str::to_owned).collect();
+        let (unused, unexpected) = others.map(str::to_owned).partition(|name| {
+            let dtype = self.content.entries[name].dtype;
+            matches!(dtype, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 | BOOL)
+        });
+        (skipped.unexpected, mismatch.unexpected) = (unused, unexpected);
         if !mismatch.missing.is_empty() {
             mismatch.elsewhere = self.elsewhere(options, tensors);
         }
-        let mut skipped = Skipped::default();
         // If nothing at all is found, the names are others than those that were meant.
         if options.lenient && (!entries.is_empty() || tensors.count() == 0) {
             skipped.missing = std::mem::take(&mut mismatch.missing);
-            skipped.unexpected = std::mem::take(&mut mismatch.unexpected);
+            skipped.unexpected.append(&mut mismatch.unexpected);
+            skipped.unexpected.sort();
         }
         if mismatch.is_empty() { Ok(Fit { entries, skipped }) } else { Err(mismatch) }
     }
@@ -301,7 +307,7 @@ impl StateDict {
         self.names().filter_map(elsewhere).collect()
     }
 
-    /// The values of a tensor of `f32` or `f64`, converted if they are of the other type.
+    /// The values of a tensor of floating-point numbers, converted if they are of another type.
     fn values<F: Float>(&self, entry: &Entry) -> impl Iterator<Item = F> {
         let own = entry.dtype == dtype::<F>();
         let bytes = &self.content.data[entry.range.clone()];
@@ -309,9 +315,11 @@ impl StateDict {
             let mut bits = [0; 8];
             bits[..element.len()].copy_from_slice(element);
             let bits = u64::from_le_bytes(bits);
-            match element.len() {
+            match entry.dtype {
                 _ if own => F::from_bits(bits),
-                4 => F::of(f32::from_bits(bits as u32).into()),
+                Dtype::F16 => F::of(half::from_f16(bits as u16).into()),
+                Dtype::BF16 => F::of(half::from_bf16(bits as u16).into()),
+                Dtype::F32 => F::of(f32::from_bits(bits as u32).into()),
                 _ => F::of(f64::from_bits(bits)),
             }
         })
@@ -448,8 +456,8 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { lenient: true, ..self }
     }
 
-    /// `f64` is rounded to an `f32` model's type, and `f32` widened to an `f64` model's. Other types, as `F16`, are
-    /// not converted.
+    /// `F16`, `BF16` and `F32` are widened to the model's type, and `F64` is rounded to an `f32` model's. Other types, as
+    /// integers and floating-point numbers of 8 bits, are not converted.
     pub fn convert(self) -> Self {
         LoadOptions { convert: true, ..self }
     }
@@ -485,13 +493,14 @@ impl Lookup<'_> {
     }
 }
 
-/// What lenient loading skipped, under the file's names.
+/// What loading skipped, under the file's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
     /// What the model has and the file lacks: unchanged in the model.
     pub missing: Vec<String>,
-    /// What the file holds and the model has no use for.
+    /// What the file holds and the model has no use for: leniently, all of it; strictly, integers and truth values, which are
+    /// ids, masks or counters and never parameters.
     pub unexpected: Vec<String>,
 }
 
@@ -527,6 +536,6 @@ fn dtype<F: Float>() -> Dtype {
 
 fn wrong_type<F: Float>(name: &str, entry: &Entry, convert: bool) -> Option<TypeMismatch> {
     let (expected, found) = (dtype::<F>(), entry.dtype);
-    let fits = found == expected || convert && matches!(found, Dtype::F32 | Dtype::F64);
+    let fits = found == expected || convert && matches!(found, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);
     (!fits).then(|| TypeMismatch { name: name.into(), expected: expected.to_string(), found: found.to_string() })
 }

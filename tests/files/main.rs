@@ -10,3 +10,5 @@ mod convert;
 mod plugins;
 #[cfg(feature = "safetensors")]
 mod pytorch;
+#[cfg(feature = "pytorch")]
+mod torch_save;

@@ -9,6 +9,55 @@ fn kept_state_dicts() {
     replay("state_dict", targets::state_dict::run);
 }
 
+#[cfg(feature = "pytorch")]
+#[test]
+fn kept_files_of_pytorch() {
+    replay("pytorch", targets::pytorch::run);
+}
+
+/// Operations of pickles, in place of bytes of the seeds.
+#[cfg(feature = "pytorch")]
+#[test]
+fn altered_files_of_pytorch() {
+    let pieces: [&[u8]; 20] = [
+        b"(",
+        b"t",
+        b"}",
+        b"u",
+        b"]",
+        b"e",
+        b"R",
+        b"Q",
+        b"b",
+        b".",
+        b"\x85",
+        b"\x86",
+        b"h\0",
+        b"q\x01",
+        b"K\x02",
+        b"N",
+        b"J\xff\xff\xff\x7f",
+        b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f",
+        b"X\x01\0\0\0a",
+        b"ctorch\nFloatStorage\n",
+    ];
+    let rng = &mut StdRng::seed_from_u64(0);
+    for (path, seed) in super::kept("pytorch") {
+        for _ in 0..1500 {
+            let mut file = seed.clone();
+            for _ in 0..rng.random_range(1..4) {
+                // Most of a file is tensors and padding; its beginning is the pickle.
+                let at = rng.random_range(0..=file.len().min(1500));
+                let end = (at + rng.random_range(0..6)).min(file.len());
+                file.splice(at..end, pieces[rng.random_range(0..pieces.len())].iter().copied());
+            }
+            if let Err(message) = targets::panic_of(|| targets::pytorch::run(&file)) {
+                panic!("{}: {}: {message}", path.display(), file.escape_ascii());
+            }
+        }
+    }
+}
+
 #[test]
 fn kept_checkpoints() {
     replay("checkpoint", targets::checkpoint::run);
