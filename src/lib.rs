@@ -84,6 +84,7 @@
 //!   a pass runs and 200 µs longer. The number of threads changes no bit.
 //! - `onnx`: whole models as ONNX files, by the module of that name.
 //! - `indicatif`: a progress bar for [`fit`].
+//! - `keras`: Keras' own files, [`convert`]'s `KerasFile`.
 //! - `pytorch`: files of `torch.save`, `StateDict::open_pytorch`.
 //! - `plugin-formats`: models of audio plug-ins, [`convert`]'s `nam` and `keras_json`.
 //! - `approx`: models, gradients and states compared up to a tolerance, by the crate of that name.

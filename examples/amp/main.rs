@@ -30,7 +30,7 @@ use std::time::Instant;
 use common::picture::{Chart, Line, picture};
 use common::{Claims, Failure, Flag, Progress, Settings, in_parallel};
 use gradflow::compose::{BoxLayer, Stacked};
-use gradflow::convert::PluginFileError;
+use gradflow::convert::FileError;
 use gradflow::convert::keras_json::KerasJson;
 use gradflow::convert::nam::NamModel;
 use gradflow::layers::Linear;
@@ -214,7 +214,7 @@ fn write_and_read(
     want: &[Vec<f32>; 2],
     x: &[f32],
 ) -> Result<Vec<(String, f32)>, Failure> {
-    let failed = |error: PluginFileError| Failure::Run(error.to_string());
+    let failed = |error: FileError| Failure::Run(error.to_string());
     let mut differences = Vec::new();
     for (network, (name, want)) in networks.into_iter().zip(["lstm", "gru"].iter().zip(want)) {
         if let Some(nam) = &network.nam {

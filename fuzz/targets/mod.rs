@@ -10,6 +10,8 @@
 pub mod checkpoint;
 pub mod choices;
 pub mod convert;
+#[cfg(feature = "keras")]
+pub mod keras;
 pub mod layout;
 pub mod losses;
 pub mod models;

@@ -1,6 +1,6 @@
 //! Bytes as the file of a plug-in: whatever they are, no panic; what is read runs, and what is saved is read again.
 
-use gradflow::convert::PluginFileError;
+use gradflow::convert::FileError;
 use gradflow::convert::keras_json::KerasJson;
 use gradflow::convert::nam::NamModel;
 use gradflow::ndarray::Array3;
@@ -32,12 +32,12 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn says_something(error: &PluginFileError) {
+fn says_something(error: &FileError) {
     let text = error.to_string();
     assert!(!text.is_empty() && text.len() < 100_000, "{} bytes", text.len());
 }
 
-fn saved(save: impl FnOnce(&mut Vec<u8>) -> Result<(), PluginFileError>) -> Vec<u8> {
+fn saved(save: impl FnOnce(&mut Vec<u8>) -> Result<(), FileError>) -> Vec<u8> {
     let mut file = Vec::new();
     save(&mut file).expect("what was read");
     file

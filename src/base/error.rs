@@ -95,3 +95,9 @@ pub(crate) fn check_not_empty(layer: &str, shape: &[usize]) {
         mismatch(layer, "x", &"at least one step, one sequence and one feature", &format_args!("{shape:?}"))
     }
 }
+
+/// The error with the file's name in its text.
+#[cfg(any(feature = "safetensors", feature = "onnx", feature = "plugin-formats", feature = "keras"))]
+pub fn named(path: &std::path::Path, error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -3,7 +3,9 @@
 pub(crate) mod error;
 #[cfg(any(feature = "safetensors", feature = "onnx", feature = "plugin-formats"))]
 pub(crate) mod file;
-#[cfg(feature = "safetensors")]
+#[cfg(any(feature = "safetensors", feature = "keras"))]
+pub(crate) mod file_kind;
+#[cfg(any(feature = "safetensors", feature = "keras"))]
 pub(crate) mod half;
 mod init;
 mod mode;
@@ -12,7 +14,7 @@ mod probe;
 pub(crate) mod random;
 mod size;
 pub mod tensors;
-#[cfg(feature = "pytorch")]
+#[cfg(any(feature = "pytorch", feature = "keras"))]
 pub(crate) mod zip;
 
 pub use error::{LengthsError, check_gradient, check_shape};

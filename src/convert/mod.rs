@@ -1,12 +1,11 @@
 //! Weights of ONNX and Keras, and models of audio plug-ins: read and written by documented conversions.
 //!
 //! PyTorch's need no conversion: its names, shapes and gate orders are those of this crate; see [`io`](crate::io). With the feature
-//! `plugin-formats`, `nam` and `keras_json` read and write whole files.
+//! `keras`, `KerasFile` reads what Keras saved; with `plugin-formats`, `nam` and `keras_json` read and write whole files.
 //!
 //! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model in one direction or in both,
 //! several in a row are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx), [`to_onnx`](crate::recurrent::Recurrent::to_onnx),
-//! [`from_keras`](crate::recurrent::Recurrent::from_keras) and [`to_keras`](crate::recurrent::Recurrent::to_keras) convert arrays; reading them from
-//! a file is the caller's.
+//! [`from_keras`](crate::recurrent::Recurrent::from_keras) and [`to_keras`](crate::recurrent::Recurrent::to_keras) convert arrays.
 //!
 //! # Gates
 //!
@@ -45,7 +44,13 @@
 //! Keras two biases become their sum, unless the reset gate acts after the product. Dropout is not part of the weights. What
 //! the other system does not have, such as layer normalisation, is refused with a [`ConvertError`].
 
+#[cfg(any(feature = "keras", feature = "plugin-formats"))]
+mod file_error;
+#[cfg(any(feature = "keras", feature = "plugin-formats"))]
+mod json;
 mod keras;
+#[cfg(feature = "keras")]
+mod keras_file;
 mod onnx;
 #[cfg(feature = "plugin-formats")]
 mod plugin;
@@ -55,9 +60,13 @@ use std::fmt;
 use ndarray::ArrayView2;
 
 pub use crate::cells::{OnnxCell, OnnxNode, OnnxOperator};
+#[cfg(any(feature = "keras", feature = "plugin-formats"))]
+pub use file_error::FileError;
 pub use keras::{KerasCell, KerasKind, KerasLayer, KerasWeights};
+#[cfg(feature = "keras")]
+pub use keras_file::{KerasDense, KerasFile};
 #[cfg(feature = "plugin-formats")]
-pub use plugin::{PluginFileError, keras_json, nam};
+pub use plugin::{keras_json, nam};
 
 use crate::base::Tensors;
 use crate::cells::BuiltCell;

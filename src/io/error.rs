@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use super::file_kind::FileKind;
-use crate::base::file;
+use crate::base::error::named;
+use crate::base::file_kind::FileKind;
 use crate::base::tensors::shown;
 use crate::optim::{OptimizerStateError, ScheduleError};
 
@@ -108,7 +108,7 @@ impl LoadError {
     pub(super) fn at(mut self, place: &Path) -> Self {
         use LoadError::*;
         match &mut self {
-            Io(error) => *error = file::named(place, std::mem::replace(error, io::ErrorKind::Other.into())),
+            Io(error) => *error = named(place, std::mem::replace(error, io::ErrorKind::Other.into())),
             Malformed { path, .. }
             | PyTorch { path, .. }
             | Foreign { path, .. }

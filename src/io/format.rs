@@ -11,7 +11,7 @@ use std::ops::Range;
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::LoadError;
-use super::file_kind::{FileKind, MAX_HEADER};
+use crate::base::file_kind::{FileKind, MAX_HEADER};
 use crate::base::tensors::elements_of;
 
 /// The key of the header's metadata: no tensor can have it as its name.

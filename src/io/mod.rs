@@ -131,14 +131,13 @@
 
 mod checkpoint;
 mod error;
-mod file_kind;
 mod format;
 #[cfg(feature = "pytorch")]
 mod pytorch;
 mod state_dict;
 
+pub use crate::base::file_kind::FileKind;
 pub use checkpoint::Checkpoint;
 pub use error::{Elsewhere, LoadError, Mismatch, ShapeMismatch, TensorError, TypeMismatch};
-pub use file_kind::FileKind;
 pub use format::ReadLimits;
 pub use state_dict::{LoadOptions, Skipped, StateDict};

@@ -6,6 +6,8 @@ mod common;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
 mod convert;
+#[cfg(all(feature = "keras", feature = "safetensors"))]
+mod keras;
 #[cfg(feature = "plugin-formats")]
 mod plugins;
 #[cfg(feature = "safetensors")]

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gradflow::convert::PluginFileError;
+use gradflow::convert::FileError;
 use gradflow::convert::keras_json::{KerasJson, KerasJsonLayer};
 use gradflow::convert::nam::NamModel;
 use gradflow::layers::{Activation, Linear};
@@ -401,7 +401,7 @@ fn a_file_that_is_too_long_is_refused() {
     let text = text("lstm.nam");
     assert!(NamModel::<f32>::read_with(text.as_bytes(), text.len()).is_ok());
     let error = NamModel::<f32>::read_with(text.as_bytes(), text.len() - 1).unwrap_err();
-    assert!(matches!(error, PluginFileError::Limit { what: "bytes", .. }), "{error}");
+    assert!(matches!(error, FileError::Limit { what: "bytes", .. }), "{error}");
     // One that never ends as well.
     let error = KerasJson::<f32>::read_with(std::io::repeat(b' '), 1 << 20).unwrap_err();
     assert_says(&error.to_string(), &["more than 1048576 bytes"]);

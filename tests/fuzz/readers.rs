@@ -15,6 +15,31 @@ fn kept_files_of_pytorch() {
     replay("pytorch", targets::pytorch::run);
 }
 
+#[cfg(feature = "keras")]
+#[test]
+fn kept_files_of_keras() {
+    replay("keras", targets::keras::run);
+}
+
+/// Bytes that are lengths and addresses, in place of bytes of the seeds.
+#[cfg(feature = "keras")]
+#[test]
+fn altered_files_of_keras() {
+    let rng = &mut StdRng::seed_from_u64(0);
+    for (path, seed) in super::kept("keras") {
+        for _ in 0..1000 {
+            let mut file = seed.clone();
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..file.len());
+                file[at] = [0, 1, 2, 3, 8, 0x10, 0x7f, 0x80, 0xff, rng.random()][rng.random_range(0..10)];
+            }
+            if let Err(message) = targets::panic_of(|| targets::keras::run(&file)) {
+                panic!("{}: {}: {message}", path.display(), file.escape_ascii());
+            }
+        }
+    }
+}
+
 /// Operations of pickles, in place of bytes of the seeds.
 #[cfg(feature = "pytorch")]
 #[test]

@@ -1,14 +1,14 @@
 //! Files of GuitarML's trainer: what describes the model, and PyTorch's tensors in lists.
 
-use super::json::{Members, Value};
 use super::keras_layers::KerasJsonLayer;
-use super::{MAX_LAYERS, PluginFileError};
+use super::{FileError, MAX_LAYERS};
 use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell};
+use crate::convert::json::{Members, Value};
 use crate::kernels::Float;
 use crate::layers::Linear;
 
 /// The layers of a file, and whether its first input is added to the output.
-pub fn read<F: Float>(file: &Value<'_>) -> Result<(Vec<KerasJsonLayer<F>>, bool), PluginFileError> {
+pub fn read<F: Float>(file: &Value<'_>) -> Result<(Vec<KerasJsonLayer<F>>, bool), FileError> {
     let members = file.members(&["model_data", "state_dict"])?;
     let keys = ["model", "unit_type", "input_size", "hidden_size", "output_size", "num_layers", "skip", "bias_fl"];
     let data = members.required("model_data")?.members(&keys)?;
@@ -59,7 +59,7 @@ fn read_cell<F: Float, C: BuiltCell<Elem = F>>(
     [input, hidden]: [usize; 2],
     gates: usize,
     builder: impl FnOnce(usize, usize) -> CellBuilder<C>,
-) -> Result<C, PluginFileError> {
+) -> Result<C, FileError> {
     let rows = gates * hidden;
     let tensor = |name: &str| tensors.required(&format!("rec.{name}_l{layer}"));
     let mut read = Vec::new();

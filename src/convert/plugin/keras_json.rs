@@ -27,7 +27,7 @@
 //!
 //! Activations are `tanh`, `relu` and `sigmoid`; that of a recurrent layer is `tanh` or empty, since RTNeural computes tanh in
 //! both cases. A list of weights without biases is read as a layer without them. Other layers and activations, such as
-//! `conv1d`, `prelu` and `elu`, are refused by [`PluginFileError::Unsupported`] with their place.
+//! `conv1d`, `prelu` and `elu`, are refused by [`FileError::Unsupported`] with their place.
 //!
 //! # GuitarML
 //!
@@ -49,11 +49,12 @@ use serde_json::Map;
 
 pub use super::keras_layers::KerasJsonLayer;
 
-use super::json::{self, Value, write_matrix, write_vector};
 use super::keras_layers::{Written, last_size, name_of, read_layer};
-use super::{MAX_FILE_BYTES, MAX_LAYERS, PluginFileError, guitarml};
+use super::numbers::{read, write_matrix, write_vector};
+use super::{FileError, MAX_FILE_BYTES, MAX_LAYERS, guitarml};
 use crate::base::file;
 use crate::compose::{BoxLayer, BranchScale, Residual, Stacked};
+use crate::convert::json::Value;
 use crate::convert::{ConvertError, check_array, supported};
 use crate::kernels::Float;
 use crate::layers::Linear;
@@ -127,9 +128,9 @@ impl<F: Float> KerasJson<F> {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, is damaged or larger, or has a layer that is not supported.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, PluginFileError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(PluginFileError::from);
+        let file = File::open(path).map_err(FileError::from);
         file.and_then(Self::read_from).map_err(|error| error.at(path))
     }
 
@@ -137,7 +138,7 @@ impl<F: Float> KerasJson<F> {
     ///
     /// # Errors
     /// As of [`open`](KerasJson::open).
-    pub fn read_from(reader: impl Read) -> Result<Self, PluginFileError> {
+    pub fn read_from(reader: impl Read) -> Result<Self, FileError> {
         Self::read_with(reader, MAX_FILE_BYTES)
     }
 
@@ -145,11 +146,11 @@ impl<F: Float> KerasJson<F> {
     ///
     /// # Errors
     /// As of [`open`](KerasJson::open).
-    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, PluginFileError> {
-        Self::of_text(&json::read(reader, max_bytes)?)
+    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
+        Self::of_text(&read(reader, max_bytes)?)
     }
 
-    fn of_text(text: &str) -> Result<Self, PluginFileError> {
+    fn of_text(text: &str) -> Result<Self, FileError> {
         let whole = Value::of_text(text)?;
         let file = whole.members(&KEYS)?;
         if file.optional("model_data").is_some() {
@@ -182,7 +183,7 @@ impl<F: Float> KerasJson<F> {
     /// Returns an error if the file cannot be written, there is no layer with weights, a parameter is not finite, the layers do not
     /// fit each other, or one is not a layer of Keras: as of [`to_keras`](crate::recurrent::Recurrent::to_keras), a GRU whose
     /// reset gate acts before the product, an activation that is not tanh, relu or sigmoid.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PluginFileError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         let layers = self.written()?;
         Ok(file::replace(path.as_ref(), |writer| self.write(&layers, writer))?)
     }
@@ -191,13 +192,13 @@ impl<F: Float> KerasJson<F> {
     ///
     /// # Errors
     /// As of [`save`](KerasJson::save).
-    pub fn save_to(&self, mut writer: impl Write) -> Result<(), PluginFileError> {
+    pub fn save_to(&self, mut writer: impl Write) -> Result<(), FileError> {
         let layers = self.written()?;
         Ok(self.write(&layers, &mut writer)?)
     }
 
     /// The layers as they are written.
-    fn written(&self) -> Result<Vec<Written<F>>, PluginFileError> {
+    fn written(&self) -> Result<Vec<Written<F>>, FileError> {
         let mut size = self.input_size().ok_or(ConvertError::NoLayers)?;
         let mut all: Vec<Written<F>> = Vec::new();
         for (at, layer) in self.layers.iter().enumerate() {
@@ -224,7 +225,7 @@ impl<F: Float> KerasJson<F> {
         }
         for (gain, name) in [(self.input_gain, "input_gain"), (self.output_gain, "output_gain")] {
             if gain.is_some_and(|gain| !gain.is_finite()) {
-                return Err(PluginFileError::NotFinite { tensor: name.into() });
+                return Err(FileError::NotFinite { tensor: name.into() });
             }
         }
         if self.skip && size != 1 {

@@ -2,11 +2,11 @@
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView2};
 
-use super::json::{Members, Value};
-use super::{PluginFileError, check_finite};
+use super::{FileError, check_finite};
 use crate::base::Tensors;
 use crate::cells::{BuiltCell, GruCell, LstmCell};
 use crate::compose::BoxLayer;
+use crate::convert::json::{Members, Value};
 use crate::convert::{ConvertError, KerasCell, KerasKind, KerasWeights, check_array, supported};
 use crate::kernels::Float;
 use crate::layers::{Activation, Linear, Nonlinearity};
@@ -95,7 +95,7 @@ impl<F: Float> Written<F> {
         at: usize,
         name: &'static str,
         cell: &C,
-    ) -> Result<Self, PluginFileError> {
+    ) -> Result<Self, FileError> {
         check_named(at, cell)?;
         let kind = supported(at, cell.kind())?;
         if kind == (KerasKind::Gru { reset_after: false }) {
@@ -108,7 +108,7 @@ impl<F: Float> Written<F> {
         Ok(Written { kind: name, activation: "tanh", size: 0, weights })
     }
 
-    pub fn of_linear(at: usize, linear: &Linear<F>) -> Result<Self, PluginFileError> {
+    pub fn of_linear(at: usize, linear: &Linear<F>) -> Result<Self, FileError> {
         check_named(at, linear)?;
         let outputs = linear.weight.nrows();
         let bias = linear.bias.clone().unwrap_or_else(|| Array1::zeros(outputs));
@@ -118,9 +118,9 @@ impl<F: Float> Written<F> {
     }
 }
 
-fn check_named<F: Float>(at: usize, tensors: &impl Tensors<F>) -> Result<(), PluginFileError> {
+fn check_named<F: Float>(at: usize, tensors: &impl Tensors<F>) -> Result<(), FileError> {
     check_finite(tensors).map_err(|error| match error {
-        PluginFileError::NotFinite { tensor } => PluginFileError::NotFinite { tensor: format!("{at}.{tensor}") },
+        FileError::NotFinite { tensor } => FileError::NotFinite { tensor: format!("{at}.{tensor}") },
         other => other,
     })
 }
@@ -135,13 +135,13 @@ pub fn name_of(nonlinearity: Nonlinearity) -> Option<&'static str> {
 }
 
 /// The last number of a shape.
-pub fn last_size(shape: &Value<'_>) -> Result<usize, PluginFileError> {
+pub fn last_size(shape: &Value<'_>) -> Result<usize, FileError> {
     let sizes = shape.list("a shape, such as [null, null, 1]", 8)?;
     sizes.last().ok_or_else(|| shape.malformed("a shape with a number"))?.whole(1, usize::MAX)
 }
 
 /// The layers that an object stands for, of which the first is given `size` features.
-pub fn read_layer<F: Float>(layer: &Value<'_>, size: &mut usize) -> Result<Vec<KerasJsonLayer<F>>, PluginFileError> {
+pub fn read_layer<F: Float>(layer: &Value<'_>, size: &mut usize) -> Result<Vec<KerasJsonLayer<F>>, FileError> {
     let members = layer.members(&["type", "activation", "shape", "weights"])?;
     let (kind, input, output) = (members.required("type")?, *size, last_size(members.required("shape")?)?);
     let read = match &*kind.text()? {
@@ -171,7 +171,7 @@ pub fn read_layer<F: Float>(layer: &Value<'_>, size: &mut usize) -> Result<Vec<K
 }
 
 /// The elements of `weights`, from `least` to `most` of them.
-fn weights_of<'t>(members: &Members<'t>, least: usize, most: usize) -> Result<Vec<Value<'t>>, PluginFileError> {
+fn weights_of<'t>(members: &Members<'t>, least: usize, most: usize) -> Result<Vec<Value<'t>>, FileError> {
     let weights = members.required("weights")?;
     let list = weights.list("a list of weights", most)?;
     if list.len() < least { Err(weights.malformed(format!("a list of {least} weights or {most}"))) } else { Ok(list) }
@@ -181,7 +181,7 @@ fn read_cell<F: Float, C: KerasCell + BuiltCell<Elem = F>>(
     members: &Members<'_>,
     kind: KerasKind,
     [input, hidden]: [usize; 2],
-) -> Result<C, PluginFileError> {
+) -> Result<C, FileError> {
     if let Some(activation) = members.optional("activation")
         && !["", "tanh"].contains(&&*activation.text()?)
     {
@@ -200,7 +200,7 @@ fn read_cell<F: Float, C: KerasCell + BuiltCell<Elem = F>>(
     Ok(KerasWeights { kernel, recurrent_kernel, bias }.cell(kind, 0, Some(input), hidden)?)
 }
 
-fn activation_of<F: Float>(members: &Members<'_>) -> Result<Option<KerasJsonLayer<F>>, PluginFileError> {
+fn activation_of<F: Float>(members: &Members<'_>) -> Result<Option<KerasJsonLayer<F>>, FileError> {
     let Some(activation) = members.optional("activation") else { return Ok(None) };
     let nonlinearity = match &*activation.text()? {
         "" => return Ok(None),

@@ -1,15 +1,13 @@
 //! Models of audio plug-ins.
 
-mod error;
 mod guitarml;
-mod json;
 pub mod keras_json;
 mod keras_layers;
 pub mod nam;
-
-pub use error::PluginFileError;
+mod numbers;
 
 use crate::base::Tensors;
+use crate::convert::FileError;
 use crate::kernels::Float;
 
 /// A file of more bytes is refused unless told otherwise. Files of plug-ins have less than one million.
@@ -19,7 +17,7 @@ const MAX_FILE_BYTES: usize = 64 << 20;
 const MAX_LAYERS: usize = 1024;
 
 /// Fails with the name of the first tensor that has a value that JSON cannot say.
-fn check_finite<F: Float>(tensors: &impl Tensors<F>) -> Result<(), PluginFileError> {
+fn check_finite<F: Float>(tensors: &impl Tensors<F>) -> Result<(), FileError> {
     let bad = (0..tensors.count()).find(|&i| tensors.tensor(i).1.iter().any(|value| !value.is_finite()));
-    bad.map_or(Ok(()), |i| Err(PluginFileError::NotFinite { tensor: tensors.name(i) }))
+    bad.map_or(Ok(()), |i| Err(FileError::NotFinite { tensor: tensors.name(i) }))
 }

@@ -25,7 +25,7 @@
 //! | h and c in which a stream starts | `[H]` each |
 //!
 //! and then the weights `[O, H]` and the biases `[O]` of the linear layer at the end. `WaveNet`, `ConvNet` and the other
-//! architectures are refused by [`PluginFileError::Unsupported`].
+//! architectures are refused by [`FileError::Unsupported`].
 //!
 //! # What is lost
 //!
@@ -39,10 +39,11 @@ use std::path::Path;
 use ndarray::{Array1, Array2, Axis, Ix3, concatenate, s};
 use serde_json::Map;
 
-use super::json::{self, Value, write_vector};
-use super::{MAX_FILE_BYTES, MAX_LAYERS, PluginFileError, check_finite};
+use super::numbers::{read, write_vector};
+use super::{FileError, MAX_FILE_BYTES, MAX_LAYERS, check_finite};
 use crate::base::file;
 use crate::cells::LstmCell;
+use crate::convert::json::Value;
 use crate::convert::{ConvertError, KerasCell, supported};
 use crate::kernels::Float;
 use crate::layer::Layer;
@@ -98,9 +99,9 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, is damaged or larger, or has another architecture.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, PluginFileError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(PluginFileError::from);
+        let file = File::open(path).map_err(FileError::from);
         file.and_then(Self::read_from).map_err(|error| error.at(path))
     }
 
@@ -108,7 +109,7 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// As of [`open`](NamModel::open).
-    pub fn read_from(reader: impl Read) -> Result<Self, PluginFileError> {
+    pub fn read_from(reader: impl Read) -> Result<Self, FileError> {
         Self::read_with(reader, MAX_FILE_BYTES)
     }
 
@@ -116,11 +117,11 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// As of [`open`](NamModel::open).
-    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, PluginFileError> {
-        Self::of_text(&json::read(reader, max_bytes)?)
+    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
+        Self::of_text(&read(reader, max_bytes)?)
     }
 
-    fn of_text(text: &str) -> Result<Self, PluginFileError> {
+    fn of_text(text: &str) -> Result<Self, FileError> {
         let keys = ["version", "architecture", "config", "weights", "sample_rate", "metadata"];
         let file = Value::of_text(text)?.members(&keys)?;
         check_version(file.required("version")?)?;
@@ -148,7 +149,7 @@ impl<F: Float> NamModel<F> {
     /// # Errors
     /// Returns an error if the file cannot be written, a parameter is not finite, the parts do not fit each other, or the LSTM
     /// has an option that the format does not have: peepholes, coupled gates, a projection, layer normalisation, zoneout.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PluginFileError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         self.check()?;
         Ok(file::replace(path.as_ref(), |writer| self.write(writer))?)
     }
@@ -157,7 +158,7 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// As of [`save`](NamModel::save).
-    pub fn save_to(&self, mut writer: impl Write) -> Result<(), PluginFileError> {
+    pub fn save_to(&self, mut writer: impl Write) -> Result<(), FileError> {
         self.check()?;
         Ok(self.write(&mut writer)?)
     }
@@ -169,7 +170,7 @@ impl<F: Float> NamModel<F> {
     }
 
     /// Fails if the model is not one of a file.
-    fn check(&self) -> Result<(), PluginFileError> {
+    fn check(&self) -> Result<(), FileError> {
         let (Sizes { hidden, layers, output, .. }, (lstm, head)) = (self.sizes(), &self.model);
         for layer in 0..layers {
             supported(layer, lstm.cell(layer, 0).kind())?;
@@ -191,7 +192,7 @@ impl<F: Float> NamModel<F> {
         check_finite(state)?;
         match self.sample_rate {
             Some(rate) if !(rate.is_finite() && rate > 0.0) => {
-                Err(PluginFileError::NotFinite { tensor: "sample_rate".into() })
+                Err(FileError::NotFinite { tensor: "sample_rate".into() })
             }
             _ => Ok(()),
         }
@@ -228,7 +229,7 @@ impl<F: Float> NamModel<F> {
 }
 
 /// Fails unless the version is one whose LSTMs are known.
-fn check_version(version: &Value<'_>) -> Result<(), PluginFileError> {
+fn check_version(version: &Value<'_>) -> Result<(), FileError> {
     let text = version.text()?;
     let mut numbers = text.split('.').map(str::parse::<u32>);
     match [numbers.next(), numbers.next(), numbers.next(), numbers.next()] {
@@ -247,7 +248,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of_config(config: &Value<'_>) -> Result<Self, PluginFileError> {
+    fn of_config(config: &Value<'_>) -> Result<Self, FileError> {
         let config = config.members(&["input_size", "hidden_size", "num_layers", "in_channels", "out_channels"])?;
         let size = |key: &str| config.required(key)?.whole(1, usize::MAX);
         let (input, hidden) = (size("input_size")?, size("hidden_size")?);

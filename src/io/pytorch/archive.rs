@@ -15,9 +15,9 @@ use std::ops::Range;
 
 use super::pickle::{Pickle, Value};
 use super::tensors::{Storages, collect, storage_of};
+use crate::base::file_kind::FileKind;
 use crate::base::zip;
 use crate::io::error::LoadError;
-use crate::io::file_kind::FileKind;
 use crate::io::format::{Content, ReadLimits};
 
 /// The number that the older container begins with.

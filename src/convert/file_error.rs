@@ -1,17 +1,18 @@
-//! What can be wrong with the file of a plug-in, or with a model for it.
+//! What can be wrong with a model's file, or with a model for it.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::base::file;
+use crate::base::error::named;
 use crate::convert::ConvertError;
 
-/// Why a model was not read from the file of a plug-in, or not written to one.
+/// Why a model was not read from a file of Keras or of a plug-in, or not written to one.
 ///
-/// A place is a path from the outermost object, such as `layers[1].weights[0][3]`; it is empty for that object itself.
+/// A place is a path from the outermost object, such as `layers[1].weights[0][3]` of JSON or `layers/dense/vars/0` of HDF5; it is
+/// empty for that object itself.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum PluginFileError {
+pub enum FileError {
     /// The file could not be read or written.
     Io(io::Error),
     /// The file, or a part of it, is larger than the limit.
@@ -56,27 +57,27 @@ pub enum PluginFileError {
     },
 }
 
-impl PluginFileError {
+impl FileError {
     /// The error with the file's path, which only the caller of a reader knows.
     pub(super) fn at(mut self, file: &Path) -> Self {
         match &mut self {
-            PluginFileError::Io(error) => {
-                *error = file::named(file, std::mem::replace(error, io::ErrorKind::Other.into()));
+            FileError::Io(error) => {
+                *error = named(file, std::mem::replace(error, io::ErrorKind::Other.into()));
             }
-            PluginFileError::Limit { path, .. }
-            | PluginFileError::Malformed { path, .. }
-            | PluginFileError::Unsupported { path, .. } => *path = Some(file.to_owned()),
-            PluginFileError::Convert(_) | PluginFileError::NotFinite { .. } => {}
+            FileError::Limit { path, .. } | FileError::Malformed { path, .. } | FileError::Unsupported { path, .. } => {
+                *path = Some(file.to_owned())
+            }
+            FileError::Convert(_) | FileError::NotFinite { .. } => {}
         }
         self
     }
 }
 
-impl fmt::Display for PluginFileError {
+impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let PluginFileError::Limit { path, place, .. }
-        | PluginFileError::Malformed { path, place, .. }
-        | PluginFileError::Unsupported { path, place, .. } = self
+        if let FileError::Limit { path, place, .. }
+        | FileError::Malformed { path, place, .. }
+        | FileError::Unsupported { path, place, .. } = self
         {
             if let Some(path) = path {
                 write!(f, "{}: ", path.display())?;
@@ -86,36 +87,36 @@ impl fmt::Display for PluginFileError {
             }
         }
         match self {
-            PluginFileError::Io(error) => error.fmt(f),
-            PluginFileError::Limit { what, limit, .. } => write!(f, "more than {limit} {what}"),
-            PluginFileError::Malformed { expected, got, .. } => write!(f, "expected {expected}, got {got}"),
-            PluginFileError::Unsupported { expected, got, .. } => {
+            FileError::Io(error) => error.fmt(f),
+            FileError::Limit { what, limit, .. } => write!(f, "more than {limit} {what}"),
+            FileError::Malformed { expected, got, .. } => write!(f, "expected {expected}, got {got}"),
+            FileError::Unsupported { expected, got, .. } => {
                 write!(f, "expected {expected}, got {got}, which is not supported")
             }
-            PluginFileError::Convert(error) => error.fmt(f),
-            PluginFileError::NotFinite { tensor } => write!(f, "{tensor}: expected finite values, which JSON can say"),
+            FileError::Convert(error) => error.fmt(f),
+            FileError::NotFinite { tensor } => write!(f, "{tensor}: expected finite values, which JSON can say"),
         }
     }
 }
 
-impl std::error::Error for PluginFileError {
+impl std::error::Error for FileError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            PluginFileError::Io(error) => Some(error),
-            PluginFileError::Convert(error) => Some(error),
+            FileError::Io(error) => Some(error),
+            FileError::Convert(error) => Some(error),
             _ => None,
         }
     }
 }
 
-impl From<io::Error> for PluginFileError {
+impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
-        PluginFileError::Io(error)
+        FileError::Io(error)
     }
 }
 
-impl From<ConvertError> for PluginFileError {
+impl From<ConvertError> for FileError {
     fn from(error: ConvertError) -> Self {
-        PluginFileError::Convert(error)
+        FileError::Convert(error)
     }
 }

@@ -46,10 +46,10 @@ pub enum FileKind {
 
 impl FileKind {
     /// How many bytes are enough.
-    pub(super) const ENOUGH: usize = 512;
+    pub(crate) const ENOUGH: usize = 512;
 
     /// The kind of a file that begins with these bytes.
-    pub(super) fn of(bytes: &[u8]) -> Option<FileKind> {
+    pub(crate) fn of(bytes: &[u8]) -> Option<FileKind> {
         let starts = |start: &[u8]| bytes.starts_with(start);
         let text = bytes.trim_ascii_start();
         let tag = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
@@ -97,7 +97,7 @@ impl fmt::Display for FileKind {
         const PYTORCH: &str = "with the feature `pytorch`, `StateDict::open_pytorch` reads it; or in Python, \
                                `safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)` converts a \
                                state dict";
-        const KERAS: &str = "read its arrays with h5py or Keras, and see `gradflow::convert` for Keras' layers";
+        const KERAS: &str = "with the feature `keras`, `gradflow::convert::KerasFile` reads it";
         let (what, advice) = match self {
             FileKind::Safetensors => ("a safetensors file", "`StateDict::open` reads it"),
             FileKind::PyTorchZip => ("a zip file of PyTorch", PYTORCH),

@@ -4,49 +4,43 @@
 //! alone. Lists are read one element at a time.
 
 use std::fmt;
-use std::io::{Read, Write};
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Deserializer;
 use serde_json::value::RawValue;
-use serde_json::{Deserializer, Map};
 
-use super::error::PluginFileError;
-use crate::kernels::Float;
-
-/// The metadata of a file, which are read as they are, may take this many bytes: as values they take many times as many.
-const METADATA_BYTES: usize = 1 << 20;
+use super::file_error::FileError;
 
 /// Names of text in errors are cut after this many characters.
 const SHOWN: usize = 40;
 
-/// Reads a whole file of at most `max_bytes`.
-pub fn read(reader: impl Read, max_bytes: usize) -> Result<String, PluginFileError> {
-    let mut bytes = Vec::new();
-    reader.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() > max_bytes {
-        return Err(PluginFileError::Limit { path: None, place: String::new(), what: "bytes", limit: max_bytes });
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let got = format!("bytes that are not UTF-8, from byte {} on", error.utf8_error().valid_up_to());
-        malformed(String::new(), "JSON", got)
-    })
-}
-
-fn malformed(place: String, expected: impl Into<String>, got: impl Into<String>) -> PluginFileError {
-    PluginFileError::Malformed { path: None, place, expected: expected.into(), got: got.into() }
+pub fn malformed(place: String, expected: impl Into<String>, got: impl Into<String>) -> FileError {
+    FileError::Malformed { path: None, place, expected: expected.into(), got: got.into() }
 }
 
 /// A value in a text that is JSON, and its place there.
 #[derive(Clone, Debug)]
 pub struct Value<'t> {
-    text: &'t str,
-    place: String,
+    pub(super) text: &'t str,
+    pub(super) place: String,
 }
 
 impl<'t> Value<'t> {
+    /// A value of a text that was read before, and its place there.
+    #[cfg(feature = "keras")]
+    pub fn in_place(text: &'t str, place: &str) -> Self {
+        Value { text, place: place.into() }
+    }
+
+    /// The outermost value of a text, all of which must be JSON, as a part of something.
+    #[cfg(feature = "keras")]
+    pub fn of_text_in(text: &'t str, place: &str) -> Result<Self, FileError> {
+        let value = Value::of_text(text)?;
+        Ok(Value { place: place.into(), ..value })
+    }
+
     /// The outermost value of a text, all of which must be JSON.
-    pub fn of_text(text: &'t str) -> Result<Self, PluginFileError> {
+    pub fn of_text(text: &'t str) -> Result<Self, FileError> {
         let text = text.trim_start_matches('\u{feff}').trim(); // a byte order mark
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Ok(Value { text, place: String::new() }),
@@ -67,17 +61,24 @@ impl<'t> Value<'t> {
         }
     }
 
-    pub fn malformed(&self, expected: impl Into<String>) -> PluginFileError {
+    pub fn malformed(&self, expected: impl Into<String>) -> FileError {
         malformed(self.place.clone(), expected, self.shown())
     }
 
-    pub fn unsupported(&self, expected: impl Into<String>) -> PluginFileError {
-        PluginFileError::Unsupported {
-            path: None,
-            place: self.place.clone(),
-            expected: expected.into(),
-            got: self.shown(),
-        }
+    pub fn unsupported(&self, expected: impl Into<String>) -> FileError {
+        FileError::Unsupported { path: None, place: self.place.clone(), expected: expected.into(), got: self.shown() }
+    }
+
+    /// That the value at this place is another one.
+    #[cfg(feature = "keras")]
+    pub fn unsupported_as(&self, expected: &str, got: &str) -> FileError {
+        let place = self.place.clone();
+        FileError::Unsupported { path: None, place, expected: expected.into(), got: got.into() }
+    }
+
+    #[cfg(feature = "keras")]
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Its text as it stands in the file.
@@ -89,12 +90,13 @@ impl<'t> Value<'t> {
         self.text == "null"
     }
 
-    pub fn text(&self) -> Result<String, PluginFileError> {
+    pub fn text(&self) -> Result<String, FileError> {
         serde_json::from_str(self.text).map_err(|_| self.malformed("a text"))
     }
 
     /// A number from `least` to `most`.
-    pub fn whole(&self, least: usize, most: usize) -> Result<usize, PluginFileError> {
+    #[cfg(feature = "plugin-formats")]
+    pub fn whole(&self, least: usize, most: usize) -> Result<usize, FileError> {
         let number = self.text.parse().ok().filter(|number| (least..=most).contains(number));
         number.ok_or_else(|| match most {
             usize::MAX => self.malformed(format!("a whole number from {least} on")),
@@ -102,22 +104,18 @@ impl<'t> Value<'t> {
         })
     }
 
-    /// A number that is finite in the element type.
-    pub fn number<F: Float>(&self) -> Result<F, PluginFileError> {
-        number(self.text).ok_or_else(|| self.malformed("a finite number"))
-    }
-
     /// The values of an object under these keys. Other keys are skipped.
-    pub fn members(&self, keys: &[&str]) -> Result<Members<'t>, PluginFileError> {
+    pub fn members(&self, keys: &[&str]) -> Result<Members<'t>, FileError> {
         self.keyed(keys, false)
     }
 
     /// The values of an object under these keys, which are all that it may have.
-    pub fn members_alone(&self, keys: &[&str]) -> Result<Members<'t>, PluginFileError> {
+    #[cfg(feature = "plugin-formats")]
+    pub fn members_alone(&self, keys: &[&str]) -> Result<Members<'t>, FileError> {
         self.keyed(keys, true)
     }
 
-    fn keyed(&self, keys: &[&str], alone: bool) -> Result<Members<'t>, PluginFileError> {
+    fn keyed(&self, keys: &[&str], alone: bool) -> Result<Members<'t>, FileError> {
         if !self.text.starts_with('{') {
             return Err(self.malformed("an object"));
         }
@@ -138,18 +136,18 @@ impl<'t> Value<'t> {
     pub fn elements(
         &self,
         expected: &str,
-        mut each: impl FnMut(usize, Value<'t>) -> Result<(), PluginFileError>,
-    ) -> Result<usize, PluginFileError> {
+        mut each: impl FnMut(usize, Value<'t>) -> Result<(), FileError>,
+    ) -> Result<usize, FileError> {
         self.raw_elements(expected, |i, text| {
             each(i, Value { text, place: format!("{}[{i}]", self.place) }) //
         })
     }
 
-    fn raw_elements(
+    pub fn raw_elements(
         &self,
         expected: &str,
-        each: impl FnMut(usize, &'t str) -> Result<(), PluginFileError>,
-    ) -> Result<usize, PluginFileError> {
+        each: impl FnMut(usize, &'t str) -> Result<(), FileError>,
+    ) -> Result<usize, FileError> {
         if !self.text.starts_with('[') {
             return Err(self.malformed(expected));
         }
@@ -162,65 +160,17 @@ impl<'t> Value<'t> {
     }
 
     /// The elements of a list of at most `limit`.
-    pub fn list(&self, expected: &str, limit: usize) -> Result<Vec<Value<'t>>, PluginFileError> {
+    pub fn list(&self, expected: &str, limit: usize) -> Result<Vec<Value<'t>>, FileError> {
         let mut list = Vec::new();
         self.elements(expected, |i, value| {
             if i == limit {
                 let place = self.place.clone();
-                return Err(PluginFileError::Limit { path: None, place, what: "elements", limit });
+                return Err(FileError::Limit { path: None, place, what: "elements", limit });
             }
             list.push(value);
             Ok(())
         })?;
         Ok(list)
-    }
-
-    /// Adds a list of `length` numbers to `numbers`. Of a longer one, no more is kept.
-    fn add_numbers<F: Float>(&self, length: usize, numbers: &mut Vec<F>) -> Result<(), PluginFileError> {
-        let expected = format!("a list of {length} numbers");
-        let got = self.raw_elements(&expected, |i, text| {
-            let value = number(text);
-            let value = value.ok_or_else(|| Value { text, place: format!("{}[{i}]", self.place) });
-            let value = value.map_err(|value| value.malformed("a finite number"))?;
-            if i < length {
-                numbers.push(value);
-            }
-            Ok(())
-        })?;
-        if got != length { Err(malformed(self.place.clone(), expected, format!("{got}"))) } else { Ok(()) }
-    }
-
-    /// A list of `length` numbers.
-    pub fn vector<F: Float>(&self, length: usize) -> Result<Array1<F>, PluginFileError> {
-        let mut numbers = Vec::new();
-        self.add_numbers(length, &mut numbers)?;
-        Ok(numbers.into())
-    }
-
-    /// A list of `rows` lists of `columns` numbers.
-    pub fn matrix<F: Float>(&self, [rows, columns]: [usize; 2]) -> Result<Array2<F>, PluginFileError> {
-        let expected = format!("a list of {rows} lists of {columns} numbers");
-        let mut numbers = Vec::new();
-        let got = self.elements(&expected, |i, row| {
-            // Of lists that are too many, nothing is read.
-            if i < rows { row.add_numbers(columns, &mut numbers) } else { Ok(()) }
-        })?;
-        if got != rows {
-            return Err(malformed(self.place.clone(), expected, format!("{got} lists")));
-        }
-        Ok(Array2::from_shape_vec((rows, columns), numbers).expect("rows of one length"))
-    }
-
-    /// An object of any values, parsed.
-    pub fn metadata(&self) -> Result<Map<String, serde_json::Value>, PluginFileError> {
-        if self.text.len() > METADATA_BYTES {
-            let place = self.place.clone();
-            return Err(PluginFileError::Limit { path: None, place, what: "bytes", limit: METADATA_BYTES });
-        }
-        if !self.text.starts_with('{') {
-            return Err(self.malformed("an object"));
-        }
-        serde_json::from_str(self.text).map_err(|error| malformed(self.place.clone(), "an object", message(&error)))
     }
 }
 
@@ -229,7 +179,7 @@ impl<'t> Value<'t> {
 pub struct Members<'t> {
     of: Value<'t>,
     found: Vec<(String, Value<'t>)>,
-    refused: Option<PluginFileError>,
+    refused: Option<FileError>,
 }
 
 impl<'t> Members<'t> {
@@ -239,7 +189,7 @@ impl<'t> Members<'t> {
     }
 
     /// The value of a key.
-    pub fn required(&self, key: &str) -> Result<&Value<'t>, PluginFileError> {
+    pub fn required(&self, key: &str) -> Result<&Value<'t>, FileError> {
         let missing = || malformed(self.of.place.clone(), format!("a value for {key:?}"), "none");
         self.optional(key).ok_or_else(missing)
     }
@@ -316,10 +266,10 @@ impl<'a> Visitor<'_> for Key<'a> {
 /// Calls a function with the text of each element.
 struct List<'a, A> {
     each: A,
-    refused: &'a mut Option<PluginFileError>,
+    refused: &'a mut Option<FileError>,
 }
 
-impl<'t, A: FnMut(usize, &'t str) -> Result<(), PluginFileError>> Visitor<'t> for List<'_, A> {
+impl<'t, A: FnMut(usize, &'t str) -> Result<(), FileError>> Visitor<'t> for List<'_, A> {
     type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -339,13 +289,8 @@ impl<'t, A: FnMut(usize, &'t str) -> Result<(), PluginFileError>> Visitor<'t> fo
     }
 }
 
-/// A number of JSON that is finite in the element type. What else Rust takes for a number, such as `inf`, is not JSON.
-fn number<F: Float>(text: &str) -> Option<F> {
-    text.parse().ok().map(F::of).filter(|number| number.is_finite())
-}
-
 /// The text of an error, without the place in the piece that was parsed.
-fn message(error: &serde_json::Error) -> String {
+pub fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
     format!("one that is refused: {text}")
@@ -359,21 +304,4 @@ fn not_json(text: &str, error: &serde_json::Error) -> String {
         Some(word) => word.into(),
         None => message(error),
     }
-}
-
-/// Numbers as a list. They are written as `f64`, which every reader rounds back to the same `f32`.
-pub fn write_vector<F: Float>(values: ArrayView1<'_, F>, writer: &mut impl Write) -> std::io::Result<()> {
-    for (i, value) in values.iter().enumerate() {
-        write!(writer, "{}{:?}", if i == 0 { "[" } else { ", " }, value.widen())?;
-    }
-    writer.write_all(if values.is_empty() { b"[]" } else { b"]" })
-}
-
-/// Rows as a list of lists.
-pub fn write_matrix<F: Float>(rows: ArrayView2<'_, F>, writer: &mut impl Write) -> std::io::Result<()> {
-    for (i, row) in rows.outer_iter().enumerate() {
-        writer.write_all(if i == 0 { b"[" } else { b", " })?;
-        write_vector(row, writer)?;
-    }
-    writer.write_all(if rows.is_empty() { b"[]" } else { b"]" })
 }

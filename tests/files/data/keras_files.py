@@ -1,0 +1,117 @@
+"""Writes the files in keras/: models as Keras saves them, and beside each an input and what Keras computes from it.
+
+By hand, where Keras 3, JAX and safetensors are installed:
+
+    python tests/files/data/keras_files.py
+"""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+from safetensors.numpy import save_file
+
+FOLDER = Path(__file__).parent / "keras"
+RANDOM = np.random.default_rng(0)
+
+
+def with_random_weights(model):
+    # As Keras makes them, biases are zeros and scales ones.
+    model.set_weights([RANDOM.normal(0, 0.6, weights.shape) for weights in model.get_weights()])
+    return model
+
+
+def outputs(name, model, x):
+    save_file({"x": np.asarray(x), "y": np.ascontiguousarray(model(x))}, FOLDER / f"{name}.safetensors")
+
+
+def tagger():
+    return keras.Sequential(
+        [
+            layers.Input((None,), dtype="int32"),
+            layers.Embedding(7, 3, name="words"),
+            layers.Bidirectional(layers.LSTM(4, return_sequences=True, dropout=0.1), name="both"),
+            layers.LayerNormalization(name="norm", epsilon=1e-4),
+            layers.GRU(5, return_sequences=True, reset_after=False),
+            layers.Dropout(0.2),
+            layers.GRU(5, return_sequences=True, name="second"),
+            layers.SimpleRNN(3, return_sequences=True, activation="relu", use_bias=False),
+            layers.TimeDistributed(layers.Dense(6, use_bias=False), name="each"),
+            layers.LayerNormalization(name="scaled", center=False),
+            layers.Dense(2, activation="tanh", name="head"),
+        ]
+    )
+
+
+def nested():
+    encoder = keras.Sequential(
+        [
+            layers.Input((None, 3)),
+            layers.LSTM(4, return_sequences=True, name="first"),
+            layers.LSTM(4, return_sequences=True, name="second"),
+        ],
+        name="encoder",
+    )
+    x = layers.Input((None, 3))
+    return keras.Model(x, layers.Dense(2, name="head")(layers.LSTM(2, return_sequences=True, name="own")(encoder(x))))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.words = layers.Embedding(7, 3)
+        self.reader = layers.LSTM(4, return_sequences=True)
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        return self.head(self.reader(self.words(x)))
+
+
+def refused():
+    x = layers.Input((5, 3))
+    y = [
+        layers.LSTM(2, return_sequences=True, recurrent_activation="hard_sigmoid", name="hard")(x),
+        layers.LSTM(2, return_sequences=True, activation="relu", name="relu")(x),
+        layers.GRU(2, return_sequences=True, go_backwards=True, name="backwards")(x),
+        layers.SimpleRNN(2, return_sequences=True, activation="softsign", name="softsign")(x),
+        layers.Bidirectional(layers.LSTM(2, return_sequences=True), merge_mode="sum", name="sum")(x),
+        layers.RNN(layers.StackedRNNCells([layers.LSTMCell(2), layers.LSTMCell(2)]), return_sequences=True, name="cells")(x),
+        layers.Conv1D(2, 1, name="convolution")(x),
+        layers.LayerNormalization(axis=1, name="over_time")(x),
+        layers.LayerNormalization(scale=False, center=False, name="plain")(x),
+        layers.TimeDistributed(layers.LayerNormalization(), name="each_norm")(x),
+    ]
+    return keras.Model(x, layers.Concatenate()(y))
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    ids, x = RANDOM.integers(0, 7, (3, 6)).astype(np.int32), RANDOM.normal(0, 1, (2, 5, 3)).astype(np.float32)
+    model = with_random_weights(tagger())
+    model.save(FOLDER / "tagger.keras")
+    model.save_weights(FOLDER / "tagger.weights.h5")
+    outputs("tagger", model, ids)
+    model = with_random_weights(nested())
+    model.save(FOLDER / "nested.keras")
+    outputs("nested", model, x)
+    model = Subclassed()
+    model(ids)
+    with_random_weights(model).save_weights(FOLDER / "subclassed.weights.h5")
+    outputs("subclassed", model, ids)
+    with_random_weights(refused()).save(FOLDER / "refused.keras")
+    keras.config.set_dtype_policy("float16")
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(3, name="head")])
+    with_random_weights(model).save(FOLDER / "half.keras")
+    outputs("half", model, x[0, :, :2].astype(np.float16))
+    # The format of Keras 2.
+    keras.config.set_dtype_policy("float32")
+    with_random_weights(keras.Sequential([layers.Input((2,)), layers.Dense(1)])).save(FOLDER / "legacy.h5")
+
+
+if __name__ == "__main__":
+    main()

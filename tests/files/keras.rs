@@ -1,0 +1,204 @@
+//! Models that Keras saved compute here what they compute there, and what would not is refused.
+//!
+//! `tests/files/data/keras_files.py` wrote the files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gradflow::convert::{KerasFile, KerasKind};
+use gradflow::io::{LoadOptions, StateDict};
+use gradflow::layers::{Activation, Embedding, LayerNorm, Linear};
+use gradflow::ndarray::{Array2, Array3, ArrayD, ArrayView3};
+use gradflow::recurrent::{BiLstm, Gru, Lstm, Rnn, RnnNonlinearity};
+use gradflow::{Float, Layer, Sequence};
+
+use crate::common::assert_says;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/data/keras").join(name)
+}
+
+fn open(name: &str) -> KerasFile {
+    KerasFile::open(path(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The ids and outputs beside a file, with time first.
+fn example<F: Float>(name: &str) -> (StateDict, Array3<F>) {
+    let dict = StateDict::open(path(&format!("{name}.safetensors"))).unwrap();
+    let mut y = ArrayD::zeros(dict.shape("y").unwrap());
+    dict.load_with(&LoadOptions::new().prefix("y").convert(), &mut y).unwrap();
+    let y: Array3<F> = y.into_dimensionality().unwrap();
+    (dict, y.permuted_axes([1, 0, 2]).as_standard_layout().into_owned())
+}
+
+fn ids(dict: &StateDict) -> Array2<usize> {
+    dict.indices("x").unwrap().into_dimensionality::<gradflow::ndarray::Ix2>().unwrap().t().to_owned()
+}
+
+#[track_caller]
+fn assert_near<F: Float>(got: ArrayView3<'_, F>, want: &Array3<F>) {
+    assert_eq!(got.dim(), want.dim());
+    let largest = got.iter().zip(want).map(|(a, b)| (a.widen() - b.widen()).abs()).fold(0.0, f64::max);
+    println!("largest difference {largest:.1e}");
+    assert!(largest < 2e-6 && want.iter().any(|y| y.widen().abs() > 0.1), "{largest}");
+}
+
+/// The layers of `tagger.keras` but Dropout.
+type Tagger<F> = (
+    (Embedding<F>, BiLstm<F>, LayerNorm<F>, Gru<F>, Gru<F>),
+    (Rnn<F>, Linear<F>, LayerNorm<F>, Linear<F>, Activation<F>),
+);
+
+/// From a file of weights, the activation and the epsilons are the caller's.
+fn tagger<F: Float>(file: &KerasFile, gru: &str, plain: &str) -> Tagger<F> {
+    let mut rnn = file.recurrent(plain).unwrap();
+    rnn.kind = KerasKind::SimpleRnn(RnnNonlinearity::Relu);
+    let scaled = file.layer_norm("scaled").unwrap_or_else(|error| {
+        assert_says(&error.to_string(), &["vars: expected arrays: 2, got 1"]);
+        open("tagger.keras").layer_norm("scaled").unwrap()
+    });
+    let words = file.embedding("words").unwrap();
+    let both = BiLstm::from_keras(&[file.recurrent("both").unwrap()]).unwrap();
+    let norm = file.layer_norm("norm").unwrap().eps(1e-4);
+    let [gru, second] = [gru, "second"].map(|name| Gru::from_keras(&[file.recurrent(name).unwrap()]).unwrap());
+    let plain = Rnn::from_keras(&[rnn]).unwrap();
+    let [each, head] = ["each", "head"].map(|name| file.dense(name).unwrap().linear);
+    ((words, both, norm, gru, second), (plain, each, scaled, head, Activation::tanh()))
+}
+
+fn run<F: Float>(model: &impl Layer<Elem = F>, x: Sequence<'_, F>, batch: usize) -> Array3<F> {
+    model.forward(x.infer(), &mut model.zero_state(batch), &mut model.cache()).to_owned()
+}
+
+#[test]
+fn a_model_computes_what_it_does_in_keras() {
+    let file = open("tagger.keras");
+    let layers: Vec<_> = file.layers().collect();
+    assert_eq!(layers[2], ("both", Some("Bidirectional")), "{file:?}");
+    assert_eq!(file.dense::<f32>("head").unwrap().activation, "tanh");
+    assert_eq!(file.recurrent::<f32>("simple_rnn").unwrap().kind, KerasKind::SimpleRnn(RnnNonlinearity::Relu));
+    let (dict, y) = example::<f32>("tagger");
+    let model = tagger::<f32>(&file, "gru", "simple_rnn");
+    let ids = ids(&dict);
+    assert_near(run(&model, Sequence::from(&ids), 3).view(), &y);
+    // The file has f32, which f64 holds as they are.
+    let (_, y) = example::<f64>("tagger");
+    assert_near(run(&tagger::<f64>(&file, "gru", "simple_rnn"), Sequence::from(&ids), 3).view(), &y);
+
+    // The same weights without the model; a name of the layer or of its group.
+    let weights = open("tagger.weights.h5");
+    assert!(weights.layers().all(|(_, class)| class.is_none()));
+    for gru in ["gru", "layers/gru"] {
+        let same = tagger::<f32>(&weights, gru, "layers/simple_rnn");
+        assert_eq!(StateDict::of(&same), StateDict::of(&model));
+    }
+}
+
+#[test]
+fn models_in_models_and_classes_of_models_have_their_layers_names() {
+    let file = open("nested.keras");
+    let lstm = |name: &str| file.recurrent(name).unwrap();
+    let encoder = Lstm::<f32>::from_keras(&[lstm("encoder.first"), lstm("encoder.second")]).unwrap();
+    let model = (encoder, Lstm::from_keras(&[lstm("own")]).unwrap(), file.dense("head").unwrap().linear);
+    let (dict, y) = example("nested");
+    let x = dict.tensor::<f32>("x").unwrap().into_dimensionality().unwrap(); // [B, T, D]
+    assert_near(run(&model, Sequence::batch_first(&x), 2).view(), &y);
+
+    let file = open("subclassed.weights.h5");
+    let lstm = Lstm::<f32>::from_keras(&[file.recurrent("layers/lstm").unwrap()]).unwrap();
+    let head = file.dense("head").unwrap().linear;
+    let model = (file.embedding("layers/embedding").unwrap(), lstm, head);
+    let (dict, y) = example("subclassed");
+    assert_near(run(&model, Sequence::from(&ids(&dict)), 3).view(), &y);
+}
+
+#[test]
+fn half_precision_is_widened() {
+    let head = open("half.keras").dense::<f32>("head").unwrap().linear;
+    let dict = StateDict::open(path("half.safetensors")).unwrap();
+    let load = |name: &str| {
+        let mut array = ArrayD::<f32>::zeros(dict.shape(name).unwrap());
+        dict.load_with(&LoadOptions::new().prefix(name).convert(), &mut array).unwrap();
+        array.into_dimensionality::<gradflow::ndarray::Ix2>().unwrap()
+    };
+    let y = load("x").dot(&head.weight.t()) + head.bias.unwrap();
+    assert!((y - load("y")).iter().all(|difference| difference.abs() < 4e-3));
+    assert!(head.weight.iter().all(|weight| (weight * 2_f32.powi(24)).fract() == 0.0));
+}
+
+/// What computes something else than this crate would is refused by its place and name.
+#[test]
+fn other_layers_are_refused() {
+    let file = open("refused.keras");
+    let recurrent = |name: &str| file.recurrent::<f32>(name).unwrap_err().to_string();
+    assert_says(
+        &recurrent("hard"),
+        &["layers[1].config.recurrent_activation", r#"expected "sigmoid""#, "hard_sigmoid"],
+    );
+    assert_says(&recurrent("relu"), &["activation", r#"expected "tanh", got "relu", which is not supported"#]);
+    assert_says(&recurrent("backwards"), &["go_backwards: expected false, got true"]);
+    assert_says(&recurrent("softsign"), &[r#"expected "tanh" or "relu", got "softsign""#]);
+    assert_says(&recurrent("sum"), &[r#"merge_mode: expected "concat", got "sum""#]);
+    assert_says(&recurrent("cells"), &["cells: expected SimpleRNN or LSTM or GRU or Bidirectional, got RNN"]);
+    assert_says(&recurrent("convolution"), &["got Conv1D, which is not supported"]);
+    assert_says(&recurrent("absent"), &[r#"expected one called "absent", got input_layer"#]);
+    assert_says(&file.dense::<f32>("each_norm").unwrap_err().to_string(), &["expected Dense, got LayerNormalization"]);
+    assert_says(&file.embedding::<f32>("hard").unwrap_err().to_string(), &["expected Embedding, got LSTM"]);
+    let norm = |name: &str| file.layer_norm::<f32>(name).unwrap_err().to_string();
+    assert_says(&norm("over_time"), &["axis: expected -1 or [-1] or 2 or [2], got "]);
+    assert_says(&norm("plain"), &["expected a scale or a center"]);
+
+    // From a file of weights, shapes are all there is.
+    let weights = open("tagger.weights.h5");
+    assert_says(&weights.recurrent::<f32>("head").unwrap_err().to_string(), &["layers/dense/cell/vars"]);
+    assert_says(&weights.embedding::<f32>("norm").unwrap_err().to_string(), &["expected arrays: 1, got 2"]);
+    assert_says(
+        &weights.dense::<f32>("norm").unwrap_err().to_string(),
+        &["expected a matrix, got an array of shape [8]"],
+    );
+}
+
+#[test]
+fn other_files_are_refused() {
+    let refused = |file: &Path| KerasFile::open(file).unwrap_err().to_string();
+    assert_says(
+        &refused(&path("legacy.h5")),
+        &["legacy.h5: ", "expected groups of layers with their `vars`, as Keras 3 writes them"],
+    );
+    assert_says(&refused(&path("half.safetensors")), &["expected a file of Keras 3", "got a safetensors file"]);
+    assert_says(&refused(&path("absent.keras")), &["absent.keras: "]);
+    let pytorch = path("../pytorch/tensor.pt");
+    assert_says(&refused(&pytorch), &["got a zip file of PyTorch"]);
+    let error = StateDict::open(path("half.keras")).unwrap_err().to_string();
+    assert_says(&error, &["a Keras model", "`gradflow::convert::KerasFile` reads it"]);
+}
+
+/// How many layers can be read as something.
+fn readable(file: &[u8]) -> usize {
+    let Ok(file) = KerasFile::read_from(file) else { return 0 };
+    let is_readable = |name: &str| {
+        let (a, b) = (file.recurrent::<f32>(name).is_ok(), file.dense::<f32>(name).is_ok());
+        let (c, d) = (file.embedding::<f32>(name).is_ok(), file.layer_norm::<f32>(name).is_ok());
+        a | b | c | d
+    };
+    file.layers().filter(|(name, _)| is_readable(name)).count()
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    for name in ["half.keras", "subclassed.weights.h5"] {
+        let whole = fs::read(path(name)).unwrap();
+        let all = readable(&whole);
+        assert_eq!(all, if name == "half.keras" { 1 } else { 3 });
+        for length in (0..whole.len()).step_by(13) {
+            assert_eq!(readable(&whole[..length]), 0, "{name}: {length} of {}", whole.len());
+        }
+        let mut read = 0;
+        for at in (0..whole.len()).step_by(11) {
+            let mut changed = whole.clone();
+            changed[at] ^= [1, 0x80, 0xff][at % 3];
+            read += usize::from(readable(&changed) == all);
+        }
+        assert!(read > 0, "{name}: values may change");
+    }
+}
