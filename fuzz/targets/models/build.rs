@@ -123,6 +123,8 @@ pub struct Spec {
     pub causal: bool,
     /// Whether its gradient is that of the loss: it is not, if it is cut.
     pub exact_gradient: bool,
+    /// Of all normalisations.
+    pub eps: f64,
     seed: u64,
 }
 
@@ -135,7 +137,7 @@ pub enum Input {
 impl Spec {
     pub fn choose(choices: &mut Choices<'_>, input: Input) -> Spec {
         let seed = u64::from(choices.byte());
-        let mut spec = Spec { root: Node::Identity, input, causal: true, exact_gradient: true, seed };
+        let mut spec = Spec { root: Node::Identity, input, causal: true, exact_gradient: true, eps: 1e-5, seed };
         spec.root = match input {
             Input::Features(size) => spec.body(choices, size, 3),
             Input::Tokens(vocabulary) => {
@@ -333,13 +335,19 @@ impl Spec {
         recurrent
     }
 
+    /// Whether there is a normalisation in it.
+    pub fn normalises(&self) -> bool {
+        let text = format!("{:?}", self.root);
+        ["LayerNorm", "NormBlock", "layer_norm: true"].iter().any(|name| text.contains(name))
+    }
+
     /// The model; its parameters are the same numbers in both element types, to rounding of `f32`.
     pub fn build<F: Float>(&self) -> BoxLayer<F> {
         let input = match self.input {
             Input::Features(size) => size,
             Input::Tokens(_) => 1,
         };
-        let mut model = build(&self.root, input, &mut 0).0;
+        let mut model = build(&self.root, input, &mut Parts { serial: 0, eps: self.eps }).0;
         let rng = &mut StdRng::seed_from_u64(self.seed);
         for i in 0..model.count() {
             let (name, columns) = (model.name(i), model.tensor(i).0.get(1).copied());
@@ -421,11 +429,19 @@ fn nonlinearity(choices: &mut Choices<'_>) -> Nonlinearity {
     choices.one_of(&[Tanh, Sigmoid, Relu, LeakyRelu { slope: 0.1 }, Gelu, Silu])
 }
 
-/// The layer for `input` features, and how many it gives. `serial` numbers what needs a name or an id of its own.
-fn build<F: Float>(node: &Node, input: usize, serial: &mut u64) -> (BoxLayer<F>, usize) {
-    *serial += 1;
+/// What the parts of a model share while they are built.
+struct Parts {
+    /// Numbers what needs a name or an id of its own.
+    serial: u64,
+    /// Of all normalisations.
+    eps: f64,
+}
+
+/// The layer for `input` features, and how many it gives.
+fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>, usize) {
+    parts.serial += 1;
     // The same ids in both element types, whatever else is drawn.
-    let rng = &mut StdRng::seed_from_u64(*serial);
+    let rng = &mut StdRng::seed_from_u64(parts.serial);
     fn causal<L: Layer + 'static>(layer: L) -> BoxLayer<L::Elem>
     where
         L::State: 'static,
@@ -437,23 +453,27 @@ fn build<F: Float>(node: &Node, input: usize, serial: &mut u64) -> (BoxLayer<F>,
         Node::Identity => (BoxLayer::new(Identity::new()), input),
         Node::Linear { output, bias } => (BoxLayer::new(Linear::builder(input, *output).bias(*bias).zeros()), *output),
         Node::Activation(f) => (BoxLayer::new(Activation::new(*f)), input),
-        Node::LayerNorm => (BoxLayer::new(LayerNorm::new(input)), input),
+        Node::LayerNorm => (BoxLayer::new(LayerNorm::new(input).eps(parts.eps)), input),
         Node::Dropout(p) => (BoxLayer::new(Dropout::new(*p, rng)), input),
         Node::FeedForward { hidden, f } => (BoxLayer::new(FeedForward::zeros(input, *hidden, *f)), input),
-        Node::PreNormBlock { hidden, f } => (BoxLayer::new(PreNormBlock::zeros(input, *hidden, *f)), input),
-        Node::PostNormBlock { hidden, f } => (BoxLayer::new(PostNormBlock::zeros(input, *hidden, *f)), input),
+        Node::PreNormBlock { hidden, f } => {
+            (BoxLayer::new(PreNormBlock::zeros(input, *hidden, *f).eps(parts.eps)), input)
+        }
+        Node::PostNormBlock { hidden, f } => {
+            (BoxLayer::new(PostNormBlock::zeros(input, *hidden, *f).eps(parts.eps)), input)
+        }
         Node::Embedding { vocabulary, output } => (BoxLayer::new(Embedding::zeros(*vocabulary, *output)), *output),
-        Node::Recurrent(recurrent) => (recurrent.build(input), recurrent.output()),
+        Node::Recurrent(recurrent) => (recurrent.build(input, parts.eps), recurrent.output()),
         Node::Sequence(first, second) => {
-            let (first, between) = build(first, input, serial);
-            let (second, output) = build(second, between, serial);
+            let (first, between) = build(first, input, parts);
+            let (second, output) = build(second, between, parts);
             (BoxLayer::new((first, second)), output)
         }
         Node::Stacked(layers) => {
-            (BoxLayer::new(Stacked::new(layers.iter().map(|layer| build(layer, input, serial).0).collect())), input)
+            (BoxLayer::new(Stacked::new(layers.iter().map(|layer| build(layer, input, parts).0).collect())), input)
         }
         Node::Residual { branch, scale } => {
-            let residual = Residual::new(build(branch, input, serial).0);
+            let residual = Residual::new(build(branch, input, parts).0);
             let residual = match *scale {
                 Scale::None => residual,
                 Scale::Fixed(scale) => residual.scaled(scale),
@@ -463,45 +483,45 @@ fn build<F: Float>(node: &Node, input: usize, serial: &mut u64) -> (BoxLayer<F>,
             (BoxLayer::new(residual), input)
         }
         Node::Projected(branch) => {
-            let (branch, output) = build(branch, input, serial);
+            let (branch, output) = build(branch, input, parts);
             let shortcut = Linear::builder(input, output).bias(false).zeros();
             let residual = Residual { shortcut: Some(shortcut), ..Residual::new(branch) };
             (BoxLayer::new(residual), output)
         }
         Node::Highway(branch) => {
-            let branch = build(branch, input, serial).0;
+            let branch = build(branch, input, parts).0;
             let highway = Highway::builder(branch, input).gate_weight(0.0).gate_bias(-1.0).build(rng);
             (BoxLayer::new(highway), input)
         }
         Node::DenseConcat(branch) => {
-            let (branch, output) = build(branch, input, serial);
+            let (branch, output) = build(branch, input, parts);
             (BoxLayer::new(DenseConcat::new(branch)), input + output)
         }
         Node::StochasticDepth { branch, p, whole_batch } => {
-            let depth = StochasticDepth::new(build(branch, input, serial).0, *p, rng);
+            let depth = StochasticDepth::new(build(branch, input, parts).0, *p, rng);
             (BoxLayer::new(if *whole_batch { depth.whole_batch() } else { depth }), input)
         }
         Node::Bidirectional(forward, reverse) => {
-            let ((forward, output), (reverse, more)) = (build(forward, input, serial), build(reverse, input, serial));
+            let ((forward, output), (reverse, more)) = (build(forward, input, parts), build(reverse, input, parts));
             (causal(Bidirectional::new(forward, reverse)), output + more)
         }
         Node::LearnedState(layer) => {
-            let (layer, output) = build(layer, input, serial);
+            let (layer, output) = build(layer, input, parts);
             (BoxLayer::new(LearnedState::new(layer)), output)
         }
         Node::Truncated { layer, steps, pass, recompute } => {
-            let (layer, output) = build(layer, input, serial);
+            let (layer, output) = build(layer, input, parts);
             let truncated = TruncatedBptt::new(layer, *steps);
             let truncated = if *pass { truncated.pass_gradients() } else { truncated };
             (causal(if *recompute { truncated.recompute() } else { truncated }), output)
         }
         Node::Probed(layer) => {
-            let (layer, output) = build(layer, input, serial);
+            let (layer, output) = build(layer, input, parts);
             let probe = GradientProbe::new();
-            (BoxLayer::new(Probed::new(format!("layer {serial}"), layer, &probe)), output)
+            (BoxLayer::new(Probed::new(format!("layer {}", parts.serial), layer, &probe)), output)
         }
         Node::Prepacked(layer) => {
-            let (layer, output) = build(layer, input, serial);
+            let (layer, output) = build(layer, input, parts);
             (BoxLayer::new(Prepacked::new(layer)), output)
         }
         Node::LastStep { both: false } => (causal(LastStep::new()), input),
@@ -509,19 +529,19 @@ fn build<F: Float>(node: &Node, input: usize, serial: &mut u64) -> (BoxLayer<F>,
         Node::Pool { max } => (causal(if *max { Pool::max() } else { Pool::mean() }), input),
         Node::Repeat(steps) => (causal(Repeat::new(*steps)), input),
         Node::Attention { query_layer, query, score, at_once } => {
-            let layer = build(query_layer, input, serial).0;
+            let layer = build(query_layer, input, parts).0;
             (causal(Attend::new(layer, score.attention(*query, input, rng), *at_once)), input)
         }
     }
 }
 
 impl Recurrent {
-    fn build<F: Float>(&self, input: usize) -> BoxLayer<F> {
+    fn build<F: Float>(&self, input: usize, eps: f64) -> BoxLayer<F> {
         let Recurrent { hidden, num_layers, bias, zoneout: [zoneout_h, zoneout_c], .. } = *self;
         macro_rules! finish {
             ($builder:expr) => {{
                 let builder = $builder.num_layers(num_layers).bias(bias);
-                let builder = if self.layer_norm { builder.layer_norm() } else { builder };
+                let builder = if self.layer_norm { builder.layer_norm().layer_norm_eps(eps) } else { builder };
                 let builder = if num_layers > 1 { builder.dropout(self.dropout) } else { builder };
                 if self.bidirectional {
                     BoxLayer::new(AssumeCausal(builder.bidirectional().zeros()))

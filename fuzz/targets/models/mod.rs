@@ -24,6 +24,8 @@ pub struct Report {
     pub differences: u64,
     /// Finite differences that disagree with themselves at two step sizes: there is a kink between.
     pub kinks: u64,
+    /// Models in which a normalisation holds back a gradient in `f32` and not in `f64`.
+    pub held_back: u64,
 }
 
 pub fn run(data: &[u8]) {
