@@ -2,6 +2,7 @@
 
 mod binary;
 mod cross_entropy;
+pub mod ctc;
 mod elements;
 mod huber;
 mod mean_squared;
@@ -10,6 +11,7 @@ mod traits;
 
 pub use binary::BinaryCrossEntropy;
 pub use cross_entropy::SoftmaxCrossEntropy;
+pub use ctc::Ctc;
 pub use huber::Huber;
 pub use mean_squared::MeanSquaredError;
 pub use traits::{Evaluated, Loss};

@@ -4,6 +4,7 @@
 mod common;
 
 mod allocations;
+mod ctc;
 mod data;
 mod fit;
 mod losses;

@@ -1,0 +1,116 @@
+//! The forward and backward sums over all paths of one sequence, in log space.
+
+/// The sums of one sequence, and the memory for them.
+#[derive(Debug, Default)]
+pub struct Lattice {
+    /// `l'`: the labels with blanks around them, `[2 S + 1]`.
+    path: Vec<usize>,
+    blank: usize,
+    steps: usize,
+    /// `α_t(s)`, `[T, 2 S + 1]`
+    alpha: Vec<f64>,
+    /// `β_t(s)` of the step that was last, and of the next, `[2 S + 1]` each.
+    beta: Vec<f64>,
+    before: Vec<f64>,
+    /// What turns logits into log-probabilities, `[T]`.
+    normalisers: Vec<f64>,
+    /// The share of all paths that are at each class, `[V]`.
+    shares: Vec<f64>,
+    log_p: f64,
+}
+
+const NONE: f64 = f64::NEG_INFINITY;
+
+impl Lattice {
+    /// For a sequence of so many steps.
+    pub fn begin(&mut self, steps: usize, blank: usize, labels: impl Iterator<Item = usize>) {
+        self.path.clear();
+        self.path.push(blank);
+        labels.for_each(|label| self.path.extend([label, blank]));
+        (self.steps, self.blank, self.log_p) = (steps, blank, NONE);
+        self.alpha.clear();
+        self.alpha.resize(steps * self.path.len(), NONE);
+        self.normalisers.clear();
+    }
+
+    /// Whether a path may go from `s - 2` to `s`: over a blank, between two labels that differ.
+    fn skips(&self, s: usize) -> bool {
+        s >= 2 && self.path[s] != self.blank && self.path[s] != self.path[s - 2]
+    }
+
+    /// `α_t`, from `α_{t-1}` and the log-probabilities of the step's classes.
+    pub fn forward_step(&mut self, t: usize, normaliser: f64, log_softmax: impl Fn(usize) -> f64) {
+        self.normalisers.push(normaliser);
+        let length = self.path.len();
+        for s in 0..length {
+            let arrived = match t.checked_sub(1) {
+                // A path begins with the first blank or the first label.
+                None if s < 2 => 0.0,
+                None => NONE,
+                Some(before) => {
+                    let before = &self.alpha[before * length..][..length];
+                    let one = if s > 0 { before[s - 1] } else { NONE };
+                    let two = if self.skips(s) { before[s - 2] } else { NONE };
+                    log_sum(before[s], one, two)
+                }
+            };
+            if arrived > NONE || arrived.is_nan() {
+                self.alpha[t * length + s] = arrived + log_softmax(self.path[s]);
+            }
+        }
+    }
+
+    /// `log p`, of the paths that end with the last label or the last blank; and what the backward steps start from.
+    pub fn end(&mut self) -> f64 {
+        let length = self.path.len();
+        self.log_p = match self.steps.checked_sub(1) {
+            // No steps give no labels.
+            None if length == 1 => 0.0,
+            None => NONE,
+            Some(last) => {
+                let last = &self.alpha[last * length..][..length];
+                log_sum(last[length - 1], if length > 1 { last[length - 2] } else { NONE }, NONE)
+            }
+        };
+        self.beta.clear();
+        self.beta.resize(length, NONE);
+        self.log_p
+    }
+
+    pub fn normaliser(&self, t: usize) -> f64 {
+        self.normalisers[t]
+    }
+
+    /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k; steps come from the last to the first. Afterwards, what is kept is
+    /// `β_t(s) + log softmax(z_t)_l'(s)`, which the step before needs.
+    pub fn backward_step(&mut self, t: usize, classes: usize, log_softmax: impl Fn(usize) -> f64) -> &[f64] {
+        let length = self.path.len();
+        std::mem::swap(&mut self.beta, &mut self.before);
+        self.beta.clear();
+        self.shares.clear();
+        self.shares.resize(classes, 0.0);
+        for s in 0..length {
+            let beta = if t + 1 == self.steps {
+                if s + 2 >= length { 0.0 } else { NONE }
+            } else {
+                let next = &self.before;
+                let one = if s + 1 < length { next[s + 1] } else { NONE };
+                let two = if s + 2 < length && self.skips(s + 2) { next[s + 2] } else { NONE };
+                log_sum(next[s], one, two)
+            };
+            let class = self.path[s];
+            self.shares[class] += (self.alpha[t * length + s] + beta - self.log_p).exp();
+            self.beta.push(beta + log_softmax(class));
+        }
+        &self.shares
+    }
+}
+
+/// `log(exp a + exp b + exp c)`; a NaN stays one.
+pub fn log_sum(a: f64, b: f64, c: f64) -> f64 {
+    let largest = a.max(b).max(c);
+    if largest == NONE && !(a.is_nan() || b.is_nan() || c.is_nan()) {
+        return NONE;
+    }
+    largest + ((a - largest).exp() + (b - largest).exp() + (c - largest).exp()).ln()
+}

@@ -1,0 +1,236 @@
+//! Connectionist temporal classification: labels without their places in time.
+
+mod decode;
+mod lattice;
+
+pub use decode::{BeamSearch, Decoded, greedy};
+
+use std::fmt;
+use std::sync::Mutex;
+
+use ndarray::{Array3, ArrayRef3};
+
+use self::lattice::Lattice;
+use super::reduction::Reduction;
+use super::traits::{Loss, Memory};
+use crate::base::check_shape;
+use crate::base::error::mismatch;
+use crate::kernels::softmax::{beside_largest, largest};
+use crate::kernels::{Float, once};
+use crate::layer::{Id, Sequence};
+
+const NAME: &str = "Ctc";
+
+/// The CTC loss (Graves, Fernández, Gomez and Schmidhuber 2006): `-ln p(labels | logits)` of label sequences that are shorter than the
+/// output, summed over all places that they may have in it.
+///
+/// A path gives each step a class: a label, or the blank. It stands for the labels that are left when runs of the same class become
+/// one and blanks are taken out, and has the probability `Π_t softmax(z_t)_path(t)`. With the labels l of length S and
+/// `l' = blank l_1 blank l_2 … blank` of length 2S + 1, in log space:
+///
+/// ```text
+/// α_t(s) = log softmax(z_t)_l'(s) + log Σ_r exp α_{t-1}(r)        r = s, s - 1 and, if l'(s) is neither blank nor l'(s - 2), s - 2
+/// β_t(s) = log Σ_r exp(β_{t+1}(r) + log softmax(z_{t+1})_l'(r))   r = s, s + 1 and, if l'(s + 2) is neither blank nor l'(s), s + 2
+/// L = -log p          p = Σ_s exp(α_t(s) + β_t(s)), for every t
+///
+/// dL/dz_tk = softmax(z_t)_k - Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p
+/// ```
+///
+/// The mean, which is the default, is that of PyTorch: each loss is divided by its number of labels (at least 1), and the mean over the
+/// batch is taken. The output's lengths are those of its input; steps past them do not count.
+///
+/// Labels that do not fit, as more labels than steps or repeated ones without a step for the blank between, have no path: the loss is
+/// infinite and its gradient NaN, unless [`zero_infinity`](Ctc::zero_infinity) leaves such sequences out. No labels at all is a
+/// target like any other: only blanks.
+///
+/// | | shape |
+/// | --- | --- |
+/// | logits `z`, gradient | `[T, B, V]`, the blank among the V classes |
+/// | targets: labels | B of any length, each below V and not the blank |
+///
+/// ```
+/// use gradflow::{loss::{Ctc, Loss}, ndarray::Array3};
+///
+/// let mut ctc = Ctc::new(); // class 0 is the blank
+/// let loss = ctc.of(&Array3::<f64>::zeros((3, 1, 3)), &[vec![1, 2]]);
+/// // Of 27 paths of three steps, five read 1 2.
+/// assert!((loss.value() - 27f64.ln() / 2.0 + 5f64.ln() / 2.0).abs() < 1e-15);
+/// ```
+pub struct Ctc<F, I = usize> {
+    options: Options,
+    labels: std::marker::PhantomData<I>,
+    memory: Memory<F>,
+    /// Of one evaluation, kept for the next.
+    lattice: Mutex<Lattice>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Options {
+    blank: usize,
+    zero_infinity: bool,
+    reduction: Reduction,
+}
+
+impl<F, I: Id> Ctc<F, I> {
+    /// The mean, with class 0 as the blank.
+    #[must_use]
+    pub fn new() -> Self {
+        Ctc {
+            options: Options::default(),
+            labels: Default::default(),
+            memory: Memory::default(),
+            lattice: Mutex::default(),
+        }
+    }
+
+    /// With another class as the blank.
+    #[must_use]
+    pub fn blank(mut self, blank: usize) -> Self {
+        self.options.blank = blank;
+        self
+    }
+
+    /// Sequences whose labels do not fit count as a loss of 0, with a gradient of 0. They still count in the mean, as in PyTorch.
+    #[must_use]
+    pub fn zero_infinity(mut self) -> Self {
+        self.options.zero_infinity = true;
+        self
+    }
+
+    /// The sum over the batch instead of the mean.
+    #[must_use]
+    pub fn sum(mut self) -> Self {
+        self.options.reduction = Reduction::Sum;
+        self
+    }
+}
+
+impl<F, I: Id> Default for Ctc<F, I> {
+    fn default() -> Self {
+        Ctc::new()
+    }
+}
+
+/// Without what is kept for the next evaluation.
+impl<F, I> Clone for Ctc<F, I> {
+    fn clone(&self) -> Self {
+        let Ctc { options, labels, memory, lattice: _ } = self;
+        Ctc { options: *options, labels: *labels, memory: memory.clone(), lattice: Mutex::default() }
+    }
+}
+
+impl<F, I> PartialEq for Ctc<F, I> {
+    fn eq(&self, other: &Self) -> bool {
+        self.options == other.options
+    }
+}
+
+impl<F, I> fmt::Debug for Ctc<F, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { blank, zero_infinity, reduction } = &self.options;
+        let mut debug = f.debug_struct(NAME);
+        debug.field("blank", blank).field("zero_infinity", zero_infinity).field("reduction", reduction).finish()
+    }
+}
+
+impl<F: Float, I: Id> Loss<F> for Ctc<F, I> {
+    type Targets = [Vec<I>];
+
+    /// As [`Loss::evaluate`].
+    ///
+    /// # Panics
+    /// Panics if there is not one target for each sequence, the batch is empty, or a label is the blank or not below V.
+    #[track_caller]
+    fn evaluate(&self, y: Sequence<'_, F>, targets: &[Vec<I>], dy: Option<&mut ArrayRef3<F>>) -> f64 {
+        let labels = Labels { count: targets.len(), of: &|b| targets[b].len(), label: &|b, s| targets[b][s].index() };
+        // Another thread may be at it: then this one has a lattice of its own.
+        match self.lattice.try_lock() {
+            Ok(mut lattice) => evaluate(self.options, y.reborrow(), labels, &mut lattice, dy),
+            Err(_) => evaluate(self.options, y.reborrow(), labels, &mut Lattice::default(), dy),
+        }
+    }
+
+    fn weight(&self, y: Sequence<'_, F>, _: &[Vec<I>]) -> f64 {
+        self.options.reduction.weighs(y.dims().1 as f64)
+    }
+
+    fn memory(&mut self) -> &mut Array3<F> {
+        &mut self.memory.0
+    }
+}
+
+/// The labels of a batch, of whatever type they are.
+#[derive(Clone, Copy)]
+struct Labels<'a> {
+    count: usize,
+    of: &'a dyn Fn(usize) -> usize,
+    label: &'a dyn Fn(usize, usize) -> usize,
+}
+
+once! {
+    #[track_caller]
+    fn evaluate<'a, F: Float>(
+        options: Options,
+        sequence: Sequence<'a, F>,
+        labels: Labels<'a>,
+        lattice: &'a mut Lattice,
+        dlogits: Option<&'a mut ArrayRef3<F>>,
+    ) -> f64 {
+        let logits = sequence.features(NAME, None); // [T, B, V]
+        let (steps, batch, classes) = logits.dim();
+        check_shape(NAME, "targets (their number)", &[batch], &[labels.count]);
+        if options.blank >= classes {
+            mismatch(NAME, "blank", &format_args!("a class below {classes}"), &options.blank)
+        }
+        for b in 0..batch {
+            for s in 0..(labels.of)(b) {
+                let label = (labels.label)(b, s);
+                if label >= classes || label == options.blank {
+                    let expected = format_args!("labels below {classes} that are not the blank, {}", options.blank);
+                    mismatch(NAME, "targets", &expected, &format_args!("{label} as label {s} of sequence {b}"))
+                }
+            }
+        }
+        let logits = logits.as_standard_layout(); // a copy only if they are not
+        let rows = logits.as_slice().expect("standard layout");
+        let row = |t: usize, b: usize| &rows[(t * batch + b) * classes..][..classes];
+        let mut gradient = dlogits.map(|dlogits| dlogits.as_slice_mut().expect("a gradient in standard layout"));
+        let mut total = 0.0;
+        for b in 0..batch {
+            let (length, count) = (sequence.length(b), (labels.of)(b));
+            lattice.begin(length, options.blank, (0..count).map(|s| (labels.label)(b, s)));
+            for t in 0..length {
+                let z = row(t, b);
+                let largest = largest(z);
+                // log softmax(z)_k = z_k - this
+                let normaliser = largest.widen() + beside_largest(largest, z).ln_1p();
+                lattice.forward_step(t, normaliser, |k| z[k].widen() - normaliser);
+            }
+            let log_p = lattice.end();
+            let is_left_out = options.zero_infinity && log_p == f64::NEG_INFINITY;
+            let weight = match options.reduction {
+                Reduction::Mean => 1.0 / (count.max(1) * batch) as f64,
+                Reduction::Sum => 1.0,
+            };
+            total += if is_left_out { 0.0 } else { -log_p * weight };
+            let Some(gradient) = &mut gradient else { continue };
+            for t in (0..steps).rev() {
+                let d = &mut gradient[(t * batch + b) * classes..][..classes];
+                if t >= length || is_left_out {
+                    d.fill(F::zero());
+                    continue;
+                }
+                if log_p == f64::NEG_INFINITY {
+                    d.fill(F::nan());
+                    continue;
+                }
+                let (z, normaliser) = (row(t, b), lattice.normaliser(t));
+                let paths = lattice.backward_step(t, classes, |k| z[k].widen() - normaliser); // [V]
+                for ((d, &z), &path) in d.iter_mut().zip(z).zip(paths) {
+                    *d = F::of(weight * ((z.widen() - normaliser).exp() - path));
+                }
+            }
+        }
+        total
+    }
+}
