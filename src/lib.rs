@@ -52,7 +52,7 @@
 //! | [`metrics`] | accuracy, confusion, perplexity, errors, edit distance, over all batches of a data set |
 //! | [`data`] | padded batches, buckets, windows, normalisation, splits |
 //! | [`fit`] | the training loop that most programs write: epochs, validation, early stopping, checkpoints |
-//! | `io`, [`convert`], `onnx` | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras; whole models as ONNX files; models of audio plug-ins |
+//! | `io`, [`convert`], `onnx` | files: state dicts, PyTorch's included, and checkpoints; weights of ONNX and Keras; whole models as ONNX files, and back; models of audio plug-ins |
 //! | [`check`] | gradients against finite differences, and the contract that every layer keeps |
 //! | [`author`] | for layers and cells of your own |
 //! | [`guide`] | how to classify, forecast, tag, serve …; coming from PyTorch and Keras; gradients through time and depth |
@@ -82,7 +82,7 @@
 //! - `safetensors`, on by default: the files of `io`, with which come 16 crates that nothing else needs.
 //! - `rayon`: batches, products and what goes over many elements on the threads of rayon's current pool, which stay awake while
 //!   a pass runs and 200 µs longer. The number of threads changes no bit.
-//! - `onnx`: whole models as ONNX files, by the module of that name.
+//! - `onnx`: whole models to and from ONNX files, by the module of that name.
 //! - `indicatif`: a progress bar for [`fit`].
 //! - `keras`: Keras' own files, [`convert`]'s `KerasFile`.
 //! - `pytorch`: files of `torch.save`, `StateDict::open_pytorch`.

@@ -15,6 +15,8 @@ pub mod keras;
 pub mod layout;
 pub mod losses;
 pub mod models;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod optimizer_state;
 #[cfg(feature = "plugin-formats")]
 pub mod plugins;

@@ -111,7 +111,7 @@ impl fmt::Display for FileKind {
             }
             FileKind::KerasZip => ("a Keras model", KERAS),
             FileKind::Hdf5 => ("an HDF5 file, as of Keras", KERAS),
-            FileKind::Onnx => ("an ONNX model", "see `gradflow::convert` for the weights of its recurrent nodes"),
+            FileKind::Onnx => ("an ONNX model", "`gradflow::onnx::load_into` reads it, with the feature `onnx`"),
             FileKind::TfLite => ("a TensorFlow Lite model", "save the weights of the model that it was made from"),
             FileKind::Gguf => ("a GGUF model", "save the weights of the model that it was made from"),
             FileKind::Zip => ("a zip file", "unpack it"),

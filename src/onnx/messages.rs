@@ -1,5 +1,6 @@
-//! The messages of an ONNX file that are written here, with the numbers of their fields as in ONNX's `onnx.proto`.
+//! The messages of an ONNX file that are written or read here, with the numbers of their fields as in ONNX's `onnx.proto`.
 
+use prost::bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
 
 /// A file.
@@ -54,6 +55,8 @@ pub struct Node {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 /// An attribute of an operator. Fields of other types than its own are not written.
@@ -67,6 +70,10 @@ pub struct Attribute {
     pub i: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<Tensor>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
@@ -83,6 +90,8 @@ pub enum AttributeType {
     Float = 1,
     Int = 2,
     String = 3,
+    Tensor = 4,
+    Floats = 6,
     Ints = 7,
     Strings = 8,
 }
@@ -94,11 +103,34 @@ pub struct Tensor {
     pub dims: Vec<i64>,
     #[prost(enumeration = "Elements", tag = "2")]
     pub data_type: i32,
+    /// Read only, as the other fields below that hold values: what is written here is in `raw_data`.
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     /// Little-endian, row-major.
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
+    /// Where in another file the values are, if `data_location` is 1.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<Entry>,
+    #[prost(int32, tag = "14")]
+    pub data_location: i32,
+}
+
+/// A word by its key.
+#[derive(Clone, PartialEq, Message)]
+pub struct Entry {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// The elements of a tensor.

@@ -1,4 +1,4 @@
-//! Whole models as ONNX files (feature `onnx`), for ONNX Runtime and whatever else reads them.
+//! Whole models as ONNX files (feature `onnx`), for ONNX Runtime and whatever else reads them; and such files read into models.
 //!
 //! ```
 //! use gradflow::onnx::{ExportOptions, export};
@@ -58,6 +58,49 @@
 //! A model of f64 becomes a graph of doubles. ONNX allows that for all operators, but ONNX Runtime has some of them for floats only,
 //! among them `LSTM` and `GRU`. The statistics of layer normalisation and the slope of a leaky ReLU have 32 bits either way.
 //!
+//! # Reading files
+//!
+//! [`load_into`] reads the weights of a file into a model that the program declares. It compares what the file computes with what the
+//! model computes, from the output back to the input: operators, attributes, connections and shapes. If anything differs, the model
+//! stays as it is and the error lists the differences, each with the names of the node and of the layer.
+//!
+//! ```
+//! use gradflow::onnx::{LoadOptions, load_from};
+//! # use gradflow::onnx::{ExportOptions, export};
+//! use gradflow::{layers::Linear, rand::{SeedableRng, rngs::StdRng}, recurrent::{Gru, Lstm}};
+//!
+//! let rng = &mut StdRng::seed_from_u64(0);
+//! let trained = (Lstm::<f32>::new(3, 16, rng), Linear::new(16, 2, rng));
+//! # let file = export(&trained, 3, &ExportOptions::new())?;
+//! let mut model = (Gru::<f32>::new(3, 16, rng), Linear::new(16, 2, rng));
+//! let error = load_from(&mut model, &file[..], &LoadOptions::new()).unwrap_err();
+//! assert_eq!(error.to_string(), "the file does not fit the model
+//!   expected GRU `0.l0.GRU` of 3 features and 16 units, got LSTM `0.l0.LSTM` of 3 features and 16 units");
+//! # Ok::<(), gradflow::onnx::ExportError>(())
+//! ```
+//!
+//! What is written here is read here, to the bit. Of other programs' files, these are tested:
+//!
+//! | from | what |
+//! | --- | --- |
+//! | `torch.onnx.export`, both `dynamo=False` and `dynamo=True` | `nn.LSTM`, `nn.GRU` with `nn.Linear`, `nn.Embedding`, `nn.LayerNorm`, activations, skip connections, `h[-1]`, `y[:, -1]`, `mean` |
+//! | `dynamo=False` | `nn.RNN`; with `dynamo=True` it is written out step by step, which is refused |
+//! | tf2onnx, and Keras' `Model.export(format="onnx")` | `LSTM`, `Bidirectional`, `Dense`, `Embedding`, `LayerNormalization`; `GRU`, `SimpleRNN` and other activations are loops there, which are refused |
+//!
+//! - Axes may be in any order and data may be moved by `Transpose`, `Reshape`, `Squeeze`, `Slice`, `Gather`, `Split` and `Concat`: what counts
+//!   is where time, batch and features are. Time is taken to be the first axis of `x`, unless the recurrent nodes say otherwise.
+//! - `Gemm` is `MatMul` and `Add`; `Gelu` and `LayerNormalization` are also recognised in parts. `Cast`, `Dropout` and `Identity` are nothing.
+//! - Constants may be made of others by the nodes above. Their values are in any of the file's fields, or in a second file beside it.
+//! - The initial state may be zero, an input, or a [learned one](crate::wrap::LearnedState). Biases `B` that are left out are zero.
+//! - `clip`, `layout=1`, activations that the cell does not have, and every other attribute that differs are refused.
+//!
+//! Weights have the layouts of [ONNX's operators](https://onnx.ai/onnx/operators/onnx__LSTM.html): gates are in the order i, o, f, c in an
+//! `LSTM` and z, r, h in a `GRU`, `B` has the biases of x before those of h, and `P` the peepholes i, o, f. See [`convert`](crate::convert) for
+//! the equations, and for arrays without a file.
+//!
+//! A file may come from anywhere: sizes are checked before memory is taken, and reading takes a few times as much as the
+//! file and the model have.
+//!
 //! # Layers of your own
 //!
 //! A layer says what it is in operators by [`Layer::add_to_graph`], a
@@ -101,274 +144,10 @@
 //! # Ok::<(), gradflow::onnx::ExportError>(())
 //! ```
 
+mod export;
+mod load;
 #[doc(hidden)]
 pub mod messages;
 
-use std::fmt;
-use std::io::{self, Write};
-use std::mem::size_of;
-use std::path::Path;
-
-use prost::Message;
-
-use crate::base::{Size, SizeError, file};
-use crate::kernels::Float;
-use crate::layer::graph::{Attribute, Axis, Constant, Data, Elements, Interface, Node, Parts, Port};
-use crate::layer::{Graph, Layer, Unsupported};
-
-/// The version of ONNX's operators that files use.
-pub const OPERATOR_SET: i64 = 17;
-
-/// The version of ONNX's file format.
-pub const IR_VERSION: i64 = 8;
-
-/// The most bytes that a protobuf message, and so a file, may have.
-const MAX_BYTES: usize = i32::MAX as usize;
-
-/// What an exported model has besides `x` and `y`, and the order of their axes.
-///
-/// ```
-/// use gradflow::onnx::ExportOptions;
-///
-/// let options = ExportOptions::new().lengths(true).states(true).batch_first(true);
-/// # let _ = options;
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "options do nothing before they are given to `export`"]
-pub struct ExportOptions {
-    interface: Interface,
-}
-
-impl ExportOptions {
-    /// An input `x`, `[T, B, I]`, and an output `y`, `[T, B, O]`, and no more.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether the model takes `lengths`, int32 `[B]`.
-    pub fn lengths(mut self, lengths: bool) -> Self {
-        self.interface.lengths = lengths;
-        self
-    }
-
-    /// Whether the model takes the state before the first step and gives that after the last one. If not, each call starts from
-    /// zero, or from the [learned state](crate::wrap::LearnedState).
-    pub fn states(mut self, states: bool) -> Self {
-        self.interface.states = states;
-        self
-    }
-
-    /// Whether the batch is the first axis of `x` and `y` and time the second. States keep their axes.
-    pub fn batch_first(mut self, batch_first: bool) -> Self {
-        self.interface.batch_first = batch_first;
-        self
-    }
-}
-
-/// Why a model could not be exported.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ExportError {
-    /// The model does not take an input of that size.
-    Size(SizeError),
-    /// A layer, named by its place, that ONNX's operators cannot express.
-    Unsupported(Unsupported),
-    /// The file would have more than 2 GiB, which ONNX files cannot have.
-    TooLarge {
-        /// The size of the file.
-        bytes: usize,
-    },
-    /// The file could not be written.
-    Io(io::Error),
-}
-
-impl fmt::Display for ExportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExportError::Size(error) => error.fmt(f),
-            ExportError::Unsupported(error) => error.fmt(f),
-            ExportError::TooLarge { bytes } => {
-                write!(f, "an ONNX file has at most 2 GiB, this one would have {bytes} bytes")
-            }
-            ExportError::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ExportError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ExportError::Size(error) => Some(error),
-            ExportError::Unsupported(error) => Some(error),
-            ExportError::TooLarge { .. } => None,
-            ExportError::Io(error) => Some(error),
-        }
-    }
-}
-
-impl From<SizeError> for ExportError {
-    fn from(error: SizeError) -> Self {
-        ExportError::Size(error)
-    }
-}
-
-impl From<Unsupported> for ExportError {
-    fn from(error: Unsupported) -> Self {
-        ExportError::Unsupported(error)
-    }
-}
-
-impl From<io::Error> for ExportError {
-    fn from(error: io::Error) -> Self {
-        ExportError::Io(error)
-    }
-}
-
-/// The model as the bytes of an ONNX file, for an input of so many features, or of [token ids](Size::Tokens).
-///
-/// # Errors
-/// If the model does not take that input, or ONNX cannot express one of its layers.
-pub fn export<M: Layer>(model: &M, input: impl Into<Size>, options: &ExportOptions) -> Result<Vec<u8>, ExportError> {
-    let message = message_of(model, input.into(), options)?;
-    let bytes = message.encoded_len();
-    if bytes > MAX_BYTES {
-        return Err(ExportError::TooLarge { bytes });
-    }
-    Ok(message.encode_to_vec())
-}
-
-/// [`export`] to a file, which is replaced only when the new one is complete: a crash leaves the old file or the new one.
-///
-/// ```
-/// use gradflow::onnx::{ExportOptions, export_to_file};
-/// use gradflow::{layers::{Activation, Linear}, rand::{SeedableRng, rngs::StdRng}};
-///
-/// # let path = std::env::temp_dir().join(format!("gradflow-doc-{}.onnx", std::process::id()));
-/// let rng = &mut StdRng::seed_from_u64(0);
-/// let model = (Linear::<f32>::new(3, 8, rng), Activation::gelu(), Linear::new(8, 1, rng));
-/// export_to_file(&path, &model, 3, &ExportOptions::new())?;
-/// # std::fs::remove_file(&path)?;
-/// # Ok::<(), gradflow::onnx::ExportError>(())
-/// ```
-///
-/// # Errors
-/// As [`export`], and if the file cannot be written.
-pub fn export_to_file<M: Layer>(
-    path: impl AsRef<Path>,
-    model: &M,
-    input: impl Into<Size>,
-    options: &ExportOptions,
-) -> Result<(), ExportError> {
-    let bytes = export(model, input, options)?;
-    Ok(file::replace(path.as_ref(), |writer| writer.write_all(&bytes))?)
-}
-
-fn message_of<M: Layer>(model: &M, input: Size, options: &ExportOptions) -> Result<messages::Model, ExportError> {
-    model.output_size(input)?;
-    let (one, two) = (model.zero_state(1), model.zero_state(2));
-    let (mut graph, x) = Graph::new(input, options.interface, [&one, &two]);
-    let y = model.add_to_graph(&mut graph, x)?;
-    Ok(messages::Model {
-        ir_version: IR_VERSION,
-        producer_name: "gradflow".into(),
-        producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(graph_message(graph.finish(y)?)),
-        opset_import: vec![messages::OperatorSet { domain: String::new(), version: OPERATOR_SET }],
-    })
-}
-
-fn graph_message<F: Float>(mut parts: Parts<F>) -> messages::Graph {
-    // Each constant's values are given back before the next one's are copied.
-    let constants = std::mem::take(&mut parts.constants);
-    let initializer = constants.into_iter().map(|constant| tensor_message(&parts, constant)).collect();
-    messages::Graph {
-        node: parts.nodes.iter().map(|node| node_message(&parts, node)).collect(),
-        name: "model".into(),
-        initializer,
-        input: parts.inputs.iter().map(|port| port_message(&parts, port)).collect(),
-        output: parts.outputs.iter().map(|port| port_message(&parts, port)).collect(),
-    }
-}
-
-fn node_message<F>(parts: &Parts<F>, node: &Node) -> messages::Node {
-    let name = |value: &Option<_>| value.map_or(String::new(), |value| parts.name(value).to_owned());
-    messages::Node {
-        input: node.inputs.iter().map(name).collect(),
-        output: node.outputs.iter().map(|&value| parts.name(value).to_owned()).collect(),
-        name: node.name.clone(),
-        op_type: node.operator.clone(),
-        attribute: node.attributes.iter().map(|(name, value)| attribute_message(name, value)).collect(),
-    }
-}
-
-fn attribute_message(name: &str, value: &Attribute) -> messages::Attribute {
-    let mut message = messages::Attribute { name: name.into(), ..messages::Attribute::default() };
-    let kind = match value {
-        Attribute::Int(number) => {
-            message.i = Some(*number);
-            messages::AttributeType::Int
-        }
-        Attribute::Float(number) => {
-            message.f = Some(*number);
-            messages::AttributeType::Float
-        }
-        Attribute::Text(text) => {
-            message.s = Some(text.clone().into_bytes());
-            messages::AttributeType::String
-        }
-        Attribute::Ints(numbers) => {
-            message.ints.clone_from(numbers);
-            messages::AttributeType::Ints
-        }
-        Attribute::Texts(texts) => {
-            message.strings = texts.iter().map(|text| text.clone().into_bytes()).collect();
-            messages::AttributeType::Strings
-        }
-    };
-    message.set_type(kind);
-    message
-}
-
-/// The element type of a model.
-fn elements_of<F>() -> messages::Elements {
-    if size_of::<F>() == 4 { messages::Elements::Float } else { messages::Elements::Double }
-}
-
-fn tensor_message<F: Float>(parts: &Parts<F>, constant: Constant<F>) -> messages::Tensor {
-    let (elements, raw_data) = match constant.data {
-        Data::Floats(values) => {
-            let bytes = |value: &F| value.bits().to_le_bytes().into_iter().take(size_of::<F>());
-            (elements_of::<F>(), values.iter().flat_map(bytes).collect())
-        }
-        Data::Integers(values) => {
-            (messages::Elements::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        }
-    };
-    messages::Tensor {
-        dims: constant.shape.iter().map(|&size| size as i64).collect(),
-        data_type: elements as i32,
-        name: parts.name(constant.value).to_owned(),
-        raw_data,
-    }
-}
-
-fn port_message<F: Float>(parts: &Parts<F>, port: &Port) -> messages::ValueInfo {
-    let elements = match port.elements {
-        Elements::Floats => elements_of::<F>(),
-        Elements::Int64 => messages::Elements::Int64,
-        Elements::Int32 => messages::Elements::Int32,
-    };
-    let dim = port.shape.iter().map(|axis| messages::Dimension {
-        value: Some(match axis {
-            Axis::Time => messages::Length::DimParam("time".into()),
-            Axis::Batch => messages::Length::DimParam("batch".into()),
-            Axis::Fixed(size) => messages::Length::DimValue(*size as i64),
-        }),
-    });
-    let shape = messages::Shape { dim: dim.collect() };
-    let tensor = messages::TensorType { elem_type: elements as i32, shape: Some(shape) };
-    messages::ValueInfo {
-        name: parts.name(port.value).to_owned(),
-        r#type: Some(messages::Type { tensor_type: Some(tensor) }),
-    }
-}
+pub use export::{ExportError, ExportOptions, IR_VERSION, OPERATOR_SET, export, export_to_file};
+pub use load::{LoadError, LoadOptions, Misfit, load_from, load_into, load_with};

@@ -6,6 +6,8 @@
 mod targets;
 
 mod instruction_sets;
+#[cfg(feature = "onnx")]
+mod onnx;
 #[cfg(feature = "plugin-formats")]
 mod plugins;
 #[cfg(feature = "safetensors")]

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod load;
+mod load_refused;
 mod models;
 mod refused;
 mod structure;
