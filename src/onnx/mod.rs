@@ -103,9 +103,9 @@
 //!
 //! # Layers of your own
 //!
-//! A layer says what it is in operators by [`Layer::add_to_graph`], a
+//! A layer says what it is in operators by [`Layer::add_to_graph`](crate::Layer::add_to_graph), a
 //! [`RowLayer`](crate::author::RowLayer) by [`add_rows_to_graph`](crate::author::RowLayer::add_rows_to_graph) and a cell by
-//! [`Cell::add_cells_to_graph`](crate::author::Cell::add_cells_to_graph). [`Graph`] has what they need.
+//! [`Cell::add_cells_to_graph`](crate::author::Cell::add_cells_to_graph). [`Graph`](crate::author::Graph) has what they need.
 //!
 //! ```
 //! use gradflow::author::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Unsupported};
