@@ -108,6 +108,9 @@ impl Array {
         external: &mut dyn FnMut(&Tensor, usize) -> Result<Bytes, String>,
     ) -> Result<Array, String> {
         let kind = Kind::of(tensor.data_type);
+        if tensor.dims.len() > FEW {
+            return Err(format!("expected at most {FEW} axes, got {}", tensor.dims.len()));
+        }
         let shape: Option<Vec<_>> = tensor.dims.iter().map(|&size| usize::try_from(size).ok()).collect();
         let count = shape.as_deref().and_then(|shape| Some((shape.to_vec(), elements_of(shape)?)));
         let Some((shape, count)) = count else { return Err(format!("there is no array of shape {:?}", tensor.dims)) };
@@ -186,7 +189,7 @@ impl Array {
 
     /// The same elements in another shape.
     pub fn reshaped(&self, shape: Vec<usize>) -> Option<Array> {
-        (elements_of(&shape) == Some(self.count())).then(|| Array { shape, ..self.clone() })
+        (shape.len() <= FEW && elements_of(&shape) == Some(self.count())).then(|| Array { shape, ..self.clone() })
     }
 
     /// The element at each place of a new array: along axis `k` of it, `offsets[k]` says how much each index adds to the place.

@@ -99,7 +99,7 @@ impl Terms<'_> {
                         let Some(chosen) = places(chosen, array.shape[axis]) else { return Ok(None) };
                         let mut part = array.taken(axis, &chosen, self.budget)?;
                         part.shape.splice(axis..=axis, indices.shape.iter().copied());
-                        Some(part)
+                        Some(part).filter(|part| part.shape.len() <= FEW)
                     }
                     _ => None,
                 }

@@ -324,17 +324,15 @@ impl Context<'_> {
     fn read<F: Float>(&self, tensors: &mut dyn Tensors<F>, starts: &[usize]) -> Result<(), LoadError> {
         let Context { graph, own_graph, folder, options, model_size, file_size } = *self;
         let failed = |fault, limit| match fault {
-            Fault::TooMuch => {
-                LoadError::Limit { path: None, what: "bytes of constants that are made of others", limit }
-            }
+            Fault::TooMuch => LoadError::Limit { path: None, what: "bytes for what its nodes make", limit },
             Fault::Malformed { place, reason } => LoadError::malformed(place, reason),
             Fault::Order => LoadError::malformed("graph", "its recurrences go along two different axes"),
         };
         let mut own_budget = Budget { left: usize::MAX };
         let own = Terms::of(own_graph, Order::TimeFirst, &mut |_, _| Err(String::new()), &mut own_budget);
         let own = own.map_err(|fault| failed(fault, usize::MAX))?;
-        // Gates are put in another order a few times, not more.
-        let limit = model_size.saturating_mul(16).saturating_add(file_size).saturating_add(1 << 20);
+        // Gates are put in another order a few times, and a node makes some hundred bytes, not more.
+        let limit = model_size.saturating_add(file_size.saturating_mul(4)).saturating_mul(16).saturating_add(1 << 20);
         let mut attempt = |order| -> Result<Vec<Misfit>, Fault> {
             let mut beside = Beside { folder, left: model_size.saturating_mul(4).saturating_add(1 << 20) };
             let mut external = |tensor: &Tensor, size| beside.read(tensor, size);
@@ -484,10 +482,13 @@ fn check_copies<F: Float>(a: &Tensor, b: &Tensor, count: usize, shift: u64) -> R
         bits[..element.len()].copy_from_slice(element);
         u64::from_le_bytes(bits)
     };
-    let elements = |tensor: &Tensor| tensor.raw_data.chunks_exact(size_of::<F>()).map(bits).collect::<Vec<_>>();
-    let (a_elements, b_elements) = (elements(a), elements(b));
-    let is_copy = |(&a, &b): (&u64, &u64)| if is_number(a, count) { b == a + shift } else { a == b };
-    if a_elements.len() == b_elements.len() && a_elements.iter().zip(&b_elements).all(is_copy) {
+    let (a_bytes, b_bytes) = (&a.raw_data, &b.raw_data);
+    let is_copy = |(a, b): (&[u8], &[u8])| match (bits(a), bits(b)) {
+        (a, b) if is_number(a, count) => b == a + shift,
+        (a, b) => a == b,
+    };
+    let size = size_of::<F>();
+    if a_bytes.len() == b_bytes.len() && a_bytes.chunks_exact(size).zip(b_bytes.chunks_exact(size)).all(is_copy) {
         return Ok(());
     }
     let reason = "this constant of the model's graph is computed from parameters, which cannot be undone";

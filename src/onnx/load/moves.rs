@@ -2,7 +2,7 @@
 
 use super::array::FEW;
 use super::places::{FAR, Range, axis_of, dim_of, dims_of, integers_of, is_given, ranges, split_sizes, term_of};
-use super::terms::{Arg, Atom, Attributes, Axis, Dim, Fault, Signal, Terms, Value, label, reshaped};
+use super::terms::{Arg, Atom, Attributes, Axis, Dim, Fault, MOST_AXES, Signal, Terms, Value, label, reshaped};
 use crate::onnx::messages::Node;
 
 impl Terms<'_> {
@@ -89,7 +89,7 @@ impl Terms<'_> {
             }
             _ => return Ok(None),
         };
-        let Some(mut axes) = moved else { return Ok(None) };
+        let Some(mut axes) = moved.filter(|axes| axes.len() <= MOST_AXES) else { return Ok(None) };
         let mut term = signal.term;
         // Directions next to features are features.
         for axis in &mut axes {

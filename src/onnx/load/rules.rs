@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use super::array::{Array, FEW};
 use super::places::{dim_of, dims_of, shape_of, squeezed};
-use super::terms::{Arg, Atom, Attributes, Axis, Fault, Signal, Terms, Value, arg_of, broadcast, is_standard, label};
+use super::terms::{
+    Arg, Atom, Attributes, Axis, Fault, MOST_AXES, Signal, Terms, Value, arg_of, broadcast, is_standard, label,
+};
 use crate::onnx::messages::Node;
 
 /// What takes each element on its own.
@@ -126,7 +128,7 @@ impl Terms<'_> {
                 (Some(Value::Constant(table)), Some(Value::Signal(ids)))
                     if table.shape.len() == 2 && attributes.int("axis", 0) == 0 =>
                 {
-                    let mut axes = ids.axes.clone();
+                    let mut axes = ids.axes.clone().filter(|axes| axes.len() < MOST_AXES);
                     if let Some(axes) = &mut axes {
                         axes.push(vec![Atom::Features(table.shape[1])]);
                     }

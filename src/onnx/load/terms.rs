@@ -109,12 +109,25 @@ pub enum Value {
     Absent,
 }
 
+impl Value {
+    /// About how many bytes of memory it takes, without those of the file.
+    fn size(&self) -> usize {
+        let parts = match self {
+            Value::Constant(array) => array.shape.len(),
+            Value::Shape { dims, .. } => 4 * dims.len(),
+            Value::Signal(Signal { axes, .. }) => axes.iter().flatten().map(|axis| 2 + axis.len()).sum::<usize>(),
+            Value::Absent => 0,
+        };
+        64 + 16 * parts
+    }
+}
+
 /// Why a graph could not be read.
 #[derive(Debug)]
 pub enum Fault {
     /// Its recurrences want time where the batch was taken to be.
     Order,
-    /// Folding its constants takes too much memory.
+    /// What its nodes make takes too much memory.
     TooMuch,
     /// Something is wrong with it.
     Malformed { place: String, reason: String },
@@ -236,7 +249,7 @@ pub const MOVES: [&str; 11] =
 const MOST_PARTS: usize = 1024;
 
 /// The most axes.
-const MOST_AXES: usize = 16;
+pub const MOST_AXES: usize = 16;
 
 impl<'a> Terms<'a> {
     /// Reads a graph, node by node.
@@ -294,6 +307,7 @@ impl<'a> Terms<'a> {
             self.apply(at, node, &inputs)?
         };
         for (name, value) in node.output.iter().zip(outputs) {
+            self.budget.take(value.size())?;
             if !name.is_empty() {
                 self.values.insert(name, value);
             }
@@ -396,7 +410,7 @@ impl<'a> Terms<'a> {
         if let ([only], 1) = (terms, args.len()) {
             return Some(*only);
         }
-        if args.len() > MOST_PARTS {
+        if args.len() > MOST_PARTS || self.budget.take(size_of::<Arg>() * args.len()).is_err() {
             return None;
         }
         let is_zero = terms.iter().all(|&term| self.terms[term].is_zero);
