@@ -1,4 +1,4 @@
-//! A model trained here and written as an ONNX file.
+//! A model trained here, written as an ONNX file, and read back.
 //!
 //! ```text
 //! cargo run --release --features onnx --example export_onnx -- model.onnx
@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use gradflow::ndarray::{Array3, s};
-use gradflow::onnx::{ExportOptions, export_to_file};
+use gradflow::onnx::{ExportOptions, export_to_file, load_into};
 use gradflow::prelude::*;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -39,6 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(loss_value < 0.05, "the model has not learned the mean");
 
     export_to_file(&path, &model, 1, &ExportOptions::new().lengths(true))?;
+    let mut copy = (Lstm::<f32>::new(1, 16, rng), LastStep::new(), Linear::new(16, 1, rng));
+    load_into(&mut copy, &path)?;
+    assert_eq!(copy, model, "what is read is what was written");
     println!("{} has {} bytes; in Python:", path.display(), std::fs::metadata(&path)?.len());
     println!(
         "onnxruntime.InferenceSession({:?}).run(None, {{\"x\": x, \"lengths\": lengths}})",

@@ -126,6 +126,8 @@ fn recurrent_models_of_pytorch_have_its_outputs() {
     reads((both, Linear::new(2 * H, 2, rng)), "lstm_both", &BOTH);
     reads((Lstm::<f32>::builder(I, H).bias(false).build(rng), Linear::new(H, 2, rng)), "lstm_no_bias", &BOTH);
     reads(Lstm::<f32>::new(I, H, rng), "lstm_alone", &BOTH);
+    // With states as inputs and outputs, which a layer here has anyway.
+    reads((Lstm::<f32>::builder(I, H).num_layers(2).build(rng), Linear::new(H, 2, rng)), "stateful", &BOTH);
     reads((Gru::<f32>::new(I, H, rng), Linear::new(H, 2, rng)), "gru", &BOTH);
     reads((Gru::<f32>::builder(I, H).num_layers(2).build(rng), Linear::new(H, 2, rng)), "gru_two_layers", &BOTH);
     let both = Gru::<f32>::builder(I, H).num_layers(2).bidirectional().build(rng);
@@ -162,6 +164,20 @@ fn classifiers_of_pytorch_have_its_outputs() {
     let (lstm, norm) = (BiLstm::<f32>::new(4, H, rng), LayerNorm::new(2 * H));
     let model = (Embedding::new(11, 4, rng), lstm, LastStep::both_directions(), norm, Linear::new(2 * H, 3, rng));
     reads(model, "classifier_both", &BOTH);
+}
+
+/// Files for one sequence of six steps, whose axes of size 1 could be taken for others.
+#[test]
+fn files_of_fixed_sizes_have_its_outputs() {
+    let rng = &mut rng(8);
+    let both = Lstm::<f32>::builder(I, H).num_layers(2).bidirectional().build(rng);
+    reads((both, Linear::new(2 * H, 2, rng)), "static_lstm", &BOTH);
+    reads((Gru::<f32>::new(I, H, rng), Linear::new(H, 2, rng)), "static_gru", &BOTH);
+    let (lstm, norm) = (BiLstm::<f32>::new(4, H, rng), LayerNorm::new(2 * H));
+    let model = (Embedding::new(11, 4, rng), lstm, LastStep::both_directions(), norm, Linear::new(2 * H, 3, rng));
+    reads(model, "static_classifier", &BOTH);
+    let (embedding, lstm) = (Embedding::<f32>::new(11, 4, rng), Lstm::new(4, H, rng));
+    reads((embedding, lstm, LastStep::new(), LayerNorm::new(H), Linear::new(H, 3, rng)), "static_last", &BOTH);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the files of PyTorch's two exporters that `load` reads, with inputs and PyTorch's outputs.
 
-    python3 tests/onnx/torch_files.py tests/onnx/data
+    python3 tests/onnx/torch_files.py tests/onnx/data [NAME …]
 
 Needs torch, onnx, onnxscript and safetensors. Each model is written as `NAME-jit.onnx` (`dynamo=False`) and `NAME-dynamo.onnx`
 (`dynamo=True`), and `NAME.safetensors` has `x` and `y`, in gradflow's order of axes.
@@ -72,12 +72,25 @@ class Blocks(nn.Module):
         return self.head(self.gru(x)[0].mean(dim=0))
 
 
+class Stateful(nn.Module):
+    """The state comes from the caller and goes back to it, as in a program that reads a stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(INPUT, HIDDEN, num_layers=2, batch_first=True)
+        self.head = nn.Linear(HIDDEN, 2)
+
+    def forward(self, x, h, c):
+        y, (h, c) = self.lstm(x, (h, c))
+        return self.head(y), h, c
+
+
 def rows(*layers):
     return nn.Sequential(*layers)
 
 
 def models():
-    """Name, model, kind of input: sequences, time first or batch first, token ids batch first, or rows."""
+    """Name, model, kind of input: sequences, time first or batch first, token ids batch first, rows; static: of fixed sizes."""
     for kind in ("LSTM", "GRU", "RNN"):
         layer = getattr(nn, kind)
         name = kind.lower()
@@ -93,6 +106,12 @@ def models():
     yield "classifier_state", Classifier(False, True), "ids"
     yield "classifier_both", Classifier(True, True), "ids"
     yield "blocks", Blocks(), "time"
+    yield "stateful", Stateful(), "batch"
+    # As `torch.onnx.export(model, x, path)` does it, for one sequence of as many steps.
+    yield "static_lstm", Sequences(nn.LSTM(INPUT, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)), "static"
+    yield "static_gru", Sequences(nn.GRU(INPUT, HIDDEN, batch_first=True)), "static"
+    yield "static_classifier", Classifier(True, True), "static ids"
+    yield "static_last", Classifier(False, False), "static ids"
     layers = [nn.Linear(INPUT, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 6), nn.SiLU(), nn.Dropout(0.5)]
     yield "rows", rows(*layers, nn.Linear(6, 4), nn.LeakyReLU(0.2), nn.Linear(4, 3), nn.Sigmoid()), "rows"
     yield "rows_f64", rows(nn.Linear(INPUT, 8), nn.Tanh(), nn.Linear(8, 2)).double(), "rows"
@@ -100,6 +119,10 @@ def models():
 
 def inputs(kind, model):
     dtype = next(model.parameters()).dtype
+    if kind == "static ids":
+        return torch.randint(VOCABULARY, (1, STEPS)), {}
+    if kind == "static":
+        return torch.randn(1, STEPS, INPUT, dtype=dtype), {}
     if kind == "ids":
         return torch.randint(VOCABULARY, (BATCH, STEPS)), {0: "batch", 1: "steps"}
     if kind == "rows":
@@ -112,24 +135,29 @@ def in_order(kind, tensor, is_input):
     """`[T, B, D]`; ids `[T, B]`."""
     if kind == "rows":
         return tensor[None]
-    if is_input and kind in ("batch", "ids"):
+    if is_input and kind in ("batch", "ids", "static", "static ids"):
         return tensor.transpose(0, 1)
     if not is_input and tensor.dim() == 2:
         return tensor[None]
-    return tensor.transpose(0, 1) if kind == "batch" else tensor
+    return tensor.transpose(0, 1) if kind in ("batch", "static") else tensor
 
 
-def main(folder):
+def main(folder, *chosen):
     warnings.simplefilter("ignore")
     folder = Path(folder)
     for number, (name, model, kind) in enumerate(models()):
+        if chosen and name not in chosen:
+            continue
         torch.manual_seed(number)
         for parameter in model.parameters():
             nn.init.uniform_(parameter, -0.5, 0.5)
         model.eval()
         x, axes = inputs(kind, model)
+        arguments = (x,)
+        if name == "stateful":
+            arguments += (torch.zeros(2, BATCH, HIDDEN), torch.zeros(2, BATCH, HIDDEN))
         with torch.no_grad():
-            y = model(x)
+            y = model(*arguments)
         y = y[0] if isinstance(y, tuple) else y
         tensors = {"x": in_order(kind, x, True), "y": in_order(kind, y, False)}
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
@@ -139,10 +167,14 @@ def main(folder):
                 continue
             path = folder / f"{name}-{exporter}.onnx"
             if exporter == "jit":
-                torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], dynamic_axes={"x": axes})
+                names = ["x", "h", "c"][: len(arguments)]
+                dynamic = {"x": axes, "h": {1: "batch"}, "c": {1: "batch"}}
+                dynamic = {name: dynamic[name] for name in names}
+                torch.onnx.export(model, arguments, path, dynamo=False, input_names=names, dynamic_axes=dynamic)
             else:
-                shapes = ({axis: torch.export.Dim.AUTO for axis in axes},)
-                torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
+                auto = torch.export.Dim.AUTO
+                shapes = ({axis: auto for axis in axes},) + ({1: auto},) * (len(arguments) - 1)
+                torch.onnx.export(model, arguments, path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
             file = onnx.load(path)
             # The lines of the program that each node comes from are of no use here.
             for node in file.graph.node:
@@ -154,4 +186,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -267,8 +267,16 @@ impl Array {
         if axis >= first.shape.len() || !parts.iter().all(fits) {
             return Ok(None);
         }
+        // Of parts without elements, the sizes may be any.
+        let sum = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.shape[axis]));
         let mut shape = first.shape.clone();
-        shape[axis] = parts.iter().map(|part| part.shape[axis]).sum();
+        match sum {
+            Some(sum) => shape[axis] = sum,
+            None => return Ok(None),
+        }
+        if elements_of(&shape).is_none() {
+            return Ok(None);
+        }
         budget.take(parts.iter().map(|part| part.bytes.len()).sum())?;
         let outer: usize = shape[..axis].iter().product();
         let mut bytes = Vec::new();

@@ -179,7 +179,7 @@ impl<'a> Fit<'a> {
             let term = &self.file.terms[at];
             let is_parameter =
                 |arg: &Arg| matches!(arg, Arg::Constant(array) if array.kind.is_float() && array.count() > 1);
-            if !self.matched.contains(&at) && term.args.iter().any(is_parameter) {
+            if !self.matched.contains(&at) && !term.is_zero && term.args.iter().any(is_parameter) {
                 self.report(Misfit::Surplus { node: described(self.file, term) });
             }
             open.extend(term.args.iter().filter_map(|arg| if let Arg::Term(term) = arg { Some(*term) } else { None }));

@@ -46,19 +46,23 @@ impl Terms<'_> {
 
     /// A product as a number and at most a few terms.
     pub(super) fn factors(&self, term: usize) -> (f64, Vec<usize>) {
+        const MOST_STEPS: usize = 8;
         let (mut factor, mut terms, mut open) = (1.0, Vec::new(), vec![term]);
+        let mut steps = 0;
         while let Some(term) = open.pop() {
             let (operator, args) = (&self.terms[term].operator[..], &self.terms[term].args[..]);
+            steps += 1;
             match (operator, args) {
-                ("Mul", [Arg::Term(x), Arg::Constant(scalar)]) if scalar.shape.is_empty() && open.len() < 4 => {
+                _ if steps > MOST_STEPS => terms.push(term),
+                ("Mul", [Arg::Term(x), Arg::Constant(scalar)]) if scalar.shape.is_empty() => {
                     factor *= scalar.number(0);
                     open.push(*x);
                 }
-                ("Div", [Arg::Term(x), Arg::Constant(scalar)]) if scalar.shape.is_empty() && open.len() < 4 => {
+                ("Div", [Arg::Term(x), Arg::Constant(scalar)]) if scalar.shape.is_empty() => {
                     factor /= scalar.number(0);
                     open.push(*x);
                 }
-                ("Mul", [Arg::Term(a), Arg::Term(b)]) if terms.len() + open.len() < 4 => open.extend([*a, *b]),
+                ("Mul", [Arg::Term(a), Arg::Term(b)]) => open.extend([*a, *b]),
                 _ => terms.push(term),
             }
         }

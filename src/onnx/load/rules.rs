@@ -132,7 +132,7 @@ impl Terms<'_> {
                     if let Some(axes) = &mut axes {
                         axes.push(vec![Atom::Features(table.shape[1])]);
                     }
-                    self.budget.take(table.shape[0])?;
+                    self.budget.take(table.shape[0].saturating_mul(16))?;
                     let ids = self.ids_of(ids.term, table.shape[0]).unwrap_or(ids.term);
                     let args = vec![Arg::Constant(table.clone()), Arg::Term(ids)];
                     Some(self.signal(at, "Gather", Vec::new(), args, axes))
