@@ -15,6 +15,7 @@
 //! | [`serve`] | answer requests: batches, streams, several threads |
 //! | [`real_time`] | run a model on a real-time thread: audio, control |
 //! | [`own_cell`] | write a cell of your own, with buffers |
+//! | [`targets`] | build for WebAssembly, ARM and 32 bits |
 //! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
 //! | `plugins` | put a model into an audio plug-in |
 //!
@@ -73,6 +74,9 @@ pub mod real_time {}
 
 #[doc = include_str!("../docs/how-to/own-cell.md")]
 pub mod own_cell {}
+
+#[doc = include_str!("../docs/how-to/targets.md")]
+pub mod targets {}
 
 #[cfg(feature = "safetensors")]
 #[doc = include_str!("../docs/how-to/elsewhere.md")]

@@ -127,6 +127,10 @@ pub mod stream;
 pub mod wrap;
 
 pub use ndarray;
+/// The crate `rand`, without its generators that take their seed from the system, such as `rand::rng()`: not every target has
+/// such a source, and nothing here needs one. [`StdRng`](rand::rngs::StdRng)`::seed_from_u64` makes the generator that all
+/// examples use; who wants other numbers in each run can take the seed from the clock, or depend on `rand` with its default
+/// features.
 pub use rand;
 #[cfg(feature = "plugin-formats")]
 pub use serde_json;

@@ -70,7 +70,7 @@ impl Temporary {
     fn create(folder: &Path, old: Option<&fs::Metadata>) -> io::Result<Temporary> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         loop {
-            let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+            let (process, number) = (process(), NUMBER.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(format!("{PREFIX}{process}-{number}{SUFFIX}"));
             let mut options = OpenOptions::new();
             options.write(true).create_new(true);
@@ -110,6 +110,12 @@ impl Drop for Temporary {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The number of this process. On WebAssembly, processes have none, and their files' names differ because none of them exists
+/// beforehand.
+fn process() -> u32 {
+    if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
 }
 
 /// Removes the temporary files of processes that were killed: those that nobody has locked. A failure is no reason not to
@@ -238,7 +244,9 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("gradflow-{name}-{}", std::process::id()));
+            // WASI says of no folder that it is for temporary files.
+            let folder = if cfg!(target_os = "wasi") { "/tmp".into() } else { std::env::temp_dir() };
+            let path = folder.join(format!("gradflow-{name}-{}", process()));
             fs::create_dir_all(&path).unwrap();
             Folder(path)
         }
@@ -287,6 +295,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "starts threads")]
     fn threads_that_save_at_once_leave_one_whole_file() {
         let folder = Folder::new("threads");
         let path = folder.0.join("file");
@@ -302,10 +311,11 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "locks a file")]
     fn files_that_were_left_behind_are_removed_and_no_others() {
         let folder = Folder::new("left-behind");
         let path = folder.0.join("file");
-        let id = std::process::id();
+        let id = process();
         let left: Vec<_> =
             (0..50).flat_map(|n| [id, 1, u32::MAX].map(|id| format!(".gradflow-{id}-{n}.tmp"))).collect();
         left.iter().for_each(|name| fs::write(folder.0.join(name), b"broken").unwrap());
@@ -331,6 +341,7 @@ mod tests {
 
     /// Whoever tidies up never takes the file of a saver that lives: all at once, in one folder.
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "starts threads")]
     fn savers_and_those_who_tidy_up_do_not_disturb_each_other() {
         let folder = Folder::new("tidy");
         std::thread::scope(|scope| {

@@ -9,12 +9,22 @@ mod variants;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::PathBuf;
 use std::sync::Once;
 
 use approx::relative_eq;
 use gradflow::ndarray::{Array3, ArrayRef3};
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Float, Sequence, Tensors, TensorsExt, loss::Loss};
+
+/// A path among temporary files, which no other process has.
+pub fn temporary(name: &str) -> PathBuf {
+    // WASI has no numbers of processes, and says of no folder that it is for temporary files.
+    if cfg!(target_os = "wasi") {
+        return format!("/tmp/gradflow-{name}").into();
+    }
+    std::env::temp_dir().join(format!("gradflow-{}-{name}", std::process::id()))
+}
 
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)

@@ -231,6 +231,18 @@ fn packed_once_for_all_caches() {
     assert_eq!(allocations(|| pass(&mut cache, &mut state)), 0);
     let mut another = model.cache();
     assert!(measure(|| pass(&mut another, &mut state)).bytes_total < weights / 4, "the next cache finds them packed");
+}
+
+#[test]
+#[cfg_attr(target_family = "wasm", ignore = "starts threads")]
+fn packed_once_for_all_threads() {
+    let model = Prepacked::new(LstmCell::<f32>::new(INPUT, 64, &mut rng(3)));
+    let x = batch(1, 8);
+    let pass = |cache: &mut _, state: &mut _| {
+        assert_eq!(model.step(&x, state, cache).dim(), (8, 64));
+    };
+    let weights = (model.element_count() * size_of::<f32>()) as u64;
+    pass(&mut model.cache(), &mut model.zero_state(8));
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {

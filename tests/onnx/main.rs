@@ -19,7 +19,7 @@ use gradflow::onnx::{ExportOptions, export, export_to_file};
 use gradflow::{Float, Layer, Sequence, Tensors, author::Size};
 use safetensors::{Dtype, tensor::TensorView};
 
-use common::wave;
+use common::{temporary, wave};
 use models::Visit;
 
 const STEPS: usize = 6;
@@ -146,8 +146,7 @@ impl<F: Float> Visit for Write<F> {
 #[test]
 fn models_with_inputs_and_outputs_are_written_for_other_programs() {
     let asked = std::env::var_os("GRADFLOW_ONNX").map(PathBuf::from);
-    let folder =
-        asked.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("gradflow-onnx-{}", std::process::id())));
+    let folder = asked.clone().unwrap_or_else(|| temporary("onnx"));
     std::fs::create_dir_all(&folder).unwrap();
     let count = Write::<f32>::all(&folder) + Write::<f64>::all(&folder);
     assert!(count >= 600, "{count}");

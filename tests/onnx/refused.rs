@@ -5,7 +5,7 @@ use gradflow::onnx::{ExportError, ExportOptions, export};
 use gradflow::recurrent::{GruCell, Lstm, LstmCell, MguCell, MinGru, RnnCell};
 use gradflow::{Float, Layer, author::Size, compose::Stacked, sequential};
 
-use crate::common::rng;
+use crate::common::{rng, temporary};
 
 fn refusal<M: Layer>(model: &M, input: impl Into<Size>) -> String {
     let error = export(model, input, &ExportOptions::new()).unwrap_err();
@@ -47,7 +47,7 @@ fn inputs_that_do_not_fit_are_refused_as_by_a_forward_pass() {
 
 #[test]
 fn files_that_cannot_be_written_are_errors() {
-    let path = std::env::temp_dir().join("gradflow-no-such-folder").join("model.onnx");
+    let path = temporary("no-such-folder").join("model.onnx");
     let model = Linear::<f32>::zeros(3, 4);
     let error = gradflow::onnx::export_to_file(&path, &model, 3, &ExportOptions::new()).unwrap_err();
     assert!(matches!(error, ExportError::Io(_)) && error.to_string().contains("model.onnx"), "{error}");

@@ -121,6 +121,7 @@ fn a_step_allocates_nothing() {
 
 /// Each stream has its state and its cache; the model is shared, and what a thread computes depends on no other.
 #[test]
+#[cfg_attr(target_family = "wasm", ignore = "starts threads")]
 fn many_streams_share_one_model_on_several_threads() {
     const STREAMS: usize = 12;
     let model = model();

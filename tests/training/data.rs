@@ -249,7 +249,7 @@ fn misfits_are_named() {
 fn a_normaliser_is_saved_with_its_model() {
     use gradflow::io::StateDict;
 
-    let path = std::env::temp_dir().join(format!("gradflow_normalizer_{}.safetensors", std::process::id()));
+    let path = crate::common::temporary("normalizer.safetensors");
     let (model, normalizer) =
         (Linear::<f32>::new(2, 1, &mut rng(5)), Normalizer::standard(arr2(&[[1.0, 2.0], [3.0, 8.0]]).rows()));
     StateDict::of(&(&model, &normalizer)).save(&path).unwrap();

@@ -5,6 +5,7 @@
 //!  registers      tile         accumulators           tile         accumulators      one row
 //!     32          14 x 2        28 of 32              6 x 4         24 of 32          16 of 32
 //!     16           6 x 2        12 of 16              6 x 2         12 of 16           8 of 16
+//!     WebAssembly  5 x 2        10 of 16              5 x 2         10 of 16           8 of 16
 //!     scalar       4 x 2         8 of 16              6 x 2         12 of 16           8 of 16
 //! ```
 //!
@@ -35,6 +36,10 @@ pub(crate) struct Geometry {
 /// AVX-512, NEON.
 pub(crate) const WIDE: Geometry = Geometry { tile_rows: 14, in_place_rows: 8, tile_unroll: 1, panel_vectors: 4 };
 
+/// WebAssembly on a processor with 16 registers, of which its engine keeps one, and without a fused multiply-add: a tile of 5 rows needs
+/// 10 for sums, 2 for B, one for an element of A and one for a product.
+const WASM: Geometry = Geometry { tile_rows: 5, in_place_rows: 5, tile_unroll: 2, panel_vectors: NARROW.panel_vectors };
+
 /// AVX2.
 pub(crate) const NARROW: Geometry = Geometry { tile_rows: 6, in_place_rows: 6, tile_unroll: 4, panel_vectors: 2 };
 
@@ -46,6 +51,8 @@ const SCALAR: Geometry =
 pub(crate) const fn geometry<S: Simd>() -> Geometry {
     if S::F32_LANES == 1 {
         SCALAR
+    } else if cfg!(target_family = "wasm") {
+        WASM // `pulp` says that there are 32 registers.
     } else if S::REGISTER_COUNT >= 32 {
         WIDE
     } else {
@@ -69,7 +76,7 @@ pub(crate) fn panel_width<S: Simd, F: Float>() -> usize {
 }
 
 /// The most rows of a tile over packed weights.
-pub(crate) const PANEL_ROWS: usize = 6;
+pub(crate) const PANEL_ROWS: usize = if cfg!(target_family = "wasm") { WASM.tile_rows } else { 6 };
 
 /// The terms that such a tile adds between two prefetches of the next weights.
 pub(crate) const PANEL_UNROLL: usize = 4;

@@ -157,7 +157,8 @@ impl<F: Float> Sweep<'_, F> {
     #[inline(always)]
     fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>) {
         let width = N * F::lanes::<S>();
-        let few = rows.len() <= PANEL_FEW_ROWS;
+        // Where nothing is prefetched, loops that are unrolled are faster for any number of rows.
+        let few = rows.len() <= PANEL_FEW_ROWS && cfg!(target_arch = "x86_64");
         for first in self.columns.clone().step_by(width) {
             let panel = &self.values[first * self.depth..][..width * self.depth];
             // Sums of the same parts as in other products: a step alone may be one of those.
@@ -250,17 +251,15 @@ impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool>
             prefetch_output::<S, F, R, N>(c);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
+        // Term k of the T from term p on.
         macro_rules! add_term {
-            ($p:expr) => {
+            ($p:expr, $k:expr, $T:expr) => {
                 // The vectors of weights and one factor at a time: with the sums, 15 of 16 registers.
-                let mut w = [F::splat(simd, F::zero()); N];
-                for j in 0..N {
-                    // SAFETY: a vector of a row of the panel, which has N of them.
-                    w[j] = unsafe { F::load(simd, weights.wrapping_add(j * lanes)) };
-                }
+                // SAFETY: a row of the panel, which has N vectors.
+                let w: [_; N] = unsafe { F::load_row(simd, weights) };
                 for i in 0..R {
-                    // SAFETY: element p of row i of v.
-                    let factor = F::splat(simd, unsafe { F::read(v[i].wrapping_add($p)) });
+                    // SAFETY: T elements of row i of v, as p + T is at most the depth.
+                    let factor = F::splat(simd, unsafe { F::read_of::<{ $T }>(v[i].wrapping_add($p), $k) });
                     for j in 0..N {
                         sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
                     }
@@ -272,13 +271,13 @@ impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool>
         let mut p = 0_usize;
         while p < whole {
             for k in 0..T {
-                add_term!(p.wrapping_add(k));
+                add_term!(p, k, T);
             }
             p = p.wrapping_add(T);
             prefetch.some(T);
         }
         while p < depth {
-            add_term!(p);
+            add_term!(p, 0, 1);
             p = p.wrapping_add(1);
             prefetch.some(1);
         }
@@ -376,6 +375,9 @@ struct Prefetch<F> {
 impl<F> Prefetch<F> {
     #[inline(always)]
     fn some(&mut self, terms: usize) {
+        if cfg!(not(target_arch = "x86_64")) {
+            return; // Nothing is prefetched, and to count takes a tenth of a small tile's instructions.
+        }
         self.due = self.due.wrapping_add(terms.wrapping_mul(self.lines));
         while self.due >= self.tiles {
             self.due = self.due.wrapping_sub(self.tiles);

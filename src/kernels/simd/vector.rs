@@ -106,6 +106,21 @@ pub trait Simd: Copy + 'static {
     /// `from` is valid for reads of [`lanes`](Self::lanes) elements.
     unsafe fn load<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
 
+    /// Reads N vectors, one after the other. Unlike N [loads](Self::load), they are offsets of one address, which WebAssembly's loads
+    /// have for free.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of N times [`lanes`](Self::lanes) elements.
+    unsafe fn load_row<S: pulp::Simd, const N: usize>(simd: S, from: *const Self) -> [Self::Vector<S>; N];
+
+    /// Reads element `k` of the `T` from `from` on, as an offset of one address.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of `T` elements.
+    unsafe fn read_of<const T: usize>(from: *const Self, k: usize) -> Self;
+
     /// Writes a vector.
     ///
     /// # Safety
@@ -201,6 +216,18 @@ macro_rules! simd {
             unsafe fn load<S: pulp::Simd>(_: S, from: *const Self) -> Self::Vector<S> {
                 // SAFETY: the caller vouches for the elements, and every bit pattern is a vector.
                 unsafe { at(from.cast::<Self::Vector<S>>()).0 }
+            }
+
+            #[inline(always)]
+            unsafe fn load_row<S: pulp::Simd, const N: usize>(_: S, from: *const Self) -> [Self::Vector<S>; N] {
+                // SAFETY: the caller vouches for the elements, and every bit pattern is a vector.
+                unsafe { at(from.cast::<[Self::Vector<S>; N]>()).0 }
+            }
+
+            #[inline(always)]
+            unsafe fn read_of<const T: usize>(from: *const Self, k: usize) -> Self {
+                // SAFETY: the caller vouches for the elements.
+                unsafe { at(from.cast::<[Self; T]>()).0[k] }
             }
 
             #[inline(always)]

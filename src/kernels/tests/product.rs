@@ -187,6 +187,7 @@ fn infinities_and_nan_propagate() {
 }
 
 #[test]
+#[cfg_attr(target_family = "wasm", ignore = "starts a thread")]
 fn equal_products_have_equal_bits() {
     let a = Array2::from_shape_fn((50, 300), |(i, j)| ((i * 31 + j * 17) as f32).sin());
     let b = Array2::from_shape_fn((300, 90), |(i, j)| ((i * 13 + j * 7) as f32).cos());

@@ -19,14 +19,14 @@ use gradflow::{
     recurrent::{LstmCell, LstmState},
 };
 
-use crate::common::rng;
+use crate::common::{rng, temporary};
 
 /// A new, empty folder, removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("gradflow-checkpoint-{name}-{}", std::process::id()));
+        let path = temporary(&format!("checkpoint-{name}"));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
     }

@@ -10,14 +10,14 @@ use gradflow::loss::SoftmaxCrossEntropy;
 use gradflow::optim::{AdamW, Sgd};
 
 use super::{Model, batches, model, schedule};
-use crate::common::{bits, lively, rng};
+use crate::common::{bits, lively, rng, temporary};
 
 /// A new, empty folder, removed at the end.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("gradflow-fit-{name}-{}", std::process::id()));
+        let path = temporary(&format!("fit-{name}"));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
