@@ -1,0 +1,141 @@
+"use strict";
+
+const STEPS = 100;
+const WRITTEN = 320; // characters
+const byId = (id) => document.getElementById(id);
+const value = (id) => Number(byId(id).value);
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+let wasm;
+
+// The memory is asked for after the call, which may have made it larger: the one before is gone then.
+const floats = (start, count) => Array.from(new Float32Array(wasm.memory.buffer, start, count));
+const norms = (kind, a, b, steps) => floats(wasm.gradient_norms(kind, a, b, steps), steps);
+const logits = () => floats(wasm.writer_logits(), wasm.writer_classes());
+
+function read(text) {
+  for (const character of text) wasm.writer_read(character.codePointAt(0));
+}
+
+function write(count, temperature) {
+  let text = "";
+  for (let i = 0; i < count; i++) {
+    const code = wasm.writer_draw(temperature);
+    wasm.writer_read(code);
+    text += String.fromCodePoint(code);
+  }
+  return text;
+}
+
+// The lines of the picture; each is computed again only when its own sliders move.
+const lines = {
+  rnn: { name: "RNN", of: () => norms(0, value("gain"), value("input"), STEPS) },
+  lstm: { name: "LSTM", of: () => norms(1, value("forget"), 0, STEPS) },
+  gru: { name: "GRU", of: () => norms(2, value("update"), 0, STEPS) },
+};
+
+const LOW = -14, HIGH = 8; // powers of ten
+
+function draw() {
+  const canvas = byId("flow"), scale = window.devicePixelRatio || 1;
+  const { clientWidth: width, clientHeight: height } = canvas;
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  const [left, right, top, bottom] = [52, width - 64, 10, height - 34];
+  const x = (distance) => left + (distance / (STEPS - 1)) * (right - left);
+  const y = (log) => bottom - ((Math.min(Math.max(log, LOW), HIGH) - LOW) / (HIGH - LOW)) * (bottom - top);
+
+  pen.font = "12px system-ui, sans-serif";
+  pen.lineWidth = 1;
+  pen.textBaseline = "middle";
+  for (let log = LOW; log <= HIGH; log += 2) {
+    pen.strokeStyle = color("line");
+    pen.beginPath();
+    pen.moveTo(left, y(log));
+    pen.lineTo(right, y(log));
+    pen.stroke();
+    pen.fillStyle = color("faint");
+    pen.textAlign = "right";
+    pen.fillText(log === 0 ? "1" : `1e${log}`, left - 8, y(log));
+  }
+  pen.textAlign = "center";
+  for (let distance = 0; distance <= STEPS; distance += 20) {
+    pen.fillText(distance, x(Math.min(distance, STEPS - 1)), bottom + 14);
+  }
+  pen.fillText("distance from the loss (steps)", (left + right) / 2, bottom + 28);
+
+  pen.lineWidth = 2.5;
+  pen.textAlign = "left";
+  const labels = [];
+  for (const [id, line] of Object.entries(lines)) {
+    pen.strokeStyle = color(id);
+    pen.beginPath();
+    line.norms.forEach((norm, distance) => pen.lineTo(x(distance), y(Math.log10(norm))));
+    pen.stroke();
+    labels.push({ id, name: line.name, at: y(Math.log10(line.norms[STEPS - 1])) });
+  }
+  // Names beside the ends of the lines, below each other where the ends are close.
+  labels.sort((a, b) => a.at - b.at);
+  labels.forEach((label, i) => {
+    if (i > 0) label.at = Math.max(label.at, labels[i - 1].at + 15);
+    pen.fillStyle = color(label.id);
+    pen.fillText(label.name, right + 8, label.at);
+  });
+}
+
+function measure(...ids) {
+  const start = performance.now();
+  for (const id of ids) lines[id].norms = lines[id].of();
+  byId("timing").textContent = `The last picture's gradients took ${(performance.now() - start).toFixed(0)} ms.`;
+  for (const id of ["gain", "input", "forget", "update", "temperature"]) byId(`${id}-value`).textContent = value(id);
+  draw();
+}
+
+function goOn() {
+  byId("temperature-value").textContent = value("temperature");
+  wasm.writer_restart(1);
+  read(byId("typed").value);
+  const next = logits(), largest = Math.max(...next);
+  const weights = next.map((logit) => Math.exp(logit - largest)), total = weights.reduce((a, b) => a + b);
+  byId("written").textContent = write(WRITTEN, value("temperature"));
+  const likely = weights.map((weight, id) => [weight / total, id]).sort((a, b) => b[0] - a[0]).slice(0, 12);
+  byId("bars").replaceChildren(...likely.map(([share, id]) => {
+    const bar = document.createElement("div"), code = wasm.writer_character(id);
+    bar.innerHTML = `<i style="height:${Math.max(1, share * 70)}px"></i>`;
+    bar.append(code === 10 ? "⏎" : code === 32 ? "␣" : String.fromCodePoint(code), document.createElement("br"),
+      `${(share * 100).toFixed(0)}%`);
+    return bar;
+  }));
+}
+
+// What serve.py --check compares with the same numbers from the machine itself.
+function numbers() {
+  const settings = [[0, 1.0, 0.1], [0, 1.5, 0.1], [0, 1.5, 3.0], [1, 0.0, 0.0], [1, 3.0, 0.0], [2, 3.0, 0.0]];
+  wasm.writer_restart(1);
+  read("the gradient ");
+  const after = logits();
+  return { norms: settings.map(([kind, a, b]) => norms(kind, a, b, 40)), logits: after, text: write(40, 0.2) };
+}
+
+async function main() {
+  const bytes = await (await fetch("gradflow_web.wasm")).arrayBuffer();
+  wasm = (await WebAssembly.instantiate(bytes, {})).instance.exports;
+  wasm.writer_restart(1);
+  if (location.search === "?check") {
+    document.body.replaceChildren(Object.assign(document.createElement("pre"), { textContent: JSON.stringify(numbers()) }));
+    return;
+  }
+  for (const id of ["gain", "input"]) byId(id).addEventListener("input", () => measure("rnn"));
+  byId("forget").addEventListener("input", () => measure("lstm"));
+  byId("update").addEventListener("input", () => measure("gru"));
+  for (const id of ["typed", "temperature"]) byId(id).addEventListener("input", goOn);
+  window.addEventListener("resize", draw);
+  measure("rnn", "lstm", "gru");
+  goOn();
+}
+
+main().catch((error) => {
+  byId("timing").textContent = `This page needs WebAssembly with simd128: ${error}`;
+});
