@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use prost::bytes::Bytes;
 
+use crate::base::half;
 use crate::base::tensors::elements_of;
 use crate::onnx::messages::{Elements, Tensor};
 
@@ -317,17 +318,8 @@ fn widened(kind: Kind, bits: u64) -> f64 {
     match kind {
         Kind::F32 => f64::from(f32::from_bits(bits as u32)),
         Kind::F64 => f64::from_bits(bits),
-        Kind::Bf16 => f64::from(f32::from_bits((bits as u32) << 16)),
-        Kind::F16 => {
-            let (negative, exponent, fraction) = (bits >> 15 & 1 == 1, bits >> 10 & 0x1f, bits & 0x3ff);
-            let magnitude = match exponent {
-                0 => fraction as f64 * 2f64.powi(-24),
-                0x1f if fraction == 0 => f64::INFINITY,
-                0x1f => f64::NAN,
-                _ => (1024 + fraction) as f64 * 2f64.powi(exponent as i32 - 25),
-            };
-            if negative { -magnitude } else { magnitude }
-        }
+        Kind::Bf16 => half::from_bf16(bits as u16).into(),
+        Kind::F16 => half::from_f16(bits as u16).into(),
         Kind::Integer { .. } | Kind::Other(_) => f64::NAN,
     }
 }

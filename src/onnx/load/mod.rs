@@ -19,8 +19,9 @@ use std::{fmt, mem};
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::base::error::named;
 use crate::base::tensors::shown;
-use crate::base::{Size, SizeError, Tensors, TensorsExt, file};
+use crate::base::{Size, SizeError, Tensors, TensorsExt};
 use crate::kernels::Float;
 use crate::layer::graph::Interface;
 use crate::layer::{Layer, Unsupported};
@@ -175,7 +176,7 @@ impl LoadError {
     /// The error with the file's path, which only the caller of a reader knows.
     fn at(mut self, place: &Path) -> Self {
         match &mut self {
-            LoadError::Io(error) => *error = file::named(place, mem::replace(error, io::ErrorKind::Other.into())),
+            LoadError::Io(error) => *error = named(place, mem::replace(error, io::ErrorKind::Other.into())),
             LoadError::Limit { path, .. }
             | LoadError::Malformed { path, .. }
             | LoadError::Input { path, .. }
