@@ -87,7 +87,7 @@
 //! | `dynamo=False` | `nn.RNN`; with `dynamo=True` it is written out step by step, which is refused |
 //! | tf2onnx, and Keras' `Model.export(format="onnx")` | `LSTM`, `Bidirectional`, `Dense`, `Embedding`, `LayerNormalization`; `GRU`, `SimpleRNN` and other activations are loops there, which are refused |
 //!
-//! - Axes may be in any order and data may be moved by `Transpose`, `Reshape`, `Squeeze`, `Slice`, `Gather`, `Split` and `Concat`: what counts
+//! - Time and batch may have fixed sizes and come in either order, and data may be moved by `Transpose`, `Reshape`, `Squeeze`, `Slice`, `Gather`, `Split` and `Concat`: what counts
 //!   is where time, batch and features are. Time is taken to be the first axis of `x`, unless the recurrent nodes say otherwise.
 //! - `Gemm` is `MatMul` and `Add`; `Gelu` and `LayerNormalization` are also recognised in parts. `Cast`, `Dropout` and `Identity` are nothing.
 //! - Constants may be made of others by the nodes above. Their values are in any of the file's fields, or in a second file beside it.

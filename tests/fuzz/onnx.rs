@@ -29,14 +29,16 @@ fn writes_onnx_seeds() {
 }
 
 /// Bytes altered, put in, taken out and copied from elsewhere in the file, so that lengths, names and kinds of fields change.
+/// `GRADFLOW_FILES=20000` for more of each seed.
 #[test]
 fn altered_onnx_files() {
     let mut seeds: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     seeds.sort();
     let rng = &mut StdRng::seed_from_u64(0);
+    let count = std::env::var("GRADFLOW_FILES").map_or(300, |text| text.parse().unwrap());
     for path in &seeds {
         let seed = fs::read(path).unwrap();
-        for _ in 0..300 {
+        for _ in 0..count {
             let mut file = seed.clone();
             for _ in 0..rng.random_range(1..4) {
                 let at = rng.random_range(0..file.len());

@@ -282,6 +282,9 @@ fn constants_are_read_from_every_field() {
         constant(file, "weight").raw_data = vec![0; 8].into();
     });
     assert_says(&refusal(&double, &file), &["graph.initializer[0] `weight`: expected 12 values for [3, 4], got 1"]);
+    let file = changed(&double, 3, |file| constant(file, "weight").data_type = 9);
+    let says = ["expected MatMul `MatMul` by [3, 4], got MatMul `MatMul`"];
+    assert_says(&refusal(&double, &file), &says);
     let file = changed(&double, 3, |file| constant(file, "weight").dims = vec![-3, 4]);
     assert_says(&refusal(&double, &file), &["there is no array of shape [-3, 4]"]);
 }

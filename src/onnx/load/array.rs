@@ -168,7 +168,7 @@ impl Array {
         (self.count() <= FEW).then(|| (0..self.count()).map(|i| self.integer(i)).collect())?
     }
 
-    /// The bits of element `i`.
+    /// The bits of element `i`, of numbers.
     pub fn bits(&self, i: usize) -> u64 {
         let size = self.kind.size();
         let mut bits = [0; 8];

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::{fmt, mem};
 
-use super::array::{Array, Kind, own_kind};
+use super::array::{Array, own_kind};
 use super::terms::{Arg, MOVES, Term, Terms, Value, name_of};
 use crate::base::Tensors;
 use crate::base::tensors::shown;
@@ -413,7 +413,7 @@ fn same(own: &Array, other: &Array, k: usize) -> bool {
 
 fn constants(term: &Term) -> impl Iterator<Item = &Rc<Array>> {
     term.args.iter().filter_map(|arg| match arg {
-        Arg::Constant(array) if array.kind.is_float() || matches!(array.kind, Kind::Other(_)) => Some(array),
+        Arg::Constant(array) if array.kind.is_float() => Some(array),
         _ => None,
     })
 }
@@ -421,7 +421,9 @@ fn constants(term: &Term) -> impl Iterator<Item = &Rc<Array>> {
 /// `0.l0.LSTM`, or ``LSTM `/lstm/LSTM` ``.
 fn described(terms: &Terms<'_>, term: &Term) -> String {
     let Some(node) = term.node.map(|node| &terms.graph.node[node]) else {
-        return format!("the input `{}`", if term.operator == "x" { "x" } else { term.attribute("name") });
+        let name = if term.operator == "x" { "x" } else { term.attribute("name") };
+        let kind = if matches!(&term.operator[..], "x" | "Input") { "input" } else { &term.operator };
+        return format!("the {kind} `{}`", name.escape_debug());
     };
     let name: String = name_of(node).chars().take(100).collect();
     let operator = match &term.operator[..] {

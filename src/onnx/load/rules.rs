@@ -103,7 +103,7 @@ impl Terms<'_> {
                 let value = attributes.get("value").and_then(|value| value.t.as_ref());
                 let zero = value.is_none_or(|tensor| {
                     Array::of_tensor(tensor, &mut |_, _| Err(String::new()))
-                        .is_ok_and(|array| array.count() == 1 && array.is_zero())
+                        .is_ok_and(|array| array.kind.is_float() && array.count() == 1 && array.is_zero())
                 });
                 let value =
                     self.signal(at, "ConstantOfShape", vec![("zero".into(), zero.to_string())], Vec::new(), None);

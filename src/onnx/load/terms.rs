@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
-use super::array::{Array, Budget, FEW, TooMuch};
+use super::array::{Array, Budget, FEW, Kind, TooMuch};
 use crate::onnx::messages::{Attribute, AttributeType, Graph, Length, Node, Tensor, ValueInfo};
 
 /// A part of an axis.
@@ -268,7 +268,8 @@ impl<'a> Terms<'a> {
                 let place = format!("graph.initializer[{k}] `{}`", tensor.name.escape_debug());
                 Fault::Malformed { place, reason }
             })?;
-            terms.values.insert(&tensor.name, Value::Constant(Rc::new(array)));
+            let value = terms.constant_of(None, array);
+            terms.values.insert(&tensor.name, value);
         }
         for (k, info) in inputs(graph).enumerate() {
             let operator = if k == 0 { "x".into() } else { "Input".into() };
@@ -339,7 +340,19 @@ impl<'a> Terms<'a> {
         };
         tensor.name = name.into();
         let array = Array::of_tensor(&tensor, external).map_err(|reason| self.malformed(at, reason))?;
-        Ok(Value::Constant(Rc::new(array)))
+        Ok(self.constant_of(Some(at), array))
+    }
+
+    /// A constant; one whose elements are not read is an operator that no model has.
+    fn constant_of(&mut self, node: Option<usize>, array: Array) -> Value {
+        match array.kind {
+            Kind::Other(_) => {
+                let name = vec![("name".to_owned(), array.name.chars().take(100).collect())];
+                let operator = format!("constant of {}", array.kind.name());
+                Value::Signal(Signal { term: self.add(node, operator, name, Vec::new()), axes: None })
+            }
+            _ => Value::Constant(Rc::new(array)),
+        }
     }
 
     /// A new term.
