@@ -206,7 +206,7 @@ fn headers_that_lie_are_refused() {
 
 #[test]
 fn tensors_of_other_types_are_named() {
-    for (dtype, size) in [("I64", 8), ("F16", 2), ("BF16", 2), ("I32", 4), ("BOOL", 1), ("F8_E4M3", 1), ("C64", 8)] {
+    for (dtype, size) in [("I64", 8), ("I32", 4), ("BOOL", 1), ("F8_E4M3", 1), ("C64", 8)] {
         let header = format!(r#"{{"":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{}]}}}}"#, 2 * size);
         let dict = StateDict::read_from(&file_of(&header, &vec![0; 2 * size])[..]).unwrap();
         assert_eq!(dict.dtype("").as_deref(), Some(dtype));
@@ -216,6 +216,18 @@ fn tensors_of_other_types_are_named() {
             assert_eq!((&*error.types[0].expected, &*error.types[0].found), ("F32", dtype));
         }
         assert_eq!(values, arr1(&[1.0, 2.0]));
+    }
+    // Halves are converted if that is asked for.
+    for (dtype, bits) in [("F16", [0xc000_u16, 0x3800]), ("BF16", [0xc000, 0x3f00])] {
+        let header = format!(r#"{{"":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,4]}}}}"#);
+        let dict = StateDict::read_from(&file_of(&header, bits.map(u16::to_le_bytes).as_flattened())[..]).unwrap();
+        let (mut single, mut double) = (arr1(&[1.0_f32, 2.0]), arr1(&[1.0_f64, 2.0]));
+        let error = dict.load_with(&LoadOptions::new().lenient(), &mut single).unwrap_err();
+        assert_eq!((&*error.types[0].expected, &*error.types[0].found), ("F32", dtype));
+        assert_eq!(single, arr1(&[1.0, 2.0]));
+        dict.load_with(&LoadOptions::new().convert(), &mut single).unwrap();
+        dict.load_with(&LoadOptions::new().convert(), &mut double).unwrap();
+        assert_eq!((single, double), (arr1(&[-2.0, 0.5]), arr1(&[-2.0, 0.5])));
     }
 }
 
@@ -302,7 +314,7 @@ fn files_of_other_kinds_are_named_with_their_path_and_advice() {
             &["PyTorch", "save_file"],
         ),
         ("model.h5", b"\x89HDF\r\n\x1a\n\0\0\0", &["HDF5", "gradflow::convert"]),
-        ("model.onnx", b"\x08\x08\x12\x07pytorch", &["ONNX", "gradflow::convert"]),
+        ("model.onnx", b"\x08\x08\x12\x07pytorch", &["ONNX", "gradflow::onnx::load_into"]),
         ("model.gguf", b"GGUF\x03\0\0\0", &["GGUF"]),
         ("pointer", b"version https://git-lfs", &["git lfs pull"]),
         ("empty", b"", &["empty"]),
