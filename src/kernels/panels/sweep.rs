@@ -376,7 +376,7 @@ impl<F> Prefetch<F> {
     #[inline(always)]
     fn some(&mut self, terms: usize) {
         if cfg!(not(target_arch = "x86_64")) {
-            return; // Nothing is prefetched, and to count takes a tenth of a small tile's instructions.
+            return; // Nothing is prefetched, so nothing is counted.
         }
         self.due = self.due.wrapping_add(terms.wrapping_mul(self.lines));
         while self.due >= self.tiles {
