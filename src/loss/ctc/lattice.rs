@@ -1,12 +1,12 @@
-//! The forward and backward sums over all paths of one sequence, in log space.
+//! The forward and backward sums over all paths of one sequence, in log space: right for any numbers.
+
+use super::path::Path;
 
 /// The sums of one sequence, and the memory for them.
 #[derive(Debug, Default)]
 pub struct Lattice {
-    /// `l'`: the labels with blanks around them, `[2 S + 1]`.
-    path: Vec<usize>,
-    blank: usize,
     steps: usize,
+    states: usize,
     /// `α_t(s)`, `[T, 2 S + 1]`
     alpha: Vec<f64>,
     /// `β_t(s)` of the step that was last, and of the next, `[2 S + 1]` each.
@@ -22,26 +22,18 @@ pub struct Lattice {
 const NONE: f64 = f64::NEG_INFINITY;
 
 impl Lattice {
-    /// For a sequence of so many steps.
-    pub fn begin(&mut self, steps: usize, blank: usize, labels: impl Iterator<Item = usize>) {
-        self.path.clear();
-        self.path.push(blank);
-        labels.for_each(|label| self.path.extend([label, blank]));
-        (self.steps, self.blank, self.log_p) = (steps, blank, NONE);
+    /// For a sequence of so many steps, and `l'` of so many states.
+    pub fn begin(&mut self, steps: usize, states: usize) {
+        (self.steps, self.states, self.log_p) = (steps, states, NONE);
         self.alpha.clear();
-        self.alpha.resize(steps * self.path.len(), NONE);
+        self.alpha.resize(steps * states, NONE);
         self.normalisers.clear();
     }
 
-    /// Whether a path may go from `s - 2` to `s`: over a blank, between two labels that differ.
-    fn skips(&self, s: usize) -> bool {
-        s >= 2 && self.path[s] != self.blank && self.path[s] != self.path[s - 2]
-    }
-
     /// `α_t`, from `α_{t-1}` and the log-probabilities of the step's classes.
-    pub fn forward_step(&mut self, t: usize, normaliser: f64, log_softmax: impl Fn(usize) -> f64) {
+    pub fn forward_step(&mut self, path: &Path, t: usize, normaliser: f64, log_softmax: impl Fn(usize) -> f64) {
         self.normalisers.push(normaliser);
-        let length = self.path.len();
+        let length = self.states;
         for s in 0..length {
             let arrived = match t.checked_sub(1) {
                 // A path begins with the first blank or the first label.
@@ -50,19 +42,19 @@ impl Lattice {
                 Some(before) => {
                     let before = &self.alpha[before * length..][..length];
                     let one = if s > 0 { before[s - 1] } else { NONE };
-                    let two = if self.skips(s) { before[s - 2] } else { NONE };
+                    let two = if path.skips(s) { before[s - 2] } else { NONE };
                     log_sum(before[s], one, two)
                 }
             };
             if arrived > NONE || arrived.is_nan() {
-                self.alpha[t * length + s] = arrived + log_softmax(self.path[s]);
+                self.alpha[t * length + s] = arrived + log_softmax(path.classes[s]);
             }
         }
     }
 
     /// `log p`, of the paths that end with the last label or the last blank; and what the backward steps start from.
     pub fn end(&mut self) -> f64 {
-        let length = self.path.len();
+        let length = self.states;
         self.log_p = match self.steps.checked_sub(1) {
             // No steps give no labels.
             None if length == 1 => 0.0,
@@ -83,8 +75,14 @@ impl Lattice {
 
     /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k; steps come from the last to the first. Afterwards, what is kept is
     /// `β_t(s) + log softmax(z_t)_l'(s)`, which the step before needs.
-    pub fn backward_step(&mut self, t: usize, classes: usize, log_softmax: impl Fn(usize) -> f64) -> &[f64] {
-        let length = self.path.len();
+    pub fn backward_step(
+        &mut self,
+        path: &Path,
+        t: usize,
+        classes: usize,
+        log_softmax: impl Fn(usize) -> f64,
+    ) -> &[f64] {
+        let length = self.states;
         std::mem::swap(&mut self.beta, &mut self.before);
         self.beta.clear();
         self.shares.clear();
@@ -95,10 +93,10 @@ impl Lattice {
             } else {
                 let next = &self.before;
                 let one = if s + 1 < length { next[s + 1] } else { NONE };
-                let two = if s + 2 < length && self.skips(s + 2) { next[s + 2] } else { NONE };
+                let two = if s + 2 < length && path.skips(s + 2) { next[s + 2] } else { NONE };
                 log_sum(next[s], one, two)
             };
-            let class = self.path[s];
+            let class = path.classes[s];
             self.shares[class] += (self.alpha[t * length + s] + beta - self.log_p).exp();
             self.beta.push(beta + log_softmax(class));
         }

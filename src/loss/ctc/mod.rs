@@ -2,20 +2,24 @@
 
 mod decode;
 mod lattice;
+mod path;
+mod scaled;
 
 pub use decode::{BeamSearch, Decoded, greedy};
 
 use std::fmt;
 use std::sync::Mutex;
 
-use ndarray::{Array3, ArrayRef3};
+use ndarray::{Array3, ArrayRef3, ArrayViewMut2};
 
 use self::lattice::Lattice;
+use self::path::Path;
+use self::scaled::Scaled;
 use super::reduction::Reduction;
 use super::traits::{Loss, Memory};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
-use crate::kernels::softmax::{beside_largest, largest};
+use crate::kernels::softmax::{beside_largest, largest, softmax};
 use crate::kernels::{Float, once};
 use crate::layer::{Id, Sequence};
 
@@ -35,6 +39,9 @@ const NAME: &str = "Ctc";
 ///
 /// dL/dz_tk = softmax(z_t)_k - Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p
 /// ```
+///
+/// The sums are computed as probabilities that are scaled at each step, which is fast, and in log space where that would lose
+/// anything.
 ///
 /// The mean, which is the default, is that of PyTorch: each loss is divided by its number of labels (at least 1), and the mean over the
 /// batch is taken. The output's lengths are those of its input; steps past them do not count.
@@ -61,7 +68,7 @@ pub struct Ctc<F, I = usize> {
     labels: std::marker::PhantomData<I>,
     memory: Memory<F>,
     /// Of one evaluation, kept for the next.
-    lattice: Mutex<Lattice>,
+    sums: Mutex<Sums>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,7 +86,7 @@ impl<F, I: Id> Ctc<F, I> {
             options: Options::default(),
             labels: Default::default(),
             memory: Memory::default(),
-            lattice: Mutex::default(),
+            sums: Mutex::default(),
         }
     }
 
@@ -114,8 +121,8 @@ impl<F, I: Id> Default for Ctc<F, I> {
 /// Without what is kept for the next evaluation.
 impl<F, I> Clone for Ctc<F, I> {
     fn clone(&self) -> Self {
-        let Ctc { options, labels, memory, lattice: _ } = self;
-        Ctc { options: *options, labels: *labels, memory: memory.clone(), lattice: Mutex::default() }
+        let Ctc { options, labels, memory, sums: _ } = self;
+        Ctc { options: *options, labels: *labels, memory: memory.clone(), sums: Mutex::default() }
     }
 }
 
@@ -143,10 +150,10 @@ impl<F: Float, I: Id> Loss<F> for Ctc<F, I> {
     #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, targets: &[Vec<I>], dy: Option<&mut ArrayRef3<F>>) -> f64 {
         let labels = Labels { count: targets.len(), of: &|b| targets[b].len(), label: &|b, s| targets[b][s].index() };
-        // Another thread may be at it: then this one has a lattice of its own.
-        match self.lattice.try_lock() {
-            Ok(mut lattice) => evaluate(self.options, y.reborrow(), labels, &mut lattice, dy),
-            Err(_) => evaluate(self.options, y.reborrow(), labels, &mut Lattice::default(), dy),
+        // Another thread may be at it: then this one has memory of its own.
+        match self.sums.try_lock() {
+            Ok(mut sums) => evaluate(self.options, y.reborrow(), labels, &mut sums, dy),
+            Err(_) => evaluate(self.options, y.reborrow(), labels, &mut Sums::default(), dy),
         }
     }
 
@@ -167,13 +174,23 @@ struct Labels<'a> {
     label: &'a dyn Fn(usize, usize) -> usize,
 }
 
+/// The sums over the paths of one sequence, in two ways, and what they are made of.
+#[derive(Debug, Default)]
+struct Sums {
+    path: Path,
+    /// `softmax(z_t)`, `[T, V]`
+    p: Vec<f64>,
+    scaled: Scaled,
+    lattice: Lattice,
+}
+
 once! {
     #[track_caller]
     fn evaluate<'a, F: Float>(
         options: Options,
         sequence: Sequence<'a, F>,
         labels: Labels<'a>,
-        lattice: &'a mut Lattice,
+        sums: &'a mut Sums,
         dlogits: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
         let logits = sequence.features(NAME, None); // [T, B, V]
@@ -198,15 +215,23 @@ once! {
         let mut total = 0.0;
         for b in 0..batch {
             let (length, count) = (sequence.length(b), (labels.of)(b));
-            lattice.begin(length, options.blank, (0..count).map(|s| (labels.label)(b, s)));
-            for t in 0..length {
-                let z = row(t, b);
-                let largest = largest(z);
-                // log softmax(z)_k = z_k - this
-                let normaliser = largest.widen() + beside_largest(largest, z).ln_1p();
-                lattice.forward_step(t, normaliser, |k| z[k].widen() - normaliser);
-            }
-            let log_p = lattice.end();
+            let Sums { path, p, scaled, lattice } = &mut *sums;
+            path.set(options.blank, (0..count).map(|s| (labels.label)(b, s)));
+            p.clear();
+            (0..length).for_each(|t| p.extend(row(t, b).iter().map(|z| z.widen())));
+            softmax(1.0, ArrayViewMut2::from_shape((length, classes), p).expect("a row for each step"));
+            let quick = if length > 0 { scaled.forward(path, p, classes) } else { None };
+            let log_p = quick.unwrap_or_else(|| {
+                lattice.begin(length, path.classes.len());
+                for t in 0..length {
+                    let z = row(t, b);
+                    let largest = largest(z);
+                    // log softmax(z)_k = z_k - this
+                    let normaliser = largest.widen() + beside_largest(largest, z).ln_1p();
+                    lattice.forward_step(path, t, normaliser, |k| z[k].widen() - normaliser);
+                }
+                lattice.end()
+            });
             let is_left_out = options.zero_infinity && log_p == f64::NEG_INFINITY;
             let weight = match options.reduction {
                 Reduction::Mean => 1.0 / (count.max(1) * batch) as f64,
@@ -224,13 +249,67 @@ once! {
                     d.fill(F::nan());
                     continue;
                 }
-                let (z, normaliser) = (row(t, b), lattice.normaliser(t));
-                let paths = lattice.backward_step(t, classes, |k| z[k].widen() - normaliser); // [V]
-                for ((d, &z), &path) in d.iter_mut().zip(z).zip(paths) {
-                    *d = F::of(weight * ((z.widen() - normaliser).exp() - path));
+                let p = &p[t * classes..][..classes];
+                let shares = if quick.is_some() {
+                    scaled.backward_step(path, t, p)
+                } else {
+                    let (z, normaliser) = (row(t, b), lattice.normaliser(t));
+                    lattice.backward_step(path, t, classes, |k| z[k].widen() - normaliser)
+                };
+                for ((d, &p), &share) in d.iter_mut().zip(p).zip(shares) {
+                    *d = F::of(weight * (p - share));
                 }
             }
         }
         total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// Both ways to the same sums; the quick one says so if it cannot.
+    #[test]
+    fn scaled_sums_are_those_in_log_space() {
+        let (mut path, mut scaled, mut lattice) = (Path::default(), Scaled::default(), Lattice::default());
+        let (mut quick, mut lost) = (0, 0);
+        for k in 0..600_usize {
+            let (steps, classes, count) = (1 + k % 23, 2 + k % 5, k % 7);
+            // Of the last kind, all but one class of a step may be subnormal.
+            let spread = [0.1, 3.0, 30.0, 300.0, 356.0][k % 5];
+            let z = Array2::from_shape_fn((steps, classes), |(t, c)| {
+                let wave = ((13 * t + 7 * c + k) as f64).sin();
+                spread * if spread > 350.0 { wave.signum() + 1e-3 * wave } else { wave }
+            });
+            path.set(0, (0..count).map(|s| 1 + (s * s + k) % (classes - 1)));
+            lattice.begin(steps, path.classes.len());
+            let mut p = z.clone();
+            softmax(1.0, p.view_mut());
+            let log_p = |t: usize, c: usize| z[[t, c]] - z.row(t).fold(0.0, |sum, z| sum + z.exp()).ln();
+            for t in 0..steps {
+                lattice.forward_step(&path, t, 0.0, |c| log_p(t, c));
+            }
+            let want = lattice.end();
+            let Some(got) = scaled.forward(&path, p.as_slice().unwrap(), classes) else {
+                // No path, or one that nearly all others beside it have to be forgotten for.
+                assert!(want < -400.0, "{k}: {want}");
+                lost += 1;
+                continue;
+            };
+            quick += 1;
+            assert!((got - want).abs() <= 1e-12 * want.abs().max(1.0), "{k}: {got} for {want}");
+            for t in (0..steps).rev() {
+                let want = lattice.backward_step(&path, t, classes, |c| log_p(t, c)).to_vec();
+                let got = scaled.backward_step(&path, t, p.row(t).to_slice().unwrap());
+                for (got, want) in got.iter().zip(want) {
+                    assert!((got - want).abs() < 1e-11, "{k}, step {t}: {got} for {want}");
+                }
+            }
+        }
+        println!("{quick} by scaled sums, {lost} in log space only");
+        assert!(quick > 200 && lost > 100, "{quick}, {lost}");
     }
 }
