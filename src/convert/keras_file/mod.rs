@@ -34,6 +34,7 @@ use crate::layers::{Embedding, LayerNorm, Linear};
 /// use gradflow::{Layer, layers::{Embedding, Linear}, recurrent::BiLstm, sequential};
 ///
 /// sequential! {
+///     #[derive(Clone, Debug)]
 ///     struct Tagger: Layer<f32> { embedding: Embedding<f32>, lstm: BiLstm<f32>, head: Linear<f32> }
 /// }
 /// // keras.Sequential([Embedding(100, 16, name="words"), Bidirectional(LSTM(32, return_sequences=True), name="lstm"),
