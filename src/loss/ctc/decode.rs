@@ -6,10 +6,9 @@ use std::fmt;
 use crate::base::error::mismatch;
 use crate::base::{Expect, check_number};
 use crate::kernels::Float;
-use crate::kernels::softmax::{beside_largest, largest};
 use crate::layer::Sequence;
 
-use super::lattice::log_sum;
+use super::lattice::{log_sum, normaliser};
 
 /// The labels of the likeliest path of each sequence: the likeliest class of each step, runs of one class made one, blanks taken
 /// out.
@@ -151,8 +150,7 @@ impl<'a> BeamSearch<'a> {
             let mut beam = Beam::new();
             for t in 0..y.length(b) {
                 let z: Vec<F> = (0..classes).map(|k| logits[[t, b, k]]).collect();
-                let largest = largest(&z);
-                let normaliser = largest.widen() + beside_largest(largest, &z).ln_1p();
+                let normaliser = normaliser(&z);
                 let log_p: Vec<f64> = z.iter().map(|z| z.widen() - normaliser).collect();
                 beam = self.step(beam, &log_p);
             }

@@ -1,6 +1,8 @@
 //! The forward and backward sums over all paths of one sequence, in log space: right for any numbers.
 
 use super::path::Path;
+use crate::kernels::Float;
+use crate::kernels::softmax::{beside_largest, largest};
 
 /// The sums of one sequence, and the memory for them.
 #[derive(Debug, Default)]
@@ -102,6 +104,12 @@ impl Lattice {
         }
         &self.shares
     }
+}
+
+/// What turns logits into log-probabilities: `log softmax(z)_k = z_k - normaliser`.
+pub fn normaliser<F: Float>(z: &[F]) -> f64 {
+    let largest = largest(z);
+    largest.widen() + beside_largest(largest, z).ln_1p()
 }
 
 /// `log(exp a + exp b + exp c)`; a NaN stays one.

@@ -12,14 +12,14 @@ use std::sync::Mutex;
 
 use ndarray::{Array3, ArrayRef3, ArrayViewMut2};
 
-use self::lattice::Lattice;
+use self::lattice::{Lattice, normaliser};
 use self::path::Path;
 use self::scaled::Scaled;
 use super::reduction::Reduction;
 use super::traits::{Loss, Memory};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
-use crate::kernels::softmax::{beside_largest, largest, softmax};
+use crate::kernels::softmax::softmax;
 use crate::kernels::{Float, once};
 use crate::layer::{Id, Sequence};
 
@@ -225,9 +225,7 @@ once! {
                 lattice.begin(length, path.classes.len());
                 for t in 0..length {
                     let z = row(t, b);
-                    let largest = largest(z);
-                    // log softmax(z)_k = z_k - this
-                    let normaliser = largest.widen() + beside_largest(largest, z).ln_1p();
+                    let normaliser = normaliser(z);
                     lattice.forward_step(path, t, normaliser, |k| z[k].widen() - normaliser);
                 }
                 lattice.end()
