@@ -51,9 +51,9 @@ impl<F: Float> Smoothing<F> {
         F::one() / (F::one() + (-self.rate[feature]).exp())
     }
 
-    /// Panics where a state, or its gradient, is not one of this layer for this batch.
-    fn check_state(&self, state: &Array2<F>, batch: usize) {
-        check_shape(NAME, "state", &[batch, self.rate.len()], state.shape());
+    /// Panics if a state, or its gradient, is not one of this layer for this batch.
+    fn check_state(&self, state: &Array2<F>, x: &Sequence<'_, F>) {
+        check_shape(NAME, "state", &[x.state_rows(), self.rate.len()], state.shape());
     }
 }
 
@@ -63,7 +63,7 @@ struct SmoothingCache<F> {
     pending: Pending,
     before: Array3<F>, // [T, B, D]: s_{t-1}
     y: Array3<F>,      // [T, B, D]
-    ds: Array2<F>,     // [B, D]
+    s: Array1<F>,      // [D]: s_t of one sequence, and ds_t on the way back
     dx: Array3<F>,     // [T, B, D]
 }
 
@@ -89,18 +89,30 @@ impl<F: Float> Layer for Smoothing<F> {
     ) -> ArrayView3<'c, F> {
         let mark = cache.pending.begin(self, x);
         let features = x.features(NAME, Some(self.rate.len()));
-        self.check_state(state, features.dim().1);
-        reuse(&mut cache.before, features.dim());
-        reuse(&mut cache.y, features.dim());
-        for ((t, b, d), &value) in features.indexed_iter() {
-            if x.valid(t, b) {
-                let (a, s) = (self.decay(d), state[[b, d]]);
-                state[[b, d]] = a * s + (F::one() - a) * value;
-                cache.before[[t, b, d]] = s;
-                cache.y[[t, b, d]] = state[[b, d]];
+        self.check_state(state, x);
+        let SmoothingCache { before, y, s, .. } = cache;
+        reuse(before, features.dim());
+        reuse(y, features.dim());
+        reuse(s, self.rate.len());
+        // A piece is a sequence, or a part of one that starts from a state of its own.
+        for piece in x.pieces() {
+            match piece.initial {
+                Some(row) => s.assign(&state.row(row)),
+                None => s.fill(F::zero()),
+            }
+            for t in x.steps_of(&piece) {
+                for (d, s) in s.iter_mut().enumerate() {
+                    let (at, a) = ([t, piece.sequence, d], self.decay(d));
+                    before[at] = *s;
+                    *s = a * *s + (F::one() - a) * features[at];
+                    y[at] = *s;
+                }
+            }
+            if let Some(row) = piece.last {
+                state.row_mut(row).assign(s);
             }
         }
-        x.zero_padding(&mut cache.y);
+        x.zero_padding(y);
         mark.set();
         cache.y.view()
     }
@@ -119,31 +131,30 @@ impl<F: Float> Layer for Smoothing<F> {
     ) -> ArrayView3<'c, F> {
         let grad = grad.to_add();
         let features = x.features(NAME, Some(self.rate.len()));
-        let (steps, batch, size) = features.dim();
-        let SmoothingCache { pending, before, ds, dx, .. } = cache;
-        pending.take(NAME, self, x, dy, size);
+        let SmoothingCache { pending, before, s: ds, dx, .. } = cache;
+        pending.take(NAME, self, x, dy, self.rate.len());
         reuse(dx, features.dim());
-        reuse(ds, (batch, size));
-        match &dstate {
-            Some(dstate) => {
-                self.check_state(dstate, batch);
-                ds.assign(dstate);
-            }
-            None => ds.fill(F::zero()),
+        let mut dstate = dstate;
+        if let Some(dstate) = &dstate {
+            self.check_state(dstate, x);
         }
-        for t in (0..steps).rev() {
-            for b in (0..batch).filter(|&b| x.valid(t, b)) {
-                for d in 0..size {
-                    let a = self.decay(d);
-                    let ds_t = dy[[t, b, d]] + ds[[b, d]];
-                    dx[[t, b, d]] = (F::one() - a) * ds_t;
-                    grad.rate[d] += ds_t * (before[[t, b, d]] - features[[t, b, d]]) * a * (F::one() - a);
-                    ds[[b, d]] = a * ds_t;
+        for piece in x.pieces_backward() {
+            match (&dstate, piece.last) {
+                (Some(dstate), Some(row)) => ds.assign(&dstate.row(row)),
+                _ => ds.fill(F::zero()),
+            }
+            for t in x.steps_of(&piece).rev() {
+                for (d, ds) in ds.iter_mut().enumerate() {
+                    let (at, a) = ([t, piece.sequence, d], self.decay(d));
+                    *ds += dy[at];
+                    dx[at] = (F::one() - a) * *ds;
+                    grad.rate[d] += *ds * (before[at] - features[at]) * a * (F::one() - a);
+                    *ds = a * *ds;
                 }
             }
-        }
-        if let Some(dstate) = dstate {
-            dstate.assign(ds);
+            if let (Some(dstate), Some(row)) = (&mut dstate, piece.initial) {
+                dstate.row_mut(row).assign(ds);
+            }
         }
         x.zero_padding(dx);
         dx.view()

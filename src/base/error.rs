@@ -15,7 +15,7 @@ pub enum LengthsError {
         /// How many sequences the batch has.
         batch: usize,
     },
-    /// A length is 0 or longer than the batch's time axis.
+    /// A length is longer than the batch's time axis.
     OutOfRange {
         /// The sequence, counted from 0.
         sequence: usize,
@@ -31,7 +31,7 @@ impl fmt::Display for LengthsError {
         match self {
             LengthsError::Count { lengths, batch } => write!(f, "{lengths} lengths for a batch of {batch} sequences"),
             LengthsError::OutOfRange { sequence, length, steps } => {
-                write!(f, "length {length} of sequence {sequence} is not in 1..={steps}")
+                write!(f, "length {length} of sequence {sequence} is not in 0..={steps}")
             }
         }
     }

@@ -66,7 +66,7 @@ impl<F: Float, Y> Batch<F, Y> {
     /// The sequences with their lengths: what a model takes. If all have the length T, no lengths are given.
     ///
     /// # Panics
-    /// Panics if there is not one length from 1 to T for each sequence.
+    /// Panics if there is not one length from 0 to T for each sequence.
     #[track_caller]
     pub fn sequence(&self) -> Sequence<'_, F> {
         let x = match &self.x {

@@ -88,10 +88,6 @@ fn indices<I: Id>(ids: impl AsRef<[I]>) -> Vec<usize> {
 
 impl<F: Float> Samples<F> {
     /// Sequences of token ids.
-    ///
-    /// # Panics
-    /// Panics if a sequence is empty.
-    #[track_caller]
     pub fn ids<I: Id>(sequences: impl IntoIterator<Item = impl AsRef<[I]>>) -> Self {
         Self::new(Sequences::Ids(sequences.into_iter().map(indices).collect()))
     }
@@ -99,7 +95,7 @@ impl<F: Float> Samples<F> {
     /// Sequences of values, `[T, D]` each: `Array2`, or `ArcArray2`, which shares its memory.
     ///
     /// # Panics
-    /// Panics if a sequence is empty, or they do not have the same number of features.
+    /// Panics if they do not have the same number of features.
     #[track_caller]
     pub fn values(sequences: impl IntoIterator<Item = impl Into<ArcArray2<F>>>) -> Self {
         Self::new(Sequences::Values(sequences.into_iter().map(Into::into).collect()))
@@ -107,9 +103,6 @@ impl<F: Float> Samples<F> {
 
     #[track_caller]
     fn new(sequences: Sequences<F>) -> Self {
-        if let Some(i) = (0..sequences.count()).find(|&i| sequences.length(i) == 0) {
-            mismatch(NAME, "sequences", &"at least one step each", &format_args!("none in sequence {i}"))
-        }
         if let Sequences::Values(values) = &sequences {
             check_widths("sequences", values.iter().map(|values| values.ncols()));
         }
@@ -246,14 +239,14 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         self
     }
 
-    /// The batch of these samples.
+    /// The batch of these samples. It has at least one step, also if all of them are empty.
     ///
     /// # Panics
     /// Panics if there is no such sample.
     #[track_caller]
     pub fn batch(&self, samples: &[usize]) -> Batch<F, Y::Batch> {
         let lengths: Vec<usize> = samples.iter().map(|&i| self.length(i)).collect();
-        let steps = lengths.iter().copied().max().unwrap_or(0);
+        let steps = lengths.iter().copied().max().unwrap_or(0).max(1);
         let x = match &self.sequences {
             Sequences::Ids(ids) => Values::Ids(padded_ids(samples.iter().map(|&i| &ids[i][..]), steps)),
             Sequences::Values(values) => Values::Features(padded_values(samples.iter().map(|&i| &values[i]), steps)),

@@ -34,13 +34,11 @@ impl Places {
         Places { batch, blocks: size / inner.max(1), inner }
     }
 
-    /// Every sequence with the places of its elements in the batch's tensor, and in that of a batch of one.
-    pub fn sequences(self) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> {
+    /// The places of a sequence's elements in the batch's tensor, and in that of a batch of one.
+    pub fn row(self, b: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let Places { batch, blocks, inner } = self;
-        (0..blocks * batch).map(move |at| {
-            let block = at / batch;
-            (at % batch, at * inner..(at + 1) * inner, block * inner..(block + 1) * inner)
-        })
+        let at = move |row: usize| row * inner..(row + 1) * inner;
+        (0..blocks).map(move |block| (at(block * batch + b), at(block)))
     }
 }
 

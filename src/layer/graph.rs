@@ -475,6 +475,14 @@ impl<F: Float> Graph<F> {
         self.node("Where", &[mask, x.value, padding], &[])
     }
 
+    /// `value`, `[1, B, features]`, with zeros for the sequences of `x` that have no step.
+    pub fn without_empty(&mut self, x: Signal, value: Value) -> Value {
+        let Some(mask) = self.mask(x) else { return value };
+        let reached = self.slice(mask, [0, 1], 0);
+        let zero = self.scalar(0.0);
+        self.node("Where", &[reached, value, zero], &[])
+    }
+
     /// The number of sequences, `[1]`.
     pub fn batch(&mut self) -> Value {
         if let Some(batch) = self.batch {

@@ -98,6 +98,8 @@ impl<F: Float> LastStep<F> {
                     let one = graph.integers(&[1]);
                     let lengths = graph.node("Cast", &[lengths], &[("to", 7.into())]);
                     let last = graph.node("Sub", &[lengths, one], &[]);
+                    let zero = graph.integers(&[0]);
+                    let last = graph.node("Max", &[last, zero], &[]);
                     let axes = graph.integers(&[0, 2]);
                     let last = graph.node("Unsqueeze", &[last, axes], &[]); // [1, B, 1]
                     let (batch, width) = (graph.batch(), graph.integers(&[(to - from) as i64]));
@@ -107,12 +109,12 @@ impl<F: Float> LastStep<F> {
                 }
             }
         };
-        let ends = part(0, own, !x.is_reversed);
-        if own == width {
-            return Ok(ends);
+        let mut ends = part(0, own, !x.is_reversed);
+        if own < width {
+            let others = part(own, width, x.is_reversed);
+            ends = graph.node("Concat", &[ends, others], &[("axis", 2.into())]);
         }
-        let others = part(own, width, x.is_reversed);
-        Ok(graph.node("Concat", &[ends, others], &[("axis", 2.into())]))
+        Ok(graph.without_empty(x, ends))
     }
 
     fn size(&self, input: Size) -> Result<usize, SizeError> {
@@ -138,8 +140,10 @@ impl<F: Float> Default for LastStep<F> {
 
 /// The last step that is read of sequence `b`, and the first one; nothing if no step is valid.
 fn ends<F: Float>(x: &Sequence<'_, F>, b: usize) -> Option<(usize, usize)> {
-    let last = x.length(b).checked_sub(1)?;
-    Some(if x.is_reversed() { (0, last) } else { (last, 0) })
+    let mut steps = x.valid_steps(b);
+    let first = steps.next()?;
+    let last = steps.next_back().unwrap_or(first);
+    Some(if x.is_reversed() { (first, last) } else { (last, first) })
 }
 
 once! {

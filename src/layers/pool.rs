@@ -72,10 +72,10 @@ impl<F: Float> Pool<F> {
         x.features(NAME)?;
         let (axes, keep) = (Attribute::from(vec![0]), ("keepdims", Attribute::from(1)));
         match self.kind {
-            // Lengths are at least 1, so each sequence has a maximum.
             Kind::Max => {
                 let values = graph.without_padding(x, f64::NEG_INFINITY);
-                Ok(graph.node("ReduceMax", &[values], &[("axes", axes), keep]))
+                let largest = graph.node("ReduceMax", &[values], &[("axes", axes), keep]);
+                Ok(graph.without_empty(x, largest))
             }
             Kind::Mean => {
                 let values = graph.without_padding(x, 0.0);
@@ -86,6 +86,9 @@ impl<F: Float> Pool<F> {
                 let sum = graph.node("ReduceSum", &[values, axis], &[keep]);
                 let axis = graph.integers(&[1]);
                 let lengths = graph.node("Unsqueeze", &[lengths, axis], &[]); // [B, 1]
+                let lengths = graph.node("Cast", &[lengths], &[("to", 7.into())]);
+                let one = graph.integers(&[1]);
+                let lengths = graph.node("Max", &[lengths, one], &[]); // of no steps, the mean is 0
                 let lengths = graph.node("CastLike", &[lengths, sum], &[]);
                 Ok(graph.node("Div", &[sum, lengths], &[]))
             }
@@ -99,8 +102,8 @@ impl<F: Float> Pool<F> {
 
 /// 1/n_b, or nothing if no step is valid.
 fn share<F: Float>(x: &Sequence<'_, F>, b: usize) -> Option<F> {
-    let length = x.length(b);
-    (length > 0).then(|| F::of(1.0 / length as f64))
+    let count = x.valid_steps(b).count();
+    (count > 0).then(|| F::of(1.0 / count as f64))
 }
 
 once! {
@@ -116,16 +119,18 @@ once! {
             match (layer.kind, share::<F>(x, b)) {
                 (_, None) => {}
                 (Kind::Mean, Some(share)) => {
-                    for t in 0..x.length(b) {
+                    for t in x.valid_steps(b) {
                         y += &features.slice(s![t, b, ..]);
                     }
                     y *= share;
                 }
                 (Kind::Max, Some(_)) => {
                     let mut chosen = cache.chosen.row_mut(b);
-                    y.assign(&features.slice(s![0, b, ..]));
-                    chosen.fill(0);
-                    for t in 1..x.length(b) {
+                    let mut steps = x.valid_steps(b);
+                    let first = steps.next().expect("a valid step");
+                    y.assign(&features.slice(s![first, b, ..]));
+                    chosen.fill(first);
+                    for t in steps {
                         for ((y, chosen), &x) in y.iter_mut().zip(&mut chosen).zip(features.slice(s![t, b, ..])) {
                             if x > *y || (x.is_nan() && !y.is_nan()) {
                                 (*y, *chosen) = (x, t);
@@ -146,7 +151,7 @@ once! {
                 match (layer.kind, share::<F>(x, b)) {
                     (_, None) => {}
                     (Kind::Mean, Some(share)) => {
-                        for t in 0..x.length(b) {
+                        for t in x.valid_steps(b) {
                             dx.slice_mut(s![t, b, ..]).zip_mut_with(&dy, |dx, &dy| *dx = dy * share);
                         }
                     }

@@ -71,7 +71,7 @@ impl ConfusionMatrix {
     /// As [`add_classes`](ConfusionMatrix::add_classes), each sequence up to its length.
     ///
     /// # Panics
-    /// Panics as [`add_classes`](ConfusionMatrix::add_classes), and if there is not a length from 1 to T for each sequence.
+    /// Panics as [`add_classes`](ConfusionMatrix::add_classes), and if there is not a length from 0 to T for each sequence.
     #[track_caller]
     pub fn add_classes_within<P: Id, I: Id>(
         &mut self,

@@ -273,7 +273,7 @@ fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[
 #[track_caller]
 fn check_state<C: Cell>(cell: &C, sizes: CellSizes, what: &str, x: (usize, usize), state: &StateViewMut<'_, C::Elem>) {
     if !state.fits(sizes) {
-        refuse_state(sizes.name, what, x, &cell.initial_state(x.1), state.tensors())
+        refuse_state(sizes.name, what, x, &cell.initial_state(state.batch()), state.tensors())
     }
 }
 
@@ -330,8 +330,8 @@ fn forward_steps<C: Cell>(
     h.start(schedule, output, initial.h(), false, zoneout.is_some());
     c.start(schedule, memory, initial.memory(), infer, zoneout.is_some());
 
-    let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(batch) } else { schedule.steps().max(1) };
-    let rows_at_once = schedule.count().min(at_once * batch);
+    let at_once = if infer { INFERENCE_ROWS.max(input).div_ceil(schedule.batch()) } else { schedule.steps().max(1) };
+    let rows_at_once = schedule.count().min(at_once * schedule.batch());
     let pass = Unrolled { schedule, rows_at_once, mode: x.mode(), packed: x.packed_weights() };
     cell.begin(&pass, buffers);
     for first in (0..schedule.steps()).step_by(at_once) {
@@ -358,7 +358,7 @@ fn forward_steps<C: Cell>(
     }
     if schedule.gathered() {
         reuse(y, (steps, batch, output));
-        schedule.scatter(output, h.history.after(schedule), rows_of(y, &(0..steps * batch)));
+        schedule.scatter(h.history.after(schedule), y);
         x.zero_padding(y);
     }
 }
@@ -479,7 +479,7 @@ fn backward_steps<C: Cell>(
         cell.finish_backward(all, buffers, Gradient::new(grad, how));
     }
     if schedule.gathered() && wanted {
-        schedule.scatter(input, dx_rows.as_slice().expect("standard layout"), rows_of(dx, &(0..steps * batch)));
+        schedule.scatter(dx_rows.as_slice().expect("standard layout"), dx);
         x.zero_padding(dx);
     }
 }

@@ -48,7 +48,7 @@ impl<C: Cell> Layer for C {
         state: &mut C::State,
         cache: &'c mut CellCache<C>,
     ) -> ArrayView3<'c, C::Elem> {
-        self.loop_forward(x, StateViewMut::new(state, x.dims().1), cache);
+        self.loop_forward(x, StateViewMut::new(state, x.state_rows()), cache);
         cache.output()
     }
 
@@ -64,7 +64,7 @@ impl<C: Cell> Layer for C {
         cache: &'c mut CellCache<C>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, C::Elem> {
-        let dstate = dstate.map(|dstate| StateViewMut::new(dstate, x.dims().1));
+        let dstate = dstate.map(|dstate| StateViewMut::new(dstate, x.state_rows()));
         self.loop_backward(x, dy.view(), dstate, cache, grad);
         cache.input_gradient()
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::schedule::Schedule;
+use super::schedule::{End, Schedule};
 use super::state::{Columns, ColumnsMut};
 use crate::kernels::Float;
 use crate::layer::kit::reuse;
@@ -26,7 +26,7 @@ impl<F: Float> History<F> {
         let rows = if rolling { 2 * batch } else { schedule.count() + batch };
         reuse(&mut self.values, (rows, width));
         let place = if rolling { batch..2 * batch } else { schedule.initial() };
-        initial.read(schedule, rows_of(&mut self.values, &place));
+        initial.read(schedule, End::Initial, rows_of(&mut self.values, &place));
     }
 
     /// H.
@@ -69,7 +69,7 @@ impl<F: Float> History<F> {
     /// Leaves each sequence's last state in `state`, `[B, H]`.
     pub fn finish(&self, schedule: &Schedule, state: ColumnsMut<'_, '_, F>) {
         let values = self.values.as_slice().expect("a buffer in standard layout");
-        state.write(schedule, self.values.ncols(), values, |j| match schedule.length(j).checked_sub(1) {
+        state.write(schedule, End::Last, self.values.ncols(), values, |j| match schedule.length(j).checked_sub(1) {
             None if self.rolling => schedule.batch() + j,
             None => schedule.initial().start + j,
             Some(s) => self.places(schedule, s).1.start + j,

@@ -3,30 +3,53 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView1, ArrayView3, ArrayViewMut1, Axis};
+use ndarray::{Array2, Array3, ArrayView1, ArrayView3, ArrayViewMut1, Axis};
 
 use crate::kernels::Float;
-use crate::layer::Sequence;
 use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
+use crate::layer::{Piece, Sequence};
 
 /// The order in which the steps of a batch of sequences are worked on, and where their rows lie.
 ///
-/// Without lengths, a step's rows are the B rows of the input's step, where they are. With lengths, the sequences are
-/// sorted, the longest first, and the valid rows alone are gathered, step after step, so that each step's sequences are the
-/// first ones of the step before: nothing is computed for padding, and each step is one product. The reverse direction
-/// then differs only in what is gathered; without lengths it takes the steps backwards.
+/// In the plain case a step's rows are the B rows of the input's step, where they are. With lengths, a mask or resets, the
+/// [pieces](Sequence::pieces) of the sequences are sorted, the longest first, and the valid rows alone are gathered, step after
+/// step, so that each step's pieces are the first ones of the step before: nothing is computed for padding, each step is one
+/// product, and the pieces of a sequence, which do not depend on each other, are worked on side by side. The reverse direction
+/// then differs only in what is gathered; in the plain case it takes the steps backwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     steps: usize,
     batch: usize,
     reversed: bool,
     gathered: bool,
-    first: usize,        // the sequence of the whole batch that is the first one here
-    order: Vec<usize>,   // [B]: the sequences, the longest first; only if gathered
-    lengths: Vec<usize>, // [B], in that order
-    starts: Vec<usize>,  // [steps + 1]: the first row of each step
+    masked: bool,
+    first: usize,       // the sequence of the whole batch that is the first one here
+    pieces: Vec<Line>,  // the longest first; only if gathered
+    times: Vec<usize>,  // the valid steps of all pieces; only if masked
+    starts: Vec<usize>, // [steps + 1]: the first row of each step
+}
+
+/// The valid steps of a piece of a sequence, one row of each step.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    sequence: usize,
+    /// Its first step, or where its valid steps start among all.
+    start: usize,
+    length: usize,
+    /// See [`Piece`](crate::author::Piece).
+    initial: Option<usize>,
+    last: Option<usize>,
+}
+
+/// An end of a pass: which row of a state is a piece's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// The state before the first step.
+    Initial,
+    /// The state after the last step.
+    Last,
 }
 
 impl Schedule {
@@ -34,21 +57,36 @@ impl Schedule {
     pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
         let (steps, batch) = x.dims();
         (self.batch, self.reversed, self.first) = (batch, x.is_reversed(), x.first_sequence());
-        self.gathered = x.has_lengths() && (0..batch).any(|b| x.length(b) < steps);
-        if !self.gathered {
+        self.masked = x.has_mask();
+        let is_whole = |b: usize| x.length(b) == steps && (!self.masked || (0..steps).all(|t| x.valid(t, b)));
+        let is_one_piece = |b: usize| !x.has_resets() || (0..steps).all(|t| !x.starts_anew(t, b));
+        let is_plain = !x.has_piece_states() && (0..batch).all(|b| is_whole(b) && is_one_piece(b));
+        self.gathered = !is_plain;
+        if is_plain {
             self.steps = steps;
             return;
         }
-        self.order.clear();
-        self.order.extend(0..batch);
-        self.order.sort_unstable_by_key(|&b| (Reverse(x.length(b)), b));
-        self.lengths.clear();
-        self.lengths.extend(self.order.iter().map(|&b| x.length(b)));
-        self.steps = self.lengths[0];
+        let Schedule { masked, pieces, times, .. } = self;
+        pieces.clear();
+        times.clear();
+        for piece in x.pieces() {
+            let (mut start, mut length) = (piece.steps.start, piece.steps.len());
+            if *masked {
+                start = times.len();
+                times.extend(x.steps_of(&piece));
+                length = times.len() - start;
+            }
+            let Piece { sequence, initial, last, .. } = piece;
+            pieces.push(Line { sequence, start, length, initial, last });
+        }
+        // No two are equal in all: the order is one.
+        pieces.sort_unstable_by_key(|line| (Reverse(line.length), line.sequence, line.start, line.last));
+        self.batch = pieces.len();
+        self.steps = pieces[0].length;
         self.starts.clear();
         self.starts.push(0);
         for s in 0..self.steps {
-            let valid = self.lengths.partition_point(|&length| length > s);
+            let valid = self.pieces.partition_point(|line| line.length > s);
             self.starts.push(self.starts[s] + valid);
         }
     }
@@ -58,7 +96,7 @@ impl Schedule {
         self.steps
     }
 
-    /// B.
+    /// B, the number of pieces.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -113,7 +151,16 @@ impl Schedule {
 
     /// The sequence of the `j`th row of every step.
     pub fn sequence(&self, j: usize) -> usize {
-        if self.gathered { self.order[j] } else { j }
+        if self.gathered { self.pieces[j].sequence } else { j }
+    }
+
+    /// The row of a state that is the `j`th rows' at an end of the pass, if there is one.
+    pub fn state_row(&self, j: usize, end: End) -> Option<usize> {
+        match (self.gathered, end) {
+            (false, _) => Some(j),
+            (true, End::Initial) => self.pieces[j].initial,
+            (true, End::Last) => self.pieces[j].last,
+        }
     }
 
     /// The sequence of the `j`th row of every step, counted in the whole batch.
@@ -121,14 +168,19 @@ impl Schedule {
         self.first + self.sequence(j)
     }
 
-    /// How many steps the sequence of the `j`th rows takes.
+    /// How many steps the piece of the `j`th rows takes.
     pub fn length(&self, j: usize) -> usize {
-        if self.gathered { self.lengths[j] } else { self.steps }
+        if self.gathered { self.pieces[j].length } else { self.steps }
     }
 
     /// The time t of the `j`th row of step `s`.
     pub fn time(&self, s: usize, j: usize) -> usize {
-        if self.reversed { self.length(j) - 1 - s } else { s }
+        let step = if self.reversed { self.length(j) - 1 - s } else { s };
+        if !self.gathered {
+            return step;
+        }
+        let at = self.pieces[j].start + step;
+        if self.masked { self.times[at] } else { at }
     }
 
     /// Each gathered row with its step and its sequence, `(t, b)`.
@@ -172,10 +224,12 @@ impl Schedule {
         }
     }
 
-    /// Puts gathered rows of `width` values back to their places `[T, B]`; padding stays as it is.
-    pub fn scatter<F: Copy>(&self, width: usize, from: &[F], to: &mut [F]) {
+    /// Puts gathered rows back to their places in `[T, B, D]`; padding stays as it is.
+    pub fn scatter<F: Copy>(&self, from: &[F], to: &mut Array3<F>) {
+        let (_, batch, width) = to.dim();
+        let to = to.as_slice_mut().expect("standard layout");
         for (row, (t, b)) in self.pairs() {
-            let at = t * self.batch + b;
+            let at = t * batch + b;
             to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
         }
     }

@@ -83,7 +83,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
             copy_steps(caches[0].output(), y);
         });
         for (shard, cache) in self.caches[..count].iter().enumerate() {
-            cache.final_state(&mut state.sequences(sequences_of(shard, count, batch)));
+            cache.final_state(&mut state.rows(x.state_rows_of(sequences_of(shard, count, batch))));
         }
     }
 
@@ -126,7 +126,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         });
         if let Some(dstate) = &mut dstate {
             for (shard, cache) in self.caches[..count].iter().enumerate() {
-                cache.initial_gradient(&mut dstate.sequences(sequences_of(shard, count, batch)));
+                cache.initial_gradient(&mut dstate.rows(x.state_rows_of(sequences_of(shard, count, batch))));
             }
         }
         add_all(grad, &self.grads[..count - 1]);
@@ -170,7 +170,8 @@ impl<F: Float, B: Send> Split for ForwardShards<'_, '_, '_, F, B> {
 
     fn split(self, at: usize) -> (Self, Self) {
         let ([cut, other_cut], [own, others]) = self.cut.split(at);
-        let (state, other_state) = (self.state.clone().sequences(own.clone()), self.state.sequences(others.clone()));
+        let rows = [&own, &others].map(|range| self.x.state_rows_of(range.clone()));
+        let [state, other_state] = rows.map(|rows| self.state.clone().rows(rows));
         let (caches, other_caches) = self.caches.split_at_mut(at);
         let (y, other_y) = self.y.split_at(Axis(1), own.len());
         let (x, other_x) = (self.x.sequences(own), self.x.sequences(others));
@@ -201,7 +202,8 @@ impl<F: Float, B: Send, G: Send> Split for BackwardShards<'_, '_, '_, F, B, G> {
     fn split(self, at: usize) -> (Self, Self) {
         let ([cut, other_cut], [own, others]) = self.cut.split(at);
         let (dy, other_dy) = self.dy.split_at(Axis(1), own.len());
-        let narrow = |range: &Range<usize>| self.dstate.clone().map(|dstate| dstate.sequences(range.clone()));
+        let narrow =
+            |range: &Range<usize>| self.dstate.clone().map(|dstate| dstate.rows(self.x.state_rows_of(range.clone())));
         let (dstate, other_dstate) = (narrow(&own), narrow(&others));
         let (caches, other_caches) = self.caches.split_at_mut(at);
         let (grads, other_grads) = self.grads.split_at_mut(at - usize::from(self.first_grad.is_some()));

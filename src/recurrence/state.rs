@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ndarray::{Array, Dimension, Ix2};
 
-use super::schedule::Schedule;
+use super::schedule::{End, Schedule};
 use super::step::CellSizes;
 use crate::base::error::check_batch;
 use crate::base::tensors::join;
@@ -121,7 +121,7 @@ struct Place {
     cells: usize,
     batch: usize,
     /// Of the B.
-    sequences: Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Place {
@@ -130,17 +130,17 @@ impl Place {
         len / (self.cells * self.batch)
     }
 
-    /// The values of the cell and the sequences, in a tensor of `len` values.
+    /// The values of the cell and the rows, in a tensor of `len` values.
     fn values(&self, len: usize) -> Range<usize> {
         let first = self.cell * self.batch;
-        span(&(first + self.sequences.start..first + self.sequences.end), self.width(len))
+        span(&(first + self.rows.start..first + self.rows.end), self.width(len))
     }
 
-    /// Some of the sequences, counted from the first of these.
+    /// Some of the rows, counted from the first of these.
     #[cfg(feature = "rayon")]
-    fn narrow(&mut self, sequences: Range<usize>) {
-        let first = self.sequences.start;
-        self.sequences = first + sequences.start..first + sequences.end;
+    fn narrow(&mut self, rows: Range<usize>) {
+        let first = self.rows.start;
+        self.rows = first + rows.start..first + rows.end;
     }
 }
 
@@ -168,18 +168,18 @@ impl<'a, F: Float> StateView<'a, F> {
         Columns { state: self, tensors: 1..self.tensors.count() }
     }
 
-    /// Of some of the sequences, counted from the first of these.
+    /// Of some of the rows, counted from the first of these.
     #[cfg(feature = "rayon")]
-    pub(super) fn sequences(mut self, sequences: Range<usize>) -> Self {
-        self.place.narrow(sequences);
+    pub(super) fn rows(mut self, rows: Range<usize>) -> Self {
+        self.place.narrow(rows);
         self
     }
 }
 
 impl<'a, F: Float> StateViewMut<'a, F> {
-    /// All of `state`, of a batch of `batch` sequences.
+    /// All of `state`, which has `batch` rows: see [`Sequence::state_rows`](crate::Sequence::state_rows).
     pub(crate) fn new(state: &'a mut (impl Tensors<F> + Send + Sync), batch: usize) -> Self {
-        let place = Place { is_stacked: false, cell: 0, cells: 1, batch, sequences: 0..batch };
+        let place = Place { is_stacked: false, cell: 0, cells: 1, batch, rows: 0..batch };
         StateViewMut { tensors: state, place }
     }
 
@@ -190,7 +190,7 @@ impl<'a, F: Float> StateViewMut<'a, F> {
         cells: usize,
         batch: usize,
     ) -> Self {
-        StateViewMut { tensors: stacked, place: Place { is_stacked: true, cell, cells, batch, sequences: 0..batch } }
+        StateViewMut { tensors: stacked, place: Place { is_stacked: true, cell, cells, batch, rows: 0..batch } }
     }
 
     /// The same state, borrowed for a shorter time.
@@ -201,6 +201,11 @@ impl<'a, F: Float> StateViewMut<'a, F> {
     /// To be read.
     pub(super) fn view(&self) -> StateView<'_, F> {
         StateView { tensors: &*self.tensors, place: self.place.clone() }
+    }
+
+    /// The number of rows of a cell's state.
+    pub(super) fn batch(&self) -> usize {
+        self.place.batch
     }
 
     /// The tensors, of all cells.
@@ -226,10 +231,10 @@ impl<'a, F: Float> StateViewMut<'a, F> {
         ColumnsMut { state: self, tensors }
     }
 
-    /// Of some of the B sequences.
+    /// Of some of the B rows.
     #[cfg(feature = "rayon")]
-    pub(super) fn sequences(&mut self, sequences: Range<usize>) -> StateViewMut<'_, F> {
-        let place = Place { sequences, ..self.place.clone() };
+    pub(super) fn rows(&mut self, rows: Range<usize>) -> StateViewMut<'_, F> {
+        let place = Place { rows, ..self.place.clone() };
         StateViewMut { tensors: &mut *self.tensors, place }
     }
 }
@@ -253,8 +258,9 @@ pub(super) struct Columns<'a, F> {
 }
 
 impl<F: Float> Columns<'_, F> {
-    /// Copies the rows of all sequences, in the order of `schedule`, to `rows`, `[B, ·]`.
-    pub fn read(&self, schedule: &Schedule, rows: &mut [F]) {
+    /// Copies the rows of all sequences at an end of a pass, in the order of `schedule`, to `rows`, `[B, ·]`; zeros for those
+    /// that are not in the state.
+    pub fn read(&self, schedule: &Schedule, end: End, rows: &mut [F]) {
         let StateView { tensors, place } = self.state;
         let (all, mut column) = (rows.len() / schedule.batch(), 0);
         for i in self.tensors.clone() {
@@ -264,8 +270,11 @@ impl<F: Float> Columns<'_, F> {
                 return rows.copy_from_slice(values);
             }
             for j in 0..schedule.batch() {
-                let (row, b) = (j * all + column, schedule.sequence(j));
-                rows[row..row + width].copy_from_slice(&values[b * width..(b + 1) * width]);
+                let row = &mut rows[j * all + column..][..width];
+                match schedule.state_row(j, end) {
+                    Some(from) => row.copy_from_slice(&values[from * width..(from + 1) * width]),
+                    None => row.fill(F::zero()),
+                }
             }
             column += width;
         }
@@ -279,8 +288,9 @@ pub(super) struct ColumnsMut<'s, 'a, F> {
 }
 
 impl<F: Float> ColumnsMut<'_, '_, F> {
-    /// Copies rows of `all` values to the sequences: row `at(j)` of `values` to that of the `j`th row of every step.
-    pub fn write(self, schedule: &Schedule, all: usize, values: &[F], at: impl Fn(usize) -> usize) {
+    /// Copies rows of `all` values to the sequences at an end of a pass: row `at(j)` of `values` to that of the `j`th row of every
+    /// step.
+    pub fn write(self, schedule: &Schedule, end: End, all: usize, values: &[F], at: impl Fn(usize) -> usize) {
         let StateViewMut { tensors, place } = self.state;
         let mut column = 0;
         for i in self.tensors {
@@ -291,8 +301,9 @@ impl<F: Float> ColumnsMut<'_, '_, F> {
                 return own.copy_from_slice(&values[span(&(at(0)..at(0) + schedule.batch()), all)]);
             }
             for j in 0..schedule.batch() {
-                let (row, b) = (at(j) * all + column, schedule.sequence(j));
-                own[b * width..(b + 1) * width].copy_from_slice(&values[row..row + width]);
+                let Some(to) = schedule.state_row(j, end) else { continue };
+                let row = at(j) * all + column;
+                own[to * width..(to + 1) * width].copy_from_slice(&values[row..row + width]);
             }
             column += width;
         }
@@ -344,16 +355,16 @@ mod tests {
             let before = state.clone();
             let mut view = StateViewMut::of_cell(&mut state, 1, cells, batch);
             let mut rows = vec![0.0; batch * 5];
-            view.view().memory().read(&schedule, &mut rows);
+            view.view().memory().read(&schedule, End::Initial, &mut rows);
             for (row, b) in rows.chunks_exact(5).zip(order) {
                 let s = 200.0 + 4.0 * (3 + b) as f64;
                 assert_eq!(row, [100.0 + (3 + b) as f64, s, s + 1.0, s + 2.0, s + 3.0]);
             }
-            view.memory().write(&schedule, 5, &rows, |j| j);
+            view.memory().write(&schedule, End::Last, 5, &rows, |j| j);
             assert_eq!((&state.n, &state.s), (&before.n, &before.s));
 
             let mut view = StateViewMut::of_cell(&mut state, 1, cells, batch);
-            view.h().write(&schedule, 2, &[1.0, 1.5, 2.0, 2.5, 3.0, 3.5], |j| j);
+            view.h().write(&schedule, End::Last, 2, &[1.0, 1.5, 2.0, 2.5, 3.0, 3.5], |j| j);
             let mut expected = Array2::zeros((batch, 2));
             for (j, b) in order.into_iter().enumerate() {
                 expected.row_mut(b).assign(&ndarray::arr1(&[1.0 + j as f64, 1.5 + j as f64]));

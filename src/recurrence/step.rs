@@ -32,12 +32,12 @@ pub struct Unrolled<'a, F> {
 }
 
 impl<F: Float> Unrolled<'_, F> {
-    /// The number of steps, that of the longest sequence.
+    /// The number of steps, that of the longest [piece](crate::Sequence::pieces).
     pub fn steps(&self) -> usize {
         self.schedule.steps()
     }
 
-    /// B, the number of sequences.
+    /// The most rows of a step: B, or the number of [pieces](crate::Sequence::pieces).
     pub fn batch(&self) -> usize {
         self.schedule.batch()
     }
@@ -70,7 +70,7 @@ impl<F: Float> Unrolled<'_, F> {
     }
 }
 
-/// One step's rows, N of them: those of the sequences that reach it.
+/// One step's rows, N of them: those of the sequences, or of their pieces, that reach it.
 #[derive(Debug)]
 pub struct CellStep<'a, F> {
     /// Their places among the rows that were [projected](crate::author::Cell::project_input).

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::history::History;
-use super::schedule::Schedule;
+use super::schedule::{End, Schedule};
 use super::state::{Columns, ColumnsMut};
 use super::zoneout::PassZoneout;
 use crate::kernels::Float;
@@ -67,7 +67,7 @@ impl<F: Float> StateTrack<F> {
         reuse(&mut self.d_past, if self.has_zoneout { shape } else { (0, shape.1) });
         match dstate {
             None => self.d.fill(F::zero()),
-            Some(dstate) => dstate.read(schedule, rows_of(&mut self.d, &(0..shape.0))),
+            Some(dstate) => dstate.read(schedule, End::Last, rows_of(&mut self.d, &(0..shape.0))),
         }
     }
 
@@ -103,7 +103,8 @@ impl<F: Float> StateTrack<F> {
 
     /// Leaves the gradient of the initial state in `dstate`.
     pub fn finish_backward(&self, schedule: &Schedule, dstate: ColumnsMut<'_, '_, F>) {
-        dstate.write(schedule, self.d.ncols(), self.d.as_slice().expect("a buffer in standard layout"), |j| j);
+        let d = self.d.as_slice().expect("a buffer in standard layout");
+        dstate.write(schedule, End::Initial, self.d.ncols(), d, |j| j);
     }
 
     /// The state before each row's step, `[R, ·]`.

@@ -125,9 +125,10 @@ where
     }
 
     #[track_caller]
-    fn check_state(&self, what: &str, x: (usize, usize), state: &<Self as Layer>::State) {
-        if !fits(state, &[self.cells.len(), x.1], self.sizes()) {
-            refuse_state(NAME, what, x, &self.zero_state(x.1), state)
+    fn check_state(&self, what: &str, x: &Sequence<'_, C::Elem>, state: &<Self as Layer>::State) {
+        let rows = x.state_rows();
+        if !fits(state, &[self.cells.len(), rows], self.sizes()) {
+            refuse_state(NAME, what, x.dims(), &self.zero_state(rows), state)
         }
     }
 }
@@ -368,7 +369,7 @@ where
         let mark = cache.pending.begin(&(), x);
         self.expect_size(x);
         let ((steps, batch), output) = (x.dims(), self.sizes().output);
-        self.check_state("state", x.dims(), state);
+        self.check_state("state", x, state);
         cache.layers.resize_with(self.num_layers(), || LayerCache::new(DIRECTIONS));
         for k in 0..self.num_layers() {
             let (before, own) = cache.layers.split_at_mut(k);
@@ -380,7 +381,7 @@ where
             for (direction, cache) in cells.iter_mut().enumerate() {
                 let at = k * DIRECTIONS + direction;
                 let input = if direction == 0 { input } else { input.reversed() };
-                let state = StateViewMut::of_cell(state, at, self.cells.len(), batch);
+                let state = StateViewMut::of_cell(state, at, self.cells.len(), x.state_rows());
                 self.cells[at].loop_forward(&input, state, cache);
                 if DIRECTIONS > 1 {
                     joined.slice_mut(s![.., .., direction * output..(direction + 1) * output]).assign(&cache.output());
@@ -415,7 +416,7 @@ where
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
         if let Some(dstate) = &dstate {
-            self.check_state("dstate", x.dims(), dstate);
+            self.check_state("dstate", x, dstate);
         }
         let mut rest = &mut cache.layers[..];
         let mut after: Option<ArrayView3<'c, C::Elem>> = None; // dL/dx of the layer after
@@ -439,7 +440,7 @@ where
                 let input = if direction == 0 { input } else { input.reversed() };
                 let dy = d.slice(s![.., .., direction * output..(direction + 1) * output]);
                 let dstate = dstate.as_deref_mut();
-                let dstate = dstate.map(|dstate| StateViewMut::of_cell(dstate, at, self.cells.len(), batch));
+                let dstate = dstate.map(|dstate| StateViewMut::of_cell(dstate, at, self.cells.len(), x.state_rows()));
                 let grad = Gradient::new(&mut grad.cells[at], how);
                 self.cells[at].loop_backward(&input, dy, dstate, cache, grad);
                 let through = cache.input_gradient();

@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayRef3, ArrayView3};
 use num_traits::{One, Zero};
 
 use crate::base::error::check_batch;
-use crate::base::tensors::join;
+use crate::base::tensors::{check_alike, join};
 use crate::base::{Size, SizeError, Tensors, TensorsExt, check_gradient};
 use crate::kernels::Float;
 use crate::layer::batch_state::{Places, keep};
@@ -12,7 +12,9 @@ use crate::layer::gradient::start;
 use crate::layer::graph::Axis;
 use crate::layer::kit::{Pending, opaque_debug};
 use crate::layer::stage::{Chain, Place};
-use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stage, Stages, Summary, Unsupported};
+use crate::layer::{
+    Causal, Gradient, Graph, Internal, Layer, Piece, Sequence, Signal, Stage, Stages, Summary, Unsupported,
+};
 use crate::parameters;
 
 const NAME: &str = "LearnedState";
@@ -25,6 +27,10 @@ const NAME: &str = "LearnedState";
 ///
 /// [`zero_state`](Layer::zero_state) gives a state that has not started; every pass leaves one that has, so that chunks and
 /// streams go on. Set a sequence's `started` back to 0 to start it anew.
+///
+/// With [resets](Sequence::with_resets) every piece starts from the initial state, whose gradient is the sum over all starts. The
+/// layer is then given a state with a row for each piece. If it [changes the number of steps](Layer::output_steps), layers
+/// after the change have no such rows: they must have no state.
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, arr2};
@@ -75,26 +81,96 @@ pub struct LearnedStateCache<L: Layer> {
     /// What the last forward pass was given.
     given: Option<StartedState<L::Elem, L::State>>,
     dstate: Option<L::State>,
+    pieces: PieceStates<L>,
 }
 
 opaque_debug! { LearnedStateCache<L: Layer> }
 
 impl<L: Layer> Default for LearnedStateCache<L> {
     fn default() -> Self {
-        LearnedStateCache { pending: Pending::default(), layer: L::Cache::default(), given: None, dstate: None }
+        let pieces = PieceStates { one: None, all: None };
+        LearnedStateCache { pending: Pending::default(), layer: L::Cache::default(), given: None, dstate: None, pieces }
     }
 }
 
-/// How far sequence `b` has started before a pass; nothing if it has no step in it: its state then stays as it is.
-fn begins<F: Float>(x: &Sequence<'_, F>, started: &Array2<F>, b: usize) -> Option<F> {
-    (x.length(b) > 0).then(|| started[[b, 0]])
+/// Each row of a state whose piece has a step here, and starts from it: a state that no step reads stays as it is.
+fn starting<F: Float>(x: &Sequence<'_, F>) -> impl Iterator<Item = usize> {
+    x.pieces().filter(|piece| x.reaches(piece)).filter_map(|piece| piece.initial)
 }
 
-/// Each sequence that has a step here has started after it.
+/// Each row whose piece has a step here has started after it.
 fn mark_started<F: Float>(x: &Sequence<'_, F>, started: &mut Array2<F>) {
-    for (b, started) in started.iter_mut().enumerate() {
-        if x.length(b) > 0 {
-            *started = F::one();
+    for row in x.pieces().filter(|piece| x.reaches(piece)).filter_map(|piece| piece.last) {
+        started[[row, 0]] = F::one();
+    }
+}
+
+/// The row of a piece's state at an end of a pass.
+type End = fn(&Piece) -> Option<usize>;
+const INITIAL: End = |piece| piece.initial;
+const LAST: End = |piece| piece.last;
+
+/// The states of the pieces of a batch with resets, or their gradients.
+struct PieceStates<L: Layer> {
+    one: Option<StartedState<L::Elem, L::State>>,
+    all: Option<StartedState<L::Elem, L::State>>,
+}
+
+impl<L: Layer> PieceStates<L> {
+    /// A state with a row for each piece: those of `state` go to the pieces at an end of each sequence, the others have not started.
+    #[track_caller]
+    fn spread(
+        &mut self,
+        layer: &LearnedState<L>,
+        x: &Sequence<'_, L::Elem>,
+        state: &StartedState<L::Elem, L::State>,
+        end: End,
+    ) -> &mut StartedState<L::Elem, L::State> {
+        let (batch, rows) = (x.dims().1, x.with_piece_states().state_rows());
+        let one = self.one.get_or_insert_with(|| layer.zero_state(1));
+        if (0..one.count()).any(|i| state.values(i).len() != batch * one.values(i).len()) {
+            check_alike(&format_args!("{NAME}: state"), &layer.zero_state(batch), state);
+        }
+        self.all = self.all.take().filter(|all| all.started.nrows() == rows);
+        let all = self.all.get_or_insert_with(|| layer.zero_state(rows));
+        all.set_zero();
+        copy_rows(one, (state, batch), (all, rows), rows_of_pieces(x, end));
+        all
+    }
+
+    /// Those of the pieces at an end of each sequence back to `state`.
+    fn collect(&self, x: &Sequence<'_, L::Elem>, state: &mut StartedState<L::Elem, L::State>, end: End) {
+        let (batch, rows) = (x.dims().1, x.with_piece_states().state_rows());
+        let (one, all) = self.one.as_ref().zip(self.all.as_ref()).expect("spread before");
+        copy_rows(one, (all, rows), (state, batch), rows_of_pieces(x, end).map(|(b, row)| (row, b)));
+    }
+}
+
+/// The rows of the sequences' states at an end of the pass, each with that of its piece.
+fn rows_of_pieces<F: Float>(x: &Sequence<'_, F>, end: End) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = x.pieces().zip(x.with_piece_states().pieces());
+    pieces.filter_map(move |(piece, numbered)| end(&piece).zip(end(&numbered)))
+}
+
+/// Whether the layer inside is to be given a state for each piece.
+fn has_pieces<F: Float>(x: &Sequence<'_, F>) -> bool {
+    x.has_resets() && !x.has_piece_states()
+}
+
+/// Copies rows of a state to those of another one, each with its number of rows; `one` is a state of one row.
+fn copy_rows<F: Float, S: Tensors<F>>(
+    one: &S,
+    (from, from_rows): (&S, usize),
+    (to, to_rows): (&mut S, usize),
+    pairs: impl Iterator<Item = (usize, usize)>,
+) {
+    for (from_row, to_row) in pairs {
+        for i in 0..one.count() {
+            let from_places = Places::new(from.shape(i), one.shape(i), from_rows).row(from_row);
+            let to_places = Places::new(to.shape(i), one.shape(i), to_rows).row(to_row);
+            for ((from_place, _), (place, _)) in from_places.zip(to_places) {
+                to.tensor_mut(i)[place].copy_from_slice(&from.values(i)[from_place]);
+            }
         }
     }
 }
@@ -108,17 +184,105 @@ impl<L: Layer> LearnedState<L> {
         state: &mut StartedState<L::Elem, L::State>,
         given: &mut Option<StartedState<L::Elem, L::State>>,
     ) {
-        let batch = x.dims().1;
-        check_batch(NAME, "state.started", x.dims(), &[batch, 1], state.started.shape());
+        let rows = x.state_rows();
+        check_batch(NAME, "state.started", x.dims(), &[rows, 1], state.started.shape());
         keep(given, state);
         for i in 0..self.initial.count() {
             let (shape, initial) = self.initial.tensor(i);
-            let places = Places::new(state.state.shape(i), shape, batch);
+            let places = Places::new(state.state.shape(i), shape, rows);
             let (values, started) = (state.state.tensor_mut(i), &state.started);
-            for (b, own, one) in places.sequences() {
-                let Some(started) = begins(x, started, b) else { continue };
-                for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
-                    *value = started * *value + (L::Elem::one() - started) * initial;
+            for row in starting(x) {
+                let started = started[[row, 0]];
+                for (own, one) in places.row(row) {
+                    for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
+                        *value = started * *value + (L::Elem::one() - started) * initial;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The forward pass, with a row of `state` for each row of the layer's.
+    #[track_caller]
+    fn forward_rows<'c>(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        state: &mut StartedState<L::Elem, L::State>,
+        given: &mut Option<StartedState<L::Elem, L::State>>,
+        layer: &'c mut L::Cache,
+    ) -> ArrayView3<'c, L::Elem> {
+        self.begin(x, state, given);
+        let y = self.layer.forward_pass(x, &mut state.state, layer);
+        mark_started(x, &mut state.started);
+        y
+    }
+
+    /// The backward pass, with a row of `dstate` for each row of the layer's.
+    #[track_caller]
+    #[allow(clippy::too_many_arguments)]
+    fn backward_rows<'c>(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        dy: &ArrayRef3<L::Elem>,
+        dstate: Option<&mut StartedState<L::Elem, L::State>>,
+        given: &Option<StartedState<L::Elem, L::State>>,
+        d: &mut Option<L::State>,
+        layer: &'c mut L::Cache,
+        grad: Gradient<'_, Self>,
+    ) -> ArrayView3<'c, L::Elem> {
+        let (grad, how) = grad.parts();
+        check_gradient(NAME, self, &*grad);
+        let rows = x.state_rows();
+        let Some(given) = given.as_ref().filter(|given| given.started.nrows() == rows) else {
+            return self.layer.backward_pass(x, dy, None, layer, Gradient::new(&mut grad.layer, how)); // which refuses
+        };
+        match &dstate {
+            Some(dstate) => keep(d, &dstate.state),
+            None => {
+                keep(d, &given.state);
+                d.as_mut().expect("kept").set_zero();
+            }
+        }
+        let d = d.as_mut().expect("kept");
+        let dx = self.layer.backward_pass(x, dy, Some(d), layer, Gradient::new(&mut grad.layer, how));
+        start(&mut grad.initial, how);
+        self.begin_backward(x, given, d, &mut grad.initial, dstate);
+        dx
+    }
+
+    /// From `d`, the gradient of the state that the layer started from, and what was `given`: that of the learned state, and of
+    /// the given one, if it is wanted. `dstate` holds the gradient of the final state.
+    fn begin_backward(
+        &self,
+        x: &Sequence<'_, L::Elem>,
+        given: &StartedState<L::Elem, L::State>,
+        d: &L::State,
+        dinitial: &mut L::State,
+        mut dstate: Option<&mut StartedState<L::Elem, L::State>>,
+    ) {
+        let (one, rows) = (L::Elem::one(), x.state_rows());
+        if let Some(dstate) = &mut dstate {
+            dstate.state.copy_from(d);
+            starting(x).for_each(|row| dstate.started[[row, 0]] = L::Elem::zero());
+        }
+        for i in 0..self.initial.count() {
+            let ((shape, initial), (all, d), given_values) =
+                (self.initial.tensor(i), d.tensor(i), given.state.values(i));
+            let places = Places::new(all, shape, rows);
+            for row in starting(x) {
+                let started = given.started[[row, 0]];
+                for (own, place) in places.row(row) {
+                    for (sum, &d) in dinitial.tensor_mut(i)[place.clone()].iter_mut().zip(&d[own.clone()]) {
+                        *sum += (one - started) * d;
+                    }
+                    let Some(dstate) = &mut dstate else { continue };
+                    let values = given_values[own.clone()].iter().zip(&initial[place]);
+                    for (&d, (&given, &initial)) in d[own.clone()].iter().zip(values) {
+                        dstate.started[[row, 0]] += d * (given - initial);
+                    }
+                    for (out, &d) in dstate.state.tensor_mut(i)[own.clone()].iter_mut().zip(&d[own]) {
+                        *out = started * d;
+                    }
                 }
             }
         }
@@ -198,11 +362,16 @@ impl<L: Layer> Layer for LearnedState<L> {
         state: &mut Self::State,
         cache: &'c mut LearnedStateCache<L>,
     ) -> ArrayView3<'c, L::Elem> {
-        let LearnedStateCache { pending, layer, given, .. } = cache;
+        let LearnedStateCache { pending, layer, given, pieces, .. } = cache;
         let mark = pending.begin(&self.initial, x);
-        self.begin(x, state, given);
-        let y = self.layer.forward_pass(x, &mut state.state, layer);
-        mark_started(x, &mut state.started);
+        let y = if has_pieces(x) {
+            let all = pieces.spread(self, x, state, INITIAL);
+            let y = self.forward_rows(&x.with_piece_states(), all, given, layer);
+            pieces.collect(x, state, LAST);
+            y
+        } else {
+            self.forward_rows(x, state, given, layer)
+        };
         mark.set();
         y
     }
@@ -216,11 +385,19 @@ impl<L: Layer> Layer for LearnedState<L> {
         y: &mut ArrayRef3<L::Elem>,
         internal: Internal,
     ) {
-        let LearnedStateCache { pending, layer, given, .. } = cache;
+        let LearnedStateCache { pending, layer, given, pieces, .. } = cache;
         let mark = pending.begin(&self.initial, x);
-        self.begin(x, state, given);
-        self.layer.forward_onto(x, skip, &mut state.state, layer, y, internal);
-        mark_started(x, &mut state.started);
+        if has_pieces(x) {
+            let (of_pieces, all) = (x.with_piece_states(), pieces.spread(self, x, state, INITIAL));
+            self.begin(&of_pieces, all, given);
+            self.layer.forward_onto(&of_pieces, skip, &mut all.state, layer, y, internal);
+            mark_started(&of_pieces, &mut all.started);
+            pieces.collect(x, state, LAST);
+        } else {
+            self.begin(x, state, given);
+            self.layer.forward_onto(x, skip, &mut state.state, layer, y, internal);
+            mark_started(x, &mut state.started);
+        }
         mark.set();
     }
 
@@ -236,55 +413,19 @@ impl<L: Layer> Layer for LearnedState<L> {
         cache: &'c mut LearnedStateCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        let LearnedStateCache { pending, layer, given, dstate: d } = cache;
+        let LearnedStateCache { pending, layer, given, dstate: d, pieces } = cache;
         // The layer inside knows what shape its output has.
         pending.take_with_steps(NAME, &self.initial, x, dy, [dy.dim().0, dy.dim().2]);
-        let (grad, how) = grad.parts();
-        check_gradient(NAME, self, &*grad);
-        let batch = x.dims().1;
-        let Some(given) = given.as_ref().filter(|given| given.started.nrows() == batch) else {
-            return self.layer.backward_pass(x, dy, None, layer, Gradient::new(&mut grad.layer, how)); // which refuses
-        };
-        match &dstate {
-            Some(dstate) => keep(d, &dstate.state),
-            None => {
-                keep(d, &given.state);
-                d.as_mut().expect("kept").set_zero();
+        match dstate {
+            Some(dstate) if has_pieces(x) => {
+                let all = pieces.spread(self, x, dstate, LAST);
+                let dx = self.backward_rows(&x.with_piece_states(), dy, Some(all), given, d, layer, grad);
+                pieces.collect(x, dstate, INITIAL);
+                dx
             }
+            None if has_pieces(x) => self.backward_rows(&x.with_piece_states(), dy, None, given, d, layer, grad),
+            dstate => self.backward_rows(x, dy, dstate, given, d, layer, grad),
         }
-        let d = d.as_mut().expect("kept");
-        let dx = self.layer.backward_pass(x, dy, Some(d), layer, Gradient::new(&mut grad.layer, how));
-        start(&mut grad.initial, how);
-        let mut dstate = dstate;
-        if let Some(dstate) = &mut dstate {
-            for (_, d) in dstate.started.iter_mut().enumerate().filter(|(b, _)| x.length(*b) > 0) {
-                *d = L::Elem::zero();
-            }
-        }
-        for i in 0..self.initial.count() {
-            let ((shape, initial), (all, d)) = (self.initial.tensor(i), d.tensor(i));
-            for (b, own, one) in Places::new(all, shape, batch).sequences() {
-                let Some(started) = begins(x, &given.started, b) else {
-                    if let Some(dstate) = &mut dstate {
-                        dstate.state.tensor_mut(i)[own.clone()].copy_from_slice(&d[own]);
-                    }
-                    continue;
-                };
-                let dinitial = &mut grad.initial.tensor_mut(i)[one.clone()];
-                for (sum, &d) in dinitial.iter_mut().zip(&d[own.clone()]) {
-                    *sum += (L::Elem::one() - started) * d;
-                }
-                let Some(dstate) = &mut dstate else { continue };
-                let given = &given.state.tensor(i).1[own.clone()];
-                for (&d, (&given, &initial)) in d[own.clone()].iter().zip(given.iter().zip(&initial[one])) {
-                    dstate.started[[b, 0]] += d * (given - initial);
-                }
-                for (out, &d) in dstate.state.tensor_mut(i)[own.clone()].iter_mut().zip(&d[own]) {
-                    *out = started * d;
-                }
-            }
-        }
-        dx
     }
 }
 

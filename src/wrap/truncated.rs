@@ -141,18 +141,17 @@ fn walk<'x, F: Float>(
 /// Drops the gradient of the states that reached `chunk` from an earlier one. A sequence that ended before it has its final
 /// state there.
 fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::State>, dstate: &mut L::State) {
-    let batch = chunk.dims().1;
-    if (0..batch).all(|b| chunk.length(b) > 0) {
+    if !chunk.has_piece_states() && (0..chunk.dims().1).all(|b| chunk.valid_steps(b).next().is_some()) {
         return dstate.set_zero();
     }
     let one = one.get_or_insert_with(|| layer.zero_state(1));
-    for i in 0..dstate.count() {
-        let places = Places::new(dstate.shape(i), one.shape(i), batch);
-        let values = dstate.tensor_mut(i);
-        for (b, own, _) in places.sequences() {
-            if chunk.length(b) > 0 {
-                values[own].fill(L::Elem::zero());
-            }
+    let rows = chunk.state_rows();
+    let reached = chunk.pieces().filter(|piece| chunk.reaches(piece)).filter_map(|piece| piece.initial);
+    for row in reached {
+        for i in 0..dstate.count() {
+            let places = Places::new(dstate.shape(i), one.shape(i), rows);
+            let values = dstate.tensor_mut(i);
+            places.row(row).for_each(|(own, _)| values[own].fill(L::Elem::zero()));
         }
     }
 }

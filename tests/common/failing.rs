@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2};
+use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use gradflow::{
     Causal, Float, Layer, Sequence,
     author::{
@@ -167,15 +167,18 @@ impl Layer for FailingLayer {
             mark.take().expect("begun").set();
         }
         let features = x.features("FailingLayer", Some(self.gain.len()));
-        check_shape("FailingLayer", "state", &[x.dims().1, self.gain.len()], state.shape());
+        check_shape("FailingLayer", "state", &[x.state_rows(), self.gain.len()], state.shape());
         reuse(y, features.dim());
-        for (t, step) in features.outer_iter().enumerate() {
-            self.fuse.call();
-            for (b, row) in step.outer_iter().enumerate().filter(|&(b, _)| x.valid(t, b)) {
-                for (k, &value) in row.iter().enumerate() {
-                    state[[b, k]] += self.gain[k] * value;
-                    y[[t, b, k]] = state[[b, k]];
-                }
+        for piece in x.pieces() {
+            let b = piece.sequence;
+            let mut s = piece.initial.map_or_else(|| Array1::zeros(self.gain.len()), |row| state.row(row).to_owned());
+            for t in in_order(&x, x.steps_of(&piece)) {
+                self.fuse.call();
+                s += &(&self.gain * &features.slice(s![t, b, ..]));
+                y.slice_mut(s![t, b, ..]).assign(&s);
+            }
+            if let Some(row) = piece.last {
+                state.row_mut(row).assign(&s);
             }
         }
         x.zero_padding(y);
@@ -201,24 +204,34 @@ impl Layer for FailingLayer {
         pending.take("FailingLayer", self, x, dy, self.gain.len());
         let grad = grad.to_add();
         let features = x.features("FailingLayer", Some(self.gain.len()));
-        let mut ds = dstate.as_deref().cloned().unwrap_or_else(|| self.zero_state(features.dim().1));
         reuse(dx, features.dim());
-        for t in (0..features.dim().0).rev() {
-            self.fuse.call();
-            for b in (0..features.dim().1).filter(|&b| x.valid(t, b)) {
-                for k in 0..self.gain.len() {
-                    ds[[b, k]] += dy[[t, b, k]];
-                    grad.gain[k] += ds[[b, k]] * features[[t, b, k]];
-                    dx[[t, b, k]] = ds[[b, k]] * self.gain[k];
-                }
+        let mut dstate = dstate;
+        for piece in x.pieces_backward() {
+            let b = piece.sequence;
+            let given = dstate.as_ref().zip(piece.last).map(|(dstate, row)| dstate.row(row).to_owned());
+            let mut ds = given.unwrap_or_else(|| Array1::zeros(self.gain.len()));
+            for t in in_order(&x, x.steps_of(&piece)).into_iter().rev() {
+                self.fuse.call();
+                ds += &dy.slice(s![t, b, ..]);
+                grad.gain += &(&ds * &features.slice(s![t, b, ..]));
+                dx.slice_mut(s![t, b, ..]).assign(&(&ds * &self.gain));
+            }
+            if let (Some(dstate), Some(row)) = (&mut dstate, piece.initial) {
+                dstate.row_mut(row).assign(&ds);
             }
         }
         x.zero_padding(dx);
-        if let Some(dstate) = dstate {
-            dstate.assign(&ds);
-        }
         dx.view()
     }
+}
+
+/// Steps in the order in which they are read.
+fn in_order(x: &Sequence<'_, f64>, steps: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut steps: Vec<_> = steps.collect();
+    if x.is_reversed() {
+        steps.reverse();
+    }
+    steps
 }
 
 impl Causal for FailingLayer {}

@@ -174,10 +174,25 @@ fn lengths_that_do_not_fit_are_errors() {
     let x = Array3::<f64>::zeros((4, 3, 2));
     let with = |lengths: &[usize]| Sequence::from(&x).with_lengths(lengths).map(|_| ());
     assert_eq!(with(&[4, 1]), Err(LengthsError::Count { lengths: 2, batch: 3 }));
-    assert_eq!(with(&[4, 0, 1]), Err(LengthsError::OutOfRange { sequence: 1, length: 0, steps: 4 }));
     let error = with(&[4, 1, 5]).unwrap_err();
-    assert_eq!(error.to_string(), "length 5 of sequence 2 is not in 1..=4");
-    assert_eq!(with(&[4, 1, 4]), Ok(()));
+    assert_eq!(error.to_string(), "length 5 of sequence 2 is not in 0..=4");
+    assert_eq!(with(&[4, 0, 4]), Ok(()));
+}
+
+#[test]
+fn marks_of_another_shape_are_refused() {
+    let (x, marks) = (Array3::<f64>::zeros((4, 3, 2)), Array2::from_elem((3, 4), true));
+    let message = panic_of(|| _ = Sequence::from(&x).with_mask(&marks));
+    assert_says(&message, &["Sequence::with_mask", "mask", "[4, 3]", "[3, 4]"]);
+    let message = panic_of(|| _ = Sequence::from(&x).with_resets(&marks));
+    assert_says(&message, &["Sequence::with_resets", "resets", "[4, 3]", "[3, 4]"]);
+    let marks = Array2::from_elem((4, 3), true);
+    for (x, what) in
+        [(Sequence::from(&x).with_mask(&marks), "a mask"), (Sequence::from(&x).with_resets(&marks), "resets")]
+    {
+        let message = panic_of(|| _ = Sequence::batch_first(x));
+        assert_says(&message, &["Sequence::batch_first", what, "afterwards"]);
+    }
 }
 
 #[test]
@@ -346,7 +361,7 @@ fn losses_refuse_what_does_not_fit() {
     let message = panic_of(|| evaluate(&MeanSquaredError::new(), &y, &Array3::zeros((2, 3, 5)), None, &mut dy));
     assert_says(&message, &["MeanSquaredError", "target", "[2, 3, 4]", "[2, 3, 5]"]);
     let message = panic_of(|| evaluate(&MeanSquaredError::new(), &y, &y, Some(&[2, 3, 1]), &mut dy));
-    assert_says(&message, &["length 3 of sequence 1 is not in 1..=2"]);
+    assert_says(&message, &["length 3 of sequence 1 is not in 0..=2"]);
     let message =
         panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &y, &Array2::<usize>::zeros((2, 2)), None, &mut dy));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids", "[2, 3]", "[2, 2]"]);

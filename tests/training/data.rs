@@ -238,7 +238,7 @@ fn misfits_are_named() {
     says(panic_of(|| normalizer.normalize(&mut Array2::zeros((2, 3)))), &["Normalizer", "[2]", "[3]"]);
     says(panic_of(|| Normalizer::<f32>::standard([])), &["Normalizer: rows", "at least one, got none"]);
     let batch = Batch::<f32, ()> { x: Array3::zeros((2, 2, 1)).into(), lengths: vec![2, 3], targets: () };
-    says(panic_of(|| batch.sequence().dims()), &["Batch: length 3 of sequence 1 is not in 1..=2"]);
+    says(panic_of(|| batch.sequence().dims()), &["Batch: length 3 of sequence 1 is not in 0..=2"]);
     let x = Array3::<f32>::zeros((2, 2, 1));
     let with_lengths = Sequence::from(&x).with_lengths(&[1, 2]).unwrap();
     says(panic_of(|| Sequence::batch_first(with_lengths).dims()), &["Sequence::batch_first", "with lengths"]);

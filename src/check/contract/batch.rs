@@ -1,6 +1,6 @@
 //! Inputs of the contract's passes.
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, Array3, ArrayRef2, Axis, s};
 
 use super::values::batch_first;
 use crate::kernels::Float;
@@ -77,15 +77,28 @@ impl<F: Float> Batch<F> {
 
     /// With NaN, or ids out of range, past the lengths.
     pub fn with_padding(&self, lengths: &[usize]) -> Self {
+        self.with_junk(&Array2::from_shape_fn(self.sequence().dims(), |(t, b)| t < lengths[b]))
+    }
+
+    /// With NaN, or ids out of range, where a position is not valid.
+    pub fn with_junk(&self, valid: &ArrayRef2<bool>) -> Self {
         let mut junk = self.clone();
         junk.junk = true;
-        for (b, &length) in lengths.iter().enumerate() {
-            junk.features.slice_mut(s![length.., b, ..]).fill(F::of(f64::NAN));
-            if let Some((ids, _)) = &mut junk.tokens {
-                ids.slice_mut(s![length.., b]).fill(usize::MAX);
+        for ((t, b), _) in valid.indexed_iter().filter(|&(_, &valid)| !valid) {
+            match &mut junk.tokens {
+                Some((ids, _)) => ids[[t, b]] = usize::MAX,
+                None => junk.features.slice_mut(s![t, b, ..]).fill(F::of(f64::NAN)),
             }
         }
         junk
+    }
+
+    /// Some steps of a sequence.
+    pub fn select(&self, steps: &[usize], b: usize) -> Self {
+        let one = self.part(0..self.sequence().dims().0, b..b + 1);
+        let tokens = one.tokens.map(|(ids, below)| (ids.select(Axis(0), steps), below));
+        let steps = if tokens.is_some() { &[] } else { steps };
+        Batch { features: one.features.select(Axis(0), steps), tokens, junk: self.junk }
     }
 
     pub fn in_other_order(&self) -> Self {

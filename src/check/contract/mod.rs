@@ -2,6 +2,7 @@
 
 mod batch;
 mod panics;
+mod positions;
 mod stream;
 mod values;
 mod wrapper;
@@ -13,17 +14,17 @@ use crate::layer::fingerprint::CHECKS_ALL;
 use crate::layer::{Causal, Gradient, Layer, Sequence};
 use batch::Batch;
 pub use batch::Input;
-use ndarray::{Array3, ArrayRef3, Axis, Dimension};
+use ndarray::{Array3, ArrayRef3, Axis, Dimension, arr2};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use values::{
-    BATCH, LENGTHS, STEPS, all_near, batch_first, bits, cut, fill, fill_padding, first_difference, output_gradient,
-    padding_is_zero, panics, same,
+    BATCH, LENGTHS, MASK, RESETS, STEPS, all_near, batch_first, bits, cut, fill, fill_padding, first_difference,
+    output_gradient, padding_is_zero, panics, same,
 };
 
 /// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
 ///
 /// Shapes, for a layer that [changes the number of steps](Layer::output_steps) too; gradients by finite differences, with and
-/// without lengths; gradients that are overwritten; a reused cache, a stale cache, another input and, in debug builds, one that
+/// without lengths, a mask and resets; valid steps and pieces alone against the whole batch; gradients that are overwritten; a reused cache, a stale cache, another input and, in debug builds, one that
 /// differs in a single value, or parameters that do; each sequence alone against itself in the batch; padding that holds NaN;
 /// memory in another
 /// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
@@ -83,10 +84,12 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.gradients_are_overwritten();
         self.empty_batch_is_refused();
         self.sequences_do_not_mix();
+        self.valid_steps_are_all();
         let modes: [InMode<L::Elem>; 2] = [|x| x.eval(), |x| x.train(3)];
         for mode in modes {
             self.padding_is_never_read(mode);
             self.layout_does_not_matter(mode);
+            self.pieces_are_apart(mode, false);
         }
         self.nothing_is_allocated();
         worst
@@ -181,7 +184,14 @@ impl<'a, L: Layer> Contract<'a, L> {
             self.assert(report.passed(), &format!("gradients{what}\n{report}"));
             report.worst_error()
         };
-        check("", x).max(check(", with lengths", lengths))
+        let (mask, resets) = (arr2(&MASK), arr2(&RESETS));
+        let marked = x.with_mask(&mask).with_resets(&resets);
+        let worst = check("", x).max(check(", with lengths", lengths));
+        // From a state of zero, some functions curve too much for the larger steps of f32.
+        if size_of::<L::Elem>() < size_of::<f64>() {
+            return worst;
+        }
+        worst.max(check(", with a mask and resets", marked))
     }
 
     fn cache_is_reusable(&self) {
@@ -394,11 +404,9 @@ impl<'a, L: Layer> Contract<'a, L> {
     fn nothing_is_allocated(&self) {
         let Some(count) = self.allocations else { return };
         let batch = self.batch(STEPS, BATCH);
-        for lengths in [None, Some(&LENGTHS[..])] {
-            let mut x = batch.sequence().train(1);
-            if let Some(lengths) = lengths {
-                x = x.with_lengths(lengths).expect("lengths that fit");
-            }
+        let (mask, resets) = (arr2(&MASK), arr2(&RESETS));
+        let x = batch.sequence().train(1);
+        for x in [x, x.with_lengths(&LENGTHS).expect("lengths that fit"), x.with_mask(&mask).with_resets(&resets)] {
             let (mut state, mut dstate) = (self.state(BATCH), self.state(BATCH));
             let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
             let output = self.layer.output_size(x.size()).expect("a size that fits");
@@ -436,6 +444,9 @@ impl<L: Causal> Contract<'_, L> {
     pub fn check_causal(&self) -> f64 {
         self.assert(self.layer.output_steps().is_none(), "a causal layer changes the number of steps");
         self.chunks_equal_the_whole();
+        self.chunks_keep_positions();
+        self.pieces_are_apart(|x| x.eval(), true);
+        self.pieces_are_apart(|x| x.train(3), true);
         self.steps_equal_the_whole();
         self.stream_equals_the_whole();
         self.check()

@@ -16,6 +16,15 @@ pub(super) const BATCH: usize = 3;
 /// Unsorted, with a full one and a shortest one.
 pub(super) const LENGTHS: [usize; BATCH] = [3, 4, 1];
 
+/// Lengths of which one is 0.
+pub(super) const EMPTY: [usize; BATCH] = [0, 4, 2];
+/// Padding on the left, in the middle, and everywhere.
+pub(super) const MASK: [[bool; BATCH]; STEPS] =
+    [[false, true, false], [true, true, false], [true, false, false], [true, true, false]];
+/// A row without a reset, one with a piece of one step between two, and one with a reset at the first and the last step.
+pub(super) const RESETS: [[bool; BATCH]; STEPS] =
+    [[false, false, true], [false, true, false], [false, true, false], [false, false, true]];
+
 pub(super) fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
 }

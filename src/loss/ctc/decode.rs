@@ -32,7 +32,7 @@ pub fn greedy<'y, F: Float>(y: impl Into<Sequence<'y, F>>, blank: usize) -> Vec<
     let logits = y.features("greedy", None); // [T, B, V]
     let decoded = |b: usize| {
         let (mut labels, mut last) = (Vec::new(), blank);
-        for t in 0..y.length(b) {
+        for t in y.valid_steps(b) {
             let mut best = (0, F::neg_infinity());
             for k in 0..logits.dim().2 {
                 if logits[[t, b, k]] > best.1 {
@@ -148,7 +148,7 @@ impl<'a> BeamSearch<'a> {
         }
         let decoded = |b: usize| {
             let mut beam = Beam::new();
-            for t in 0..y.length(b) {
+            for t in y.valid_steps(b) {
                 let z: Vec<F> = (0..classes).map(|k| logits[[t, b, k]]).collect();
                 let normaliser = normaliser(&z);
                 let log_p: Vec<f64> = z.iter().map(|z| z.widen() - normaliser).collect();

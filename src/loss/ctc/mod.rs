@@ -177,6 +177,8 @@ struct Labels<'a> {
 /// The sums over the paths of one sequence, in two ways, and what they are made of.
 #[derive(Debug, Default)]
 struct Sums {
+    /// The valid steps, T of them.
+    valid: Vec<usize>,
     path: Path,
     /// `softmax(z_t)`, `[T, V]`
     p: Vec<f64>,
@@ -214,19 +216,22 @@ once! {
         let mut gradient = dlogits.map(|dlogits| dlogits.as_slice_mut().expect("a gradient in standard layout"));
         let mut total = 0.0;
         for b in 0..batch {
-            let (length, count) = (sequence.length(b), (labels.of)(b));
-            let Sums { path, p, scaled, lattice } = &mut *sums;
+            let count = (labels.of)(b);
+            let Sums { valid, path, p, scaled, lattice } = &mut *sums;
+            valid.clear();
+            valid.extend(sequence.valid_steps(b));
+            let length = valid.len();
             path.set(options.blank, (0..count).map(|s| (labels.label)(b, s)));
             p.clear();
-            (0..length).for_each(|t| p.extend(row(t, b).iter().map(|z| z.widen())));
+            valid.iter().for_each(|&t| p.extend(row(t, b).iter().map(|z| z.widen())));
             softmax(1.0, ArrayViewMut2::from_shape((length, classes), p).expect("a row for each step"));
             let quick = if length > 0 { scaled.forward(path, p, classes) } else { None };
             let log_p = quick.unwrap_or_else(|| {
                 lattice.begin(length, path.classes.len());
-                for t in 0..length {
+                for (step, &t) in valid.iter().enumerate() {
                     let z = row(t, b);
                     let normaliser = normaliser(z);
-                    lattice.forward_step(path, t, normaliser, |k| z[k].widen() - normaliser);
+                    lattice.forward_step(path, step, normaliser, |k| z[k].widen() - normaliser);
                 }
                 lattice.end()
             });
@@ -237,22 +242,21 @@ once! {
             };
             total += if is_left_out { 0.0 } else { -log_p * weight };
             let Some(gradient) = &mut gradient else { continue };
-            for t in (0..steps).rev() {
+            for t in (0..steps).filter(|&t| is_left_out || !sequence.valid(t, b)) {
+                gradient[(t * batch + b) * classes..][..classes].fill(F::zero());
+            }
+            for (step, &t) in valid.iter().enumerate().rev().filter(|_| !is_left_out) {
                 let d = &mut gradient[(t * batch + b) * classes..][..classes];
-                if t >= length || is_left_out {
-                    d.fill(F::zero());
-                    continue;
-                }
                 if log_p == f64::NEG_INFINITY {
                     d.fill(F::nan());
                     continue;
                 }
-                let p = &p[t * classes..][..classes];
+                let p = &p[step * classes..][..classes];
                 let shares = if quick.is_some() {
-                    scaled.backward_step(path, t, p)
+                    scaled.backward_step(path, step, p)
                 } else {
-                    let (z, normaliser) = (row(t, b), lattice.normaliser(t));
-                    lattice.backward_step(path, t, classes, |k| z[k].widen() - normaliser)
+                    let (z, normaliser) = (row(t, b), lattice.normaliser(step));
+                    lattice.backward_step(path, step, classes, |k| z[k].widen() - normaliser)
                 };
                 for ((d, &p), &share) in d.iter_mut().zip(p).zip(shares) {
                     *d = F::of(weight * (p - share));
