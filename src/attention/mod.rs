@@ -1,20 +1,24 @@
 //! Attention over the outputs of an encoder.
 
+mod mask;
 mod score;
 
 use std::fmt;
+use std::ops::Range;
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
 use crate::base::error::mismatch;
 use crate::base::{Mode, TensorsExt, check_gradient, check_shape};
-use crate::kernels::softmax::{softmax, softmax_backward};
+use crate::kernels::softmax::softmax_backward;
 use crate::kernels::{Accumulate, Float, once, product};
 use crate::layer::gradient::start;
 use crate::layer::kit::{StandardLayout, check_layout, parameters, reuse, rows};
 use crate::layer::{Gradient, Sequence};
 use crate::parameters;
+pub use mask::AttentionMask;
+use mask::{fields, weigh};
 pub use score::{AdditiveScore, AttentionScore, BilinearScore};
 
 const NAME: &str = "Attention";
@@ -27,7 +31,7 @@ const MEMORY: &str = "Attention: memory";
 ///
 /// ```text
 /// e_ts = score(q_t, m_s)        dot: q·m    bilinear: qᵀ W m    additive: vᵀ tanh(W_q q + W_m m + b)
-/// α_ts = exp(e_ts) / Σ_r exp(e_tr)              over the positions within the memory's length
+/// α_ts = exp(e_ts) / Σ_r exp(e_tr)              over the positions that are seen
 /// c_t  = Σ_s α_ts m_s
 /// ```
 ///
@@ -45,8 +49,13 @@ const MEMORY: &str = "Attention: memory";
 ///
 /// It has two inputs and so is no [`Layer`](crate::Layer), but keeps a layer's rules: it holds parameters and nothing
 /// else, a gradient is a value of its own type to which backward passes *add*, and from the second pass of a shape on
-/// nothing is allocated. Each input may have lengths. Memory past its length has weight 0 and is not read; rows past
-/// the query's length are not computed, and are zero.
+/// nothing is allocated.
+///
+/// # What is seen
+/// Each input may have lengths and a mask. Memory that is padding has weight 0 and is not read; queries that are padding have
+/// contexts of zero. With [resets](Sequence::with_resets) in both inputs, each piece of the queries sees the piece of the memory with the same
+/// number: a document sees itself; without them in one of the inputs, all queries see all of the memory. Beside that, [`attend_masked`](Attention::attend_masked) takes a mask for each query. A query
+/// that sees nothing has weights and a context of zero.
 ///
 /// # The whole sequence
 /// If all queries are known at once, as in training on known targets without feedback of the context,
@@ -226,14 +235,14 @@ impl<F: Float> AttentionCache<F> {
     }
 }
 
-/// `[Tq, B, any]` as `[steps, any]`: the first steps of sequence b.
-fn sequence<'a, F: Float>(x: &'a ArrayRef3<F>, b: usize, steps: usize) -> ArrayView2<'a, F> {
-    x.slice(s![..steps, b, ..])
+/// `[Tq, B, any]` as `[steps, any]`: some steps of sequence b.
+fn sequence<'a, F: Float>(x: &'a ArrayRef3<F>, b: usize, steps: &Range<usize>) -> ArrayView2<'a, F> {
+    x.slice(s![steps.clone(), b, ..])
 }
 
-/// `[Tq, B, any]` as `[steps, any]`: the first steps of sequence b.
-fn sequence_mut<'a, F: Float>(x: &'a mut ArrayRef3<F>, b: usize, steps: usize) -> ArrayViewMut2<'a, F> {
-    x.slice_mut(s![..steps, b, ..])
+/// `[Tq, B, any]` as `[steps, any]`: some steps of sequence b.
+fn sequence_mut<'a, F: Float>(x: &'a mut ArrayRef3<F>, b: usize, steps: &Range<usize>) -> ArrayViewMut2<'a, F> {
+    x.slice_mut(s![steps.clone(), b, ..])
 }
 
 /// Rows `[T · B, D]` as `[T, B, D]`.
@@ -341,6 +350,7 @@ impl<F: Float> Attention<F> {
         let features = memory.features(MEMORY, self.score.sizes().map(|(_, memory)| memory));
         let (steps, batch, size) = features.dim();
         self.score.keys(&memory, memory_copy.rows(features), keys);
+        memory.zero_padding(keys);
         let marked = Marked { memory: memory.fingerprint(), parameters: parameters(&self.score) };
         if memory.mode() == Some(Mode::Infer) {
             cache.memorized = Memorized::ForInference(marked);
@@ -369,12 +379,50 @@ impl<F: Float> Attention<F> {
         cache: &'c mut AttentionCache<F>,
     ) -> ArrayView3<'c, F> {
         let (query, memory) = (query.into(), memory.into());
-        attend(self, query.reborrow(), memory.reborrow(), cache);
+        attend(self, query.reborrow(), memory.reborrow(), None, cache);
+        cache.context.view()
+    }
+
+    /// As [`attend`](Attention::attend), with a mask that says what each query sees, or adds to its scores. The mask gets no gradient; the
+    /// backward pass is the same.
+    ///
+    /// ```
+    /// use gradflow::{attention::Attention, ndarray::Array3};
+    ///
+    /// // Each step sees itself and the steps before it.
+    /// let x = Array3::<f64>::ones((4, 2, 3));
+    /// let causal = Array3::from_shape_fn((4, 1, 4), |(t, _, s)| s <= t);
+    /// let (attention, mut cache) = (Attention::scaled_dot(), Default::default());
+    /// attention.memorize(&x, &mut cache);
+    /// attention.attend_masked(&x, &x, &causal, &mut cache);
+    /// assert_eq!(cache.weights()[[1, 0, 0]], 0.5);
+    /// assert_eq!(cache.weights()[[1, 0, 2]], 0.0);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics as [`attend`](Attention::attend), and if the mask is not `[Tq, B, Tm]` or `[Tq, 1, Tm]`.
+    #[track_caller]
+    pub fn attend_masked<'c, 'q, 'm, 'k>(
+        &self,
+        query: impl Into<Sequence<'q, F>>,
+        memory: impl Into<Sequence<'m, F>>,
+        mask: impl Into<AttentionMask<'k, F>>,
+        cache: &'c mut AttentionCache<F>,
+    ) -> ArrayView3<'c, F> {
+        let (query, memory, mask) = (query.into(), memory.into(), mask.into());
+        mask.check(query.dims(), memory.dims().0);
+        attend(self, query.reborrow(), memory.reborrow(), Some(mask.reborrow()), cache);
         cache.context.view()
     }
 
     #[track_caller]
-    fn do_attend(&self, query: Sequence<'_, F>, memory: Sequence<'_, F>, cache: &mut AttentionCache<F>) {
+    fn do_attend<'a>(
+        &self,
+        query: Sequence<'a, F>,
+        memory: Sequence<'a, F>,
+        mask: Option<AttentionMask<'a, F>>,
+        cache: &mut AttentionCache<F>,
+    ) {
         let (query_features, memory_features) = self.features(&query, &memory);
         check_layout(&self.score);
         let backward = cache.check_memory(&self.score, &memory) && query.mode() != Some(Mode::Infer);
@@ -388,23 +436,29 @@ impl<F: Float> Attention<F> {
         let Attended { fingerprint, queries, weights } = &mut attended[*last];
         *fingerprint = query.fingerprint();
 
-        let memory_values = steps_of(memory_copy.rows(memory_features), batch);
-        let query_rows = query_copy.rows(query_features);
+        let memory_values = steps_of(memory_copy.unmasked_rows(&memory, memory_features), batch);
+        let query_rows = query_copy.unmasked_rows(&query, query_features);
         self.score.queries(&query, query_rows, queries);
+        query.zero_padding(queries);
         let keys = if self.score.compares_memory() { memory_values } else { keys.view() };
         let queries = if self.score.compares_query() { steps_of(query_rows, batch) } else { queries.view() };
         let scale = self.score.scale(query_size);
         reuse(weights, (steps, batch, memory_steps));
         reuse(context, (steps, batch, memory_size));
+        if memory.has_resets() {
+            weights.fill(F::zero());
+            context.fill(F::zero());
+        }
         for b in 0..batch {
-            let (steps, length) = (query.length(b), memory.length(b));
-            weights.slice_mut(s![.., b, length..]).fill(F::zero());
-            let mut weights = weights.slice_mut(s![..steps, b, ..length]);
-            let keys = sequence(&keys, b, length);
-            self.score.scores(sequence(&queries, b, steps), keys, terms, weights.view_mut());
-            softmax(scale, weights.view_mut());
-            let context = sequence_mut(context, b, steps);
-            product(weights.view(), sequence(&memory_values, b, length), context, Accumulate::Overwrite);
+            weights.slice_mut(s![.., b, memory.length(b)..]).fill(F::zero());
+            for (steps, seen) in fields(&query, &memory, b) {
+                let mut weights = weights.slice_mut(s![steps.clone(), b, seen.clone()]);
+                let keys = sequence(&keys, b, &seen);
+                self.score.scores(sequence(&queries, b, &steps), keys, terms, weights.view_mut());
+                weigh(scale, &memory, mask, [steps.start, b, seen.start], weights.view_mut());
+                let context = sequence_mut(context, b, &steps);
+                product(weights.view(), sequence(&memory_values, b, &seen), context, Accumulate::Overwrite);
+            }
         }
         query.zero_padding(weights);
         query.zero_padding(context);
@@ -433,10 +487,10 @@ impl<F: Float> Attention<F> {
     }
 
     #[track_caller]
-    fn do_attend_backward(
+    fn do_attend_backward<'a>(
         &self,
-        query: Sequence<'_, F>,
-        memory: Sequence<'_, F>,
+        query: Sequence<'a, F>,
+        memory: Sequence<'a, F>,
         dcontext: &ArrayRef3<F>,
         cache: &mut AttentionCache<F>,
         grad: Gradient<'_, Self>,
@@ -463,9 +517,9 @@ impl<F: Float> Attention<F> {
         // Until all is done: after a panic, the memory's gradient would lack this query's part.
         let marked = std::mem::take(memorized);
 
-        let memory_values = steps_of(memory_copy.rows(memory_features), batch);
-        let query_rows = query_copy.rows(query_features);
-        let dcontext = steps_of(dcontext_copy.rows(dcontext.view()), batch);
+        let memory_values = steps_of(memory_copy.unmasked_rows(&memory, memory_features), batch);
+        let query_rows = query_copy.unmasked_rows(&query, query_features);
+        let dcontext = steps_of(dcontext_copy.unmasked_rows(&query, dcontext.view()), batch);
         let keys = if self.score.compares_memory() { memory_values } else { keys.view() };
         let queries = if self.score.compares_query() { steps_of(query_rows, batch) } else { queries.view() };
         let scale = self.score.scale(query_size);
@@ -479,21 +533,24 @@ impl<F: Float> Attention<F> {
         if let AttentionScore::Additive(grad) = &mut grad.score {
             start(&mut grad.v, how);
         }
-        for b in 0..batch {
-            let (steps, length) = (query.length(b), memory.length(b));
-            let (weights, dcontext) = (weights.slice(s![..steps, b, ..length]), sequence(&dcontext, b, steps));
-            let mut dscores = dscores.slice_mut(s![..steps, ..length]);
+        if self.score.compares_query() && memory.has_resets() {
+            dquery.fill(F::zero());
+        }
+        for (b, (steps, seen)) in (0..batch).flat_map(|b| fields(&query, &memory, b).map(move |field| (b, field))) {
+            let weights = weights.slice(s![steps.clone(), b, seen.clone()]);
+            let dcontext = sequence(&dcontext, b, &steps);
+            let mut dscores = dscores.slice_mut(s![..steps.len(), ..seen.len()]);
             let dweights = dscores.view_mut();
-            product(dcontext, sequence(&memory_values, b, length).reversed_axes(), dweights, Accumulate::Overwrite);
+            product(dcontext, sequence(&memory_values, b, &seen).reversed_axes(), dweights, Accumulate::Overwrite);
             if !dmemory.is_empty() {
-                product(weights.t(), dcontext, sequence_mut(dmemory, b, length), Accumulate::Add);
+                product(weights.t(), dcontext, sequence_mut(dmemory, b, &seen), Accumulate::Add);
             }
             softmax_backward(scale, weights, dscores.view_mut());
             let dkeys = if self.score.compares_memory() { &mut *dmemory } else { &mut *dkeys };
             let dqueries = if self.score.compares_query() { &mut *dquery } else { &mut *dqueries };
             self.score.scores_backward(
-                (sequence(&queries, b, steps), sequence_mut(dqueries, b, steps)),
-                (sequence(&keys, b, length), sequence_mut(dkeys, b, length)),
+                (sequence(&queries, b, &steps), sequence_mut(dqueries, b, &steps)),
+                (sequence(&keys, b, &seen), sequence_mut(dkeys, b, &seen)),
                 dscores.view(),
                 &mut grad.score,
             );
@@ -578,9 +635,10 @@ once! {
         attention: &'a Attention<F>,
         query: Sequence<'a, F>,
         memory: Sequence<'a, F>,
+        mask: Option<AttentionMask<'a, F>>,
         cache: &'a mut AttentionCache<F>,
     ) {
-        attention.do_attend(query, memory, cache);
+        attention.do_attend(query, memory, mask, cache);
     }
 
     #[track_caller]

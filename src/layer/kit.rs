@@ -209,6 +209,17 @@ impl<F: Float> StandardLayout<F> {
         rows(self.view(x))
     }
 
+    /// The rows of `values`, which lie as those of `x` do; of what a mask leaves out, zeros, whatever is there.
+    pub(crate) fn unmasked_rows<'a>(&'a mut self, x: &Sequence<'_, F>, values: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
+        if !x.has_mask() {
+            return self.rows(values);
+        }
+        reuse(&mut self.0, values.raw_dim());
+        self.0.assign(&values);
+        x.zero_padding(&mut self.0);
+        rows(self.0.view())
+    }
+
     /// The same rows as plain values, one after the other.
     pub fn values<'a>(&'a mut self, x: ArrayView3<'a, F>) -> &'a [F] {
         self.rows(x).to_slice().expect("standard layout")

@@ -12,8 +12,44 @@ pub(super) struct Positions<'a> {
     lengths: Option<Whole<&'a [usize]>>,         // [B]
     mask: Option<ArrayView2<'a, bool>>,          // [T, B]: which are valid
     resets: Option<Whole<ArrayView2<'a, bool>>>, // [T, B]: where a piece starts
-    /// If states have a row for each piece: the steps of the whole sequences whose pieces are counted.
-    counted: Option<(usize, usize)>,
+    /// If states have a row for each piece: how these are counted.
+    rows: Option<PieceRows<'a>>,
+}
+
+/// The pieces that states have a row for: sequence by sequence, in the order of time.
+#[derive(Clone, Copy, Debug)]
+struct PieceRows<'a> {
+    lengths: Option<Whole<&'a [usize]>>,
+    resets: Whole<ArrayView2<'a, bool>>,
+    /// The steps of the whole sequences that are counted.
+    start: usize,
+    end: usize,
+}
+
+impl PieceRows<'_> {
+    /// The number of marks among the steps `range` of the whole sequence `b`.
+    fn marks(&self, b: usize, range: Range<usize>) -> usize {
+        marks(self.resets, self.lengths, b, range)
+    }
+
+    /// The number of marks of sequence `b`: before the `steps` steps here, among them and after them.
+    fn marks_around(&self, b: usize, steps: usize) -> [usize; 3] {
+        let passed = self.resets.passed;
+        [self.start..passed, passed..passed + steps, passed + steps..self.end].map(|range| self.marks(b, range))
+    }
+}
+
+fn marks(
+    resets: Whole<ArrayView2<'_, bool>>,
+    lengths: Option<Whole<&[usize]>>,
+    b: usize,
+    range: Range<usize>,
+) -> usize {
+    let end = match lengths {
+        Some(lengths) => (lengths.given[b] + resets.passed).saturating_sub(lengths.passed).min(range.end),
+        None => range.end,
+    };
+    (range.start..end).filter(|&step| resets.given[[step, b]]).count()
 }
 
 /// What was given of whole sequences, of which the steps here may be a chunk.
@@ -56,8 +92,22 @@ impl<'a> Positions<'a> {
 
     /// With states that have a row for each piece of the `steps` steps from here.
     pub fn with_piece_states(self, steps: usize) -> Self {
-        let first = self.resets.map_or(0, |resets| resets.passed);
-        Positions { counted: Some((first, first + steps)), ..self }
+        let rows = |resets: Whole<_>| {
+            let start = resets.passed;
+            PieceRows { lengths: self.lengths, resets, start, end: start + steps }
+        };
+        Positions { rows: self.resets.map(rows), ..self }
+    }
+
+    /// Those of an output on a time axis of its own, which is one piece for each sequence. A state starts from the row of the piece
+    /// that is read first and ends in that of the last one.
+    pub fn of_other_steps(self) -> Self {
+        Positions { rows: self.rows, ..Positions::default() }
+    }
+
+    /// Whether they are of an output on a time axis of its own, with states that have a row for each piece of another one.
+    pub fn have_rows_of_other_steps(&self) -> bool {
+        self.rows.is_some() && self.resets.is_none()
     }
 
     /// The same, borrowed for a shorter time. (A view is invariant.)
@@ -65,9 +115,13 @@ impl<'a> Positions<'a> {
     where
         'a: 's,
     {
-        let mask = self.mask.map(|mask| mask.reborrow());
-        let resets = self.resets.map(|resets| resets.map(|resets| resets.reborrow()));
-        Positions { lengths: self.lengths, mask, resets, counted: self.counted }
+        let reborrow = |resets: Whole<ArrayView2<'a, bool>>| resets.map(|resets| resets.reborrow());
+        Positions {
+            lengths: self.lengths,
+            mask: self.mask.map(|mask| mask.reborrow()),
+            resets: self.resets.map(reborrow),
+            rows: self.rows.map(|rows| PieceRows { resets: reborrow(rows.resets), ..rows }),
+        }
     }
 
     /// Those of the steps `range`.
@@ -77,18 +131,27 @@ impl<'a> Positions<'a> {
             lengths: self.lengths.map(|lengths| lengths.after_steps(first)),
             mask: self.mask.map(|mask| mask.slice_move(s![range, ..])),
             resets: self.resets.map(|resets| resets.after_steps(first)),
-            ..self
+            rows: self.rows.map(|rows| PieceRows {
+                lengths: rows.lengths.map(|lengths| lengths.after_steps(first)),
+                resets: rows.resets.after_steps(first),
+                ..rows
+            }),
         }
     }
 
     /// Those of the sequences `range`.
     pub fn of_sequences(self, range: Range<usize>) -> Self {
         let part = |marks: ArrayView2<'a, bool>| marks.slice_move(s![.., range.clone()]);
+        let lengths = |lengths: Whole<&'a [usize]>| lengths.map(|lengths| &lengths[range.clone()]);
         Positions {
-            lengths: self.lengths.map(|lengths| lengths.map(|lengths| &lengths[range.clone()])),
+            lengths: self.lengths.map(lengths),
             mask: self.mask.map(part),
             resets: self.resets.map(|resets| resets.map(part)),
-            ..self
+            rows: self.rows.map(|rows| PieceRows {
+                lengths: rows.lengths.map(lengths),
+                resets: rows.resets.map(part),
+                ..rows
+            }),
         }
     }
 
@@ -105,7 +168,7 @@ impl<'a> Positions<'a> {
     }
 
     pub fn have_piece_states(&self) -> bool {
-        self.counted.is_some()
+        self.rows.is_some()
     }
 
     /// The length of sequence `b`, of which `steps` steps are here.
@@ -126,28 +189,16 @@ impl<'a> Positions<'a> {
         self.resets.is_some_and(|Whole { given, passed }| given[[passed + t, b]])
     }
 
-    /// The number of marks among the steps `range` of the whole sequence `b`.
-    fn marks(&self, b: usize, range: Range<usize>) -> usize {
-        let Some(Whole { given, passed }) = self.resets else { return 0 };
-        let end = match self.lengths {
-            Some(lengths) => (lengths.given[b] + passed).saturating_sub(lengths.passed).min(range.end),
-            None => range.end,
-        };
-        (range.start..end).filter(|&step| given[[step, b]]).count()
-    }
-
-    /// If states have a row for each piece, the number of marks of sequence `b`: before the `steps` steps here, among them and
-    /// after them.
-    fn counted_marks(&self, b: usize, steps: usize) -> [usize; 3] {
-        let (Some((start, end)), Some(Whole { passed, .. })) = (self.counted, self.resets) else { return [0; 3] };
-        [start..passed, passed..passed + steps, passed + steps..end].map(|range| self.marks(b, range))
+    /// The number of marks of sequence `b` before the steps here.
+    pub fn marks_before(&self, b: usize) -> usize {
+        self.resets.map_or(0, |resets| marks(resets, self.lengths, b, 0..resets.passed))
     }
 
     /// The number of rows that a state has for some of the sequences.
     pub fn state_rows(&self, sequences: Range<usize>) -> usize {
-        match self.counted {
+        match self.rows {
             None => sequences.len(),
-            Some((start, end)) => sequences.map(|b| 1 + self.marks(b, start..end)).sum(),
+            Some(rows) => sequences.map(|b| 1 + rows.marks(b, rows.start..rows.end)).sum(),
         }
     }
 }
@@ -197,9 +248,11 @@ impl<'a> Pieces<'a> {
         if self.sequence < self.batch {
             self.rest = 0..self.positions.length(self.sequence, self.steps);
             self.is_first = true;
-            let [before, here, after] = self.positions.counted_marks(self.sequence, self.steps);
-            self.row = self.next_row + before + if self.is_reversed { here } else { 0 };
-            self.next_row += before + here + after + 1;
+            if let (Some(rows), true) = (self.positions.rows, self.positions.have_resets()) {
+                let [before, here, after] = rows.marks_around(self.sequence, self.steps);
+                self.row = self.next_row + before + if self.is_reversed { here } else { 0 };
+                self.next_row += before + here + after + 1;
+            }
         }
     }
 }
@@ -213,6 +266,14 @@ impl Iterator for Pieces<'_> {
             return None;
         }
         let rest = self.rest.clone();
+        if let (Some(rows), false) = (positions.rows, positions.have_resets()) {
+            let first = self.next_row;
+            let last = first + rows.marks(sequence, rows.start..rows.end);
+            (self.sequence, self.next_row) = (sequence + 1, last + 1);
+            self.start_sequence();
+            let (initial, last) = if is_reversed { (last, first) } else { (first, last) };
+            return Some(Piece { sequence, steps: rest, initial: Some(initial), last: Some(last) });
+        }
         // The mark of a piece's own start, if steps are read forward, is not the next one's.
         let border = match (positions.have_resets(), is_reversed) {
             (false, _) => None,
@@ -236,7 +297,7 @@ impl Iterator for Pieces<'_> {
                 piece
             }
         };
-        let of = |carries: bool| match positions.counted {
+        let of = |carries: bool| match positions.rows {
             Some(_) => Some(row),
             None => carries.then_some(sequence),
         };

@@ -80,6 +80,10 @@ impl<'a, F: Float> Sequence<'a, F> {
         if range.start > range.end || range.end > steps {
             mismatch("Sequence::steps", "range", &format_args!("steps within 0..{steps}"), &format_args!("{range:?}"))
         }
+        if range.len() < steps && self.positions.have_rows_of_other_steps() {
+            let expected = "all steps after a change of steps, with resets and a learned state";
+            mismatch("Sequence::steps", "range", &expected, &format_args!("{range:?}"))
+        }
         let positions = self.positions.of_steps(range.clone());
         let context = Context { first_step: self.context.first_step + range.start, ..self.context };
         let values = match self.values {
@@ -311,7 +315,7 @@ impl<'a, F: Float> Sequence<'a, F> {
             )
         }
         let context = Context { constant: false, first_step: 0, ..self.context };
-        Sequence { values: Values::Features(output), positions: Positions::default(), context }
+        Sequence { values: Values::Features(output), positions: self.positions.reborrow().of_other_steps(), context }
     }
 
     /// Other values, everything else as it is.
@@ -602,6 +606,13 @@ impl<'a, F: Float> Sequence<'a, F> {
         let (steps, batch) = self.dims();
         let pieces = Pieces::new(self.positions, steps, batch, !self.is_reversed());
         pieces.map(|piece| Piece { initial: piece.last, last: piece.initial, ..piece })
+    }
+
+    /// The pieces of one sequence in the order of time, each with its number in the whole sequence.
+    pub(crate) fn numbered_pieces(&self, b: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<'a, F> {
+        let (steps, positions) = (self.dims().0, self.positions.of_sequences(b..b + 1));
+        let pieces = Pieces::new(positions, steps, 1, false).map(|piece| piece.steps);
+        (positions.marks_before(0)..).zip(pieces)
     }
 
     /// The valid steps of a piece, from the first in time to the last.

@@ -29,8 +29,7 @@ const NAME: &str = "LearnedState";
 /// streams go on. Set a sequence's `started` back to 0 to start it anew.
 ///
 /// With [resets](Sequence::with_resets) every piece starts from the initial state, whose gradient is the sum over all starts. The
-/// layer is then given a state with a row for each piece. If it [changes the number of steps](Layer::output_steps), layers
-/// after the change have no such rows: they must have no state.
+/// layer is then given a state with a row for each [piece](Sequence::pieces).
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, arr2};

@@ -16,7 +16,8 @@ pub struct Tensor {
 }
 
 /// The given tensors that hold no floats.
-const INTEGERS: [&str; 4] = ["input.ids", "input.lengths", "input.query_lengths", "input.memory_lengths"];
+const INTEGERS: [&str; 6] =
+    ["input.ids", "input.lengths", "input.query_lengths", "input.memory_lengths", "input.mask", "input.resets"];
 
 /// Named settings; what nobody asked for is an option that nobody knows.
 pub struct Options(Map<String, Value>);

@@ -22,7 +22,7 @@ from generator import (
 from generator.case import FOLDER
 
 SECTIONS = [
-    recurrent.cells, recurrent.sequences, recurrent.networks, residual_ff.residuals, train.trainings,
+    recurrent.cells, recurrent.sequences, recurrent.networks, recurrent.marked, residual_ff.residuals, train.trainings,
     variants.variants, onnx_operators.operators, keras_layers.layers, attention.attentions,
     recurrences.recurrences,
 ]  # fmt: skip

@@ -8,4 +8,5 @@ mod chunks;
 mod encoder_decoder;
 mod lengths;
 mod many_to_one;
+mod positions;
 mod streaming;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, concatenate, s};
-use gradflow::rand::RngExt;
+use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
     Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
     author::{Cell, CellSizes, CellStep, CellStepBackward, Gradient},
@@ -87,9 +87,11 @@ fn check_part<L: Layer>(name: &str, layer: L, steps: Range<usize>, sequences: Ra
     let (x, lengths) = (batch(INPUT), lengths());
     let dy = batch::<L::Elem>(layer.output_size(INPUT.into()).expect("a layer of this size"));
     let dy = dy.slice(s![steps.clone(), sequences.clone(), ..]);
-    for packed in [false, true] {
-        let sequence = Sequence::from(&x).train(7);
-        let sequence = if packed { sequence.with_lengths(&lengths).expect("lengths that fit") } else { sequence };
+    let marks = |rng: &mut StdRng, share| Array2::from_shape_simple_fn((STEPS, BATCH), || rng.random_bool(share));
+    let (mask, resets) = (marks(&mut rng(1), 0.8), marks(&mut rng(2), 0.2));
+    let plain = Sequence::from(&x).train(7);
+    let packed = plain.with_lengths(&lengths).expect("lengths that fit");
+    for sequence in [plain, packed, packed.with_mask(&mask).with_resets(&resets)] {
         let sequence = sequence.steps(steps.clone()).sequences(sequences.clone());
         let alone = in_pool(1, || run(&layer, sequence, dy.view()));
         for threads in [2, 3, 5] {

@@ -224,7 +224,6 @@ fn a_series_is_forecast() {
 #[test]
 fn misfits_are_named() {
     let says = |message: String, parts: &[&str]| assert_says(&message, parts);
-    says(panic_of(|| Samples::<f32>::ids([vec![1u8], vec![]])), &["Samples: sequences", "none in sequence 1"]);
     says(
         panic_of(|| Samples::values([array![[1.0f32]], array![[1.0, 2.0]]])),
         &["Samples: sequences", "1 features", "got 2"],

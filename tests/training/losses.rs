@@ -312,7 +312,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let message = panic_of(|| evaluate(&Huber::new(1.0), &x, &other, None, &mut dx));
     assert_says(&message, &["Huber", "target", "[3, 2, 4]", "[3, 2, 5]"]);
     let message = panic_of(|| evaluate(&Huber::new(1.0), &x, &x, Some(&[3, 4]), &mut dx));
-    assert_says(&message, &["length 4 of sequence 1 is not in 1..=3"]);
+    assert_says(&message, &["length 4 of sequence 1 is not in 0..=3"]);
     let message = panic_of(|| evaluate(&Huber::new(1.0), &empty(), &empty(), None, &mut dx));
     assert_says(&message, &["Huber", "at least one"]);
 }

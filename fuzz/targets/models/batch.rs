@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis};
+use gradflow::ndarray::{Array2, Array3, ArrayView1, ArrayView3, Axis};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Float, Sequence};
 
@@ -41,6 +41,8 @@ pub struct Batch {
     pub shape: Shape,
     pub layout: Layout,
     pub lengths: Option<Vec<usize>>,
+    pub mask: Option<Array2<bool>>,
+    pub resets: Option<Array2<bool>>,
     pub reversed: bool,
     /// The seed of a training pass; otherwise it is an evaluation.
     pub train: Option<u64>,
@@ -52,8 +54,13 @@ pub struct Batch {
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Batch { shape, layout, lengths, reversed, train, constant, seed, .. } = self;
+        let Batch { shape, layout, lengths, mask, resets, reversed, train, constant, seed, .. } = self;
         write!(f, "{shape:?}, {layout:?}, lengths {lengths:?}, reversed {reversed}, train {train:?}, ")?;
+        let rows = |marks: &Option<Array2<bool>>| {
+            let row = |row: ArrayView1<'_, bool>| row.iter().map(|&mark| u8::from(mark)).collect::<Vec<_>>();
+            marks.as_ref().map(|marks| marks.rows().into_iter().map(row).collect::<Vec<_>>())
+        };
+        write!(f, "mask {:?}, resets {:?}, ", rows(mask), rows(resets))?;
         write!(f, "constant {constant}, seed {seed}")
     }
 }
@@ -90,12 +97,18 @@ impl Batch {
         }
         let ids = Array2::from_shape_simple_fn((steps, batch), || rng.random_range(0..features));
         let lengths = (choices.yes() && steps > 0)
-            .then(|| (0..batch).map(|_| if choices.yes() { steps } else { 1 + choices.below(steps) }).collect());
+            .then(|| (0..batch).map(|_| if choices.yes() { steps } else { choices.below(steps + 1) }).collect());
+        let mut marks = |one_in: usize, share: f64| {
+            choices.once_in(one_in).then(|| Array2::from_shape_simple_fn((steps, batch), || rng.random_bool(share)))
+        };
+        let (mask, resets) = (marks(4, 0.7), marks(3, 0.3));
         let train = choices.yes().then(|| u64::from(choices.byte()));
         Batch {
             shape,
             layout,
             lengths,
+            mask,
+            resets,
             reversed: choices.once_in(4),
             train,
             constant: choices.once_in(8),
@@ -119,6 +132,12 @@ impl Batch {
         let mut sequence = if self.shape.tokens { Sequence::from(&self.ids) } else { Sequence::from(x) };
         if let Some(lengths) = lengths {
             sequence = sequence.with_lengths(lengths).expect("lengths that fit");
+        }
+        if let Some(mask) = &self.mask {
+            sequence = sequence.with_mask(mask);
+        }
+        if let Some(resets) = &self.resets {
+            sequence = sequence.with_resets(resets);
         }
         if self.reversed {
             sequence = sequence.reversed();

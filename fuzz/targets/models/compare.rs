@@ -318,7 +318,7 @@ fn chunks(
         outcome.add_all("grad", &grad);
     }
     judge.near("in chunks", &outcome);
-    // A stream has neither lengths nor a direction, and nothing is dropped.
+    // A stream has no lengths and no direction, and nothing is dropped.
     if batch.lengths.is_none() && !batch.reversed && batch.train.is_none() {
         let (mut state, mut cache) = (model.zero_state(batch.shape.batch), model.cache());
         for t in 0..batch.shape.steps {
@@ -336,6 +336,9 @@ fn chunks(
 fn alone(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Choices<'_>, judge: &Judge<'_>) {
     let b = choices.below(batch.shape.batch);
     let length = batch.lengths.as_ref().map_or(batch.shape.steps, |lengths| lengths[b]);
+    if length == 0 {
+        return;
+    }
     let one = batch.sequence(x.view(), None).sequences(b..b + 1).steps(0..length);
     let y = model.forward(one, &mut model.zero_state(1), &mut model.cache()).to_owned();
     let features = y.dim().2;

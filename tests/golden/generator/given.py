@@ -23,8 +23,8 @@ def recurrent_parameters(
 
 
 def sequence(
-    rng, inputs, sizes, batch, steps=None, *, leading=(), directions=1, state=True, lengths=None, scale=1.0, junk=1e30,
-    backward=True,
+    rng, inputs, sizes, batch, steps=None, *, leading=(), directions=1, state=True, lengths=None, mask=None, resets=None, scale=1.0,
+    junk=1e30, backward=True,
 ):  # fmt: skip
     """x, the state, lengths, and the outputs' gradients where `backward`.
 
@@ -41,9 +41,17 @@ def sequence(
             given[f"grad_output.{part}n"] = rng.normal(size=[*leading, batch, size])
     if time and backward:
         given["grad_output.y"] = rng.normal(size=[steps, batch, directions * sizes["h"]])
-    if lengths is not None:
-        given["input.lengths"] = np.array(lengths, dtype=np.int64)
-        padding = (np.arange(steps)[:, None] >= given["input.lengths"])[..., None]
+    if resets is not None:
+        given["input.resets"] = np.array(resets, dtype=np.int64)
+    if lengths is not None or mask is not None:
+        padding = np.zeros([steps, batch], dtype=bool)
+        if lengths is not None:
+            given["input.lengths"] = np.array(lengths, dtype=np.int64)
+            padding |= np.arange(steps)[:, None] >= given["input.lengths"]
+        if mask is not None:
+            given["input.mask"] = np.array(mask, dtype=np.int64)
+            padding |= given["input.mask"] == 0
+        padding = padding[..., None]
         given["junk"] = {
             key: {"where": padding, "values": rng.normal(size=given[key].shape) * junk}
             for key in ("input.x", "grad_output.y")

@@ -54,6 +54,26 @@ def run_rnn(case, given):
     return results, check_cells(case, given, results)
 
 
+def run_marked(case, given):
+    """With a mask, resets or lengths of 0, which PyTorch's modules do not take: the reference cells."""
+    parameters = {name: p.requires_grad_() for name, p in tensors_under(given, "state_dict.").items()}
+    ends = ["", "_reverse"][: 1 + case["bidirectional"]]
+    of_layers = [
+        [
+            {name.removesuffix(f"_l{k}{end}"): p for name, p in parameters.items() if name.endswith(f"_l{k}{end}")}
+            for end in ends
+        ]
+        for k in range(case["num_layers"])
+    ]
+    leaves = {name: leaf(given, f"input.{name}") for name in ("x", "h0", "c0")}
+    state = {part: leaves[f"{part}0"] for part in "hc" if leaves[f"{part}0"] is not None}
+    marks = {name: torch.from_numpy(given[f"input.{name}"]).bool() for name in ("mask", "resets") if f"input.{name}" in given}
+    lengths = torch.from_numpy(given["input.lengths"]) if "input.lengths" in given else None
+    y, final, margin = reference_cells.layers(case["module"], case, of_layers, leaves["x"], state, lengths, **marks)
+    outputs = {"y": y} | dict(zip(("hn", "cn"), final))
+    return gradients(leaves, parameters, outputs, given), margin
+
+
 def run_cell(case, given):
     options = {"nonlinearity": case["nonlinearity"]} if case["module"] == "RNNCell" else {}
     module = getattr(nn, case["module"])(
@@ -119,11 +139,11 @@ def cell(name, kind, *sizes, bias=True, dtype="F64", **given):
     )  # fmt: skip
 
 
-def rnn(name, kind, *sizes, layers=1, bidirectional=False, bias=True, projection=0, dtype="F64", **given):
+def rnn(name, kind, *sizes, layers=1, bidirectional=False, bias=True, projection=0, dtype="F64", run=run_rnn, **given):
     """A sequence: `sizes` are inputs, hidden, batch, steps."""
     module, nonlinearity = next(rest for known, *rest in CELLS if known == kind)
     write(
-        f"{kind}_{name}", recurrent(*sizes, **given), run_rnn, kind="rnn", module=module, bias=bias,
+        f"{kind}_{name}", recurrent(*sizes, **given), run, kind="rnn", module=module, bias=bias,
         nonlinearity=nonlinearity, input_size=sizes[0], hidden_size=sizes[1], num_layers=layers,
         bidirectional=bidirectional, proj_size=projection, dtype=dtype,
     )  # fmt: skip
@@ -205,3 +225,19 @@ def networks():
     rnn("2layer_bi_lengths_f32", "gru", 5, 6, 4, 6, layers=2, dtype="F32", **both, **lengths)
     rnn("3layer_bi_f32", "rnn_relu", 4, 5, 3, 5, layers=3, dtype="F32", **both)
     rnn("2layer_bi_projected_f32", "lstm", 4, 6, 3, 6, layers=2, projection=5, dtype="F32", **both)
+
+
+def marked():
+    """Masks, resets and lengths of 0."""
+    rng = np.random.default_rng(0)
+    resets, mask = rng.random([9, 5]) < 0.3, rng.random([9, 5]) < 0.7
+    resets[0, 1] = resets[0, 2] = resets[8, 3] = True
+    mask[:, 4] = False
+    marks = {"resets": {"resets": resets}, "mask": {"mask": mask}, "empty": {"lengths": [0, 9, 4, 0, 1]}}
+    marks["all_marks"] = {"resets": resets, "mask": mask, "lengths": [6, 9, 0, 9, 7]}
+    for kind in ["rnn_tanh", "gru", "lstm"]:
+        for name, given in marks.items():
+            rnn(name, kind, 3, 4, 5, 9, run=run_marked, **given)
+            rnn(f"2layer_bi_{name}", kind, 3, 3, 5, 9, layers=2, bidirectional=True, run=run_marked, **given)
+        rnn("all_marks_f32", kind, 6, 9, 5, 9, run=run_marked, dtype="F32", **marks["all_marks"])
+    rnn("projected_all_marks", "lstm", 3, 5, 5, 9, projection=2, run=run_marked, junk=np.nan, **marks["all_marks"])

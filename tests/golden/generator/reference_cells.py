@@ -60,13 +60,28 @@ def backwards(x, lengths):
     return x[torch.where(t < lengths, lengths - 1 - t, t), torch.arange(x.shape[1])]
 
 
-def unroll(cell, options, p, x, state, lengths=None, reverse=False):
-    """`cell` over a sequence: y `[T, B, H]`, the last state, and how near relu's pre-activations come to 0."""
+def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, resets=None):
+    """`cell` over a sequence: y `[T, B, H]`, the last state, and how near relu's pre-activations come to 0.
+
+    Where `mask`, `[T, B]`, is false, the state stays as it is. Where `resets` is true, the state before the step is zero; in
+    reverse, the state after it.
+    """
     lengths = torch.full([x.shape[1]], len(x)) if lengths is None else lengths
-    x = backwards(x, lengths) if reverse else x
+    inside = torch.arange(len(x))[:, None] < lengths
+    mask = inside if mask is None else inside & mask
+    # Before which steps the state is zero, in the order in which they are done, and whether it is zero in the end.
+    resets = torch.zeros_like(inside) if resets is None else inside & resets
+    last_reset = torch.zeros_like(resets[0])
+    if reverse:
+        x, mask, resets = backwards(x, lengths), backwards(mask, lengths), backwards(resets, lengths)
+        at_first = resets[(lengths - 1).clamp(min=0), torch.arange(x.shape[1])] & (lengths > 0)
+        resets, last_reset = torch.cat([last_reset[None], resets[:-1]]), at_first
+        # What is past the end are not steps of the sequence.
+        resets = resets & inside
     y, margin = [], float("inf")
     for t, x_t in enumerate(x):
-        valid = (t < lengths)[:, None]
+        state = [torch.where(resets[t][:, None], 0.0, part) for part in state]
+        valid = mask[t][:, None]
         after, a = STEPS[cell](options, p, x_t, *state)
         for part, name in enumerate("hc"[: len(state)]):
             zoneout = options.get(f"zoneout_{name}", 0.0)
@@ -76,6 +91,7 @@ def unroll(cell, options, p, x, state, lengths=None, reverse=False):
         if options.get("nonlinearity") == "relu":
             margin = min(margin, a[valid[:, 0]].abs().min().item() if valid.any() else margin)
     y = torch.stack(y)
+    state = [torch.where(last_reset[:, None], 0.0, part) for part in state]
     return backwards(y, lengths) if reverse else y, state, margin
 
 
@@ -86,7 +102,7 @@ def zero_state(cell, p, batch):
     return [h, torch.zeros(batch, gates, dtype=torch.float64)] if cell == "LSTM" else [h]
 
 
-def layers(cell, options, parameters, x, given, lengths=None):
+def layers(cell, options, parameters, x, given, lengths=None, mask=None, resets=None):
     """Layers upon each other, each a list of one direction or two: `parameters[layer][direction]`.
 
     `given` has the states that are given, by `h` and `c`, `[layers * directions, B, H]`; the last states are such too.
@@ -97,7 +113,7 @@ def layers(cell, options, parameters, x, given, lengths=None):
         for reverse, p in enumerate(directions):
             state = zero_state(cell, p, x.shape[1])
             state = [given[part][len(final)] if part in given else zero for part, zero in zip("hc", state)]
-            y, state, near = unroll(cell, options, p, x, state, lengths, bool(reverse))
+            y, state, near = unroll(cell, options, p, x, state, lengths, bool(reverse), mask, resets)
             ys.append(y)
             final.append(state)
             margin = min(margin, near)

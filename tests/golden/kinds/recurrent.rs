@@ -1,6 +1,6 @@
 //! Kinds `rnn`, `cell` and `variant`: recurrent models over sequences, and cells for one step or with more options.
 
-use gradflow::ndarray::{Array3, ArrayView3, Axis, Ix1, Ix2, s};
+use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, Ix1, Ix2, s};
 use gradflow::{
     Float, Layer, Sequence, Tensors, ZerosLike,
     author::Cell,
@@ -130,6 +130,12 @@ pub fn lengths(case: &Case) -> Result<Option<Vec<usize>>, String> {
     Ok(lengths.map(|lengths| lengths.to_vec()))
 }
 
+/// A mask or resets, where the case has some.
+fn marks(case: &Case, name: &str) -> Result<Option<Array2<bool>>, String> {
+    let marks = case.given(name).map(|_| case.integers::<Ix2>(name)).transpose()?;
+    Ok(marks.map(|marks| marks.mapv(|mark| mark != 0)))
+}
+
 pub fn with_lengths<'a, F: Float>(
     x: Sequence<'a, F>,
     lengths: &'a Option<Vec<usize>>,
@@ -207,8 +213,14 @@ fn backward<L: Layer>(
     dy: Option<&Array3<L::Elem>>,
 ) -> Result<Pass<L::Elem>, String> {
     case.load(&mut layer, |name| name)?;
-    let lengths = lengths(case)?;
-    let sequence = with_lengths(Sequence::from(x).eval(), &lengths)?;
+    let (lengths, mask, resets) = (lengths(case)?, marks(case, "input.mask")?, marks(case, "input.resets")?);
+    let mut sequence = with_lengths(Sequence::from(x).eval(), &lengths)?;
+    if let Some(mask) = &mask {
+        sequence = sequence.with_mask(mask);
+    }
+    if let Some(resets) = &resets {
+        sequence = sequence.with_resets(resets);
+    }
     let (_, batch) = sequence.dims();
     let (mut state, mut dstate) = (initial_state(case, &layer, batch)?, layer.zero_state(batch));
     for (i, part) in parts(&dstate).iter().enumerate() {

@@ -1,9 +1,10 @@
-//! Attention: gradients, whole and step by step, lengths, exact cases, mistakes.
+//! Attention: gradients, whole and step by step, lengths, masks, exact cases, mistakes.
 //!
 //! PyTorch's numbers are golden cases: `cargo test --test golden`.
 
 mod exact;
 mod gradients;
+mod masks;
 mod mistakes;
 mod passes;
 
