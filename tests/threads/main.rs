@@ -88,7 +88,8 @@ fn check_part<L: Layer>(name: &str, layer: L, steps: Range<usize>, sequences: Ra
     let dy = batch::<L::Elem>(layer.output_size(INPUT.into()).expect("a layer of this size"));
     let dy = dy.slice(s![steps.clone(), sequences.clone(), ..]);
     let marks = |rng: &mut StdRng, share| Array2::from_shape_simple_fn((STEPS, BATCH), || rng.random_bool(share));
-    let (mask, resets) = (marks(&mut rng(1), 0.8), marks(&mut rng(2), 0.2));
+    let (mut mask, resets) = (marks(&mut rng(1), 0.8), marks(&mut rng(2), 0.2));
+    mask.row_mut(0).fill(true);
     let plain = Sequence::from(&x).train(7);
     let packed = plain.with_lengths(&lengths).expect("lengths that fit");
     for sequence in [plain, packed, packed.with_mask(&mask).with_resets(&resets)] {
