@@ -42,7 +42,9 @@ use crate::compose::{
 };
 use crate::kernels::Float;
 use crate::layer::{Causal, Layer};
-use crate::layers::{Activation, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Pool, Repeat};
+use crate::layers::{
+    Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Pool, Repeat,
+};
 use crate::recurrence::{Cell, LstmState};
 use crate::recurrent::Recurrent;
 use crate::wrap::{Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt};
@@ -113,6 +115,7 @@ compare_tensors! {
 
     [F: Float] Linear<F>: F;
     [F: Float] Activation<F>: F;
+    [F: Float] CausalConv1d<F>: F;
     [F: Float] LayerNorm<F>: F;
     [F: Float] Embedding<F>: F;
     [F: Float] Dropout<F>: F;

@@ -27,6 +27,7 @@ pub use crate::kernels::Accumulate;
 pub use crate::layer::kit::{Mark, Pending, StandardLayout, reuse};
 pub use crate::layer::{Attribute, Graph, Signal, StateTensor, Unsupported, Value};
 pub use crate::layer::{Gradient, Id, Ids, Pass, Piece, RowCache, RowGradients, RowLayer, Rows, State, Summary};
+pub use crate::layers::causal_conv1d::CausalConv1dCache;
 pub use crate::layers::embedding::EmbeddingCache;
 pub use crate::layers::feed_forward::FeedForwardCache;
 pub use crate::layers::time::TimeCache;

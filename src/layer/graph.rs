@@ -392,6 +392,25 @@ impl<F: Float> Graph<F> {
         self.node(operator, &[value, axis], &[])
     }
 
+    /// `value`, whose steps are those of `x`, in the order in which `x` is read; or read so, in the order of steps again. What is past
+    /// the lengths stays where it is.
+    pub(crate) fn in_order_of_reading(&mut self, x: Signal, value: Value) -> Value {
+        if !x.is_reversed {
+            return value;
+        }
+        match self.lengths(x) {
+            Some(lengths) => {
+                let lengths = self.node("Cast", &[lengths], &[("to", 7.into())]);
+                self.node("ReverseSequence", &[value, lengths], &[("batch_axis", 1.into()), ("time_axis", 0.into())])
+            }
+            None => {
+                let [from, to, axis] = [-1, i64::MIN, 0].map(|number| self.integers(&[number]));
+                let step = self.integers(&[-1]);
+                self.node("Slice", &[value, from, to, axis, step], &[])
+            }
+        }
+    }
+
     /// A parameter called `name` in its layer.
     ///
     /// # Panics

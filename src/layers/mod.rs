@@ -1,6 +1,7 @@
-//! Feed-forward layers, which map each row of the `T * B` on its own, and layers from many steps to one and back.
+//! Feed-forward layers, which map each row of the `T * B` on its own, convolution in time, and layers from many steps to one and back.
 
 pub(crate) mod activation;
+pub(crate) mod causal_conv1d;
 mod dropout;
 pub(crate) mod embedding;
 pub(crate) mod feed_forward;
@@ -11,10 +12,12 @@ mod linear;
 mod pool;
 mod repeat;
 mod stage;
+mod taps;
 pub(crate) mod time;
 
 pub use crate::base::Init;
 pub use activation::{Activation, Nonlinearity};
+pub use causal_conv1d::{CausalConv1d, CausalConv1dBuilder};
 pub use dropout::Dropout;
 pub use embedding::{Embedding, EmbeddingBuilder};
 pub use feed_forward::FeedForward;
@@ -30,6 +33,7 @@ use crate::layer::display_summary;
 
 display_summary! {
     Activation<F: Float>,
+    CausalConv1d<F: Float>,
     Dropout<F: Float>,
     Embedding<F: Float>,
     FeedForward<F: Float>,

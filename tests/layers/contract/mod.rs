@@ -9,8 +9,8 @@ use gradflow::{
     Causal, Layer,
     compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
     layers::{
-        Activation, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear, Nonlinearity, Pool,
-        Repeat,
+        Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear,
+        Nonlinearity, Pool, Repeat,
     },
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
@@ -90,6 +90,15 @@ contracts! {
     silu: 3 => |_rng| Activation::<F>::silu();
     layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
     embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
+    causal_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng);
+    causal_conv1d_dilated: 3 => |rng| CausalConv1d::<F>::builder(3, 2, 2).dilation(2).bias(false).build(rng);
+    causal_conv1d_of_one_tap: 3 => |rng| CausalConv1d::<F>::new(3, 4, 1, rng);
+    causal_conv1d_beyond_the_sequence: 2 => |rng| CausalConv1d::<F>::builder(2, 3, 3).dilation(40).build(rng);
+    causal_conv1d_of_groups: 4 => |rng| CausalConv1d::<F>::builder(4, 6, 5).groups(2).build(rng);
+    causal_conv1d_of_each_feature: 4 => |rng| CausalConv1d::<F>::builder(4, 4, 9).groups(4).build(rng);
+    learned_state_conv: 3 => |rng| lively(LearnedState::new(CausalConv1d::<F>::new(3, 4, 3, rng)), rng);
+    truncated_conv: 3 => |rng| TruncatedBptt::new(CausalConv1d::<F>::new(3, 4, 4, rng), 2).pass_gradients();
+    residual_conv: 4 => |rng| Residual::new((CausalConv1d::<F>::new(4, 4, 2, rng), Activation::tanh()));
     lstm_cell_wide: 3 => |rng| LstmCell::<F>::new(3, 19, rng);
     gru_cell_wide: 3 => |rng| GruCell::<F>::new(3, 19, rng);
     learned_state_lstm: 3 => |rng| lively(LearnedState::new(LstmCell::<F>::new(3, 4, rng)), rng);
@@ -155,6 +164,11 @@ contracts! {
 contracts! {
     check_any;
     bidirectional_lstm_cell: 3 => |rng| Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng));
+    bidirectional_conv: 3 => |rng| {
+        let mut one = || CausalConv1d::<F>::builder(3, 2, 3).dilation(2).build(rng);
+        Bidirectional::new(one(), one())
+    };
+    conv_pooled: 3 => |rng| (CausalConv1d::<F>::new(3, 4, 2, rng), Pool::mean());
     bidirectional_model: 3 => |rng| {
         let mut one = || (Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng)), Linear::new(4, 2, rng));
         Bidirectional::new(one(), one())

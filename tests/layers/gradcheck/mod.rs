@@ -7,7 +7,9 @@ use gradflow::{
     Layer, Sequence, Tensors,
     check::{GradCheck, GradReport},
     compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat},
+    layers::{
+        Activation, CausalConv1d, Dropout, Embedding, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
+    },
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
     },
@@ -119,6 +121,18 @@ gradients! {
         RnnCell::new(6, 3, rng),
     );
     eight_pre_norm_blocks: |rng| Stacked::build(8, |_| PreNormBlock::new(5, 9, Nonlinearity::Silu, rng));
+}
+
+gradients! {
+    check |x| [x, x.reversed()];
+    causal_conv1d: |rng| CausalConv1d::new(5, 4, 3, rng);
+    causal_conv1d_dilated: |rng| CausalConv1d::builder(5, 4, 2).dilation(4).build(rng);
+    causal_conv1d_of_groups: |rng| CausalConv1d::builder(5, 5, 4).groups(5).bias(false).build(rng);
+    bidirectional_conv: |rng| {
+        let mut direction = || (CausalConv1d::builder(5, 6, 3).dilation(2).groups(1).build(rng), Activation::tanh());
+        Bidirectional::new(direction(), direction())
+    };
+    conv_and_gru: |rng| (CausalConv1d::new(5, 4, 3, rng), GruCell::new(4, 3, rng));
 }
 
 gradients! {

@@ -1,0 +1,280 @@
+//! Which rows a step of a causal convolution reads, and their values side by side.
+
+use std::ops::Range;
+
+use crate::kernels::{Float, vectorised};
+use crate::layer::Sequence;
+use crate::layer::rows::span;
+
+/// The taps of a causal kernel: tap `j` of K reads the row of `(K - 1 - j) · dilation` steps before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Taps {
+    pub kernel: usize,
+    pub dilation: usize,
+}
+
+/// Where a row of features lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    /// Among the `T · B` rows of x.
+    Here(usize),
+    /// Among the `P · B` rows of the state before the first step.
+    Before(usize),
+}
+
+/// The rows that a step can read: those of x, `[T, B, I]`, and of the state before it, `[P, B, I]`.
+#[derive(Clone, Copy)]
+pub(super) struct History<'a, F> {
+    pub x: &'a [F],
+    pub before: &'a [F],
+}
+
+/// Their gradients, to be added to.
+pub(super) struct HistoryGradient<'a, F> {
+    pub dx: &'a mut [F],
+    /// `None`: not wanted.
+    pub dbefore: Option<&'a mut [F]>,
+}
+
+impl Taps {
+    /// P, the number of steps before a step that it reads.
+    pub fn reach(self) -> usize {
+        (self.kernel - 1) * self.dilation
+    }
+
+    /// How many steps before a step tap `j` reads.
+    fn back(self, j: usize) -> usize {
+        (self.kernel - 1 - j) * self.dilation
+    }
+
+    /// The row of sequence `b` that is `back` steps before the one which follows the first `read` steps, in the order in which
+    /// the sequence is read. `back` is at most P.
+    #[inline]
+    fn row_before<F: Float>(self, x: &Sequence<'_, F>, b: usize, read: usize, back: usize) -> Place {
+        let batch = x.dims().1;
+        match read.checked_sub(back) {
+            Some(read) => Place::Here(step_read(x, b, read) * batch + b),
+            None => Place::Before((self.reach() + read - back) * batch + b),
+        }
+    }
+
+    /// The row that tap `j` reads for row `at` of the `T · B`.
+    #[inline]
+    fn row_of<F: Float>(self, x: &Sequence<'_, F>, at: usize, j: usize) -> Place {
+        let (t, b) = (at / x.dims().1, at % x.dims().1);
+        // The order of reading is the same from both ends.
+        self.row_before(x, b, step_read(x, b, t), self.back(j))
+    }
+
+    /// For how many rows from `at` on the rows that each tap reads lie side by side, too.
+    fn side_by_side<F: Float>(self, x: &Sequence<'_, F>, at: usize) -> usize {
+        let batch = x.dims().1;
+        let (t, rest_of_step) = (at / batch, batch - at % batch);
+        match (x.is_reversed(), x.has_lengths()) {
+            // Each sequence is read from another step.
+            (true, true) => 1,
+            // Steps of x are read in one order, those of the state lie in the other.
+            (true, false) => rest_of_step,
+            // Until another tap leaves the state.
+            (false, _) if t < self.reach() => rest_of_step + (self.dilation - 1 - t % self.dilation) * batch,
+            (false, _) => usize::MAX,
+        }
+    }
+
+    /// The rows that each of the rows `rows` reads, `[n, I · K]`: those of a feature side by side, oldest first.
+    pub fn gather<F: Float>(
+        self,
+        x: &Sequence<'_, F>,
+        history: History<'_, F>,
+        rows: Range<usize>,
+        width: usize,
+        columns: &mut [F],
+    ) {
+        let (mut at, mut columns) = (rows.start, columns);
+        while at < rows.end {
+            let count = self.side_by_side(x, at).min(rows.end - at);
+            let (own, rest) = columns.split_at_mut(count * width * self.kernel);
+            let source = |j: usize| match self.row_of(x, at, j) {
+                Place::Here(row) => &history.x[span(&(row..row + count), width)],
+                Place::Before(row) => &history.before[span(&(row..row + count), width)],
+            };
+            let mut sources = [&[][..]; TOGETHER];
+            match sources.get_mut(..self.kernel) {
+                Some(sources) => {
+                    sources.iter_mut().enumerate().for_each(|(j, values)| *values = source(j));
+                    interleave(sources, own);
+                }
+                None => (0..self.kernel).for_each(|j| spread(self.kernel, j, source(j), own)),
+            }
+            (at, columns) = (at + count, rest);
+        }
+    }
+
+    /// Adds the gradients of [gathered](Taps::gather) rows to those of the rows.
+    pub fn scatter<F: Float>(
+        self,
+        x: &Sequence<'_, F>,
+        columns: &[F],
+        rows: Range<usize>,
+        width: usize,
+        gradient: &mut HistoryGradient<'_, F>,
+    ) {
+        let (mut at, mut columns) = (rows.start, columns);
+        while at < rows.end {
+            let count = self.side_by_side(x, at).min(rows.end - at);
+            let (own, rest) = columns.split_at(count * width * self.kernel);
+            for j in 0..self.kernel {
+                let sums = match (self.row_of(x, at, j), &mut gradient.dbefore) {
+                    (Place::Here(row), _) => &mut gradient.dx[span(&(row..row + count), width)],
+                    (Place::Before(row), Some(dbefore)) => &mut dbefore[span(&(row..row + count), width)],
+                    (Place::Before(_), None) => continue,
+                };
+                add_tap(self.kernel, j, own, sums);
+            }
+            (at, columns) = (at + count, rest);
+        }
+    }
+
+    /// The state after each sequence's last valid step, `[P, B, I]`.
+    pub fn advance<F: Float>(self, x: &Sequence<'_, F>, history: History<'_, F>, width: usize, state: &mut [F]) {
+        let batch = x.dims().1;
+        for (row, to) in state.chunks_exact_mut(width).enumerate() {
+            to.copy_from_slice(match self.row_kept(x, row % batch, row / batch) {
+                Place::Here(row) => &history.x[span(&(row..row + 1), width)],
+                Place::Before(row) => &history.before[span(&(row..row + 1), width)],
+            });
+        }
+    }
+
+    /// Adds the gradient of the state after the last step to those of the rows that it was made of.
+    pub fn advance_backward<F: Float>(
+        self,
+        x: &Sequence<'_, F>,
+        dstate: &[F],
+        width: usize,
+        gradient: &mut HistoryGradient<'_, F>,
+    ) {
+        let batch = x.dims().1;
+        for (row, d) in dstate.chunks_exact(width).enumerate() {
+            let sums = match (self.row_kept(x, row % batch, row / batch), &mut gradient.dbefore) {
+                (Place::Here(row), _) => &mut gradient.dx[span(&(row..row + 1), width)],
+                (Place::Before(row), Some(dbefore)) => &mut dbefore[span(&(row..row + 1), width)],
+                (Place::Before(_), None) => continue,
+            };
+            sums.iter_mut().zip(d).for_each(|(sum, &d)| *sum += d);
+        }
+    }
+
+    /// The row of sequence `b` that is step `p` of the P of the state after its last valid step.
+    fn row_kept<F: Float>(self, x: &Sequence<'_, F>, b: usize, p: usize) -> Place {
+        self.row_before(x, b, x.length(b), self.reach() - p)
+    }
+}
+
+/// The step of sequence `b` that is read after `read` others; also how many are read before step `read`.
+#[inline]
+fn step_read<F: Float>(x: &Sequence<'_, F>, b: usize, read: usize) -> usize {
+    if x.is_reversed() { x.length(b) - 1 - read } else { read }
+}
+
+/// The most taps whose rows are copied in one go.
+const TOGETHER: usize = 8;
+
+/// The values of K rows, those at the same place side by side.
+#[inline(always)]
+fn weave<const K: usize, F: Float>(sources: &[&[F]], columns: &mut [F]) {
+    let columns = columns.as_chunks_mut::<K>().0;
+    let sources: [&[F]; K] = std::array::from_fn(|j| &sources[j][..columns.len()]);
+    for (m, column) in columns.iter_mut().enumerate() {
+        for j in 0..K {
+            column[j] = sources[j][m];
+        }
+    }
+}
+
+/// Adds every K-th value, from the `j`th on.
+#[inline(always)]
+fn add_every<const K: usize, F: Float>(j: usize, columns: &[F], sums: &mut [F]) {
+    for (sum, column) in sums.iter_mut().zip(columns.as_chunks::<K>().0) {
+        *sum += column[j];
+    }
+}
+
+vectorised! {
+    /// At most [`TOGETHER`] rows, values at the same place side by side.
+    fn interleave<'a, F: Float>(sources: &'a [&'a [F]], columns: &'a mut [F]) {
+        match sources.len() {
+            1 => columns.copy_from_slice(sources[0]),
+            2 => weave::<2, F>(sources, columns),
+            3 => weave::<3, F>(sources, columns),
+            4 => weave::<4, F>(sources, columns),
+            5 => weave::<5, F>(sources, columns),
+            6 => weave::<6, F>(sources, columns),
+            7 => weave::<7, F>(sources, columns),
+            _ => weave::<TOGETHER, F>(sources, columns),
+        }
+    }
+}
+
+vectorised! {
+    /// Every `kernel`th value, from the `j`th on.
+    fn spread<'a, F: Float>(kernel: usize, j: usize, source: &'a [F], columns: &'a mut [F]) {
+        for (column, &value) in columns.chunks_exact_mut(kernel).zip(source) {
+            column[j] = value;
+        }
+    }
+}
+
+vectorised! {
+    /// Adds every `kernel`th value, from the `j`th on, to `sums`.
+    fn add_tap<'a, F: Float>(kernel: usize, j: usize, columns: &'a [F], sums: &'a mut [F]) {
+        match kernel {
+            1 => add_every::<1, F>(j, columns, sums),
+            2 => add_every::<2, F>(j, columns, sums),
+            3 => add_every::<3, F>(j, columns, sums),
+            4 => add_every::<4, F>(j, columns, sums),
+            _ => {
+                for (sum, column) in sums.iter_mut().zip(columns.chunks_exact(kernel)) {
+                    *sum += column[j];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+
+    /// Rows that lie side by side are those that each tap reads, in every mode.
+    #[test]
+    fn rows_side_by_side_are_those_of_each_row() {
+        let (steps, batch) = (7, 3);
+        let x = Array3::<f64>::zeros((steps, batch, 1));
+        for (kernel, dilation) in [(1, 1), (2, 1), (3, 1), (3, 2), (2, 5), (4, 3), (2, 9)] {
+            let taps = Taps { kernel, dilation };
+            for x in [
+                Sequence::from(&x),
+                Sequence::from(&x).reversed(),
+                Sequence::from(&x).with_lengths(&[4, 7, 1]).unwrap(),
+                Sequence::from(&x).with_lengths(&[4, 7, 1]).unwrap().reversed(),
+            ] {
+                for at in x.runs().flatten() {
+                    let count = taps.side_by_side(&x, at).min(x.runs().find(|run| run.contains(&at)).unwrap().end - at);
+                    for j in 0..kernel {
+                        let first = taps.row_of(&x, at, j);
+                        for more in 0..count {
+                            let expected = match first {
+                                Place::Here(row) => Place::Here(row + more),
+                                Place::Before(row) => Place::Before(row + more),
+                            };
+                            assert_eq!(taps.row_of(&x, at + more, j), expected, "{taps:?}, {at} + {more}, tap {j}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
