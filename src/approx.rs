@@ -37,17 +37,20 @@ use crate::attention::{AdditiveScore, Attention, AttentionScore, BilinearScore};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
 use crate::cells::{GruCell, LstmCell, MguCell, MinGruCell, RnnCell};
 use crate::compose::{
-    BoxLayer, BoxState, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, PreNormBranch, Residual,
-    Stacked, StochasticDepth,
+    BoxLayer, BoxState, BranchScale, DenseConcat, Highway, NormedConv1d, PostNormBlock, PreNormBlock, PreNormBranch,
+    Residual, Stacked, StochasticDepth, TemporalBlock, TemporalBranch,
 };
 use crate::kernels::Float;
 use crate::layer::{Causal, Layer};
 use crate::layers::{
     Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Pool, Repeat,
+    StridedConv1d,
 };
 use crate::recurrence::{Cell, LstmState};
 use crate::recurrent::Recurrent;
-use crate::wrap::{Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt};
+use crate::wrap::{
+    Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt, WeightNorm,
+};
 
 /// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`] not itself, such
 /// as a tuple of layers or its state.
@@ -116,6 +119,7 @@ compare_tensors! {
     [F: Float] Linear<F>: F;
     [F: Float] Activation<F>: F;
     [F: Float] CausalConv1d<F>: F;
+    [F: Float] StridedConv1d<F>: F;
     [F: Float] LayerNorm<F>: F;
     [F: Float] Embedding<F>: F;
     [F: Float] Dropout<F>: F;
@@ -137,6 +141,7 @@ compare_tensors! {
     [F: Float] PreNormBranch<F>: F;
     [F: Float] PreNormBlock<F>: F;
     [F: Float] PostNormBlock<F>: F;
+    [F: Float] NormedConv1d<F>: F;
     [F: Float, Kind] BoxLayer<F, Kind>: F;
 
     [C: Cell, const DIRECTIONS: usize] Recurrent<C, DIRECTIONS>: C::Elem;
@@ -145,11 +150,14 @@ compare_tensors! {
     [L: Layer] DenseConcat<L>: L::Elem;
     [L: Layer] StochasticDepth<L>: L::Elem;
     [L: Layer] Stacked<L>: L::Elem;
+    [L: Layer] TemporalBlock<L>: L::Elem;
+    [L: Layer] TemporalBranch<L>: L::Elem;
     [L: Layer] Bidirectional<L>: L::Elem;
     [L: Layer] LearnedState<L>: L::Elem;
     [L: Causal] TruncatedBptt<L>: L::Elem;
     [L: Layer] Prepacked<L>: L::Elem;
     [L: Layer] Probed<L>: L::Elem;
+    [L: Layer] WeightNorm<L>: L::Elem;
 }
 
 /// Direction by direction: the element type follows from the directions' states alone.

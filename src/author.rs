@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`]; [`Pending`] with its [`Mark`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
+//! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`], [`Steps`]; [`Pending`] with its [`Mark`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
 //! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
 //! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
 //! | A layer in ONNX files | [`Graph`] with [`Signal`], [`Value`], [`Attribute`], [`StateTensor`] and [`Unsupported`] |
@@ -26,7 +26,7 @@ pub use crate::compose::stochastic_depth::StochasticDepthCache;
 pub use crate::kernels::Accumulate;
 pub use crate::layer::kit::{Mark, Pending, StandardLayout, reuse};
 pub use crate::layer::{Attribute, Graph, Signal, StateTensor, Unsupported, Value};
-pub use crate::layer::{Gradient, Id, Ids, Pass, Piece, RowCache, RowGradients, RowLayer, Rows, State, Summary};
+pub use crate::layer::{Gradient, Id, Ids, Pass, Piece, RowCache, RowGradients, RowLayer, Rows, State, Steps, Summary};
 pub use crate::layers::causal_conv1d::CausalConv1dCache;
 pub use crate::layers::embedding::EmbeddingCache;
 pub use crate::layers::feed_forward::FeedForwardCache;
@@ -38,3 +38,4 @@ pub use crate::recurrent::model::RecurrentCache;
 pub use crate::wrap::bidirectional::BothCache;
 pub use crate::wrap::learned_state::LearnedStateCache;
 pub use crate::wrap::truncated::TruncatedBpttCache;
+pub use crate::wrap::weight_norm::WeightNormCache;

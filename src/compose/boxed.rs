@@ -9,7 +9,9 @@ use ndarray::{ArrayRef3, ArrayView3};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError, Tensors};
 use crate::kernels::{Accumulate, Float};
-use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, State, Summary, Unsupported};
+use crate::layer::{
+    Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, State, Steps, Summary, Unsupported,
+};
 
 const NAME: &str = "BoxLayer";
 
@@ -37,7 +39,7 @@ const NAME: &str = "BoxLayer";
 ///
 /// ```
 /// use gradflow::{
-///     Layer, compose::{BoxLayer, Stacked}, layers::{LastStep, Linear}, rand::{SeedableRng, rngs::StdRng},
+///     Layer, author::Steps, compose::{BoxLayer, Stacked}, layers::{LastStep, Linear}, rand::{SeedableRng, rngs::StdRng},
 ///     recurrent::{BiGru, Gru},
 /// };
 ///
@@ -49,7 +51,7 @@ const NAME: &str = "BoxLayer";
 /// };
 /// layers.push(BoxLayer::whole(Linear::new(16, 2, rng)));
 /// let model = Stacked::new(layers);
-/// assert_eq!((model.output_size(3.into()), model.output_steps()), (Ok(2), Some(1)));
+/// assert_eq!((model.output_size(3.into()), model.output_steps()), (Ok(2), Steps::Count(1)));
 /// ```
 pub struct BoxLayer<F: Float, Kind = Streaming> {
     layer: Box<dyn AnyLayer<F>>,
@@ -160,7 +162,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn any_output_size(&self, input: Size) -> Result<usize, SizeError>;
-    fn any_output_steps(&self) -> Option<usize>;
+    fn any_output_steps(&self) -> Steps;
     fn any_describe(&self, name: &str, summary: &mut Summary);
     fn any_add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported>;
     fn any_zero_state(&self, batch: usize) -> BoxState<F>;
@@ -239,7 +241,7 @@ where
         self.output_size(input)
     }
 
-    fn any_output_steps(&self) -> Option<usize> {
+    fn any_output_steps(&self) -> Steps {
         self.output_steps()
     }
 
@@ -331,7 +333,7 @@ impl<F: Float, Kind: 'static> Layer for BoxLayer<F, Kind> {
         self.layer.any_output_size(input)
     }
 
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         self.layer.any_output_steps()
     }
 

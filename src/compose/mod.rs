@@ -8,6 +8,7 @@ pub(crate) mod residual;
 mod sequential;
 pub(crate) mod stacked;
 pub(crate) mod stochastic_depth;
+mod temporal_block;
 
 pub use boxed::{BoxLayer, BoxState, Streaming, WholeSequence};
 pub use dense_concat::DenseConcat;
@@ -16,6 +17,7 @@ pub use norm_blocks::{PostNormBlock, PreNormBlock, PreNormBranch};
 pub use residual::{BranchScale, Residual};
 pub use stacked::Stacked;
 pub use stochastic_depth::StochasticDepth;
+pub use temporal_block::{NormedConv1d, TemporalBlock, TemporalBranch};
 
 use crate::kernels::Float;
 use crate::layer::{Layer, display_summary};
@@ -23,10 +25,13 @@ use crate::layer::{Layer, display_summary};
 display_summary! {
     DenseConcat<L: Layer>,
     Highway<L: Layer>,
+    NormedConv1d<F: Float>,
     PostNormBlock<F: Float>,
     PreNormBlock<F: Float>,
     PreNormBranch<F: Float>,
     Residual<L: Layer>,
     Stacked<L: Layer>,
     StochasticDepth<L: Layer>,
+    TemporalBlock<L: Layer>,
+    TemporalBranch<L: Layer>,
 }

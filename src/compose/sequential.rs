@@ -86,9 +86,9 @@ macro_rules! __chain {
                 }
             }
 
-            fn output_steps(&self) -> Option<usize> {
-                let steps = None;
-                $(let steps = $crate::layer::Layer::output_steps(&self.$part).or(steps);)+
+            fn output_steps(&self) -> $crate::layer::Steps {
+                let steps = $crate::layer::Steps::Same;
+                $(let steps = steps.then($crate::layer::Layer::output_steps(&self.$part));)+
                 steps
             }
 
@@ -199,7 +199,7 @@ macro_rules! __chain {
         [($part:tt $i:tt) ($before:tt $j:tt) $(($earlier:tt $k:tt))*] $is:tt
     ) => {{
         let steps = $crate::layer::Layer::output_steps(&$self.$before);
-        $(let steps = steps.or_else(|| $crate::layer::Layer::output_steps(&$self.$earlier));)*
+        $(let steps = $crate::layer::Layer::output_steps(&$self.$earlier).then(steps);)*
         let input = $x.with_output(steps, $crate::layer::Layer::output(&$self.$before, &$cache.$j));
         let dstate = $dstate.as_mut().map(|state| &mut state.$i);
         let grad = $crate::layer::Gradient::new(&mut $grad.$part, $how);

@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, TensorsExt};
 use crate::layer::kit::opaque_debug;
-use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, Summary, Unsupported};
+use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, Steps, Summary, Unsupported};
 use crate::parallel::{in_pass, product_work};
 use crate::parameters;
 
@@ -96,7 +96,7 @@ impl<L: Layer> Layer for Stacked<L> {
         Ok(sizes.0)
     }
 
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         steps_after(&self.layers)
     }
 
@@ -206,9 +206,9 @@ impl<L: Layer> Layer for Stacked<L> {
     }
 }
 
-/// The steps of the output of layers, one after another, if one of them changes their number.
-fn steps_after<L: Layer>(layers: &[L]) -> Option<usize> {
-    layers.iter().rev().find_map(L::output_steps)
+/// The steps of the output of layers, one after another.
+fn steps_after<L: Layer>(layers: &[L]) -> Steps {
+    layers.iter().fold(Steps::Same, |steps, layer| steps.then(layer.output_steps()))
 }
 
 #[track_caller]

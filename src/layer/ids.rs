@@ -88,6 +88,13 @@ macro_rules! integers {
                 }
             }
 
+            /// One of every `stride` steps.
+            pub(super) fn every(self, stride: usize) -> Self {
+                match self.0 {
+                    $(Views::$variant(ids) => Ids(Views::$variant(ids.slice_move(s![..; stride, ..]))),)+
+                }
+            }
+
             /// Some of the sequences.
             pub(super) fn sequences(self, sequences: Range<usize>) -> Self {
                 match self.0 {

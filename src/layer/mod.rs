@@ -16,6 +16,7 @@ pub mod row_layer;
 pub(crate) mod rows;
 mod sequence;
 pub(crate) mod stage;
+mod steps;
 mod summary;
 mod traits;
 
@@ -28,6 +29,7 @@ pub use positions::Piece;
 pub use row_layer::{RowCache, RowGradients, RowLayer, Rows};
 pub use sequence::Sequence;
 pub use stage::{Stage, Stages};
+pub use steps::Steps;
 pub use summary::Summary;
 pub(crate) use traits::display_summary;
 pub use traits::{Internal, Layer, Pass, State};

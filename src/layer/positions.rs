@@ -58,15 +58,21 @@ struct Whole<T> {
     given: T,
     /// The steps before the first step here.
     passed: usize,
+    /// The steps of the whole sequences for each step here.
+    stride: usize,
 }
 
 impl<T> Whole<T> {
+    fn new(given: T) -> Self {
+        Whole { given, passed: 0, stride: 1 }
+    }
+
     fn after_steps(self, first: usize) -> Self {
-        Whole { passed: self.passed + first, ..self }
+        Whole { passed: self.passed + first * self.stride, ..self }
     }
 
     fn map<U>(self, of: impl FnOnce(T) -> U) -> Whole<U> {
-        Whole { given: of(self.given), passed: self.passed }
+        Whole { given: of(self.given), passed: self.passed, stride: self.stride }
     }
 }
 
@@ -78,7 +84,7 @@ impl<'a> Positions<'a> {
         }
         match lengths.iter().position(|&length| length > steps) {
             Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
-            None => Ok(Positions { lengths: Some(Whole { given: lengths, passed: 0 }), ..self }),
+            None => Ok(Positions { lengths: Some(Whole::new(lengths)), ..self }),
         }
     }
 
@@ -87,7 +93,7 @@ impl<'a> Positions<'a> {
     }
 
     pub fn with_resets(self, resets: ArrayView2<'a, bool>) -> Self {
-        Positions { resets: Some(Whole { given: resets, passed: 0 }), ..self }
+        Positions { resets: Some(Whole::new(resets)), ..self }
     }
 
     /// With states that have a row for each piece of the `steps` steps from here.
@@ -139,6 +145,12 @@ impl<'a> Positions<'a> {
         }
     }
 
+    /// Those of one of every `stride` steps, of a batch with lengths alone.
+    pub fn every(self, stride: usize) -> Self {
+        let every = |lengths: Whole<_>| Whole { stride: lengths.stride.saturating_mul(stride), ..lengths };
+        Positions { lengths: self.lengths.map(every), ..Positions::default() }
+    }
+
     /// Those of the sequences `range`.
     pub fn of_sequences(self, range: Range<usize>) -> Self {
         let part = |marks: ArrayView2<'a, bool>| marks.slice_move(s![.., range.clone()]);
@@ -174,7 +186,12 @@ impl<'a> Positions<'a> {
     /// The length of sequence `b`, of which `steps` steps are here.
     #[inline]
     pub fn length(&self, b: usize, steps: usize) -> usize {
-        self.lengths.map_or(steps, |Whole { given, passed }| given[b].saturating_sub(passed).min(steps))
+        self.lengths.map_or(steps, |Whole { given, passed, stride }| {
+            let rest = given[b].saturating_sub(passed);
+            // A division at each position would be felt.
+            let rest = if stride == 1 { rest } else { rest.div_ceil(stride) };
+            rest.min(steps)
+        })
     }
 
     /// Whether step `t` of sequence `b`, which is within its length, is not masked.
@@ -186,7 +203,7 @@ impl<'a> Positions<'a> {
     /// Whether a piece starts with step `t` of sequence `b`, which is within its length.
     #[inline]
     pub fn starts_anew(&self, t: usize, b: usize) -> bool {
-        self.resets.is_some_and(|Whole { given, passed }| given[[passed + t, b]])
+        self.resets.is_some_and(|Whole { given, passed, .. }| given[[passed + t, b]])
     }
 
     /// The number of marks of sequence `b` before the steps here.

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::fingerprint::{CHECKS_ALL, Fingerprint};
 use super::ids::{Id, Ids};
 use super::positions::{Piece, Pieces, Positions};
+use super::steps::Steps;
 use crate::base::error::{check_not_empty, mismatch};
 use crate::base::{LengthsError, Mode, Size, check_shape};
 use crate::kernels::{Float, PackedWeights};
@@ -295,14 +296,28 @@ impl<'a, F: Float> Sequence<'a, F> {
         other.with_context(Context { constant: false, ..other.context })
     }
 
-    /// The output of layers over this batch, of which the last that changes the number of steps gives `steps`.
+    /// One of every `stride` steps, from the first on, with lengths that count them.
+    pub(crate) fn every(self, stride: usize) -> Self {
+        let values = match self.values {
+            Values::Features(x) => Values::Features(x.slice_move(s![..; stride, .., ..])),
+            Values::Tokens(ids) => Values::Tokens(ids.every(stride)),
+        };
+        let context = Context { first_step: self.context.first_step / stride, ..self.context };
+        Sequence { values, positions: self.positions.every(stride), context }
+    }
+
+    /// The output of layers over this batch, which give `steps`.
     #[doc(hidden)]
     #[track_caller]
-    pub fn with_output<'s>(self, steps: Option<usize>, output: ArrayView3<'s, F>) -> Sequence<'s, F>
+    pub fn with_output<'s>(self, steps: Steps, output: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,
     {
-        let Some(steps) = steps else { return self.with(output) };
+        let steps = match steps {
+            Steps::Same => return self.with(output),
+            Steps::Every(stride) => return self.every(stride).with(output),
+            Steps::Count(steps) => steps,
+        };
         let (got, batch) = (output.dim(), self.dims().1);
         if (got.0, got.1) != (steps, batch) {
             let expected = (steps, batch);

@@ -10,6 +10,7 @@ use super::gradient::Gradient;
 use super::graph::{Graph, Signal, Unsupported};
 use super::kit::StandardLayout;
 use super::sequence::Sequence;
+use super::steps::Steps;
 use super::summary::Summary;
 use crate::base::tensors::check_alike;
 use crate::base::{Size, SizeError, Tensors, check_shape};
@@ -65,13 +66,15 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     /// If the layer, or one inside it, does not take that size.
     fn output_size(&self, input: Size) -> Result<usize, SizeError>;
 
-    /// The number of steps of every output, T', for a layer that changes it: the output is `[T', B, O]`, has no lengths, and
-    /// all of it is valid. `None`, the default: the output has the steps and the lengths of the input.
+    /// The number of steps of the output, T', for a layer that changes it. [`Steps::Same`], the default: the output has the steps and
+    /// the lengths of the input.
     ///
-    /// Such layers are [`LastStep`](crate::layers::LastStep), [`Pool`](crate::layers::Pool) and
-    /// [`Repeat`](crate::layers::Repeat), and models with one of them inside.
-    fn output_steps(&self) -> Option<usize> {
-        None
+    /// [`LastStep`](crate::layers::LastStep), [`Pool`](crate::layers::Pool) and [`Repeat`](crate::layers::Repeat) give a number of
+    /// steps that does not depend on the input's, [`Steps::Count`]: the output has no lengths, and all of it is valid. A
+    /// [`StridedConv1d`](crate::layers::StridedConv1d) gives one of every few steps, [`Steps::Every`]: its output has lengths, too.
+    /// So do models with one of them inside.
+    fn output_steps(&self) -> Steps {
+        Steps::Same
     }
 
     /// The output `y` over `x` with the lengths that it has: those of `x`, unless the layer [changes the number of
@@ -257,10 +260,14 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     #[doc(hidden)]
     fn expect_same_steps(&self, outer: &str) -> Result<(), SizeError> {
         match self.output_steps() {
-            None => Ok(()),
-            Some(steps) => Err(SizeError::new(
+            Steps::Same => Ok(()),
+            Steps::Count(steps) => Err(SizeError::new(
                 outer,
                 format!("takes a branch that keeps the number of steps, got one that gives {steps}"),
+            )),
+            Steps::Every(stride) => Err(SizeError::new(
+                outer,
+                format!("takes a branch that keeps the number of steps, got one that gives one of every {stride}"),
             )),
         }
     }

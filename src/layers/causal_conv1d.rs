@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
+use super::strided_conv1d::StridedConv1d;
 use super::taps::{History, HistoryGradient, Taps};
 use crate::base::error::{check_batch, mismatch};
 use crate::base::{Init, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape, check_sizes};
@@ -34,6 +35,8 @@ const NAME: &str = "CausalConv1d";
 ///
 /// With G groups, the features are split into G equal parts, and each output reads the features of its own part alone: W_j is
 /// block diagonal. G = I = O is a convolution of each feature with a kernel of its own.
+///
+/// With a stride, it is a [`StridedConv1d`].
 ///
 /// Weight and bias have the names and shapes of `torch.nn.Conv1d`, so a state dict loads unchanged. A `Conv1d` pads both ends; the
 /// causal one is `conv(F.pad(x, (P, 0)))` without padding of its own. A new sequence has zeros before its first step, as there.
@@ -69,8 +72,8 @@ pub struct CausalConv1d<F> {
     pub weight: Array3<F>,
     /// `[O]`
     pub bias: Option<Array1<F>>,
-    dilation: usize,
-    groups: usize,
+    pub(super) dilation: usize,
+    pub(super) groups: usize,
 }
 parameters! { impl<F: Float> Tensors<F> for CausalConv1d<F> { weight, bias; skip dilation, groups } }
 
@@ -92,7 +95,7 @@ impl<F: Float> CausalConv1d<F> {
     pub fn builder(input: usize, output: usize, kernel: usize) -> CausalConv1dBuilder<F> {
         let sizes = [("input", input), ("output", output), ("kernel", kernel)];
         check_sizes::<F, 3>(NAME, sizes, &[&[output, input, kernel]]);
-        let taps = Taps { kernel, dilation: 1 };
+        let taps = Taps { kernel, dilation: 1, stride: 1 };
         CausalConv1dBuilder { input, output, taps, groups: 1, weight: None, bias: Some(None), elem: PhantomData }
     }
 
@@ -127,11 +130,21 @@ impl<F: Float> CausalConv1d<F> {
 
     /// P + 1, the number of steps that a step of the output reads.
     pub fn receptive_field(&self) -> usize {
-        self.taps().reach() + 1
+        self.taps(1).reach() + 1
     }
 
-    fn taps(&self) -> Taps {
-        Taps { kernel: self.kernel(), dilation: self.dilation }
+    /// The same layer with an output for one of every `stride` steps.
+    ///
+    /// # Panics
+    /// Panics if `stride` is 0.
+    #[track_caller]
+    pub fn strided(self, stride: usize) -> StridedConv1d<F> {
+        StridedConv1d::new(self, stride)
+    }
+
+    /// The taps, with an output for one of every `stride` steps.
+    pub(super) fn taps(&self, stride: usize) -> Taps {
+        Taps { kernel: self.kernel(), dilation: self.dilation, stride }
     }
 
     /// O, after a check of the parameters.
@@ -353,6 +366,18 @@ pub struct CausalConv1dCache<F> {
 }
 opaque_debug! { CausalConv1dCache<F: Float> }
 
+impl<F: Float> CausalConv1dCache<F> {
+    /// `[T, B, O]`, after a forward pass.
+    pub(super) fn output(&self) -> ArrayView3<'_, F> {
+        self.y.view()
+    }
+
+    /// `[T, B, I]`, after a backward pass; unspecified if it was not wanted.
+    pub(super) fn input_gradient(&self) -> ArrayView3<'_, F> {
+        self.dx.view()
+    }
+}
+
 /// The number of elements of [gathered](Taps::gather) rows at a time: they stay in the L2 cache, and are enough rows to repay
 /// copying the weight.
 const BLOCK: usize = 1 << 16;
@@ -369,19 +394,23 @@ fn block_rows(all: usize, width: usize) -> usize {
 }
 
 once! {
+    /// `y`, left in the cache, and the state after it, for the layer that messages call `name`.
     #[track_caller]
-    fn forward<'a, F: Float>(
+    pub(super) fn forward<'a, F: Float>(
+        name: &'static str,
         layer: &'a CausalConv1d<F>,
+        taps: Taps,
         x: &'a Sequence<'a, F>,
         state: &'a mut Array3<F>,
         cache: &'a mut CausalConv1dCache<F>,
     ) {
         let CausalConv1dCache { pending, x_copy, before, columns, y, .. } = cache;
         let mark = pending.begin(layer, x);
-        let (input, taps, output) = (layer.input_size(), layer.taps(), layer.checked_output());
-        let features = x.features(NAME, Some(input));
-        let (steps, batch) = x.dims();
-        check_batch(NAME, "state", x.dims(), &[taps.reach(), batch, input], state.shape(0));
+        let (input, output) = (layer.input_size(), layer.checked_output());
+        let features = x.features(name, Some(input));
+        let out = x.every(taps.stride);
+        let (steps, batch) = out.dims();
+        check_batch(name, "state", x.dims(), &[taps.reach(), batch, input], state.shape(0));
         reuse(before, state.raw_dim());
         before.assign(state);
         reuse(y, (steps, batch, output));
@@ -389,19 +418,22 @@ once! {
         let rows = block_rows(steps * batch, width);
         reuse(columns, (rows, width));
         let history = History { x: x_copy.values(features), before: before.values(0) };
-        for block in x.runs().flat_map(|run| blocks(run, rows)) {
+        for block in out.runs().flat_map(|run| blocks(run, rows)) {
             let columns = rows_of(columns, &(0..block.len()));
             taps.gather(x, history, block.clone(), input, columns);
             layer.multiply(x, matrix(columns, width), matrix_mut(rows_of(y, &block), output));
         }
-        x.zero_padding(y);
+        out.zero_padding(y);
         taps.advance(x, history, input, state.tensor_mut(0));
         mark.set();
     }
 
+    /// `dx`, left in the cache, and the gradient of the state before it, for the layer that messages call `name`.
     #[track_caller]
-    fn backward<'a, F: Float>(
+    pub(super) fn backward<'a, F: Float>(
+        name: &'static str,
         layer: &'a CausalConv1d<F>,
+        taps: Taps,
         x: &'a Sequence<'a, F>,
         dy: &'a ArrayRef3<F>,
         dstate: Option<&'a mut Array3<F>>,
@@ -409,20 +441,20 @@ once! {
         grad: Gradient<'a, CausalConv1d<F>>,
     ) {
         let CausalConv1dCache { pending, x_copy, dy_copy, before, columns, dx, dbefore, .. } = cache;
-        let (input, taps, output) = (layer.input_size(), layer.taps(), layer.checked_output());
-        pending.take(NAME, layer, x, dy, output);
+        let (input, output, out) = (layer.input_size(), layer.checked_output(), x.every(taps.stride));
+        pending.take_with_steps(name, layer, x, dy, [out.dims().0, output]);
         let (grad, mut how) = grad.parts();
-        check_gradient(NAME, layer, &*grad);
-        let (features, dy) = (x.features(NAME, Some(input)), dy_copy.rows(dy.view()));
+        check_gradient(name, layer, &*grad);
+        let (features, dy) = (x.features(name, Some(input)), dy_copy.rows(dy.view()));
         let (steps, batch) = x.dims();
         if let Some(dbias) = &mut grad.bias {
-            bias_gradient(x, dy, dbias, how);
+            bias_gradient(&out, dy, dbias, how);
         }
         let wanted = x.wants_gradient() || dstate.is_some();
         reuse(dx, (steps, batch, if wanted { input } else { 0 }));
         dx.set_zero();
         if let Some(dstate) = &dstate {
-            check_batch(NAME, "dstate", x.dims(), before.shape(0), dstate.shape(0));
+            check_batch(name, "dstate", x.dims(), before.shape(0), dstate.shape(0));
             reuse(dbefore, before.raw_dim());
             dbefore.set_zero();
         }
@@ -434,9 +466,9 @@ once! {
             taps.advance_backward(x, dstate.values(0), input, &mut gradient);
         }
         let width = input * taps.kernel;
-        let rows = block_rows(steps * batch, width);
+        let rows = block_rows(dy.nrows(), width);
         let history = History { x: x_copy.values(features), before: before.values(0) };
-        for block in x.runs().flat_map(|run| blocks(run, rows)) {
+        for block in out.runs().flat_map(|run| blocks(run, rows)) {
             let columns = rows_of(columns, &(0..block.len()));
             taps.gather(x, history, block.clone(), input, columns);
             let dy = dy.slice(s![block.clone(), ..]);
@@ -466,11 +498,11 @@ impl<F: Float> Layer for CausalConv1d<F> {
     }
 
     fn zero_state(&self, batch: usize) -> Array3<F> {
-        Array3::zeros((self.taps().reach(), batch, self.input_size()))
+        Array3::zeros((self.taps(1).reach(), batch, self.input_size()))
     }
 
     fn add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
-        let (output, taps, input) = (self.checked_output(), self.taps(), x.features(NAME)?);
+        let (output, taps, input) = (self.checked_output(), self.taps(1), x.features(NAME)?);
         // In the order in which the steps are read.
         let read = graph.in_order_of_reading(x, x.value);
         let (state, reach) = (graph.take_state()?, taps.reach() as i64);
@@ -524,12 +556,12 @@ impl<F: Float> Layer for CausalConv1d<F> {
         state: &mut Array3<F>,
         cache: &'c mut CausalConv1dCache<F>,
     ) -> ArrayView3<'c, F> {
-        forward(self, &x.reborrow(), state, cache);
-        cache.y.view()
+        forward(NAME, self, self.taps(1), &x.reborrow(), state, cache);
+        cache.output()
     }
 
     fn output<'c>(&self, cache: &'c CausalConv1dCache<F>) -> ArrayView3<'c, F> {
-        cache.y.view()
+        cache.output()
     }
 
     fn backward_pass<'c>(
@@ -540,8 +572,8 @@ impl<F: Float> Layer for CausalConv1d<F> {
         cache: &'c mut CausalConv1dCache<F>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, F> {
-        backward(self, &x.reborrow(), dy, dstate, cache, grad);
-        cache.dx.view()
+        backward(NAME, self, self.taps(1), &x.reborrow(), dy, dstate, cache, grad);
+        cache.input_gradient()
     }
 }
 

@@ -12,6 +12,7 @@ mod linear;
 mod pool;
 mod repeat;
 mod stage;
+mod strided_conv1d;
 mod taps;
 pub(crate) mod time;
 
@@ -27,6 +28,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LinearBuilder};
 pub use pool::Pool;
 pub use repeat::Repeat;
+pub use strided_conv1d::StridedConv1d;
 
 use crate::kernels::Float;
 use crate::layer::display_summary;
@@ -43,4 +45,5 @@ display_summary! {
     Linear<F: Float>,
     Pool<F: Float>,
     Repeat<F: Float>,
+    StridedConv1d<F: Float>,
 }

@@ -6,11 +6,13 @@ use crate::kernels::{Float, vectorised};
 use crate::layer::Sequence;
 use crate::layer::rows::span;
 
-/// The taps of a causal kernel: tap `j` of K reads the row of `(K - 1 - j) · dilation` steps before.
+/// The taps of a causal kernel: tap `j` of K reads the row of `(K - 1 - j) · dilation` steps before. There is an output row for one of
+/// every `stride` steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Taps {
     pub kernel: usize,
     pub dilation: usize,
+    pub stride: usize,
 }
 
 /// Where a row of features lies.
@@ -39,7 +41,7 @@ pub(super) struct HistoryGradient<'a, F> {
 impl Taps {
     /// P, the number of steps before a step that it reads.
     pub fn reach(self) -> usize {
-        (self.kernel - 1) * self.dilation
+        self.kernel.saturating_sub(1) * self.dilation
     }
 
     /// How many steps before a step tap `j` reads.
@@ -58,15 +60,16 @@ impl Taps {
         }
     }
 
-    /// The row that tap `j` reads for row `at` of the `T · B`.
+    /// The row that tap `j` reads for row `at` of the outputs.
     #[inline]
     fn row_of<F: Float>(self, x: &Sequence<'_, F>, at: usize, j: usize) -> Place {
-        let (t, b) = (at / x.dims().1, at % x.dims().1);
+        let batch = x.dims().1;
+        let (t, b) = (at / batch * self.stride, at % batch);
         // The order of reading is the same from both ends.
         self.row_before(x, b, step_read(x, b, t), self.back(j))
     }
 
-    /// For how many rows from `at` on the rows that each tap reads lie side by side, too.
+    /// For how many output rows from `at` on the rows that each tap reads lie side by side, too.
     fn side_by_side<F: Float>(self, x: &Sequence<'_, F>, at: usize) -> usize {
         let batch = x.dims().1;
         let (t, rest_of_step) = (at / batch, batch - at % batch);
@@ -75,13 +78,14 @@ impl Taps {
             (true, true) => 1,
             // Steps of x are read in one order, those of the state lie in the other.
             (true, false) => rest_of_step,
+            (false, _) if self.stride > 1 => rest_of_step,
             // Until another tap leaves the state.
             (false, _) if t < self.reach() => rest_of_step + (self.dilation - 1 - t % self.dilation) * batch,
             (false, _) => usize::MAX,
         }
     }
 
-    /// The rows that each of the rows `rows` reads, `[n, I · K]`: those of a feature side by side, oldest first.
+    /// The rows that each of the output rows `rows` reads, `[n, I · K]`: those of a feature side by side, oldest first.
     pub fn gather<F: Float>(
         self,
         x: &Sequence<'_, F>,
@@ -253,16 +257,28 @@ mod tests {
     fn rows_side_by_side_are_those_of_each_row() {
         let (steps, batch) = (7, 3);
         let x = Array3::<f64>::zeros((steps, batch, 1));
-        for (kernel, dilation) in [(1, 1), (2, 1), (3, 1), (3, 2), (2, 5), (4, 3), (2, 9)] {
-            let taps = Taps { kernel, dilation };
+        for (kernel, dilation, stride) in [
+            (1, 1, 1),
+            (2, 1, 1),
+            (3, 1, 1),
+            (3, 2, 1),
+            (2, 5, 1),
+            (4, 3, 1),
+            (2, 9, 1),
+            (3, 1, 2),
+            (2, 3, 3),
+            (3, 2, 9),
+        ] {
+            let taps = Taps { kernel, dilation, stride };
             for x in [
                 Sequence::from(&x),
                 Sequence::from(&x).reversed(),
                 Sequence::from(&x).with_lengths(&[4, 7, 1]).unwrap(),
                 Sequence::from(&x).with_lengths(&[4, 7, 1]).unwrap().reversed(),
             ] {
-                for at in x.runs().flatten() {
-                    let count = taps.side_by_side(&x, at).min(x.runs().find(|run| run.contains(&at)).unwrap().end - at);
+                let rows = x.every(stride);
+                for (at, end) in rows.runs().flat_map(|run| run.clone().map(move |at| (at, run.end))) {
+                    let count = taps.side_by_side(&x, at).min(end - at);
                     for j in 0..kernel {
                         let first = taps.row_of(&x, at, j);
                         for more in 0..count {

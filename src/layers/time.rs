@@ -55,8 +55,8 @@ macro_rules! time_layer {
                 self.size(input)
             }
 
-            fn output_steps(&self) -> Option<usize> {
-                Some(self.steps())
+            fn output_steps(&self) -> $crate::layer::Steps {
+                $crate::layer::Steps::Count(self.steps())
             }
 
             fn zero_state(&self, _batch: usize) {}

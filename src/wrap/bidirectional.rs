@@ -6,7 +6,7 @@ use num_traits::Zero;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, Tensors};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
-use crate::layer::{Gradient, Graph, Layer, Sequence, Signal, Summary, Unsupported};
+use crate::layer::{Gradient, Graph, Layer, Sequence, Signal, Steps, Summary, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "Bidirectional";
@@ -92,7 +92,11 @@ impl<L: Layer> Layer for Bidirectional<L> {
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         let (forward, reverse) = (self.forward.output_steps(), self.reverse.output_steps());
         if forward != reverse {
-            let text = |steps: Option<usize>| steps.map_or("those of x".into(), |steps| steps.to_string());
+            let text = |steps: Steps| match steps {
+                Steps::Same => "those of x".into(),
+                Steps::Count(steps) => steps.to_string(),
+                Steps::Every(stride) => format!("one of every {stride} of x"),
+            };
             let (forward, reverse) = (text(forward), text(reverse));
             let reason =
                 format!("takes directions with as many steps, got {forward} from forward and {reverse} from reverse");
@@ -102,7 +106,7 @@ impl<L: Layer> Layer for Bidirectional<L> {
         Ok(forward + self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?)
     }
 
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         self.forward.output_steps()
     }
 
@@ -156,7 +160,7 @@ impl<L: Layer> Layer for Bidirectional<L> {
     ) -> ArrayView3<'c, L::Elem> {
         let BothCache { pending, forward, reverse, y, dx } = cache;
         let (steps, batch) = x.dims();
-        pending.take_with_steps(NAME, &(), x, dy, [self.output_steps().unwrap_or(steps), y.dim().2]);
+        pending.take_with_steps(NAME, &(), x, dy, [self.output_steps().of(steps), y.dim().2]);
         let middle = self.forward.output(forward).dim().2;
         let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
         let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));

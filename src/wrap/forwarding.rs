@@ -13,7 +13,7 @@ macro_rules! forwarding_layer {
                 self.$field.output_size(input)
             }
 
-            fn output_steps(&self) -> Option<usize> {
+            fn output_steps(&self) -> $crate::layer::Steps {
                 self.$field.output_steps()
             }
 

@@ -13,7 +13,7 @@ use crate::layer::graph::Axis;
 use crate::layer::kit::{Pending, opaque_debug};
 use crate::layer::stage::{Chain, Place};
 use crate::layer::{
-    Causal, Gradient, Graph, Internal, Layer, Piece, Sequence, Signal, Stage, Stages, Summary, Unsupported,
+    Causal, Gradient, Graph, Internal, Layer, Piece, Sequence, Signal, Stage, Stages, Steps, Summary, Unsupported,
 };
 use crate::parameters;
 
@@ -297,7 +297,7 @@ impl<L: Layer> Layer for LearnedState<L> {
         self.layer.output_size(input)
     }
 
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         self.layer.output_steps()
     }
 

@@ -1,7 +1,7 @@
 //! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is carried along
 //! and never masked.
 
-use gradflow::ndarray::{Array1, Array2, Array3, Ix3, arr2, s};
+use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Ix3, arr2, s};
 use gradflow::{
     Causal, Layer, Sequence, TensorsExt, ZerosLike,
     attention::Attention,
@@ -11,12 +11,14 @@ use gradflow::{
     compose::{
         BoxLayer, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
     },
-    layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
+    layers::{
+        Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity,
+    },
     loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, Recurrent, RnnCell},
     sequential,
-    wrap::{Bidirectional, LearnedState, TruncatedBptt},
+    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{assert_says, evaluate, panic_of, rng};
@@ -46,7 +48,14 @@ fn sizes_that_do_not_fit_name_the_layer_and_both_sizes() {
     assert_says(&forward_panic(&GruCell::new(5, 2, rng), (&x).into()), &["GruCell", "[T, B, 5]", "[4, 2, 3]"]);
     assert_says(&forward_panic(&LayerNorm::new(5), (&x).into()), &["LayerNorm", "[T, B, 5]", "[4, 2, 3]"]);
     assert_says(&forward_panic(&Embedding::new(5, 2, rng), (&x).into()), &["Embedding", "token ids", "[4, 2, 3]"]);
+    assert_says(
+        &forward_panic(&CausalConv1d::new(5, 2, 3, rng), (&x).into()),
+        &["CausalConv1d", "[T, B, 5]", "[4, 2, 3]"],
+    );
+    let strided = CausalConv1d::new(5, 2, 3, rng).strided(2);
+    assert_says(&forward_panic(&strided, (&x).into()), &["StridedConv1d", "[T, B, 5]", "[4, 2, 3]"]);
     let ids = arr2(&[[0, 1]]);
+    assert_says(&forward_panic(&CausalConv1d::new(5, 2, 3, rng), (&ids).into()), &["CausalConv1d", "token ids"]);
     assert_says(&forward_panic(&Linear::new(5, 2, rng), (&ids).into()), &["Linear", "[T, B, 5]", "token ids"]);
     assert_says(&forward_panic(&Activation::tanh(), (&ids).into()), &["Activation", "token ids"]);
 }
@@ -90,6 +99,17 @@ fn parameters_that_do_not_fit_each_other_are_named() {
     let mut gru = GruCell::<f64>::zeros(3, 5);
     gru.bias_hh = Some(gradflow::ndarray::Array1::zeros(5));
     assert_says(&forward_panic(&gru, (&x).into()), &["GruCell", "bias_hh", "[15]", "[5]"]);
+    let mut conv = CausalConv1d::<f64>::zeros(3, 5, 2);
+    conv.bias = Some(Array1::zeros(4));
+    assert_says(&forward_panic(&conv, (&x).into()), &["CausalConv1d", "bias", "[5]", "[4]"]);
+    let mut conv = CausalConv1d::<f64>::builder(3, 3, 2).groups(3).zeros();
+    conv.weight = Array3::zeros((4, 1, 2));
+    assert_says(&forward_panic(&conv, (&x).into()), &["CausalConv1d", "weight", "3 groups", "[4, 1, 2]"]);
+    conv.weight = Array3::zeros((3, 1, 0));
+    assert_says(&forward_panic(&conv, (&x).into()), &["CausalConv1d", "weight", "[3, 1, 0]"]);
+    let mut norm = WeightNorm::new(Linear::<f64>::zeros(3, 5));
+    norm.gain = ArrayD::zeros(vec![5]);
+    assert_says(&forward_panic(&norm, (&x).into()), &["WeightNorm", "gain", "[5, 1]", "[5]"]);
     let scaled = Residual::new(Linear::<f64>::zeros(3, 3)).layer_scale(2, 0.1);
     assert_says(&forward_panic(&scaled, (&x).into()), &["Residual", "scale", "[3]", "[2]"]);
 }
@@ -110,6 +130,42 @@ fn empty_batches_and_models_are_refused() {
     assert_says(&panic_of(|| LstmCell::<f64>::builder(3, 0)), &["sizes must not be 0", "hidden 0"]);
     assert_says(&panic_of(|| LayerNorm::<f64>::new(0)), &["LayerNorm", "sizes must not be 0"]);
     assert_says(&panic_of(|| Embedding::<f64>::zeros(0, 3)), &["Embedding", "sizes must not be 0"]);
+    assert_says(&panic_of(|| CausalConv1d::<f64>::zeros(2, 3, 0)), &["CausalConv1d", "must not be 0", "kernel 0"]);
+}
+
+#[test]
+fn convolutions_say_what_does_not_fit() {
+    let builder = || CausalConv1d::<f64>::builder(4, 6, 3);
+    assert_says(&panic_of(|| builder().dilation(0)), &["CausalConv1d", "must not be 0", "dilation 0"]);
+    assert_says(&panic_of(|| builder().dilation(usize::MAX / 2)), &["CausalConv1d", "too large for any memory"]);
+    for groups in [0, 3, 4] {
+        let got = format!("got {groups}");
+        assert_says(&panic_of(|| builder().groups(groups)), &["CausalConv1d: groups", "input 4 and output 6", &got]);
+    }
+    assert_says(&panic_of(|| builder().zeros().strided(0)), &["StridedConv1d: stride: expected at least 1, got 0"]);
+    let (conv, x) = (builder().dilation(2).zeros(), Array3::zeros((7, 2, 4)));
+    for bad in [(4, 3, 4), (3, 2, 4), (4, 2, 3)] {
+        let message = panic_of(|| conv.forward(&x, &mut Array3::zeros(bad), &mut conv.cache()).to_owned());
+        assert_says(&message, &["CausalConv1d: state: expected [4, 2, 4]", &format!("{:?}", [bad.0, bad.1, bad.2])]);
+    }
+    let strided = conv.clone().strided(2);
+    let chunk = |first| {
+        let (chunk, mut state) = (Sequence::from(&x).steps(first..7), strided.zero_state(2));
+        strided.forward(chunk, &mut state, &mut strided.cache()).dim()
+    };
+    assert_eq!(chunk(4), (2, 2, 6));
+    let says =
+        "StridedConv1d: x: expected chunks that begin at a multiple of the stride 2, got one that begins at step 3";
+    assert_says(&panic_of(|| chunk(3)), &[says]);
+    let message = panic_of(|| {
+        Residual::new(strided.clone()).forward(&x, &mut strided.zero_state(2), &mut Default::default()).dim()
+    });
+    assert_says(
+        &message,
+        &["Residual takes a branch that keeps the number of steps, got one that gives one of every 2"],
+    );
+    let message = panic_of(|| WeightNorm::of(builder().zeros(), "weights"));
+    assert_says(&message, &["WeightNorm: name: expected one of weight, bias, got weights"]);
 }
 
 #[test]
@@ -793,6 +849,15 @@ fn parameters_in_another_layout_are_refused() {
     check(FeedForward::new(3, 5, Nonlinearity::Gelu, rng), |layer| turned(&mut layer.fc2.weight), 3);
     check(LayerNorm::new(3), |layer| stepped(&mut layer.weight), 3);
     check(LayerNorm::new(3), |layer| stepped(&mut layer.bias), 3);
+    check(
+        CausalConv1d::new(3, 3, 2, rng),
+        |layer| {
+            layer.weight =
+                layer.weight.clone().permuted_axes([1, 0, 2]).as_standard_layout().into_owned().permuted_axes([1, 0, 2])
+        },
+        3,
+    );
+    check(CausalConv1d::new(3, 2, 2, rng), |layer| stepped(layer.bias.as_mut().unwrap()), 3);
     check(RnnCell::new(3, 3, rng), |layer| turned(&mut layer.weight_hh), 3);
     check(GruCell::new(3, 4, rng), |layer| turned(&mut layer.weight_ih), 3);
     check(LstmCell::new(3, 3, rng), |layer| turned(&mut layer.weight_ih), 3);

@@ -9,12 +9,12 @@ use gradflow::{
     Causal, Layer, Sequence, TensorsExt, ZerosLike,
     attention::Attention,
     clip::{ClipNorm, clip_grad_norm},
-    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
+    compose::{BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock},
+    layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Schedule, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, Rnn, RnnCell},
-    wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt},
+    wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::rng;
@@ -161,7 +161,10 @@ fn mistakes_with_layers_name_the_callers_line() {
         "a tuple": (Linear::<f64>::new(3, 4, rng), GruCell::new(4, 2, rng));
         "BoxLayer": BoxLayer::new(Linear::<f64>::new(3, 4, rng));
         "LearnedState": LearnedState::new(LstmCell::<f64>::new(3, 4, rng));
+        "CausalConv1d": CausalConv1d::<f64>::new(3, 4, 2, rng);
+        "WeightNorm": WeightNorm::new(Linear::<f64>::new(3, 4, rng));
     }
+    check(&mut report, "StridedConv1d", CausalConv1d::<f64>::new(3, 4, 2, rng).strided(2), 3);
     check(&mut report, "Bidirectional", Bidirectional::new(GruCell::<f64>::new(3, 4, rng), GruCell::new(3, 4, rng)), 3);
     check(&mut report, "BiGru", Gru::<f64>::builder(3, 4).bidirectional().build(rng), 3);
     check(&mut report, "TruncatedBptt", TruncatedBptt::new(RnnCell::<f64>::new(3, 4, rng), 2), 3);
@@ -191,6 +194,14 @@ fn mistakes_with_parts_name_the_callers_line() {
         "Linear::zeros(0, _)": Linear::<f64>::zeros(0, 3);
         "Embedding::new(0, _)": Embedding::<f64>::new(0, 3, rng);
         "Embedding::zeros(0, _)": Embedding::<f64>::zeros(0, 3);
+        "CausalConv1d::new(0, _, _)": CausalConv1d::<f64>::new(0, 3, 2, rng);
+        "CausalConv1d::zeros(_, _, 0)": CausalConv1d::<f64>::zeros(2, 3, 0);
+        "CausalConv1d, dilation": CausalConv1d::<f64>::builder(2, 3, 2).dilation(0);
+        "CausalConv1d, groups": CausalConv1d::<f64>::builder(2, 3, 2).groups(2);
+        "CausalConv1d::strided": CausalConv1d::<f64>::zeros(2, 3, 2).strided(0);
+        "TemporalBlock::weight_norm": TemporalBlock::<WeightNorm<CausalConv1d<f64>>>::weight_norm(2, 3, 2, 0, 0.1, rng);
+        "TemporalBlock::layer_norm, dropout": TemporalBlock::layer_norm(2, 3, 2, 1, 1.0, rng) as TemporalBlock<NormedConv1d<f64>>;
+        "WeightNorm::of": WeightNorm::of(Linear::<f64>::zeros(2, 3), "weights");
         "LayerNorm::new(0)": LayerNorm::<f64>::new(0);
         "LayerNorm::eps": LayerNorm::<f64>::new(1).eps(-1.0);
         "Dropout::new": Dropout::<f64>::new(1.0, rng);

@@ -15,12 +15,12 @@ use gradflow::{
     },
     clip::{ClipNorm, clip_grad_norm, clip_grad_value},
     compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
-    layers::{Activation, FeedForward, LayerNorm, Linear, Nonlinearity},
+    layers::{Activation, CausalConv1d, FeedForward, LayerNorm, Linear, Nonlinearity},
     optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
     row_layer,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{panics, rng, wave};
@@ -122,6 +122,7 @@ where
     let depth = StochasticDepth::new(layer(), 0.5, rng);
     let blocks = (FeedForward::new(FEATURES, 20, Nonlinearity::Gelu, rng), LstmCell::new(FEATURES, FEATURES, rng));
     let norm = LayerNorm::new(FEATURES);
+    let convolutions = CausalConv1d::new(FEATURES, FEATURES, 3, rng);
     let probe = GradientProbe::new();
     macro_rules! check {
         ($($what:literal: $layer:expr;)+) => {$({
@@ -146,6 +147,8 @@ where
         "TruncatedBptt": TruncatedBptt::new((layer(), around.0.clone()), 2).pass_gradients();
         "TruncatedBptt, recomputed": TruncatedBptt::new(layer(), 3).pass_gradients().recompute();
         "Prepacked": Prepacked::new((layer(), around.0.clone()));
+        "convolutions": (convolutions.clone(), layer(), convolutions.clone());
+        "WeightNorm": WeightNorm::of((layer(), around.0.clone()), "1.weight");
     }
     let mut count = 0;
     with_lies(lies, "Probed", || {

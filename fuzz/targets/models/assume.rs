@@ -1,6 +1,6 @@
 //! A layer that is taken to be causal, so that it can be boxed: the comparisons know which are.
 
-use gradflow::author::{Gradient, Size, SizeError};
+use gradflow::author::{Gradient, Size, SizeError, Steps};
 use gradflow::ndarray::{ArrayRef3, ArrayView3};
 use gradflow::{Causal, Layer, Sequence, Tensors};
 
@@ -30,7 +30,7 @@ impl<L: Layer> Layer for AssumeCausal<L> {
     fn output_size(&self, input: Size) -> Result<usize, SizeError> {
         self.0.output_size(input)
     }
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         self.0.output_steps()
     }
     fn zero_state(&self, batch: usize) -> L::State {

@@ -1,7 +1,7 @@
 //! Attention as a layer: over its input, of queries that another layer makes of the input.
 
 use gradflow::attention::{AdditiveScore, Attention, BilinearScore};
-use gradflow::author::{AttentionCache, Gradient, Size, SizeError};
+use gradflow::author::{AttentionCache, Gradient, Size, SizeError, Steps};
 use gradflow::compose::BoxLayer;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use gradflow::rand::rngs::StdRng;
@@ -78,7 +78,7 @@ impl<F: Float> Layer for Attend<F> {
         input.features("Attend")
     }
 
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         self.layer.output_steps()
     }
 

@@ -1,14 +1,16 @@
 //! What a model is made of, and the model itself in either element type.
 
+use gradflow::author::Steps;
 use gradflow::compose::{
-    BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
+    BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
 };
 use gradflow::layers::{
-    Activation, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
+    Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity,
+    Pool, Repeat,
 };
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, Rnn, RnnNonlinearity};
-use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt};
+use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, Tensors};
 
 use super::assume::AssumeCausal;
@@ -43,6 +45,14 @@ pub enum Node {
         output: usize,
     },
     Recurrent(Recurrent),
+    Convolution(Convolution),
+    WeightNorm(Convolution),
+    TemporalBlock {
+        output: usize,
+        kernel: usize,
+        dilation: usize,
+        layer_norm: bool,
+    },
     Sequence(Box<Node>, Box<Node>),
     Stacked(Vec<Node>),
     Residual {
@@ -111,6 +121,18 @@ pub struct Recurrent {
     dropout: f64,
     recurrent_dropout: f64,
     zoneout: [f64; 2],
+}
+
+/// A convolution in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution {
+    output: usize,
+    kernel: usize,
+    dilation: usize,
+    groups: usize,
+    bias: bool,
+    /// `None`: a causal one.
+    stride: Option<usize>,
 }
 
 /// A whole model.
@@ -284,7 +306,7 @@ impl Spec {
     }
 
     fn leaf(&mut self, choices: &mut Choices<'_>, input: usize) -> (Node, usize) {
-        let node = match choices.below(17) {
+        let node = match choices.below(20) {
             0 => Node::Identity,
             1 | 2 => {
                 let output = size(choices, 70);
@@ -299,12 +321,36 @@ impl Spec {
             // Refused by most of what may be around it.
             9 if choices.once_in(4) => self.many_to_one_layer(choices, input),
             9 => Node::Identity,
+            10 | 11 => {
+                let convolution = self.convolution(choices, input);
+                return (Node::Convolution(convolution), convolution.output);
+            }
+            12 => {
+                let convolution = Convolution { stride: None, ..self.convolution(choices, input) };
+                return (Node::WeightNorm(convolution), convolution.output);
+            }
+            13 => {
+                let output = if choices.yes() { input } else { size(choices, 40) };
+                let (kernel, dilation) = (1 + choices.below(4), 1 + choices.below(5));
+                return (Node::TemporalBlock { output, kernel, dilation, layer_norm: choices.yes() }, output);
+            }
             _ => {
                 let recurrent = self.recurrent(choices);
                 return (Node::Recurrent(recurrent), recurrent.output());
             }
         };
         (node, input)
+    }
+
+    fn convolution(&mut self, choices: &mut Choices<'_>, input: usize) -> Convolution {
+        // Refused by most of what may be around it.
+        let stride = choices.once_in(8).then(|| 1 + choices.below(4));
+        self.causal &= stride.is_none();
+        let (kernel, dilation, bias) = (1 + choices.below(9), 1 + choices.below(6), choices.yes());
+        let groups =
+            if choices.yes() { 1 } else { choices.one_of(&[input, if input.is_multiple_of(2) { 2 } else { 1 }]) };
+        let output = if choices.yes() { input } else { groups * size(choices, 1 + 60 / groups) };
+        Convolution { output, kernel, dilation, groups, bias, stride }
     }
 
     fn recurrent(&mut self, choices: &mut Choices<'_>) -> Recurrent {
@@ -368,32 +414,33 @@ fn in_turn(first: Node, second: Node) -> Node {
 
 impl Node {
     /// How many steps it gives, if not as many as it gets.
-    fn output_steps(&self) -> Option<usize> {
+    fn output_steps(&self) -> Steps {
         match self {
-            Node::LastStep { .. } | Node::Pool { .. } => Some(1),
-            Node::Repeat(steps) => Some(*steps),
-            Node::Sequence(first, second) => second.output_steps().or_else(|| first.output_steps()),
-            Node::Stacked(layers) => layers.iter().rev().find_map(Node::output_steps),
+            Node::LastStep { .. } | Node::Pool { .. } => Steps::Count(1),
+            Node::Repeat(steps) => Steps::Count(*steps),
+            Node::Convolution(Convolution { stride: Some(stride), .. }) => Steps::Every(*stride),
+            Node::Sequence(first, second) => first.output_steps().then(second.output_steps()),
+            Node::Stacked(layers) => layers.iter().fold(Steps::Same, |steps, layer| steps.then(layer.output_steps())),
             Node::Bidirectional(layer, _)
             | Node::LearnedState(layer)
             | Node::Probed(layer)
             | Node::Prepacked(layer)
             | Node::Attention { query_layer: layer, .. } => layer.output_steps(),
-            _ => None,
+            _ => Steps::Same,
         }
     }
 
     /// Whether it takes `steps` steps: a skip connection needs a branch that keeps their number, and [`Repeat`] a single one.
     pub fn takes(&self, steps: usize) -> bool {
-        let keeps = |branch: &Node| branch.output_steps().is_none() && branch.takes(steps);
+        let keeps = |branch: &Node| branch.output_steps() == Steps::Same && branch.takes(steps);
         match self {
             Node::Repeat(_) => steps == 1,
-            Node::Sequence(first, second) => first.takes(steps) && second.takes(first.output_steps().unwrap_or(steps)),
+            Node::Sequence(first, second) => first.takes(steps) && second.takes(first.output_steps().of(steps)),
             Node::Stacked(layers) => {
                 let mut steps = steps;
                 layers.iter().all(|layer| {
                     let takes = layer.takes(steps);
-                    steps = layer.output_steps().unwrap_or(steps);
+                    steps = layer.output_steps().of(steps);
                     takes
                 })
             }
@@ -464,6 +511,24 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
         }
         Node::Embedding { vocabulary, output } => (BoxLayer::new(Embedding::zeros(*vocabulary, *output)), *output),
         Node::Recurrent(recurrent) => (recurrent.build(input, parts.eps), recurrent.output()),
+        Node::Convolution(convolution) => {
+            let conv = convolution.build(input);
+            let conv = match convolution.stride {
+                Some(stride) => causal(conv.strided(stride)),
+                None => BoxLayer::new(conv),
+            };
+            (conv, convolution.output)
+        }
+        Node::WeightNorm(convolution) => (BoxLayer::new(WeightNorm::new(convolution.build(input))), convolution.output),
+        Node::TemporalBlock { output, kernel, dilation, layer_norm } => {
+            let sizes = (input, *output, *kernel, *dilation);
+            let block = if *layer_norm {
+                BoxLayer::new(TemporalBlock::layer_norm(sizes.0, sizes.1, sizes.2, sizes.3, 0.2, rng))
+            } else {
+                BoxLayer::new(TemporalBlock::weight_norm(sizes.0, sizes.1, sizes.2, sizes.3, 0.2, rng))
+            };
+            (block, *output)
+        }
         Node::Sequence(first, second) => {
             let (first, between) = build(first, input, parts);
             let (second, output) = build(second, between, parts);
@@ -532,6 +597,13 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
             let layer = build(query_layer, input, parts).0;
             (causal(Attend::new(layer, score.attention(*query, input, rng), *at_once)), input)
         }
+    }
+}
+
+impl Convolution {
+    fn build<F: Float>(&self, input: usize) -> CausalConv1d<F> {
+        let builder = CausalConv1d::builder(input, self.output, self.kernel).dilation(self.dilation);
+        builder.groups(self.groups).bias(self.bias).zeros()
     }
 }
 

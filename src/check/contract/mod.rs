@@ -11,7 +11,7 @@ use super::gradcheck::GradCheck;
 use crate::base::{Size, Tensors, TensorsExt, ZerosLike};
 use crate::kernels::Float;
 use crate::layer::fingerprint::CHECKS_ALL;
-use crate::layer::{Causal, Gradient, Layer, Sequence};
+use crate::layer::{Causal, Gradient, Layer, Sequence, Steps};
 use batch::Batch;
 pub use batch::Input;
 use ndarray::{Array3, ArrayRef3, Axis, Dimension, arr2};
@@ -105,7 +105,7 @@ impl<'a, L: Layer> Contract<'a, L> {
 
     /// The number of steps of an output over `steps` steps.
     fn output_steps(&self, steps: usize) -> usize {
-        self.layer.output_steps().unwrap_or(steps)
+        self.layer.output_steps().of(steps)
     }
 
     /// The shape of an output over a batch of the usual size.
@@ -188,7 +188,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         let marked = x.with_mask(&mask).with_resets(&resets);
         let worst = check("", x).max(check(", with lengths", lengths));
         // From a state of zero, some functions curve too much for the larger steps of f32.
-        if size_of::<L::Elem>() < size_of::<f64>() {
+        if size_of::<L::Elem>() < size_of::<f64>() || !self.takes_marks() {
             return worst;
         }
         worst.max(check(", with a mask and resets", marked))
@@ -288,9 +288,15 @@ impl<'a, L: Layer> Contract<'a, L> {
     fn gradients_are_overwritten(&self) {
         let batch = self.batch(STEPS, BATCH);
         let x = batch.sequence().train(3);
-        let (lengths, over) = (x.with_lengths(&LENGTHS).expect("fits"), [STEPS / 2; BATCH]);
-        let ended = x.with_lengths(&over).expect("fits").steps(STEPS / 2..STEPS);
-        for (what, x) in [("", x), (", with lengths", lengths), (", where all sequences are over", ended)] {
+        // Of a layer with a stride, chunks begin at a multiple of it; there may be none.
+        let end = match self.layer.output_steps() {
+            Steps::Every(stride) => (STEPS / 2).next_multiple_of(stride).min(STEPS),
+            _ => STEPS / 2,
+        };
+        let (lengths, over) = (x.with_lengths(&LENGTHS).expect("fits"), [end; BATCH]);
+        let ended = (end < STEPS).then(|| x.with_lengths(&over).expect("fits").steps(end..STEPS));
+        let ended = ended.map(|ended| (", where all sequences are over", ended));
+        for (what, x) in [("", x), (", with lengths", lengths)].into_iter().chain(ended) {
             let mut cache = self.layer.cache();
             let mut run = |grad: &mut L, overwrite: bool| {
                 let mut state = self.state(BATCH);
@@ -367,7 +373,7 @@ impl<'a, L: Layer> Contract<'a, L> {
             let mut state = self.state(BATCH);
             let y = self.layer.forward(x, &mut state, cache).to_owned();
             let mut dy = output_gradient(y.dim());
-            if self.layer.output_steps().is_none() {
+            if self.layer.output_steps() == Steps::Same {
                 fill_padding(&mut dy, if batch.junk { f64::NAN } else { 0.5 });
             }
             self.backward(x, y, &dy, state, cache)
@@ -377,7 +383,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.pass(mode(self.batch(STEPS, BATCH).changed().sequence()), self.state(BATCH), &mut cache);
         let (want, got) = (lengths(&batch, &mut self.layer.cache()), lengths(&junk, &mut cache));
         self.assert(got.bits() == want.bits(), "what the padding holds changes the result");
-        let has_padding = self.layer.output_steps().is_none();
+        let has_padding = self.layer.output_steps() == Steps::Same;
         self.assert(!has_padding || padding_is_zero(&got.y), "y is not zero past a length");
         self.assert(self.input_is_tokens() || padding_is_zero(&got.dx), "dL/dx is not zero past a length");
         let full = [STEPS; BATCH];
@@ -406,7 +412,8 @@ impl<'a, L: Layer> Contract<'a, L> {
         let batch = self.batch(STEPS, BATCH);
         let (mask, resets) = (arr2(&MASK), arr2(&RESETS));
         let x = batch.sequence().train(1);
-        for x in [x, x.with_lengths(&LENGTHS).expect("lengths that fit"), x.with_mask(&mask).with_resets(&resets)] {
+        let marked = self.takes_marks().then(|| x.with_mask(&mask).with_resets(&resets));
+        for x in [x, x.with_lengths(&LENGTHS).expect("lengths that fit")].into_iter().chain(marked) {
             let (mut state, mut dstate) = (self.state(BATCH), self.state(BATCH));
             let (mut cache, mut grad) = (self.layer.cache(), self.layer.zeros_like());
             let output = self.layer.output_size(x.size()).expect("a size that fits");
@@ -442,7 +449,7 @@ impl<L: Causal> Contract<'_, L> {
     /// Panics at the first breach.
     #[track_caller]
     pub fn check_causal(&self) -> f64 {
-        self.assert(self.layer.output_steps().is_none(), "a causal layer changes the number of steps");
+        self.assert(self.layer.output_steps() == Steps::Same, "a causal layer changes the number of steps");
         self.chunks_equal_the_whole();
         self.chunks_keep_positions();
         self.pieces_are_apart(|x| x.eval(), true);

@@ -6,13 +6,21 @@ use super::batch::Batch;
 use super::values::{BATCH, EMPTY, LENGTHS, MASK, RESETS, STEPS, all_near, output_gradient};
 use super::{Contract, InMode, Outcome};
 use crate::base::{TensorsExt, ZerosLike};
-use crate::layer::{Causal, Layer, Sequence};
+use crate::layer::{Causal, Layer, Sequence, Steps};
 
 impl<L: Layer> Contract<'_, L> {
+    /// A layer with an output for one of every few steps takes no mask and no resets.
+    pub(super) fn takes_marks(&self) -> bool {
+        !matches!(self.layer.output_steps(), Steps::Every(_))
+    }
+
     /// With a mask, or a length of 0, each sequence gives what its valid steps alone give, one after the other.
     pub(super) fn valid_steps_are_all(&self) {
         let (batch, mut mask) = (self.batch(STEPS, BATCH), arr2(&MASK));
-        let changes_steps = self.layer.output_steps().is_some();
+        let changes_steps = self.layer.output_steps() != Steps::Same;
+        if !self.takes_marks() {
+            return;
+        }
         if changes_steps {
             // After a change of steps, all sequences have outputs: that of one without steps depends on the layers there.
             mask[[0, 2]] = true;
@@ -35,7 +43,7 @@ impl<L: Layer> Contract<'_, L> {
         x: Sequence<'_, L::Elem>,
         valid: &ArrayRef2<bool>,
     ) {
-        let (x, changes_steps) = (x.eval(), self.layer.output_steps().is_some());
+        let (x, changes_steps) = (x.eval(), self.layer.output_steps() != Steps::Same);
         let (mut state, mut cache) = (self.state(BATCH), self.layer.cache());
         let y = self.layer.forward(x, &mut state, &mut cache).to_owned();
         let dy = output_gradient(y.dim());
@@ -81,7 +89,7 @@ impl<L: Layer> Contract<'_, L> {
     /// With resets, each piece gives what it gives alone. `carried`: the states that are given go to the first pieces and come
     /// from the last ones; else they are those of a start.
     pub(super) fn pieces_are_apart(&self, mode: InMode<L::Elem>, carried: bool) {
-        if self.layer.output_steps().is_some() {
+        if self.layer.output_steps() != Steps::Same {
             return;
         }
         let (batch, resets) = (self.batch(STEPS, BATCH), arr2(&RESETS));

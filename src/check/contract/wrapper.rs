@@ -57,7 +57,7 @@ impl<L: Layer> Contract<'_, L> {
 
 fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>) -> Bits {
     let ((steps, batch), output) = (x.dims(), layer.output_size(x.size()).expect("a size that fits"));
-    let shape = (layer.output_steps().unwrap_or(steps), batch, output);
+    let shape = (layer.output_steps().of(steps), batch, output);
     let (mut cache, mut grad, dy) = (layer.cache(), layer.zeros_like(), output_gradient(shape));
     let y = bits(&layer.forward(x, &mut layer.zero_state(batch), &mut cache).to_owned());
     let dx = bits(&layer.backward(x, &dy, None, &mut cache, Gradient::overwrite(&mut grad)).to_owned());

@@ -7,7 +7,10 @@ mod wrappers;
 use gradflow::check::{Contract, GradCheck, Input};
 use gradflow::{
     Causal, Layer,
-    compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    compose::{
+        BoxLayer, DenseConcat, Highway, NormedConv1d, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
+        TemporalBlock,
+    },
     layers::{
         Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear,
         Nonlinearity, Pool, Repeat,
@@ -16,7 +19,7 @@ use gradflow::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
     },
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{allocations, lively, rng};
@@ -96,6 +99,12 @@ contracts! {
     causal_conv1d_beyond_the_sequence: 2 => |rng| CausalConv1d::<F>::builder(2, 3, 3).dilation(40).build(rng);
     causal_conv1d_of_groups: 4 => |rng| CausalConv1d::<F>::builder(4, 6, 5).groups(2).build(rng);
     causal_conv1d_of_each_feature: 4 => |rng| CausalConv1d::<F>::builder(4, 4, 9).groups(4).build(rng);
+    weight_norm: 3 => |rng| lively(WeightNorm::new(Linear::<F>::new(3, 4, rng)), rng);
+    weight_norm_conv: 4 => |rng| lively(WeightNorm::new(CausalConv1d::<F>::builder(4, 6, 3).groups(2).build(rng)), rng);
+    weight_norm_of_a_cell: 3 => |rng| lively(WeightNorm::of(LstmCell::<F>::new(3, 4, rng), "weight_hh"), rng);
+    weight_norm_in_a_model: 3 => |rng|
+        WeightNorm::of((Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng))), "1.weight_ih");
+    residual_weight_norm: 4 => |rng| Residual::new(WeightNorm::new(Linear::<F>::new(4, 4, rng)));
     learned_state_conv: 3 => |rng| lively(LearnedState::new(CausalConv1d::<F>::new(3, 4, 3, rng)), rng);
     truncated_conv: 3 => |rng| TruncatedBptt::new(CausalConv1d::<F>::new(3, 4, 4, rng), 2).pass_gradients();
     residual_conv: 4 => |rng| Residual::new((CausalConv1d::<F>::new(4, 4, 2, rng), Activation::tanh()));
@@ -168,6 +177,25 @@ contracts! {
         let mut one = || CausalConv1d::<F>::builder(3, 2, 3).dilation(2).build(rng);
         Bidirectional::new(one(), one())
     };
+    weight_norm_in_both_directions: 3 => |rng| {
+        let mut one = || WeightNorm::of((GruCell::<F>::new(3, 4, rng), LastStep::new()), "0.weight_ih");
+        Bidirectional::new(one(), one())
+    };
+    strided_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng).strided(2);
+    strided_conv1d_beyond_the_sequence: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(9);
+    strided_conv1d_of_stride_1: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(1);
+    strided_convolutions: Input::Tokens(6) => |rng| (
+        Embedding::<F>::new(6, 3, rng), CausalConv1d::new(3, 4, 3, rng).strided(2), Activation::tanh(),
+        CausalConv1d::builder(4, 2, 2).dilation(2).build(rng).strided(2), Linear::new(2, 3, rng),
+    );
+    strided_convolutions_in_a_stack: 3 => |rng|
+        Stacked::build(3, |_| BoxLayer::whole(CausalConv1d::<F>::new(3, 3, 2, rng).strided(2)));
+    strided_conv_in_both_directions: 3 => |rng| {
+        let mut one = || (CausalConv1d::<F>::new(3, 4, 3, rng).strided(2), GruCell::new(4, 2, rng));
+        (Bidirectional::new(one(), one()), LearnedState::new(Gru::builder(4, 3).bidirectional().build(rng)))
+    };
+    strided_conv_of_few_steps: 3 => |rng|
+        (LastStep::<F>::new(), Repeat::new(5), CausalConv1d::new(3, 2, 2, rng).strided(2), Pool::mean());
     conv_pooled: 3 => |rng| (CausalConv1d::<F>::new(3, 4, 2, rng), Pool::mean());
     bidirectional_model: 3 => |rng| {
         let mut one = || (Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng)), Linear::new(4, 2, rng));
@@ -228,6 +256,12 @@ fn check_finely<L: Layer>(name: &str, layer: &L, input: impl Into<Input>) {
 contracts! {
     check_finely;
     pool_max: 3 => |_rng| Pool::<F>::max();
+}
+
+contracts! {
+    check_finely;
+    temporal_block_weight_norm: 3 => |rng| TemporalBlock::<WeightNorm<CausalConv1d<F>>>::weight_norm(3, 4, 3, 2, 0.3, rng);
+    temporal_block_layer_norm: 3 => |rng| lively(TemporalBlock::<NormedConv1d<F>>::layer_norm(3, 3, 2, 1, 0.3, rng), rng);
 }
 
 contracts! {

@@ -8,7 +8,7 @@ use gradflow::{
     layers::{Activation, Dropout, Linear},
     recurrent::Recurrent,
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::failing::{FailingCell, FailingLayer, FailingRows, Fuse};
@@ -82,6 +82,8 @@ where
         "TruncatedBptt, recomputed": TruncatedBptt::new(layer(), 2).pass_gradients().recompute();
         "Prepacked": Prepacked::new(layer());
         "Probed": Probed::new(name, layer(), &probe);
+        "WeightNorm": WeightNorm::of(layer(), &layer().name(0));
+        "WeightNorm in a tuple": (WeightNorm::of(layer(), &layer().name(0)), layer());
     }
     let highway = Highway::new(layer(), FEATURES, rng);
     self::check(&format!("Highway of {name}"), &highway, fuse);

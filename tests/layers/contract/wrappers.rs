@@ -4,10 +4,10 @@ use gradflow::check::Contract;
 use gradflow::{
     Causal, Layer,
     compose::{BoxLayer, Residual, Stacked, StochasticDepth},
-    layers::{Activation, FeedForward, Linear, Nonlinearity},
+    layers::{Activation, CausalConv1d, FeedForward, Linear, Nonlinearity},
     recurrent::{Lstm, LstmCell},
     sequential,
-    wrap::{GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
+    wrap::{GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{assert_says, panic_of, rng};
@@ -67,6 +67,12 @@ fn around_a_feed_forward_layer() {
 fn around_a_recurrent_layer() {
     check("LstmCell", &LstmCell::<f32>::new(FEATURES, FEATURES, &mut rng(0)));
     check("Lstm", &Lstm::<f32>::builder(FEATURES, FEATURES).num_layers(2).build(&mut rng(0)));
+}
+
+#[test]
+fn around_a_convolution() {
+    check("CausalConv1d", &CausalConv1d::<f32>::builder(FEATURES, FEATURES, 3).dilation(2).build(&mut rng(0)));
+    check("WeightNorm", &WeightNorm::new(CausalConv1d::<f32>::new(FEATURES, FEATURES, 2, &mut rng(0))));
 }
 
 #[test]

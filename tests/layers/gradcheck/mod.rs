@@ -6,14 +6,14 @@ use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
     Layer, Sequence, Tensors,
     check::{GradCheck, GradReport},
-    compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock},
     layers::{
         Activation, CausalConv1d, Dropout, Embedding, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
     },
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
     },
-    wrap::{Bidirectional, LearnedState, TruncatedBptt},
+    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{lively, rng};
@@ -132,6 +132,13 @@ gradients! {
         let mut direction = || (CausalConv1d::builder(5, 6, 3).dilation(2).groups(1).build(rng), Activation::tanh());
         Bidirectional::new(direction(), direction())
     };
+    strided_conv1d: |rng| CausalConv1d::new(5, 4, 3, rng).strided(2);
+    strided_convolutions: |rng| (
+        CausalConv1d::new(5, 4, 3, rng).strided(2), LstmCell::new(4, 3, rng),
+        CausalConv1d::builder(3, 3, 2).groups(3).build(rng).strided(3),
+    );
+    weight_norm: |rng| lively(WeightNorm::new(CausalConv1d::builder(5, 4, 3).bias(false).build(rng)), rng);
+    weight_norm_of_a_cell: |rng| lively(WeightNorm::of(GruCell::new(5, 4, rng), "weight_hh"), rng);
     conv_and_gru: |rng| (CausalConv1d::new(5, 4, 3, rng), GruCell::new(4, 3, rng));
 }
 
@@ -146,6 +153,16 @@ gradients! {
         let branch = (LayerNorm::new(5), GruCell::new(5, 5, rng), Dropout::new(0.3, rng));
         Highway::new(StochasticDepth::linear(branch, 0.5, k, 3, rng), 5, rng)
     });
+}
+
+gradients! {
+    check |x| [x.eval(), x.train(0), x.train(1).reversed()];
+    temporal_block_of_weight_norm: |rng| TemporalBlock::weight_norm(5, 4, 3, 1, 0.3, rng);
+    temporal_block_of_layer_norm: |rng| TemporalBlock::layer_norm(5, 5, 2, 2, 0.3, rng);
+    three_temporal_blocks: |rng| (
+        TemporalBlock::weight_norm(5, 4, 3, 1, 0.2, rng),
+        Stacked::build(2, |k| TemporalBlock::weight_norm(4, 4, 3, 2 << k, 0.2, rng)),
+    );
 }
 
 gradients! {
