@@ -17,14 +17,14 @@ sys.dont_write_bytecode = True
 import torch
 
 from generator import (
-    attention, case, keras_layers, onnx_operators, recurrences, recurrent, residual_ff, train, variants,
+    attention, case, convolutions, keras_layers, onnx_operators, recurrences, recurrent, residual_ff, train, variants,
 )
 from generator.case import FOLDER
 
 SECTIONS = [
     recurrent.cells, recurrent.sequences, recurrent.networks, recurrent.marked, residual_ff.residuals, train.trainings,
     variants.variants, onnx_operators.operators, keras_layers.layers, attention.attentions,
-    recurrences.recurrences,
+    recurrences.recurrences, convolutions.convolutions,
 ]  # fmt: skip
 
 

@@ -94,7 +94,7 @@ macro_rules! kinds {
     };
 }
 
-kinds! { rnn cell residual_ff train variant recurrence onnx keras attention }
+kinds! { rnn cell residual_ff train variant recurrence onnx keras attention conv }
 
 /// So that none is left out by the tests of the kinds.
 #[test]

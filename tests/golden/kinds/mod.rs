@@ -1,6 +1,7 @@
 //! What the library makes of what a case gives. A module per kind of case.
 
 mod attention;
+mod conv;
 mod keras;
 mod onnx;
 mod recurrences;
@@ -33,6 +34,7 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
         "onnx" => onnx::run::<F>(case),
         "keras" => keras::run::<F>(case),
         "attention" => attention::run::<F>(case),
+        "conv" => conv::run::<F>(case),
         kind => Err(format!("unknown kind {kind}")),
     }
 }
