@@ -1,5 +1,5 @@
-//! How fast the cells and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths, one
-//! step, and one step of a stream.
+//! How fast the cells, convolutions in time and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths,
+//! one step, and one step of a stream.
 //!
 //! ```text
 //! cargo bench --bench cells                                 everything
@@ -21,7 +21,7 @@ use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Causal, Layer, Sequence, ZerosLike,
     compose::{PreNormBlock, Stacked},
-    layers::Nonlinearity,
+    layers::{CausalConv1d, Linear, Nonlinearity},
     recurrent::{GruCell, LstmCell, RnnCell},
     stream::Stream,
 };
@@ -127,6 +127,75 @@ fn measure_forward_backward(
     bencher.counter(ItemsCount::new(3 * x.valid_count() * flops)).bench_local(|| {
         black_box(layer.pass(x, &mut state, &mut cache).backward_into(&dy, &mut grad));
     });
+}
+
+/// A convolution, and a linear layer of as large a product: what it costs to gather the rows.
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
+mod convolution {
+    use super::*;
+
+    /// T, B, features, kernel, dilation, groups.
+    struct Conv(usize, usize, usize, usize, usize, usize);
+
+    impl fmt::Display for Conv {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let Conv(length, batch, features, kernel, dilation, groups) = self;
+            write!(f, "T{length} B{batch} D{features} K{kernel} d{dilation} G{groups}")
+        }
+    }
+
+    impl Conv {
+        fn layer(&self) -> CausalConv1d<f32> {
+            let &Conv(_, _, features, kernel, dilation, groups) = self;
+            CausalConv1d::builder(features, features, kernel).dilation(dilation).groups(groups).build(&mut rng())
+        }
+
+        fn flops(&self) -> usize {
+            2 * self.2 * self.2 / self.5 * self.3
+        }
+    }
+
+    const SIZES: [Conv; 6] = [
+        Conv(256, 1, 16, 3, 4, 1),
+        Conv(400, 16, 32, 2, 8, 1),
+        Conv(400, 16, 64, 3, 8, 1),
+        Conv(100, 16, 256, 3, 1, 1),
+        Conv(400, 16, 64, 7, 1, 4),
+        Conv(400, 16, 64, 3, 8, 64),
+    ];
+
+    #[divan::bench(args = SIZES)]
+    fn forward(bencher: Bencher<'_, '_>, size: &Conv) {
+        let x = uniform((size.0, size.1, size.2));
+        measure_forward(bencher, &size.layer(), Sequence::from(&x), size.flops());
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn forward_backward(bencher: Bencher<'_, '_>, size: &Conv) {
+        let x = uniform((size.0, size.1, size.2));
+        measure_forward_backward(bencher, &size.layer(), Sequence::from(&x), size.flops());
+    }
+
+    #[divan::bench(args = &SIZES[..4])]
+    fn linear_forward(bencher: Bencher<'_, '_>, size: &Conv) {
+        let x = uniform((size.0, size.1, size.2 * size.3));
+        measure_forward(bencher, &Linear::new(size.2 * size.3, size.2, &mut rng()), Sequence::from(&x), size.flops());
+    }
+
+    #[divan::bench(args = &SIZES[..4])]
+    fn linear_forward_backward(bencher: Bencher<'_, '_>, size: &Conv) {
+        let x = uniform((size.0, size.1, size.2 * size.3));
+        let linear = Linear::new(size.2 * size.3, size.2, &mut rng());
+        measure_forward_backward(bencher, &linear, Sequence::from(&x), size.flops());
+    }
+
+    #[divan::bench(args = &SIZES[..4])]
+    fn stream(bencher: Bencher<'_, '_>, size: &Conv) {
+        let (mut stream, x) = (Stream::new(&size.layer(), size.2).expect("sizes that fit"), vec![0.1; size.2]);
+        bencher.counter(ItemsCount::new(size.flops())).bench_local(|| {
+            black_box(stream.push(&x));
+        });
+    }
 }
 
 /// One small sequence, a small and a large batch.

@@ -506,7 +506,8 @@ impl<F: Float> Layer for CausalConv1d<F> {
         // In the order in which the steps are read.
         let read = graph.in_order_of_reading(x, x.value);
         let (state, reach) = (graph.take_state()?, taps.reach() as i64);
-        let (all, missing) = match graph.initial_state(state) {
+        let before = graph.initial_state(state);
+        let (all, missing) = match before.filter(|_| reach > 0) {
             Some(before) => (graph.node("Concat", &[before, read], &[("axis", 0.into())]), 0), // [P + T, B, I]
             None => (read, reach),
         };
@@ -524,11 +525,8 @@ impl<F: Float> Layer for CausalConv1d<F> {
         let y = graph.node("Transpose", &[y], &[("perm", vec![2, 0, 1].into())]);
         if graph.has_states() {
             let last = match graph.lengths(x) {
-                None => {
-                    // From the end of `all` the last P; none of them needs an end of its own.
-                    let from = if reach == 0 { i64::MAX } else { -reach };
-                    graph.slice(all, [from, i64::MAX], 0)
-                }
+                _ if reach == 0 => before,
+                None => Some(graph.slice(all, [-reach, i64::MAX], 0)),
                 Some(lengths) => {
                     let axes = graph.integers(&[0, 2]);
                     let lengths = graph.node("Cast", &[lengths], &[("to", 7.into())]);
@@ -541,10 +539,12 @@ impl<F: Float> Layer for CausalConv1d<F> {
                     let width = graph.integers(&[input as i64]);
                     let shape = graph.node("Concat", &[length, batch, width], &[("axis", 0.into())]);
                     let steps = graph.node("Expand", &[steps, shape], &[]);
-                    graph.node("GatherElements", &[all, steps], &[("axis", 0.into())])
+                    Some(graph.node("GatherElements", &[all, steps], &[("axis", 0.into())]))
                 }
             };
-            graph.set_final_state(state, last);
+            if let Some(last) = last {
+                graph.set_final_state(state, last);
+            }
         }
         let y = graph.in_order_of_reading(x, y);
         Ok(x.with(y, output))

@@ -6,7 +6,7 @@ use super::causal_conv1d::{CausalConv1d, CausalConv1dCache, backward, forward};
 use crate::base::error::mismatch;
 use crate::base::{Size, SizeError};
 use crate::kernels::Float;
-use crate::layer::{Gradient, Layer, Sequence, Steps};
+use crate::layer::{Gradient, Graph, Layer, Sequence, Signal, Steps, Unsupported};
 use crate::parameters;
 
 const NAME: &str = "StridedConv1d";
@@ -84,6 +84,10 @@ impl<F: Float> Layer for StridedConv1d<F> {
 
     fn zero_state(&self, batch: usize) -> Array3<F> {
         self.conv.zero_state(batch)
+    }
+
+    fn add_to_graph(&self, graph: &mut Graph<F>, _: Signal) -> Result<Signal, Unsupported> {
+        Err(graph.refuse(format!("{NAME} gives fewer steps than it gets: a graph here has one time axis")))
     }
 
     /// # Panics

@@ -43,6 +43,7 @@
 //! | [`FeedForward`](crate::layers::FeedForward) | those of its parts |
 //! | [`LayerNorm`](crate::layers::LayerNorm) | `LayerNormalization` |
 //! | [`Embedding`](crate::layers::Embedding) | `Gather` |
+//! | [`CausalConv1d`](crate::layers::CausalConv1d) | `Conv` with padding on the left, or `Concat` of the state; `Transpose`; reversed with `Slice` or `ReverseSequence` |
 //! | [`LastStep`](crate::layers::LastStep) | `Slice`; with lengths `GatherElements` |
 //! | [`Pool`](crate::layers::Pool) | `ReduceMean`, `ReduceMax`; with lengths `Where`, `ReduceSum`, `Div` |
 //! | [`Repeat`](crate::layers::Repeat) | `Expand` |
@@ -51,9 +52,10 @@
 //! | [`LearnedState`](crate::wrap::LearnedState) | `Expand`; with states `Mul` and `Add` |
 //! | tuples, [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer) | their layers |
 //! | `Identity`, `Dropout`, `StochasticDepth`, `TruncatedBptt`, `Probed`, `Prepacked` | nothing, or the layer inside |
+//! | [`WeightNorm`](crate::wrap::WeightNorm) | the layer inside, with g v / \|v\| as its weight: it is not taken apart when the file is read |
 //!
-//! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator, and cells with a projection,
-//! layer normalisation or zoneout, which its operators do not have. Training-only options, such as recurrent dropout, are left out.
+//! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator, cells with a projection,
+//! layer normalisation or zoneout, which its operators do not have, and convolutions with a stride. Training-only options, such as recurrent dropout, are left out.
 //!
 //! A model of f64 becomes a graph of doubles. ONNX allows that for all operators, but ONNX Runtime has some of them for floats only,
 //! among them `LSTM` and `GRU`. The statistics of layer normalisation and the slope of a leaky ReLU have 32 bits either way.

@@ -46,7 +46,7 @@ def error_of(outputs, want):
         assert got.shape == want[name].shape, f"{name}: {got.shape} for {want[name].shape}"
         assert numpy.isfinite(got).all(), name
         scale = numpy.maximum(1.0, numpy.abs(want[name]))
-        error = max(error, float((numpy.abs(got - want[name]) / scale).max()))
+        error = max(error, float((numpy.abs(got - want[name]) / scale).max(initial=0.0)))
     return error
 
 

@@ -2,12 +2,12 @@
 
 use gradflow::author::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Unsupported};
 use gradflow::compose::Residual;
-use gradflow::layers::{Activation, Embedding, LastStep, LayerNorm, Linear, Pool};
+use gradflow::layers::{Activation, CausalConv1d, Embedding, LastStep, LayerNorm, Linear, Pool};
 use gradflow::ndarray::{Array1, ArrayViewMut2};
 use gradflow::onnx::messages::{Attribute, AttributeType, Entry, Graph as File, Model, Node, Tensor};
 use gradflow::onnx::{ExportOptions, LoadError, LoadOptions, Misfit, export, load_from, load_into, load_with};
 use gradflow::recurrent::{BiLstm, Gru, GruReset, Lstm, LstmCell, Rnn};
-use gradflow::wrap::LearnedState;
+use gradflow::wrap::{LearnedState, WeightNorm};
 use gradflow::{Float, Layer, TensorsExt, author::Size, parameters, row_layer};
 use prost::Message;
 
@@ -626,4 +626,39 @@ fn errors_name_the_file() {
         )
     );
     std::fs::remove_file(path).unwrap();
+}
+
+/// The file has W alone; a layer that is W takes it.
+#[test]
+fn a_weight_that_is_made_of_two_parameters_is_not_taken_apart() {
+    let rng = &mut rng(4);
+    let mut model = WeightNorm::new(CausalConv1d::<f32>::new(3, 4, 2, rng));
+    let file = export(&model, 3, &ExportOptions::new()).unwrap();
+    let before = bits(&model);
+    let error = load_from(&mut model, &file[..], &LoadOptions::new()).unwrap_err();
+    assert_says(&error.to_string(), &["weight"]);
+    assert_eq!(bits(&model), before);
+    let mut plain = CausalConv1d::<f32>::zeros(3, 4, 2);
+    load_from(&mut plain, &file[..], &LoadOptions::new()).unwrap();
+    assert_eq!(bits(&plain), bits(&model.into_inner()));
+}
+
+/// What a convolution is differs by its attributes.
+#[test]
+fn another_convolution_is_refused() {
+    let rng = &mut rng(4);
+    let file = |layer: &CausalConv1d<f32>| export(layer, 4, &ExportOptions::new()).unwrap();
+    let builder = || CausalConv1d::<f32>::builder(4, 4, 3);
+    for (other, says) in [
+        (builder().dilation(2).build(rng), "dilations"),
+        (builder().groups(2).build(rng), "group"),
+        (CausalConv1d::builder(4, 4, 2).build(rng), "kernel_shape"),
+        (builder().bias(false).build(rng), "Conv"),
+    ] {
+        let mut model = builder().build(rng);
+        let before = bits(&model);
+        let error = load_from(&mut model, &file(&other)[..], &LoadOptions::new()).unwrap_err();
+        assert_says(&error.to_string(), &[says]);
+        assert_eq!(bits(&model), before);
+    }
 }

@@ -66,6 +66,7 @@ impl<F: Float> Write<F> {
     fn all(folder: &Path) -> usize {
         let mut write = Write::<F> { folder: folder.into(), count: 0, elem: PhantomData };
         models::for_each(&mut write);
+        models::for_each_written_only(&mut write);
         write.count
     }
 

@@ -1,15 +1,16 @@
 //! Models of every layer that can be exported.
 
 use gradflow::compose::{
-    BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
+    BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
 };
 use gradflow::layers::{
-    Activation, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
+    Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity,
+    Pool, Repeat,
 };
 use gradflow::recurrent::{
     BiGru, BiLstm, BiRnn, Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity,
 };
-use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt};
+use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, author::Size, sequential};
 
 use crate::common::{lively, rng};
@@ -62,6 +63,24 @@ pub fn for_each(visit: &mut impl Visit) {
         last_step_of_both: 4 => LastStep::both_directions();
         pool_mean: I => Pool::mean();
         pool_max: I => Pool::max();
+
+        causal_conv1d: I => CausalConv1d::new(I, H, 3, rng);
+        causal_conv1d_dilated: I => CausalConv1d::builder(I, H, 2).dilation(3).bias(false).build(rng);
+        causal_conv1d_of_one_tap: I => CausalConv1d::new(I, H, 1, rng);
+        causal_conv1d_of_groups: 4 => CausalConv1d::builder(4, 6, 3).groups(2).build(rng);
+        causal_conv1d_of_each_feature: I => CausalConv1d::builder(I, I, 4).groups(I).dilation(2).build(rng);
+        convolutions_and_others: I => (
+            CausalConv1d::new(I, H, 3, rng), LayerNorm::new(H), Residual::new(CausalConv1d::new(H, H, 2, rng)), Gru::new(H, 2, rng),
+            Linear::new(2, 4, rng), LastStep::new(),
+        );
+        convolutions_both: I => {
+            let mut direction = || (CausalConv1d::builder(I, H, 3).dilation(2).build(rng), CausalConv1d::new(H, 2, 2, rng));
+            (Bidirectional::new(direction(), direction()), Pool::max())
+        };
+        temporal_block: I => (
+            TemporalBlock::layer_norm(I, H, 3, 1, 0.2, rng), TemporalBlock::layer_norm(H, H, 3, 2, 0.2, rng), Linear::new(H, 2, rng),
+        );
+        learned_state_conv: I => LearnedState::new(CausalConv1d::new(I, H, 3, rng));
 
         rnn_cell: I => RnnCell::new(I, H, rng);
         rnn_cell_relu: I => RnnCell::builder(I, H).nonlinearity(RnnNonlinearity::Relu).build(rng);
@@ -139,4 +158,13 @@ pub fn for_each(visit: &mut impl Visit) {
         );
         learned_stack: I => Stacked::build(3, |_| LearnedState::new(Residual::new(LstmCell::new(I, I, rng))));
     }
+}
+
+/// Models of layers whose constants are made of several parameters: they are written, but not read back.
+pub fn for_each_written_only(visit: &mut impl Visit) {
+    let rng = &mut rng(8);
+    let weight_norm = WeightNorm::new(CausalConv1d::builder(I, H, 3).dilation(2).build(rng));
+    visit.visit("weight_norm", lively(weight_norm, rng), I.into());
+    let block = TemporalBlock::weight_norm(I, H, 2, 2, 0.2, rng);
+    visit.visit("temporal_block_of_weight_norm", lively(block, rng), I.into());
 }

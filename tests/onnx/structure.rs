@@ -89,6 +89,7 @@ impl Visit for WellFormed {
 #[test]
 fn every_file_is_well_formed() {
     models::for_each(&mut WellFormed);
+    models::for_each_written_only(&mut WellFormed);
 }
 
 #[test]

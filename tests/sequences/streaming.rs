@@ -6,8 +6,8 @@ use allocation_counter::measure;
 use gradflow::ndarray::{Array3, Axis, s};
 use gradflow::{
     Causal, Layer, Tensors, TensorsExt,
-    compose::{Highway, Residual, Stacked},
-    layers::{Embedding, LayerNorm, Linear},
+    compose::{Highway, Residual, Stacked, TemporalBlock},
+    layers::{CausalConv1d, Embedding, LayerNorm, Linear},
     recurrent::{Gru, GruCell, Lstm, LstmCell, Rnn},
     wrap::LearnedState,
 };
@@ -52,6 +52,8 @@ fn step_by_step_equals_the_whole_sequence() {
     check(Lstm::builder(INPUT, 21).projection(4).peepholes().layer_norm().build(rng));
     check(Gru::builder(INPUT, 17).num_layers(2).build(rng));
     check(LearnedState::new(LstmCell::new(INPUT, 6, rng)));
+    check(CausalConv1d::builder(INPUT, 6, 3).dilation(4).build(rng));
+    check(Stacked::build(3, |k| TemporalBlock::weight_norm(INPUT, INPUT, 2, 1 << k, 0.3, rng)));
     check(Stacked::build(2, |_| Highway::new(GruCell::new(INPUT, INPUT, rng), INPUT, rng)));
 }
 
