@@ -1,5 +1,5 @@
 //! How fast the cells, convolutions in time and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths,
-//! one step, and one step of a stream.
+//! with resets, one step, and one step of a stream.
 //!
 //! ```text
 //! cargo bench --bench cells                                 everything
@@ -16,7 +16,7 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use gradflow::ndarray::Array3;
+use gradflow::ndarray::{Array2, Array3};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{
     Causal, Layer, Sequence, ZerosLike,
@@ -238,6 +238,46 @@ mod with_lengths {
         let (x, lengths) = (uniform(size.dims()), lengths(size));
         let x = Sequence::from(&x).with_lengths(&lengths).expect("lengths that fit");
         measure_forward_backward(bencher, &C::new(size.input, size.hidden), x, size.flops::<C>());
+    }
+}
+
+/// An LSTM with resets: none given, a mask of none, and one before some of the steps.
+#[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
+mod with_resets {
+    use super::*;
+
+    /// The share of steps with a reset, if a mask of them is given.
+    struct Resets(Size, Option<f64>);
+
+    impl fmt::Display for Resets {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.1 {
+                None => write!(f, "{}, without", self.0),
+                Some(share) => write!(f, "{}, {} %", self.0, 100.0 * share),
+            }
+        }
+    }
+
+    const SIZES: [Resets; 8] = [
+        Resets(MEDIUM, None),
+        Resets(MEDIUM, Some(0.0)),
+        Resets(MEDIUM, Some(0.02)),
+        Resets(MEDIUM, Some(0.1)),
+        Resets(LARGE, None),
+        Resets(LARGE, Some(0.0)),
+        Resets(LARGE, Some(0.02)),
+        Resets(LARGE, Some(0.1)),
+    ];
+
+    #[divan::bench(args = SIZES)]
+    fn forward_backward(bencher: Bencher<'_, '_>, Resets(size, share): &Resets) {
+        let (x, rng) = (uniform(size.dims()), &mut rng());
+        let share_or_none = share.unwrap_or(0.0);
+        let resets = Array2::from_shape_simple_fn((size.length, size.batch), || rng.random_bool(share_or_none));
+        let x = Sequence::from(&x);
+        let x = if share.is_some() { x.with_resets(&resets) } else { x };
+        let flops = size.flops::<LstmCell<f32>>();
+        measure_forward_backward(bencher, &LstmCell::new(size.input, size.hidden, &mut super::rng()), x, flops);
     }
 }
 

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut2};
 
-use super::NAME;
 use crate::base::error::mismatch;
 use crate::kernels::Float;
 use crate::kernels::softmax::softmax;
 use crate::layer::Sequence;
+
+const NAME: &str = "Attention";
 
 /// A mask of an attention's weights, `[Tq, B, Tm]`, or `[Tq, 1, Tm]` for all sequences: see
 /// [`attend_masked`](super::Attention::attend_masked).

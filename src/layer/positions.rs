@@ -145,8 +145,11 @@ impl<'a> Positions<'a> {
         }
     }
 
-    /// Those of one of every `stride` steps, of a batch with lengths alone.
+    /// Those of one of every `stride` steps; if that is not each, of a batch with lengths alone.
     pub fn every(self, stride: usize) -> Self {
+        if stride == 1 {
+            return self;
+        }
         let every = |lengths: Whole<_>| Whole { stride: lengths.stride.saturating_mul(stride), ..lengths };
         Positions { lengths: self.lengths.map(every), ..Positions::default() }
     }

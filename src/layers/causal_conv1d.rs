@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayVi
 use rand::Rng;
 
 use super::strided_conv1d::StridedConv1d;
-use super::taps::{History, HistoryGradient, Taps};
+use super::taps::{History, HistoryGradient, Pieces, Taps};
 use crate::base::error::{check_batch, mismatch};
 use crate::base::{Init, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape, check_sizes};
 use crate::kernels::{Accumulate, Float, Summation, Weight, once, product, vectorised};
@@ -42,7 +42,8 @@ const NAME: &str = "CausalConv1d";
 /// causal one is `conv(F.pad(x, (P, 0)))` without padding of its own. A new sequence has zeros before its first step, as there.
 ///
 /// The state is what a stream, or the next chunk, goes on from; its gradient is that of these inputs. With
-/// [lengths](Sequence::with_lengths), it holds the last P valid steps of each sequence. In a [reversed](Sequence::reversed) batch,
+/// [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), it holds the last P valid steps of each sequence, and kernels skip what
+/// is masked. After a [reset](Sequence::with_resets) there are zeros before the first step again. In a [reversed](Sequence::reversed) batch,
 /// as the reverse direction of a [`Bidirectional`](crate::wrap::Bidirectional) is given, "before" means after: `y_t` reads step
 /// `t` and those that follow it up to the sequence's last valid step, and the state holds the first P steps.
 ///
@@ -356,9 +357,11 @@ vectorised! {
 #[derive(Default)]
 pub struct CausalConv1dCache<F> {
     pending: Pending,
+    pieces: Pieces,
     x_copy: StandardLayout<F>,
     dy_copy: StandardLayout<F>,
     before: Array3<F>,  // [P, B, I]: the state that came
+    zeros: Vec<F>,      // [I]
     columns: Array2<F>, // [rows of a block, I · K]
     y: Array3<F>,       // [T, B, O]
     dx: Array3<F>,      // [T, B, I]
@@ -404,20 +407,22 @@ once! {
         state: &'a mut Array3<F>,
         cache: &'a mut CausalConv1dCache<F>,
     ) {
-        let CausalConv1dCache { pending, x_copy, before, columns, y, .. } = cache;
+        let CausalConv1dCache { pending, pieces, x_copy, before, zeros, columns, y, .. } = cache;
         let mark = pending.begin(layer, x);
         let (input, output) = (layer.input_size(), layer.checked_output());
         let features = x.features(name, Some(input));
         let out = x.every(taps.stride);
         let (steps, batch) = out.dims();
-        check_batch(name, "state", x.dims(), &[taps.reach(), batch, input], state.shape(0));
+        check_batch(name, "state", x.dims(), &[taps.reach(), x.state_rows(), input], state.shape(0));
+        pieces.plan(x);
+        zeros.resize(input, F::zero());
         reuse(before, state.raw_dim());
         before.assign(state);
         reuse(y, (steps, batch, output));
         let width = input * taps.kernel;
         let rows = block_rows(steps * batch, width);
         reuse(columns, (rows, width));
-        let history = History { x: x_copy.values(features), before: before.values(0) };
+        let history = History { pieces, x: x_copy.values(features), before: before.values(0), zeros };
         for block in out.runs().flat_map(|run| blocks(run, rows)) {
             let columns = rows_of(columns, &(0..block.len()));
             taps.gather(x, history, block.clone(), input, columns);
@@ -440,7 +445,7 @@ once! {
         cache: &'a mut CausalConv1dCache<F>,
         grad: Gradient<'a, CausalConv1d<F>>,
     ) {
-        let CausalConv1dCache { pending, x_copy, dy_copy, before, columns, dx, dbefore, .. } = cache;
+        let CausalConv1dCache { pending, pieces, x_copy, dy_copy, before, zeros, columns, dx, dbefore, .. } = cache;
         let (input, output, out) = (layer.input_size(), layer.checked_output(), x.every(taps.stride));
         pending.take_with_steps(name, layer, x, dy, [out.dims().0, output]);
         let (grad, mut how) = grad.parts();
@@ -459,6 +464,7 @@ once! {
             dbefore.set_zero();
         }
         let mut gradient = HistoryGradient {
+            pieces,
             dx: dx.tensor_mut(0),
             dbefore: dstate.is_some().then(|| dbefore.tensor_mut(0)),
         };
@@ -467,7 +473,7 @@ once! {
         }
         let width = input * taps.kernel;
         let rows = block_rows(dy.nrows(), width);
-        let history = History { x: x_copy.values(features), before: before.values(0) };
+        let history = History { pieces, x: x_copy.values(features), before: before.values(0), zeros };
         for block in out.runs().flat_map(|run| blocks(run, rows)) {
             let columns = rows_of(columns, &(0..block.len()));
             taps.gather(x, history, block.clone(), input, columns);

@@ -91,7 +91,8 @@ impl<F: Float> Layer for StridedConv1d<F> {
     }
 
     /// # Panics
-    /// Panics if `x` is a [chunk](Sequence::steps) that does not begin at a multiple of the stride.
+    /// Panics if `x` is a [chunk](Sequence::steps) that does not begin at a multiple of the stride, or has a mask or resets: the steps between
+    /// them need not be multiples of it.
     fn forward_pass<'c>(
         &self,
         x: &Sequence<'_, F>,
@@ -101,6 +102,9 @@ impl<F: Float> Layer for StridedConv1d<F> {
         if x.first_step() % self.stride != 0 {
             let expected = format_args!("chunks that begin at a multiple of the stride {}", self.stride);
             mismatch(NAME, "x", &expected, &format_args!("one that begins at step {}", x.first_step()))
+        }
+        if x.has_mask() || x.has_resets() {
+            mismatch(NAME, "x", &"a batch without a mask and resets", &"one with them")
         }
         forward(NAME, &self.conv, self.conv.taps(self.stride), &x.reborrow(), state, cache);
         cache.output()

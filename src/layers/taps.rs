@@ -22,17 +22,83 @@ enum Place {
     Here(usize),
     /// Among the `P · B` rows of the state before the first step.
     Before(usize),
+    /// Before a piece that starts anew: zeros.
+    Nothing,
+}
+
+/// The order in which valid rows are read, for a batch with a mask or resets: its [pieces](Sequence::pieces), one after the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pieces {
+    is_used: bool,
+    pieces: Vec<Read>,
+    order: Vec<usize>,           // the valid rows of x, piece after piece
+    places: Vec<(usize, usize)>, // [T · B]: the piece of each valid row, and its place in the order
+    ends: Vec<Option<usize>>,    // the piece that ends in each row of a state
+}
+
+/// A piece, as it is read.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    start: usize,
+    end: usize,
+    initial: Option<usize>,
+}
+
+impl Pieces {
+    /// Those of `x`.
+    pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
+        self.is_used = x.has_mask() || x.has_resets() || x.has_piece_states();
+        if !self.is_used {
+            return;
+        }
+        let (steps, batch) = x.dims();
+        let Pieces { pieces, order, places, ends, .. } = self;
+        pieces.clear();
+        order.clear();
+        places.clear();
+        places.resize(steps * batch, (0, 0));
+        ends.clear();
+        ends.resize(x.state_rows(), None);
+        for piece in x.pieces() {
+            let start = order.len();
+            order.extend(x.steps_of(&piece).map(|t| t * batch + piece.sequence));
+            if x.is_reversed() {
+                order[start..].reverse();
+            }
+            for (place, &row) in (start..).zip(&order[start..]) {
+                places[row] = (pieces.len(), place);
+            }
+            if let Some(row) = piece.last {
+                ends[row] = Some(pieces.len());
+            }
+            pieces.push(Read { start, end: order.len(), initial: piece.initial });
+        }
+    }
+
+    /// The row that is `back` rows before a place in the order, or after it, of a piece; `reach` is P.
+    fn row_before(&self, piece: usize, place: usize, back: usize, reach: usize) -> Place {
+        let Read { start, initial, .. } = self.pieces[piece];
+        match (place.checked_sub(back).filter(|&place| place >= start), initial) {
+            (Some(place), _) => Place::Here(self.order[place]),
+            (None, Some(row)) => Place::Before((reach + (place - start) - back) * self.ends.len() + row),
+            (None, None) => Place::Nothing,
+        }
+    }
 }
 
 /// The rows that a step can read: those of x, `[T, B, I]`, and of the state before it, `[P, B, I]`.
 #[derive(Clone, Copy)]
 pub(super) struct History<'a, F> {
+    pub pieces: &'a Pieces,
     pub x: &'a [F],
     pub before: &'a [F],
+    /// A row of zeros.
+    pub zeros: &'a [F],
 }
 
 /// Their gradients, to be added to.
 pub(super) struct HistoryGradient<'a, F> {
+    pub pieces: &'a Pieces,
     pub dx: &'a mut [F],
     /// `None`: not wanted.
     pub dbefore: Option<&'a mut [F]>,
@@ -62,7 +128,11 @@ impl Taps {
 
     /// The row that tap `j` reads for row `at` of the outputs.
     #[inline]
-    fn row_of<F: Float>(self, x: &Sequence<'_, F>, at: usize, j: usize) -> Place {
+    fn row_of<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, at: usize, j: usize) -> Place {
+        if pieces.is_used {
+            let (piece, place) = pieces.places[at];
+            return pieces.row_before(piece, place, self.back(j), self.reach());
+        }
         let batch = x.dims().1;
         let (t, b) = (at / batch * self.stride, at % batch);
         // The order of reading is the same from both ends.
@@ -70,7 +140,10 @@ impl Taps {
     }
 
     /// For how many output rows from `at` on the rows that each tap reads lie side by side, too.
-    fn side_by_side<F: Float>(self, x: &Sequence<'_, F>, at: usize) -> usize {
+    fn side_by_side<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, at: usize) -> usize {
+        if pieces.is_used {
+            return 1;
+        }
         let batch = x.dims().1;
         let (t, rest_of_step) = (at / batch, batch - at % batch);
         match (x.is_reversed(), x.has_lengths()) {
@@ -96,11 +169,12 @@ impl Taps {
     ) {
         let (mut at, mut columns) = (rows.start, columns);
         while at < rows.end {
-            let count = self.side_by_side(x, at).min(rows.end - at);
+            let count = self.side_by_side(x, history.pieces, at).min(rows.end - at);
             let (own, rest) = columns.split_at_mut(count * width * self.kernel);
-            let source = |j: usize| match self.row_of(x, at, j) {
+            let source = |j: usize| match self.row_of(x, history.pieces, at, j) {
                 Place::Here(row) => &history.x[span(&(row..row + count), width)],
                 Place::Before(row) => &history.before[span(&(row..row + count), width)],
+                Place::Nothing => history.zeros,
             };
             let mut sources = [&[][..]; TOGETHER];
             match sources.get_mut(..self.kernel) {
@@ -125,13 +199,13 @@ impl Taps {
     ) {
         let (mut at, mut columns) = (rows.start, columns);
         while at < rows.end {
-            let count = self.side_by_side(x, at).min(rows.end - at);
+            let count = self.side_by_side(x, gradient.pieces, at).min(rows.end - at);
             let (own, rest) = columns.split_at(count * width * self.kernel);
             for j in 0..self.kernel {
-                let sums = match (self.row_of(x, at, j), &mut gradient.dbefore) {
+                let sums = match (self.row_of(x, gradient.pieces, at, j), &mut gradient.dbefore) {
                     (Place::Here(row), _) => &mut gradient.dx[span(&(row..row + count), width)],
                     (Place::Before(row), Some(dbefore)) => &mut dbefore[span(&(row..row + count), width)],
-                    (Place::Before(_), None) => continue,
+                    (Place::Before(_), None) | (Place::Nothing, _) => continue,
                 };
                 add_tap(self.kernel, j, own, sums);
             }
@@ -141,11 +215,12 @@ impl Taps {
 
     /// The state after each sequence's last valid step, `[P, B, I]`.
     pub fn advance<F: Float>(self, x: &Sequence<'_, F>, history: History<'_, F>, width: usize, state: &mut [F]) {
-        let batch = x.dims().1;
+        let rows = x.state_rows();
         for (row, to) in state.chunks_exact_mut(width).enumerate() {
-            to.copy_from_slice(match self.row_kept(x, row % batch, row / batch) {
+            to.copy_from_slice(match self.row_kept(x, history.pieces, row % rows, row / rows) {
                 Place::Here(row) => &history.x[span(&(row..row + 1), width)],
                 Place::Before(row) => &history.before[span(&(row..row + 1), width)],
+                Place::Nothing => history.zeros,
             });
         }
     }
@@ -158,20 +233,28 @@ impl Taps {
         width: usize,
         gradient: &mut HistoryGradient<'_, F>,
     ) {
-        let batch = x.dims().1;
+        let rows = x.state_rows();
         for (row, d) in dstate.chunks_exact(width).enumerate() {
-            let sums = match (self.row_kept(x, row % batch, row / batch), &mut gradient.dbefore) {
+            let sums = match (self.row_kept(x, gradient.pieces, row % rows, row / rows), &mut gradient.dbefore) {
                 (Place::Here(row), _) => &mut gradient.dx[span(&(row..row + 1), width)],
                 (Place::Before(row), Some(dbefore)) => &mut dbefore[span(&(row..row + 1), width)],
-                (Place::Before(_), None) => continue,
+                (Place::Before(_), None) | (Place::Nothing, _) => continue,
             };
             sums.iter_mut().zip(d).for_each(|(sum, &d)| *sum += d);
         }
     }
 
-    /// The row of sequence `b` that is step `p` of the P of the state after its last valid step.
-    fn row_kept<F: Float>(self, x: &Sequence<'_, F>, b: usize, p: usize) -> Place {
-        self.row_before(x, b, x.length(b), self.reach() - p)
+    /// The row of sequence `b`, or of a piece, that is step `p` of the P of the state after its last valid step. A state that no piece here
+    /// ends in stays.
+    fn row_kept<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, b: usize, p: usize) -> Place {
+        let back = self.reach() - p;
+        if !pieces.is_used {
+            return self.row_before(x, b, x.length(b), back);
+        }
+        match pieces.ends[b] {
+            Some(piece) => pieces.row_before(piece, pieces.pieces[piece].end, back, self.reach()),
+            None => Place::Before(p * pieces.ends.len() + b),
+        }
     }
 }
 
@@ -256,7 +339,7 @@ mod tests {
     #[test]
     fn rows_side_by_side_are_those_of_each_row() {
         let (steps, batch) = (7, 3);
-        let x = Array3::<f64>::zeros((steps, batch, 1));
+        let (x, none) = (Array3::<f64>::zeros((steps, batch, 1)), Pieces::default());
         for (kernel, dilation, stride) in [
             (1, 1, 1),
             (2, 1, 1),
@@ -278,15 +361,20 @@ mod tests {
             ] {
                 let rows = x.every(stride);
                 for (at, end) in rows.runs().flat_map(|run| run.clone().map(move |at| (at, run.end))) {
-                    let count = taps.side_by_side(&x, at).min(end - at);
+                    let count = taps.side_by_side(&x, &none, at).min(end - at);
                     for j in 0..kernel {
-                        let first = taps.row_of(&x, at, j);
+                        let first = taps.row_of(&x, &none, at, j);
                         for more in 0..count {
                             let expected = match first {
                                 Place::Here(row) => Place::Here(row + more),
                                 Place::Before(row) => Place::Before(row + more),
+                                Place::Nothing => Place::Nothing,
                             };
-                            assert_eq!(taps.row_of(&x, at + more, j), expected, "{taps:?}, {at} + {more}, tap {j}");
+                            assert_eq!(
+                                taps.row_of(&x, &none, at + more, j),
+                                expected,
+                                "{taps:?}, {at} + {more}, tap {j}"
+                            );
                         }
                     }
                 }

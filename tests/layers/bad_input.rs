@@ -157,6 +157,11 @@ fn convolutions_say_what_does_not_fit() {
     let says =
         "StridedConv1d: x: expected chunks that begin at a multiple of the stride 2, got one that begins at step 3";
     assert_says(&panic_of(|| chunk(3)), &[says]);
+    let marks = Array2::from_elem((7, 2), true);
+    for x in [Sequence::from(&x).with_mask(&marks), Sequence::from(&x).with_resets(&marks)] {
+        let message = panic_of(|| strided.forward(x, &mut strided.zero_state(2), &mut strided.cache()).dim());
+        assert_says(&message, &["StridedConv1d: x: expected a batch without a mask and resets"]);
+    }
     let message = panic_of(|| {
         Residual::new(strided.clone()).forward(&x, &mut strided.zero_state(2), &mut Default::default()).dim()
     });

@@ -37,10 +37,7 @@ fn layers_that_onnx_does_not_have_are_named_by_their_place() {
     assert_eq!(refusal(&MguCell::<f32>::new(3, 4, rng), 3), "ONNX has no operator for MguCell");
     assert_eq!(refusal(&MinGru::<f32>::new(3, 4, rng), 3), "l0: ONNX has no operator for MinGruCell");
     let conv = CausalConv1d::<f32>::new(3, 4, 2, rng).strided(2);
-    assert_eq!(
-        refusal(&(conv,), 3),
-        "0: StridedConv1d gives fewer steps than it gets: a graph here has one time axis"
-    );
+    assert_eq!(refusal(&(conv,), 3), "0: StridedConv1d gives fewer steps than it gets: a graph here has one time axis");
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl Batch {
             choices.once_in(one_in).then(|| Array2::from_shape_simple_fn((steps, batch), || rng.random_bool(share)))
         };
         let (mask, resets) = (marks(4, 0.7), marks(3, 0.3));
+        let (mask, resets) = if spec.has_stride() { (None, None) } else { (mask, resets) };
         let train = choices.yes().then(|| u64::from(choices.byte()));
         Batch {
             shape,

@@ -387,6 +387,11 @@ impl Spec {
         ["LayerNorm", "NormBlock", "layer_norm: true"].iter().any(|name| text.contains(name))
     }
 
+    /// Whether there is a layer with an output for one of every few steps, which takes no mask and no resets.
+    pub fn has_stride(&self) -> bool {
+        format!("{:?}", self.root).contains("stride: Some")
+    }
+
     /// The model; its parameters are the same numbers in both element types, to rounding of `f32`.
     pub fn build<F: Float>(&self) -> BoxLayer<F> {
         let input = match self.input {
