@@ -42,10 +42,10 @@
 //! | | |
 //! | --- | --- |
 //! | [`prelude`] | what most programs need, in one line |
-//! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`; `LastStep`, `Pool`, `Repeat` from many steps to one and back; how parameters start |
+//! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`; `CausalConv1d`, `StridedConv1d`; `LastStep`, `Pool`, `Repeat` from many steps to one and back; how parameters start |
 //! | [`recurrent`] | `Rnn`, `Lstm`, `Gru`, `Mgu`, `MinGru`, in one or both directions, and their cells |
-//! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks |
-//! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `Probed` |
+//! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks, among them `TemporalBlock` |
+//! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `WeightNorm`, `Probed` |
 //! | [`stream`] | one sequence, step after step, on a real-time thread |
 //! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
 //! | [`loss`], [`optim`], [`clip`] | training |
@@ -63,8 +63,8 @@
 //! # Words and shapes
 //!
 //! `T` counts steps, `B` sequences, `D`, `I`, `O` features, `H` hidden units, `V` classes. Layers map
-//! `[T, B, I]` to `[T, B, O]`, time first; [`LastStep`](layers::LastStep), [`Pool`](layers::Pool) and
-//! [`Repeat`](layers::Repeat) change `T`. Parameter names, gate order and optimizer semantics match PyTorch, so its state
+//! `[T, B, I]` to `[T, B, O]`, time first; [`LastStep`](layers::LastStep), [`Pool`](layers::Pool),
+//! [`Repeat`](layers::Repeat) and [`StridedConv1d`](layers::StridedConv1d) change `T`. Parameter names, gate order and optimizer semantics match PyTorch, so its state
 //! dicts load unchanged. Everything is generic over `f32` and `f64`; hyper-parameters, losses and norms are `f64`.
 //!
 //! # What can go wrong

@@ -381,9 +381,11 @@ impl<F: Float> CausalConv1dCache<F> {
     }
 }
 
-/// The number of elements of [gathered](Taps::gather) rows at a time: they stay in the L2 cache, and are enough rows to repay
-/// copying the weight.
+/// The number of elements of [gathered](Taps::gather) rows at a time: they stay in the L2 cache.
 const BLOCK: usize = 1 << 16;
+
+/// The least number of rows at a time: fewer do not repay that each product copies the weight.
+const BLOCK_ROWS: usize = 256;
 
 /// `range` in blocks of at most `rows`.
 fn blocks(range: std::ops::Range<usize>, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
@@ -393,7 +395,7 @@ fn blocks(range: std::ops::Range<usize>, rows: usize) -> impl Iterator<Item = st
 
 /// How many rows are gathered at a time, of `all` rows of `width` each.
 fn block_rows(all: usize, width: usize) -> usize {
-    (BLOCK / width).max(16).min(all)
+    (BLOCK / width).max(BLOCK_ROWS).min(all)
 }
 
 once! {
