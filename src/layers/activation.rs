@@ -17,7 +17,50 @@ use crate::{parameters, row_layer};
 
 const NAME: &str = "Activation";
 
-/// The f of an [`Activation`].
+/// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f that blocks are usually made with, so that
+/// loops over it vectorise, and once for all others.
+macro_rules! for_nonlinearity {
+    ($f:expr, |$value:ident, $slope:ident| $then:expr) => {{
+        let (zero, one) = (F::zero(), F::one());
+        for_nonlinearity! { @match $f, $value, $slope, $then;
+            Nonlinearity::Tanh => tanh::<F>, |_, y: F| d_tanh(y);
+            Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| d_sigmoid(y);
+            Nonlinearity::Relu => relu::<F>, |_, y: F| d_relu(y);
+            Nonlinearity::LeakyRelu { slope } =>
+                |x| if x < zero { F::of(slope) * x } else { x }, |x, _| if x <= zero { F::of(slope) } else { one };
+            Nonlinearity::Gelu => |x: F| x * normal_cdf(x), |x, _| {
+                let density = F::of(1.0 / (2.0 * PI).sqrt()) * exp(F::of(-0.5) * x * x);
+                normal_cdf(x) + x * density
+            };
+            Nonlinearity::Silu => |x: F| x * sigmoid(x), |x, _| {
+                let s = sigmoid(x);
+                s * (one + x * (one - s))
+            };
+            other => |x: F| other.value_and_slope(x)[0], |x: F, _| other.value_and_slope(x)[1];
+        }
+    }};
+    (@match $f:expr, $value:ident, $slope:ident, $then:expr; $($case:pat => $f_value:expr, $f_slope:expr;)+) => {
+        match $f {
+            $($case => {
+                #[allow(unused_variables)]
+                let ($value, $slope) = (typed_value($f_value), typed_slope($f_slope));
+                $then
+            })+
+        }
+    };
+}
+
+#[inline(always)]
+fn typed_value<F, V: Fn(F) -> F>(value: V) -> V {
+    value
+}
+
+#[inline(always)]
+fn typed_slope<F, S: Fn(F, F) -> F>(slope: S) -> S {
+    slope
+}
+
+/// The f of an [`Activation`], and of a recurrent cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Nonlinearity {
@@ -36,6 +79,97 @@ pub enum Nonlinearity {
     Gelu,
     /// `x σ(x)`, also called swish (Elfwing et al. 2018).
     Silu,
+    /// `x`
+    Identity,
+    /// `slope · x + offset`
+    Affine {
+        /// ONNX calls it alpha.
+        slope: f64,
+        /// ONNX calls it beta.
+        offset: f64,
+    },
+    /// `max(0, min(1, slope · x + offset))`
+    HardSigmoid {
+        /// Keras 3 and PyTorch: 1/6. ONNX, which calls it alpha, and Keras 2: 0.2.
+        slope: f64,
+        /// 0.5 everywhere; ONNX calls it beta.
+        offset: f64,
+    },
+    /// `scale · tanh(slope · x)`
+    ScaledTanh {
+        /// ONNX calls it alpha.
+        scale: f64,
+        /// ONNX calls it beta.
+        slope: f64,
+    },
+    /// `x` above the threshold, else 0.
+    ThresholdedRelu {
+        /// ONNX, which calls it alpha, has 1 as its default.
+        threshold: f64,
+    },
+    /// `x` where positive, else `alpha · (exp(x) - 1)` (Clevert, Unterthiner and Hochreiter 2016).
+    Elu {
+        /// 1 everywhere, unless said otherwise.
+        alpha: f64,
+    },
+    /// `x / (1 + |x|)`
+    Softsign,
+    /// `ln(1 + exp(x))`
+    Softplus,
+}
+
+impl Nonlinearity {
+    /// Keras 3's and PyTorch's hard sigmoid: `max(0, min(1, x / 6 + 1/2))`.
+    pub const HARD_SIGMOID: Self = Nonlinearity::HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
+
+    /// ONNX's and Keras 2's hard sigmoid: `max(0, min(1, x / 5 + 1/2))`.
+    pub const HARD_SIGMOID_ONNX: Self = Nonlinearity::HardSigmoid { slope: 0.2, offset: 0.5 };
+
+    /// The numbers of its own, with their names, all of which must be finite.
+    pub(crate) fn numbers(self) -> Vec<(&'static str, f64)> {
+        match self {
+            Nonlinearity::LeakyRelu { slope } => vec![("slope", slope)],
+            Nonlinearity::Affine { slope, offset } | Nonlinearity::HardSigmoid { slope, offset } => {
+                vec![("slope", slope), ("offset", offset)]
+            }
+            Nonlinearity::ScaledTanh { scale, slope } => vec![("scale", scale), ("slope", slope)],
+            Nonlinearity::ThresholdedRelu { threshold } => vec![("threshold", threshold)],
+            Nonlinearity::Elu { alpha } => vec![("alpha", alpha)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// f(x) and f'(x), for loops that are not compiled for each f.
+    #[inline(never)]
+    pub(crate) fn value_and_slope<F: Float>(self, x: F) -> [F; 2] {
+        let (zero, one) = (F::zero(), F::one());
+        match self {
+            Nonlinearity::Identity => [x, one],
+            Nonlinearity::Affine { slope, offset } => [F::of(slope) * x + F::of(offset), F::of(slope)],
+            Nonlinearity::HardSigmoid { slope, offset } => match F::of(slope) * x + F::of(offset) {
+                y if y < zero => [zero, zero],
+                y if y > one => [one, zero],
+                y => [y, F::of(slope)],
+            },
+            Nonlinearity::ScaledTanh { scale, slope } => {
+                let tanh = tanh(F::of(slope) * x);
+                [F::of(scale) * tanh, F::of(scale) * F::of(slope) * d_tanh(tanh)]
+            }
+            Nonlinearity::ThresholdedRelu { threshold } if x <= F::of(threshold) => [zero, zero],
+            Nonlinearity::ThresholdedRelu { .. } => [x, one],
+            Nonlinearity::Elu { alpha } if x <= zero => [F::of(alpha) * x.exp_m1(), F::of(alpha) * exp(x)],
+            Nonlinearity::Elu { .. } => [x, one],
+            Nonlinearity::Softsign => {
+                let inverse = (one + x.abs()).recip();
+                [x * inverse, inverse * inverse]
+            }
+            Nonlinearity::Softplus => [relu(x) + exp(-x.abs()).ln_1p(), sigmoid(x)],
+            _ => for_nonlinearity!(self, |value, slope| {
+                let y = value(x);
+                [y, slope(x, y)]
+            }),
+        }
+    }
 }
 
 /// `y = f(x)`, element by element: `[T, B, D]` to `[T, B, D]`.
@@ -58,11 +192,11 @@ impl<F: Float> Activation<F> {
     /// The activation by `nonlinearity`.
     ///
     /// # Panics
-    /// Panics if the slope of a [`Nonlinearity::LeakyRelu`] is not finite in the element type.
+    /// Panics if a number of the nonlinearity, such as the slope of a [`Nonlinearity::LeakyRelu`], is not finite in the element type.
     #[track_caller]
     pub fn new(nonlinearity: Nonlinearity) -> Self {
-        if let Nonlinearity::LeakyRelu { slope } = nonlinearity {
-            check_number::<F>(NAME, "slope", Expect::Finite, slope);
+        for (name, number) in nonlinearity.numbers() {
+            check_number::<F>(NAME, name, Expect::Finite, number);
         }
         Activation { nonlinearity, elem: PhantomData }
     }
@@ -105,48 +239,6 @@ impl<F: Float> Activation<F> {
     pub fn nonlinearity(&self) -> Nonlinearity {
         self.nonlinearity
     }
-}
-
-/// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f, so that loops over it
-/// vectorise.
-macro_rules! for_nonlinearity {
-    ($f:expr, |$value:ident, $slope:ident| $then:expr) => {{
-        let (zero, one) = (F::zero(), F::one());
-        for_nonlinearity! { @match $f, $value, $slope, $then;
-            Nonlinearity::Tanh => tanh::<F>, |_, y: F| d_tanh(y);
-            Nonlinearity::Sigmoid => sigmoid::<F>, |_, y: F| d_sigmoid(y);
-            Nonlinearity::Relu => relu::<F>, |_, y: F| d_relu(y);
-            Nonlinearity::LeakyRelu { slope } =>
-                |x| if x < zero { F::of(slope) * x } else { x }, |x, _| if x <= zero { F::of(slope) } else { one };
-            Nonlinearity::Gelu => |x: F| x * normal_cdf(x), |x, _| {
-                let density = F::of(1.0 / (2.0 * PI).sqrt()) * exp(F::of(-0.5) * x * x);
-                normal_cdf(x) + x * density
-            };
-            Nonlinearity::Silu => |x: F| x * sigmoid(x), |x, _| {
-                let s = sigmoid(x);
-                s * (one + x * (one - s))
-            };
-        }
-    }};
-    (@match $f:expr, $value:ident, $slope:ident, $then:expr; $($case:pat => $f_value:expr, $f_slope:expr;)+) => {
-        match $f {
-            $($case => {
-                #[allow(unused_variables)]
-                let ($value, $slope) = (typed_value($f_value), typed_slope($f_slope));
-                $then
-            })+
-        }
-    };
-}
-
-#[inline(always)]
-fn typed_value<F, V: Fn(F) -> F>(value: V) -> V {
-    value
-}
-
-#[inline(always)]
-fn typed_slope<F, S: Fn(F, F) -> F>(slope: S) -> S {
-    slope
 }
 
 vectorised! {
@@ -279,6 +371,28 @@ impl<F: Float> RowLayer for Activation<F> {
                 let sigmoid = graph.node("Sigmoid", &[x_value], &[]);
                 graph.node("Mul", &[x_value, sigmoid], &[])
             }
+            Nonlinearity::Identity => x_value,
+            Nonlinearity::Affine { slope, offset } => {
+                let (slope, offset) = (graph.scalar(slope), graph.scalar(offset));
+                let product = graph.node("Mul", &[x_value, slope], &[]);
+                graph.node("Add", &[product, offset], &[])
+            }
+            Nonlinearity::HardSigmoid { slope, offset } => {
+                let numbers = [("alpha", Attribute::Float(slope as f32)), ("beta", Attribute::Float(offset as f32))];
+                graph.node("HardSigmoid", &[x_value], &numbers)
+            }
+            Nonlinearity::ScaledTanh { scale, slope } => {
+                let (scale, slope) = (graph.scalar(scale), graph.scalar(slope));
+                let product = graph.node("Mul", &[x_value, slope], &[]);
+                let tanh = graph.node("Tanh", &[product], &[]);
+                graph.node("Mul", &[tanh, scale], &[])
+            }
+            Nonlinearity::ThresholdedRelu { threshold } => {
+                graph.node("ThresholdedRelu", &[x_value], &[("alpha", Attribute::Float(threshold as f32))])
+            }
+            Nonlinearity::Elu { alpha } => graph.node("Elu", &[x_value], &[("alpha", Attribute::Float(alpha as f32))]),
+            Nonlinearity::Softsign => graph.node("Softsign", &[x_value], &[]),
+            Nonlinearity::Softplus => graph.node("Softplus", &[x_value], &[]),
         };
         Ok(x.with(value, features))
     }

@@ -54,6 +54,14 @@ pub fn for_each(visit: &mut impl Visit) {
         leaky_relu: I => Activation::leaky_relu(0.2);
         gelu: I => Activation::gelu();
         silu: I => Activation::silu();
+        identity_activation: I => Activation::new(Nonlinearity::Identity);
+        affine: I => Activation::new(Nonlinearity::Affine { slope: -0.7, offset: 0.3 });
+        hard_sigmoid: I => Activation::new(Nonlinearity::HARD_SIGMOID);
+        scaled_tanh: I => Activation::new(Nonlinearity::ScaledTanh { scale: 1.7, slope: 0.6 });
+        thresholded_relu: I => Activation::new(Nonlinearity::ThresholdedRelu { threshold: 0.3 });
+        elu: I => Activation::new(Nonlinearity::Elu { alpha: 0.7 });
+        softsign: I => Activation::new(Nonlinearity::Softsign);
+        softplus: I => Activation::new(Nonlinearity::Softplus);
         layer_norm: I => LayerNorm::new(I).eps(1e-3);
         feed_forward: I => FeedForward::new(I, H, Nonlinearity::Gelu, rng);
         identity: I => Identity::new();

@@ -156,9 +156,17 @@ impl Terms<'_> {
                 let sigmoid = self.add(Some(at), "Sigmoid".into(), Vec::new(), vec![Arg::Term(x.term)]);
                 Some(self.sum(at, "Mul", [x.term, sigmoid], x.axes))
             }
-            ("LeakyRelu", Some(x)) => {
-                let alpha = format!("{:?}", attributes.float("alpha", 0.01));
-                Some(self.signal(at, "LeakyRelu", vec![("alpha".into(), alpha)], vec![Arg::Term(x.term)], x.axes))
+            ("LeakyRelu" | "Elu" | "ThresholdedRelu" | "HardSigmoid", Some(x)) => {
+                let defaults: &[_] = match &node.op_type[..] {
+                    "LeakyRelu" => &[("alpha", 0.01)],
+                    "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
+                    _ => &[("alpha", 1.0)],
+                };
+                let shown = |&(name, default): &(&str, f32)| {
+                    (name.to_owned(), format!("{:?}", attributes.float(name, default)))
+                };
+                let numbers = defaults.iter().map(shown).collect();
+                Some(self.signal(at, &node.op_type, numbers, vec![Arg::Term(x.term)], x.axes))
             }
             _ => None,
         };

@@ -91,6 +91,7 @@ contracts! {
     leaky_relu: 3 => |_rng| Activation::<F>::leaky_relu(0.1);
     gelu: 3 => |_rng| Activation::<F>::gelu();
     silu: 3 => |_rng| Activation::<F>::silu();
+    softplus: 3 => |_rng| Activation::<F>::new(Nonlinearity::Softplus);
     layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
     embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
     causal_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng);

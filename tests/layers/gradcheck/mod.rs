@@ -87,6 +87,14 @@ gradients! {
     activation_leaky_relu: |_rng| Activation::leaky_relu(0.01);
     activation_gelu: |_rng| Activation::gelu();
     activation_silu: |_rng| Activation::silu();
+    activation_identity: |_rng| Activation::new(Nonlinearity::Identity);
+    activation_affine: |_rng| Activation::new(Nonlinearity::Affine { slope: -0.7, offset: 0.3 });
+    activation_hard_sigmoid: |_rng| Activation::new(Nonlinearity::HardSigmoid { slope: 0.9, offset: 0.5 });
+    activation_scaled_tanh: |_rng| Activation::new(Nonlinearity::ScaledTanh { scale: 1.7, slope: 0.6 });
+    activation_thresholded_relu: |_rng| Activation::new(Nonlinearity::ThresholdedRelu { threshold: 0.3 });
+    activation_elu: |_rng| Activation::new(Nonlinearity::Elu { alpha: 0.7 });
+    activation_softsign: |_rng| Activation::new(Nonlinearity::Softsign);
+    activation_softplus: |_rng| Activation::new(Nonlinearity::Softplus);
     pre_norm_block_tanh: |rng| PreNormBlock::new(5, 7, Nonlinearity::Tanh, rng);
     pre_norm_block_sigmoid: |rng| PreNormBlock::new(5, 7, Nonlinearity::Sigmoid, rng);
     pre_norm_block_relu: |rng| PreNormBlock::new(5, 7, Nonlinearity::Relu, rng);
