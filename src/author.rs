@@ -14,8 +14,8 @@ pub use crate::base::{
     LengthsError, NamedTensors, RandomDrop, RecordsState, Size, SizeError, StateRecorder, check_gradient, check_shape,
 };
 pub use crate::cells::{
-    BuiltCell, CellOptions, Gated, GruBuffers, LstmBuffers, MguBuffers, MinGruBuffers, RecurrentProduct, RnnBuffers,
-    WithoutMemory,
+    Activated, BuiltCell, CellOptions, Gated, GatedActivations, GruBuffers, LstmBuffers, MguBuffers, MinGruBuffers,
+    RecurrentProduct, RnnBuffers, WithoutMemory,
 };
 pub use crate::compose::boxed::BoxCache;
 pub use crate::compose::dense_concat::DenseConcatCache;

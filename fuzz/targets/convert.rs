@@ -2,7 +2,7 @@
 
 use gradflow::convert::{KerasKind, KerasLayer, KerasWeights, OnnxNode, OnnxOperator};
 use gradflow::ndarray::{Array2, Array3, ArrayD, Axis};
-use gradflow::recurrent::{BiGru, BiLstm, BiRnn, Gru, Lstm, Rnn, RnnNonlinearity};
+use gradflow::recurrent::{BiGru, BiLstm, BiRnn, Gru, Lstm, Nonlinearity, Rnn};
 use gradflow::{Layer, TensorsExt};
 
 use super::choices::Choices;
@@ -38,8 +38,9 @@ fn values3(planes: usize, rows: usize, columns: usize, choices: &mut Choices<'_>
     if choices.yes() { values.view().reversed_axes().as_standard_layout().into_owned().reversed_axes() } else { values }
 }
 
-fn nonlinearity(choices: &mut Choices<'_>) -> RnnNonlinearity {
-    choices.one_of(&[RnnNonlinearity::Tanh, RnnNonlinearity::Relu])
+fn nonlinearity(choices: &mut Choices<'_>) -> Nonlinearity {
+    let hard = Nonlinearity::HardSigmoid { slope: choices.one_of(&[0.2, 1.0, f64::INFINITY]), offset: 0.5 };
+    choices.one_of(&[Nonlinearity::Tanh, Nonlinearity::Relu, Nonlinearity::Sigmoid, Nonlinearity::Gelu, hard])
 }
 
 fn onnx(choices: &mut Choices<'_>) {
@@ -48,7 +49,7 @@ fn onnx(choices: &mut Choices<'_>) {
     let mut nodes = Vec::new();
     for _ in 0..choices.below(4) {
         let (operator, gates) = match if choices.once_in(8) { choices.below(3) } else { kind } {
-            0 => (OnnxOperator::Rnn(nonlinearity(choices)), 1),
+            0 => (OnnxOperator::Rnn, 1),
             1 => (OnnxOperator::Lstm { input_forget: choices.yes() }, 4),
             _ => (OnnxOperator::Gru { linear_before_reset: choices.yes() }, 3),
         };
@@ -60,18 +61,33 @@ fn onnx(choices: &mut Choices<'_>) {
         let b = choices.yes().then(|| values2(about(directions, choices), about(2 * rows, choices), choices));
         let peepholes = if gates == 4 { choices.yes() } else { choices.once_in(16) };
         let p = peepholes.then(|| values2(about(directions, choices), about(3 * hidden, choices), choices));
-        nodes.push(OnnxNode { operator, w, r, b, p });
+        let (per_direction, of_all) = ([1, 3, 2][gates / 2], directions + usize::from(choices.once_in(16)));
+        let activations = if choices.yes() { 0 } else { per_direction * of_all };
+        let activations = (0..activations).map(|_| nonlinearity(choices)).collect();
+        let clip = choices.once_in(4).then(|| choices.one_of(&[0.5, 3.0, 0.0, f64::NAN]));
+        nodes.push(OnnxNode { operator, activations, clip, w, r, b, p });
         input = directions * hidden;
     }
     macro_rules! check {
         ($($model:ident),+) => {$(
             if let Ok(model) = $model::<f64>::from_onnx(&nodes) {
                 passes(&model);
-                let back = model.to_onnx().expect("what came from ONNX");
-                assert_eq!($model::<f64>::from_onnx(&back).expect("what went to ONNX").names(), model.names());
-                // Rows of a coupled gate mean nothing and come back as zeros; all else is the same.
-                if nodes.iter().all(|node| node.operator != OnnxOperator::Lstm { input_forget: true }) {
-                    assert_eq!(back, nodes);
+                match model.to_onnx() {
+                    Err(error) => assert!(error.to_string().contains("GELU"), "{error}"),
+                    Ok(mut back) => {
+                        let again = $model::<f64>::from_onnx(&back).expect("what went to ONNX");
+                        assert_eq!(again.names(), model.names());
+                        // Activations that are the operator's need not be named.
+                        for (back, node) in back.iter_mut().zip(&nodes) {
+                            if back.activations.is_empty() {
+                                back.activations.clone_from(&node.activations);
+                            }
+                        }
+                        // Rows of a coupled gate mean nothing and come back as zeros; all else is the same.
+                        if nodes.iter().all(|node| node.operator != OnnxOperator::Lstm { input_forget: true }) {
+                            assert_eq!(back, nodes);
+                        }
+                    }
                 }
             }
         )+};
@@ -85,15 +101,20 @@ fn keras(choices: &mut Choices<'_>) {
     let mut layers = Vec::new();
     for _ in 0..choices.below(4) {
         let (kind, gates) = match if choices.once_in(8) { choices.below(3) } else { chosen } {
-            0 => (KerasKind::SimpleRnn(nonlinearity(choices)), 1),
-            1 => (KerasKind::Lstm, 4),
-            _ => (KerasKind::Gru { reset_after: choices.yes() }, 3),
+            0 => (KerasKind::SimpleRnn { activation: nonlinearity(choices) }, 1),
+            1 => {
+                (KerasKind::Lstm { activation: nonlinearity(choices), recurrent_activation: nonlinearity(choices) }, 4)
+            }
+            _ => {
+                let (activation, recurrent_activation) = (nonlinearity(choices), nonlinearity(choices));
+                (KerasKind::Gru { reset_after: choices.yes(), activation, recurrent_activation }, 3)
+            }
         };
         let columns = gates * hidden;
         let weights = |choices: &mut Choices<'_>| {
             let kernel = values2(about(input, choices), about(columns, choices), choices);
             let recurrent_kernel = values2(about(hidden, choices), about(columns, choices), choices);
-            let shape = if (kind == KerasKind::Gru { reset_after: true }) != choices.once_in(16) {
+            let shape = if matches!(kind, KerasKind::Gru { reset_after: true, .. }) != choices.once_in(16) {
                 vec![about(2, choices), about(columns, choices)]
             } else {
                 vec![about(columns, choices)]

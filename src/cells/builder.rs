@@ -5,10 +5,14 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, Axis, s};
 use rand::Rng;
 
-use super::options::{CellOptions, DEFAULT_EPS, Gated, RecurrentProduct, Start, WithoutMemory};
+use super::activations::Chosen;
+use super::options::{
+    Activated, CellOptions, DEFAULT_EPS, Gated, GatedActivations, RecurrentProduct, Start, WithoutMemory,
+};
 use crate::base::error::mismatch;
 use crate::base::{Expect, Init, RandomDrop, TensorsExt, check_number, check_sizes};
 use crate::kernels::Float;
+use crate::layers::Nonlinearity;
 use crate::recurrence::{Cell, StackState, Zoneout};
 
 /// What builders are called in messages.
@@ -259,9 +263,9 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
     ///
     /// # Panics
-    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation that is not above 0, each
-    /// in the element type too, or a projection to as many features as there are hidden units, or more;
-    /// or if there is dropout between layers and only one layer.
+    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation or a limit of sums that is
+    /// not above 0, a number of an activation that is not finite, each in the element type too, or a projection to as many features as
+    /// there are hidden units, or more; or if there is dropout between layers and only one layer.
     #[track_caller]
     pub fn zeros(self) -> M {
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
@@ -275,9 +279,9 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     /// Drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation that is not above 0, each
-    /// in the element type too, or a projection to as many features as there are hidden units, or more;
-    /// or if there is dropout between layers and only one layer.
+    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation or a limit of sums that is
+    /// not above 0, a number of an activation that is not finite, each in the element type too, or a projection to as many features as
+    /// there are hidden units, or more; or if there is dropout between layers and only one layer.
     #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
         let (cells, dropout) = self.cells(rng);
@@ -294,6 +298,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
         for (name, p) in options.probabilities().into_iter().chain([("dropout", dropout)]) {
             check_number::<Elem<M>>(NAME, name, Expect::Probability, p);
         }
+        Chosen::check::<Elem<M>>(&options, NAME);
         let (mut cells, mut input) = (Vec::<M::Cell>::new(), input);
         for _ in 0..num_layers {
             for _ in 0..M::DIRECTIONS {
@@ -356,6 +361,67 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M,
     #[track_caller]
     pub fn recurrent_dropout(mut self, p: f64) -> Self {
         *self.options.recurrent_dropout() = p;
+        self
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: Activated> CellBuilder<M, O> {
+    /// With sums that are clipped to `±limit` before an activation takes them, as in ONNX: `σ(clip(a))` in place of `σ(a)`, and
+    /// so on, for all gates and for what could be written. An LSTM's memory, which goes through a tanh too, is not clipped, as in
+    /// ONNX Runtime.
+    ///
+    /// A sum that is clipped has no gradient: `da = 0` if `|a| > limit`.
+    ///
+    /// ```
+    /// use gradflow::{Layer, ndarray::{Array3, arr2}, recurrent::{Nonlinearity, RnnCell}};
+    ///
+    /// let mut cell: RnnCell<f64> = RnnCell::builder(1, 1).nonlinearity(Nonlinearity::Identity).clip(3.0).zeros();
+    /// cell.weight_ih = arr2(&[[1.0]]);
+    /// let y = cell.forward(&Array3::from_elem((1, 1, 1), 5.0), &mut cell.zero_state(1), &mut cell.cache()).sum();
+    /// assert_eq!(y, 3.0);
+    /// ```
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if it is not above 0 or not finite, in the element type too.
+    #[track_caller]
+    pub fn clip(mut self, limit: f64) -> Self {
+        *self.options.clip_mut() = Some(limit);
+        self
+    }
+}
+
+impl<M: Model<Cell: BuiltCell<Options = O>>, O: GatedActivations> CellBuilder<M, O> {
+    /// With another function than σ for the gates: ONNX's f, Keras' `recurrent_activation`.
+    ///
+    /// With `f` in its place, `f'` is in place of σ' in the backward pass. Such a cell computes unit by unit, without vector
+    /// instructions. In a [`Stream`](crate::stream::Stream), it joins by its forward pass.
+    ///
+    /// ```
+    /// use gradflow::{rand::{SeedableRng, rngs::StdRng}, recurrent::{Gru, Nonlinearity}};
+    ///
+    /// let rng = &mut StdRng::seed_from_u64(0);
+    /// let gru: Gru<f32> = Gru::builder(3, 4).gate_activation(Nonlinearity::HARD_SIGMOID).build(rng);
+    /// assert_eq!(gru.cell(0, 0).options().candidate_activation, Nonlinearity::Tanh);
+    /// ```
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    #[track_caller]
+    pub fn gate_activation(mut self, f: Nonlinearity) -> Self {
+        *self.options.gate_and_candidate()[0] = f;
+        self
+    }
+
+    /// With another function than tanh for what could be written, an LSTM's g and a GRU's n: ONNX's g, Keras' `activation`.
+    ///
+    /// With `f` in its place, `f'` is in place of tanh' in the backward pass. An LSTM's h has a function of its own:
+    /// [`output_activation`](CellBuilder::output_activation).
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    #[track_caller]
+    pub fn candidate_activation(mut self, f: Nonlinearity) -> Self {
+        *self.options.gate_and_candidate()[1] = f;
         self
     }
 }

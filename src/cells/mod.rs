@@ -5,6 +5,7 @@
 //! parameters' as large products over all steps. Only the equations differ from cell to cell. The loop over time is in
 //! `recurrence`. A stream of one sequence has kernels of its own (`stage`).
 
+mod activations;
 mod builder;
 mod gru;
 mod hidden;
@@ -28,7 +29,7 @@ pub use lstm::{LstmBuffers, LstmCell, LstmOptions};
 pub use mgu::{MguBuffers, MguCell, MguOptions};
 pub use min_gru::{MinGruBuffers, MinGruCell, MinGruOptions};
 pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
-pub use options::{CellOptions, CommonOptions, Gated, RecurrentProduct, RnnNonlinearity, WithoutMemory};
+pub use options::{Activated, CellOptions, CommonOptions, Gated, GatedActivations, RecurrentProduct, WithoutMemory};
 pub use rnn::{RnnBuffers, RnnCell, RnnOptions};
 
 use crate::kernels::Float;

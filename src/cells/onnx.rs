@@ -3,16 +3,17 @@
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 
 use super::builder::BuiltCell;
-use super::options::{CommonOptions, RnnNonlinearity};
+use super::options::CommonOptions;
 use crate::base::Tensors;
 use crate::kernels::Float;
 use crate::layer::{Attribute, Graph, Signal, Unsupported, Value};
+use crate::layers::Nonlinearity;
 
-/// Which operator a node is, with its attributes; activations are the operator's defaults.
+/// Which operator a node is, with the attributes that no other operator has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnnxOperator {
-    /// `RNN`, with `activations` Tanh or Relu.
-    Rnn(RnnNonlinearity),
+    /// `RNN`.
+    Rnn,
     /// `LSTM`.
     Lstm {
         /// Whether f = 1 - i.
@@ -28,7 +29,7 @@ pub enum OnnxOperator {
 impl OnnxOperator {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            OnnxOperator::Rnn(_) => "RNN",
+            OnnxOperator::Rnn => "RNN",
             OnnxOperator::Lstm { .. } => "LSTM",
             OnnxOperator::Gru { .. } => "GRU",
         }
@@ -37,9 +38,18 @@ impl OnnxOperator {
     /// The gates for which a node has weights.
     pub(crate) fn gates(self) -> usize {
         match self {
-            OnnxOperator::Rnn(_) => 1,
+            OnnxOperator::Rnn => 1,
             OnnxOperator::Lstm { .. } => 4,
             OnnxOperator::Gru { .. } => 3,
+        }
+    }
+
+    /// The activations of a direction, if a node does not say: f, g, h.
+    pub(crate) fn activations(self) -> &'static [Nonlinearity] {
+        match self {
+            OnnxOperator::Rnn => &[Nonlinearity::Tanh],
+            OnnxOperator::Lstm { .. } => &[Nonlinearity::Sigmoid, Nonlinearity::Tanh, Nonlinearity::Tanh],
+            OnnxOperator::Gru { .. } => &[Nonlinearity::Sigmoid, Nonlinearity::Tanh],
         }
     }
 }
@@ -53,6 +63,8 @@ impl OnnxOperator {
 /// // Two directions, I = 3, H = 5.
 /// let node = OnnxNode::<f32> {
 ///     operator: OnnxOperator::Lstm { input_forget: false },
+///     activations: Vec::new(), // Sigmoid, Tanh, Tanh
+///     clip: None,
 ///     w: Array3::from_elem((2, 4 * 5, 3), 0.1),
 ///     r: Array3::from_elem((2, 4 * 5, 5), 0.2),
 ///     b: Some(Array2::zeros((2, 2 * 4 * 5))),
@@ -68,6 +80,11 @@ impl OnnxOperator {
 pub struct OnnxNode<F> {
     /// What the node is.
     pub operator: OnnxOperator,
+    /// `activations`, with their `activation_alpha` and `activation_beta`: f, g and h, direction by direction. Nothing is what the
+    /// operator has: Sigmoid for f, else Tanh.
+    pub activations: Vec<Nonlinearity>,
+    /// `clip`
+    pub clip: Option<f64>,
     /// `[D, G H, I]`: of x
     pub w: Array3<F>,
     /// `[D, G H, H]`: of h
@@ -82,11 +99,22 @@ pub struct OnnxNode<F> {
 pub trait OnnxCell: BuiltCell {
     /// Zeros for the weights of a node; nothing if it is another operator.
     #[doc(hidden)]
-    fn of_operator(operator: OnnxOperator, sizes: [usize; 2], bias: bool, peepholes: bool) -> Option<Self>;
+    fn of_operator(
+        operator: OnnxOperator,
+        activations: &[Nonlinearity],
+        clip: Option<f64>,
+        sizes: [usize; 2],
+        bias: bool,
+        peepholes: bool,
+    ) -> Option<Self>;
 
     /// The operator for the cell, or an option that ONNX does not have.
     #[doc(hidden)]
     fn operator(&self) -> Result<OnnxOperator, &'static str>;
+
+    /// Its activations, and what its sums are clipped to.
+    #[doc(hidden)]
+    fn activations(&self) -> (Vec<Nonlinearity>, Option<f64>);
 
     /// The cell with any options.
     #[doc(hidden)]
@@ -114,6 +142,12 @@ impl<F: Float> OnnxNode<F> {
         if let Some(other) = operators.iter().find(|&&other| other != operator) {
             return Err(format!("a direction that is {operator:?}, another {other:?}"));
         }
+        let (all_activations, clips): (Vec<_>, Vec<_>) = cells.iter().map(OnnxCell::activations).unzip();
+        if let Some(other) = clips.iter().find(|&other| *other != clips[0]) {
+            return Err(format!("a direction with clip {:?}, another {other:?}", clips[0]));
+        }
+        let is_default = all_activations.iter().all(|own| own == operator.activations());
+        let activations = if is_default { Vec::new() } else { all_activations.concat() };
         let names = |cell: &C| (0..cell.count()).map(|i| cell.name(i)).collect::<Vec<_>>();
         let first = names(&cells[0]);
         for other in cells.iter().map(names) {
@@ -145,7 +179,7 @@ impl<F: Float> OnnxNode<F> {
         });
         let peepholes = cells[0].peephole_places();
         let p = if peepholes.is_empty() { None } else { all("peephole", peepholes, 3) };
-        Ok(OnnxNode { operator, w: weight("weight_ih"), r: weight("weight_hh"), b, p })
+        Ok(OnnxNode { operator, activations, clip: clips[0], w: weight("weight_ih"), r: weight("weight_hh"), b, p })
     }
 }
 
@@ -161,6 +195,41 @@ pub(crate) fn refuse<const N: usize>(options: [(&'static str, bool); N]) -> Resu
 pub(crate) fn refuse_common(options: CommonOptions) -> Result<(), &'static str> {
     let CommonOptions { bias: _, layer_norm, zoneout } = options;
     refuse([("norm_ih", layer_norm.is_some()), ("zoneout", zoneout != 0.0)])
+}
+
+/// An activation in ONNX' words.
+struct InOnnx {
+    name: &'static str,
+    alpha: Option<f64>,
+    beta: Option<f64>,
+}
+
+impl InOnnx {
+    /// Or that it is none of ONNX'.
+    fn of(f: Nonlinearity) -> Result<Self, &'static str> {
+        let (name, alpha, beta) = match f {
+            Nonlinearity::Tanh => ("Tanh", None, None),
+            Nonlinearity::Sigmoid => ("Sigmoid", None, None),
+            Nonlinearity::Relu => ("Relu", None, None),
+            Nonlinearity::LeakyRelu { slope } => ("LeakyRelu", Some(slope), None),
+            Nonlinearity::Gelu => return Err("activation GELU"),
+            Nonlinearity::Silu => return Err("activation SiLU"),
+            Nonlinearity::Identity => ("Affine", Some(1.0), Some(0.0)),
+            Nonlinearity::Affine { slope, offset } => ("Affine", Some(slope), Some(offset)),
+            Nonlinearity::HardSigmoid { slope, offset } => ("HardSigmoid", Some(slope), Some(offset)),
+            Nonlinearity::ScaledTanh { scale, slope } => ("ScaledTanh", Some(scale), Some(slope)),
+            Nonlinearity::ThresholdedRelu { threshold } => ("ThresholdedRelu", Some(threshold), None),
+            Nonlinearity::Elu { alpha } => ("Elu", Some(alpha), None),
+            Nonlinearity::Softsign => ("Softsign", None, None),
+            Nonlinearity::Softplus => ("Softplus", None, None),
+        };
+        Ok(InOnnx { name, alpha, beta })
+    }
+}
+
+/// Fails with the name of the first activation that ONNX's operators do not have.
+pub(crate) fn refuse_activations(activations: &[Nonlinearity]) -> Result<(), &'static str> {
+    activations.iter().try_for_each(|&f| InOnnx::of(f).map(drop))
 }
 
 /// The common options of a cell that comes from there.
@@ -197,10 +266,11 @@ pub(super) fn add_cells<C: OnnxCell>(
 ) -> Result<(Signal, Vec<Value>), Unsupported> {
     let (name, directions, hidden) = (C::NAME, cells.len(), cells[0].sizes().output);
     for cell in cells {
-        cell.operator().map_err(|option| graph.refuse(format!("ONNX's {name} has no {}", in_words(option))))?;
+        let operator = cell.operator().and_then(|_| refuse_activations(&cell.activations().0));
+        operator.map_err(|option| graph.refuse(format!("ONNX's {name} has no {}", in_words(option))))?;
     }
     let node = OnnxNode::of_cells(cells);
-    let OnnxNode { operator, w, r, b, p } = node.map_err(|option| {
+    let OnnxNode { operator, activations, clip, w, r, b, p } = node.map_err(|option| {
         graph.refuse(format!("ONNX's {name} has the same options in both directions, not {option}"))
     })?;
     let direction = match (directions, x.is_reversed) {
@@ -211,14 +281,22 @@ pub(super) fn add_cells<C: OnnxCell>(
         _ => "bidirectional",
     };
     let mut attributes = vec![("hidden_size", (hidden as i64).into()), ("direction", direction.into())];
-    match operator {
-        OnnxOperator::Rnn(nonlinearity) => {
-            let f = match nonlinearity {
-                RnnNonlinearity::Tanh => "Tanh",
-                RnnNonlinearity::Relu => "Relu",
-            };
-            attributes.push(("activations", Attribute::Texts(vec![f.into(); directions])));
+    if !activations.is_empty() {
+        let all: Vec<_> = activations.iter().filter_map(|&f| InOnnx::of(f).ok()).collect();
+        attributes.push(("activations", Attribute::Texts(all.iter().map(|f| f.name.into()).collect())));
+        let alphas: Vec<_> = all.iter().filter_map(|f| f.alpha).collect();
+        let betas: Vec<_> = all.iter().filter_map(|f| f.beta).collect();
+        for (name, numbers) in [("activation_alpha", alphas), ("activation_beta", betas)] {
+            if !numbers.is_empty() {
+                attributes.push((name, Attribute::Floats(numbers.iter().map(|&number| number as f32).collect())));
+            }
         }
+    }
+    if let Some(clip) = clip {
+        attributes.push(("clip", Attribute::Float(clip as f32)));
+    }
+    match operator {
+        OnnxOperator::Rnn => {}
         OnnxOperator::Lstm { input_forget } => attributes.push(("input_forget", i64::from(input_forget).into())),
         OnnxOperator::Gru { linear_before_reset } => {
             attributes.push(("linear_before_reset", i64::from(linear_before_reset).into()));

@@ -3,18 +3,8 @@
 use std::fmt::Debug;
 
 use crate::base::{Init, RandomDrop};
+use crate::layers::Nonlinearity;
 use crate::recurrence::Zoneout;
-
-/// The f of a plain recurrent cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RnnNonlinearity {
-    /// `tanh(a)`
-    #[default]
-    Tanh,
-    /// `max(a, 0)`
-    Relu,
-}
 
 /// The options that every cell has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +36,32 @@ pub trait CellOptions: Clone + Debug + Default + PartialEq {
     /// All that are probabilities, with the name of the builder's method.
     #[doc(hidden)]
     fn probabilities(&self) -> Vec<(&'static str, f64)>;
+
+    /// All that are functions, with the name of the builder's method.
+    #[doc(hidden)]
+    fn activations(&self) -> Vec<(&'static str, Nonlinearity)> {
+        Vec::new()
+    }
+
+    /// What sums are clipped to, if they are.
+    #[doc(hidden)]
+    fn clip(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// Options of a cell whose sums can be clipped; sealed.
+pub trait Activated: CellOptions {
+    /// What sums are clipped to, if they are.
+    #[doc(hidden)]
+    fn clip_mut(&mut self) -> &mut Option<f64>;
+}
+
+/// Options of a cell whose gates and candidate can have other functions than σ and tanh; sealed.
+pub trait GatedActivations: Activated {
+    /// The functions of the gates and of the candidate.
+    #[doc(hidden)]
+    fn gate_and_candidate(&mut self) -> [&mut Nonlinearity; 2];
 }
 
 /// Options of a cell with a product of h at every step; sealed.

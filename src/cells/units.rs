@@ -7,22 +7,23 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 ///
 /// ```text
 /// for_each_unit! {
-///     rows: N, units: H, <F, V: Variant>;
+///     rows: N, units: H, <F, V: Variant>, act: A;
 ///     write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, o]; c: [_c => c]; }
 ///     read { c_before: [c_before]; }
 ///     same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES]; }
-///     let [i, f, g, c] = memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
+///     let [i, f, g, c] = memory::<F, V, A>(act, [a_i, a_f, a_g], [p_i, p_f], c_before);
 /// }
 /// ```
 ///
 /// `gates` is a slice of N rows, `[N, 4 H]`; each of its four parts holds H units. In the equations `a_i` is what a unit of the
 /// first part holds, and the `i` that they bind takes its place. `read` slices are only read; of `same` slices there is one
-/// row for all. A part whose `if` is false is not there: it reads as 0, and nothing is written to it.
+/// row for all. A part whose `if` is false is not there: it reads as 0, and nothing is written to it. `act` are the cell's
+/// [`Activations`](super::activations::Activations), for equations that ask for them.
 ///
 /// The condition is a constant of the variant, so that what a variant does not have costs nothing.
 macro_rules! for_each_unit {
     (
-        rows: $rows:expr, units: $units:expr, <$elem:ident $(, $variant:ident: $switches:path)?>;
+        rows: $rows:expr, units: $units:expr, <$elem:ident $(, $variant:ident: $switches:path)?> $(, $act:ident: $kind:ident)?;
         write { $($write:ident: [$($old:ident $(=> $new:ident)? $(if $written:expr)?),+];)+ }
         read { $($read:ident: [$($value:ident $(if $is_read:expr)?),+];)* }
         same { $($same:ident: [$($constant:ident $(if $is_same:expr)?),+];)* }
@@ -31,8 +32,9 @@ macro_rules! for_each_unit {
         // A function of its own: as its arguments the compiler knows that the slices do not overlap.
         #[inline(always)]
         #[allow(clippy::too_many_arguments)]
-        fn row<$elem: Float $(, $variant: $switches)?>(
+        fn row<$elem: Float $(, $variant: $switches)? $(, $kind: $crate::cells::activations::Activations<$elem>)?>(
             units: usize,
+            $($act: $kind,)?
             $($($old: &mut [$elem],)+)+
             $($($value: &[$elem],)+)*
             $($($constant: &[$elem],)+)*
@@ -67,7 +69,7 @@ macro_rules! for_each_unit {
                 let _rest = &$same[..];
                 $(let ($constant, _rest) = _rest.split_at($crate::cells::units::width!(units $(, $is_same)?));)+
             )*
-            row::<$elem $(, $variant)?>(units, $($($old,)+)+ $($($value,)+)* $($($constant,)+)*);
+            row::<$elem $(, $variant)? $(, $kind)?>(units, $($act,)? $($($old,)+)+ $($($value,)+)* $($($constant,)+)*);
         }
     }};
 }

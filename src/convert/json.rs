@@ -188,6 +188,12 @@ impl<'t> Members<'t> {
         self.found.iter().find(|(found, value)| found == key && !value.is_null()).map(|(_, value)| value)
     }
 
+    /// The value of a key, which may be null; nothing if there is none.
+    #[cfg(feature = "keras")]
+    pub fn given(&self, key: &str) -> Option<&Value<'t>> {
+        self.found.iter().find(|(found, _)| found == key).map(|(_, value)| value)
+    }
+
     /// The value of a key.
     pub fn required(&self, key: &str) -> Result<&Value<'t>, FileError> {
         let missing = || malformed(self.of.place.clone(), format!("a value for {key:?}"), "none");

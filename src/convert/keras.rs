@@ -2,48 +2,105 @@
 
 use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
 
-use super::{ConvertError, Elem, check_array, read, supported};
+use super::{ConvertError, Elem, check_array, check_numbers, read, supported};
 use crate::cells::onnx::{common, refuse, refuse_common, rows, tensor, written};
-use crate::cells::{
-    BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, Model, RnnCell, RnnNonlinearity, RnnOptions,
-};
+use crate::cells::{BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptions, Model, RnnCell, RnnOptions};
 use crate::kernels::Float;
+use crate::layers::Nonlinearity;
 use crate::recurrent::Recurrent;
 
-/// Which layer of Keras it is; activations are the layer's defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which layer of Keras it is, with the options that change what it computes.
+///
+/// ```
+/// use gradflow::{convert::KerasKind, recurrent::Nonlinearity};
+///
+/// // keras.layers.LSTM(n, recurrent_activation="hard_sigmoid")
+/// let (activation, recurrent_activation) = (Nonlinearity::Tanh, Nonlinearity::HARD_SIGMOID);
+/// assert_ne!(KerasKind::Lstm { activation, recurrent_activation }, KerasKind::lstm());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KerasKind {
-    /// `SimpleRNN`, with `activation` tanh or relu.
-    SimpleRnn(RnnNonlinearity),
+    /// `SimpleRNN`.
+    SimpleRnn {
+        /// By default tanh.
+        activation: Nonlinearity,
+    },
     /// `LSTM`.
-    Lstm,
+    Lstm {
+        /// Of what could be written, and of what is read of the memory; by default tanh.
+        activation: Nonlinearity,
+        /// Of the gates; by default the sigmoid.
+        recurrent_activation: Nonlinearity,
+    },
     /// `GRU`.
     Gru {
-        /// Whether the reset gate acts after the product.
+        /// Whether the reset gate acts after the product; by default it does.
         reset_after: bool,
+        /// Of what could be written; by default tanh.
+        activation: Nonlinearity,
+        /// Of the gates; by default the sigmoid.
+        recurrent_activation: Nonlinearity,
     },
 }
 
 impl KerasKind {
+    /// A `SimpleRNN` with Keras' default, tanh.
+    pub fn simple_rnn() -> Self {
+        KerasKind::SimpleRnn { activation: Nonlinearity::Tanh }
+    }
+
+    /// An `LSTM` with Keras' activations, tanh and the sigmoid.
+    pub fn lstm() -> Self {
+        KerasKind::Lstm { activation: Nonlinearity::Tanh, recurrent_activation: Nonlinearity::Sigmoid }
+    }
+
+    /// A `GRU` with Keras' activations, tanh and the sigmoid.
+    pub fn gru(reset_after: bool) -> Self {
+        let (activation, recurrent_activation) = (Nonlinearity::Tanh, Nonlinearity::Sigmoid);
+        KerasKind::Gru { reset_after, activation, recurrent_activation }
+    }
+
+    /// Fails if it has other activations than Keras' defaults, which are all that plug-ins compute, whatever a file says.
+    #[cfg(feature = "plugin-formats")]
+    pub(super) fn with_its_activations(self) -> Result<Self, &'static str> {
+        let defaults = match self {
+            KerasKind::SimpleRnn { .. } => KerasKind::simple_rnn(),
+            KerasKind::Lstm { .. } => KerasKind::lstm(),
+            KerasKind::Gru { reset_after, .. } => KerasKind::gru(reset_after),
+        };
+        refuse([("an activation of a recurrent layer that is not tanh or the sigmoid", self != defaults)])?;
+        Ok(self)
+    }
+
+    fn activations(self) -> Vec<Nonlinearity> {
+        match self {
+            KerasKind::SimpleRnn { activation } => vec![activation],
+            KerasKind::Lstm { activation, recurrent_activation }
+            | KerasKind::Gru { reset_after: _, activation, recurrent_activation } => {
+                vec![activation, recurrent_activation]
+            }
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
-            KerasKind::SimpleRnn(_) => "SimpleRNN",
-            KerasKind::Lstm => "LSTM",
+            KerasKind::SimpleRnn { .. } => "SimpleRNN",
+            KerasKind::Lstm { .. } => "LSTM",
             KerasKind::Gru { .. } => "GRU",
         }
     }
 
     pub(super) fn gates(self) -> usize {
         match self {
-            KerasKind::SimpleRnn(_) => 1,
-            KerasKind::Lstm => 4,
+            KerasKind::SimpleRnn { .. } => 1,
+            KerasKind::Lstm { .. } => 4,
             KerasKind::Gru { .. } => 3,
         }
     }
 
     /// The shape of a bias.
     pub(super) fn bias(self, columns: usize) -> Vec<usize> {
-        if self == (KerasKind::Gru { reset_after: true }) { vec![2, columns] } else { vec![columns] }
+        if matches!(self, KerasKind::Gru { reset_after: true, .. }) { vec![2, columns] } else { vec![columns] }
     }
 }
 
@@ -69,7 +126,7 @@ pub struct KerasWeights<F> {
 ///     recurrent_kernel: Array2::from_elem((5, 3 * 5), 0.2),
 ///     bias: Some(ArrayD::zeros(vec![2, 3 * 5])),
 /// };
-/// let layer = KerasLayer { kind: KerasKind::Gru { reset_after: true }, forward: weights, backward: None };
+/// let layer = KerasLayer { kind: KerasKind::gru(true), forward: weights, backward: None };
 /// let gru = Gru::from_keras(&[layer.clone()])?;
 /// assert_eq!(gru.cell(0, 0).weight_ih.dim(), (3 * 5, 3));
 /// assert_eq!(gru.to_keras()?, [layer]);
@@ -109,14 +166,15 @@ pub trait KerasCell: BuiltCell {
 
 impl<F: Float> KerasCell for RnnCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
-        let KerasKind::SimpleRnn(nonlinearity) = kind else { return None };
-        let options = RnnOptions { nonlinearity, recurrent_dropout: 0.0, common: common(bias) };
+        let KerasKind::SimpleRnn { activation: nonlinearity } = kind else { return None };
+        let options = RnnOptions { nonlinearity, clip: None, recurrent_dropout: 0.0, common: common(bias) };
         Some(RnnCell::builder(input, hidden).options(options).zeros())
     }
     fn kind(&self) -> Result<KerasKind, &'static str> {
-        let RnnOptions { nonlinearity, recurrent_dropout: _, common } = self.options();
+        let RnnOptions { nonlinearity: activation, clip, recurrent_dropout: _, common } = self.options();
+        refuse([("clip", clip.is_some())])?;
         refuse_common(common)?;
-        Ok(KerasKind::SimpleRnn(nonlinearity))
+        kept_by_keras(KerasKind::SimpleRnn { activation })
     }
     const NAME: &str = "SimpleRNN";
     const PLACES: &[usize] = &[0];
@@ -124,22 +182,39 @@ impl<F: Float> KerasCell for RnnCell<F> {
 
 impl<F: Float> KerasCell for LstmCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
+        let KerasKind::Lstm { activation, recurrent_activation } = kind else { return None };
         let options = LstmOptions {
             peepholes: false,
             coupled: false,
             projection: None,
             recurrent_dropout: 0.0,
             zoneout_c: 0.0,
+            gate_activation: recurrent_activation,
+            candidate_activation: activation,
+            output_activation: activation,
+            clip: None,
             common: common(bias),
         };
-        (kind == KerasKind::Lstm).then(|| LstmCell::builder(input, hidden).options(options).zeros())
+        Some(LstmCell::builder(input, hidden).options(options).zeros())
     }
     fn kind(&self) -> Result<KerasKind, &'static str> {
-        let LstmOptions { peepholes, coupled, projection, recurrent_dropout: _, zoneout_c, common } = self.options();
+        let LstmOptions {
+            peepholes,
+            coupled,
+            projection,
+            recurrent_dropout: _,
+            zoneout_c,
+            gate_activation: recurrent_activation,
+            candidate_activation: activation,
+            output_activation,
+            clip,
+            common,
+        } = self.options();
         refuse([("weight_hr", projection.is_some()), ("peephole", peepholes)])?;
         refuse([("coupled", coupled), ("zoneout", zoneout_c != 0.0)])?;
+        refuse([("clip", clip.is_some()), ("an output_activation of its own", output_activation != activation)])?;
         refuse_common(common)?;
-        Ok(KerasKind::Lstm)
+        kept_by_keras(KerasKind::Lstm { activation, recurrent_activation })
     }
     const NAME: &str = "LSTM";
     const PLACES: &[usize] = &[0, 1, 2, 3]; // i, f, g, o among i, f, c, o
@@ -147,18 +222,51 @@ impl<F: Float> KerasCell for LstmCell<F> {
 
 impl<F: Float> KerasCell for GruCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
-        let KerasKind::Gru { reset_after } = kind else { return None };
+        let KerasKind::Gru { reset_after, activation, recurrent_activation } = kind else { return None };
         let reset = if reset_after { GruReset::AfterProduct } else { GruReset::BeforeProduct };
-        let options = GruOptions { reset, recurrent_dropout: 0.0, common: common(bias) };
+        let options = GruOptions {
+            reset,
+            recurrent_dropout: 0.0,
+            gate_activation: recurrent_activation,
+            candidate_activation: activation,
+            clip: None,
+            common: common(bias),
+        };
         Some(GruCell::builder(input, hidden).options(options).zeros())
     }
     fn kind(&self) -> Result<KerasKind, &'static str> {
-        let GruOptions { reset, recurrent_dropout: _, common } = self.options();
+        let GruOptions {
+            reset,
+            recurrent_dropout: _,
+            gate_activation: recurrent_activation,
+            candidate_activation: activation,
+            clip,
+            common,
+        } = self.options();
+        refuse([("clip", clip.is_some())])?;
         refuse_common(common)?;
-        Ok(KerasKind::Gru { reset_after: reset == GruReset::AfterProduct })
+        let reset_after = reset == GruReset::AfterProduct;
+        kept_by_keras(KerasKind::Gru { reset_after, activation, recurrent_activation })
     }
     const NAME: &str = "GRU";
     const PLACES: &[usize] = &[1, 0, 2]; // r, z, n among z, r, h
+}
+
+/// A kind whose activations Keras has by name, or that of one that it has not.
+fn kept_by_keras(kind: KerasKind) -> Result<KerasKind, &'static str> {
+    for f in kind.activations() {
+        refuse([
+            ("activation Affine", matches!(f, Nonlinearity::Affine { .. })),
+            ("activation ScaledTanh", matches!(f, Nonlinearity::ScaledTanh { .. })),
+            ("activation ThresholdedRelu", matches!(f, Nonlinearity::ThresholdedRelu { .. })),
+            (
+                "activation HardSigmoid",
+                matches!(f, Nonlinearity::HardSigmoid { .. })
+                    && ![Nonlinearity::HARD_SIGMOID, Nonlinearity::HARD_SIGMOID_ONNX].contains(&f),
+            ),
+        ])?;
+    }
+    Ok(kind)
 }
 
 impl<F: Float> KerasWeights<F> {
@@ -178,6 +286,7 @@ impl<F: Float> KerasWeights<F> {
         if let Some(bias) = bias {
             check_array(layer, "bias", &kind.bias(gates * hidden), bias.shape())?;
         }
+        check_numbers::<F>(layer, &kind.activations(), None)?;
         let other = ConvertError::Kind { layer, expected: C::NAME, got: kind.name() };
         let mut cell = C::of_kind(kind, [input, hidden], bias.is_some()).ok_or(other)?;
         for (name, weight) in [("weight_ih", kernel), ("weight_hh", recurrent_kernel)] {
@@ -248,7 +357,8 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     ///
     /// # Errors
     /// Returns an error if the model has an option that Keras does not have: peepholes, coupled gates, a projection, layer
-    /// normalisation, zoneout.
+    /// normalisation, zoneout, `clip`, an `output_activation` that is not that of the candidate, or an activation that Keras has
+    /// not by a name.
     pub fn to_keras(&self) -> Result<Vec<KerasLayer<Elem<C>>>, ConvertError> {
         let layer = |(layer, cells): (usize, &[C])| {
             let kinds = cells.iter().map(|cell| supported(layer, cell.kind())).collect::<Result<Vec<_>, _>>()?;

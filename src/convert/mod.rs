@@ -16,6 +16,8 @@
 //! | GRU | r, z, n | z, r, h | z, r, h |
 //! | GRU, reset after the product | [`GruReset::AfterProduct`](crate::recurrent::GruReset) | `linear_before_reset=1` | `reset_after=True` |
 //! | GRU, reset before the product | [`GruReset::BeforeProduct`](crate::recurrent::GruReset) | `linear_before_reset=0` | `reset_after=False` |
+//! | activations | [`gate_activation`](crate::recurrent::CellBuilder::gate_activation), [`candidate_activation`](crate::recurrent::CellBuilder::candidate_activation), [`output_activation`](crate::recurrent::CellBuilder::output_activation) | `activations`: f, g, h | `recurrent_activation`, and `activation` for the other two |
+//! | sums that are clipped | [`clip`](crate::recurrent::CellBuilder::clip) | `clip` | |
 //! | LSTM, f = 1 - i | [`coupled`](crate::recurrent::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f that mean nothing | |
 //!
 //! # Shapes
@@ -71,6 +73,7 @@ pub use plugin::{keras_json, nam};
 use crate::base::Tensors;
 use crate::cells::BuiltCell;
 use crate::kernels::Float;
+use crate::layers::Nonlinearity;
 
 /// Why weights could not be converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +117,17 @@ pub enum ConvertError {
         /// The tensor, as the other system calls it.
         tensor: &'static str,
     },
+    /// A number that makes no sense, or not in the element type.
+    Number {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// What it is of: `clip`, or a number of an activation.
+        option: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        got: String,
+    },
     /// An option of the model that the other system does not have.
     Unsupported {
         /// The layer, counted from 0.
@@ -133,6 +147,9 @@ impl fmt::Display for ConvertError {
             }
             ConvertError::Shape { layer, tensor, expected, got } => {
                 write!(f, "layer {layer}: {tensor}: expected {expected:?}, got {got:?}")
+            }
+            ConvertError::Number { layer, option, expected, got } => {
+                write!(f, "layer {layer}: {option}: expected {expected}, got {got}")
             }
             ConvertError::Unexpected { layer, tensor } => write!(f, "layer {layer}: {tensor}: expected none"),
             ConvertError::Unsupported { layer, option } => {
@@ -158,6 +175,22 @@ fn check_array(layer: usize, tensor: &'static str, expected: &[usize], got: &[us
     // What is empty cannot be as expected, whatever that is.
     let expected = expected.iter().map(|&size| size.max(1)).collect();
     Err(ConvertError::Shape { layer, tensor, expected, got: got.to_vec() })
+}
+
+/// Checks the numbers of activations, and what sums are clipped to.
+fn check_numbers<F: Float>(layer: usize, activations: &[Nonlinearity], clip: Option<f64>) -> Result<(), ConvertError> {
+    let is_finite = |number: f64| number.is_finite() && F::of(number).is_finite();
+    let refuse =
+        |option, expected, number| Err(ConvertError::Number { layer, option, expected, got: format!("{number:?}") });
+    for (name, number) in activations.iter().flat_map(|f| f.numbers()) {
+        if !is_finite(number) {
+            return refuse(name, "a finite number", number);
+        }
+    }
+    match clip {
+        Some(clip) if !is_finite(clip) || F::of(clip) <= F::zero() => refuse("clip", "a finite number above 0", clip),
+        _ => Ok(()),
+    }
 }
 
 /// Sets tensor `name` of a cell from gates in another order: the cell's `k`th gate is the `places[k]`th of them.

@@ -2,8 +2,8 @@
 
 use ndarray::Axis;
 
-use super::{ConvertError, Elem, check_array, read, supported};
-use crate::cells::onnx::{OnnxCell, OnnxNode, OnnxOperator, rows};
+use super::{ConvertError, Elem, check_array, check_numbers, read, supported};
+use crate::cells::onnx::{OnnxCell, OnnxNode, OnnxOperator, refuse_activations, rows};
 use crate::cells::{BuiltCell, Model};
 use crate::kernels::Float;
 use crate::recurrent::Recurrent;
@@ -24,6 +24,10 @@ impl<F: Float> OnnxNode<F> {
         if let Some(b) = &self.b {
             check_array(layer, "B", &[directions, 2 * rows], b.shape())?;
         }
+        if !self.activations.is_empty() {
+            let expected = directions * self.operator.activations().len();
+            check_array(layer, "activations", &[expected], &[self.activations.len()])?;
+        }
         match (&self.p, self.operator) {
             (None, _) => Ok(()),
             (Some(p), OnnxOperator::Lstm { .. }) => check_array(layer, "P", &[directions, 3 * hidden], p.shape()),
@@ -33,13 +37,14 @@ impl<F: Float> OnnxNode<F> {
 
     /// The cell of one direction.
     fn cell<C: OnnxCell + BuiltCell<Elem = F>>(&self, layer: usize, direction: usize) -> Result<C, ConvertError> {
-        let OnnxNode { operator, w, r, b, p } = self;
+        let OnnxNode { operator, activations, clip, w, r, b, p } = self;
         let sizes = [w.dim().2, r.dim().2];
-        let mut cell: C = C::of_operator(*operator, sizes, b.is_some(), p.is_some()).ok_or(ConvertError::Kind {
-            layer,
-            expected: C::NAME,
-            got: operator.name(),
-        })?;
+        let defaults = operator.activations();
+        let activations = activations.chunks(defaults.len()).nth(direction).unwrap_or(defaults);
+        check_numbers::<F>(layer, activations, *clip)?;
+        let cell = C::of_operator(*operator, activations, *clip, sizes, b.is_some(), p.is_some());
+        let other = ConvertError::Kind { layer, expected: C::NAME, got: operator.name() };
+        let mut cell: C = cell.ok_or(other)?;
         let (gates, places, peepholes) = (operator.gates(), cell.places(), cell.peephole_places());
         for (name, weight) in [("weight_ih", w), ("weight_hh", r)] {
             let weight = weight.index_axis(Axis(0), direction).as_standard_layout().into_owned();
@@ -78,8 +83,15 @@ impl<C: OnnxCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// As the weights of ONNX nodes in a row, one a layer: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Returns an error if the model has an option that ONNX does not have: a projection, layer normalisation, zoneout.
+    /// Returns an error if the model has an option that ONNX does not have: a projection, layer normalisation, zoneout, GELU or SiLU
+    /// as an activation.
     pub fn to_onnx(&self) -> Result<Vec<OnnxNode<Elem<C>>>, ConvertError> {
-        self.layers().enumerate().map(|(layer, cells)| supported(layer, OnnxNode::of_cells(cells))).collect()
+        let node = |(layer, cells): (usize, &[C])| {
+            for cell in cells {
+                supported(layer, refuse_activations(&cell.activations().0))?;
+            }
+            supported(layer, OnnxNode::of_cells(cells))
+        };
+        self.layers().enumerate().map(node).collect()
     }
 }

@@ -58,6 +58,8 @@ pub enum Attribute {
     Text(String),
     /// Several numbers.
     Ints(Vec<i64>),
+    /// Several numbers; ONNX has 32 bits for each.
+    Floats(Vec<f32>),
     /// Several words.
     Texts(Vec<String>),
 }

@@ -219,6 +219,10 @@ fn attribute_message(name: &str, value: &Attribute) -> messages::Attribute {
             message.s = Some(text.clone().into_bytes());
             messages::AttributeType::String
         }
+        Attribute::Floats(numbers) => {
+            message.floats.clone_from(numbers);
+            messages::AttributeType::Floats
+        }
         Attribute::Ints(numbers) => {
             message.ints.clone_from(numbers);
             messages::AttributeType::Ints

@@ -8,19 +8,31 @@ macro_rules! with_cell_variants {
         $then! {
             rnn_cell: |input, hidden| RnnCell::<F>::builder(input, hidden);
             rnn_cell_relu: |input, hidden| RnnCell::<F>::builder(input, hidden)
-                .bias_ih(0.3).nonlinearity(RnnNonlinearity::Relu);
+                .bias_ih(0.3).nonlinearity(Nonlinearity::Relu);
+            rnn_cell_softsign: |input, hidden| RnnCell::<F>::builder(input, hidden).nonlinearity(Nonlinearity::Softsign);
+            rnn_cell_clip: |input, hidden| RnnCell::<F>::builder(input, hidden)
+                .nonlinearity(Nonlinearity::ScaledTanh { scale: 1.7, slope: 0.7 }).bias_ih(Init::Uniform { bound: 3.0 }).clip(1.0);
             rnn_cell_without_bias: |input, hidden| RnnCell::<F>::builder(input, hidden).bias(false);
             rnn_cell_layer_norm: |input, hidden| RnnCell::<F>::builder(input, hidden).layer_norm();
             rnn_cell_recurrent_dropout: |input, hidden| RnnCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             rnn_cell_zoneout: |input, hidden| RnnCell::<F>::builder(input, hidden).zoneout(0.4);
             rnn_cell_all_variants: |input, hidden| RnnCell::<F>::builder(input, hidden)
                 .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+            rnn_cell_all_variants_softplus: |input, hidden| RnnCell::<F>::builder(input, hidden)
+                .nonlinearity(Nonlinearity::Softplus).clip(20.0).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
 
             lstm_cell: |input, hidden| LstmCell::<F>::builder(input, hidden).pytorch();
             lstm_cell_without_bias: |input, hidden| LstmCell::<F>::builder(input, hidden).bias(false);
             lstm_cell_chrono: |input, hidden| LstmCell::<F>::builder(input, hidden).chrono(20.0);
             lstm_cell_projected: |input, hidden| LstmCell::<F>::builder(input, hidden).projection(hidden - 1);
             lstm_cell_peepholes: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes();
+            lstm_cell_gate_activation: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .gate_activation(Nonlinearity::HARD_SIGMOID).input_bias(4.0);
+            lstm_cell_candidate_activation: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .candidate_activation(Nonlinearity::Softplus);
+            lstm_cell_output_activation: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .output_activation(Nonlinearity::Softsign);
+            lstm_cell_clip: |input, hidden| LstmCell::<F>::builder(input, hidden).forget_bias(5.0).clip(2.0);
             lstm_cell_coupled: |input, hidden| LstmCell::<F>::builder(input, hidden).coupled();
             lstm_cell_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).layer_norm();
             lstm_cell_recurrent_dropout: |input, hidden| LstmCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
@@ -29,15 +41,33 @@ macro_rules! with_cell_variants {
             lstm_cell_peepholes_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes().layer_norm();
             lstm_cell_all_variants: |input, hidden| LstmCell::<F>::builder(input, hidden)
                 .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3).zoneout(0.3, 0.2);
+            lstm_cell_all_variants_activations: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .gate_activation(Nonlinearity::Softsign).candidate_activation(Nonlinearity::Silu)
+                .output_activation(Nonlinearity::Affine { slope: 0.5, offset: 0.1 }).clip(20.0)
+                .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3).zoneout(0.3, 0.2);
+            lstm_cell_all_but_coupled_activations: |input, hidden| LstmCell::<F>::builder(input, hidden)
+                .candidate_activation(Nonlinearity::Elu { alpha: 1.0 }).output_activation(Nonlinearity::Gelu).clip(20.0)
+                .peepholes().projection(hidden - 1).recurrent_dropout(0.3).zoneout(0.3, 0.2).bias(false);
 
             gru_cell: |input, hidden| GruCell::<F>::builder(input, hidden).pytorch();
             gru_cell_without_bias: |input, hidden| GruCell::<F>::builder(input, hidden).bias(false);
             gru_cell_reset_before: |input, hidden| GruCell::<F>::builder(input, hidden)
                 .reset(GruReset::BeforeProduct).pytorch();
+            gru_cell_gate_activation: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .gate_activation(Nonlinearity::HardSigmoid { slope: 0.2, offset: 0.5 }).reset_bias(4.0);
+            gru_cell_candidate_activation: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .candidate_activation(Nonlinearity::Softsign);
+            gru_cell_clip: |input, hidden| GruCell::<F>::builder(input, hidden).reset_bias(5.0).clip(2.0);
+            gru_cell_reset_before_activations: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .reset(GruReset::BeforeProduct).gate_activation(Nonlinearity::Softsign)
+                .candidate_activation(Nonlinearity::Softplus).reset_bias(5.0).clip(2.5);
             gru_cell_layer_norm: |input, hidden| GruCell::<F>::builder(input, hidden).layer_norm();
             gru_cell_recurrent_dropout: |input, hidden| GruCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4);
             gru_cell_all_variants: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+            gru_cell_all_variants_activations: |input, hidden| GruCell::<F>::builder(input, hidden)
+                .gate_activation(Nonlinearity::Softsign).candidate_activation(Nonlinearity::Gelu).clip(20.0)
                 .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
             gru_cell_all_but_reset: |input, hidden| GruCell::<F>::builder(input, hidden)
                 .layer_norm().recurrent_dropout(0.3).zoneout(0.3).bias(false);
@@ -85,6 +115,8 @@ macro_rules! with_bidirectional_models {
             bi_lstm_all_variants: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).bidirectional()
                 .peepholes().coupled().layer_norm().projection(hidden - 1).recurrent_dropout(0.3)
                 .zoneout(0.3, 0.2).dropout(0.2);
+            bi_lstm_activations: |input, hidden| Lstm::<F>::builder(input, hidden).num_layers(2).bidirectional()
+                .candidate_activation(Nonlinearity::Softsign).output_activation(Nonlinearity::Softplus).clip(20.0);
             bi_gru: |input, hidden| Gru::<F>::builder(input, hidden).bidirectional();
             bi_gru_of_two_layers: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional();
             bi_gru_all_variants: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(2).bidirectional()

@@ -6,7 +6,7 @@ use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights, OnnxN
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Axis, s};
 use gradflow::{
     Layer, TensorsExt,
-    recurrent::{BiGru, BiLstm, BiRnn, Gru, GruReset, Lstm, LstmCell, Rnn, RnnNonlinearity},
+    recurrent::{BiGru, BiLstm, BiRnn, Gru, GruReset, Lstm, LstmCell, Nonlinearity, Rnn},
 };
 
 use crate::common::{lively, rng};
@@ -40,18 +40,30 @@ fn models_of_several_layers_come_back_from_onnx_to_the_bit() {
             let model: $model = drawn($builder.zeros());
             let nodes = model.to_onnx().unwrap();
             assert_eq!(nodes.len(), 2);
-            assert_same(&<$model>::from_onnx(&nodes).unwrap(), &model);
+            let back = <$model>::from_onnx(&nodes).unwrap();
+            assert_same(&back, &model);
+            assert_eq!(back, model, "options");
         })+};
     }
     check! {
-        Rnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).nonlinearity(RnnNonlinearity::Relu);
+        Rnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).nonlinearity(Nonlinearity::Relu);
         BiRnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).bidirectional().bias(false);
         Lstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).peepholes();
         BiLstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).bidirectional().coupled();
         BiLstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).bidirectional().coupled().peepholes().bias(false);
         Gru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).reset(GruReset::BeforeProduct);
         BiGru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).bidirectional();
+        BiRnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).bidirectional().nonlinearity(Nonlinearity::Softsign).clip(2.0);
+        BiLstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).bidirectional().clip(2.0).coupled()
+            .candidate_activation(Nonlinearity::Identity).output_activation(Nonlinearity::Elu { alpha: 0.5 });
+        Gru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).gate_activation(Nonlinearity::HARD_SIGMOID);
     }
+    // A node may have other activations in each direction.
+    let cell = |f| LstmCell::<f64>::builder(INPUT, HIDDEN).candidate_activation(f).zeros();
+    let mixed = BiLstm::from_cells(vec![[cell(Nonlinearity::Tanh), cell(Nonlinearity::Relu)]]);
+    let node = mixed.to_onnx().unwrap().remove(0);
+    assert_eq!((node.activations[1], node.activations[4]), (Nonlinearity::Tanh, Nonlinearity::Relu));
+    assert_eq!(BiLstm::from_onnx(&[node]).unwrap(), mixed);
 }
 
 #[test]
@@ -69,12 +81,15 @@ fn models_of_several_layers_come_back_from_keras_with_one_bias() {
         })+};
     }
     check! {
-        Rnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).nonlinearity(RnnNonlinearity::Relu);
+        Rnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).nonlinearity(Nonlinearity::Relu);
         BiRnn<f64>: Rnn::builder(INPUT, HIDDEN).num_layers(2).bidirectional();
         Lstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2);
         BiLstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).bidirectional().bias(false);
         Gru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2);
         BiGru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).bidirectional().reset(GruReset::BeforeProduct);
+        Lstm<f64>: Lstm::builder(INPUT, HIDDEN).num_layers(2).gate_activation(Nonlinearity::HARD_SIGMOID)
+            .candidate_activation(Nonlinearity::Relu).output_activation(Nonlinearity::Relu);
+        BiGru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).bidirectional().candidate_activation(Nonlinearity::Gelu);
     }
     // With `reset_after` both biases are there, to the bit.
     let gru: Gru<f64> = drawn(Gru::builder(INPUT, HIDDEN).num_layers(2).zeros());
@@ -112,7 +127,7 @@ fn gates_stand_where_the_other_systems_have_them() {
     let node = gru.to_onnx().unwrap().remove(0);
     assert_eq!(first(node.w.as_slice().unwrap(), 3), [1.0, 0.0, 2.0]); // z, r, h
     let layer = gru.to_keras().unwrap().remove(0);
-    assert_eq!(layer.kind, KerasKind::Gru { reset_after: true });
+    assert_eq!(layer.kind, KerasKind::gru(true));
     assert_eq!(layer.forward.kernel.row(0).to_vec()[..], layer.forward.kernel.row(1).to_vec()[..]);
     assert_eq!(first(layer.forward.kernel.row(0).to_vec().as_slice(), 3), [1.0, 0.0, 2.0]); // z, r, h
     let bias: Vec<f64> = layer.forward.bias.unwrap().into_iter().collect();
@@ -178,11 +193,36 @@ fn weights_that_do_not_fit_are_named() {
     );
     let gru = OnnxNode::<f64> {
         operator: OnnxOperator::Gru { linear_before_reset: true },
+        activations: Vec::new(),
+        clip: None,
         w: Array3::zeros((1, 12, INPUT)),
         r: Array3::zeros((1, 12, HIDDEN)),
         b: None,
         p: Some(Array2::zeros((1, 12))),
     };
+    assert_refused(
+        Lstm::from_onnx(&[OnnxNode { activations: vec![Nonlinearity::Tanh; 6], ..node() }]),
+        shape(0, "activations", &[3], &[6]),
+        "layer 0: activations: expected [3], got [6]",
+    );
+    for (clip, f, option, expected, got) in [
+        (Some(0.0), Nonlinearity::Tanh, "clip", "a finite number above 0", "0.0"),
+        (Some(f64::NAN), Nonlinearity::Tanh, "clip", "a finite number above 0", "NaN"),
+        (None, Nonlinearity::Elu { alpha: f64::INFINITY }, "alpha", "a finite number", "inf"),
+    ] {
+        assert_refused(
+            Lstm::from_onnx(&[OnnxNode { clip, activations: vec![f; 3], ..node() }]),
+            ConvertError::Number { layer: 0, option, expected, got: got.into() },
+            &format!("layer 0: {option}: expected {expected}, got {got}"),
+        );
+    }
+    let (activation, recurrent_activation) = (Nonlinearity::LeakyRelu { slope: f64::NAN }, Nonlinearity::Tanh);
+    let got = ConvertError::Number { layer: 0, option: "slope", expected: "a finite number", got: "NaN".into() };
+    assert_refused(
+        Lstm::from_keras(&[KerasLayer { kind: KerasKind::Lstm { activation, recurrent_activation }, ..layer() }]),
+        got,
+        "layer 0: slope: expected a finite number, got NaN",
+    );
     let unexpected = ConvertError::Unexpected { layer: 0, tensor: "P" };
     assert_refused(Gru::from_onnx(&[gru]), unexpected, "layer 0: P: expected none");
 
@@ -239,6 +279,22 @@ fn options_without_a_counterpart_are_refused() {
     // What drops at random in training alone is no part of the weights.
     let dropped = builder().num_layers(2).dropout(0.5).recurrent_dropout(0.5).zeros();
     assert!(dropped.to_onnx().is_ok() && dropped.to_keras().is_ok());
+    // Each has activations of its own.
+    for (model, option) in [
+        (builder().clip(2.0).zeros(), "clip"),
+        (builder().output_activation(Nonlinearity::Relu).zeros(), "an output_activation of its own"),
+        (
+            builder().gate_activation(Nonlinearity::HardSigmoid { slope: 0.3, offset: 0.5 }).zeros(),
+            "activation HardSigmoid",
+        ),
+        (builder().gate_activation(Nonlinearity::Affine { slope: 0.3, offset: 0.5 }).zeros(), "activation Affine"),
+    ] {
+        assert!(model.to_onnx().is_ok());
+        assert_refused(model.to_keras(), unsupported(option), &text(option));
+    }
+    let silu = builder().gate_activation(Nonlinearity::Silu).zeros();
+    assert!(silu.to_keras().is_ok());
+    assert_refused(silu.to_onnx(), unsupported("activation SiLU"), &text("activation SiLU"));
     // One set of attributes for both directions.
     let cell = |coupled: bool| if coupled { builder().coupled().zeros() } else { builder().zeros() }.cell(0, 0).clone();
     let mixed = BiLstm::from_cells(vec![[cell(false), cell(true)]]);

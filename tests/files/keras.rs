@@ -9,7 +9,7 @@ use gradflow::convert::{KerasFile, KerasKind};
 use gradflow::io::{LoadOptions, StateDict};
 use gradflow::layers::{Activation, Embedding, LayerNorm, Linear};
 use gradflow::ndarray::{Array2, Array3, ArrayD, ArrayView3};
-use gradflow::recurrent::{BiLstm, Gru, Lstm, Rnn, RnnNonlinearity};
+use gradflow::recurrent::{BiLstm, Gru, Lstm, Nonlinearity, Rnn};
 use gradflow::{Float, Layer, Sequence};
 
 use crate::common::assert_says;
@@ -52,7 +52,7 @@ type Tagger<F> = (
 /// From a file of weights, the activation and the epsilons are the caller's.
 fn tagger<F: Float>(file: &KerasFile, gru: &str, plain: &str) -> Tagger<F> {
     let mut rnn = file.recurrent(plain).unwrap();
-    rnn.kind = KerasKind::SimpleRnn(RnnNonlinearity::Relu);
+    rnn.kind = KerasKind::SimpleRnn { activation: Nonlinearity::Relu };
     let scaled = file.layer_norm("scaled").unwrap_or_else(|error| {
         assert_says(&error.to_string(), &["vars: expected arrays: 2, got 1"]);
         open("tagger.keras").layer_norm("scaled").unwrap()
@@ -76,7 +76,10 @@ fn a_model_computes_what_it_does_in_keras() {
     let layers: Vec<_> = file.layers().collect();
     assert_eq!(layers[2], ("both", Some("Bidirectional")), "{file:?}");
     assert_eq!(file.dense::<f32>("head").unwrap().activation, "tanh");
-    assert_eq!(file.recurrent::<f32>("simple_rnn").unwrap().kind, KerasKind::SimpleRnn(RnnNonlinearity::Relu));
+    assert_eq!(
+        file.recurrent::<f32>("simple_rnn").unwrap().kind,
+        KerasKind::SimpleRnn { activation: Nonlinearity::Relu }
+    );
     let (dict, y) = example::<f32>("tagger");
     let model = tagger::<f32>(&file, "gru", "simple_rnn");
     let ids = ids(&dict);
@@ -112,6 +115,47 @@ fn models_in_models_and_classes_of_models_have_their_layers_names() {
     assert_near(run(&model, Sequence::from(&ids(&dict)), 3).view(), &y);
 }
 
+/// All activations that are known, in the layers that have them.
+#[test]
+fn activations_of_recurrent_layers_compute_what_they_do_in_keras() {
+    fn of<F: Float>(file: &KerasFile) -> impl Layer<Elem = F> {
+        let lstm = |name: &str| Lstm::<F>::from_keras(&[file.recurrent(name).unwrap()]).unwrap();
+        let gru = |name: &str| Gru::<F>::from_keras(&[file.recurrent(name).unwrap()]).unwrap();
+        let rnn = |name: &str| Rnn::<F>::from_keras(&[file.recurrent(name).unwrap()]).unwrap();
+        let both = BiLstm::<F>::from_keras(&[file.recurrent("both").unwrap()]).unwrap();
+        (
+            (lstm("lstm"), gru("gru"), both, gru("leaky"), rnn("elu")),
+            (lstm("gelu"), lstm("silu"), rnn("softplus"), gru("by_name"), rnn("linear")),
+        )
+    }
+    let bytes = fs::read(path("activations.keras")).unwrap();
+    let file = KerasFile::read_from(&bytes[..]).unwrap();
+    let (dict, y) = example::<f32>("activations");
+    let x = dict.tensor::<f32>("x").unwrap().into_dimensionality().unwrap(); // [B, T, D]
+    assert_near(run(&of::<f32>(&file), Sequence::batch_first(&x), 2).view(), &y);
+
+    let kind = |file: &KerasFile, name: &str| file.recurrent::<f32>(name).unwrap().kind;
+    let hard = |recurrent_activation| KerasKind::Lstm { activation: Nonlinearity::Tanh, recurrent_activation };
+    assert_eq!(kind(&file, "lstm"), hard(Nonlinearity::HARD_SIGMOID));
+    let leaky = Nonlinearity::LeakyRelu { slope: 0.3 };
+    let (reset_after, recurrent_activation) = (false, Nonlinearity::HARD_SIGMOID);
+    assert_eq!(kind(&file, "leaky"), KerasKind::Gru { reset_after, activation: leaky, recurrent_activation });
+    assert_eq!(kind(&file, "linear"), KerasKind::SimpleRnn { activation: Nonlinearity::Identity });
+
+    // The hard sigmoid of Keras 2 is another.
+    let version = b"\"keras_version\": \"3.";
+    let at = bytes.windows(version.len()).position(|window| window == version).unwrap() + version.len() - 2;
+    let mut older = bytes.clone();
+    older[at] = b'2';
+    let older = KerasFile::read_from(&older[..]).unwrap();
+    assert_eq!(kind(&older, "lstm"), hard(Nonlinearity::HARD_SIGMOID_ONNX));
+    assert_eq!(kind(&older, "silu"), kind(&file, "silu"));
+    // What the version is cannot be seen.
+    let mut broken = bytes;
+    broken[at - 1] = b' ';
+    assert_says(&KerasFile::read_from(&broken[..]).unwrap_err().to_string(), &["JSON"]);
+}
+
 #[test]
 fn half_precision_is_widened() {
     let head = open("half.keras").dense::<f32>("head").unwrap().linear;
@@ -132,18 +176,21 @@ fn other_layers_are_refused() {
     let file = open("refused.keras");
     let recurrent = |name: &str| file.recurrent::<f32>(name).unwrap_err().to_string();
     assert_says(
-        &recurrent("hard"),
-        &["layers[1].config.recurrent_activation", r#"expected "sigmoid""#, "hard_sigmoid"],
+        &recurrent("six"),
+        &[
+            "layers[1].config.recurrent_activation: expected one of linear, tanh, sigmoid, hard_sigmoid",
+            r#"got "relu6""#,
+        ],
     );
-    assert_says(&recurrent("relu"), &["activation", r#"expected "tanh", got "relu", which is not supported"#]);
+    assert_says(&recurrent("selu"), &["layers[2].config.activation", r#"got "selu", which is not supported"#]);
     assert_says(&recurrent("backwards"), &["go_backwards: expected false, got true"]);
-    assert_says(&recurrent("softsign"), &[r#"expected "tanh" or "relu", got "softsign""#]);
+    assert_says(&recurrent("prelu"), &["config.activation: expected one of ", "a LeakyReLU or an ELU, got PReLU"]);
     assert_says(&recurrent("sum"), &[r#"merge_mode: expected "concat", got "sum""#]);
     assert_says(&recurrent("cells"), &["cells: expected SimpleRNN or LSTM or GRU or Bidirectional, got RNN"]);
     assert_says(&recurrent("convolution"), &["got Conv1D, which is not supported"]);
     assert_says(&recurrent("absent"), &[r#"expected one called "absent", got input_layer"#]);
     assert_says(&file.dense::<f32>("each_norm").unwrap_err().to_string(), &["expected Dense, got LayerNormalization"]);
-    assert_says(&file.embedding::<f32>("hard").unwrap_err().to_string(), &["expected Embedding, got LSTM"]);
+    assert_says(&file.embedding::<f32>("six").unwrap_err().to_string(), &["expected Embedding, got LSTM"]);
     let norm = |name: &str| file.layer_norm::<f32>(name).unwrap_err().to_string();
     assert_says(&norm("over_time"), &["axis: expected -1 or [-1] or 2 or [2], got "]);
     assert_says(&norm("plain"), &["expected a scale or a center"]);

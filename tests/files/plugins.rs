@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use gradflow::convert::FileError;
 use gradflow::convert::keras_json::{KerasJson, KerasJsonLayer};
 use gradflow::convert::nam::NamModel;
-use gradflow::layers::{Activation, Linear};
+use gradflow::layers::{Activation, Linear, Nonlinearity};
 use gradflow::ndarray::{Array2, Array3, Axis};
 use gradflow::recurrent::{GruCell, GruReset, Lstm, LstmCell};
 use gradflow::stream::Stream;
@@ -166,6 +166,8 @@ fn what_a_format_does_not_have_is_not_written() {
     let nam = || NamModel::new(cell(Lstm::builder(1, 3).zeros()), cell(Linear::zeros(3, 1)));
     let peepholes = NamModel::new(cell(Lstm::builder(1, 3).peepholes().zeros()), Linear::zeros(3, 1));
     assert_says(&error(peepholes), &["layer 0", "peephole"]);
+    let hard = Lstm::builder(1, 3).gate_activation(Nonlinearity::HARD_SIGMOID).zeros();
+    assert_says(&error(NamModel::new(hard, Linear::zeros(3, 1))), &["layer 0: an activation of a recurrent layer"]);
     let head = NamModel::new(Lstm::builder(1, 3).zeros(), Linear::zeros(4, 1));
     assert_says(&error(head), &["weight of the linear layer", "[1, 3]", "[1, 4]"]);
     let mut infinite = nam();
@@ -182,6 +184,12 @@ fn what_a_format_does_not_have_is_not_written() {
     let error = |layers: Vec<KerasJsonLayer<f32>>| KerasJson::new(layers).save_to(Vec::new()).unwrap_err().to_string();
     let before = GruCell::builder(1, 3).reset(GruReset::BeforeProduct).zeros();
     assert_says(&error(vec![before.into()]), &["layer 0", "reset gate"]);
+    let relu = LstmCell::builder(1, 3).candidate_activation(Nonlinearity::Relu).output_activation(Nonlinearity::Relu);
+    assert_says(
+        &error(vec![relu.zeros().into()]),
+        &["layer 0: an activation of a recurrent layer that is not tanh or the sigmoid has no counterpart there"],
+    );
+    assert_says(&error(vec![GruCell::builder(1, 3).clip(1.0).zeros().into()]), &["layer 0: clip"]);
     assert_says(&error(vec![Linear::zeros(1, 2).into(), Activation::gelu().into()]), &["layer 1", "activation"]);
     assert_says(
         &error(vec![Linear::zeros(1, 2).into(), LstmCell::zeros(3, 4).into()]),

@@ -8,7 +8,7 @@ use gradflow::io::{LoadOptions, StateDict};
 use gradflow::ndarray::{Array3, Axis};
 use gradflow::{
     Layer, Sequence, Tensors, TensorsExt,
-    recurrent::{BiLstm, BiRnn, Gru, Lstm, Rnn, RnnNonlinearity},
+    recurrent::{BiLstm, BiRnn, Gru, Lstm, Nonlinearity, Rnn},
 };
 
 const LENGTHS: [usize; 4] = [4, 7, 1, 6];
@@ -59,7 +59,7 @@ fn models() -> (BiLstm<f32>, Gru<f32>, Lstm<f32>, BiRnn<f32>) {
         Lstm::builder(3, 4).num_layers(3).bidirectional().zeros(),
         Gru::builder(3, 5).num_layers(2).zeros(),
         Lstm::builder(3, 4).num_layers(2).projection(2).bias(false).zeros(),
-        Rnn::builder(3, 4).nonlinearity(RnnNonlinearity::Relu).bidirectional().zeros(),
+        Rnn::builder(3, 4).nonlinearity(Nonlinearity::Relu).bidirectional().zeros(),
     )
 }
 

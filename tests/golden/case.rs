@@ -120,6 +120,16 @@ impl Case {
         self.option(key, Value::as_bool)?.ok_or(format!("{key} is missing"))
     }
 
+    /// A list of settings; nothing if it is not there.
+    pub fn list(&self, key: &str) -> Result<Option<&[Value]>, String> {
+        self.option(key, |value| value.as_array().map(Vec::as_slice))
+    }
+
+    /// Whatever is set, if anything is.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.options.get(key)
+    }
+
     /// Settings inside the settings.
     pub fn nested(&self, key: &str) -> Result<Options, String> {
         Ok(Options(self.option(key, |value| value.as_object().cloned())?.ok_or(format!("{key} is missing"))?))

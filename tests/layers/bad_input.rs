@@ -478,12 +478,20 @@ fn nan_in_the_input_reaches_the_output_and_only_its_own_sequence() {
         check(&Activation::new(f));
     }
     check(&Activation::leaky_relu(0.1));
+    let hard = Nonlinearity::HARD_SIGMOID;
+    for f in EVERY_OTHER {
+        check(&Activation::new(f));
+        check(&RnnCell::builder(5, 4).nonlinearity(f).clip(3.0).build(rng));
+        let builder = LstmCell::builder(5, 4).gate_activation(hard).candidate_activation(f).output_activation(f);
+        check(&builder.clip(3.0).build(rng));
+        check(&GruCell::builder(5, 4).gate_activation(hard).candidate_activation(f).build(rng));
+    }
     check(&Identity::new());
     check(&Highway::new(Linear::new(5, 5, rng), 5, rng));
     check(&DenseConcat::new(Linear::new(5, 2, rng)));
     check(&LayerNorm::new(5));
     check(&RnnCell::new(5, 4, rng));
-    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::recurrent::RnnNonlinearity::Relu).build(rng));
+    check(&RnnCell::builder(5, 4).nonlinearity(gradflow::recurrent::Nonlinearity::Relu).build(rng));
     check(&LstmCell::new(5, 4, rng));
     check(&GruCell::new(5, 4, rng));
     check(&Residual::new(GruCell::new(5, 5, rng)));
@@ -553,6 +561,7 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
             PreNormBlock::<f64>::zeros(3, 4, Nonlinearity::Relu).eps(bad), "LayerNorm: eps";
             PostNormBlock::<f64>::zeros(3, 4, Nonlinearity::Relu).eps(bad), "LayerNorm: eps";
             GruCell::<f64>::builder(3, 4).layer_norm_eps(bad), "cell: layer_norm_eps: expected a finite number above 0";
+            GruCell::<f64>::builder(3, 4).clip(bad).zeros(), "cell: clip: expected a finite number above 0";
             Huber::<f64>::new(bad), "Huber: delta: expected a finite number above 0";
             GradCheck::new().step(bad), "GradCheck: step";
             GradCheck::new().floor(bad), "GradCheck: floor";
@@ -581,6 +590,14 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
             Init::Chrono { t_max: bad }.fill(&mut Array2::<f64>::zeros((2, 2)), rng), "Init: fill: Chrono: t_max";
             Activation::<f64>::leaky_relu(bad), "Activation: slope: expected a finite number";
             Activation::<f64>::new(Nonlinearity::LeakyRelu { slope: bad }), "Activation: slope";
+            Activation::<f64>::new(Nonlinearity::HardSigmoid { slope: 1.0, offset: bad }), "Activation: offset";
+            Activation::<f64>::new(Nonlinearity::Elu { alpha: bad }), "Activation: alpha";
+            RnnCell::<f64>::builder(3, 4).nonlinearity(Nonlinearity::ThresholdedRelu { threshold: bad }).zeros(),
+                "cell: nonlinearity: threshold: expected a finite number";
+            Gru::<f64>::builder(3, 4).gate_activation(Nonlinearity::Affine { slope: bad, offset: 0.0 }).zeros(),
+                "cell: gate_activation: slope: expected a finite number";
+            LstmCell::<f64>::builder(3, 4).output_activation(Nonlinearity::ScaledTanh { scale: bad, slope: 0.0 }).zeros(),
+                "cell: output_activation: scale: expected a finite number";
             Residual::new(Linear::<f64>::zeros(3, 3)).scaled(bad), "Residual: scale: expected a finite number";
             Residual::new(Linear::<f64>::zeros(3, 3)).layer_scale(3, bad), "Residual: layer_scale";
             GradCheck::new().tolerance(bad), "GradCheck: tolerance";
@@ -607,6 +624,7 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
         Dropout::<f32>::new(1.0 - 1e-12, rng), "Dropout: p: expected a probability in 0..1";
         Huber::<f32>::new(1e-60), "Huber: delta";
         Activation::<f32>::leaky_relu(1e39), "Activation: slope";
+        LstmCell::<f32>::builder(3, 4).clip(1e39).zeros(), "cell: clip: expected a finite number above 0, got 1e39, which is inf";
         Residual::new(Linear::<f32>::zeros(3, 3)).scaled(1e39), "Residual: scale";
         clip_grad_value(&mut Array2::<f32>::ones((2, 2)), 1e-60), "clip_grad_value: max: expected a finite number above 0";
         GradCheck::new().step(1e-60).check(&Linear::<f32>::zeros(3, 3), (&Array3::ones((1, 1, 3))).into(), &()),
@@ -891,3 +909,15 @@ fn parameters_in_another_layout_are_refused() {
     let ids = arr2(&[[1, 4]]);
     assert_says(&forward_panic(&embedding, Sequence::from(&ids).infer()), &["standard (row-major) layout"]);
 }
+
+/// Those that have no function of their own in `Activation`.
+const EVERY_OTHER: [Nonlinearity; 8] = [
+    Nonlinearity::Identity,
+    Nonlinearity::Affine { slope: 0.5, offset: 0.1 },
+    Nonlinearity::HARD_SIGMOID,
+    Nonlinearity::ScaledTanh { scale: 1.7, slope: 0.6 },
+    Nonlinearity::ThresholdedRelu { threshold: 0.1 },
+    Nonlinearity::Elu { alpha: 0.7 },
+    Nonlinearity::Softsign,
+    Nonlinearity::Softplus,
+];

@@ -210,6 +210,8 @@ fn mistakes_with_parts_name_the_callers_line() {
         "Rnn::new(_, 0)": Rnn::<f64>::new(3, 0, rng);
         "LstmCell::new(0, _)": LstmCell::<f64>::new(0, 3, rng);
         "num_layers": Gru::<f64>::builder(3, 3).num_layers(0);
+        "clip": LstmCell::<f64>::builder(3, 3).clip(-1.0).zeros();
+        "an activation": GruCell::<f64>::builder(3, 3).candidate_activation(Nonlinearity::Elu { alpha: f64::NAN }).zeros();
         "projection": LstmCell::<f64>::builder(3, 3).projection(0);
         "Stacked::new": Stacked::<Linear<f64>>::new(vec![]);
         "StochasticDepth::new": StochasticDepth::new(Linear::<f64>::new(3, 3, rng), 1.5, rng);

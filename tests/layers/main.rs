@@ -4,6 +4,7 @@
 #[macro_use]
 mod common;
 
+mod activations;
 mod bad_input;
 mod callers;
 mod contract;

@@ -4,7 +4,7 @@ use gradflow::ndarray::{Array1, Array2, Array3, Axis, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
     Layer, Sequence, TensorsExt, ZerosLike,
-    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Nonlinearity, Rnn, RnnCell},
     wrap::{Bidirectional, LearnedState},
 };
 
@@ -24,7 +24,7 @@ fn share(values: impl ExactSizeIterator<Item = bool>) -> f64 {
 /// steps.
 #[test]
 fn recurrent_dropout_has_one_mask_for_all_steps() {
-    let builder = RnnCell::<f64>::builder(1, 50).nonlinearity(RnnNonlinearity::Relu).bias(false).weight_ih(0.0);
+    let builder = RnnCell::<f64>::builder(1, 50).nonlinearity(Nonlinearity::Relu).bias(false).weight_ih(0.0);
     let mut cell = builder.recurrent_dropout(P).build(&mut rng(0));
     cell.weight_hh = Array2::eye(50);
     let x = Array3::zeros((STEPS, 40, 1));
@@ -50,7 +50,7 @@ fn recurrent_dropout_has_one_mask_for_all_steps() {
 /// is at 1 - p^t.
 #[test]
 fn zoneout_keeps_a_unit_with_its_probability() {
-    let builder = RnnCell::<f64>::builder(1, HIDDEN).nonlinearity(RnnNonlinearity::Relu).weight_ih(0.0).weight_hh(0.0);
+    let builder = RnnCell::<f64>::builder(1, HIDDEN).nonlinearity(Nonlinearity::Relu).weight_ih(0.0).weight_hh(0.0);
     let cell = builder.bias_ih(1.0).zoneout(P).build(&mut rng(1));
     let x = Array3::zeros((STEPS, BATCH, 1));
     let run = |x: Sequence<'_, f64>| cell.forward(x, &mut cell.zero_state(BATCH), &mut cell.cache()).to_owned();
@@ -90,7 +90,7 @@ fn dropout_stands_between_layers_alone() {
     let rng = &mut rng(3);
     let x = Array3::ones((STEPS, 3, 50));
     let run = |layers: usize, rng: &mut StdRng| {
-        let builder = Rnn::<f64>::builder(50, 50).nonlinearity(RnnNonlinearity::Relu).bias(false).weight_hh(0.0);
+        let builder = Rnn::<f64>::builder(50, 50).nonlinearity(Nonlinearity::Relu).bias(false).weight_hh(0.0);
         let dropout = if layers > 1 { 0.5 } else { 0.0 };
         let mut rnn = builder.num_layers(layers).dropout(dropout).build(rng);
         (0..layers).for_each(|layer| rnn.cell_mut(layer, 0).weight_ih = Array2::eye(50));

@@ -6,7 +6,7 @@ use gradflow::{
     Causal, Float, Layer, Sequence, TensorsExt, ZerosLike,
     compose::{BoxLayer, Residual, Stacked},
     layers::{Activation, Dropout, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
-    recurrent::{Gru, GruCell, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, Rnn, RnnCell},
     sequential,
     stream::Stream,
     wrap::{LearnedState, Prepacked, TruncatedBptt},
@@ -47,7 +47,7 @@ fn cells_of_all_sizes() {
                 check(&context("LSTM"), &LstmCell::<F>::builder(input, hidden).pytorch().build(rng), input);
                 check(&context("GRU"), &GruCell::<F>::builder(input, hidden).pytorch().build(rng), input);
                 check(&context("RNN"), &RnnCell::<F>::builder(input, hidden).bias_ih(0.3).build(rng), input);
-                let relu = RnnCell::<F>::builder(input, hidden).nonlinearity(RnnNonlinearity::Relu);
+                let relu = RnnCell::<F>::builder(input, hidden).nonlinearity(Nonlinearity::Relu);
                 check(&context("RNN with relu"), &relu.build(rng), input);
                 check(
                     &context("LSTM without bias"),
@@ -78,6 +78,14 @@ fn models_of_many_layers() {
         check("Lstm", &Lstm::<F>::builder(2, 12).num_layers(3).dropout(0.2).build(rng), 2);
         check("Gru", &Gru::<F>::builder(3, 20).num_layers(2).build(rng), 3);
         check("Gru with layer normalisation", &Gru::<F>::builder(3, 20).num_layers(2).layer_norm().build(rng), 3);
+        let hard = Gru::<F>::builder(3, 20).gate_activation(Nonlinearity::HARD_SIGMOID);
+        check("Gru with another activation", &hard.num_layers(2).build(rng), 3);
+        check("Lstm with clipped sums", &Lstm::<F>::builder(3, 20).clip(0.5).build(rng), 3);
+        check(
+            "Rnn with another activation",
+            &Rnn::<F>::builder(3, 20).nonlinearity(Nonlinearity::Softsign).build(rng),
+            3,
+        );
         check("Rnn", &Rnn::<F>::builder(1, 7).num_layers(2).build(rng), 1);
         let chain =
             Chain { first: Linear::<F>::new(2, 6, rng), cell: GruCell::new(6, 9, rng), head: Linear::new(9, 5, rng) };

@@ -6,7 +6,7 @@ use gradflow::compose::{Residual, Stacked};
 use gradflow::layers::{Activation, Dropout, Embedding, FeedForward, LastStep, LayerNorm, Linear, Nonlinearity, Pool};
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::onnx::{ExportOptions, LoadOptions, export, load_from, load_into};
-use gradflow::recurrent::{BiLstm, Gru, Lstm, Rnn, RnnNonlinearity};
+use gradflow::recurrent::{BiLstm, Gru, Lstm, Rnn};
 use gradflow::{Float, Layer, Sequence, TensorsExt, author::Size};
 use safetensors::{Dtype, SafeTensors};
 
@@ -137,7 +137,7 @@ fn recurrent_models_of_pytorch_have_its_outputs() {
     reads((Rnn::<f32>::builder(I, H).num_layers(2).build(rng), Linear::new(H, 2, rng)), "rnn_two_layers", &BOTH[..1]);
     let both = Rnn::<f32>::builder(I, H).num_layers(2).bidirectional().build(rng);
     reads((both, Linear::new(2 * H, 2, rng)), "rnn_both", &BOTH[..1]);
-    let relu = Rnn::<f32>::builder(I, H).nonlinearity(RnnNonlinearity::Relu).build(rng);
+    let relu = Rnn::<f32>::builder(I, H).nonlinearity(Nonlinearity::Relu).build(rng);
     reads((relu, Linear::new(H, 2, rng)), "rnn_relu", &BOTH[..1]);
 }
 

@@ -7,9 +7,7 @@ use gradflow::layers::{
     Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity,
     Pool, Repeat,
 };
-use gradflow::recurrent::{
-    BiGru, BiLstm, BiRnn, Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell, RnnNonlinearity,
-};
+use gradflow::recurrent::{BiGru, BiLstm, BiRnn, Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell};
 use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, author::Size, sequential};
 
@@ -91,7 +89,7 @@ pub fn for_each(visit: &mut impl Visit) {
         learned_state_conv: I => LearnedState::new(CausalConv1d::new(I, H, 3, rng));
 
         rnn_cell: I => RnnCell::new(I, H, rng);
-        rnn_cell_relu: I => RnnCell::builder(I, H).nonlinearity(RnnNonlinearity::Relu).build(rng);
+        rnn_cell_relu: I => RnnCell::builder(I, H).nonlinearity(Nonlinearity::Relu).build(rng);
         lstm_cell: I => LstmCell::new(I, H, rng);
         lstm_cell_without_bias: I => LstmCell::builder(I, H).bias(false).build(rng);
         lstm_cell_peepholes: I => LstmCell::builder(I, H).peepholes().build(rng);
@@ -100,6 +98,22 @@ pub fn for_each(visit: &mut impl Visit) {
         lstm_cell_recurrent_dropout: I => LstmCell::builder(I, H).recurrent_dropout(0.3).build(rng);
         gru_cell: I => GruCell::new(I, H, rng);
         gru_cell_reset_before: I => GruCell::builder(I, H).reset(GruReset::BeforeProduct).build(rng);
+        rnn_cell_clip: I => RnnCell::builder(I, H).nonlinearity(Nonlinearity::Softsign).clip(0.5).build(rng);
+        rnn_cell_identity: I => RnnCell::builder(I, H).nonlinearity(Nonlinearity::Identity).build(rng);
+        rnn_both_elu: I => Rnn::builder(I, H).nonlinearity(Nonlinearity::Elu { alpha: 0.7 }).bidirectional().build(rng);
+        lstm_cell_clip: I => LstmCell::builder(I, H).peepholes().coupled().clip(0.5).build(rng);
+        lstm_cell_gate_activation: I => LstmCell::builder(I, H).gate_activation(Nonlinearity::HARD_SIGMOID).build(rng);
+        lstm_cell_relu: I => LstmCell::builder(I, H)
+            .candidate_activation(Nonlinearity::Relu).output_activation(Nonlinearity::Relu).build(rng);
+        lstm_cell_activations: I => LstmCell::builder(I, H).gate_activation(Nonlinearity::Affine { slope: 0.2, offset: 0.4 })
+            .candidate_activation(Nonlinearity::ScaledTanh { scale: 0.8, slope: 0.9 })
+            .output_activation(Nonlinearity::LeakyRelu { slope: 0.1 }).build(rng);
+        lstm_both_activations: I => Lstm::builder(I, H).num_layers(2).bidirectional()
+            .gate_activation(Nonlinearity::HARD_SIGMOID_ONNX).output_activation(Nonlinearity::Softplus).clip(1.5).build(rng);
+        gru_cell_activations: I => GruCell::builder(I, H).gate_activation(Nonlinearity::HARD_SIGMOID)
+            .candidate_activation(Nonlinearity::ThresholdedRelu { threshold: 0.1 }).build(rng);
+        gru_both_activations: I => Gru::builder(I, H).reset(GruReset::BeforeProduct).bidirectional()
+            .gate_activation(Nonlinearity::HARD_SIGMOID).candidate_activation(Nonlinearity::Softsign).clip(1.5).build(rng);
         rnn_layers: I => Rnn::builder(I, H).num_layers(3).build(rng);
         lstm_layers: I => Lstm::builder(I, H).num_layers(2).dropout(0.2).build(rng);
         gru_layers: I => Gru::builder(I, H).num_layers(2).reset(GruReset::BeforeProduct).build(rng);

@@ -9,7 +9,7 @@ use gradflow::layers::{
     Pool, Repeat,
 };
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, Rnn, RnnNonlinearity};
+use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, Rnn};
 use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, Tensors};
 
@@ -103,7 +103,7 @@ pub enum Scale {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    Rnn(RnnNonlinearity),
+    Rnn(Nonlinearity),
     Lstm { peepholes: bool, coupled: bool, projection: Option<usize> },
     Gru(GruReset),
     Mgu,
@@ -121,6 +121,10 @@ pub struct Recurrent {
     dropout: f64,
     recurrent_dropout: f64,
     zoneout: [f64; 2],
+    /// Of an LSTM and a GRU: of the gates, and of what could be written.
+    activations: [Nonlinearity; 2],
+    /// Of an RNN, an LSTM and a GRU.
+    clip: Option<f64>,
 }
 
 /// A convolution in time.
@@ -356,7 +360,7 @@ impl Spec {
     fn recurrent(&mut self, choices: &mut Choices<'_>) -> Recurrent {
         let hidden = size(choices, 70);
         let kind = match choices.below(5) {
-            0 => Kind::Rnn(choices.one_of(&[RnnNonlinearity::Tanh, RnnNonlinearity::Relu])),
+            0 => Kind::Rnn(choices.one_of(&[Nonlinearity::Tanh, Nonlinearity::Relu, Nonlinearity::Softsign])),
             1 => {
                 let projection = (choices.yes() && hidden > 1).then(|| 1 + choices.below(hidden - 1));
                 Kind::Lstm { peepholes: choices.yes(), coupled: choices.yes(), projection }
@@ -376,6 +380,14 @@ impl Spec {
             dropout: probability(choices),
             recurrent_dropout: probability(choices),
             zoneout: [probability(choices), probability(choices)],
+            activations: if choices.once_in(4) {
+                let gates = [Nonlinearity::Sigmoid, Nonlinearity::HARD_SIGMOID, Nonlinearity::Softsign];
+                let hard = Nonlinearity::ScaledTanh { scale: 0.9, slope: 0.8 };
+                [choices.one_of(&gates), choices.one_of(&[Nonlinearity::Tanh, Nonlinearity::Softsign, hard])]
+            } else {
+                [Nonlinearity::Sigmoid, Nonlinearity::Tanh]
+            },
+            clip: choices.once_in(6).then_some(3.0),
         };
         self.causal &= !recurrent.bidirectional;
         recurrent
@@ -627,14 +639,18 @@ impl Recurrent {
                 }
             }};
         }
+        let [gate, candidate] = self.activations;
         match self.kind {
             Kind::Rnn(f) => {
                 let builder = Rnn::<F>::builder(input, hidden).nonlinearity(f);
+                let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
                 finish!(builder.recurrent_dropout(self.recurrent_dropout).zoneout(zoneout_h))
             }
             Kind::Lstm { peepholes, coupled, projection } => {
                 let builder = Lstm::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout);
-                let builder = builder.zoneout(zoneout_h, zoneout_c);
+                let builder = builder.zoneout(zoneout_h, zoneout_c).gate_activation(gate);
+                let builder = builder.candidate_activation(candidate).output_activation(candidate);
+                let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
                 let builder = if peepholes { builder.peepholes() } else { builder };
                 let builder = if coupled { builder.coupled() } else { builder };
                 finish!(match projection {
@@ -644,6 +660,8 @@ impl Recurrent {
             }
             Kind::Gru(reset) => {
                 let builder = Gru::<F>::builder(input, hidden).reset(reset);
+                let builder = builder.gate_activation(gate).candidate_activation(candidate);
+                let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
                 finish!(builder.recurrent_dropout(self.recurrent_dropout).zoneout(zoneout_h))
             }
             Kind::Mgu => {

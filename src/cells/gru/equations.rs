@@ -10,6 +10,8 @@
 //! h = (1 - z) n + z h⁻ = n + z (h⁻ - n)
 //! ```
 //!
+//! Options put other functions in place of σ and tanh: [`Activations`].
+//!
 //! With `dy = dL/dy`, the chain rule gives, from `dh`:
 //!
 //! ```text
@@ -18,27 +20,28 @@
 //! da_r = dv s σ'(r)             ds = dv r
 //! ```
 
+use crate::cells::activations::Activations;
 use crate::kernels::Float;
-use crate::kernels::derivatives::{d_sigmoid, d_tanh};
-use crate::kernels::math::{Fraction, share_division, sigmoid_fraction, tanh};
+use crate::kernels::math::Fraction;
 
-/// r and z.
+/// What is kept of r and z.
 #[inline(always)]
-pub(super) fn gates<F: Float>(a_r: F, a_z: F) -> [F; 2] {
-    share_division([sigmoid_fraction(a_r), sigmoid_fraction(a_z)])
+pub(super) fn gates<F: Float, A: Activations<F>>(act: A, a_r: F, a_z: F) -> [F; 2] {
+    let [r, z] = act.values([act.gate(a_r), act.gate(a_z)]);
+    [act.kept(a_r, r), act.kept(a_z, z)]
 }
 
 /// v.
 #[inline(always)]
-pub(super) fn reset<F: Float>(r: F, s: F) -> F {
-    r * s
+pub(super) fn reset<F: Float, A: Activations<F>>(act: A, kept_r: F, s: F) -> F {
+    act.gate_value(kept_r) * s
 }
 
-/// n and h.
+/// What is kept of n, and h.
 #[inline(always)]
-pub(super) fn update<F: Float>(a_n: F, z: F, h_before: F) -> [F; 2] {
-    let n = tanh(a_n);
-    [n, n + z * (h_before - n)]
+pub(super) fn update<F: Float, A: Activations<F>>(act: A, a_n: F, kept_z: F, h_before: F) -> [F; 2] {
+    let (n, z) = (act.value(act.candidate(a_n)), act.gate_value(kept_z));
+    [act.kept(a_n, n), n + z * (h_before - n)]
 }
 
 /// h of a GRU that resets after the product, from its gates as fractions: for a stream, where it counts how few operations
@@ -51,13 +54,15 @@ pub(super) fn step<F: Float>([r, z]: [Fraction<F>; 2], s: F, a_n: F, h_before: F
 
 /// da_z, da_n and the part of dh⁻ that is not behind a sum.
 #[inline(always)]
-pub(super) fn update_backward<F: Float>(dh: F, z: F, n: F, h_before: F) -> [F; 3] {
+pub(super) fn update_backward<F: Float, A: Activations<F>>(act: A, dh: F, kept_z: F, kept_n: F, h_before: F) -> [F; 3] {
+    let ([z, d_z], [n, d_n]) = (act.gate_slope(kept_z), act.candidate_slope(kept_n));
     let (dz, dn) = (dh * (h_before - n), dh * (F::one() - z));
-    [dz * d_sigmoid(z), dn * d_tanh(n), dh * z]
+    [dz * d_z, dn * d_n, dh * z]
 }
 
 /// da_r and ds.
 #[inline(always)]
-pub(super) fn reset_backward<F: Float>(dv: F, r: F, s: F) -> [F; 2] {
-    [dv * s * d_sigmoid(r), dv * r]
+pub(super) fn reset_backward<F: Float, A: Activations<F>>(act: A, dv: F, kept_r: F, s: F) -> [F; 2] {
+    let [r, d_r] = act.gate_slope(kept_r);
+    [dv * s * d_r, dv * r]
 }

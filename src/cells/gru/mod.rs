@@ -14,6 +14,7 @@ use self::loops::{
     update_after_backward,
 };
 pub use self::options::{GruOptions, GruReset};
+use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -67,6 +68,8 @@ const NAME: &str = "GruCell";
 /// | | |
 /// | --- | --- |
 /// | [`reset`](CellBuilder::reset) | before the product: `n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)` (Cho et al. 2014) |
+/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation) | other functions in place of σ and of tanh, with their derivatives in place of σ' and tanh': all that ONNX' `GRU` has, and most of Keras' |
+/// | [`clip`](CellBuilder::clip) | `r_t = σ(max(-limit, min(limit, a_r)))`, and z and n so too: ONNX' `clip` |
 /// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over r and z together, and over n (Ba, Kiros and Hinton 2016) |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
@@ -94,13 +97,14 @@ pub struct GruCell<F> {
     /// `[3 H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
     reset: GruReset,
+    chosen: Option<Chosen>,
     norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for GruCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, norm_eps, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, chosen, norm_eps, recurrent_dropout, zoneout
     }
 }
 
@@ -110,7 +114,14 @@ impl<F: Float> BuiltCell for GruCell<F> {
 
     #[track_caller]
     fn draw<R: Rng + ?Sized>(options: &GruOptions, draw: &mut Draw<'_, R>) -> Self {
-        let GruOptions { reset, recurrent_dropout, common } = *options;
+        let GruOptions {
+            reset,
+            recurrent_dropout,
+            gate_activation: gate,
+            candidate_activation: candidate,
+            clip,
+            common,
+        } = *options;
         let CommonOptions { bias, layer_norm, zoneout } = common;
         let (input, hidden) = (draw.input, draw.hidden);
         let gain = || layer_norm.map(|_| Array1::ones(3 * hidden));
@@ -122,6 +133,7 @@ impl<F: Float> BuiltCell for GruCell<F> {
             norm_ih: gain(),
             norm_hh: gain(),
             reset,
+            chosen: Chosen { gate, candidate, clip, ..STANDARD }.unless_standard(),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, 0.0),
@@ -170,21 +182,19 @@ impl<F: Float> GruCell<F> {
     /// What it is besides its weights.
     pub fn options(&self) -> GruOptions {
         let [zoneout, _] = probabilities(self.zoneout);
+        let Chosen { gate, candidate, output: _, clip } = self.chosen.unwrap_or(STANDARD);
         GruOptions {
             reset: self.reset,
             recurrent_dropout: probability(self.recurrent_dropout),
+            gate_activation: gate,
+            candidate_activation: candidate,
+            clip,
             common: CommonOptions {
                 bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
                 layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
                 zoneout,
             },
         }
-    }
-
-    /// The options that change the equations.
-    fn reset(&self) -> GruReset {
-        let GruOptions { reset, recurrent_dropout: _, common: _ } = self.options();
-        reset
     }
 
     /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
@@ -207,7 +217,7 @@ pub struct GruBuffers<F> {
     hidden_rz: FromHidden<F>,
     hidden_n: FromHidden<F>,
     bias: Array1<F>,    // [3 H]: what all rows of a start from
-    gates: Array2<F>,   // [R, 3 H]: a, then r, z, n and, after a backward pass, their da
+    gates: Array2<F>,   // [R, 3 H]: a, then what is kept of r, z, n and, after a backward pass, their da
     s: Array2<F>,       // [R, H]: s and, after a backward pass, ds; with the reset before the product r ∘ h
     d_reset: Array2<F>, // [B, H], with the reset before the product: d(r ∘ h)
     scratch: Array2<F>,
@@ -258,7 +268,7 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
         // b_hn stands under the reset gate, unless that has acted before.
-        let outside = if self.reset() == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
+        let outside = if self.reset == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
         let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
         input.project_input(weights, bias, pass, x, gates);
     }
@@ -267,24 +277,25 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { hidden_rz, hidden_n, gates, s, .. } = buffers;
         let CellStep { rows, h_before, h, .. } = step;
         let ([_, weights_rz, weights_n], hidden) = (self.weights(), self.hidden_size());
+        let chosen = self.chosen.as_ref();
         // a_r += W_hr h_{t-1}, a_z += W_hz h_{t-1}
         let (a_rz, _) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
         hidden_rz.add(weights_rz, &rows, h_before, a_rz);
-        gate(hidden, rows_of(gates, &rows));
-        match self.reset() {
+        gate(chosen, hidden, rows_of(gates, &rows));
+        match self.reset {
             GruReset::AfterProduct => {
                 // s = W_hn h_{t-1} + b_hn
                 let s_now = rows_of(s, &rows);
                 start_rows(values(&self.bias_hh).map(|bias| &bias[2 * hidden..]), s_now);
                 hidden_n.add(weights_n, &rows, h_before, matrix_mut(s_now, hidden));
-                reset_and_update(hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
+                reset_and_update(chosen, hidden, rows_of(gates, &rows), rows_of(s, &rows), flat(h_before), flat_mut(h));
             }
             GruReset::BeforeProduct => {
-                reset_before(hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
+                reset_before(chosen, hidden, rows_of(gates, &rows), flat(h_before), rows_of(s, &rows));
                 // a_n += W_hn (r ∘ h_{t-1})
                 let (_, a_n) = view_mut_of_rows(gates.view_mut(), &rows).split_at(Axis(1), 2 * hidden);
                 hidden_n.add(weights_n, &rows, view_of_rows(s.view(), &rows), a_n);
-                update_after(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
+                update_after(chosen, hidden, rows_of(gates, &rows), flat(h_before), flat_mut(h));
             }
         }
     }
@@ -306,25 +317,26 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { hidden_rz, hidden_n, gates, s, d_reset, scratch, .. } = buffers;
         let CellStepBackward { rows, h_before, mut dh, .. } = step;
         let ([_, weights_rz, weights_n], hidden) = (self.weights(), self.hidden_size());
+        let chosen = self.chosen.as_ref();
         let (rz, n) = (s![rows.clone(), ..2 * hidden], s![rows.clone(), 2 * hidden..]);
         let dnorm = values_mut(&mut grad.norm_hh).map(|gain| gain.split_at_mut(2 * hidden));
         let (dnorm_rz, dnorm_n) = dnorm.unzip();
-        match self.reset() {
+        match self.reset {
             GruReset::AfterProduct => {
                 let (gates, s_now) = (rows_of(gates, &rows), rows_of(s, &rows));
-                reset_and_update_backward(hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
+                reset_and_update_backward(chosen, hidden, gates, s_now, flat(h_before), flat_mut(dh.view_mut()));
                 // dh_{t-1} = z ∘ dh + W_hnᵀ ds + …
                 let ds = s.slice(s![rows.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, ds, dnorm_n, dh.view_mut(), Accumulate::Add, scratch);
             }
             GruReset::BeforeProduct => {
                 let first = 0..rows.len();
-                update_after_backward(hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
+                update_after_backward(chosen, hidden, rows_of(gates, &rows), flat(h_before), flat_mut(dh.view_mut()));
                 // d(r ∘ h) = W_hnᵀ da_n, dh_{t-1} = z ∘ dh + r ∘ d(r ∘ h) + …
                 let d_now = d_reset.slice_mut(s![first.clone(), ..]);
                 hidden_n.backward(weights_n, &rows, gates.slice(n), dnorm_n, d_now, Accumulate::Overwrite, scratch);
                 let (gates, d_now) = (rows_of(gates, &rows), rows_of(d_reset, &first));
-                reset_before_backward(hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
+                reset_before_backward(chosen, hidden, gates, flat(h_before), d_now, flat_mut(dh.view_mut()));
             }
         }
         // … + W_hrᵀ da_r + W_hzᵀ da_z
@@ -337,7 +349,7 @@ impl<F: Float> Cell for GruCell<F> {
         let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
         let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
         // What the product W_hn gave, and what it was given.
-        let (dn, v) = match self.reset() {
+        let (dn, v) = match self.reset {
             GruReset::AfterProduct => (s.view(), pass.h_before),
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),
         };

@@ -4,18 +4,36 @@ use super::GruCell;
 use super::options::{GruOptions, GruReset};
 use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse_common};
 use crate::kernels::Float;
+use crate::layers::Nonlinearity;
 
 impl<F: Float> OnnxCell for GruCell<F> {
-    fn of_operator(operator: OnnxOperator, [input, hidden]: [usize; 2], bias: bool, _: bool) -> Option<Self> {
-        let OnnxOperator::Gru { linear_before_reset } = operator else { return None };
+    fn of_operator(
+        operator: OnnxOperator,
+        activations: &[Nonlinearity],
+        clip: Option<f64>,
+        [input, hidden]: [usize; 2],
+        bias: bool,
+        _: bool,
+    ) -> Option<Self> {
+        let (OnnxOperator::Gru { linear_before_reset }, &[gate_activation, candidate_activation]) =
+            (operator, activations)
+        else {
+            return None;
+        };
         let reset = if linear_before_reset { GruReset::AfterProduct } else { GruReset::BeforeProduct };
-        let options = GruOptions { reset, recurrent_dropout: 0.0, common: common(bias) };
+        let common = common(bias);
+        let options = GruOptions { reset, recurrent_dropout: 0.0, gate_activation, candidate_activation, clip, common };
         Some(GruCell::builder(input, hidden).options(options).zeros())
     }
     fn operator(&self) -> Result<OnnxOperator, &'static str> {
-        let GruOptions { reset, recurrent_dropout: _, common } = self.options();
+        let GruOptions { reset, recurrent_dropout: _, gate_activation: _, candidate_activation: _, clip: _, common } =
+            self.options();
         refuse_common(common)?;
         Ok(OnnxOperator::Gru { linear_before_reset: reset == GruReset::AfterProduct })
+    }
+    fn activations(&self) -> (Vec<Nonlinearity>, Option<f64>) {
+        let GruOptions { gate_activation, candidate_activation, clip, .. } = self.options();
+        (vec![gate_activation, candidate_activation], clip)
     }
     const NAME: &str = "GRU";
     fn places(&self) -> &'static [usize] {

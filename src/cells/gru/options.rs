@@ -1,8 +1,12 @@
 //! What a [`GruCell`](super::GruCell) can be.
 
 use crate::base::Init;
+use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start, WithoutMemory};
+use crate::cells::options::{
+    Activated, CellOptions, CommonOptions, Gated, GatedActivations, RecurrentProduct, Start, WithoutMemory,
+};
+use crate::layers::Nonlinearity;
 
 /// Where a GRU's reset gate acts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,15 +20,35 @@ pub enum GruReset {
 }
 
 /// The options of a [`GruCell`](crate::recurrent::GruCell); its [builder](CellBuilder) has a method for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GruOptions {
     /// Where its reset gate acts.
     pub reset: GruReset,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
+    /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
+    pub gate_activation: Nonlinearity,
+    /// What is tanh in n: [`candidate_activation`](CellBuilder::candidate_activation).
+    pub candidate_activation: Nonlinearity,
+    /// What its sums are clipped to, if they are.
+    pub clip: Option<f64>,
     /// Those that every cell has.
     pub common: CommonOptions,
+}
+
+impl Default for GruOptions {
+    fn default() -> Self {
+        let Chosen { gate, candidate, output: _, clip } = STANDARD;
+        GruOptions {
+            reset: GruReset::default(),
+            recurrent_dropout: 0.0,
+            gate_activation: gate,
+            candidate_activation: candidate,
+            clip,
+            common: CommonOptions::default(),
+        }
+    }
 }
 
 /// The gates' places.
@@ -39,6 +63,26 @@ impl CellOptions for GruOptions {
 
     fn probabilities(&self) -> Vec<(&'static str, f64)> {
         vec![("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.common.zoneout)]
+    }
+
+    fn activations(&self) -> Vec<(&'static str, Nonlinearity)> {
+        vec![("gate_activation", self.gate_activation), ("candidate_activation", self.candidate_activation)]
+    }
+
+    fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+}
+
+impl Activated for GruOptions {
+    fn clip_mut(&mut self) -> &mut Option<f64> {
+        &mut self.clip
+    }
+}
+
+impl GatedActivations for GruOptions {
+    fn gate_and_candidate(&mut self) -> [&mut Nonlinearity; 2] {
+        [&mut self.gate_activation, &mut self.candidate_activation]
     }
 }
 

@@ -3,6 +3,7 @@
 use super::GruCell;
 use super::equations;
 use super::options::{GruOptions, GruReset};
+use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::options::CommonOptions;
 use crate::cells::stage::{CellStage, FEW, Gates, UnitSum, Units};
 use crate::cells::weights::bias_of;
@@ -13,9 +14,11 @@ use crate::layer::Stage;
 
 /// The stage of a GRU that resets after the product; `None` with options that change what inference computes.
 pub(super) fn stage<F: Float>(cell: &GruCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let GruOptions { reset, recurrent_dropout: _, common } = cell.options();
+    let GruOptions { reset, recurrent_dropout: _, gate_activation, candidate_activation, clip, common } =
+        cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
-    let plain = reset == GruReset::AfterProduct && layer_norm.is_none() && zoneout == 0.0;
+    let activations = Chosen { gate: gate_activation, candidate: candidate_activation, clip, ..STANDARD };
+    let plain = reset == GruReset::AfterProduct && layer_norm.is_none() && zoneout == 0.0 && activations == STANDARD;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
     plain.then(|| {

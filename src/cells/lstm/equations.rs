@@ -8,6 +8,8 @@
 //! o = σ(a_o + p_o c)     m = o tanh(u)          u = c, or what layer normalisation makes of c
 //! ```
 //!
+//! Options put other functions in place of σ and of both tanh: [`Activations`].
+//!
 //! The loss depends on c through u, through the output gate's peephole and through the next step, which left `dc⁺`. With
 //! `dy = dL/dy`, the chain rule gives, from `dm` and `dc⁺`, `σ'(y) = y (1 - y)` and `tanh'(y) = 1 - y²` being taken of their
 //! values y:
@@ -21,9 +23,9 @@
 //! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate, negated, and `da_f = 0`:
 //! `da_i = dc (g - c⁻) σ'(i)`.
 
+use crate::cells::activations::Activations;
 use crate::kernels::Float;
-use crate::kernels::derivatives::{d_sigmoid, d_tanh};
-use crate::kernels::math::{Fraction, share_division, sigmoid_fraction, tanh, tanh_fraction};
+use crate::kernels::math::Fraction;
 
 /// What the options change in the equations.
 pub(super) trait Variant {
@@ -31,25 +33,31 @@ pub(super) trait Variant {
     const PEEPHOLES: bool;
 }
 
-/// i, f, g and c.
+/// What is kept of i, f and g, and c.
 #[inline(always)]
-pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_g]: [F; 3], [p_i, p_f]: [F; 2], c_before: F) -> [F; 4] {
-    let sigma = |a, p| sigmoid_fraction(peek::<F, V>(a, p, c_before));
+pub(super) fn memory<F: Float, V: Variant, A: Activations<F>>(
+    act: A,
+    [a_i, a_f, a_g]: [F; 3],
+    [p_i, p_f]: [F; 2],
+    c_before: F,
+) -> [F; 4] {
+    let (a_i, a_f) = (peek::<F, V>(a_i, p_i, c_before), peek::<F, V>(a_f, p_f, c_before));
     let (i, f, g);
     if V::COUPLED {
-        [i, g] = share_division([sigma(a_i, p_i), tanh_fraction(a_g)]);
+        [i, g] = act.values([act.gate(a_i), act.candidate(a_g)]);
         f = F::one() - i;
     } else {
-        [i, f, g] = share_division([sigma(a_i, p_i), sigma(a_f, p_f), tanh_fraction(a_g)]);
+        [i, f, g] = act.values([act.gate(a_i), act.gate(a_f), act.candidate(a_g)]);
     }
-    [i, f, g, f * c_before + i * g]
+    [act.kept(a_i, i), act.kept(a_f, f), act.kept(a_g, g), f * c_before + i * g]
 }
 
-/// o and m.
+/// What is kept of o, and m.
 #[inline(always)]
-pub(super) fn output<F: Float, V: Variant>(a_o: F, p_o: F, c: F, u: F) -> [F; 2] {
-    let [o, tanh_u] = share_division([sigmoid_fraction(peek::<F, V>(a_o, p_o, c)), tanh_fraction(u)]);
-    [o, o * tanh_u]
+pub(super) fn output<F: Float, V: Variant, A: Activations<F>>(act: A, a_o: F, p_o: F, c: F, u: F) -> [F; 2] {
+    let a_o = peek::<F, V>(a_o, p_o, c);
+    let [o, tanh_u] = act.values([act.gate(a_o), act.output(u)]);
+    [act.kept(a_o, o), o * tanh_u]
 }
 
 /// c and h of a plain LSTM, from its gates as fractions: for a stream, where it counts how few operations wait for each other.
@@ -59,11 +67,11 @@ pub(super) fn step<F: Float>([i, f, g, o]: [Fraction<F>; 4], c_before: F) -> [F;
     [c, (o * Fraction::tanh(c)).value()]
 }
 
-/// da_o and du.
+/// da_o and du, from what is kept of o.
 #[inline(always)]
-pub(super) fn output_backward<F: Float>(dm: F, o: F, u: F) -> [F; 2] {
-    let tanh_u = tanh(u);
-    [dm * tanh_u * d_sigmoid(o), dm * o * d_tanh(tanh_u)]
+pub(super) fn output_backward<F: Float, A: Activations<F>>(act: A, dm: F, kept_o: F, u: F) -> [F; 2] {
+    let ([o, d_o], [tanh_u, d_tanh_u]) = (act.gate_slope(kept_o), act.output_slope(u));
+    [dm * tanh_u * d_o, dm * o * d_tanh_u]
 }
 
 /// dc, from `dc⁺ + du`: the output gate's view of c added.
@@ -72,18 +80,21 @@ pub(super) fn add_peephole_gradient<F: Float, V: Variant>(dc_without_peephole: F
     if V::PEEPHOLES { dc_without_peephole + p_o * da_o } else { dc_without_peephole }
 }
 
-/// da_i, da_f, da_g and dc⁻.
+/// da_i, da_f, da_g and dc⁻, from what is kept of i, f and g.
 #[inline(always)]
-pub(super) fn memory_backward<F: Float, V: Variant>(
+pub(super) fn memory_backward<F: Float, V: Variant, A: Activations<F>>(
+    act: A,
     dc: F,
-    [i, f, g]: [F; 3],
+    [kept_i, kept_f, kept_g]: [F; 3],
     [p_i, p_f]: [F; 2],
     c_before: F,
 ) -> [F; 4] {
+    let ([i, d_i], [g, d_g]) = (act.gate_slope(kept_i), act.candidate_slope(kept_g));
     // Coupled, f is not stored.
-    let (f, df) = if V::COUPLED { (F::one() - i, F::zero()) } else { (f, dc * c_before) };
+    let ([f, d_f], df) =
+        if V::COUPLED { ([F::one() - i, F::zero()], F::zero()) } else { (act.gate_slope(kept_f), dc * c_before) };
     let di = if V::COUPLED { dc * (g - c_before) } else { dc * g };
-    let (da_i, da_f, da_g) = (di * d_sigmoid(i), df * d_sigmoid(f), dc * i * d_tanh(g));
+    let (da_i, da_f, da_g) = (di * d_i, df * d_f, dc * i * d_g);
     let mut dc_before = dc * f;
     if V::PEEPHOLES {
         dc_before += p_i * da_i + p_f * da_f;

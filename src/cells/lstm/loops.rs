@@ -1,7 +1,7 @@
 //! The equations of an LSTM, applied to all units of a step: rows `[N, 4 H]` of gates, `[N, 3 H]` if they are coupled.
 
 use super::equations::{self, Variant};
-use super::options::LstmOptions;
+use crate::cells::activations::{Chosen, Standard, activated};
 use crate::cells::units::{for_each_unit, with_switches};
 use crate::kernels::{Float, vectorised};
 
@@ -12,56 +12,61 @@ impl<const COUPLED: bool, const PEEPHOLES: bool> Variant for Switches<COUPLED, P
     const PEEPHOLES: bool = PEEPHOLES;
 }
 
-/// The options that change the equations: coupled, peepholes.
+/// The options that change the equations, besides the activations.
+#[derive(Clone, Copy)]
+pub(super) struct Equations {
+    pub coupled: bool,
+    pub peepholes: bool,
+}
+
 #[inline(always)]
-fn switches(options: &LstmOptions) -> [bool; 2] {
-    let LstmOptions { peepholes, coupled, projection: _, recurrent_dropout: _, zoneout_c: _, common: _ } = *options;
+fn switches(Equations { coupled, peepholes }: Equations) -> [bool; 2] {
     [coupled, peepholes]
 }
 
-vectorised! {
-    /// i, f and g in place of their a; c.
-    pub(super) fn memory<'a, F: Float>(
+activated! {
+    /// What is kept of i, f and g in place of their a; c.
+    pub(super) fn memory<'a, F: Float; act: A>(
         hidden: usize,
-        options: &'a LstmOptions,
+        equations: Equations,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
         c: &'a mut [F]
     ) {
-        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
-            rows: c.len() / hidden, units: hidden, <F, V: Variant>;
+        with_switches!(switches(equations); [coupled, peepholes] => V in for_each_unit! {
+            rows: c.len() / hidden, units: hidden, <F, V: Variant>, act: A;
             write { gates: [a_i => i, a_f => f if !V::COUPLED, a_g => g, _o]; c: [_c => c]; }
             read { c_before: [c_before]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED]; }
-            let [i, f, g, c] = equations::memory::<F, V>([a_i, a_f, a_g], [p_i, p_f], c_before);
+            let [i, f, g, c] = equations::memory::<F, V, A>(act, [a_i, a_f, a_g], [p_i, p_f], c_before);
         });
     }
 
-    /// o in place of its a; m. A loop of its own: one chain from i to m would be too long for the next units to begin
+    /// What is kept of o in place of its a; m. A loop of its own: one chain from i to m would be too long for the next units to begin
     /// meanwhile.
-    pub(super) fn output<'a, F: Float>(
+    pub(super) fn output<'a, F: Float; act: A>(
         hidden: usize,
-        options: &'a LstmOptions,
+        equations: Equations,
         gates: &'a mut [F],
         peephole: &'a [F],
         c: &'a [F],
         u: &'a [F],
         m: &'a mut [F]
     ) {
-        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
-            rows: m.len() / hidden, units: hidden, <F, V: Variant>;
+        with_switches!(switches(equations); [coupled, peepholes] => V in for_each_unit! {
+            rows: m.len() / hidden, units: hidden, <F, V: Variant>, act: A;
             write { gates: [_i, _f if !V::COUPLED, _g, a_o => o]; m: [_m => m]; }
             read { c: [c]; u: [u]; }
             same { peephole: [_p_i if V::PEEPHOLES, _p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let [o, m] = equations::output::<F, V>(a_o, p_o, c, u);
+            let [o, m] = equations::output::<F, V, A>(act, a_o, p_o, c, u);
         });
     }
 
-    /// If u = c: the da of all gates in place of their values, and dc before the step in place of dc after it.
-    pub(super) fn backward<'a, F: Float>(
+    /// If u = c: the da of all gates in place of what is kept of them, and dc before the step in place of dc after it.
+    pub(super) fn backward<'a, F: Float; act: A>(
         hidden: usize,
-        options: &'a LstmOptions,
+        equations: Equations,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
@@ -69,53 +74,56 @@ vectorised! {
         dm: &'a [F],
         dc: &'a mut [F]
     ) {
-        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
-            rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
+        with_switches!(switches(equations); [coupled, peepholes] => V in for_each_unit! {
+            rows: dc.len() / hidden, units: hidden, <F, V: Variant>, act: A;
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, o => da_o]; dc: [dc_after => dc_before]; }
             read { c_before: [c_before]; c: [c]; dm: [dm]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
-            let [da_o, du] = equations::output_backward(dm, o, c);
+            let [da_o, du] = equations::output_backward(act, dm, o, c);
             let dc = equations::add_peephole_gradient::<F, V>(dc_after + du, p_o, da_o);
-            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V, A>(act, dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
 
-    /// If u is not c, first: da_o in place of o, and du in place of u.
-    pub(super) fn output_backward<'a, F: Float>(
+    /// If u is not c, first: da_o in place of what is kept of o, and du in place of u.
+    pub(super) fn output_backward<'a, F: Float; act: A>(
         hidden: usize,
-        options: &'a LstmOptions,
+        equations: Equations,
         gates: &'a mut [F],
         dm: &'a [F],
         u: &'a mut [F]
     ) {
-        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
-            rows: dm.len() / hidden, units: hidden, <F, V: Variant>;
+        with_switches!(switches(equations); [coupled, peepholes] => V in for_each_unit! {
+            rows: dm.len() / hidden, units: hidden, <F, V: Variant>, act: A;
             write { gates: [_i, _f if !V::COUPLED, _g, o => da_o]; u: [u => du]; }
             read { dm: [dm]; }
             same {}
-            let [da_o, du] = equations::output_backward(dm, o, u);
+            let [da_o, du] = equations::output_backward(act, dm, o, u);
         });
     }
 
-    /// If u is not c, then: the other gates' da in place of their values, and dc before the step in place of `dc⁺ + du`.
-    pub(super) fn memory_backward<'a, F: Float>(
+    /// If u is not c, then: the other gates' da in place of what is kept of them, and dc before the step in place of `dc⁺ + du`.
+    pub(super) fn memory_backward<'a, F: Float; act: A>(
         hidden: usize,
-        options: &'a LstmOptions,
+        equations: Equations,
         gates: &'a mut [F],
         peephole: &'a [F],
         c_before: &'a [F],
         dc: &'a mut [F]
     ) {
-        with_switches!(switches(options); [coupled, peepholes] => V in for_each_unit! {
-            rows: dc.len() / hidden, units: hidden, <F, V: Variant>;
+        with_switches!(switches(equations); [coupled, peepholes] => V in for_each_unit! {
+            rows: dc.len() / hidden, units: hidden, <F, V: Variant>, act: A;
             write { gates: [i => da_i, f => da_f if !V::COUPLED, g => da_g, da_o]; dc: [dc_without_peephole => dc_before]; }
             read { c_before: [c_before]; }
             same { peephole: [p_i if V::PEEPHOLES, p_f if V::PEEPHOLES && !V::COUPLED, p_o if V::PEEPHOLES]; }
             let dc = equations::add_peephole_gradient::<F, V>(dc_without_peephole, p_o, da_o);
-            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V>(dc, [i, f, g], [p_i, p_f], c_before);
+            let [da_i, da_f, da_g, dc_before] = equations::memory_backward::<F, V, A>(act, dc, [i, f, g], [p_i, p_f], c_before);
         });
     }
 
+}
+
+vectorised! {
     /// sum += a ∘ b, for rows of the length of `sum`, those of `a` being `stride` apart.
     pub(super) fn add_products<'a, F: Float>(stride: usize, a: &'a [F], b: &'a [F], sum: &'a mut [F]) {
         let width = sum.len();
@@ -131,6 +139,7 @@ vectorised! {
 /// dL/dc_t of each unit, for a [`GradientProbe`](crate::wrap::GradientProbe), from what [`backward`] or, if `dm` is `None`,
 /// [`memory_backward`] is given.
 pub(super) fn memory_gradients<'a, F: Float>(
+    chosen: Option<&'a Chosen>,
     hidden: usize,
     gates: &'a [F],
     peephole: &'a [F],
@@ -144,7 +153,10 @@ pub(super) fn memory_gradients<'a, F: Float>(
         let o = gates[k / hidden * width + width - hidden + k % hidden];
         let (da_o, dc_without_peephole) = match dm {
             Some(dm) => {
-                let [da_o, du] = equations::output_backward(dm[k], o, c[k]);
+                let [da_o, du] = match chosen {
+                    None => equations::output_backward(Standard, dm[k], o, c[k]),
+                    Some(chosen) => equations::output_backward(chosen, dm[k], o, c[k]),
+                };
                 (da_o, dc[k] + du)
             }
             None => (o, dc[k]), // the gate holds its da by then

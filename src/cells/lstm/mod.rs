@@ -9,9 +9,12 @@ mod stage;
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::Rng;
 
-use self::loops::{add_products, backward, memory, memory_backward, memory_gradients, output, output_backward};
+use self::loops::{
+    Equations, add_products, backward, memory, memory_backward, memory_gradients, output, output_backward,
+};
 pub use self::options::LstmOptions;
 use self::options::{FORGET, INPUT, OUTPUT};
+use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -76,6 +79,8 @@ const NAME: &str = "LstmCell";
 /// | --- | --- |
 /// | [`peepholes`](CellBuilder::peepholes) | the gates see the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added under their σ (Gers and Schmidhuber 2000) |
 /// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
+/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation), [`output_activation`](CellBuilder::output_activation) | other functions in place of σ, of tanh in g and of tanh in h, with their derivatives in place of σ' and tanh': all that ONNX' `LSTM` has, and most of Keras' |
+/// | [`clip`](CellBuilder::clip) | `i_t = σ(max(-limit, min(limit, a_i)))`, and f, g and o so too: ONNX' `clip` |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
 /// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
@@ -117,6 +122,7 @@ pub struct LstmCell<F> {
     /// `[H]` each, with layer normalisation: weight `γ_c` and bias `β_c`
     pub norm_c: Option<LayerNorm<F>>,
     coupled: bool,
+    chosen: Option<Chosen>,
     norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
@@ -124,7 +130,7 @@ pub struct LstmCell<F> {
 parameters! {
     impl<F: Float> Tensors<F> for LstmCell<F> {
         weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, norm_ih, norm_hh, norm_c;
-        skip coupled, norm_eps, recurrent_dropout, zoneout
+        skip coupled, chosen, norm_eps, recurrent_dropout, zoneout
     }
 }
 
@@ -134,7 +140,18 @@ impl<F: Float> BuiltCell for LstmCell<F> {
 
     #[track_caller]
     fn draw<R: Rng + ?Sized>(options: &LstmOptions, draw: &mut Draw<'_, R>) -> Self {
-        let LstmOptions { peepholes, coupled, projection, recurrent_dropout, zoneout_c, common } = *options;
+        let LstmOptions {
+            peepholes,
+            coupled,
+            projection,
+            recurrent_dropout,
+            zoneout_c,
+            gate_activation: gate,
+            candidate_activation: candidate,
+            output_activation: output_f,
+            clip,
+            common,
+        } = *options;
         let CommonOptions { bias, layer_norm, zoneout } = common;
         let (input, hidden, gates) = (draw.input, draw.hidden, self::options::gates(coupled));
         let (count, output) = (gates.len(), projection.unwrap_or(hidden));
@@ -159,6 +176,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
             norm_hh: gain(),
             norm_c: layer_norm.map(|eps| LayerNorm::new(hidden).eps(eps)),
             coupled,
+            chosen: Chosen { gate, candidate, output: output_f, clip }.unless_standard(),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, zoneout_c),
@@ -207,18 +225,29 @@ impl<F: Float> LstmCell<F> {
     /// What it is besides its weights.
     pub fn options(&self) -> LstmOptions {
         let [zoneout, zoneout_c] = probabilities(self.zoneout);
+        let Chosen { gate, candidate, output, clip } = self.chosen.unwrap_or(STANDARD);
         LstmOptions {
             peepholes: self.peephole.is_some(),
             coupled: self.coupled,
             projection: self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows()),
             recurrent_dropout: probability(self.recurrent_dropout),
             zoneout_c,
+            gate_activation: gate,
+            candidate_activation: candidate,
+            output_activation: output,
+            clip,
             common: CommonOptions {
                 bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
                 layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
                 zoneout,
             },
         }
+    }
+
+    /// The options that change the equations, and the activations.
+    fn equations(&self) -> (Option<&Chosen>, Equations) {
+        let equations = Equations { coupled: self.coupled, peepholes: self.peephole.is_some() };
+        (self.chosen.as_ref(), equations)
     }
 
     fn gate_count(&self) -> usize {
@@ -241,7 +270,7 @@ pub struct LstmBuffers<F> {
     input: FromInput<F>,
     hidden: FromHidden<F>,
     bias: Array1<F>,     // [4 H]: the sum of both
-    gates: Array2<F>,    // [R, 4 H]: a, then i, f, g, o and, after a backward pass, their da
+    gates: Array2<F>,    // [R, 4 H]: a, then what is kept of i, f, g, o and, after a backward pass, their da
     normal_c: Normal<F>, // [R, H], with layer normalisation: n(c)
     u: Array2<F>,        // [R, H], with layer normalisation: γ_c ∘ n(c) + β_c, which is read in place of c
     projection: Projection<F>,
@@ -328,21 +357,21 @@ impl<F: Float> Cell for LstmCell<F> {
         hidden.add(weights, &rows, h_before, view_mut_of_rows(gates.view_mut(), &rows));
 
         let (gates, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat_mut(c));
-        let (options, peephole) = (&self.options(), values(&self.peephole).unwrap_or(&[]));
+        let ((chosen, equations), peephole) = (self.equations(), values(&self.peephole).unwrap_or(&[]));
         let m = match &self.weight_hr {
             Some(_) => rows_of(&mut projection.m, &rows),
             None => flat_mut(h.view_mut()),
         };
-        memory(size, options, gates, peephole, c_before, c);
+        memory(chosen, size, equations, gates, peephole, c_before, c);
         if let Some(norm) = &self.norm_c {
             // u = γ_c ∘ n(c) + β_c
             let mut u = u.slice_mut(s![rows.clone(), ..]);
             u.assign(&norm.bias);
             flat_mut(normal_c.z(&rows)).copy_from_slice(c);
             normal_c.add(&rows, [size, 0], (norm.weight.tensor(0).1, norm.eps), u.view_mut());
-            output(size, options, gates, peephole, c, flat(u.view()), m);
+            output(chosen, size, equations, gates, peephole, c, flat(u.view()), m);
         } else {
-            output(size, options, gates, peephole, c, c, m);
+            output(chosen, size, equations, gates, peephole, c, c, m);
         }
         if let Some(weight_hr) = &self.weight_hr {
             let m = projection.m.slice(s![rows, ..]);
@@ -372,7 +401,7 @@ impl<F: Float> Cell for LstmCell<F> {
         let CellStepBackward { rows, c_before, c, mut dh, mut dc, mut recorder, .. } = step;
         let ([_, weights], size) = (self.weights(), self.hidden_size());
         let (gates_now, c_before, c) = (rows_of(gates, &rows), flat(c_before), flat(c));
-        let (options, peephole) = (&self.options(), values(&self.peephole).unwrap_or(&[]));
+        let ((chosen, equations), peephole) = (self.equations(), values(&self.peephole).unwrap_or(&[]));
         let dm = match &self.weight_hr {
             Some(weight_hr) => {
                 // dm = W_hrᵀ dh
@@ -387,17 +416,17 @@ impl<F: Float> Cell for LstmCell<F> {
         if let (Some(norm), Some(dnorm)) = (&self.norm_c, &mut grad.norm_c) {
             // From dm to du, and through the normalisation to dc.
             let mut u = u.slice_mut(s![rows.clone(), ..]);
-            output_backward(size, options, gates_now, dm, flat_mut(u.view_mut()));
+            output_backward(chosen, size, equations, gates_now, dm, flat_mut(u.view_mut()));
             add_rows(u.view(), dnorm.bias.tensor_mut(0));
             normal_c.backward(&rows, [size, 0], norm.weight.tensor(0).1, u.view(), dnorm.weight.tensor_mut(0));
             dc += &normal_c.dz(&rows);
             let dc = flat_mut(dc);
-            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, None, dc));
-            memory_backward(size, options, gates_now, peephole, c_before, dc);
+            recorder.memory(size, || memory_gradients(chosen, size, gates_now, peephole, c, None, dc));
+            memory_backward(chosen, size, equations, gates_now, peephole, c_before, dc);
         } else {
             let dc = flat_mut(dc);
-            recorder.memory(size, || memory_gradients(size, gates_now, peephole, c, Some(dm), dc));
-            backward(size, options, gates_now, peephole, c_before, c, dm, dc);
+            recorder.memory(size, || memory_gradients(chosen, size, gates_now, peephole, c, Some(dm), dc));
+            backward(chosen, size, equations, gates_now, peephole, c_before, c, dm, dc);
         }
         if let Some(dpeephole) = &mut grad.peephole {
             // dp_i = Σ da_i ∘ c_{t-1}, dp_f = Σ da_f ∘ c_{t-1}, dp_o = Σ da_o ∘ c_t

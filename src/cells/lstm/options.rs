@@ -1,11 +1,13 @@
 //! What an [`LstmCell`](super::LstmCell) can be.
 
 use crate::base::Init;
+use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start};
+use crate::cells::options::{Activated, CellOptions, CommonOptions, Gated, GatedActivations, RecurrentProduct, Start};
+use crate::layers::Nonlinearity;
 
 /// The options of an [`LstmCell`](crate::recurrent::LstmCell); its [builder](CellBuilder) has a method for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LstmOptions {
     /// Whether the gates see the memory.
@@ -18,8 +20,34 @@ pub struct LstmOptions {
     pub recurrent_dropout: f64,
     /// The probability of [`Zoneout`](crate::recurrent::Zoneout) for a unit of c.
     pub zoneout_c: f64,
+    /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
+    pub gate_activation: Nonlinearity,
+    /// What is tanh in g: [`candidate_activation`](CellBuilder::candidate_activation).
+    pub candidate_activation: Nonlinearity,
+    /// What is tanh in h: [`output_activation`](CellBuilder::output_activation).
+    pub output_activation: Nonlinearity,
+    /// What the gates' sums are clipped to, if they are.
+    pub clip: Option<f64>,
     /// Those that every cell has.
     pub common: CommonOptions,
+}
+
+impl Default for LstmOptions {
+    fn default() -> Self {
+        let Chosen { gate, candidate, output, clip } = STANDARD;
+        LstmOptions {
+            peepholes: false,
+            coupled: false,
+            projection: None,
+            recurrent_dropout: 0.0,
+            zoneout_c: 0.0,
+            gate_activation: gate,
+            candidate_activation: candidate,
+            output_activation: output,
+            clip,
+            common: CommonOptions::default(),
+        }
+    }
 }
 
 /// The gates' places.
@@ -41,6 +69,30 @@ impl CellOptions for LstmOptions {
     fn probabilities(&self) -> Vec<(&'static str, f64)> {
         let zoneout = [("zoneout of h", self.common.zoneout), ("zoneout of c", self.zoneout_c)];
         [("recurrent_dropout", self.recurrent_dropout)].into_iter().chain(zoneout).collect()
+    }
+
+    fn activations(&self) -> Vec<(&'static str, Nonlinearity)> {
+        vec![
+            ("gate_activation", self.gate_activation),
+            ("candidate_activation", self.candidate_activation),
+            ("output_activation", self.output_activation),
+        ]
+    }
+
+    fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+}
+
+impl Activated for LstmOptions {
+    fn clip_mut(&mut self) -> &mut Option<f64> {
+        &mut self.clip
+    }
+}
+
+impl GatedActivations for LstmOptions {
+    fn gate_and_candidate(&mut self) -> [&mut Nonlinearity; 2] {
+        [&mut self.gate_activation, &mut self.candidate_activation]
     }
 }
 
@@ -90,6 +142,19 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
     pub fn zoneout(mut self, h: f64, c: f64) -> Self {
         self.options.common.zoneout = h;
         self.options.zoneout_c = c;
+        self
+    }
+
+    /// With another function than tanh in `h_t = o_t ∘ tanh(c_t)`: ONNX's h. Keras has one `activation` for this and for
+    /// [`candidate_activation`](CellBuilder::candidate_activation).
+    ///
+    /// With `f` in its place, the gradient that comes to the memory is `dc_t = dc⁺ + dh_t ∘ o_t ∘ f'(c_t)`.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    #[track_caller]
+    pub fn output_activation(mut self, f: Nonlinearity) -> Self {
+        self.options.output_activation = f;
         self
     }
 

@@ -3,6 +3,7 @@
 use super::LstmCell;
 use super::equations;
 use super::options::{CELL, FORGET, INPUT, LstmOptions, OUTPUT};
+use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::options::CommonOptions;
 use crate::cells::stage::{CellStage, FEW, Gates, UnitSum, Units};
 use crate::cells::weights::bias_of;
@@ -13,10 +14,21 @@ use crate::layer::Stage;
 
 /// The stage of a plain LSTM; `None` with options that change what inference computes.
 pub(super) fn stage<F: Float>(cell: &LstmCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let LstmOptions { peepholes, coupled, projection, recurrent_dropout: _, zoneout_c, common } = cell.options();
+    let LstmOptions {
+        peepholes,
+        coupled,
+        projection,
+        recurrent_dropout: _,
+        zoneout_c,
+        gate_activation: gate,
+        candidate_activation: candidate,
+        output_activation: output,
+        clip,
+        common,
+    } = cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
-    let plain =
-        !peepholes && !coupled && projection.is_none() && layer_norm.is_none() && zoneout == 0.0 && zoneout_c == 0.0;
+    let plain = !peepholes && !coupled && projection.is_none() && layer_norm.is_none();
+    let plain = plain && zoneout == 0.0 && zoneout_c == 0.0 && Chosen { gate, candidate, output, clip } == STANDARD;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
     plain.then(|| {

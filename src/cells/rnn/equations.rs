@@ -3,13 +3,14 @@
 //! A step is given the sum `a` of what comes from x and from h:
 //!
 //! ```text
-//! h = f(a)            f: tanh, or relu
-//! da = dh f'(h)       f' as a function of f's value
+//! h = f(a)            f: tanh, relu, or another function
+//! da = dh f'          f' as a function of f's value, or of a
 //! ```
 
+use crate::cells::activations::Activations;
 use crate::kernels::Float;
-use crate::kernels::derivatives::{d_relu, d_tanh};
-use crate::kernels::math::{relu, tanh};
+use crate::kernels::derivatives::d_relu;
+use crate::kernels::math::relu;
 
 /// What the options change in the equations.
 pub(super) trait Variant {
@@ -18,12 +19,13 @@ pub(super) trait Variant {
 
 /// h.
 #[inline(always)]
-pub(super) fn activate<F: Float, V: Variant>(a: F) -> F {
-    if V::RELU { relu(a) } else { tanh(a) }
+pub(super) fn activate<F: Float, V: Variant, A: Activations<F>>(act: A, a: F) -> F {
+    if V::RELU { relu(a) } else { act.value(act.candidate(a)) }
 }
 
-/// da.
+/// da, from a and h.
 #[inline(always)]
-pub(super) fn activate_backward<F: Float, V: Variant>(dh: F, h: F) -> F {
-    dh * if V::RELU { d_relu(h) } else { d_tanh(h) }
+pub(super) fn activate_backward<F: Float, V: Variant, A: Activations<F>>(act: A, dh: F, a: F, h: F) -> F {
+    let [_, slope] = if V::RELU { [h, d_relu(h)] } else { act.candidate_slope(act.kept(a, h)) };
+    dh * slope
 }

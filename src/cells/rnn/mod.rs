@@ -11,11 +11,12 @@ use rand::Rng;
 
 use self::loops::{activate, activate_backward};
 pub use self::options::RnnOptions;
+use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::onnx::operator_cell;
-use super::options::{CommonOptions, DEFAULT_EPS, RnnNonlinearity, probabilities, probability};
+use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
 use super::units::{flat, flat_mut};
 use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
@@ -23,6 +24,7 @@ use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::opaque_debug;
 use crate::layer::rows::{rows_of, view_mut_of_rows};
 use crate::layer::{Gradient, Stage};
+use crate::layers::Nonlinearity;
 use crate::parameters;
 use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, Unrolled, Zoneout, compiled_loop};
 
@@ -31,7 +33,7 @@ const NAME: &str = "RnnCell";
 /// A plain recurrent cell (Elman 1990).
 ///
 /// ```text
-/// h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        f: tanh or relu
+/// h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        f: tanh, relu, or another function
 /// ```
 ///
 /// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
@@ -52,7 +54,8 @@ const NAME: &str = "RnnCell";
 /// what [`LstmCell`](crate::recurrent::LstmCell) is for. Parameters are named as in PyTorch's `nn.RNNCell`.
 ///
 /// # Variants
-/// Options of the [builder](RnnCell::builder), in any combination: [`relu`](CellBuilder::nonlinearity),
+/// Options of the [builder](RnnCell::builder), in any combination: [`nonlinearity`](CellBuilder::nonlinearity), relu or any other,
+/// [`clip`](CellBuilder::clip) (`h_t = f(max(-limit, min(limit, a_t)))`, ONNX's),
 /// [`layer_norm`](CellBuilder::layer_norm) (`a = γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, Ba, Kiros and
 /// Hinton 2016), [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
 ///
@@ -79,14 +82,15 @@ pub struct RnnCell<F> {
     pub norm_ih: Option<Array1<F>>,
     /// `[H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
-    nonlinearity: RnnNonlinearity,
+    relu: bool,
+    chosen: Option<Chosen>, // neither tanh nor relu
     norm_eps: f64,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for RnnCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip nonlinearity, norm_eps, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip relu, chosen, norm_eps, recurrent_dropout, zoneout
     }
 }
 
@@ -96,7 +100,9 @@ impl<F: Float> BuiltCell for RnnCell<F> {
 
     #[track_caller]
     fn draw<R: Rng + ?Sized>(options: &RnnOptions, draw: &mut Draw<'_, R>) -> Self {
-        let RnnOptions { nonlinearity, recurrent_dropout, common } = *options;
+        let RnnOptions { nonlinearity, clip, recurrent_dropout, common } = *options;
+        let relu = nonlinearity == Nonlinearity::Relu && clip.is_none();
+        let chosen = Chosen { candidate: nonlinearity, clip, ..STANDARD };
         let CommonOptions { bias, layer_norm, zoneout } = common;
         let (input, hidden) = (draw.input, draw.hidden);
         let gain = || layer_norm.map(|_| Array1::ones(hidden));
@@ -107,7 +113,8 @@ impl<F: Float> BuiltCell for RnnCell<F> {
             bias_hh: bias.then(|| draw.bias("bias_hh", 1, &[0], &[])),
             norm_ih: gain(),
             norm_hh: gain(),
-            nonlinearity,
+            relu,
+            chosen: chosen.unless_standard().filter(|_| !relu),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, 0.0),
@@ -146,8 +153,10 @@ impl<F: Float> RnnCell<F> {
     /// What it is besides its weights.
     pub fn options(&self) -> RnnOptions {
         let [zoneout, _] = probabilities(self.zoneout);
+        let Chosen { candidate, clip, .. } = self.chosen.unwrap_or(STANDARD);
         RnnOptions {
-            nonlinearity: self.nonlinearity,
+            nonlinearity: if self.relu { Nonlinearity::Relu } else { candidate },
+            clip,
             recurrent_dropout: probability(self.recurrent_dropout),
             common: CommonOptions {
                 bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
@@ -237,7 +246,7 @@ impl<F: Float> Cell for RnnCell<F> {
         let [_, weights] = self.weights();
         // a += W_hh h_{t-1}
         hidden.add(weights, &rows, h_before, view_mut_of_rows(a.view_mut(), &rows));
-        activate(&self.options(), rows_of(a, &rows), flat_mut(h));
+        activate(self.chosen.as_ref(), self.relu, rows_of(a, &rows), flat_mut(h));
     }
 
     fn clear_gradient(&self, grad: &mut Self) {
@@ -252,7 +261,7 @@ impl<F: Float> Cell for RnnCell<F> {
     fn backward_step(&self, step: CellStepBackward<'_, F>, buffers: &mut RnnBuffers<F>, grad: &mut Self) {
         let RnnBuffers { hidden, a: da, scratch, .. } = buffers;
         let CellStepBackward { rows, h, dh, .. } = step;
-        activate_backward(&self.options(), flat(h), flat(dh.view()), rows_of(da, &rows));
+        activate_backward(self.chosen.as_ref(), self.relu, flat(h), flat(dh.view()), rows_of(da, &rows));
         // dh_{t-1} = W_hhᵀ da
         let ([_, weights], da, dnorm) = (self.weights(), da.slice(s![rows.clone(), ..]), values_mut(&mut grad.norm_hh));
         hidden.backward(weights, &rows, da, dnorm, dh, Accumulate::Overwrite, scratch);

@@ -2,18 +2,28 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, RecurrentProduct, RnnNonlinearity, WithoutMemory};
+use crate::cells::options::{Activated, CellOptions, CommonOptions, RecurrentProduct, WithoutMemory};
+use crate::layers::Nonlinearity;
 
 /// The options of an [`RnnCell`](crate::recurrent::RnnCell); its [builder](CellBuilder) has a method for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RnnOptions {
     /// Its f.
-    pub nonlinearity: RnnNonlinearity,
+    pub nonlinearity: Nonlinearity,
+    /// What its sums are clipped to, if they are.
+    pub clip: Option<f64>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
     /// Those that every cell has.
     pub common: CommonOptions,
+}
+
+impl Default for RnnOptions {
+    fn default() -> Self {
+        let (nonlinearity, clip) = (Nonlinearity::Tanh, None);
+        RnnOptions { nonlinearity, clip, recurrent_dropout: 0.0, common: CommonOptions::default() }
+    }
 }
 
 impl CellOptions for RnnOptions {
@@ -23,6 +33,20 @@ impl CellOptions for RnnOptions {
 
     fn probabilities(&self) -> Vec<(&'static str, f64)> {
         vec![("recurrent_dropout", self.recurrent_dropout), ("zoneout", self.common.zoneout)]
+    }
+
+    fn activations(&self) -> Vec<(&'static str, Nonlinearity)> {
+        vec![("nonlinearity", self.nonlinearity)]
+    }
+
+    fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+}
+
+impl Activated for RnnOptions {
+    fn clip_mut(&mut self) -> &mut Option<f64> {
+        &mut self.clip
     }
 }
 
@@ -35,8 +59,13 @@ impl RecurrentProduct for RnnOptions {
 impl WithoutMemory for RnnOptions {}
 
 impl<M: Model<Cell: BuiltCell<Options = RnnOptions>>> CellBuilder<M, RnnOptions> {
-    /// With another f than tanh.
-    pub fn nonlinearity(mut self, nonlinearity: RnnNonlinearity) -> Self {
+    /// With another f than tanh. With any but tanh and relu, or with [`clip`](CellBuilder::clip), such a cell computes unit by unit,
+    /// without vector instructions, and joins a [`Stream`](crate::stream::Stream) by its forward pass.
+    ///
+    /// # Panics
+    /// [`build`](CellBuilder::build) panics if a number of it is not finite.
+    #[track_caller]
+    pub fn nonlinearity(mut self, nonlinearity: Nonlinearity) -> Self {
         self.options.nonlinearity = nonlinearity;
         self
     }

@@ -3,17 +3,17 @@
 use super::RnnCell;
 use super::options::RnnOptions;
 use crate::cells::options::CommonOptions;
-use crate::cells::options::RnnNonlinearity;
 use crate::cells::stage::{CellStage, FEW, UnitSum, Units};
 use crate::cells::weights::bias_of;
 use crate::kernels::Float;
 use crate::kernels::math::{Fraction, relu};
 use crate::kernels::row_product::LANES;
 use crate::layer::Stage;
+use crate::layers::Nonlinearity;
 
 /// The stage of a plain cell; `None` with options that change what inference computes.
 pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let RnnOptions { nonlinearity, recurrent_dropout: _, common } = cell.options();
+    let RnnOptions { nonlinearity, clip, recurrent_dropout: _, common } = cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
@@ -22,10 +22,12 @@ pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
         weight_ih: Some(&weight_ih[unit * input..][..input]),
         weight_hh: Some(&weight_hh[unit * hidden..][..hidden]),
     };
-    (layer_norm.is_none() && zoneout == 0.0).then(|| match nonlinearity {
-        RnnNonlinearity::Tanh => CellStage::<F, RnnUnits<false>>::boxed(input, hidden, sum),
-        RnnNonlinearity::Relu => CellStage::<F, RnnUnits<true>>::boxed(input, hidden, sum),
-    })
+    match nonlinearity {
+        _ if layer_norm.is_some() || zoneout != 0.0 || clip.is_some() => None,
+        Nonlinearity::Tanh => Some(CellStage::<F, RnnUnits<false>>::boxed(input, hidden, sum)),
+        Nonlinearity::Relu => Some(CellStage::<F, RnnUnits<true>>::boxed(input, hidden, sum)),
+        _ => None,
+    }
 }
 
 /// A unit has one sum, of which it takes relu or tanh.

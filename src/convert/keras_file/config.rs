@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::described::{About, Described};
-use crate::cells::RnnNonlinearity;
 use crate::convert::json::{Value, malformed};
 use crate::convert::{FileError, KerasKind};
+use crate::layers::Nonlinearity;
 
 /// Models in models, at most so deep.
 const LEVELS: usize = 8;
@@ -14,18 +14,27 @@ const LEVELS: usize = 8;
 const MAX_LAYERS: usize = 4096;
 
 /// The layers of a model, if it is one of layers that are listed: a class of its own says nothing of them.
-pub fn layers(json: &[u8]) -> Result<Option<Vec<Described>>, FileError> {
+pub fn layers(json: &[u8], keras_2: bool) -> Result<Option<Vec<Described>>, FileError> {
     let place = || "config.json".to_owned();
     let text = std::str::from_utf8(json).map_err(|_| malformed(place(), "JSON", "bytes that are not UTF-8"))?;
     let model = Value::of_text_in(text, "config.json")?;
     let mut found = Vec::new();
-    let listed = add_layers(&model, "", "", 0, &mut found)?;
+    let listed = add_layers(&model, keras_2, "", "", 0, &mut found)?;
     Ok(listed.then_some(found))
+}
+
+/// Whether Keras 2 wrote the file, by its `metadata.json`.
+pub fn is_of_keras_2(json: &[u8]) -> Result<bool, FileError> {
+    let place = || "metadata.json".to_owned();
+    let text = std::str::from_utf8(json).map_err(|_| malformed(place(), "JSON", "bytes that are not UTF-8"))?;
+    let members = Value::of_text_in(text, "metadata.json")?.members(&["keras_version"])?;
+    Ok(members.optional("keras_version").map(Value::text).transpose()?.is_some_and(|version| version.starts_with("2.")))
 }
 
 /// Adds the layers of a model whose groups are in `group`; not if it does not list them.
 fn add_layers(
     model: &Value<'_>,
+    keras_2: bool,
     prefix: &str,
     group: &str,
     depth: usize,
@@ -54,9 +63,9 @@ fn add_layers(
         let own = if *count == 0 { snake } else { format!("{snake}_{count}") };
         let group = if group.is_empty() { format!("layers/{own}") } else { format!("{group}/layers/{own}") };
         let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        if !add_layers(layer, &name, &group, depth + 1, found)? {
-            let about = Some(About { class, config: config.raw().to_owned(), place: config.place().to_owned() });
-            found.push(Described { name, group, about });
+        if !add_layers(layer, keras_2, &name, &group, depth + 1, found)? {
+            let (config, place) = (config.raw().to_owned(), config.place().to_owned());
+            found.push(Described { name, group, about: Some(About { class, config, place, keras_2 }) });
         }
     }
     Ok(true)
@@ -84,11 +93,13 @@ fn snake_case(class: &str) -> String {
 pub struct Options<'t> {
     class: String,
     config: Value<'t>,
+    keras_2: bool,
 }
 
 impl<'t> Options<'t> {
-    pub fn new(class: String, config: Value<'t>) -> Self {
-        Options { class, config }
+    /// Of a layer that Keras 2 wrote, or a later version.
+    pub fn new(class: String, config: Value<'t>, keras_2: bool) -> Self {
+        Options { class, config, keras_2 }
     }
 
     pub fn class(&self) -> &str {
@@ -99,7 +110,7 @@ impl<'t> Options<'t> {
     pub fn inner(&self, key: &str) -> Result<Options<'t>, FileError> {
         let members = self.config.members(&[key])?;
         let layer = members.required(key)?.members(&["class_name", "config"])?;
-        Ok(Options::new(layer.required("class_name")?.text()?, layer.required("config")?.clone()))
+        Ok(Options::new(layer.required("class_name")?.text()?, layer.required("config")?.clone(), self.keras_2))
     }
 
     pub fn expect_class(&self, class: &str) -> Result<(), FileError> {
@@ -139,18 +150,62 @@ impl<'t> Options<'t> {
     /// The kind of a recurrent layer whose options this crate has too.
     pub fn kind(&self, backward: bool) -> Result<KerasKind, FileError> {
         self.expect("go_backwards", &[if backward { "true" } else { "false" }])?;
-        let kind = match &*self.class {
-            "SimpleRNN" => {
-                self.expect("activation", &["\"tanh\"", "\"relu\""])?;
-                let relu = self.text("activation")? == "relu";
-                return Ok(KerasKind::SimpleRnn(if relu { RnnNonlinearity::Relu } else { RnnNonlinearity::Tanh }));
-            }
-            "LSTM" => KerasKind::Lstm,
-            "GRU" => KerasKind::Gru { reset_after: self.truth("reset_after")? },
+        let activation = || self.activation("activation", Nonlinearity::Tanh);
+        let recurrent_activation = || self.activation("recurrent_activation", Nonlinearity::Sigmoid);
+        Ok(match &*self.class {
+            "SimpleRNN" => KerasKind::SimpleRnn { activation: activation()? },
+            "LSTM" => KerasKind::Lstm { activation: activation()?, recurrent_activation: recurrent_activation()? },
+            "GRU" => KerasKind::Gru {
+                reset_after: self.truth("reset_after")?,
+                activation: activation()?,
+                recurrent_activation: recurrent_activation()?,
+            },
             _ => return Err(self.config.unsupported_as("SimpleRNN, LSTM or GRU", &self.class)),
-        };
-        self.expect("activation", &["\"tanh\""])?;
-        self.expect("recurrent_activation", &["\"sigmoid\""])?;
-        Ok(kind)
+        })
+    }
+
+    /// An activation, by its name or as a layer of its own; `default` if it is not given.
+    fn activation(&self, key: &str, default: Nonlinearity) -> Result<Nonlinearity, FileError> {
+        let members = self.config.members(&[key])?;
+        let Some(value) = members.given(key) else { return Ok(default) };
+        if value.raw().starts_with('{') {
+            return layer_activation(value);
+        }
+        let name = if value.is_null() { "linear".to_owned() } else { value.text()? };
+        Ok(match &*name {
+            "linear" => Nonlinearity::Identity,
+            "tanh" => Nonlinearity::Tanh,
+            "sigmoid" => Nonlinearity::Sigmoid,
+            "hard_sigmoid" if self.keras_2 => Nonlinearity::HARD_SIGMOID_ONNX,
+            "hard_sigmoid" => Nonlinearity::HARD_SIGMOID,
+            "relu" => Nonlinearity::Relu,
+            "leaky_relu" => Nonlinearity::LeakyRelu { slope: 0.2 },
+            "elu" => Nonlinearity::Elu { alpha: 1.0 },
+            "gelu" => Nonlinearity::Gelu,
+            "silu" | "swish" => Nonlinearity::Silu,
+            "softplus" => Nonlinearity::Softplus,
+            "softsign" => Nonlinearity::Softsign,
+            _ => return Err(value.unsupported(format!("one of {NAMES}"))),
+        })
+    }
+}
+
+/// The activations that are known by name.
+const NAMES: &str = "linear, tanh, sigmoid, hard_sigmoid, relu, leaky_relu, elu, gelu, silu, softplus, softsign";
+
+/// An activation that is a layer: one with a number of its own.
+fn layer_activation(value: &Value<'_>) -> Result<Nonlinearity, FileError> {
+    let members = value.members(&["class_name", "config"])?;
+    let class = members.required("class_name")?.text()?;
+    let number = |key: &str| {
+        let config = members.required("config")?.members(&[key])?;
+        let value = config.required(key)?;
+        let number = value.raw().parse().ok().filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| value.malformed("a finite number"))
+    };
+    match &*class {
+        "LeakyReLU" => Ok(Nonlinearity::LeakyRelu { slope: number("negative_slope")? }),
+        "ELU" => Ok(Nonlinearity::Elu { alpha: number("alpha")? }),
+        _ => Err(value.unsupported_as(&format!("one of {NAMES}, a LeakyReLU or an ELU"), &class)),
     }
 }

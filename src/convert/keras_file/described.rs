@@ -15,4 +15,6 @@ pub struct About {
     /// `config`, as JSON, and its place.
     pub config: String,
     pub place: String,
+    /// Whether Keras 2 wrote it, whose `hard_sigmoid` is another.
+    pub keras_2: bool,
 }

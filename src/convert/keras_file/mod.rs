@@ -16,7 +16,6 @@ use self::config::Options;
 use self::described::{About, Described};
 use crate::base::file_kind::FileKind;
 use crate::base::zip;
-use crate::cells::RnnNonlinearity;
 use crate::convert::json::{Value, malformed};
 use crate::convert::{FileError, KerasKind, KerasLayer, KerasWeights};
 use crate::kernels::Float;
@@ -50,6 +49,9 @@ use crate::layers::{Embedding, LayerNorm, Linear};
 /// # drop(model);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A recurrent layer's activations are read with it. `hard_sigmoid` is that of the Keras that wrote the file: its slope is 0.2 in Keras 2,
+/// whose `.keras` files are read too, and 1/6 in Keras 3.
 ///
 /// Weights are rounded to the element type that they are asked for in. Dropout is not part of them. Nothing in the file is
 /// executed: a `Lambda` layer is a name.
@@ -105,7 +107,9 @@ impl KerasFile {
             place.ok_or_else(|| malformed("zip file".into(), format!("an entry {name}"), "none"))
         };
         let arrays = Arrays::read(file[entry("model.weights.h5")?].to_vec())?;
-        let layers = config::layers(&file[entry("config.json")?])?;
+        let metadata = entries.get("metadata.json").map(|place| &file[place.clone()]);
+        let keras_2 = metadata.map(config::is_of_keras_2).transpose()?.unwrap_or(false);
+        let layers = config::layers(&file[entry("config.json")?], keras_2)?;
         let layers = layers.map_or_else(|| arrays.layers(), Ok)?;
         Ok(KerasFile { arrays, layers })
     }
@@ -122,7 +126,7 @@ impl KerasFile {
     ///
     /// # Errors
     /// Returns an error if there is no layer of this name, it is of another class, has an option that this crate does not have
-    /// (another activation, `go_backwards`), or arrays that do not fit.
+    /// (an activation that is none of [`Nonlinearity`](crate::layers::Nonlinearity), `go_backwards`), or arrays that do not fit.
     pub fn recurrent<F: Float>(&self, name: &str) -> Result<KerasLayer<F>, FileError> {
         let layer = self.layer(name)?;
         let Some(options) = layer.options(&["SimpleRNN", "LSTM", "GRU", "Bidirectional"])? else {
@@ -276,13 +280,13 @@ impl KerasFile {
 impl Described {
     /// Its options, if it is of one of these classes; none if the file has no configuration.
     fn options(&self, classes: &[&str]) -> Result<Option<Options<'_>>, FileError> {
-        let Some(About { class, config, place }) = &self.about else { return Ok(None) };
+        let Some(About { class, config, place, keras_2 }) = &self.about else { return Ok(None) };
         if !classes.contains(&&**class) {
             let expected = classes.join(" or ");
             let got = class.clone();
             return Err(FileError::Unsupported { path: None, place: self.name.clone(), expected, got });
         }
-        Ok(Some(Options::new(class.clone(), Value::in_place(config, place))))
+        Ok(Some(Options::new(class.clone(), Value::in_place(config, place), *keras_2)))
     }
 }
 
@@ -290,9 +294,9 @@ impl Described {
 fn kind_of<F>(hidden: usize, columns: usize, bias: Option<&ArrayD<F>>) -> Option<KerasKind> {
     Some(match columns.checked_div(hidden)? {
         _ if !columns.is_multiple_of(hidden) => return None,
-        1 => KerasKind::SimpleRnn(RnnNonlinearity::Tanh),
-        3 => KerasKind::Gru { reset_after: bias.is_none_or(|bias| bias.ndim() == 2) },
-        4 => KerasKind::Lstm,
+        1 => KerasKind::simple_rnn(),
+        3 => KerasKind::gru(bias.is_none_or(|bias| bias.ndim() == 2)),
+        4 => KerasKind::lstm(),
         _ => return None,
     })
 }

@@ -26,7 +26,7 @@
 //! | `activation` | [`Activation`](crate::layers::Activation) | none |
 //!
 //! Activations are `tanh`, `relu` and `sigmoid`; that of a recurrent layer is `tanh` or empty, since RTNeural computes tanh in
-//! both cases. A list of weights without biases is read as a layer without them. Other layers and activations, such as
+//! both cases, and the sigmoid in its gates. A cell with another activation is refused when it is written. A list of weights without biases is read as a layer without them. Other layers and activations, such as
 //! `conv1d`, `prelu` and `elu`, are refused by [`FileError::Unsupported`] with their place.
 //!
 //! # GuitarML

@@ -97,8 +97,8 @@ impl<F: Float> Written<F> {
         cell: &C,
     ) -> Result<Self, FileError> {
         check_named(at, cell)?;
-        let kind = supported(at, cell.kind())?;
-        if kind == (KerasKind::Gru { reset_after: false }) {
+        let kind = supported(at, cell.kind().and_then(KerasKind::with_its_activations))?;
+        if matches!(kind, KerasKind::Gru { reset_after: false, .. }) {
             let option = "a reset gate that acts before the product".into();
             return Err(ConvertError::Unsupported { layer: at, option }.into());
         }
@@ -145,10 +145,9 @@ pub fn read_layer<F: Float>(layer: &Value<'_>, size: &mut usize) -> Result<Vec<K
     let members = layer.members(&["type", "activation", "shape", "weights"])?;
     let (kind, input, output) = (members.required("type")?, *size, last_size(members.required("shape")?)?);
     let read = match &*kind.text()? {
-        "lstm" => vec![read_cell::<F, LstmCell<F>>(&members, KerasKind::Lstm, [input, output])?.into()],
+        "lstm" => vec![read_cell::<F, LstmCell<F>>(&members, KerasKind::lstm(), [input, output])?.into()],
         "gru" => {
-            let kind = KerasKind::Gru { reset_after: true };
-            vec![read_cell::<F, GruCell<F>>(&members, kind, [input, output])?.into()]
+            vec![read_cell::<F, GruCell<F>>(&members, KerasKind::gru(true), [input, output])?.into()]
         }
         "dense" | "time-distributed-dense" => {
             let weights = weights_of(&members, 1, 2)?;

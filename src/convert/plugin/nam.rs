@@ -44,7 +44,7 @@ use super::{FileError, MAX_FILE_BYTES, MAX_LAYERS, check_finite};
 use crate::base::file;
 use crate::cells::LstmCell;
 use crate::convert::json::Value;
-use crate::convert::{ConvertError, KerasCell, supported};
+use crate::convert::{ConvertError, KerasCell, KerasKind, supported};
 use crate::kernels::Float;
 use crate::layer::Layer;
 use crate::layers::Linear;
@@ -148,7 +148,8 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// Returns an error if the file cannot be written, a parameter is not finite, the parts do not fit each other, or the LSTM
-    /// has an option that the format does not have: peepholes, coupled gates, a projection, layer normalisation, zoneout.
+    /// has an option that the format does not have: peepholes, coupled gates, a projection, layer normalisation, zoneout, `clip`,
+    /// activations other than tanh and the sigmoid.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         self.check()?;
         Ok(file::replace(path.as_ref(), |writer| self.write(writer))?)
@@ -173,7 +174,7 @@ impl<F: Float> NamModel<F> {
     fn check(&self) -> Result<(), FileError> {
         let (Sizes { hidden, layers, output, .. }, (lstm, head)) = (self.sizes(), &self.model);
         for layer in 0..layers {
-            supported(layer, lstm.cell(layer, 0).kind())?;
+            supported(layer, lstm.cell(layer, 0).kind().and_then(KerasKind::with_its_activations))?;
         }
         let (state, bias) = (&self.initial_state.0, head.bias.as_ref());
         let outputs = [output];

@@ -72,13 +72,32 @@ class Subclassed(keras.Model):
         return self.head(self.reader(self.words(x)))
 
 
+def activations():
+    hard = {"recurrent_activation": "hard_sigmoid", "return_sequences": True}
+    return keras.Sequential(
+        [
+            layers.Input((None, 3)),
+            layers.LSTM(4, name="lstm", **hard),
+            layers.GRU(4, activation="softsign", name="gru", **hard),
+            layers.Bidirectional(layers.LSTM(3, activation="elu", recurrent_activation="softsign", return_sequences=True), name="both"),
+            layers.GRU(4, activation=layers.LeakyReLU(negative_slope=0.3), reset_after=False, name="leaky", **hard),
+            layers.SimpleRNN(4, activation=layers.ELU(alpha=0.7), return_sequences=True, name="elu"),
+            layers.LSTM(4, activation="gelu", recurrent_activation="sigmoid", return_sequences=True, name="gelu"),
+            layers.LSTM(4, activation="swish", return_sequences=True, name="silu"),
+            layers.SimpleRNN(4, activation="softplus", return_sequences=True, name="softplus"),
+            layers.GRU(4, activation="leaky_relu", return_sequences=True, name="by_name"),
+            layers.SimpleRNN(3, activation=None, return_sequences=True, name="linear"),
+        ]
+    )
+
+
 def refused():
     x = layers.Input((5, 3))
     y = [
-        layers.LSTM(2, return_sequences=True, recurrent_activation="hard_sigmoid", name="hard")(x),
-        layers.LSTM(2, return_sequences=True, activation="relu", name="relu")(x),
+        layers.LSTM(2, return_sequences=True, recurrent_activation="relu6", name="six")(x),
+        layers.LSTM(2, return_sequences=True, activation="selu", name="selu")(x),
         layers.GRU(2, return_sequences=True, go_backwards=True, name="backwards")(x),
-        layers.SimpleRNN(2, return_sequences=True, activation="softsign", name="softsign")(x),
+        layers.SimpleRNN(2, return_sequences=True, activation=layers.PReLU(), name="prelu")(x),
         layers.Bidirectional(layers.LSTM(2, return_sequences=True), merge_mode="sum", name="sum")(x),
         layers.RNN(layers.StackedRNNCells([layers.LSTMCell(2), layers.LSTMCell(2)]), return_sequences=True, name="cells")(x),
         layers.Conv1D(2, 1, name="convolution")(x),
@@ -111,6 +130,9 @@ def main():
     # The format of Keras 2.
     keras.config.set_dtype_policy("float32")
     with_random_weights(keras.Sequential([layers.Input((2,)), layers.Dense(1)])).save(FOLDER / "legacy.h5")
+    model = with_random_weights(activations())
+    model.save(FOLDER / "activations.keras")
+    outputs("activations", model, x)
 
 
 if __name__ == "__main__":

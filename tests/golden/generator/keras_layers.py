@@ -22,6 +22,8 @@ def prefixes(case):
 
 def by_keras(case, given):
     options = {"reset_after": case["reset_after"]} if case["module"] == "GRU" else {}
+    if "recurrent_activation" in case:
+        options["recurrent_activation"] = case["recurrent_activation"]
     layer = getattr(keras.layers, case["module"])(
         case["hidden_size"], activation=case["nonlinearity"], use_bias=case["use_bias"],
         return_sequences=case["return_sequences"], return_state=case["return_state"],
@@ -62,6 +64,8 @@ def by_cells(case, given):
             own |= dict(zip(["bias_ih", "bias_hh"], np.atleast_2d(given[prefix + "bias"])))
         parameters.append({name: conventions.reordered(x, order, wanted) for name, x in own.items()})
     options = {"reset": "after" if case["reset_after"] else "before", "nonlinearity": case["nonlinearity"]}
+    options |= {key: case["nonlinearity"] for key in ("candidate_activation", "output_activation")}
+    options["gate_activation"] = case.get("recurrent_activation", "sigmoid")
     x = given["input.x"][::-1].copy() if case["go_backwards"] else given["input.x"]
     results, margin = conventions.reference(case, options, parameters, x, given)
     if not case["return_sequences"]:
@@ -81,6 +85,10 @@ def other_layers(case):
     others = {} if case["bidirectional"] else {"the other go_backwards": {"go_backwards": not case["go_backwards"]}}
     if case["module"] == "SimpleRNN":
         others["the other nonlinearity"] = {"nonlinearity": "relu" if case["nonlinearity"] == "tanh" else "tanh"}
+    if "recurrent_activation" in case:
+        others["the other recurrent_activation"] = {"recurrent_activation": "sigmoid"}
+        if case["nonlinearity"] != "tanh":
+            others["the other activation"] = {"nonlinearity": "tanh"}
     if case["module"] == "GRU" and not case["use_bias"]:
         others["the other reset_after"] = {"reset_after": not case["reset_after"]}
     return others
@@ -90,6 +98,8 @@ def layer(name, module, inputs, hidden, batch, steps, *, bidirectional=False, us
     flags = {"go_backwards": False, "return_sequences": True, "return_state": False, "reset_after": module == "GRU"}
     flags = {key: options.pop(key, default) for key, default in flags.items()}
     nonlinearity = options.pop("nonlinearity", "tanh")
+    if "recurrent_activation" in options:
+        flags["recurrent_activation"] = options.pop("recurrent_activation")
     cell = module.removeprefix("Simple")
 
     def draw(rng, case):
@@ -133,3 +143,13 @@ def layers():
         layer(f"{name}_no_bias_last", "GRU", 3, 4, 2, 5, **cell, **no_bias, **last, **no_start)
         layer(f"{name}_backwards", "GRU", 4, 5, 3, 6, **cell, **backwards)
         layer(f"{name}_bi", "GRU", 3, 4, 2, 5, **cell, **both, **state)
+
+    for f in ["sigmoid", "softsign", "softplus", "elu", "leaky_relu", "gelu", "silu", "linear", "hard_sigmoid"]:
+        layer(f"activation_{f}", "SimpleRNN", 3, 4, 2, 4, nonlinearity=f)
+    hard = {"recurrent_activation": "hard_sigmoid"}
+    layer("hard_sigmoid", "LSTM", 3, 5, 3, 5, **hard, **state)
+    layer("hard_sigmoid_elu_bi", "LSTM", 3, 4, 2, 5, nonlinearity="elu", **hard, **both, **state)
+    layer("relu", "LSTM", 3, 4, 2, 5, nonlinearity="relu", recurrent_activation="softsign")
+    for name, after in [("reset_after", True), ("reset_before", False)]:
+        layer(f"{name}_hard_sigmoid", "GRU", 3, 5, 3, 5, reset_after=after, **hard, **state)
+        layer(f"{name}_softsign", "GRU", 3, 4, 2, 5, reset_after=after, nonlinearity="softsign", **hard)

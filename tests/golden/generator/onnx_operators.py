@@ -17,6 +17,12 @@ from .given import GATES, sequence
 
 # The gates' order in ONNX's W, R and B, by the letters of PyTorch's; ONNX calls g c, and n h.
 ORDER = {"RNN": "h", "GRU": "zrn", "LSTM": "iofg"}
+# What an activation is called there; of its numbers, the first is alpha and the second beta.
+NAMES = {
+    "tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "affine": "Affine", "leaky_relu": "LeakyRelu",
+    "thresholded_relu": "ThresholdedRelu", "scaled_tanh": "ScaledTanh", "hard_sigmoid": "HardSigmoid", "elu": "Elu",
+    "softsign": "Softsign", "softplus": "Softplus",
+}  # fmt: skip
 # The operator's inputs, in order, and the tensors of a case.
 INPUTS = {
     "X": "input.x", "W": "onnx.W", "R": "onnx.R", "B": "onnx.B", "sequence_lens": "input.lengths",
@@ -54,6 +60,14 @@ def by_runtime(case, given):
         attributes["linear_before_reset"] = case["linear_before_reset"]
     if case["nonlinearity"] == "relu":
         attributes["activations"] = ("Relu",) * directions
+    if case.get("activations"):
+        names, *numbers = zip(*[([*f] + [None, None])[:3] if isinstance(f, list) else (f, None, None) for f in case["activations"]])
+        attributes["activations"] = tuple(NAMES[name] for name in names)
+        for key, of_all in zip(["activation_alpha", "activation_beta"], numbers):
+            if any(number is not None for number in of_all):
+                attributes[key] = tuple(number for number in of_all if number is not None)
+    if case.get("clip"):
+        attributes["clip"] = case["clip"]
     feed = {name: given[tensor] for name, tensor in INPUTS.items() if tensor in given}
     feed = {name: x.astype(np.int32 if x.dtype == np.int64 else np.float32) for name, x in feed.items()}
     shapes = tuple((name, x.shape) for name, x in feed.items())
@@ -78,6 +92,11 @@ def by_cells(case, given):
         parameters.append(own)
     options = {"coupled": coupled, "reset": "after" if case["linear_before_reset"] else "before"}
     options["nonlinearity"] = case["nonlinearity"]
+    options["clip"] = case.get("clip")
+    if case.get("activations"):
+        # Of one direction.
+        keys = ["gate_activation", "candidate_activation", "output_activation"] if module != "RNN" else ["nonlinearity"]
+        options |= dict(zip(keys, case["activations"]))
     x = given["input.x"]
     if case["direction"] == "reverse":
         lengths = torch.from_numpy(given.get("input.lengths", np.full(x.shape[1], len(x))))
@@ -110,14 +129,19 @@ def other_operators(case):
         others["the other input_forget"] = {"input_forget": 1 - case["input_forget"]}
     if case["module"] == "GRU":
         others["the other linear_before_reset"] = {"linear_before_reset": 1 - case["linear_before_reset"]}
-    if case["module"] == "RNN":
+    if case["module"] == "RNN" and "activations" not in case:
         others["the other nonlinearity"] = {"nonlinearity": "relu" if case["nonlinearity"] == "tanh" else "tanh"}
+    if "activations" in case:
+        others["activations left out"] = {"activations": None}
+    if "clip" in case:
+        others["clip left out"] = {"clip": None}
     return others
 
 
 def operator(name, module, inputs, hidden, batch, steps, direction="forward", *, bias=True, peephole=False, **given):
     flags = {key: given.pop(key, 0) for key in ("input_forget", "linear_before_reset")}
     nonlinearity = given.pop("nonlinearity", "tanh")
+    flags |= {key: given.pop(key) for key in ("activations", "clip") if key in given}
 
     def draw(rng, case):
         directions, rows = 1 + (direction == "bidirectional"), GATES[module] * hidden
@@ -174,3 +198,21 @@ def operators():
         operator(f"{name}_bi", "GRU", 4, 5, 3, 5, both, **cell)
         operator(f"{name}_bi_lengths_no_state", "GRU", 3, 4, 4, 6, both, state=False, **cell, **lengths)
     operator("reset_before_b1_t1", "GRU", 3, 4, 1, 1, linear_before_reset=0)
+
+    operator("clip_lengths", "RNN", 3, 5, 4, 6, clip=0.75, **lengths)
+    operator("clip_bi", "LSTM", 3, 5, 3, 5, both, clip=0.5)
+    operator("clip_peephole_input_forget", "LSTM", 3, 5, 3, 5, clip=0.5, peephole=True, **forget)
+    hard, elu, leaky = ["hard_sigmoid", 0.25, 0.5], ["elu", 0.75], ["leaky_relu", 0.125]
+    scaled, affine, thresholded = ["scaled_tanh", 1.5, 0.5], ["affine", 0.25, 0.5], ["thresholded_relu", 0.25]
+    operator("activations", "LSTM", 3, 5, 3, 5, activations=[hard, "softsign", elu])
+    operator("activations_reverse_clip", "LSTM", 3, 5, 4, 6, "reverse", activations=[affine, scaled, "softsign"], clip=1.5, **lengths)
+    operator("activations_relu", "LSTM", 3, 4, 2, 5, activations=["sigmoid", "relu", "relu"])
+    operator("activations_softplus", "LSTM", 3, 4, 2, 5, activations=["sigmoid", "softplus", leaky])
+    for name, f in [("elu", elu), ("softsign", "softsign"), ("softplus", "softplus"), ("leaky_relu", leaky), ("affine", affine),
+                    ("scaled_tanh", scaled), ("thresholded_relu", thresholded), ("hard_sigmoid", hard), ("sigmoid", "sigmoid")]:  # fmt: skip
+        operator(f"activations_{name}", "RNN", 3, 5, 2, 4, activations=[f])
+    for name, reset in [("reset_before", 0), ("reset_after", 1)]:
+        cell = {"linear_before_reset": reset}
+        operator(f"{name}_clip", "GRU", 3, 5, 3, 5, clip=0.5, **cell)
+        operator(f"{name}_activations_lengths", "GRU", 3, 5, 4, 6, activations=[hard, scaled], clip=1.5, **cell, **lengths)
+        operator(f"{name}_activations_softsign", "GRU", 3, 4, 2, 5, "reverse", activations=[affine, "softsign"], **cell)

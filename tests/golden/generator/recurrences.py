@@ -28,13 +28,13 @@ def bias(p, gate):
 def mgu(options, p, x, h):
     f = torch.sigmoid(received(options, p, "hh", h, 0) + received(options, p, "ih", x, 0) + bias(p, 0))
     n = torch.tanh(received(options, p, "hh", f * h, 1) + received(options, p, "ih", x, 1) + bias(p, 1))
-    return [(1 - f) * h + f * n], None
+    return [(1 - f) * h + f * n], []
 
 
 def min_gru(options, p, x, h):
     z = torch.sigmoid(received(options, p, "ih", x, 0) + bias(p, 0))
     n = received(options, p, "ih", x, 1) + bias(p, 1)
-    return [(1 - z) * h + z * n], None
+    return [(1 - z) * h + z * n], []
 
 
 reference_cells.STEPS |= {"MGU": mgu, "minGRU": min_gru}

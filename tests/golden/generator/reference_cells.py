@@ -3,13 +3,50 @@
 Every sequence case of another kind is also run through them, so that PyTorch, ONNX Runtime and Keras vouch for
 everything in here that they have.
 
-Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity` and `zoneout_*`.
+Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity`, `*_activation`, `clip` and
+`zoneout_*`. An activation is its name, or a list of its name and its numbers.
 """
 
 import torch
 from torch.nn.functional import layer_norm
 
 EPS = 1e-5
+
+# By the name of each: its value, from its numbers; the points at which its slope jumps; the numbers that Keras has for it.
+ACTIVATIONS = {
+    "tanh": (torch.tanh, lambda: [], []),
+    "sigmoid": (torch.sigmoid, lambda: [], []),
+    "relu": (torch.relu, lambda: [0.0], []),
+    "identity": (lambda a: a, lambda: [], []),
+    "linear": (lambda a: a, lambda: [], []),
+    "affine": (lambda a, slope, offset: slope * a + offset, lambda slope, offset: [], None),
+    "hard_sigmoid": (
+        lambda a, slope, offset: torch.clamp(slope * a + offset, 0.0, 1.0),
+        lambda slope, offset: [-offset / slope, (1.0 - offset) / slope],
+        [1 / 6, 0.5],
+    ),
+    "scaled_tanh": (lambda a, scale, slope: scale * torch.tanh(slope * a), lambda scale, slope: [], None),
+    "leaky_relu": (lambda a, slope: torch.where(a > 0, a, slope * a), lambda slope: [0.0], [0.2]),
+    "thresholded_relu": (
+        lambda a, threshold: torch.where(a > threshold, a, torch.zeros_like(a)), lambda threshold: [threshold], None,
+    ),
+    "elu": (lambda a, alpha: torch.where(a > 0, a, alpha * torch.expm1(a.clamp(max=0.0))), lambda alpha: [0.0], [1.0]),
+    "softsign": (lambda a: a / (1 + a.abs()), lambda: [], []),
+    "softplus": (lambda a: torch.logaddexp(a, torch.zeros_like(a)), lambda: [], []),
+    "gelu": (torch.nn.functional.gelu, lambda: [], []),
+    "silu": (torch.nn.functional.silu, lambda: [], []),
+}  # fmt: skip
+
+
+def activated(activation, a, near, clip=None):
+    """f(a), a being clipped. How near a comes to a kink, row by row, is added to the list `near`."""
+    name, *numbers = activation if isinstance(activation, (list, tuple)) else [activation]
+    value, kinks, by_keras = ACTIVATIONS[name]
+    numbers = numbers or by_keras
+    kinks = torch.tensor(kinks(*numbers) + ([clip, -clip] if clip else []), dtype=torch.float64)
+    if len(kinks):
+        near.append((a[..., None] - kinks).abs().flatten(1).min(dim=-1).values)
+    return value(a.clamp(-clip, clip) if clip else a, *numbers)
 
 
 def received(p, of, x, rows=slice(None)):
@@ -22,33 +59,42 @@ def received(p, of, x, rows=slice(None)):
 
 
 def rnn(options, p, x, h):
-    a = received(p, "ih", x) + received(p, "hh", h)
-    return [torch.relu(a) if options.get("nonlinearity") == "relu" else torch.tanh(a)], a
+    a, near = received(p, "ih", x) + received(p, "hh", h), []
+    return [activated(options.get("nonlinearity", "tanh"), a, near, options.get("clip"))], near
 
 
 def gru(options, p, x, h):
     hidden = h.shape[-1]
     gates, candidate = slice(0, 2 * hidden), slice(2 * hidden, None)
-    r, z = torch.sigmoid(received(p, "ih", x, gates) + received(p, "hh", h, gates)).chunk(2, dim=-1)
+    clip, near = options.get("clip"), []
+    a = received(p, "ih", x, gates) + received(p, "hh", h, gates)
+    r, z = activated(options.get("gate_activation", "sigmoid"), a, near, clip).chunk(2, dim=-1)
     from_x = received(p, "ih", x, candidate)
     if options.get("reset", "after") == "after":
-        n = torch.tanh(from_x + r * received(p, "hh", h, candidate))
+        a = from_x + r * received(p, "hh", h, candidate)
     else:
-        n = torch.tanh(from_x + received(p, "hh", r * h, candidate))
-    return [(1 - z) * n + z * h], None
+        a = from_x + received(p, "hh", r * h, candidate)
+    n = activated(options.get("candidate_activation", "tanh"), a, near, clip)
+    return [(1 - z) * n + z * h], near
 
 
 def lstm(options, p, x, h, c):
     a = (received(p, "ih", x) + received(p, "hh", h)).chunk(3 if options.get("coupled") else 4, dim=-1)
     a = dict(zip("igo" if options.get("coupled") else "ifgo", a))
     peephole = dict(zip("io" if options.get("coupled") else "ifo", p.get("peephole", ())))
-    i = torch.sigmoid(a["i"] + peephole.get("i", 0.0) * c)
-    f = 1 - i if options.get("coupled") else torch.sigmoid(a["f"] + peephole.get("f", 0.0) * c)
-    c = f * c + i * torch.tanh(a["g"])
-    o = torch.sigmoid(a["o"] + peephole.get("o", 0.0) * c)
+    clip, near = options.get("clip"), []
+
+    def gate(a):
+        return activated(options.get("gate_activation", "sigmoid"), a, near, clip)
+
+    i = gate(a["i"] + peephole.get("i", 0.0) * c)
+    f = 1 - i if options.get("coupled") else gate(a["f"] + peephole.get("f", 0.0) * c)
+    c = f * c + i * activated(options.get("candidate_activation", "tanh"), a["g"], near, clip)
+    o = gate(a["o"] + peephole.get("o", 0.0) * c)
     shown = layer_norm(c, c.shape[-1:], p["norm_c.weight"], p["norm_c.bias"], EPS) if "norm_c.weight" in p else c
-    h = o * torch.tanh(shown)
-    return [h @ p["weight_hr"].T if "weight_hr" in p else h, c], None
+    # What is shown of the memory is not clipped, as in ONNX Runtime.
+    h = o * activated(options.get("output_activation", "tanh"), shown, near)
+    return [h @ p["weight_hr"].T if "weight_hr" in p else h, c], near
 
 
 STEPS = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
@@ -61,7 +107,7 @@ def backwards(x, lengths):
 
 
 def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, resets=None):
-    """`cell` over a sequence: y `[T, B, H]`, the last state, and how near relu's pre-activations come to 0.
+    """`cell` over a sequence: y `[T, B, H]`, the last state, and how near pre-activations come to a kink.
 
     Where `mask`, `[T, B]`, is false, the state stays as it is. Where `resets` is true, the state before the step is zero; in
     reverse, the state after it.
@@ -82,14 +128,14 @@ def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, r
     for t, x_t in enumerate(x):
         state = [torch.where(resets[t][:, None], 0.0, part) for part in state]
         valid = mask[t][:, None]
-        after, a = STEPS[cell](options, p, x_t, *state)
+        after, near = STEPS[cell](options, p, x_t, *state)
         for part, name in enumerate("hc"[: len(state)]):
             zoneout = options.get(f"zoneout_{name}", 0.0)
             after[part] = zoneout * state[part] + (1 - zoneout) * after[part] if zoneout else after[part]
         state = [torch.where(valid, new, old) for new, old in zip(after, state)]
         y.append(torch.where(valid, state[0], 0.0))
-        if options.get("nonlinearity") == "relu":
-            margin = min(margin, a[valid[:, 0]].abs().min().item() if valid.any() else margin)
+        for rows in near:
+            margin = min(margin, rows[valid[:, 0]].min().item() if valid.any() else margin)
     y = torch.stack(y)
     state = [torch.where(last_reset[:, None], 0.0, part) for part in state]
     return backwards(y, lengths) if reverse else y, state, margin

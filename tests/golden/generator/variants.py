@@ -23,6 +23,12 @@ def run_variant(case, given):
 def other_variants(case):
     """Options that have no parameter of their own: those show by their random values."""
     others = {f"{key} left out": {key: 0.0} for key in ("zoneout_h", "zoneout_c") if case.get(key)}
+    # Those that say nothing of activations and clip have Keras' and PyTorch's.
+    for key in ("gate_activation", "candidate_activation", "output_activation"):
+        if key in case:
+            others[f"the other {key}"] = {key: "softsign" if case[key] != "softsign" else "tanh"}
+    if "clip" in case:
+        others["clip left out"] = {"clip": None}
     if case["cell"] == "GRU":
         others["the other reset"] = {"reset": "before" if case["reset"] == "after" else "after"}
     if case["cell"] == "RNN":
@@ -115,10 +121,17 @@ OFF = {
     "RNN": {"nonlinearity": "tanh", "layer_norm": False, "zoneout_h": 0.0},
 }  # fmt: skip
 
+# In those cases alone that have them.
+ACTIVATED = {
+    "LSTM": {"gate_activation", "candidate_activation", "output_activation", "clip"},
+    "GRU": {"gate_activation", "candidate_activation", "clip"},
+    "RNN": {"clip"},
+}
+
 
 def variant(name, cell, options, *sizes, bias=True, dtype="F64", **given):
     """`sizes` are inputs, hidden, batch, steps."""
-    assert options.keys() <= OFF[cell].keys()
+    assert options.keys() <= OFF[cell].keys() | ACTIVATED[cell]
     options = OFF[cell] | options
     if options["layer_norm"]:
         options["norm_eps"] = reference_cells.EPS
@@ -178,3 +191,50 @@ def variants():
     variant("tanh_layer_norm_zoneout_no_bias", "RNN", norm | {"zoneout_h": 0.4}, 4, 5, 3, 5, bias=False)
     relu = norm | {"nonlinearity": "relu", "zoneout_h": 0.1}
     variant("relu_layer_norm_zoneout_f32", "RNN", relu, 4, 6, 3, 4, norm_gain=0.3, dtype="F32")
+
+    activations()
+
+
+def activations():
+    """Each activation in each place of a cell, and with the other options."""
+    lengths = {"lengths": [3, 6, 1, 4]}
+    gates = {
+        "hard_sigmoid": ["hard_sigmoid", 0.2, 0.5], "softsign": "softsign", "affine": ["affine", 0.2, 0.5],
+        "scaled_tanh": ["scaled_tanh", 0.9, 0.8],
+    }  # fmt: skip
+    others = {
+        "relu": "relu", "elu": ["elu", 0.7], "leaky_relu": ["leaky_relu", 0.3], "softplus": "softplus", "softsign": "softsign",
+        "thresholded_relu": ["thresholded_relu", 0.2], "scaled_tanh": ["scaled_tanh", 1.7, 0.6], "identity": "identity",
+        "gelu": "gelu", "silu": "silu",
+    }  # fmt: skip
+    for name, f in others.items():
+        variant(f"{name}_clip", "RNN", {"nonlinearity": f, "clip": 1.5}, 3, 5, 3, 5)
+    for name, f in gates.items():
+        variant(f"gates_{name}", "LSTM", {"gate_activation": f}, 3, 5, 3, 5)
+        variant(f"gates_{name}", "GRU", {"gate_activation": f}, 3, 5, 3, 5)
+    for name in ["relu", "elu", "softplus", "softsign", "identity", "thresholded_relu"]:
+        f = others[name]
+        variant(f"candidate_{name}_lengths", "LSTM", {"candidate_activation": f}, 3, 5, 4, 6, **lengths)
+        variant(f"output_{name}", "LSTM", {"output_activation": f}, 3, 5, 3, 5)
+        variant(f"candidate_{name}", "GRU", {"candidate_activation": f, "reset": "before"}, 3, 5, 3, 5)
+
+    peephole, coupled, norm, clip = {"peephole": True}, {"coupled": True}, {"layer_norm": True}, {"clip": 0.8}
+    zoneout = {"zoneout_h": 0.15, "zoneout_c": 0.4}
+    hard = {"gate_activation": ["hard_sigmoid", 1 / 6, 0.5]}
+    three = hard | {"candidate_activation": "softsign", "output_activation": ["elu", 0.7]}
+    two = hard | {"candidate_activation": "softsign"}
+    variant("clip_lengths", "LSTM", clip, 3, 5, 4, 6, **lengths)
+    variant("clip_peephole_coupled", "LSTM", clip | peephole | coupled, 3, 5, 2, 5)
+    variant("activations_peephole_projection", "LSTM", three | peephole | {"projection": 3}, 3, 5, 3, 5)
+    variant("activations_clip_nan_padding", "LSTM", three | clip, 3, 4, 4, 6, bias=False, state=False, junk=np.nan, **lengths)
+    everything = three | clip | peephole | coupled | norm | zoneout | {"projection": 3}
+    variant("activations_all", "LSTM", everything, 3, 5, 2, 4)
+    variant("activations_f32", "LSTM", three | clip, 4, 5, 2, 4, dtype="F32")
+    for reset in ["after", "before"]:
+        cell = {"reset": reset}
+        variant(f"reset_{reset}_clip_lengths", "GRU", cell | clip, 3, 5, 4, 6, **lengths)
+        variant(f"reset_{reset}_activations_all", "GRU", cell | two | clip | norm | {"zoneout_h": 0.2}, 3, 5, 2, 4)
+        variant(f"reset_{reset}_activations_f32", "GRU", cell | two | clip, 4, 5, 2, 4, dtype="F32")
+    options = norm | clip | {"nonlinearity": "softsign", "zoneout_h": 0.2}
+    variant("softsign_all_lengths", "RNN", options, 3, 5, 4, 6, **lengths)
+    variant("elu_f32", "RNN", {"nonlinearity": ["elu", 0.7]}, 4, 6, 3, 4, dtype="F32")

@@ -4,22 +4,26 @@ use gradflow::convert::{ConvertError, KerasCell, KerasKind, KerasLayer, KerasWei
 use gradflow::ndarray::{Axis, Ix3, s};
 use gradflow::{
     Float, Layer, Sequence,
-    recurrent::{GruCell, LstmCell, Recurrent, RnnCell},
+    recurrent::{GruCell, LstmCell, Nonlinearity, Recurrent, RnnCell},
 };
 
-use super::recurrent::{initial_state, parts, rnn_nonlinearity};
+use super::recurrent::{initial_state, optional_nonlinearity, parts, rnn_nonlinearity};
 use super::use_cache;
 use crate::{Case, Results};
 
 pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
-    let nonlinearity = case.text("nonlinearity")?;
-    match (case.text("module")?, nonlinearity) {
-        ("SimpleRNN", f) => in_directions::<F, RnnCell<F>>(case, KerasKind::SimpleRnn(rnn_nonlinearity(f)?)),
-        ("LSTM", "tanh") => in_directions::<F, LstmCell<F>>(case, KerasKind::Lstm),
-        ("GRU", "tanh") => {
-            in_directions::<F, GruCell<F>>(case, KerasKind::Gru { reset_after: case.flag("reset_after")? })
+    let activation = rnn_nonlinearity(case.text("nonlinearity")?)?;
+    let recurrent = optional_nonlinearity(case, "recurrent_activation")?;
+    let recurrent_activation = recurrent.unwrap_or(Nonlinearity::Sigmoid);
+    match case.text("module")? {
+        "SimpleRNN" => in_directions::<F, RnnCell<F>>(case, KerasKind::SimpleRnn { activation }),
+        "LSTM" => in_directions::<F, LstmCell<F>>(case, KerasKind::Lstm { activation, recurrent_activation }),
+        "GRU" => {
+            let reset_after = case.flag("reset_after")?;
+            let kind = KerasKind::Gru { reset_after, activation, recurrent_activation };
+            in_directions::<F, GruCell<F>>(case, kind)
         }
-        (module, _) => Err(format!("unknown module {module} with {nonlinearity}")),
+        module => Err(format!("unknown module {module}")),
     }
 }
 

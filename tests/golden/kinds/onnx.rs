@@ -7,7 +7,7 @@ use gradflow::{
     recurrent::{GruCell, LstmCell, Recurrent, RnnCell},
 };
 
-use super::recurrent::{initial_state, lengths, parts, rnn_nonlinearity, with_lengths};
+use super::recurrent::{initial_state, lengths, nonlinearity, parts, rnn_nonlinearity, with_lengths};
 use super::use_cache;
 use crate::{Case, Results};
 
@@ -17,21 +17,17 @@ pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
         Some(1.0) => Ok(true),
         value => Err(format!("{key}: unknown value {value:?}")),
     };
-    let nonlinearity = case.text("nonlinearity")?;
-    match (case.text("module")?, nonlinearity) {
-        ("RNN", f) => {
-            let nodes = node(case, OnnxOperator::Rnn(rnn_nonlinearity(f)?))?;
-            in_direction::<F, RnnCell<F>>(case, nodes)
-        }
-        ("LSTM", "tanh") => in_direction::<F, LstmCell<F>>(
+    match case.text("module")? {
+        "RNN" => in_direction::<F, RnnCell<F>>(case, node(case, OnnxOperator::Rnn)?),
+        "LSTM" => in_direction::<F, LstmCell<F>>(
             case,
             node(case, OnnxOperator::Lstm { input_forget: flag("input_forget")? })?,
         ),
-        ("GRU", "tanh") => {
+        "GRU" => {
             let linear_before_reset = flag("linear_before_reset")?;
             in_direction::<F, GruCell<F>>(case, node(case, OnnxOperator::Gru { linear_before_reset })?)
         }
-        (module, _) => Err(format!("unknown module {module} with {nonlinearity}")),
+        module => Err(format!("unknown module {module}")),
     }
 }
 
@@ -41,7 +37,21 @@ fn node<F: Float>(case: &Case, operator: OnnxOperator) -> Result<OnnxNode<F>, St
     if case.flag("peephole")? != p.is_some() {
         return Err(format!("onnx.P is {}, and peephole is not", if p.is_some() { "given" } else { "missing" }));
     }
-    Ok(OnnxNode { operator, w: case.array("onnx.W")?, r: case.array("onnx.R")?, b, p })
+    let directions = if case.text("direction")? == "bidirectional" { 2 } else { 1 };
+    let activations = match (case.list("activations")?, case.text("nonlinearity")?) {
+        (Some(all), _) => all.iter().map(nonlinearity).collect::<Result<_, _>>()?,
+        (None, "tanh") => Vec::new(),
+        (None, f) => vec![rnn_nonlinearity(f)?; directions],
+    };
+    Ok(OnnxNode {
+        operator,
+        activations,
+        clip: case.number("clip")?,
+        w: case.array("onnx.W")?,
+        r: case.array("onnx.R")?,
+        b,
+        p,
+    })
 }
 
 fn in_direction<F: Float, C: OnnxCell + gradflow::author::BuiltCell<Elem = F>>(
@@ -85,7 +95,8 @@ fn same_weights<F: Float>(node: &OnnxNode<F>, back: &OnnxNode<F>) -> Result<(), 
             }
         }
     }
-    let same = back.operator == want.operator && bits(back) == bits(&want);
+    let attributes = |node: &OnnxNode<F>| (node.operator, node.activations.clone(), node.clip);
+    let same = attributes(back) == attributes(&want) && bits(back) == bits(&want);
     if same { Ok(()) } else { Err("the weights that are converted back are others".into()) }
 }
 

@@ -4,8 +4,10 @@ use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, Ix1, Ix2, s};
 use gradflow::{
     Float, Layer, Sequence, Tensors, ZerosLike,
     author::Cell,
-    recurrent::{CellBuilder, Gru, GruCell, GruReset, Lstm, LstmCell, Recurrent, Rnn, RnnCell, RnnNonlinearity},
+    recurrent::{CellBuilder, Gru, GruCell, GruReset, Lstm, LstmCell, Nonlinearity, Recurrent, Rnn, RnnCell},
 };
+
+use serde_json::Value;
 
 use super::use_cache;
 use crate::{Case, Results};
@@ -76,11 +78,18 @@ pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
         return Err("norm_eps is not 1e-5".into());
     }
     let zoneout = |key: &str| case.number(key)?.ok_or(format!("{key} is missing"));
+    let gate = optional_nonlinearity(case, "gate_activation")?;
+    let candidate = optional_nonlinearity(case, "candidate_activation")?;
+    let output = optional_nonlinearity(case, "output_activation")?;
+    let clip = case.number("clip")?;
     macro_rules! chosen {
-        ($builder:ident; $($option:ident $(($argument:expr))? if $when:expr;)*) => {{
+        ($builder:ident given { $($given:ident = $value:expr;)* } $($option:ident $(($argument:expr))? if $when:expr;)*) => {{
             let mut builder = $builder;
             $(if $when {
                 builder = builder.$option($($argument)?);
+            })*
+            $(if let Some(value) = $value {
+                builder = builder.$given(value);
             })*
             pass(case, builder.zeros())
         }};
@@ -90,7 +99,13 @@ pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
             let projection = case.size("projection")?;
             let (h, c) = (zoneout("zoneout_h")?, zoneout("zoneout_c")?);
             let builder = LstmCell::<F>::builder(input, hidden).bias(bias).zoneout(h, c);
-            chosen! { builder;
+            chosen! { builder
+                given {
+                    gate_activation = gate;
+                    candidate_activation = candidate;
+                    output_activation = output;
+                    clip = clip;
+                }
                 layer_norm if norm;
                 peepholes if case.flag("peephole")?;
                 coupled if case.flag("coupled")?;
@@ -105,23 +120,56 @@ pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
             };
             let builder = GruCell::<F>::builder(input, hidden).bias(bias).reset(reset);
             let builder = builder.zoneout(zoneout("zoneout_h")?);
-            chosen! { builder; layer_norm if norm; }
+            chosen! { builder
+                given { gate_activation = gate; candidate_activation = candidate; clip = clip; }
+                layer_norm if norm;
+            }
         }
         "RNN" => {
             let builder = RnnCell::<F>::builder(input, hidden).bias(bias).zoneout(zoneout("zoneout_h")?);
-            let builder = builder.nonlinearity(rnn_nonlinearity(case.text("nonlinearity")?)?);
-            chosen! { builder; layer_norm if norm; }
+            let f = optional_nonlinearity(case, "nonlinearity")?.ok_or("nonlinearity is missing")?;
+            let builder = builder.nonlinearity(f);
+            chosen! { builder given { clip = clip; } layer_norm if norm; }
         }
         cell => Err(format!("unknown cell {cell}")),
     }
 }
 
-pub fn rnn_nonlinearity(name: &str) -> Result<RnnNonlinearity, String> {
-    match name {
-        "tanh" => Ok(RnnNonlinearity::Tanh),
-        "relu" => Ok(RnnNonlinearity::Relu),
-        name => Err(format!("unknown nonlinearity {name}")),
-    }
+pub fn rnn_nonlinearity(name: &str) -> Result<Nonlinearity, String> {
+    nonlinearity(&name.into())
+}
+
+/// An activation: a name, or a list of a name and its numbers.
+pub fn nonlinearity(value: &Value) -> Result<Nonlinearity, String> {
+    let alone = std::slice::from_ref(value);
+    let (name, numbers) = value.as_array().map_or(alone, Vec::as_slice).split_first().ok_or("an empty nonlinearity")?;
+    let numbers: Option<Vec<f64>> = numbers.iter().map(Value::as_f64).collect();
+    let unknown = || format!("unknown nonlinearity {value}");
+    Ok(match (name.as_str().ok_or_else(unknown)?, &numbers.ok_or_else(unknown)?[..]) {
+        ("tanh", []) => Nonlinearity::Tanh,
+        ("relu", []) => Nonlinearity::Relu,
+        ("sigmoid", []) => Nonlinearity::Sigmoid,
+        ("gelu", []) => Nonlinearity::Gelu,
+        ("silu", []) => Nonlinearity::Silu,
+        ("identity" | "linear", []) => Nonlinearity::Identity,
+        ("softsign", []) => Nonlinearity::Softsign,
+        ("softplus", []) => Nonlinearity::Softplus,
+        ("hard_sigmoid", []) => Nonlinearity::HARD_SIGMOID,
+        ("hard_sigmoid", &[slope, offset]) => Nonlinearity::HardSigmoid { slope, offset },
+        ("affine", &[slope, offset]) => Nonlinearity::Affine { slope, offset },
+        ("scaled_tanh", &[scale, slope]) => Nonlinearity::ScaledTanh { scale, slope },
+        ("leaky_relu", []) => Nonlinearity::LeakyRelu { slope: 0.2 }, // Keras'
+        ("leaky_relu", &[slope]) => Nonlinearity::LeakyRelu { slope },
+        ("elu", []) => Nonlinearity::Elu { alpha: 1.0 },
+        ("elu", &[alpha]) => Nonlinearity::Elu { alpha },
+        ("thresholded_relu", &[threshold]) => Nonlinearity::ThresholdedRelu { threshold },
+        _ => return Err(unknown()),
+    })
+}
+
+/// An activation that a case may have.
+pub fn optional_nonlinearity(case: &Case, key: &str) -> Result<Option<Nonlinearity>, String> {
+    case.value(key).map(nonlinearity).transpose()
 }
 
 /// The lengths of a case, where it has some.

@@ -8,11 +8,10 @@ use gradflow::{
     check::{GradCheck, GradReport},
     compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock},
     layers::{
-        Activation, CausalConv1d, Dropout, Embedding, Identity, LastStep, LayerNorm, Linear, Nonlinearity, Pool, Repeat,
+        Activation, CausalConv1d, Dropout, Embedding, Identity, Init, LastStep, LayerNorm, Linear, Nonlinearity, Pool,
+        Repeat,
     },
-    recurrent::{
-        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell, RnnNonlinearity,
-    },
+    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell},
     wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
 };
 
@@ -114,7 +113,7 @@ gradients! {
         LstmCell::new(5, 4, rng), LastStep::new(), Repeat::new(3), GruCell::new(4, 3, rng), Linear::new(3, 2, rng),
     );
     rnn_cell_tanh: |rng| RnnCell::new(5, 4, rng);
-    rnn_cell_relu_as_it_starts: |rng| RnnCell::builder(5, 4).nonlinearity(RnnNonlinearity::Relu).build(rng);
+    rnn_cell_relu_as_it_starts: |rng| RnnCell::builder(5, 4).nonlinearity(Nonlinearity::Relu).build(rng);
     residual_projected: |rng| Residual::projected(Linear::new(5, 3, rng), 5, rng);
     residual_layer_scale_lstm: |rng| Residual::new(LstmCell::new(5, 5, rng)).layer_scale(5, 0.3);
     highway: |rng| Highway::new(Linear::new(5, 5, rng), 5, rng);

@@ -1,0 +1,250 @@
+//! What the gates of a unit make of their sums: σ and tanh, or the functions that the cell's options choose.
+//!
+//! The equations are written once, for whatever is an [`Activations`]. σ and tanh are compiled into the loops, for each instruction
+//! set, and their derivatives are functions of their values, so a cell keeps these. For [`Chosen`] functions the loops are compiled once
+//! and call them for each unit. Their derivatives need what goes in, so a cell keeps that.
+
+use super::options::CellOptions;
+use crate::base::{Expect, check_number};
+use crate::kernels::Float;
+use crate::kernels::derivatives::{d_sigmoid, d_tanh};
+use crate::kernels::math::{share_division, sigmoid_fraction, tanh, tanh_fraction};
+use crate::layers::Nonlinearity;
+
+/// The functions in a cell's equations.
+pub(super) trait Activations<F>: Copy {
+    /// A value that may not be divided yet.
+    type Part: Copy;
+
+    /// What a gate lets through, of its sum.
+    fn gate(self, a: F) -> Self::Part;
+
+    /// What could be written, of its sum.
+    fn candidate(self, a: F) -> Self::Part;
+
+    /// What is read of an LSTM's memory.
+    fn output(self, u: F) -> Self::Part;
+
+    /// One value.
+    fn value(self, part: Self::Part) -> F;
+
+    /// Several values at once.
+    fn values<const N: usize>(self, parts: [Self::Part; N]) -> [F; N];
+
+    /// What a cell keeps for its backward pass, of a sum and its value.
+    fn kept(self, a: F, y: F) -> F;
+
+    /// A gate's value, of what is kept.
+    fn gate_value(self, kept: F) -> F;
+
+    /// A gate's value and derivative, of what is kept.
+    fn gate_slope(self, kept: F) -> [F; 2];
+
+    /// The value and derivative of what could be written, of what is kept.
+    fn candidate_slope(self, kept: F) -> [F; 2];
+
+    /// The value and derivative of what is read of an LSTM's memory.
+    fn output_slope(self, u: F) -> [F; 2];
+}
+
+/// σ for gates, and tanh.
+#[derive(Clone, Copy)]
+pub(super) struct Standard;
+
+impl<F: Float> Activations<F> for Standard {
+    type Part = (F, F);
+
+    #[inline(always)]
+    fn gate(self, a: F) -> (F, F) {
+        sigmoid_fraction(a)
+    }
+
+    #[inline(always)]
+    fn candidate(self, a: F) -> (F, F) {
+        tanh_fraction(a)
+    }
+
+    #[inline(always)]
+    fn output(self, u: F) -> (F, F) {
+        tanh_fraction(u)
+    }
+
+    #[inline(always)]
+    fn value(self, (numerator, denominator): (F, F)) -> F {
+        numerator / denominator
+    }
+
+    #[inline(always)]
+    fn values<const N: usize>(self, parts: [(F, F); N]) -> [F; N] {
+        share_division(parts)
+    }
+
+    #[inline(always)]
+    fn kept(self, _: F, y: F) -> F {
+        y
+    }
+
+    #[inline(always)]
+    fn gate_value(self, y: F) -> F {
+        y
+    }
+
+    #[inline(always)]
+    fn gate_slope(self, y: F) -> [F; 2] {
+        [y, d_sigmoid(y)]
+    }
+
+    #[inline(always)]
+    fn candidate_slope(self, y: F) -> [F; 2] {
+        [y, d_tanh(y)]
+    }
+
+    #[inline(always)]
+    fn output_slope(self, u: F) -> [F; 2] {
+        let y = tanh(u);
+        [y, d_tanh(y)]
+    }
+}
+
+/// The activations of a cell, if they are not σ and tanh, or sums are clipped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Chosen {
+    pub gate: Nonlinearity,
+    pub candidate: Nonlinearity,
+    pub output: Nonlinearity,
+    pub clip: Option<f64>,
+}
+
+/// What cells have unless their options say otherwise.
+pub(super) const STANDARD: Chosen =
+    Chosen { gate: Nonlinearity::Sigmoid, candidate: Nonlinearity::Tanh, output: Nonlinearity::Tanh, clip: None };
+
+impl Chosen {
+    /// Nothing if they are [`STANDARD`].
+    pub fn unless_standard(self) -> Option<Self> {
+        (self != STANDARD).then_some(self)
+    }
+
+    /// Panics if a number of theirs makes no sense in the element type.
+    #[track_caller]
+    pub fn check<F: Float>(options: &impl CellOptions, cell: &str) {
+        for (option, f) in options.activations() {
+            for (name, number) in f.numbers() {
+                check_number::<F>(cell, &format!("{option}: {name}"), Expect::Finite, number);
+            }
+        }
+        if let Some(clip) = options.clip() {
+            check_number::<F>(cell, "clip", Expect::Above0, clip);
+        }
+    }
+
+    /// f(a) and f'(a), a being clipped.
+    #[inline(always)]
+    fn clipped<F: Float>(&self, f: Nonlinearity, a: F) -> [F; 2] {
+        match self.clip.map(F::of) {
+            Some(clip) if a > clip => [f.value_and_slope(clip)[0], F::zero()],
+            Some(clip) if a < -clip => [f.value_and_slope(-clip)[0], F::zero()],
+            _ => f.value_and_slope(a),
+        }
+    }
+}
+
+impl<F: Float> Activations<F> for &Chosen {
+    type Part = F;
+
+    #[inline(always)]
+    fn gate(self, a: F) -> F {
+        self.clipped(self.gate, a)[0]
+    }
+
+    #[inline(always)]
+    fn candidate(self, a: F) -> F {
+        self.clipped(self.candidate, a)[0]
+    }
+
+    // ONNX Runtime clips what goes into the gates alone, not the memory.
+    #[inline(always)]
+    fn output(self, u: F) -> F {
+        self.output.value_and_slope(u)[0]
+    }
+
+    #[inline(always)]
+    fn value(self, y: F) -> F {
+        y
+    }
+
+    #[inline(always)]
+    fn values<const N: usize>(self, parts: [F; N]) -> [F; N] {
+        parts
+    }
+
+    #[inline(always)]
+    fn kept(self, a: F, _: F) -> F {
+        a
+    }
+
+    #[inline(always)]
+    fn gate_value(self, a: F) -> F {
+        self.clipped(self.gate, a)[0]
+    }
+
+    #[inline(always)]
+    fn gate_slope(self, a: F) -> [F; 2] {
+        self.clipped(self.gate, a)
+    }
+
+    #[inline(always)]
+    fn candidate_slope(self, a: F) -> [F; 2] {
+        self.clipped(self.candidate, a)
+    }
+
+    #[inline(always)]
+    fn output_slope(self, u: F) -> [F; 2] {
+        self.output.value_and_slope(u)
+    }
+}
+
+/// Defines loops over the units of a step for σ and tanh, compiled as by [`vectorised!`](crate::kernels::vectorised), and for [`Chosen`]
+/// activations, compiled once. The function that is defined takes `Option<&Chosen>` first; in the body, `$act` is the [`Activations`], of
+/// type `$kind`.
+macro_rules! activated {
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident<$lifetime:lifetime, $parameter:ident: $bound:path; $act:ident: $kind:ident>(
+            $($argument:ident: $type:ty),* $(,)?
+        ) $body:block
+    )+) => {$(
+        $(#[$attribute])*
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name<$lifetime, $parameter: $bound>(
+            chosen: Option<&$lifetime $crate::cells::activations::Chosen>,
+            $($argument: $type),*
+        ) {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_lifetimes)]
+            fn units<$lifetime, $parameter: $bound, $kind: $crate::cells::activations::Activations<$parameter>>(
+                $act: $kind,
+                $($argument: $type),*
+            ) $body
+
+            $crate::kernels::vectorised! {
+                fn standard<$lifetime, $parameter: $bound>($($argument: $type),*) {
+                    units::<$parameter, _>($crate::cells::activations::Standard, $($argument),*)
+                }
+            }
+            $crate::kernels::once! {
+                fn chosen_ones<$lifetime, $parameter: $bound>(
+                    chosen: &$lifetime $crate::cells::activations::Chosen,
+                    $($argument: $type),*
+                ) {
+                    units::<$parameter, _>(chosen, $($argument),*)
+                }
+            }
+            match chosen {
+                None => standard::<$parameter>($($argument),*),
+                Some(chosen) => chosen_ones::<$parameter>(chosen, $($argument),*),
+            }
+        }
+    )+};
+}
+pub(super) use activated;
