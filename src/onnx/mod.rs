@@ -36,10 +36,10 @@
 //!
 //! | layer | operators |
 //! | --- | --- |
-//! | RNN, LSTM, GRU, as cells and as [`Recurrent`](crate::recurrent::Recurrent) models | `RNN`, `LSTM`, `GRU`, a node for each layer; with peepholes, coupled gates and both resets |
+//! | RNN, LSTM, GRU, as cells and as [`Recurrent`](crate::recurrent::Recurrent) models | `RNN`, `LSTM`, `GRU`, a node for each layer; with peepholes, coupled gates, both resets, `clip`, and `activations` with their alpha and beta |
 //! | two directions | `direction="bidirectional"`, `Transpose`, `Reshape` |
 //! | [`Linear`](crate::layers::Linear) | `MatMul`, `Add` |
-//! | [`Activation`](crate::layers::Activation) | `Tanh`, `Sigmoid`, `Relu`, `LeakyRelu`; GELU from `Erf`; SiLU as x `Sigmoid`(x) |
+//! | [`Activation`](crate::layers::Activation) | `Tanh`, `Sigmoid`, `Relu`, `LeakyRelu`, `HardSigmoid`, `ThresholdedRelu`, `Elu`, `Softsign`, `Softplus`; GELU from `Erf`; SiLU as x `Sigmoid`(x); affine functions and scaled tanh from `Mul`, `Add` and `Tanh` |
 //! | [`FeedForward`](crate::layers::FeedForward) | those of its parts |
 //! | [`LayerNorm`](crate::layers::LayerNorm) | `LayerNormalization` |
 //! | [`Embedding`](crate::layers::Embedding) | `Gather` |
@@ -55,10 +55,12 @@
 //! | [`WeightNorm`](crate::wrap::WeightNorm) | the layer inside, with g v / \|v\| as its weight: it is not taken apart when the file is read |
 //!
 //! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator, cells with a projection,
-//! layer normalisation or zoneout, which its operators do not have, and convolutions with a stride. Training-only options, such as recurrent dropout, are left out.
+//! layer normalisation, zoneout or the activation GELU or SiLU, which its operators do not have, and convolutions with a stride.
+//! Training-only options, such as recurrent dropout, are left out.
 //!
 //! A model of f64 becomes a graph of doubles. ONNX allows that for all operators, but ONNX Runtime has some of them for floats only,
-//! among them `LSTM` and `GRU`. The statistics of layer normalisation and the slope of a leaky ReLU have 32 bits either way.
+//! among them `LSTM` and `GRU`. The statistics of layer normalisation, `clip` and the numbers of activations, such as the slope of a leaky ReLU, have
+//! 32 bits either way.
 //!
 //! # Reading files
 //!
@@ -94,7 +96,9 @@
 //! - `Gemm` is `MatMul` and `Add`; `Gelu` and `LayerNormalization` are also recognised in parts. `Cast`, `Dropout` and `Identity` are nothing.
 //! - Constants may be made of others by the nodes above. Their values are in any of the file's fields, or in a second file beside it.
 //! - The initial state may be zero, an input, or a [learned one](crate::wrap::LearnedState). Biases `B` that are left out are zero.
-//! - `clip`, `layout=1`, activations that the cell does not have, and every other attribute that differs are refused.
+//! - `clip` and `activations` are those of the cells, with ONNX' defaults for alphas and betas that are left out; `Affine` and `ScaledTanh`
+//!   have none. The spec does not say whether an LSTM's memory is clipped before its tanh; here and in ONNX Runtime it is not.
+//! - `layout=1`, and every attribute that differs from the model's, is refused.
 //!
 //! Weights have the layouts of [ONNX's operators](https://onnx.ai/onnx/operators/onnx__LSTM.html): gates are in the order i, o, f, c in an
 //! `LSTM` and z, r, h in a `GRU`, `B` has the biases of x before those of h, and `P` the peepholes i, o, f. See [`convert`](crate::convert) for

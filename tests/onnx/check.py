@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 
 # By the elements of the model.
 LIMITS = {TensorProto.FLOAT: 1e-5, TensorProto.DOUBLE: 1e-12}
-# 32 bits in any case: the statistics of LayerNormalization, the attribute of LeakyRelu, and Erf in the reference evaluator.
-COARSE = {"LayerNormalization", "LeakyRelu", "Erf"}
+# 32 bits in any case: the statistics of LayerNormalization, the attributes of activations, and Erf in the reference evaluator.
+COARSE = {"LayerNormalization", "LeakyRelu", "HardSigmoid", "ThresholdedRelu", "Elu", "Erf"}
 
 
 def limit_of(model):
@@ -31,11 +31,12 @@ def limit_of(model):
 
 
 def is_in_reference(model):
-    """The reference evaluator has neither coupled gates nor relu in recurrences, and does not look at their lengths."""
+    """The reference evaluator has neither coupled gates, nor clip, nor other activations in recurrences, and does not look at their
+    lengths."""
     for node in model.graph.node:
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         with_lengths = node.op_type in ("RNN", "LSTM", "GRU") and len(node.input) > 4 and node.input[4]
-        if with_lengths or attributes.get("input_forget") == 1 or b"Relu" in attributes.get("activations", []):
+        if with_lengths or attributes.get("input_forget") == 1 or {"activations", "clip"} & attributes.keys():
             return False
     return True
 

@@ -2,7 +2,7 @@
 
 use gradflow::author::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Unsupported};
 use gradflow::compose::Residual;
-use gradflow::layers::{Activation, CausalConv1d, Embedding, LastStep, LayerNorm, Linear, Pool};
+use gradflow::layers::{Activation, CausalConv1d, Embedding, LastStep, LayerNorm, Linear, Nonlinearity, Pool};
 use gradflow::ndarray::{Array1, ArrayViewMut2};
 use gradflow::onnx::messages::{Attribute, AttributeType, Entry, Graph as File, Model, Node, Tensor};
 use gradflow::onnx::{ExportOptions, LoadError, LoadOptions, Misfit, export, load_from, load_into, load_with};
@@ -89,7 +89,7 @@ fn attributes_that_a_cell_does_not_have_are_refused_by_name() {
         &refusal(&lstm, &hard),
         &[
             "LSTM `0.l0.LSTM` of 3 features and 4 units: activations: expected Sigmoid, Tanh, Tanh, as",
-            "got HardSigmoid, Tanh, Tanh",
+            "got HardSigmoid(0.2, 0.5), Tanh, Tanh",
         ],
     );
     let clip = Attribute { f: Some(3.0), ..attribute("clip", AttributeType::Float) };
@@ -109,6 +109,77 @@ fn attributes_that_a_cell_does_not_have_are_refused_by_name() {
     let rnn = Rnn::<f32>::new(3, 4, rng);
     let file = changed(&rnn, 3, |file| set(node(file, "RNN"), words("activations", &["Softsign"])));
     assert_says(&refusal(&rnn, &file), &["RNN", "activations: expected Tanh", "got Softsign"]);
+}
+
+/// Alphas and betas are taken by the activations that have some, in their order; those that are not given are ONNX' defaults.
+#[test]
+fn activations_of_other_programs_are_read_with_their_numbers() {
+    let rng = &mut rng(0);
+    let floats =
+        |name: &str, floats: &[f32]| Attribute { floats: floats.to_vec(), ..attribute(name, AttributeType::Floats) };
+    let hard = Nonlinearity::HardSigmoid { slope: 0.25, offset: 0.5 };
+    let builder = Lstm::<f32>::builder(3, 4).gate_activation(hard).output_activation(Nonlinearity::Elu { alpha: 0.75 });
+    let lstm = (builder.clip(3.0).bidirectional().build(rng),);
+    let file = export(&lstm, 3, &ExportOptions::new()).unwrap();
+    loads(&lstm, &file, &LoadOptions::new());
+    // Written out for both directions.
+    let mut decoded = Model::decode(&file[..]).unwrap();
+    let node_of = |file: &mut Model| node(file.graph.as_mut().unwrap(), "LSTM").clone();
+    let given = node_of(&mut decoded);
+    let listed = |name: &str| given.attribute.iter().find(|attribute| attribute.name == name).unwrap().clone();
+    assert_eq!(listed("activation_alpha").floats, [0.25, 0.75, 0.25, 0.75]);
+    assert_eq!(listed("activation_beta").floats, [0.5, 0.5]);
+    assert_eq!(listed("clip").f, Some(3.0));
+
+    let with = |changes: &[Attribute]| {
+        changed(&lstm, 3, |file| changes.iter().for_each(|change| set(node(file, "LSTM"), change.clone())))
+    };
+    assert_says(
+        &refusal(&lstm, &with(&[floats("activation_alpha", &[0.25, 0.75, 0.25, 0.5])])),
+        &[
+            "activations: expected HardSigmoid(0.25, 0.5), Tanh, Elu(0.75)",
+            "got HardSigmoid(0.25, 0.5), Tanh, Elu(0.5)",
+        ],
+    );
+    assert_says(
+        &refusal(&lstm, &with(&[floats("activation_alpha", &[]), floats("activation_beta", &[])])),
+        &["got HardSigmoid(0.2, 0.5), Tanh, Elu(1.0)"],
+    );
+    // A short list ends early.
+    loads(&lstm, &with(&[floats("activation_beta", &[0.5])]), &LoadOptions::new());
+    let affine = words("activations", &["Affine", "Tanh", "Tanh", "Affine", "Tanh", "Tanh"]);
+    let file = with(&[affine, floats("activation_alpha", &[0.25, 0.75]), floats("activation_beta", &[])]);
+    assert_says(&refusal(&lstm, &file), &["activation_beta: none for Affine"]);
+    let clip = |f: f32| Attribute { f: Some(f), ..attribute("clip", AttributeType::Float) };
+    assert_says(&refusal(&lstm, &with(&[clip(2.0)])), &["clip: expected 3.0, as LSTM", "got 2.0"]);
+    let plain = (BiLstm::<f32>::new(3, 4, rng),);
+    assert_says(
+        &refusal(&plain, &with(&[])),
+        &["clip: expected 0", "got 3.0", "activations: expected Sigmoid, Tanh, Tanh"],
+    );
+
+    // The identity is an affine function, and what has no number is the same in any case.
+    let rnn = Rnn::<f64>::builder(3, 4).nonlinearity(Nonlinearity::Identity).build(rng);
+    let same = Rnn::<f64>::builder(3, 4).nonlinearity(Nonlinearity::Affine { slope: 1.0, offset: 0.0 }).zeros();
+    loads(&rnn, &export(&rnn, 3, &ExportOptions::new()).unwrap(), &LoadOptions::new());
+    let mut loaded = same.clone();
+    load_from(&mut loaded, &export(&rnn, 3, &ExportOptions::new()).unwrap()[..], &LoadOptions::new()).unwrap();
+    assert_eq!(bits(&loaded), bits(&rnn));
+    let gru = Gru::<f32>::builder(3, 4).candidate_activation(Nonlinearity::Softsign).build(rng);
+    let file = changed(&gru, 3, |file| set(node(file, "GRU"), words("activations", &["SIGMOID", "softSign"])));
+    loads(&gru, &file, &LoadOptions::new());
+    let file = changed(&gru, 3, |file| set(node(file, "GRU"), words("activations", &["Sigmoid", "Mish"])));
+    assert_says(&refusal(&gru, &file), &["activations: expected Sigmoid, Softsign", "got Sigmoid, Mish"]);
+
+    // Numbers of operators that are activations by themselves.
+    let elu = (Linear::<f32>::new(3, 4, rng), Activation::new(Nonlinearity::Elu { alpha: 1.0 }));
+    loads(&elu, &changed(&elu, 3, |file| node(file, "Elu").attribute.clear()), &LoadOptions::new());
+    let hard = (Linear::<f32>::new(3, 4, rng), Activation::new(Nonlinearity::HARD_SIGMOID_ONNX));
+    loads(&hard, &changed(&hard, 3, |file| node(file, "HardSigmoid").attribute.clear()), &LoadOptions::new());
+    let file = changed(&hard, 3, |file| {
+        set(node(file, "HardSigmoid"), Attribute { f: Some(0.25), ..attribute("alpha", AttributeType::Float) })
+    });
+    assert_says(&refusal(&hard, &file), &["HardSigmoid", "alpha: expected 0.2", "got 0.25"]);
 }
 
 #[test]

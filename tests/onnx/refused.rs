@@ -1,11 +1,11 @@
 //! Models that ONNX cannot express, and inputs that do not fit.
 
-use gradflow::layers::{CausalConv1d, Embedding, Linear};
+use gradflow::layers::{CausalConv1d, Embedding, Linear, Nonlinearity};
 use gradflow::onnx::{ExportError, ExportOptions, export};
-use gradflow::recurrent::{GruCell, Lstm, LstmCell, MguCell, MinGru, RnnCell};
+use gradflow::recurrent::{BiLstm, Gru, GruCell, Lstm, LstmCell, MguCell, MinGru, RnnCell};
 use gradflow::{Float, Layer, author::Size, compose::Stacked, sequential};
 
-use crate::common::{rng, temporary};
+use crate::common::{assert_says, rng, temporary};
 
 fn refusal<M: Layer>(model: &M, input: impl Into<Size>) -> String {
     let error = export(model, input, &ExportOptions::new()).unwrap_err();
@@ -34,6 +34,16 @@ fn layers_that_onnx_does_not_have_are_named_by_their_place() {
     assert_eq!(refusal(&(cell,), 3), "0: ONNX's RNN has no zoneout");
     let lstm = Lstm::<f32>::builder(3, 4).num_layers(2).projection(2).build(rng);
     assert_eq!(refusal(&Stacked::new(vec![lstm]), 3), "0.l0: ONNX's LSTM has no projection");
+    let cell = RnnCell::<f32>::builder(3, 4).nonlinearity(Nonlinearity::Silu).build(rng);
+    assert_eq!(refusal(&(cell,), 3), "0: ONNX's RNN has no activation SiLU");
+    let gru = Gru::<f32>::builder(3, 4).candidate_activation(Nonlinearity::Gelu).build(rng);
+    assert_eq!(refusal(&gru, 3), "l0: ONNX's GRU has no activation GELU");
+    let clipped = |clip| LstmCell::<f32>::builder(3, 4).clip(clip).zeros();
+    let both = BiLstm::from_cells(vec![[clipped(1.0), clipped(2.0)]]);
+    assert_says(
+        &refusal(&both, 3),
+        &["the same options in both directions, not a direction with clip Some(1.0), another Some(2.0)"],
+    );
     assert_eq!(refusal(&MguCell::<f32>::new(3, 4, rng), 3), "ONNX has no operator for MguCell");
     assert_eq!(refusal(&MinGru::<f32>::new(3, 4, rng), 3), "l0: ONNX has no operator for MinGruCell");
     let conv = CausalConv1d::<f32>::new(3, 4, 2, rng).strided(2);

@@ -74,16 +74,14 @@ impl Terms<'_> {
             .map(|name| (name, attributes.get(name).map_or_else(|| "0".into(), shown)))
             .collect();
         let given = |name: &str| attributes.get(name).map_or(&[][..], |attribute| &attribute.strings[..]);
-        let activations: Vec<_> = given("activations")
-            .iter()
-            .map(|text| String::from_utf8_lossy(text).chars().take(100).collect::<String>())
-            .collect();
+        let activations = given("activations");
         if !activations.is_empty() && activations.len() != directions.len() * defaults.len() {
             return Err(self.malformed(
                 at,
                 format!("activations: expected {}, got {}", directions.len() * defaults.len(), activations.len()),
             ));
         }
+        let activations = self.activations(at, attributes, activations)?;
         let mut terms = Vec::new();
         for (k, direction) in directions.iter().enumerate() {
             let own = |array: &Rc<Array>, terms: &mut Self| -> Result<Arg, Fault> {
@@ -100,8 +98,7 @@ impl Terms<'_> {
             }
             args.extend([4, 5, 6].map(|k| inputs.get(k).map_or(Arg::None, arg_of)));
             let activations = match activations.chunks(defaults.len()).nth(k) {
-                // Names are the same in any case.
-                Some(own) => own.iter().map(|name| in_case(name, defaults)).collect::<Vec<_>>(),
+                Some(own) => own.to_vec(),
                 None => defaults.iter().map(|name| (*name).to_owned()).collect(),
             };
             let mut attributes = vec![
@@ -141,10 +138,59 @@ impl Terms<'_> {
         }
         Ok(outputs)
     }
+
+    /// Activations with their alpha and beta, which are taken from the node's lists by those that have one, in their order.
+    fn activations(&self, at: usize, node: Attributes<'_>, names: &[Vec<u8>]) -> Result<Vec<String>, Fault> {
+        let given = |name: &str| node.get(name).map_or(&[][..], |attribute| &attribute.floats[..]);
+        let (mut alphas, mut betas) = (given("activation_alpha").iter(), given("activation_beta").iter());
+        let mut all = Vec::new();
+        for name in names {
+            let name: String = String::from_utf8_lossy(name).chars().take(100).collect();
+            // Names are the same in any case.
+            let Some(&(name, alpha, beta)) = ACTIVATIONS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(&name))
+            else {
+                all.push(name);
+                continue;
+            };
+            let mut numbers = Vec::new();
+            for (list, of, number) in [("activation_alpha", alpha, &mut alphas), ("activation_beta", beta, &mut betas)]
+            {
+                let number = match of {
+                    Of::None => continue,
+                    Of::Default(default) => number.next().copied().unwrap_or(default),
+                    Of::Given => match number.next() {
+                        Some(&number) => number,
+                        None => return Err(self.malformed(at, format!("{list}: none for {name}"))),
+                    },
+                };
+                numbers.push(format!("{number:?}"));
+            }
+            all.push(if numbers.is_empty() { name.to_owned() } else { format!("{name}({})", numbers.join(", ")) });
+        }
+        Ok(all)
+    }
 }
 
-/// The name of an activation, which is the same in any case.
-fn in_case(name: &str, defaults: &[&str]) -> String {
-    let known = defaults.iter().chain(&["Relu"]).find(|known| known.eq_ignore_ascii_case(name));
-    known.map_or(name, |known| known).to_owned()
+/// A number of an activation.
+#[derive(Clone, Copy)]
+enum Of {
+    None,
+    Default(f32),
+    Given,
 }
+
+/// The operators' activations, with alpha and beta. The defaults are those of the operators of the same names, which `Affine` and
+/// `ScaledTanh` do not have any more.
+const ACTIVATIONS: [(&str, Of, Of); 11] = [
+    ("Sigmoid", Of::None, Of::None),
+    ("Tanh", Of::None, Of::None),
+    ("Relu", Of::None, Of::None),
+    ("Softsign", Of::None, Of::None),
+    ("Softplus", Of::None, Of::None),
+    ("LeakyRelu", Of::Default(0.01), Of::None),
+    ("ThresholdedRelu", Of::Default(1.0), Of::None),
+    ("Elu", Of::Default(1.0), Of::None),
+    ("HardSigmoid", Of::Default(0.2), Of::Default(0.5)),
+    ("Affine", Of::Given, Of::Given),
+    ("ScaledTanh", Of::Given, Of::Given),
+];
