@@ -79,7 +79,9 @@ def activations():
             layers.Input((None, 3)),
             layers.LSTM(4, name="lstm", **hard),
             layers.GRU(4, activation="softsign", name="gru", **hard),
-            layers.Bidirectional(layers.LSTM(3, activation="elu", recurrent_activation="softsign", return_sequences=True), name="both"),
+            layers.Bidirectional(
+                layers.LSTM(3, activation="elu", recurrent_activation="softsign", return_sequences=True), name="both"
+            ),
             layers.GRU(4, activation=layers.LeakyReLU(negative_slope=0.3), reset_after=False, name="leaky", **hard),
             layers.SimpleRNN(4, activation=layers.ELU(alpha=0.7), return_sequences=True, name="elu"),
             layers.LSTM(4, activation="gelu", recurrent_activation="sigmoid", return_sequences=True, name="gelu"),

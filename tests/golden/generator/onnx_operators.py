@@ -61,11 +61,13 @@ def by_runtime(case, given):
     if case["nonlinearity"] == "relu":
         attributes["activations"] = ("Relu",) * directions
     if case.get("activations"):
-        names, *numbers = zip(*[([*f] + [None, None])[:3] if isinstance(f, list) else (f, None, None) for f in case["activations"]])
+        of_all = [f if isinstance(f, list) else [f] for f in case["activations"]]
+        names, *numbers = zip(*[(f + [None, None])[:3] for f in of_all])
         attributes["activations"] = tuple(NAMES[name] for name in names)
         for key, of_all in zip(["activation_alpha", "activation_beta"], numbers):
-            if any(number is not None for number in of_all):
-                attributes[key] = tuple(number for number in of_all if number is not None)
+            given_numbers = tuple(number for number in of_all if number is not None)
+            if given_numbers:
+                attributes[key] = given_numbers
     if case.get("clip"):
         attributes["clip"] = case["clip"]
     feed = {name: given[tensor] for name, tensor in INPUTS.items() if tensor in given}
@@ -205,14 +207,19 @@ def operators():
     hard, elu, leaky = ["hard_sigmoid", 0.25, 0.5], ["elu", 0.75], ["leaky_relu", 0.125]
     scaled, affine, thresholded = ["scaled_tanh", 1.5, 0.5], ["affine", 0.25, 0.5], ["thresholded_relu", 0.25]
     operator("activations", "LSTM", 3, 5, 3, 5, activations=[hard, "softsign", elu])
-    operator("activations_reverse_clip", "LSTM", 3, 5, 4, 6, "reverse", activations=[affine, scaled, "softsign"], clip=1.5, **lengths)
+    mixed = {"activations": [affine, scaled, "softsign"], "clip": 1.5}
+    operator("activations_reverse_clip", "LSTM", 3, 5, 4, 6, "reverse", **mixed, **lengths)
     operator("activations_relu", "LSTM", 3, 4, 2, 5, activations=["sigmoid", "relu", "relu"])
     operator("activations_softplus", "LSTM", 3, 4, 2, 5, activations=["sigmoid", "softplus", leaky])
-    for name, f in [("elu", elu), ("softsign", "softsign"), ("softplus", "softplus"), ("leaky_relu", leaky), ("affine", affine),
-                    ("scaled_tanh", scaled), ("thresholded_relu", thresholded), ("hard_sigmoid", hard), ("sigmoid", "sigmoid")]:  # fmt: skip
+    others = {
+        "elu": elu, "softsign": "softsign", "softplus": "softplus", "leaky_relu": leaky, "affine": affine,
+        "scaled_tanh": scaled, "thresholded_relu": thresholded, "hard_sigmoid": hard, "sigmoid": "sigmoid",
+    }  # fmt: skip
+    for name, f in others.items():
         operator(f"activations_{name}", "RNN", 3, 5, 2, 4, activations=[f])
     for name, reset in [("reset_before", 0), ("reset_after", 1)]:
         cell = {"linear_before_reset": reset}
         operator(f"{name}_clip", "GRU", 3, 5, 3, 5, clip=0.5, **cell)
-        operator(f"{name}_activations_lengths", "GRU", 3, 5, 4, 6, activations=[hard, scaled], clip=1.5, **cell, **lengths)
+        mixed = {"activations": [hard, scaled], "clip": 1.5}
+        operator(f"{name}_activations_lengths", "GRU", 3, 5, 4, 6, **mixed, **cell, **lengths)
         operator(f"{name}_activations_softsign", "GRU", 3, 4, 2, 5, "reverse", activations=[affine, "softsign"], **cell)

@@ -3,8 +3,8 @@
 Every sequence case of another kind is also run through them, so that PyTorch, ONNX Runtime and Keras vouch for
 everything in here that they have.
 
-Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity`, `*_activation`, `clip` and
-`zoneout_*`. An activation is its name, or a list of its name and its numbers.
+Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity`,
+`*_activation`, `clip` and `zoneout_*`. An activation is its name, or a list of its name and its numbers.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm
 
 EPS = 1e-5
 
-# By the name of each: its value, from its numbers; the points at which its slope jumps; the numbers that Keras has for it.
+# By its name: its value, from its numbers; the points at which its slope jumps; the numbers that Keras has for it.
 ACTIVATIONS = {
     "tanh": (torch.tanh, lambda: [], []),
     "sigmoid": (torch.sigmoid, lambda: [], []),

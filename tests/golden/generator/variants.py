@@ -203,9 +203,9 @@ def activations():
         "scaled_tanh": ["scaled_tanh", 0.9, 0.8],
     }  # fmt: skip
     others = {
-        "relu": "relu", "elu": ["elu", 0.7], "leaky_relu": ["leaky_relu", 0.3], "softplus": "softplus", "softsign": "softsign",
-        "thresholded_relu": ["thresholded_relu", 0.2], "scaled_tanh": ["scaled_tanh", 1.7, 0.6], "identity": "identity",
-        "gelu": "gelu", "silu": "silu",
+        "relu": "relu", "elu": ["elu", 0.7], "leaky_relu": ["leaky_relu", 0.3], "softplus": "softplus",
+        "softsign": "softsign", "thresholded_relu": ["thresholded_relu", 0.2], "scaled_tanh": ["scaled_tanh", 1.7, 0.6],
+        "identity": "identity", "gelu": "gelu", "silu": "silu",
     }  # fmt: skip
     for name, f in others.items():
         variant(f"{name}_clip", "RNN", {"nonlinearity": f, "clip": 1.5}, 3, 5, 3, 5)
@@ -226,7 +226,8 @@ def activations():
     variant("clip_lengths", "LSTM", clip, 3, 5, 4, 6, **lengths)
     variant("clip_peephole_coupled", "LSTM", clip | peephole | coupled, 3, 5, 2, 5)
     variant("activations_peephole_projection", "LSTM", three | peephole | {"projection": 3}, 3, 5, 3, 5)
-    variant("activations_clip_nan_padding", "LSTM", three | clip, 3, 4, 4, 6, bias=False, state=False, junk=np.nan, **lengths)
+    bare = {"bias": False, "state": False, "junk": np.nan}
+    variant("activations_clip_nan_padding", "LSTM", three | clip, 3, 4, 4, 6, **bare, **lengths)
     everything = three | clip | peephole | coupled | norm | zoneout | {"projection": 3}
     variant("activations_all", "LSTM", everything, 3, 5, 2, 4)
     variant("activations_f32", "LSTM", three | clip, 4, 5, 2, 4, dtype="F32")
