@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, s};
 use rand::Rng;
 
-use super::strided_conv1d::StridedConv1d;
 use super::taps::{History, HistoryGradient, Pieces, Taps};
 use crate::base::error::{check_batch, mismatch};
 use crate::base::{Init, Size, SizeError, Tensors, TensorsExt, check_gradient, check_shape, check_sizes};
@@ -36,7 +35,7 @@ const NAME: &str = "CausalConv1d";
 /// With G groups, the features are split into G equal parts, and each output reads the features of its own part alone: W_j is
 /// block diagonal. G = I = O is a convolution of each feature with a kernel of its own.
 ///
-/// With a stride, it is a [`StridedConv1d`].
+/// With a stride, it is a [`StridedConv1d`](crate::layers::StridedConv1d).
 ///
 /// Weight and bias have the names and shapes of `torch.nn.Conv1d`, so a state dict loads unchanged. A `Conv1d` pads both ends; the
 /// causal one is `conv(F.pad(x, (P, 0)))` without padding of its own. A new sequence has zeros before its first step, as there.
@@ -132,15 +131,6 @@ impl<F: Float> CausalConv1d<F> {
     /// P + 1, the number of steps that a step of the output reads.
     pub fn receptive_field(&self) -> usize {
         self.taps(1).reach() + 1
-    }
-
-    /// The same layer with an output for one of every `stride` steps.
-    ///
-    /// # Panics
-    /// Panics if `stride` is 0.
-    #[track_caller]
-    pub fn strided(self, stride: usize) -> StridedConv1d<F> {
-        StridedConv1d::new(self, stride)
     }
 
     /// The taps, with an output for one of every `stride` steps.

@@ -50,6 +50,17 @@ pub struct StridedConv1d<F> {
 }
 parameters! { impl<F: Float> Tensors<F> for StridedConv1d<F> { conv as ""; skip stride } }
 
+impl<F: Float> CausalConv1d<F> {
+    /// The same layer with an output for one of every `stride` steps.
+    ///
+    /// # Panics
+    /// Panics if `stride` is 0.
+    #[track_caller]
+    pub fn strided(self, stride: usize) -> StridedConv1d<F> {
+        StridedConv1d::new(self, stride)
+    }
+}
+
 impl<F: Float> StridedConv1d<F> {
     /// `conv` at one of every `stride` steps.
     ///
@@ -93,6 +104,7 @@ impl<F: Float> Layer for StridedConv1d<F> {
     /// # Panics
     /// Panics if `x` is a [chunk](Sequence::steps) that does not begin at a multiple of the stride, or has a mask or resets: the steps between
     /// them need not be multiples of it.
+    #[track_caller]
     fn forward_pass<'c>(
         &self,
         x: &Sequence<'_, F>,
