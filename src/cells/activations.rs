@@ -138,8 +138,8 @@ impl Chosen {
         }
     }
 
-    /// f(a) and f'(a), a being clipped.
-    #[inline(always)]
+    /// f(a) and f'(a), a being clipped. Not inlined: a cell's loops call it up to ten times in each of their variants.
+    #[inline(never)]
     fn clipped<F: Float>(&self, f: Nonlinearity, a: F) -> [F; 2] {
         match self.clip.map(F::of) {
             Some(clip) if a > clip => [f.value_and_slope(clip)[0], F::zero()],
