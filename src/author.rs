@@ -6,10 +6,11 @@
 //! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
 //! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
 //! | A layer in ONNX files | [`Graph`] with [`Signal`], [`Value`], [`Attribute`], [`StateTensor`] and [`Unsupported`] |
-//! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters) |
+//! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters); [`to_bf16`], [`from_bf16`] and [`from_f16`] for values in 16 bits |
 //! | Test it | [`Contract`](crate::check::Contract), [`GradCheck`](crate::check::GradCheck) |
 
 pub use crate::attention::AttentionCache;
+pub use crate::base::half::{from_bf16, from_f16, to_bf16};
 pub use crate::base::{
     LengthsError, NamedTensors, RandomDrop, RecordsState, Size, SizeError, StateRecorder, check_gradient, check_shape,
 };

@@ -5,8 +5,7 @@ pub(crate) mod error;
 pub(crate) mod file;
 #[cfg(any(feature = "safetensors", feature = "keras"))]
 pub(crate) mod file_kind;
-#[cfg(any(feature = "safetensors", feature = "keras", feature = "onnx"))]
-pub(crate) mod half;
+pub mod half;
 mod init;
 mod mode;
 mod number;
