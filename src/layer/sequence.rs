@@ -123,6 +123,20 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { values, positions, context }
     }
 
+    /// The same sequences as those from `first` on of a larger batch, of which the others are elsewhere: on another machine, which
+    /// read its own part of the data. Dropout draws for them what it draws for them in the whole batch, as for a
+    /// [shard](Sequence::sequences) of it.
+    ///
+    /// ```
+    /// # use gradflow::{Sequence, ndarray::Array3};
+    /// let second_half = Array3::<f32>::zeros((5, 3, 2));
+    /// let x = Sequence::from(&second_half).starting_at_sequence(3);
+    /// assert_eq!((x.dims(), x.first_sequence()), ((5, 3), 3));
+    /// ```
+    pub fn starting_at_sequence(self, first: usize) -> Self {
+        self.with_context(Context { first_sequence: first, ..self.context })
+    }
+
     /// The batch in chunks of `steps` steps, in order; the last one may be shorter.
     ///
     /// ```
