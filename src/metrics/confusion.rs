@@ -9,6 +9,7 @@ use super::positions::{Counted, check_class, of_classes};
 use crate::base::check_shape;
 use crate::kernels::Float;
 use crate::layer::{Id, Sequence};
+use crate::parameters;
 
 const NAME: &str = "ConfusionMatrix";
 
@@ -42,6 +43,7 @@ pub struct ConfusionMatrix {
     counts: Array2<f64>, // [V, V]
 }
 of_classes! { ConfusionMatrix }
+parameters! { impl Tensors<f64> for ConfusionMatrix { counts; skip ignored } }
 
 impl ConfusionMatrix {
     /// Of `classes` classes.

@@ -13,7 +13,7 @@
 //! would give too much weight to the positions of a short batch. Outputs are anything that converts to a
 //! [`Sequence`](crate::Sequence), with its lengths: `&pass`, or [`Layer::output_sequence`](crate::Layer::output_sequence) of
 //! what `forward` returned. Padding and ignored targets do not count; `add_weighted` gives each position a weight. `merge`
-//! adds the sums of another thread.
+//! adds the sums of another thread. The sums are [`Tensors`](crate::Tensors), so they can be saved, or added up over machines.
 //!
 //! ```
 //! use gradflow::metrics::{Accuracy, Perplexity};

@@ -87,7 +87,7 @@ pub(super) fn mean(sum: f64, total: f64) -> f64 {
     if total == 0.0 { f64::NAN } else { sum / total }
 }
 
-/// The methods that every metric of logits or values has.
+/// The methods that every metric of logits or values has, and its sums as tensors of one element.
 macro_rules! sums {
     ($metric:ident { $($sum:ident),+ }) => {
         impl $metric {
@@ -99,6 +99,25 @@ macro_rules! sums {
             /// Forgets what was counted.
             pub fn reset(&mut self) {
                 $(self.$sum = 0.0;)+
+            }
+        }
+
+        /// What was counted, as tensors of one element: to be saved, or summed over machines.
+        impl $crate::base::Tensors<f64> for $metric {
+            fn count(&self) -> usize {
+                [$(&self.$sum),+].len()
+            }
+            fn name(&self, i: usize) -> String {
+                [$(stringify!($sum)),+][i].into()
+            }
+            fn tensor(&self, i: usize) -> (&[usize], &[f64]) {
+                (&[], std::slice::from_ref([$(&self.$sum),+][i]))
+            }
+            fn tensor_mut(&mut self, i: usize) -> &mut [f64] {
+                let sums = [$(&mut self.$sum),+];
+                let count = sums.len();
+                let sum = sums.into_iter().nth(i).unwrap_or_else(|| panic!("tensor {i} of {count}"));
+                std::slice::from_mut(sum)
             }
         }
     };

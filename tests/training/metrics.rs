@@ -3,7 +3,7 @@
 use gradflow::metrics::{Accuracy, ConfusionMatrix, EditDistance, Errors, Perplexity, argmax, edit_distance};
 use gradflow::ndarray::{Array2, Array3, arr2, arr3, s};
 use gradflow::{
-    Sequence,
+    Sequence, Tensors, TensorsExt,
     loss::{Loss, SoftmaxCrossEntropy},
 };
 
@@ -232,6 +232,41 @@ fn edit_distances_are_the_smallest() {
     assert_eq!((batch.edits(), batch.value()), (1.0, 0.25));
     batch.merge(&batch.clone());
     assert_eq!((batch.edits(), batch.value()), (2.0, 0.25));
+}
+
+/// `sum` plus `other` as tensors.
+fn added<M: Tensors<f64> + Clone>(sum: &M, other: &M) -> M {
+    let mut sum = sum.clone();
+    sum.add_assign(other);
+    sum
+}
+
+#[test]
+fn sums_are_tensors() {
+    let (z, targets) = (logits(), targets());
+    let mut accuracy = Accuracy::new().ignore(IGNORED);
+    accuracy.add(&z, &targets);
+    let before = accuracy.clone();
+    accuracy.merge(&before);
+    assert_eq!(added(&before, &before), accuracy);
+    assert_eq!(accuracy.names(), ["right", "total"]);
+    assert_eq!((accuracy.shape(1), accuracy.values(1)), (&[][..], &[2.0 * before.total()][..]));
+
+    let mut confusion = ConfusionMatrix::new(6).ignore(IGNORED);
+    confusion.add(&z, &targets);
+    let before = confusion.clone();
+    confusion.merge(&before);
+    assert_eq!(added(&before, &before), confusion);
+    assert_eq!((confusion.names(), confusion.shape(0)), (vec!["counts".to_owned()], &[6, 6][..]));
+
+    let mut distance = EditDistance::new();
+    distance.add(&[1, 2, 3], &[1, 3]);
+    let before = distance.clone();
+    distance.merge(&before);
+    assert_eq!(added(&before, &before), distance);
+    assert_says(&panic_of(|| distance.clone().tensor_mut(4).len()), &["tensor 4 of 4"]);
+    distance.set_zero();
+    assert_eq!(distance, EditDistance::new());
 }
 
 #[test]
