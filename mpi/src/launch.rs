@@ -1,0 +1,59 @@
+//! The beginning and the end of a program that runs on several ranks.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use mpi::Threading;
+
+use crate::options::Options;
+use crate::ranks::Ranks;
+
+/// Runs `act` on every rank that `mpirun` started; without `mpirun`, on the only one.
+///
+/// Nothing hangs: if `act` returns an error or panics on one rank, that rank says so with its number and all ranks end, with a status
+/// that is not 0. If a rank is silent, those that wait for it say for which rank and in which call they waited, once their
+/// [patience](Options::patience) is over. If one returned while another one waits for it, that one says so at once. A rank that is
+/// killed is reported by `mpirun`, which ends the others.
+///
+/// ```
+/// use std::process::ExitCode;
+/// use gradflow_mpi::{Options, RankError, run};
+///
+/// fn main() -> ExitCode {
+///     run(Options::new(), |ranks| {
+///         let mut sum = [1.0];
+///         ranks.sum_numbers(&mut sum);
+///         assert_eq!(sum, [ranks.count() as f64]);
+///         Ok::<_, RankError>(())
+///     })
+/// }
+/// ```
+///
+/// # Panics
+/// Panics if it was called before: MPI starts once a process.
+#[track_caller]
+pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), E>) -> ExitCode {
+    let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
+        panic!("run: expected a process in which MPI has not started, got one in which it has")
+    };
+    let ranks = Ranks::new(universe.world(), options);
+    if let Some(misfit) = options.misfit(ranks.count()) {
+        ranks.end_all(&misfit);
+    }
+    match catch_unwind(AssertUnwindSafe(|| act(&ranks))) {
+        Ok(Ok(())) => ranks.leave(),
+        Ok(Err(error)) => ranks.end_all(&error),
+        // Where it was, the panic itself has said.
+        Err(panic) => ranks.end_all(&format_args!("panicked: {}", message(&*panic))),
+    }
+    drop(ranks);
+    drop(universe);
+    ExitCode::SUCCESS
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+}
