@@ -111,8 +111,10 @@ impl<F: Element> Buffers<F> {
     /// recursive doubling. On the way up, finished parts are exchanged.
     fn by_halves(&mut self, ranks: &Ranks, call: Call, own: &mut [F], wire: Wire, finish: impl Fn(&mut [F])) {
         let (rank, mut part, mut parents) = (ranks.rank(), 0..own.len(), Vec::new());
-        for bit in bits(ranks.count()) {
+        let levels = bits(ranks.count());
+        for bit in levels.clone() {
             ranks.at_level_of(bit);
+            let is_last = 2 * bit == ranks.count();
             let middle = part.start + part.len() / 2;
             let (left, right) = own[part.clone()].split_at_mut(middle - part.start);
             let (kept, given, next) =
@@ -122,13 +124,19 @@ impl<F: Element> Buffers<F> {
             let received = &mut self.received[..kept.len()];
             let halves = (&mut self.halves_to_send, &mut self.halves_received);
             swap(ranks, rank ^ bit, call, given, received, wire, halves, |place, piece| {
-                add(&mut kept[place..place + piece.len()], piece);
+                let sums = &mut kept[place..place + piece.len()];
+                add(sums, piece);
+                if is_last {
+                    finish(sums); // while it is in the cache
+                }
             });
             parents.push(part);
             part = next;
         }
-        finish(&mut own[part]);
-        for bit in bits(ranks.count()).rev() {
+        if ranks.count() == 1 {
+            finish(own);
+        }
+        for bit in levels.rev() {
             ranks.at_level_of(bit);
             let part = parents.pop().expect("one for each level");
             let middle = part.start + part.len() / 2;
@@ -155,7 +163,7 @@ impl<F: Element> Buffers<F> {
 }
 
 /// 1, 2, 4 … below `ranks`.
-fn bits(ranks: usize) -> impl DoubleEndedIterator<Item = usize> {
+fn bits(ranks: usize) -> impl DoubleEndedIterator<Item = usize> + Clone {
     (0..ranks.ilog2()).map(|level| 1 << level)
 }
 
