@@ -48,15 +48,19 @@ pub trait Float:
 }
 
 impl Float for f32 {
+    #[inline]
     fn of(x: f64) -> f32 {
         x as f32
     }
+    #[inline]
     fn widen(self) -> f64 {
         f64::from(self)
     }
+    #[inline]
     fn bits(self) -> u64 {
         u64::from(self.to_bits())
     }
+    #[inline]
     fn from_bits(bits: u64) -> f32 {
         f32::from_bits(bits as u32)
     }
@@ -67,15 +71,19 @@ impl Float for f32 {
 }
 
 impl Float for f64 {
+    #[inline]
     fn of(x: f64) -> f64 {
         x
     }
+    #[inline]
     fn widen(self) -> f64 {
         self
     }
+    #[inline]
     fn bits(self) -> u64 {
         self.to_bits()
     }
+    #[inline]
     fn from_bits(bits: u64) -> f64 {
         f64::from_bits(bits)
     }
