@@ -104,7 +104,7 @@ for model, text in MODELS.items():
     print(f"| {text} | " + " | ".join(cells) + " |")
 
 NETWORKS = {"10 Gbit/s": (30e-6, 0.9 * 1.25e9), "100 Gbit/s": (3e-6, 0.9 * 12.5e9)}
-nodes = [8, 16, 32, 64, 128, 256]
+nodes = [8, 32, 64, 128, 256]
 print("\n| on paper: efficiency | " + " | ".join(f"{count}" for count in nodes) + " |")
 print("| --- |" + " --- |" * len(nodes))
 for model, text in MODELS.items():

@@ -16,6 +16,7 @@
 //! | [`real_time`] | run a model on a real-time thread: audio, control |
 //! | [`own_cell`] | write a cell of your own, with buffers |
 //! | [`targets`] | build for WebAssembly, ARM and 32 bits |
+//! | [`gradflow-mpi`](https://docs.rs/gradflow-mpi) | train on several machines: a crate of its own |
 //! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
 //! | `plugins` | put a model into an audio plug-in |
 //!

@@ -193,8 +193,8 @@ fn swap<F: Element>(
     if wire == Wire::Exact {
         return exchange(ranks, with, call, own, received, came);
     }
-    halves_to_send.clear();
-    halves_to_send.extend(own.iter().map(|x| to_bf16(x.widen() as f32)));
+    halves_to_send.resize(own.len(), 0);
+    halves_to_send.iter_mut().zip(own).for_each(|(half, x)| *half = to_bf16(x.widen() as f32));
     halves_received.resize(received.len(), 0);
     exchange(ranks, with, call, halves_to_send, halves_received, |place, piece| {
         let wide = &mut received[place..place + piece.len()];

@@ -42,6 +42,9 @@ pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), 
     if let Some(misfit) = options.misfit(ranks.count()) {
         ranks.end_all(&misfit);
     }
+    if let Err(error) = ranks.check_options() {
+        ranks.end_all(&error);
+    }
     match catch_unwind(AssertUnwindSafe(|| act(&ranks))) {
         Ok(Ok(())) => ranks.leave(),
         Ok(Err(error)) => ranks.end_all(&error),

@@ -82,6 +82,16 @@ impl Ranks {
         bytes
     }
 
+    /// Checks that all ranks run the same version with the same options.
+    pub(crate) fn check_options(&self) -> Result<(), RankError> {
+        let call = self.called(Call::Broadcast);
+        let own = format!("{:?} of version {}", self.options(), env!("CARGO_PKG_VERSION"));
+        let first = self.broadcast_bytes(call, own.clone().into_bytes());
+        let same = own.as_bytes() == first;
+        let misfit = || format!("options: expected {} as on rank 0, got {own}", String::from_utf8_lossy(&first));
+        self.agree(if same { Ok(()) } else { Err(misfit()) })
+    }
+
     /// Checks that all ranks have tensors of the same names, shapes and element type, in the same order.
     ///
     /// # Errors

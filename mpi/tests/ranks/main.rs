@@ -78,10 +78,10 @@ impl Ended {
     }
 }
 
-/// Runs a scenario on `count` ranks. Flags of both Open MPI and MPICH: none but `-n`.
+/// Runs a scenario on `count` ranks, by `mpirun` or what `MPIRUN` says. Flags of both Open MPI and MPICH: none but `-n`.
 fn mpirun(count: usize, scenario: &str) -> Ended {
     let clock = Instant::now();
-    let mut child = Command::new("mpirun")
+    let mut child = Command::new(env::var_os("MPIRUN").unwrap_or_else(|| "mpirun".into()))
         .args(["-n", &count.to_string()])
         .arg(env::current_exe().expect("this file"))
         .env(SCENARIO, scenario)
