@@ -189,7 +189,7 @@ fn train(ranks: &Ranks, settings: &Settings) -> Result<(), RankError> {
         let (count, parameters) = (ranks.count(), model.element_count());
         let shards = settings.options.shards_of_a_batch();
         println!(
-            "{count} ranks, {shards} shards of {batch} sequences; LSTM, {parameters} parameters; {updates} updates"
+            "ranks: {count}; {batch} sequences in {shards} shards; LSTM, {parameters} parameters; {updates} updates"
         );
     }
 

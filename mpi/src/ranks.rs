@@ -29,13 +29,14 @@ pub(crate) enum Call {
     Broadcast,
     Agree,
     State,
+    Length,
     /// The end of `run`.
     Leave,
 }
 
 impl Call {
-    const ALL: [Call; 7] =
-        [Call::Mean, Call::Sum, Call::Numbers, Call::Broadcast, Call::Agree, Call::State, Call::Leave];
+    const ALL: [Call; 8] =
+        [Call::Mean, Call::Sum, Call::Numbers, Call::Broadcast, Call::Agree, Call::State, Call::Length, Call::Leave];
 
     pub fn tag(self) -> Tag {
         self as Tag
@@ -56,6 +57,7 @@ impl fmt::Display for Call {
             Call::Broadcast => "a broadcast or a check of tensors",
             Call::Agree => "an agreement on errors",
             Call::State => "a gathering of states",
+            Call::Length => "a check of the number of elements",
             Call::Leave => "its end",
         })
     }
@@ -82,6 +84,8 @@ pub struct Ranks {
     calls: Cell<u64>,
     /// The level of the tree at which it exchanges messages.
     level: Cell<u32>,
+    /// The numbers of elements that all ranks are known to have, for each call and type.
+    lengths: RefCell<Vec<(Call, &'static str, usize)>>,
     pub(crate) f32: RefCell<Buffers<f32>>,
     pub(crate) f64: RefCell<Buffers<f64>>,
 }
@@ -97,8 +101,8 @@ impl fmt::Debug for Ranks {
 impl Ranks {
     pub(crate) fn new(world: SimpleCommunicator, options: Options) -> Self {
         let (rank, count) = (world.rank() as usize, world.size() as usize);
-        let (calls, level, f32, f64) = Default::default();
-        Ranks { world, options, rank, count, calls, level, f32, f64 }
+        let (calls, level, lengths, f32, f64) = Default::default();
+        Ranks { world, options, rank, count, calls, level, lengths, f32, f64 }
     }
 
     /// The number of this process, from 0 up.
@@ -202,6 +206,19 @@ impl Ranks {
         call
     }
 
+    /// Checks that all ranks sum as many elements, the first time for this number: messages of another length than is expected would
+    /// end the program without a word.
+    #[track_caller]
+    pub(crate) fn check_length<F: Element>(&self, call: Call, length: usize) {
+        let key = (call, std::any::type_name::<F>(), length);
+        if !self.lengths.borrow().contains(&key) {
+            if let Err(error) = self.check_same_length(call, length) {
+                panic!("{error}");
+            }
+            self.lengths.borrow_mut().push(key);
+        }
+    }
+
     /// That the next messages are exchanged between ranks that differ in this bit.
     pub(crate) fn at_level_of(&self, bit: usize) {
         self.level.set(bit.ilog2());
@@ -280,8 +297,13 @@ impl Ranks {
 
     /// Sums of numbers over all ranks, along the tree: losses, weights, counts. Of metrics, which are tensors, by
     /// [`sum`](Ranks::sum).
+    ///
+    /// # Panics
+    /// Panics if ranks have other numbers of them.
+    #[track_caller]
     pub fn sum_numbers(&self, numbers: &mut [f64]) {
         let call = self.called(Call::Numbers);
+        self.check_length::<f64>(call, numbers.len());
         self.f64.borrow_mut().sum_of_any(self, call, numbers);
     }
 
@@ -302,6 +324,7 @@ impl Ranks {
     #[track_caller]
     pub fn sum<F: Element>(&self, tensors: &mut (impl Tensors<F> + ?Sized)) {
         let call = self.called(Call::Sum);
+        self.check_length::<F>(call, tensors.element_count());
         F::buffers(self).borrow_mut().sum_of_tensors(self, call, &mut { tensors }, F::one(), F::one());
     }
 
@@ -317,6 +340,7 @@ impl Ranks {
     #[track_caller]
     pub fn mean<F: Element>(&self, grad: &mut (impl Tensors<F> + ?Sized)) {
         let call = self.called(Call::Mean);
+        self.check_length::<F>(call, grad.element_count());
         let factor = F::of(1.0 / self.count as f64);
         F::buffers(self).borrow_mut().sum_of_tensors(self, call, &mut { grad }, F::one(), factor);
     }
@@ -335,6 +359,7 @@ impl Ranks {
     #[track_caller]
     pub fn weighted_mean<F: Element>(&self, grad: &mut (impl Tensors<F> + ?Sized), loss: f64, weight: f64) -> f64 {
         let call = self.called(Call::Mean);
+        self.check_length::<F>(call, grad.element_count());
         let mut numbers = [weight, weight * loss];
         self.f64.borrow_mut().sum_of_any(self, call, &mut numbers);
         let [total, loss] = numbers;

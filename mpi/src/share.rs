@@ -92,6 +92,19 @@ impl Ranks {
         self.agree(if same { Ok(()) } else { Err(misfit()) })
     }
 
+    /// Checks that all ranks sum as many elements in a call.
+    pub(crate) fn check_same_length(&self, call: Call, length: usize) -> Result<(), RankError> {
+        let mut first = [length as u64];
+        self.broadcast_values(Call::Length, &mut first);
+        let [first] = first;
+        let same = first == length as u64;
+        self.agree(if same {
+            Ok(())
+        } else {
+            Err(format!("expected {first} elements in {call} as on rank 0, got {length}"))
+        })
+    }
+
     /// Checks that all ranks have tensors of the same names, shapes and element type, in the same order.
     ///
     /// # Errors

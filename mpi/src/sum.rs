@@ -96,6 +96,7 @@ impl<'r, F: Element> TreeSum<'r, F> {
         self.skip_to(own.end);
         self.next = own.start;
         let (ranks, call) = (self.ranks, self.ranks.called(Call::Mean));
+        ranks.check_length::<F>(call, self.length);
         let mut numbers = self.numbers.total();
         ranks.f64.borrow_mut().sum_of_any(ranks, call, &mut numbers);
         let factor = factor(numbers[0]);

@@ -10,7 +10,7 @@ use gradflow_mpi::{Options, RankError, Ranks, Reduction, run};
 
 use crate::{Test, mpirun};
 
-pub const TESTS: [Test; 13] = [
+pub const TESTS: [Test; 14] = [
     ("fault_killed", || ends("killed", &["signal 9"], 30)),
     ("fault_panic", || ends("panic", &["error: rank 1 of", "panicked: the data ended"], 20)),
     ("fault_panic_in_a_sum", || ends("panic_in_sum", &["error: rank 1 of", "TreeSum: shard: expected one of"], 20)),
@@ -27,9 +27,14 @@ pub const TESTS: [Test; 13] = [
     ("fault_silent_broadcast", || ends("silent_broadcast", &["for rank 0, which sent nothing"], 30)),
     ("fault_returned", || ends("returned", &["error: rank 0 of", "for rank 1, which is in its end"], 20)),
     ("fault_other_call", || {
-        ends("other_call", &["waits in a mean of gradients for rank 1, which is in a sum of numbers"], 20);
+        ends("other_call", &["error: rank", "waits in", "a mean of gradients", "which is in", "a sum of numbers"], 20);
     }),
-    ("fault_other_length", || ends("other_length", &["elements"], 20)),
+    ("fault_other_length", || {
+        ends("other_length", &["error: rank", "a mean of gradients", "a check of the number of elements"], 20);
+    }),
+    ("fault_other_length_at_first", || {
+        ends("length_at_first", &["panicked: rank 1: expected 5 elements in a sum of tensors as on rank 0, got 7"], 20);
+    }),
     ("fault_other_options", || ends("other_options", &["rank 1: options: expected Options { shards: 8"], 20)),
     ("fault_exit", || ends("exit", &[], 20)),
 ];
@@ -57,6 +62,7 @@ pub fn rank(words: &[&str]) -> ExitCode {
     run(options, |ranks| {
         let mut grad = Array1::from_elem(100_000, 1.0_f32);
         ranks.mean(&mut grad);
+        ranks.sum_numbers(&mut [0.0]);
         act(ranks, &fault, &mut grad)?;
         if fault == "returned" && ranks.rank() == 1 {
             return Ok(()); // as a loop that has fewer batches than those of the others
@@ -75,6 +81,10 @@ fn act(ranks: &Ranks, fault: &str, grad: &mut Array1<f32>) -> Result<(), String>
     if fault == "other_model" {
         let mut model = Linear::<f32>::zeros(3, if ranks.rank() == 1 { 5 } else { 4 });
         return ranks.broadcast(&mut model).map_err(text);
+    }
+    if fault == "length_at_first" {
+        ranks.sum(&mut Array1::from_elem(if ranks.rank() == 1 { 7 } else { 5 }, 1.0_f32));
+        return Ok(());
     }
     if fault == "silent_broadcast" {
         if ranks.is_first() {
