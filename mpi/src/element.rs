@@ -163,7 +163,7 @@ impl<F: Element> Buffers<F> {
 }
 
 /// 1, 2, 4 … below `ranks`.
-fn bits(ranks: usize) -> impl DoubleEndedIterator<Item = usize> + Clone {
+pub(crate) fn bits(ranks: usize) -> impl DoubleEndedIterator<Item = usize> + Clone {
     (0..ranks.ilog2()).map(|level| 1 << level)
 }
 

@@ -56,7 +56,8 @@ pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), 
     ExitCode::SUCCESS
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }

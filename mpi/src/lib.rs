@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod buckets;
 mod element;
 mod error;
 mod launch;
@@ -11,6 +12,7 @@ mod share;
 mod sum;
 mod tree;
 
+pub use buckets::{BucketSum, Going};
 pub use element::Element;
 pub use error::RankError;
 pub use launch::run;

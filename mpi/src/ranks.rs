@@ -15,6 +15,7 @@ use mpi::request::{Request, Scope};
 use mpi::topology::{Process, SimpleCommunicator};
 use mpi::traits::{Communicator, Source};
 
+use crate::buckets::BucketSum;
 use crate::element::{Buffers, Element};
 use crate::options::Options;
 use crate::shard::{Shard, start};
@@ -43,6 +44,9 @@ impl Call {
     }
 
     fn of_tag(tag: Tag) -> Option<Call> {
+        if tag >= BUCKETS {
+            return Some(Call::Mean);
+        }
         Call::ALL.into_iter().find(|call| call.tag() == tag)
     }
 }
@@ -62,6 +66,9 @@ impl fmt::Display for Call {
         })
     }
 }
+
+/// Tags from here on are of [buckets](crate::BucketSum).
+pub(crate) const BUCKETS: Tag = 100;
 
 /// How often a request is tested before the rank lets others run.
 const SPINS: u32 = 2000;
@@ -189,6 +196,16 @@ impl Ranks {
     #[must_use]
     pub fn tree_sum<F: Element>(&self, model: &(impl Tensors<F> + ?Sized)) -> TreeSum<'_, F> {
         TreeSum::new(self, model.element_count())
+    }
+
+    /// A sum over all shards of a gradient in parts like `parts`, which go out while the backward pass still runs.
+    ///
+    /// # Panics
+    /// Panics if there are more than 500 parts.
+    #[must_use]
+    #[track_caller]
+    pub fn bucket_sum<F: Element>(&self, parts: &[&dyn Tensors<F>]) -> BucketSum<'_, F> {
+        BucketSum::new(self, parts)
     }
 
     /// Another rank, to send to and to receive from.

@@ -48,6 +48,11 @@ impl<F: Float> Tree<F> {
         Tree { length, wire, nodes: Vec::new(), spare: Vec::new() }
     }
 
+    /// Whether no leaf waits.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// The next leaf: `factor` times the elements of all `parts`, one after the other.
     pub fn add_leaf<'a>(&mut self, parts: impl Iterator<Item = &'a [F]>, factor: F) {
         let Tree { length, wire, nodes, spare } = self;

@@ -10,10 +10,14 @@ use gradflow_mpi::{Options, RankError, Ranks, Reduction, run};
 
 use crate::{Test, mpirun};
 
-pub const TESTS: [Test; 14] = [
+pub const TESTS: [Test; 16] = [
     ("fault_killed", || ends("killed", &["signal 9"], 30)),
     ("fault_panic", || ends("panic", &["error: rank 1 of", "panicked: the data ended"], 20)),
     ("fault_panic_in_a_sum", || ends("panic_in_sum", &["error: rank 1 of", "TreeSum: shard: expected one of"], 20)),
+    ("fault_panic_in_buckets", || ends("panic_in_buckets", &["error: rank 1 of", "panicked: the second part"], 20)),
+    ("fault_silent_in_buckets", || {
+        ends("silent_in_buckets", &["error: rank 0 of", "s in a mean of gradients for rank 1, which sent nothing"], 30);
+    }),
     ("fault_error", || ends("error", &["error: rank 1 of", "the disk is full"], 20)),
     ("fault_other_model", || {
         ends("other_model", &["rank 1: tensor 0: expected weight: [4, 3] of f32 as on rank 0, got weight: [5, 3]"], 20);
@@ -81,6 +85,25 @@ fn act(ranks: &Ranks, fault: &str, grad: &mut Array1<f32>) -> Result<(), String>
     if fault == "other_model" {
         let mut model = Linear::<f32>::zeros(3, if ranks.rank() == 1 { 5 } else { 4 });
         return ranks.broadcast(&mut model).map_err(text);
+    }
+    if fault.ends_with("in_buckets") {
+        let mut other = grad.clone();
+        let mut sum = ranks.bucket_sum::<f32>(&[grad, &other]);
+        sum.during(|going| {
+            for shard in ranks.shards(16) {
+                going.shard(&shard, 0.0, 1.0);
+                going.add(1, grad); // on its way, after the last shard
+                if ranks.rank() == 1 && shard.place() + 1 == ranks.own_shards() {
+                    match fault {
+                        "panic_in_buckets" => panic!("the second part"),
+                        _ => forever(),
+                    }
+                }
+                going.add(0, grad);
+            }
+        });
+        sum.mean(&mut [grad, &mut other]);
+        return Ok(());
     }
     if fault == "length_at_first" {
         ranks.sum(&mut Array1::from_elem(if ranks.rank() == 1 { 7 } else { 5 }, 1.0_f32));

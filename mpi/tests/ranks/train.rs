@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use gradflow::author::Gradient;
 use gradflow::ndarray::{Array2, s};
 use gradflow::prelude::*;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -9,10 +10,17 @@ use gradflow_mpi::{Element, Options, RankError, Ranks, Reduction, Wire, run};
 
 use crate::{Test, mpirun};
 
-pub const TESTS: [Test; 8] = [
+pub const TESTS: [Test; 9] = [
     ("train_tree_f32", || check_bits("tree f32 13")),
     ("train_tree_f64", || check_bits("tree f64 16")),
     ("train_whole_messages", || assert_eq!(same_bits("whole f64 16"), same_bits("tree f64 16"))),
+    ("train_buckets", || {
+        for training in ["f32 13", "f64 16", "f64 5"] {
+            assert_eq!(same_bits(&format!("buckets {training}")), same_bits(&format!("tree {training}")));
+        }
+        check_bits("buckets_bf16 f32 13");
+        mpirun(3, "train buckets_mpi f64 13").succeeded();
+    }),
     ("train_fewer_sequences_than_shards", || check_bits("tree f64 5")),
     ("train_bf16", || check_bits("bf16 f32 13")),
     ("train_all_reduce", all_reduce),
@@ -150,6 +158,52 @@ fn sharded<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Tra
     Ok(Trained { model, first: first.expect("a step"), losses })
 }
 
+/// The same, layer by layer, with gradients that go out during the backward pass.
+fn by_buckets<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Trained<F>, RankError> {
+    let mut model = Model::<F>::new(hidden);
+    let (mut optimizer, mut cross_entropy) = (AdamW::new(1e-2), SoftmaxCrossEntropy::new());
+    let (mut grad, mut first, mut losses) = (model.zeros_like(), None, Vec::new());
+    let Model { embedding, dropout, lstm, head } = &model;
+    let mut caches = (embedding.cache(), dropout.cache(), lstm.cache(), head.cache());
+    let mut sum = ranks.bucket_sum::<F>(&[embedding, lstm, head]);
+    for epoch in 0..EPOCHS {
+        let data = Data::new(batch, epoch);
+        let mut states = ranks.zero_states(&model.lstm, batch);
+        for (steps, seed) in Data::chunks(epoch) {
+            let (x, targets) = (data.x().steps(steps.clone()).train(seed), data.targets.slice(s![steps, ..]));
+            let Model { embedding, dropout, lstm, head } = &model;
+            sum.during(|going| {
+                for shard in ranks.shards(batch) {
+                    let (x, targets, state) = (shard.of(x), shard.part(&targets), &mut states[shard.place()]);
+                    let embedded = embedding.forward(x, &mut (), &mut caches.0).to_owned();
+                    let dropped = dropout.forward(x.with(embedded.view()), &mut (), &mut caches.1).to_owned();
+                    let y = lstm.forward(x.with(dropped.view()), state, &mut caches.2).to_owned();
+                    let logits = head.forward(x.with(y.view()), &mut (), &mut caches.3);
+                    let logits = x.with(logits);
+                    let weight = cross_entropy.weight(logits, &targets);
+                    let loss = cross_entropy.of(logits, &targets);
+                    going.shard(&shard, loss.value(), weight);
+                    let d = Gradient::overwrite(&mut grad.head);
+                    let d = head.backward(x.with(y.view()), loss.gradient(), None, &mut caches.3, d).to_owned();
+                    going.add(2, &grad.head);
+                    let to = Gradient::overwrite(&mut grad.lstm);
+                    let d = lstm.backward(x.with(dropped.view()), &d, None, &mut caches.2, to).to_owned();
+                    going.add(1, &grad.lstm);
+                    let to = Gradient::overwrite(&mut grad.dropout);
+                    let d = dropout.backward(x.with(embedded.view()), &d, None, &mut caches.1, to).to_owned();
+                    embedding.backward(x, &d, None, &mut caches.0, Gradient::overwrite(&mut grad.embedding));
+                    going.add(0, &grad.embedding);
+                }
+            });
+            losses.push(sum.mean(&mut [&mut grad.embedding, &mut grad.lstm, &mut grad.head]));
+            first.get_or_insert_with(|| grad.clone());
+            ranks.agree(optimizer.step_clipped(&mut model, &grad, ClipNorm::new(1.0)))?;
+        }
+    }
+    ranks.check_equal(&model)?;
+    Ok(Trained { model, first: first.expect("a step"), losses })
+}
+
 /// The same with the shortest loop: a part for each rank.
 fn one_line<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Trained<F>, RankError> {
     let mut model = Model::new(hidden);
@@ -264,9 +318,9 @@ pub fn rank(words: &[&str]) -> ExitCode {
     let options = match mode {
         "tree" => Options::new().whole_up_to(0),
         "whole" => Options::new().whole_up_to(usize::MAX),
-        "bf16" => Options::new().whole_up_to(0).wire(Wire::Bf16),
-        "mpi" => Options::new().reduction(Reduction::AllReduce),
-        "line" => Options::new(),
+        "bf16" | "buckets_bf16" => Options::new().whole_up_to(0).wire(Wire::Bf16),
+        "mpi" | "buckets_mpi" => Options::new().reduction(Reduction::AllReduce),
+        "line" | "buckets" => Options::new(),
         _ => panic!("{mode}"),
     };
     run(options, |ranks| {
@@ -289,12 +343,16 @@ fn check<F: Element>(
 where
     Model<F>: std::any::Any,
 {
-    let trained = if mode == "line" { one_line(ranks, batch, hidden)? } else { sharded::<F>(ranks, batch, hidden)? };
+    let trained = match mode {
+        "line" => one_line(ranks, batch, hidden)?,
+        "buckets" | "buckets_bf16" | "buckets_mpi" => by_buckets(ranks, batch, hidden)?,
+        _ => sharded(ranks, batch, hidden)?,
+    };
     if !ranks.is_first() {
         return Ok(());
     }
     let first: &dyn std::any::Any = &trained.first;
-    if mode == "bf16" {
+    if mode.ends_with("bf16") {
         check_bf16(first.downcast_ref().expect("f32"), batch, hidden, ranks.options().shards_of_a_batch());
     } else if hidden < 100 {
         let whole = whole::<F>(batch, hidden);
