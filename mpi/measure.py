@@ -5,12 +5,14 @@
     python3 measure.py target/release/examples/scaling [--rounds 5] [--steps 5] [--before "chrt -f 50"]
 
 Each round starts mpirun once for each row, so that rows of 1 and 2 ranks alternate; the best step of all rounds counts. Prints the
-tables of README.md. Needs Open MPI (for `--mca`) and two free cores.
+tables of README.md. Needs Open MPI (for `--mca`) and two free cores. Networks of 10 and 1 Gbit/s are a loopback device of its own,
+whose rate is limited (`unshare -n`, `tc`): that needs root. Both directions share the device, so it has twice the rate.
 """
 
 import argparse
 import math
 import os
+import shlex
 import subprocess
 
 parser = argparse.ArgumentParser()
@@ -28,12 +30,19 @@ MODELS = {
     "char_lm": "`char_lm`'s model, T 64, B 8",
 }
 WAYS = [("plain", 1), ("tree", 1), ("tree", 2), ("mpi", 2), ("bf16", 2)]
-SHARED, TCP = [], ["--mca", "btl", "tcp,self"]
+# The rate of the loopback device; None is no device at all.
+TRANSPORTS = {"shared memory": None, "TCP": "", "TCP, 10 Gbit/s": "20gbit", "TCP, 1 Gbit/s": "2gbit"}
+LOOPBACK = "--mca btl tcp,self --mca btl_tcp_if_include lo --mca oob_tcp_if_include lo".split()
 
 
 def run(ranks, transport, *words):
-    command = arguments.before.split() + ["mpirun", "--bind-to", "core", *transport, "-n", str(ranks), arguments.program]
-    lines = subprocess.run(command + list(words), capture_output=True, text=True, check=True).stdout.splitlines()
+    rate = TRANSPORTS[transport]
+    network = [] if rate is None else LOOPBACK
+    command = arguments.before.split() + ["mpirun", "--bind-to", "core", *network, "-n", str(ranks), arguments.program, *words]
+    if rate is not None:
+        limit = f"tc qdisc add dev lo root tbf rate {rate} burst 256kb latency 50ms && " if rate else ""
+        command = ["unshare", "-n", "bash", "-c", f"ip link set lo up && {limit} exec {shlex.join(command)}"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [line.split()[1:] for line in lines if line.startswith("row: ")]
 
 
@@ -48,16 +57,17 @@ def keep(key, times):
 
 sizes = {}
 for _ in range(arguments.rounds):
-    for name, transport in [("shared memory", SHARED), ("TCP", TCP)]:
+    for name, rate in TRANSPORTS.items():
         for model in MODELS:
-            for way, ranks in WAYS if transport == SHARED else [("tree", 2)]:
-                [[_, _, _, size, *times]] = run(ranks, transport, "steps", model, way, str(arguments.steps))
+            for way, ranks in WAYS if rate is None else [("tree", 2)]:
+                [[_, _, _, size, *times]] = run(ranks, name, "steps", model, way, str(arguments.steps))
                 keep((name, model, way, ranks), times)
                 sizes[model] = int(size)
-        for ranks in [1, 2]:
-            for _, _, _, size, *times in run(ranks, transport, "messages"):
-                keep((name, "message", int(size), ranks), times)
-        for _, _, way, _, *times in run(2, transport, "buckets", str(arguments.steps)):
+        if not rate:
+            for ranks in [1, 2]:
+                for _, _, _, size, *times in run(ranks, name, "messages"):
+                    keep((name, "message", int(size), ranks), times)
+        for _, _, way, _, *times in run(2, name, "buckets", str(arguments.steps)):
             keep((name, "buckets", way), times)
 
 
@@ -77,10 +87,9 @@ for model, text in MODELS.items():
     row = [best["shared memory", model, way, 2] for way in ["tree", "mpi", "bf16"]]
     print(f"| {text} | " + " | ".join(f"{ms(whole)}, {ms(sent)}" for whole, _, sent in row) + " |")
 
-print("\n| eight residual blocks, two ranks | shared memory | TCP |\n| --- | --- | --- |")
-for way, text in [("none", "no messages"), ("tree", "the tree, after the backward pass"),
-                  ("after", "MPI's non-blocking all-reduce of each block, after it"), ("during", "the same, while it runs")]:
-    print(f"| {text} | " + " | ".join(ms(best[name, "buckets", way][0]) for name in ["shared memory", "TCP"]) + " |")
+print("\n| eight residual blocks, two ranks | " + " | ".join(TRANSPORTS) + " |\n| --- |" + " --- |" * len(TRANSPORTS))
+for way, text in [("none", "no gradients are sent"), ("after", "`TreeSum`, after the backward pass"), ("during", "`BucketSum`, during it")]:
+    print(f"| {text} | " + " | ".join(ms(best[name, "buckets", way][0]) for name in TRANSPORTS) + " |")
 
 # t(n, R) = 2 log2(R) a + 2 n (R - 1) / R / b + n m: latency, bandwidth, and the memory's own work on n bytes.
 large = 1 << 25
@@ -98,7 +107,9 @@ def seconds(size, ranks, latency, bandwidth):
     return 3 * levels * latency + 2 * size * (ranks - 1) / ranks / bandwidth + size * memory
 
 
-print("\n| two ranks: model, measured | shared memory | TCP |\n| --- | --- | --- |")
+for name, rate in [("TCP, 10 Gbit/s", 1.25e9), ("TCP, 1 Gbit/s", 0.125e9)]:
+    fitted[name] = (fitted["TCP"][0], 0.9 * rate)
+print("\n| two ranks: model, measured | " + " | ".join(fitted) + " |\n| --- |" + " --- |" * len(fitted))
 for model, text in MODELS.items():
     cells = [f"{ms(seconds(sizes[model], 2, *fitted[name]))}, {ms(best[name, model, 'tree', 2][2])}" for name in fitted]
     print(f"| {text} | " + " | ".join(cells) + " |")

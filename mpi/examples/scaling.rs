@@ -11,11 +11,7 @@ use gradflow::layers::Nonlinearity;
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayView3};
 use gradflow::prelude::*;
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow_mpi::{Options, Ranks, Reduction, Wire, run};
-use mpi::collective::SystemOperation;
-use mpi::request::scope;
-use mpi::topology::SimpleCommunicator;
-use mpi::traits::*;
+use gradflow_mpi::{Options, Ranks, Reduction, Shard, Wire, run};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -189,88 +185,75 @@ fn messages(ranks: &Ranks) -> Result<(), String> {
     Ok(())
 }
 
-/// Gradients of eight residual blocks: in one tree sum after the backward pass; and block by block, after it and while it runs, by MPI's
-/// non-blocking all-reduce.
+/// What is told of each complete gradient: the shard, the number of the block, and the gradient.
+type Complete<'c> = Box<dyn FnMut(&Shard, usize, &PreNormBlock<f32>) + 'c>;
+
+/// Gradients of eight residual blocks: not sent, summed after the backward pass, and block by block while it runs.
 fn buckets(ranks: &Ranks, count: usize) -> Result<(), String> {
-    let world = SimpleCommunicator::world();
+    const WAYS: [&str; 3] = ["none", "after", "during"];
     let rng = &mut StdRng::seed_from_u64(0);
-    let x = Array3::from_shape_simple_fn((50, 64 / ranks.count(), 512), || rng.random_range(-1.0_f32..1.0));
+    let x = Array3::from_shape_simple_fn((50, 64, 512), || rng.random_range(-1.0_f32..1.0));
     let blocks: Vec<_> = (0..8).map(|_| PreNormBlock::<f32>::new(512, 1024, Nonlinearity::Relu, rng)).collect();
     let mut grads: Vec<_> = blocks.iter().map(|block| block.zeros_like()).collect();
     let mut caches: Vec<_> = blocks.iter().map(|block| block.cache()).collect();
-    let bytes = 4 * blocks.iter().map(|block| block.element_count()).sum::<usize>();
-    let mut memory: Vec<_> = blocks
-        .iter()
-        .map(|block| (vec![0.0_f32; block.element_count()], vec![0.0_f32; block.element_count()]))
-        .collect();
-    let mut best = [Best::new(); 4];
-    for step in 0..4 * (count + 1) {
-        let way = step % 4; // no messages; by MPI after the backward pass, and while it runs; by the tree
+    let mut whole = ranks.tree_sum(&blocks);
+    let parts: Vec<&dyn Tensors<f32>> = blocks.iter().map(|block| block as _).collect();
+    let mut parts = ranks.bucket_sum(&parts);
+    let mut best = WAYS.map(|_| Best::new());
+    for step in 0..WAYS.len() * (count + 1) {
+        let way = WAYS[step % WAYS.len()];
         ranks.sum_numbers(&mut [0.0]);
         let begin = Instant::now();
-        let mut inputs = vec![x.clone()];
-        for (block, cache) in blocks.iter().zip(&mut caches) {
-            let mut state = block.zero_state(x.dim().1);
-            let y = block.forward(inputs.last().expect("x"), &mut state, cache).to_owned();
-            inputs.push(y);
-        }
-        let mut d = inputs.pop().expect("an output");
-        let mut waiting = 0.0;
-        scope(|scope| {
-            let mut pending: Vec<_> = Vec::new();
-            let mut places = memory.iter_mut().rev();
-            for k in (0..blocks.len()).rev() {
-                d = blocks[k]
-                    .backward(&inputs[k], &d, None, &mut caches[k], Gradient::overwrite(&mut grads[k]))
-                    .to_owned();
-                let (own, all) = places.next().expect("memory");
-                let mut place = &mut own[..];
-                for i in 0..grads[k].count() {
-                    let values = grads[k].values(i);
-                    let (here, rest) = place.split_at_mut(values.len());
-                    here.copy_from_slice(values);
-                    place = rest;
+        let mut passes = |mut complete: Complete<'_>| {
+            for shard in ranks.shards(64) {
+                let x = shard.of(&x);
+                let mut outputs: Vec<Array3<f32>> = Vec::new();
+                for (k, (block, cache)) in blocks.iter().zip(&mut caches).enumerate() {
+                    let mut state = block.zero_state(shard.count());
+                    let input = k.checked_sub(1).map_or(x.reborrow(), |before| Sequence::from(&outputs[before]));
+                    let y = block.forward(input, &mut state, cache).to_owned();
+                    outputs.push(y);
                 }
-                match way {
-                    1 => pending.push(Ok((&*own, all))),
-                    2 => {
-                        pending.push(Err(Some(world.immediate_all_reduce_into(
-                            scope,
-                            &own[..],
-                            &mut all[..],
-                            SystemOperation::sum(),
-                        ))));
-                        // MPI moves messages while it is called.
-                        for request in pending.iter_mut().flat_map(|p| p.as_mut().err()) {
-                            *request = request.take().and_then(|request| request.test().err());
+                let mut d = outputs[7].clone();
+                for k in (0..8_usize).rev() {
+                    let input = k.checked_sub(1).map_or(x.reborrow(), |before| Sequence::from(&outputs[before]));
+                    let to = Gradient::overwrite(&mut grads[k]);
+                    d = blocks[k].backward(input, &d, None, &mut caches[k], to).to_owned();
+                    complete(&shard, k, &grads[k]);
+                }
+            }
+        };
+        match way {
+            "during" => {
+                parts.during(|going| {
+                    passes(Box::new(|shard, k, grad| {
+                        if k == 7 {
+                            going.shard(shard, 0.0, 1.0);
                         }
+                        going.add(k, grad);
+                    }));
+                });
+                let mut grads: Vec<&mut dyn Tensors<f32>> = grads.iter_mut().map(|grad| grad as _).collect();
+                parts.mean(&mut grads);
+            }
+            _ => {
+                passes(Box::new(|_, _, _| {}));
+                if way == "after" {
+                    for shard in ranks.shards(64) {
+                        whole.add(&shard, &grads, 0.0, 1.0);
                     }
-                    _ => {}
+                    whole.mean(&mut grads);
                 }
             }
-            let computed = Instant::now();
-            for bucket in pending {
-                match bucket {
-                    Ok((own, all)) => {
-                        _ = world
-                            .immediate_all_reduce_into(scope, &own[..], &mut all[..], SystemOperation::sum())
-                            .wait()
-                    }
-                    Err(request) => _ = request.map(|request| request.wait()),
-                }
-            }
-            if way == 3 {
-                ranks.sum(&mut grads);
-            }
-            waiting = computed.elapsed().as_secs_f64();
-        });
-        let whole = begin.elapsed().as_secs_f64();
-        if step >= 4 {
-            best[way].add([whole, waiting, 0.0]);
+        }
+        ranks.sum_numbers(&mut [0.0]);
+        let time = begin.elapsed().as_secs_f64();
+        if step >= WAYS.len() {
+            best[step % WAYS.len()].add([time, 0.0, 0.0]);
         }
     }
-    for (name, best) in ["none", "after", "during", "tree"].into_iter().zip(best) {
-        report(ranks, &format!("buckets {name} {bytes}"), best);
+    for (way, best) in WAYS.into_iter().zip(best) {
+        report(ranks, &format!("buckets {way} {}", 4 * blocks.element_count()), best);
     }
     Ok(())
 }

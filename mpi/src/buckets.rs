@@ -78,8 +78,10 @@ impl<'r, F: Element> BucketSum<'r, F> {
     pub(crate) fn new(ranks: &'r Ranks, parts: &[&dyn Tensors<F>]) -> Self {
         let (count, wire) = (parts.len(), ranks.options().wire);
         assert!(count <= MOST_PARTS, "Ranks: bucket_sum: expected at most {MOST_PARTS} parts, got {count}");
+        // A half may be one element longer than the other, at each level.
+        let levels = bits(ranks.count()).count();
         let memory = |length| {
-            let [own, received, pieces] = [0; 3].map(|_| vec![F::zero(); length]);
+            let [own, received, pieces] = [0, levels, 0].map(|more| vec![F::zero(); length + more]);
             Part { own, received, pieces }
         };
         BucketSum {
@@ -423,6 +425,21 @@ impl<'a, 's, F: Element> Going<'a, 's, F> {
             if let State::Here { sending } = std::mem::replace(&mut self.parts[k], State::Done) {
                 sending.into_iter().for_each(|request| _ = self.ranks.wait(request, None, self.call));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_all_ranks_are_the_whole() {
+        for (count, length) in [(1, 5), (2, 0), (4, 3), (8, 1), (8, 1001)] {
+            let mut pieces: Vec<_> = (0..count).map(|rank| piece_of(rank, count, length)).collect();
+            pieces.sort_by_key(|piece| (piece.start, piece.end));
+            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start), "{pieces:?}");
+            assert_eq!((pieces[0].start, pieces[count - 1].end), (0, length));
         }
     }
 }

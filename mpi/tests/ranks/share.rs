@@ -1,5 +1,6 @@
 //! What all ranks have alike: weights, optimizers, checkpoints, states, sums and errors.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use gradflow::io::Checkpoint;
@@ -31,6 +32,7 @@ pub fn rank(_: &[&str]) -> ExitCode {
         checkpoints(ranks)?;
         errors(ranks);
         states(ranks);
+        small_buckets(ranks);
         Ok::<_, RankError>(())
     })
 }
@@ -161,4 +163,31 @@ fn states(ranks: &Ranks) {
         }
         assert_eq!(got, expected);
     }
+}
+
+/// Parts with fewer elements than ranks, or none; shards without a sequence; and sums that nobody took or made.
+fn small_buckets(ranks: &Ranks) {
+    let parts = [arr1(&[8.0_f64]), arr1(&[1.0, -2.0, 3.0]), arr1(&[])];
+    let mut sum = ranks.bucket_sum::<f64>(&[&parts[0], &parts[1], &parts[2]]);
+    for batch in [9, 2] {
+        sum.during(|going| {
+            for shard in ranks.shards(batch) {
+                going.shard(&shard, 5.0, shard.count() as f64);
+                (0..3).rev().for_each(|k| going.add(k, &parts[k]));
+            }
+        });
+        let mut got = parts.clone().map(|part| part * f64::NAN);
+        let [a, b, c] = &mut got;
+        assert_eq!(sum.mean(&mut [a, b, c]), 5.0);
+        assert!(
+            got.iter().flatten().zip(parts.iter().flatten()).all(|(got, part)| (got - part).abs() < 1e-15),
+            "{got:?}"
+        );
+    }
+    let refused = catch_unwind(AssertUnwindSafe(|| sum.mean(&mut []))).unwrap_err();
+    let message = refused.downcast_ref::<String>().expect("a message");
+    assert!(message.contains("BucketSum: grads: expected 3 parts, got 0"), "{message}");
+    let [mut a, mut b, mut c] = parts;
+    let refused = catch_unwind(AssertUnwindSafe(|| sum.mean(&mut [&mut a, &mut b, &mut c]))).unwrap_err();
+    assert_eq!(refused.downcast_ref(), Some(&"BucketSum: mean: expected sums of `during`, got none"));
 }
