@@ -111,7 +111,7 @@ impl<F: Float> Layer for StridedConv1d<F> {
         state: &mut Array3<F>,
         cache: &'c mut CausalConv1dCache<F>,
     ) -> ArrayView3<'c, F> {
-        if x.first_step() % self.stride != 0 {
+        if !x.first_step().is_multiple_of(self.stride) {
             let expected = format_args!("chunks that begin at a multiple of the stride {}", self.stride);
             mismatch(NAME, "x", &expected, &format_args!("one that begins at step {}", x.first_step()))
         }
