@@ -30,6 +30,7 @@ EXAMPLES = {
     "char_lm": (1, 1),
     "temporal_order": (5, 2),
     "seq2seq": (5, 2),
+    "pronounce": (5, 2),
     "adding_problem": (5, 2),
     "agreement": (5, 2),
     "depth_sweep": (5, 2),
