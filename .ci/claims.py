@@ -31,6 +31,7 @@ EXAMPLES = {
     "temporal_order": (5, 2),
     "seq2seq": (5, 2),
     "pronounce": (5, 2),
+    "partially_observed": (5, 2),
     "adding_problem": (5, 2),
     "agreement": (5, 2),
     "depth_sweep": (5, 2),
