@@ -172,7 +172,7 @@ impl Layer for FailingLayer {
         for piece in x.pieces() {
             let b = piece.sequence;
             let mut s = piece.initial.map_or_else(|| Array1::zeros(self.gain.len()), |row| state.row(row).to_owned());
-            for t in in_order(&x, x.steps_of(&piece)) {
+            for t in in_order(x, x.steps_of(&piece)) {
                 self.fuse.call();
                 s += &(&self.gain * &features.slice(s![t, b, ..]));
                 y.slice_mut(s![t, b, ..]).assign(&s);
@@ -210,7 +210,7 @@ impl Layer for FailingLayer {
             let b = piece.sequence;
             let given = dstate.as_ref().zip(piece.last).map(|(dstate, row)| dstate.row(row).to_owned());
             let mut ds = given.unwrap_or_else(|| Array1::zeros(self.gain.len()));
-            for t in in_order(&x, x.steps_of(&piece)).into_iter().rev() {
+            for t in in_order(x, x.steps_of(&piece)).into_iter().rev() {
                 self.fuse.call();
                 ds += &dy.slice(s![t, b, ..]);
                 grad.gain += &(&ds * &features.slice(s![t, b, ..]));
