@@ -25,13 +25,16 @@ pub(crate) struct Places {
 impl Places {
     /// From the tensor's shape, and its shape for a batch of one.
     pub fn new(all: &[usize], one: &[usize], batch: usize) -> Self {
+        Self::of_all([(all, batch)], one)[0]
+    }
+
+    /// The same tensor in several batches, by its shape in each and in a batch of one.
+    pub fn of_all<const N: usize>(batches: [(&[usize], usize); N], one: &[usize]) -> [Self; N] {
         let size = one.iter().product::<usize>();
-        // Of a batch of one the batch's axis cannot be told; its elements lie one after the other anyway.
-        let inner = match all.iter().zip(one).position(|(all, one)| all != one) {
-            None => size,
-            Some(axis) => one[axis + 1..].iter().product(),
-        };
-        Places { batch, blocks: size / inner.max(1), inner }
+        // Of batches of one the batch's axis cannot be told; their elements lie one after the other anyway.
+        let axis = batches.iter().find_map(|(all, _)| all.iter().zip(one).position(|(all, one)| all != one));
+        let inner = axis.map_or(size, |axis| one[axis + 1..].iter().product());
+        batches.map(|(_, batch)| Places { batch, blocks: size / inner.max(1), inner })
     }
 
     /// The places of a sequence's elements in the batch's tensor, and in that of a batch of one.

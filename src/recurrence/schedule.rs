@@ -168,6 +168,15 @@ impl Schedule {
         self.first + self.sequence(j)
     }
 
+    /// If the gradient of the `j`th rows' last state came from another row than that of their initial state: that row, whose own state
+    /// nothing reads.
+    pub fn row_read_elsewhere(&self, j: usize, end: End) -> Option<usize> {
+        match (end, self.state_row(j, End::Initial), self.state_row(j, End::Last)) {
+            (End::Initial, Some(initial), Some(last)) if initial != last => Some(last),
+            _ => None,
+        }
+    }
+
     /// How many steps the piece of the `j`th rows takes.
     pub fn length(&self, j: usize) -> usize {
         if self.gathered { self.pieces[j].length } else { self.steps }

@@ -303,6 +303,9 @@ impl<F: Float> ColumnsMut<'_, '_, F> {
             for j in 0..schedule.batch() {
                 let Some(to) = schedule.state_row(j, end) else { continue };
                 let row = at(j) * all + column;
+                if let Some(read) = schedule.row_read_elsewhere(j, end) {
+                    own[read * width..(read + 1) * width].fill(F::zero());
+                }
                 own[to * width..(to + 1) * width].copy_from_slice(&values[row..row + width]);
             }
             column += width;

@@ -92,15 +92,20 @@ impl<L: Layer> Default for LearnedStateCache<L> {
     }
 }
 
-/// Each row of a state whose piece has a step here, and starts from it: a state that no step reads stays as it is.
-fn starting<F: Float>(x: &Sequence<'_, F>) -> impl Iterator<Item = usize> {
-    x.pieces().filter(|piece| x.reaches(piece)).filter_map(|piece| piece.initial)
-}
+impl<L: Layer> LearnedState<L> {
+    /// Each piece that starts from its state here: those with a step, since a state that no step reads stays as it is. Behind a
+    /// change of steps a sequence starts from the state of its first piece, and ends in that of its last one.
+    fn starting<'x>(&self, x: &Sequence<'x, L::Elem>) -> impl Iterator<Item = Piece> + use<'x, L> {
+        let (x, other_steps) = (*x, matches!(self.layer.output_steps(), Steps::Count(_)));
+        let has_steps = move |b: usize| x.valid_steps(b).next().is_some();
+        x.pieces().filter(move |piece| x.reaches(piece) || other_steps && has_steps(piece.sequence))
+    }
 
-/// Each row whose piece has a step here has started after it.
-fn mark_started<F: Float>(x: &Sequence<'_, F>, started: &mut Array2<F>) {
-    for row in x.pieces().filter(|piece| x.reaches(piece)).filter_map(|piece| piece.last) {
-        started[[row, 0]] = F::one();
+    /// Each row whose piece has started here has started after it.
+    fn mark_started(&self, x: &Sequence<'_, L::Elem>, started: &mut Array2<L::Elem>) {
+        for row in self.starting(x).filter_map(|piece| piece.last) {
+            started[[row, 0]] = L::Elem::one();
+        }
     }
 }
 
@@ -165,9 +170,9 @@ fn copy_rows<F: Float, S: Tensors<F>>(
 ) {
     for (from_row, to_row) in pairs {
         for i in 0..one.count() {
-            let from_places = Places::new(from.shape(i), one.shape(i), from_rows).row(from_row);
-            let to_places = Places::new(to.shape(i), one.shape(i), to_rows).row(to_row);
-            for ((from_place, _), (place, _)) in from_places.zip(to_places) {
+            let batches = [(from.shape(i), from_rows), (to.shape(i), to_rows)];
+            let [from_places, to_places] = Places::of_all(batches, one.shape(i));
+            for ((from_place, _), (place, _)) in from_places.row(from_row).zip(to_places.row(to_row)) {
                 to.tensor_mut(i)[place].copy_from_slice(&from.values(i)[from_place]);
             }
         }
@@ -190,7 +195,7 @@ impl<L: Layer> LearnedState<L> {
             let (shape, initial) = self.initial.tensor(i);
             let places = Places::new(state.state.shape(i), shape, rows);
             let (values, started) = (state.state.tensor_mut(i), &state.started);
-            for row in starting(x) {
+            for row in self.starting(x).filter_map(|piece| piece.initial) {
                 let started = started[[row, 0]];
                 for (own, one) in places.row(row) {
                     for (value, &initial) in values[own].iter_mut().zip(&initial[one]) {
@@ -212,7 +217,7 @@ impl<L: Layer> LearnedState<L> {
     ) -> ArrayView3<'c, L::Elem> {
         self.begin(x, state, given);
         let y = self.layer.forward_pass(x, &mut state.state, layer);
-        mark_started(x, &mut state.started);
+        self.mark_started(x, &mut state.started);
         y
     }
 
@@ -262,13 +267,14 @@ impl<L: Layer> LearnedState<L> {
         let (one, rows) = (L::Elem::one(), x.state_rows());
         if let Some(dstate) = &mut dstate {
             dstate.state.copy_from(d);
-            starting(x).for_each(|row| dstate.started[[row, 0]] = L::Elem::zero());
+            let rows = self.starting(x).filter_map(|piece| piece.initial);
+            rows.for_each(|row| dstate.started[[row, 0]] = L::Elem::zero());
         }
         for i in 0..self.initial.count() {
             let ((shape, initial), (all, d), given_values) =
                 (self.initial.tensor(i), d.tensor(i), given.state.values(i));
             let places = Places::new(all, shape, rows);
-            for row in starting(x) {
+            for row in self.starting(x).filter_map(|piece| piece.initial) {
                 let started = given.started[[row, 0]];
                 for (own, place) in places.row(row) {
                     for (sum, &d) in dinitial.tensor_mut(i)[place.clone()].iter_mut().zip(&d[own.clone()]) {
@@ -390,12 +396,12 @@ impl<L: Layer> Layer for LearnedState<L> {
             let (of_pieces, all) = (x.with_piece_states(), pieces.spread(self, x, state, INITIAL));
             self.begin(&of_pieces, all, given);
             self.layer.forward_onto(&of_pieces, skip, &mut all.state, layer, y, internal);
-            mark_started(&of_pieces, &mut all.started);
+            self.mark_started(&of_pieces, &mut all.started);
             pieces.collect(x, state, LAST);
         } else {
             self.begin(x, state, given);
             self.layer.forward_onto(x, skip, &mut state.state, layer, y, internal);
-            mark_started(x, &mut state.started);
+            self.mark_started(x, &mut state.started);
         }
         mark.set();
     }

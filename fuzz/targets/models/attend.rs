@@ -55,16 +55,18 @@ impl<F: Float> Attend<F> {
     }
 }
 
-/// Weights of the positions of the memory: a share for each within its length, for each query within its own.
+/// Weights of the positions of the memory: a share for each valid one, for each valid query, if there is any to see.
 fn check_weights<F: Float>(weights: ArrayView3<'_, F>, query: &Sequence<'_, F>, memory: &Sequence<'_, F>) {
     let (steps, batch, _) = weights.dim();
     for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))) {
         let row = weights.slice(s![t, b, ..]);
         let sum: f64 = row.iter().map(|weight| weight.widen()).sum();
-        let want = if query.valid(t, b) { 1.0 } else { 0.0 };
+        let sees = query.valid(t, b) && memory.valid_steps(b).next().is_some();
+        let want = if sees { 1.0 } else { 0.0 };
         // Infinities and NaN of a model before it are no mistake.
         assert!(sum.is_nan() || (sum - want).abs() < 1e-4, "weights of query {t} of sequence {b} sum to {sum}");
-        assert!(row.iter().skip(memory.length(b)).all(|&weight| weight == F::zero()), "padding has a weight");
+        let mut padding = row.iter().enumerate().filter(|&(s, _)| !memory.valid(s, b));
+        assert!(padding.all(|(_, &weight)| weight == F::zero()), "padding has a weight");
     }
 }
 
