@@ -46,7 +46,8 @@ impl<'a, F: Float> AttentionMask<'a, F> {
             AttentionMask::Added(added) => added.dim(),
         };
         if got.0 != steps || got.2 != memory_steps || (got.1 != batch && got.1 != 1) {
-            let expected = format_args!("[Tq, B, Tm] = {:?}, or B = 1", [steps, batch, memory_steps]);
+            let shape = [steps, batch, memory_steps];
+            let expected = format_args!("[Tq, B, Tm] = {shape:?}, or B = 1");
             mismatch(NAME, "mask", &expected, &format_args!("{got:?}"))
         }
     }
