@@ -50,8 +50,8 @@ use crate::layers::{Embedding, LayerNorm, Linear};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A recurrent layer's activations are read with it. `hard_sigmoid` is that of the Keras that wrote the file: its slope is 0.2 in Keras 2,
-/// whose `.keras` files are read too, and 1/6 in Keras 3.
+/// A recurrent layer's activations are read with it. `hard_sigmoid` is that of the Keras that wrote the file: its slope is 1/6 in Keras 3, and
+/// 0.2 if the file says that Keras 2 wrote it. All else is read as Keras 3 writes it; no file of Keras 2 was tried.
 ///
 /// Weights are rounded to the element type that they are asked for in. Dropout is not part of them. Nothing in the file is
 /// executed: a `Lambda` layer is a name.
