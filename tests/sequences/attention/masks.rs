@@ -147,10 +147,16 @@ struct Masked {
 }
 parameters! { impl Tensors<f64> for Masked { attention as "", memory; skip mask, valid } }
 
+#[derive(Default)]
+struct MaskedCache {
+    attention: AttentionCache<f64>,
+    context: Array3<f64>,
+}
+
 impl Layer for Masked {
     type Elem = f64;
     type State = ();
-    type Cache = AttentionCache<f64>;
+    type Cache = MaskedCache;
 
     fn output_size(&self, _: Size) -> Result<usize, SizeError> {
         Ok(self.memory.dim().2)
@@ -162,18 +168,20 @@ impl Layer for Masked {
         &self,
         x: &Sequence<'_, f64>,
         _: &mut (),
-        cache: &'c mut AttentionCache<f64>,
+        MaskedCache { attention: cache, context }: &'c mut MaskedCache,
     ) -> ArrayView3<'c, f64> {
         let memory = Sequence::from(&self.memory).with_mask(&self.valid);
         self.attention.memorize(memory, cache);
-        match &self.mask {
+        let y = match &self.mask {
             Some(mask) => self.attention.attend_masked(x, memory, AttentionMask::from(mask), cache),
             None => self.attention.attend(x, memory, cache),
-        }
+        };
+        *context = y.to_owned();
+        context.view()
     }
 
-    fn output<'c>(&self, _: &'c AttentionCache<f64>) -> ArrayView3<'c, f64> {
-        unimplemented!("GradCheck takes what `forward` returns")
+    fn output<'c>(&self, cache: &'c MaskedCache) -> ArrayView3<'c, f64> {
+        cache.context.view()
     }
 
     fn backward_pass<'c>(
@@ -181,7 +189,7 @@ impl Layer for Masked {
         x: &Sequence<'_, f64>,
         dy: &ArrayRef3<f64>,
         _: Option<&mut ()>,
-        cache: &'c mut AttentionCache<f64>,
+        MaskedCache { attention: cache, .. }: &'c mut MaskedCache,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, f64> {
         let memory = Sequence::from(&self.memory).with_mask(&self.valid);
