@@ -35,7 +35,7 @@ use ndarray::Dimension;
 
 use crate::attention::{AdditiveScore, Attention, AttentionScore, BilinearScore};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
-use crate::cells::{GruCell, LstmCell, MguCell, MinGruCell, RnnCell};
+use crate::cells::{GruCell, LstmCell, MguCell, MinGruCell, MinLstmCell, RnnCell, SlstmCell, SlstmState};
 use crate::compose::{
     BoxLayer, BoxState, BranchScale, DenseConcat, Highway, NormedConv1d, PostNormBlock, PreNormBlock, PreNormBranch,
     Residual, Stacked, StochasticDepth, TemporalBlock, TemporalBranch,
@@ -113,6 +113,7 @@ macro_rules! compare_tensors {
 compare_tensors! {
     [F: Float] NamedTensors<F>: F;
     [F: Float, D: Dimension] LstmState<F, D>: F;
+    [F: Float, D: Dimension] SlstmState<F, D>: F;
     [F: Float, S: Tensors<F>] StartedState<F, S>: F;
     [F: Float] BoxState<F>: F;
 
@@ -133,6 +134,8 @@ compare_tensors! {
     [F: Float] GruCell<F>: F;
     [F: Float] MguCell<F>: F;
     [F: Float] MinGruCell<F>: F;
+    [F: Float] MinLstmCell<F>: F;
+    [F: Float] SlstmCell<F>: F;
     [F: Float] Attention<F>: F;
     [F: Float] AttentionScore<F>: F;
     [F: Float] BilinearScore<F>: F;

@@ -15,8 +15,8 @@ pub use crate::base::{
     LengthsError, NamedTensors, RandomDrop, RecordsState, Size, SizeError, StateRecorder, check_gradient, check_shape,
 };
 pub use crate::cells::{
-    Activated, BuiltCell, CellOptions, Gated, GatedActivations, GruBuffers, LstmBuffers, MguBuffers, MinGruBuffers,
-    RecurrentProduct, RnnBuffers, WithoutMemory,
+    Activated, BuiltCell, CellOptions, Gated, GatedActivations, GruBuffers, HiddenZoneout, LstmBuffers, MguBuffers,
+    MinGruBuffers, MinLstmBuffers, RecurrentProduct, RnnBuffers, SlstmBuffers,
 };
 pub use crate::compose::boxed::BoxCache;
 pub use crate::compose::dense_concat::DenseConcatCache;

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
+use super::heads::{HeadProduct, Heads};
 use super::normal::Normal;
-use super::operand::StepProduct;
 use super::weights::Weights;
 use crate::base::RandomDrop;
 use crate::base::random::drop_row;
-use crate::kernels::{Accumulate, Float, product, vectorised};
+use crate::kernels::{Accumulate, Float, vectorised};
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
 use crate::recurrence::Unrolled;
@@ -18,7 +18,7 @@ use crate::recurrence::Unrolled;
 /// mask of recurrent dropout, the same at every step (Gal and Ghahramani 2016), or 1.
 #[derive(Clone, Default)]
 pub(super) struct FromHidden<F> {
-    product: StepProduct<F>,
+    product: HeadProduct<F>,
     dropped: bool,
     mask: Array2<F>,   // [B, K], with dropout
     masked: Array2<F>, // [R, K], with dropout: m ∘ h
@@ -43,10 +43,16 @@ vectorised! {
 
 impl<F: Float> FromHidden<F> {
     /// Before the first step.
-    pub fn start(&mut self, weights: Weights<'_, F>, name: &str, drop: Option<RandomDrop>, pass: &Unrolled<'_, F>) {
-        let Weights { weight, gain, .. } = weights;
-        let (gates, features) = weight.dim();
-        self.product.start(weight.t(), pass);
+    pub fn start(
+        &mut self,
+        Weights { weight, gain, .. }: Weights<'_, F>,
+        heads: Heads,
+        name: &str,
+        drop: Option<RandomDrop>,
+        pass: &Unrolled<'_, F>,
+    ) {
+        let (sums, features) = (weight.nrows(), heads.features(weight.ncols()));
+        self.product.start(weight, heads, pass);
         let mask = drop.and_then(|drop| drop.mask(name, pass.mode()));
         self.dropped = mask.is_some();
         if let Some(mask) = mask {
@@ -59,7 +65,7 @@ impl<F: Float> FromHidden<F> {
             }
         }
         if gain.is_some() {
-            self.normal.start((pass.rows(), gates));
+            self.normal.start((pass.rows(), sums));
         }
     }
 
@@ -81,9 +87,9 @@ impl<F: Float> FromHidden<F> {
             }
         };
         let Some(gain) = gain else {
-            return self.product.multiply(h, weight.t(), out, Accumulate::Add);
+            return self.product.multiply(h, weight, out, Accumulate::Add);
         };
-        self.product.multiply(h, weight.t(), self.normal.z(rows), Accumulate::Overwrite);
+        self.product.multiply(h, weight, self.normal.z(rows), Accumulate::Overwrite);
         self.normal.add(rows, groups, (gain, eps), out);
     }
 
@@ -112,18 +118,18 @@ impl<F: Float> FromHidden<F> {
             }
         };
         if !self.dropped {
-            return self.product.multiply(dz, weight, dh, mode);
+            return self.product.multiply_back(dz, weight, dh, mode);
         }
         let first = 0..rows.len();
         let mask = &rows_of(&mut self.mask, &first)[..];
         match mode {
             Accumulate::Overwrite => {
-                self.product.multiply(dz, weight, dh.view_mut(), Accumulate::Overwrite);
+                self.product.multiply_back(dz, weight, dh.view_mut(), Accumulate::Overwrite);
                 scale(mask, dh.into_slice().expect("rows side by side"));
             }
             Accumulate::Add => {
                 reuse(scratch, dh.dim());
-                self.product.multiply(dz, weight, scratch.view_mut(), Accumulate::Overwrite);
+                self.product.multiply_back(dz, weight, scratch.view_mut(), Accumulate::Overwrite);
                 scale(mask, rows_of(scratch, &first));
                 dh += &*scratch;
             }
@@ -142,6 +148,6 @@ impl<F: Float> FromHidden<F> {
         let rows = 0..h.nrows();
         let dz = if normalised { self.normal.dz(&rows) } else { dout };
         let h = if self.dropped { self.masked.slice(s![rows, ..]) } else { h };
-        product(dz.t(), h, dw, how);
+        self.product.weight_gradient(dz, h, dw, how);
     }
 }

@@ -8,16 +8,19 @@
 mod activations;
 mod builder;
 mod gru;
+mod heads;
 mod hidden;
 mod inputs;
 mod lstm;
 mod mgu;
 mod min_gru;
+mod min_lstm;
 mod normal;
 pub(crate) mod onnx;
 mod operand;
 mod options;
 mod rnn;
+mod slstm;
 mod stage;
 mod units;
 mod weights;
@@ -28,9 +31,11 @@ pub use gru::{GruBuffers, GruCell, GruOptions, GruReset};
 pub use lstm::{LstmBuffers, LstmCell, LstmOptions};
 pub use mgu::{MguBuffers, MguCell, MguOptions};
 pub use min_gru::{MinGruBuffers, MinGruCell, MinGruOptions};
+pub use min_lstm::{MinLstmBuffers, MinLstmCell, MinLstmOptions};
 pub use onnx::{OnnxCell, OnnxNode, OnnxOperator};
-pub use options::{Activated, CellOptions, CommonOptions, Gated, GatedActivations, RecurrentProduct, WithoutMemory};
+pub use options::{Activated, CellOptions, CommonOptions, Gated, GatedActivations, HiddenZoneout, RecurrentProduct};
 pub use rnn::{RnnBuffers, RnnCell, RnnOptions};
+pub use slstm::{SlstmBuffers, SlstmCell, SlstmOptions, SlstmState};
 
 use crate::kernels::Float;
 use crate::layer::display_summary;
@@ -40,5 +45,7 @@ display_summary! {
     LstmCell<F: Float>,
     MguCell<F: Float>,
     MinGruCell<F: Float>,
+    MinLstmCell<F: Float>,
     RnnCell<F: Float>,
+    SlstmCell<F: Float>,
 }

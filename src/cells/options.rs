@@ -69,10 +69,14 @@ pub trait RecurrentProduct: CellOptions {
     /// The probability of recurrent dropout.
     #[doc(hidden)]
     fn recurrent_dropout(&mut self) -> &mut f64;
+
+    /// The number of heads.
+    #[doc(hidden)]
+    fn heads(&mut self) -> &mut usize;
 }
 
-/// Options of a cell whose state is h alone; sealed.
-pub trait WithoutMemory: CellOptions {}
+/// Options of a cell with zoneout for h alone; sealed.
+pub trait HiddenZoneout: CellOptions {}
 
 /// Options of a cell with a gate that keeps the state; sealed.
 pub trait Gated: CellOptions {

@@ -2,6 +2,7 @@
 
 use ndarray::{Array, Array1, Array2, ArrayView2, Dimension};
 
+use super::heads::Heads;
 use super::normal::GROUPS;
 use crate::base::{Tensors, check_shape};
 use crate::kernels::Float;
@@ -17,18 +18,20 @@ pub(super) struct Weights<'a, F> {
     pub groups: [usize; GROUPS], // the widths of what is normalised together, of sum N
 }
 
-/// `(I, H)` of a cell of `gates` gates whose h has `output` features (H if nothing projects it); panics if its
-/// parameters do not fit each other. `per_gate`: biases, and gains of the normalisation.
+/// `(I, H)` of a cell of `gates` gates and `heads` heads whose h has `output` features (H if nothing projects it); panics if
+/// its parameters do not fit each other. `per_gate`: biases, and gains of the normalisation.
 #[track_caller]
 pub(super) fn cell_sizes<F: Float>(
     cell: &str,
     gates: usize,
+    heads: usize,
     output: Option<usize>,
     [weight_ih, weight_hh]: [&Array2<F>; 2],
     per_gate: [&Option<Array1<F>>; 4],
 ) -> (usize, usize) {
     let (input, hidden) = (weight_ih.ncols(), weight_hh.nrows() / gates);
-    check_shape(cell, "weight_hh", &[gates * hidden, output.unwrap_or(hidden)], weight_hh.shape());
+    Heads::new(cell, heads, hidden);
+    check_shape(cell, "weight_hh", &[gates * hidden, output.unwrap_or(hidden) / heads], weight_hh.shape());
     check_shape(cell, "weight_ih", &[gates * hidden, input], weight_ih.shape());
     for (name, values) in ["bias_ih", "bias_hh", "norm_ih", "norm_hh"].into_iter().zip(per_gate) {
         if let Some(values) = values {

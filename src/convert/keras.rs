@@ -167,12 +167,12 @@ pub trait KerasCell: BuiltCell {
 impl<F: Float> KerasCell for RnnCell<F> {
     fn of_kind(kind: KerasKind, [input, hidden]: [usize; 2], bias: bool) -> Option<Self> {
         let KerasKind::SimpleRnn { activation: nonlinearity } = kind else { return None };
-        let options = RnnOptions { nonlinearity, clip: None, recurrent_dropout: 0.0, common: common(bias) };
+        let options = RnnOptions { nonlinearity, clip: None, recurrent_dropout: 0.0, heads: 1, common: common(bias) };
         Some(RnnCell::builder(input, hidden).options(options).zeros())
     }
     fn kind(&self) -> Result<KerasKind, &'static str> {
-        let RnnOptions { nonlinearity: activation, clip, recurrent_dropout: _, common } = self.options();
-        refuse([("clip", clip.is_some())])?;
+        let RnnOptions { nonlinearity: activation, clip, recurrent_dropout: _, heads, common } = self.options();
+        refuse([("heads", heads != 1), ("clip", clip.is_some())])?;
         refuse_common(common)?;
         kept_by_keras(KerasKind::SimpleRnn { activation })
     }
@@ -188,6 +188,7 @@ impl<F: Float> KerasCell for LstmCell<F> {
             coupled: false,
             projection: None,
             recurrent_dropout: 0.0,
+            heads: 1,
             zoneout_c: 0.0,
             gate_activation: recurrent_activation,
             candidate_activation: activation,
@@ -203,6 +204,7 @@ impl<F: Float> KerasCell for LstmCell<F> {
             coupled,
             projection,
             recurrent_dropout: _,
+            heads,
             zoneout_c,
             gate_activation: recurrent_activation,
             candidate_activation: activation,
@@ -210,7 +212,7 @@ impl<F: Float> KerasCell for LstmCell<F> {
             clip,
             common,
         } = self.options();
-        refuse([("weight_hr", projection.is_some()), ("peephole", peepholes)])?;
+        refuse([("heads", heads != 1), ("weight_hr", projection.is_some()), ("peephole", peepholes)])?;
         refuse([("coupled", coupled), ("zoneout", zoneout_c != 0.0)])?;
         refuse([("clip", clip.is_some()), ("an output_activation of its own", output_activation != activation)])?;
         refuse_common(common)?;
@@ -227,6 +229,7 @@ impl<F: Float> KerasCell for GruCell<F> {
         let options = GruOptions {
             reset,
             recurrent_dropout: 0.0,
+            heads: 1,
             gate_activation: recurrent_activation,
             candidate_activation: activation,
             clip: None,
@@ -238,12 +241,13 @@ impl<F: Float> KerasCell for GruCell<F> {
         let GruOptions {
             reset,
             recurrent_dropout: _,
+            heads,
             gate_activation: recurrent_activation,
             candidate_activation: activation,
             clip,
             common,
         } = self.options();
-        refuse([("clip", clip.is_some())])?;
+        refuse([("heads", heads != 1), ("clip", clip.is_some())])?;
         refuse_common(common)?;
         let reset_after = reset == GruReset::AfterProduct;
         kept_by_keras(KerasKind::Gru { reset_after, activation, recurrent_activation })

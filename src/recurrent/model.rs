@@ -9,7 +9,9 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::tensors::{join, out_of_range};
 use crate::base::{RandomDrop, Size, SizeError, Tensors, check_gradient};
-use crate::cells::{BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, Model, RnnCell};
+use crate::cells::{
+    BuiltCell, CellBuilder, GruCell, LstmCell, MguCell, MinGruCell, MinLstmCell, Model, RnnCell, SlstmCell,
+};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::stage::StackedStage;
 use crate::layer::{
@@ -74,6 +76,10 @@ pub type Gru<F> = Recurrent<GruCell<F>>;
 pub type Mgu<F> = Recurrent<MguCell<F>>;
 /// Layers of [`MinGruCell`]s.
 pub type MinGru<F> = Recurrent<MinGruCell<F>>;
+/// Layers of [`MinLstmCell`]s.
+pub type MinLstm<F> = Recurrent<MinLstmCell<F>>;
+/// Layers of [`SlstmCell`]s.
+pub type Slstm<F> = Recurrent<SlstmCell<F>>;
 /// Layers of [`RnnCell`]s in both directions: PyTorch's `nn.RNN` with `bidirectional=True`.
 pub type BiRnn<F> = Recurrent<RnnCell<F>, 2>;
 /// Layers of [`LstmCell`]s in both directions: PyTorch's `nn.LSTM` with `bidirectional=True`.
@@ -84,6 +90,10 @@ pub type BiGru<F> = Recurrent<GruCell<F>, 2>;
 pub type BiMgu<F> = Recurrent<MguCell<F>, 2>;
 /// Layers of [`MinGruCell`]s in both directions.
 pub type BiMinGru<F> = Recurrent<MinGruCell<F>, 2>;
+/// Layers of [`MinLstmCell`]s in both directions.
+pub type BiMinLstm<F> = Recurrent<MinLstmCell<F>, 2>;
+/// Layers of [`SlstmCell`]s in both directions.
+pub type BiSlstm<F> = Recurrent<SlstmCell<F>, 2>;
 
 impl<C: BuiltCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     /// One layer, in all its directions, with the defaults of [`CellBuilder`].

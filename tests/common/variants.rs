@@ -16,8 +16,9 @@ macro_rules! with_cell_variants {
             rnn_cell_layer_norm: |input, hidden| RnnCell::<F>::builder(input, hidden).layer_norm();
             rnn_cell_recurrent_dropout: |input, hidden| RnnCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             rnn_cell_zoneout: |input, hidden| RnnCell::<F>::builder(input, hidden).zoneout(0.4);
+            rnn_cell_heads: |input, hidden| RnnCell::<F>::builder(input, hidden).heads(hidden);
             rnn_cell_all_variants: |input, hidden| RnnCell::<F>::builder(input, hidden)
-                .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+                .layer_norm().heads(if hidden % 2 == 0 { 2 } else { hidden }).recurrent_dropout(0.3).zoneout(0.3);
             rnn_cell_all_variants_softplus: |input, hidden| RnnCell::<F>::builder(input, hidden)
                 .nonlinearity(Nonlinearity::Softplus).clip(20.0).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
 
@@ -37,6 +38,7 @@ macro_rules! with_cell_variants {
             lstm_cell_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).layer_norm();
             lstm_cell_recurrent_dropout: |input, hidden| LstmCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             lstm_cell_zoneout: |input, hidden| LstmCell::<F>::builder(input, hidden).zoneout(0.3, 0.4);
+            lstm_cell_heads: |input, hidden| LstmCell::<F>::builder(input, hidden).heads(hidden);
             lstm_cell_peepholes_coupled: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes().coupled();
             lstm_cell_peepholes_layer_norm: |input, hidden| LstmCell::<F>::builder(input, hidden).peepholes().layer_norm();
             lstm_cell_all_variants: |input, hidden| LstmCell::<F>::builder(input, hidden)
@@ -64,8 +66,9 @@ macro_rules! with_cell_variants {
             gru_cell_layer_norm: |input, hidden| GruCell::<F>::builder(input, hidden).layer_norm();
             gru_cell_recurrent_dropout: |input, hidden| GruCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             gru_cell_zoneout: |input, hidden| GruCell::<F>::builder(input, hidden).zoneout(0.4);
+            gru_cell_heads: |input, hidden| GruCell::<F>::builder(input, hidden).heads(hidden);
             gru_cell_all_variants: |input, hidden| GruCell::<F>::builder(input, hidden)
-                .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+                .reset(GruReset::BeforeProduct).layer_norm().heads(if hidden % 2 == 0 { 2 } else { hidden }).recurrent_dropout(0.3).zoneout(0.3);
             gru_cell_all_variants_activations: |input, hidden| GruCell::<F>::builder(input, hidden)
                 .gate_activation(Nonlinearity::Softsign).candidate_activation(Nonlinearity::Gelu).clip(20.0)
                 .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3);
@@ -77,14 +80,33 @@ macro_rules! with_cell_variants {
             mgu_cell_layer_norm: |input, hidden| MguCell::<F>::builder(input, hidden).layer_norm();
             mgu_cell_recurrent_dropout: |input, hidden| MguCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
             mgu_cell_zoneout: |input, hidden| MguCell::<F>::builder(input, hidden).zoneout(0.4);
+            mgu_cell_heads: |input, hidden| MguCell::<F>::builder(input, hidden).heads(hidden);
             mgu_cell_all_variants: |input, hidden| MguCell::<F>::builder(input, hidden)
-                .layer_norm().recurrent_dropout(0.3).zoneout(0.3);
+                .layer_norm().heads(if hidden % 2 == 0 { 2 } else { hidden }).recurrent_dropout(0.3).zoneout(0.3);
 
             min_gru_cell: |input, hidden| MinGruCell::<F>::builder(input, hidden).pytorch();
             min_gru_cell_without_bias: |input, hidden| MinGruCell::<F>::builder(input, hidden).bias(false);
             min_gru_cell_layer_norm: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm();
             min_gru_cell_zoneout: |input, hidden| MinGruCell::<F>::builder(input, hidden).zoneout(0.4);
             min_gru_cell_all_variants: |input, hidden| MinGruCell::<F>::builder(input, hidden).layer_norm().zoneout(0.3);
+
+            min_lstm_cell: |input, hidden| MinLstmCell::<F>::builder(input, hidden).pytorch();
+            min_lstm_cell_without_bias: |input, hidden| MinLstmCell::<F>::builder(input, hidden).bias(false);
+            min_lstm_cell_chrono: |input, hidden| MinLstmCell::<F>::builder(input, hidden).chrono(20.0);
+            min_lstm_cell_layer_norm: |input, hidden| MinLstmCell::<F>::builder(input, hidden).layer_norm();
+            min_lstm_cell_zoneout: |input, hidden| MinLstmCell::<F>::builder(input, hidden).zoneout(0.4);
+            min_lstm_cell_all_variants: |input, hidden| MinLstmCell::<F>::builder(input, hidden).layer_norm().zoneout(0.3);
+
+            slstm_cell: |input, hidden| SlstmCell::<F>::builder(input, hidden);
+            slstm_cell_writes: |input, hidden| SlstmCell::<F>::builder(input, hidden).input_bias(3.0);
+            slstm_cell_without_bias: |input, hidden| SlstmCell::<F>::builder(input, hidden).bias(false);
+            slstm_cell_exponential_forget: |input, hidden| SlstmCell::<F>::builder(input, hidden).exponential_forget();
+            slstm_cell_heads: |input, hidden| SlstmCell::<F>::builder(input, hidden).heads(hidden);
+            slstm_cell_layer_norm: |input, hidden| SlstmCell::<F>::builder(input, hidden).layer_norm().input_bias(3.0);
+            slstm_cell_recurrent_dropout: |input, hidden| SlstmCell::<F>::builder(input, hidden).recurrent_dropout(0.4);
+            slstm_cell_zoneout: |input, hidden| SlstmCell::<F>::builder(input, hidden).zoneout(0.4);
+            slstm_cell_all_variants: |input, hidden| SlstmCell::<F>::builder(input, hidden).exponential_forget()
+                .input_bias(2.0).layer_norm().heads(if hidden % 2 == 0 { 2 } else { hidden }).recurrent_dropout(0.3).zoneout(0.3);
         }
     };
 }
@@ -100,6 +122,8 @@ macro_rules! with_recurrent_models {
             gru: |input, hidden| Gru::<F>::builder(input, hidden).num_layers(3).dropout(0.2).pytorch();
             mgu: |input, hidden| Mgu::<F>::builder(input, hidden).num_layers(2);
             min_gru: |input, hidden| MinGru::<F>::builder(input, hidden).num_layers(2).dropout(0.2);
+            min_lstm: |input, hidden| MinLstm::<F>::builder(input, hidden).num_layers(2).dropout(0.2);
+            slstm: |input, hidden| Slstm::<F>::builder(input, hidden).num_layers(2).dropout(0.2).input_bias(3.0);
         }
     };
 }
@@ -123,6 +147,8 @@ macro_rules! with_bidirectional_models {
                 .reset(GruReset::BeforeProduct).layer_norm().recurrent_dropout(0.3).zoneout(0.3).dropout(0.2);
             bi_mgu: |input, hidden| Mgu::<F>::builder(input, hidden).num_layers(2).bidirectional();
             bi_min_gru: |input, hidden| MinGru::<F>::builder(input, hidden).num_layers(2).bidirectional();
+            bi_min_lstm: |input, hidden| MinLstm::<F>::builder(input, hidden).num_layers(2).bidirectional();
+            bi_slstm: |input, hidden| Slstm::<F>::builder(input, hidden).num_layers(2).input_bias(3.0).bidirectional();
         }
     };
 }

@@ -16,7 +16,9 @@ use gradflow::{
     },
     loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
-    recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, Recurrent, RnnCell},
+    recurrent::{
+        Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, MinLstmCell, Recurrent, RnnCell, Slstm, SlstmCell,
+    },
     sequential,
     wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
 };
@@ -582,6 +584,12 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
             GruCell::<f64>::builder(3, 4).candidate_hidden_bias(bad), "cell: candidate_hidden_bias";
             MguCell::<f64>::builder(3, 4).forget_bias(bad), "cell: forget_bias";
             MinGruCell::<f64>::builder(3, 4).update_bias(bad), "cell: update_bias";
+            MinLstmCell::<f64>::builder(3, 4).forget_bias(bad), "cell: forget_bias";
+            MinLstmCell::<f64>::builder(3, 4).input_bias(bad), "cell: input_bias";
+            SlstmCell::<f64>::builder(3, 4).forget_bias(bad), "cell: forget_bias";
+            SlstmCell::<f64>::builder(3, 4).input_bias(bad), "cell: input_bias";
+            SlstmCell::<f64>::builder(3, 4).cell_bias(bad), "cell: cell_bias";
+            SlstmCell::<f64>::builder(3, 4).output_bias(bad), "cell: output_bias";
             RnnCell::<f64>::builder(3, 4).bias_ih(bad), "cell: bias_ih";
             Linear::<f64>::builder(3, 4).weight(Init::XavierUniform { gain: bad }), "Linear: weight: XavierUniform: gain";
             Linear::<f64>::builder(3, 4).bias_init(bad), "Linear: bias: Constant";
@@ -648,6 +656,9 @@ fn options_of_cells_are_checked_when_a_cell_is_made() {
             LstmCell::<f32>::builder(2, 5).zoneout(0.1, p).zeros(), "cell: zoneout of c";
             GruCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
             MinGruCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
+            MinLstmCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
+            SlstmCell::<f32>::builder(2, 5).zoneout(p).zeros(), "cell: zoneout";
+            SlstmCell::<f32>::builder(2, 5).recurrent_dropout(p).zeros(), "cell: recurrent_dropout";
             MguCell::<f32>::builder(2, 5).recurrent_dropout(p).zeros(), "cell: recurrent_dropout";
         }
         let mut options = RnnCell::<f32>::builder(2, 5).zeros().options();
@@ -665,6 +676,21 @@ fn options_of_cells_are_checked_when_a_cell_is_made() {
                 "LstmCell: projection: expected at least 1 and fewer than the 4 hidden units, got";
         }
     }
+    for n in [0, 3, 5, 12, usize::MAX] {
+        refused! {
+            RnnCell::<f32>::builder(2, 4).heads(n).zeros(), "cell: heads: expected a divisor of the 4 hidden features, got";
+            Slstm::<f32>::builder(2, 4).num_layers(2).heads(n).build(&mut rng(0)), "cell: heads: expected a divisor";
+        }
+    }
+    refused! {
+        LstmCell::<f32>::builder(2, 6).projection(4).heads(3).zeros(),
+            "cell: heads: expected a divisor of the 4 projected features, got 3";
+    }
+    let mut cell = GruCell::<f32>::builder(2, 4).heads(2).zeros();
+    cell.weight_hh = Array2::zeros((12, 4));
+    refused! { cell.output_size(2.into()), "GruCell: weight_hh: expected [12, 2], got [12, 4]"; }
+    (cell.weight_ih, cell.weight_hh) = (Array2::zeros((15, 2)), Array2::zeros((15, 2)));
+    refused! { cell.output_size(2.into()), "GruCell: hidden_size: expected a multiple of the 2 heads, got 5"; }
     assert_eq!(LstmCell::<f32>::builder(2, 4).projection(3).zeros().output_size(2.into()), Ok(3));
 }
 
@@ -759,6 +785,9 @@ fn a_seed_that_never_changes_is_refused_by_all_that_drop() {
     check(RnnCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "RnnCell");
     check(MguCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "MguCell");
     check(MinGruCell::builder(3, 4).zoneout(0.1).build(rng), "MinGruCell");
+    check(MinLstmCell::builder(3, 4).zoneout(0.1).build(rng), "MinLstmCell");
+    check(SlstmCell::builder(3, 4).recurrent_dropout(0.1).build(rng), "SlstmCell");
+    check(SlstmCell::builder(3, 4).zoneout(0.1).build(rng), "SlstmCell");
     check(Lstm::builder(3, 4).zoneout(0.1, 0.0).build(rng), "LstmCell");
 
     // Nothing is dropped, the input is the same, or the steps are parts of one sequence.

@@ -13,7 +13,7 @@ use gradflow::{
     layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Schedule, Sgd},
-    recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, Rnn, RnnCell},
+    recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
     wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
 };
 
@@ -152,6 +152,8 @@ fn mistakes_with_layers_name_the_callers_line() {
         "GruCell": GruCell::<f64>::new(3, 4, rng);
         "MguCell": MguCell::<f64>::new(3, 4, rng);
         "MinGruCell": MinGruCell::<f64>::new(3, 4, rng);
+        "MinLstmCell": MinLstmCell::<f64>::new(3, 4, rng);
+        "SlstmCell": SlstmCell::<f64>::new(3, 4, rng);
         "Lstm": Lstm::<f64>::builder(3, 4).num_layers(2).build(rng);
         "Residual": Residual::new(LstmCell::<f64>::new(3, 3, rng));
         "Highway": Highway::new(Linear::<f64>::new(3, 3, rng), 3, rng);

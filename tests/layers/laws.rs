@@ -8,7 +8,7 @@ use gradflow::{
     compose::{Highway, PreNormBlock, Residual, Stacked, StochasticDepth},
     layers::{Dropout, Init, LayerNorm, Linear, Nonlinearity},
     optim::{Optimizer, Sgd},
-    recurrent::{GruCell, GruReset, LstmCell, MguCell, MinGruCell, RnnCell},
+    recurrent::{GruCell, GruReset, LstmCell, MguCell, MinGruCell, MinLstmCell, RnnCell, SlstmCell, SlstmState},
     wrap::LearnedState,
 };
 
@@ -320,6 +320,9 @@ fn layer_norm_cells_train_on_sequences_that_start_with_zeros() {
         trains_after_silence("GRU, reset before", &gru.build(rng));
         trains_after_silence("MGU", &MguCell::<F>::builder(8, 16).layer_norm().build(rng));
         trains_after_silence("minGRU", &MinGruCell::<F>::builder(8, 16).layer_norm().build(rng));
+        trains_after_silence("minLSTM", &MinLstmCell::<F>::builder(8, 16).layer_norm().build(rng));
+        trains_after_silence("sLSTM", &SlstmCell::<F>::builder(8, 16).layer_norm().build(rng));
+        trains_after_silence("heads", &GruCell::<F>::builder(8, 16).heads(4).layer_norm().build(rng));
         let deep = gradflow::recurrent::Lstm::<F>::builder(8, 16).num_layers(3).layer_norm().bidirectional();
         trains_after_silence("LSTM of three layers in both directions", &deep.build(rng));
     }
@@ -363,4 +366,109 @@ fn zeros_through_a_deep_stack_of_norms_keep_a_finite_gradient() {
     net.forward(&x, &mut net.zero_state(1), &mut cache);
     net.backward(&x, &Array3::from_shape_fn((1, 1, 4), |(.., k)| k as f32), None, &mut cache, &mut grad);
     assert_eq!(grad.0.weight.column(0).to_vec(), [-1.5, -0.5, 0.5, 1.5]);
+}
+
+/// One unit of a cell whose sums are its inputs.
+fn reads_its_input<L: Layer>(mut cell: L) -> L {
+    let i = (0..cell.count()).find(|&i| cell.name(i) == "weight_ih").expect("input weights");
+    let columns = cell.shape(i)[1];
+    let weight = cell.tensor_mut(i);
+    for k in 0..columns {
+        weight[k * columns + k] = L::Elem::of(1.0);
+    }
+    cell
+}
+
+/// Two gates that are closed as far as numbers go still have a quotient, and its gradient.
+#[test]
+fn a_min_lstm_shares_out_what_two_closed_gates_let_through() {
+    fn check<F: Float>() {
+        let cell = reads_its_input(MinLstmCell::<F>::zeros(3, 1));
+        for (a_f, a_i, kept) in [
+            (-2000.0, -2000.0, 0.5),
+            (-2000.0, -2001.0, sigmoid(1.0)),
+            (-90.0, -93.0, sigmoid(3.0)),
+            (2000.0, 2000.0, 0.5),
+            (3000.0, -1.0, 1.0 / (1.0 + sigmoid(-1.0))),
+            (3000.0, -3000.0, 1.0),
+        ] {
+            let x = Array3::from_shape_vec((1, 1, 3), [a_f, a_i, 3.0].map(F::of).to_vec()).unwrap();
+            let (mut state, mut cache) = (Array2::from_elem((1, 1), F::of(7.0)), cell.cache());
+            let pass = cell.pass(&x, &mut state, &mut cache);
+            let h = pass.output()[[0, 0, 0]];
+            let dx = pass.backward(&Array3::ones((1, 1, 1)), &mut cell.clone()).to_owned();
+            let within = Within::relative(4.0 * F::epsilon().to_f64().unwrap());
+            assert_near(h.to_f64().unwrap(), 7.0 * kept + 3.0 * (1.0 - kept), within, &format!("{a_f} and {a_i}"));
+            // d(7 f' + 3 i')/da_f = 4 f' i' (1 - σ(a_f))
+            let slope = 4.0 * kept * (1.0 - kept) * if a_f > 0.0 { 0.0 } else { sigmoid(-a_f) };
+            let got = dx[[0, 0, 0]].to_f64().unwrap();
+            assert!((got - slope).abs() <= 1e-6 * slope.abs() + 1e-12, "{a_f} and {a_i}: {got} for {slope}");
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+/// Exponential gates neither overflow nor vanish, and the stabiliser's scale is no part of the output.
+#[test]
+fn an_slstm_is_a_weighted_mean_whatever_its_gates() {
+    fn check<F: Float>(exponential: bool) {
+        let builder = SlstmCell::<F>::builder(4, 1);
+        let cell = reads_its_input(if exponential { builder.exponential_forget() } else { builder }.zeros());
+        let of = |rows: &[[f64; 4]]| {
+            let values = rows.iter().flatten().map(|&a| F::of(a)).collect();
+            Array3::from_shape_vec((rows.len(), 1, 4), values).unwrap()
+        };
+        // The only thing that was written is what is read, however small its weight: z = 1, o = 1.
+        for a_i in [-3000.0, -100.0, 0.0, 80.0, 3000.0] {
+            for a_f in [-3000.0, 0.0, 3000.0] {
+                let x = of(&[[a_i, a_f, 30.0, 50.0], [-1e4, 0.0, 0.0, 50.0]]);
+                let (mut state, mut cache) = (cell.zero_state(1), cell.cache());
+                let pass = cell.pass(&x, &mut state, &mut cache);
+                let y = pass.output().to_owned();
+                let dx = pass.backward(&y, &mut cell.clone()).to_owned();
+                let name = format!("a_i {a_i}, a_f {a_f}, exponential {exponential}");
+                assert!(y.iter().all(|y| (y.to_f64().unwrap() - 1.0).abs() < 1e-6), "{name}: {y}");
+                assert!(dx.iter().all(|dx| dx.is_finite()), "{name}: {dx}");
+            }
+        }
+        // The same memory on another scale.
+        let x = of(&[[0.5, 0.3, -0.7, 0.2], [-1.0, 0.8, 0.4, -0.1], [2.0, -0.4, 0.1, 0.9]]);
+        let outputs = [0.0, 3.0].map(|scale: f64| {
+            let at = |value: f64| Array2::from_elem((1, 1), F::of(value));
+            let weight = (-scale).exp();
+            let mut state = SlstmState { h: at(0.0), c: at(0.8 * weight), n: at(1.3 * weight), m: at(scale) };
+            cell.forward(&x, &mut state, &mut cell.cache()).mapv(|y| y.to_f64().unwrap())
+        });
+        for (a, b) in outputs[0].iter().zip(&outputs[1]) {
+            assert_near(*a, *b, Within::relative(20.0 * F::epsilon().to_f64().unwrap()), "another scale");
+        }
+    }
+    for exponential in [false, true] {
+        check::<f32>(exponential);
+        check::<f64>(exponential);
+    }
+}
+
+/// Of heads, each is a cell of its own units: without the others its output has the same bits.
+#[test]
+fn heads_do_not_see_each_other() {
+    let rng = &mut rng(5);
+    let cell = LstmCell::<f64>::builder(3, 6).heads(2).build(rng);
+    let x = Array3::from_shape_fn((9, 2, 3), |_| rng.random::<f64>() - 0.5);
+    let whole = cell.forward(&x, &mut cell.zero_state(2), &mut cell.cache()).to_owned();
+    for head in 0..2 {
+        let units = |gate: usize| 6 * gate + 3 * head..6 * gate + 3 * head + 3;
+        let mut own = LstmCell::<f64>::zeros(3, 3);
+        for gate in 0..4 {
+            let to = 3 * gate..3 * gate + 3;
+            own.weight_ih.slice_mut(s![to.clone(), ..]).assign(&cell.weight_ih.slice(s![units(gate), ..]));
+            own.weight_hh.slice_mut(s![to.clone(), ..]).assign(&cell.weight_hh.slice(s![units(gate), ..]));
+            let bias = cell.bias_ih.as_ref().unwrap().slice(s![units(gate)]).to_owned();
+            own.bias_ih.as_mut().unwrap().slice_mut(s![to]).assign(&bias);
+        }
+        let y = own.forward(&x, &mut own.zero_state(2), &mut own.cache()).to_owned();
+        let seen = whole.slice(s![.., .., 3 * head..3 * head + 3]);
+        assert!(y.iter().zip(&seen).all(|(a, b)| (a - b).abs() < 1e-14), "head {head}");
+    }
 }

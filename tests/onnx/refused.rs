@@ -2,7 +2,7 @@
 
 use gradflow::layers::{CausalConv1d, Embedding, Linear, Nonlinearity};
 use gradflow::onnx::{ExportError, ExportOptions, export};
-use gradflow::recurrent::{BiLstm, Gru, GruCell, Lstm, LstmCell, MguCell, MinGru, RnnCell};
+use gradflow::recurrent::{BiLstm, Gru, GruCell, Lstm, LstmCell, MguCell, MinGru, RnnCell, SlstmCell};
 use gradflow::{Float, Layer, author::Size, compose::Stacked, sequential};
 
 use crate::common::{assert_says, rng, temporary};
@@ -46,6 +46,9 @@ fn layers_that_onnx_does_not_have_are_named_by_their_place() {
     );
     assert_eq!(refusal(&MguCell::<f32>::new(3, 4, rng), 3), "ONNX has no operator for MguCell");
     assert_eq!(refusal(&MinGru::<f32>::new(3, 4, rng), 3), "l0: ONNX has no operator for MinGruCell");
+    assert_eq!(refusal(&SlstmCell::<f32>::new(3, 4, rng), 3), "ONNX has no operator for SlstmCell");
+    let heads = GruCell::<f32>::builder(3, 4).heads(2).build(rng);
+    assert_eq!(refusal(&heads, 3), "ONNX's GRU has no heads");
     let conv = CausalConv1d::<f32>::new(3, 4, 2, rng).strided(2);
     assert_eq!(refusal(&(conv,), 3), "0: StridedConv1d gives fewer steps than it gets: a graph here has one time axis");
 }

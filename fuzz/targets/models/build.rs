@@ -9,7 +9,7 @@ use gradflow::layers::{
     Pool, Repeat,
 };
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
-use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, Rnn};
+use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, MinLstm, Rnn, Slstm};
 use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, Tensors};
 
@@ -108,6 +108,8 @@ pub enum Kind {
     Gru(GruReset),
     Mgu,
     MinGru,
+    MinLstm,
+    Slstm { exponential_forget: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +122,8 @@ pub struct Recurrent {
     layer_norm: bool,
     dropout: f64,
     recurrent_dropout: f64,
+    /// Of all but a minGRU and a minLSTM.
+    heads: usize,
     zoneout: [f64; 2],
     /// Of an LSTM and a GRU: of the gates, and of what could be written.
     activations: [Nonlinearity; 2],
@@ -359,7 +363,7 @@ impl Spec {
 
     fn recurrent(&mut self, choices: &mut Choices<'_>) -> Recurrent {
         let hidden = size(choices, 70);
-        let kind = match choices.below(5) {
+        let kind = match choices.below(7) {
             0 => Kind::Rnn(choices.one_of(&[Nonlinearity::Tanh, Nonlinearity::Relu, Nonlinearity::Softsign])),
             1 => {
                 let projection = (choices.yes() && hidden > 1).then(|| 1 + choices.below(hidden - 1));
@@ -367,8 +371,14 @@ impl Spec {
             }
             2 => Kind::Gru(choices.one_of(&[GruReset::AfterProduct, GruReset::BeforeProduct])),
             3 => Kind::Mgu,
-            _ => Kind::MinGru,
+            4 => Kind::MinGru,
+            5 => Kind::MinLstm,
+            _ => Kind::Slstm { exponential_forget: choices.yes() },
         };
+        let output = if let Kind::Lstm { projection: Some(output), .. } = kind { output } else { hidden };
+        let divisors: Vec<usize> =
+            (1..=hidden).filter(|&n| hidden.is_multiple_of(n) && output.is_multiple_of(n)).collect();
+        let heads = if choices.once_in(4) { choices.one_of(&divisors) } else { 1 };
         let probability = |choices: &mut Choices<'_>| choices.one_of(&[0.0, 0.0, 0.0, 0.4]);
         let recurrent = Recurrent {
             kind,
@@ -379,6 +389,7 @@ impl Spec {
             layer_norm: choices.once_in(4),
             dropout: probability(choices),
             recurrent_dropout: probability(choices),
+            heads,
             zoneout: [probability(choices), probability(choices)],
             activations: if choices.once_in(4) {
                 let gates = [Nonlinearity::Sigmoid, Nonlinearity::HARD_SIGMOID, Nonlinearity::Softsign];
@@ -642,12 +653,13 @@ impl Recurrent {
         let [gate, candidate] = self.activations;
         match self.kind {
             Kind::Rnn(f) => {
-                let builder = Rnn::<F>::builder(input, hidden).nonlinearity(f);
+                let builder = Rnn::<F>::builder(input, hidden).nonlinearity(f).heads(self.heads);
                 let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
                 finish!(builder.recurrent_dropout(self.recurrent_dropout).zoneout(zoneout_h))
             }
             Kind::Lstm { peepholes, coupled, projection } => {
-                let builder = Lstm::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout);
+                let builder =
+                    Lstm::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout).heads(self.heads);
                 let builder = builder.zoneout(zoneout_h, zoneout_c).gate_activation(gate);
                 let builder = builder.candidate_activation(candidate).output_activation(candidate);
                 let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
@@ -659,16 +671,23 @@ impl Recurrent {
                 })
             }
             Kind::Gru(reset) => {
-                let builder = Gru::<F>::builder(input, hidden).reset(reset);
+                let builder = Gru::<F>::builder(input, hidden).reset(reset).heads(self.heads);
                 let builder = builder.gate_activation(gate).candidate_activation(candidate);
                 let builder = if let Some(clip) = self.clip { builder.clip(clip) } else { builder };
                 finish!(builder.recurrent_dropout(self.recurrent_dropout).zoneout(zoneout_h))
             }
             Kind::Mgu => {
-                let builder = Mgu::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout);
+                let builder =
+                    Mgu::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout).heads(self.heads);
                 finish!(builder.zoneout(zoneout_h))
             }
             Kind::MinGru => finish!(MinGru::<F>::builder(input, hidden).zoneout(zoneout_h)),
+            Kind::MinLstm => finish!(MinLstm::<F>::builder(input, hidden).zoneout(zoneout_h)),
+            Kind::Slstm { exponential_forget } => {
+                let builder = Slstm::<F>::builder(input, hidden).recurrent_dropout(self.recurrent_dropout);
+                let builder = if exponential_forget { builder.exponential_forget() } else { builder };
+                finish!(builder.heads(self.heads).zoneout(zoneout_h))
+            }
         }
     }
 }

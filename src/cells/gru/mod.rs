@@ -16,6 +16,7 @@ use self::loops::{
 pub use self::options::{GruOptions, GruReset};
 use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::onnx::operator_cell;
@@ -71,6 +72,7 @@ const NAME: &str = "GruCell";
 /// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation) | other functions in place of σ and of tanh, with their derivatives in place of σ' and tanh': all that ONNX' `GRU` has, and most of Keras' |
 /// | [`clip`](CellBuilder::clip) | `r_t = σ(max(-limit, min(limit, a_r)))`, and z and n so too: ONNX' `clip` |
 /// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over r and z together, and over n (Ba, Kiros and Hinton 2016) |
+/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit sees the h of its own head alone |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
 ///
@@ -86,7 +88,7 @@ const NAME: &str = "GruCell";
 pub struct GruCell<F> {
     /// `[3 H, I]`
     pub weight_ih: Array2<F>,
-    /// `[3 H, H]`
+    /// `[3 H, H]`; with heads `[3 H, H / heads]`
     pub weight_hh: Array2<F>,
     /// `[3 H]`; without biases, both are `None`.
     pub bias_ih: Option<Array1<F>>,
@@ -99,12 +101,13 @@ pub struct GruCell<F> {
     reset: GruReset,
     chosen: Option<Chosen>,
     norm_eps: f64,
+    heads: usize,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for GruCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, chosen, norm_eps, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip reset, chosen, norm_eps, heads, recurrent_dropout, zoneout
     }
 }
 
@@ -117,6 +120,7 @@ impl<F: Float> BuiltCell for GruCell<F> {
         let GruOptions {
             reset,
             recurrent_dropout,
+            heads,
             gate_activation: gate,
             candidate_activation: candidate,
             clip,
@@ -127,7 +131,7 @@ impl<F: Float> BuiltCell for GruCell<F> {
         let gain = || layer_norm.map(|_| Array1::ones(3 * hidden));
         GruCell {
             weight_ih: draw.weight("weight_ih", [3, hidden, input], Init::XavierUniform { gain: 1.0 }),
-            weight_hh: draw.weight("weight_hh", [3, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            weight_hh: draw.recurrent_weight(3, hidden, heads),
             bias_ih: bias.then(|| draw.bias("bias_ih", 3, &[0, 1, 2], &[])),
             bias_hh: bias.then(|| draw.bias("bias_hh", 3, &[0, 1, 2], &[])),
             norm_ih: gain(),
@@ -135,6 +139,7 @@ impl<F: Float> BuiltCell for GruCell<F> {
             reset,
             chosen: Chosen { gate, candidate, clip, ..STANDARD }.unless_standard(),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            heads,
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, 0.0),
         }
@@ -176,7 +181,7 @@ impl<F: Float> GruCell<F> {
 
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
-        self.weight_hh.ncols()
+        self.weight_hh.nrows() / 3
     }
 
     /// What it is besides its weights.
@@ -186,6 +191,7 @@ impl<F: Float> GruCell<F> {
         GruOptions {
             reset: self.reset,
             recurrent_dropout: probability(self.recurrent_dropout),
+            heads: self.heads,
             gate_activation: gate,
             candidate_activation: candidate,
             clip,
@@ -231,7 +237,7 @@ impl<F: Float> Cell for GruCell<F> {
 
     fn sizes(&self) -> CellSizes {
         let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
-        let (input, output) = cell_sizes(NAME, 3, None, [&self.weight_ih, &self.weight_hh], per_gate);
+        let (input, output) = cell_sizes(NAME, 3, self.heads, None, [&self.weight_ih, &self.weight_hh], per_gate);
         CellSizes { name: NAME, input, output, memory: 0 }
     }
 
@@ -259,8 +265,9 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { input, hidden_rz, hidden_n, s, .. } = buffers;
         let [weights_ih, weights_rz, weights_n] = self.weights();
         input.start(&weights_ih, pass);
-        hidden_rz.start(weights_rz, NAME, self.recurrent_dropout, pass);
-        hidden_n.start(weights_n, NAME, self.recurrent_dropout, pass);
+        let heads = Heads::new(NAME, self.heads, self.hidden_size());
+        hidden_rz.start(weights_rz, heads, NAME, self.recurrent_dropout, pass);
+        hidden_n.start(weights_n, heads, NAME, self.recurrent_dropout, pass);
         reuse(s, (pass.rows(), self.hidden_size()));
     }
 

@@ -2,7 +2,7 @@
 
 use super::GruCell;
 use super::options::{GruOptions, GruReset};
-use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse_common};
+use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse, refuse_common};
 use crate::kernels::Float;
 use crate::layers::Nonlinearity;
 
@@ -22,12 +22,22 @@ impl<F: Float> OnnxCell for GruCell<F> {
         };
         let reset = if linear_before_reset { GruReset::AfterProduct } else { GruReset::BeforeProduct };
         let common = common(bias);
-        let options = GruOptions { reset, recurrent_dropout: 0.0, gate_activation, candidate_activation, clip, common };
+        let (recurrent_dropout, heads) = (0.0, 1);
+        let options =
+            GruOptions { reset, recurrent_dropout, heads, gate_activation, candidate_activation, clip, common };
         Some(GruCell::builder(input, hidden).options(options).zeros())
     }
     fn operator(&self) -> Result<OnnxOperator, &'static str> {
-        let GruOptions { reset, recurrent_dropout: _, gate_activation: _, candidate_activation: _, clip: _, common } =
-            self.options();
+        let GruOptions {
+            reset,
+            recurrent_dropout: _,
+            heads,
+            gate_activation: _,
+            candidate_activation: _,
+            clip: _,
+            common,
+        } = self.options();
+        refuse([("heads", heads != 1)])?;
         refuse_common(common)?;
         Ok(OnnxOperator::Gru { linear_before_reset: reset == GruReset::AfterProduct })
     }

@@ -4,7 +4,7 @@ use crate::base::Init;
 use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
 use crate::cells::options::{
-    Activated, CellOptions, CommonOptions, Gated, GatedActivations, RecurrentProduct, Start, WithoutMemory,
+    Activated, CellOptions, CommonOptions, Gated, GatedActivations, HiddenZoneout, RecurrentProduct, Start,
 };
 use crate::layers::Nonlinearity;
 
@@ -27,6 +27,8 @@ pub struct GruOptions {
     pub reset: GruReset,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
+    /// The number of heads of the recurrent weights.
+    pub heads: usize,
     /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
     pub gate_activation: Nonlinearity,
     /// What is tanh in n: [`candidate_activation`](CellBuilder::candidate_activation).
@@ -43,6 +45,7 @@ impl Default for GruOptions {
         GruOptions {
             reset: GruReset::default(),
             recurrent_dropout: 0.0,
+            heads: 1,
             gate_activation: gate,
             candidate_activation: candidate,
             clip,
@@ -90,9 +93,13 @@ impl RecurrentProduct for GruOptions {
     fn recurrent_dropout(&mut self) -> &mut f64 {
         &mut self.recurrent_dropout
     }
+
+    fn heads(&mut self) -> &mut usize {
+        &mut self.heads
+    }
 }
 
-impl WithoutMemory for GruOptions {}
+impl HiddenZoneout for GruOptions {}
 
 impl Gated for GruOptions {
     fn chrono(keep: Init) -> Vec<(usize, Start)> {

@@ -14,11 +14,12 @@ use crate::layer::Stage;
 
 /// The stage of a GRU that resets after the product; `None` with options that change what inference computes.
 pub(super) fn stage<F: Float>(cell: &GruCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let GruOptions { reset, recurrent_dropout: _, gate_activation, candidate_activation, clip, common } =
+    let GruOptions { reset, recurrent_dropout: _, heads, gate_activation, candidate_activation, clip, common } =
         cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
     let activations = Chosen { gate: gate_activation, candidate: candidate_activation, clip, ..STANDARD };
-    let plain = reset == GruReset::AfterProduct && layer_norm.is_none() && zoneout == 0.0 && activations == STANDARD;
+    let plain = reset == GruReset::AfterProduct && heads == 1 && layer_norm.is_none();
+    let plain = plain && zoneout == 0.0 && activations == STANDARD;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
     plain.then(|| {

@@ -16,6 +16,7 @@ pub use self::options::LstmOptions;
 use self::options::{FORGET, INPUT, OUTPUT};
 use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::normal::Normal;
@@ -83,6 +84,7 @@ const NAME: &str = "LstmCell";
 /// | [`clip`](CellBuilder::clip) | `i_t = σ(max(-limit, min(limit, a_i)))`, and f, g and o so too: ONNX' `clip` |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
 /// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
+/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit sees the h of its own head alone |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
 ///
@@ -105,7 +107,7 @@ const NAME: &str = "LstmCell";
 pub struct LstmCell<F> {
     /// `[4 H, I]`: i, f, g, o; with coupled gates `[3 H, I]`: i, g, o
     pub weight_ih: Array2<F>,
-    /// `[4 H, H]`, with a projection `[4 H, P]`; with coupled gates 3 H rows
+    /// `[4 H, H]`, with a projection `[4 H, P]`; with coupled gates 3 H rows; with heads `H / heads` or `P / heads` columns
     pub weight_hh: Array2<F>,
     /// `[4 H]`; without biases, both are `None`.
     pub bias_ih: Option<Array1<F>>,
@@ -124,13 +126,14 @@ pub struct LstmCell<F> {
     coupled: bool,
     chosen: Option<Chosen>,
     norm_eps: f64,
+    heads: usize,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for LstmCell<F> {
         weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, norm_ih, norm_hh, norm_c;
-        skip coupled, chosen, norm_eps, recurrent_dropout, zoneout
+        skip coupled, chosen, norm_eps, heads, recurrent_dropout, zoneout
     }
 }
 
@@ -145,6 +148,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
             coupled,
             projection,
             recurrent_dropout,
+            heads,
             zoneout_c,
             gate_activation: gate,
             candidate_activation: candidate,
@@ -167,7 +171,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
         let gain = || layer_norm.map(|_| Array1::ones(count * hidden));
         LstmCell {
             weight_ih: draw.weight("weight_ih", [count, hidden, input], xavier),
-            weight_hh: draw.weight("weight_hh", [count, hidden, output], Init::Orthogonal { gain: 1.0 }),
+            weight_hh: draw.recurrent_weight(count, output, heads),
             weight_hr: projection.map(|projection| draw.weight("weight_hr", [1, projection, hidden], xavier)),
             bias_ih: bias.then(|| draw.bias("bias_ih", 4, gates, &default_bias)),
             bias_hh: bias.then(|| draw.bias("bias_hh", 4, gates, &[])),
@@ -178,6 +182,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
             coupled,
             chosen: Chosen { gate, candidate, output: output_f, clip }.unless_standard(),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            heads,
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, zoneout_c),
         }
@@ -231,6 +236,7 @@ impl<F: Float> LstmCell<F> {
             coupled: self.coupled,
             projection: self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows()),
             recurrent_dropout: probability(self.recurrent_dropout),
+            heads: self.heads,
             zoneout_c,
             gate_activation: gate,
             candidate_activation: candidate,
@@ -248,6 +254,11 @@ impl<F: Float> LstmCell<F> {
     fn equations(&self) -> (Option<&Chosen>, Equations) {
         let equations = Equations { coupled: self.coupled, peepholes: self.peephole.is_some() };
         (self.chosen.as_ref(), equations)
+    }
+
+    /// The number of features of h.
+    fn output_size(&self) -> usize {
+        self.weight_hh.ncols() * self.heads
     }
 
     fn gate_count(&self) -> usize {
@@ -294,19 +305,20 @@ impl<F: Float> Cell for LstmCell<F> {
 
     fn sizes(&self) -> CellSizes {
         let output = self.weight_hr.as_ref().map(|weight_hr| weight_hr.nrows());
+        let (gates, heads) = (self.gate_count(), self.heads);
         let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
-        let (input, hidden) = cell_sizes(NAME, self.gate_count(), output, [&self.weight_ih, &self.weight_hh], per_gate);
+        let (input, hidden) = cell_sizes(NAME, gates, heads, output, [&self.weight_ih, &self.weight_hh], per_gate);
         if let Some(weight_hr) = &self.weight_hr {
-            check_shape(NAME, "weight_hr", &[self.weight_hh.ncols(), hidden], weight_hr.shape());
+            check_shape(NAME, "weight_hr", &[self.output_size(), hidden], weight_hr.shape());
         }
         if let Some(peephole) = &self.peephole {
             check_shape(NAME, "peephole", &[self.gate_count() - 1, hidden], peephole.shape());
         }
-        CellSizes { name: NAME, input, output: self.weight_hh.ncols(), memory: hidden }
+        CellSizes { name: NAME, input, output: self.output_size(), memory: hidden }
     }
 
     fn initial_state(&self, batch: usize) -> LstmState<F> {
-        let (output, memory) = (self.weight_hh.ncols(), self.hidden_size());
+        let (output, memory) = (self.output_size(), self.hidden_size());
         LstmState { h: Array2::zeros((batch, output)), c: Array2::zeros((batch, memory)) }
     }
 
@@ -328,10 +340,9 @@ impl<F: Float> Cell for LstmCell<F> {
 
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut LstmBuffers<F>) {
         let LstmBuffers { input, hidden, projection, normal_c, u, .. } = buffers;
-        let [weights_ih, weights] = self.weights();
+        let ([weights_ih, weights], size) = (self.weights(), self.hidden_size());
         input.start(&weights_ih, pass);
-        hidden.start(weights, NAME, self.recurrent_dropout, pass);
-        let size = self.hidden_size();
+        hidden.start(weights, Heads::new(NAME, self.heads, size), NAME, self.recurrent_dropout, pass);
         if let Some(weight_hr) = &self.weight_hr {
             projection.product.start(weight_hr.t(), pass);
             reuse(&mut projection.m, (pass.rows(), size));

@@ -22,6 +22,7 @@ impl<F: Float> OnnxCell for LstmCell<F> {
             coupled: input_forget,
             projection: None,
             recurrent_dropout: 0.0,
+            heads: 1,
             zoneout_c: 0.0,
             gate_activation,
             candidate_activation,
@@ -37,6 +38,7 @@ impl<F: Float> OnnxCell for LstmCell<F> {
             coupled,
             projection,
             recurrent_dropout: _,
+            heads,
             zoneout_c,
             gate_activation: _,
             candidate_activation: _,
@@ -44,7 +46,7 @@ impl<F: Float> OnnxCell for LstmCell<F> {
             clip: _,
             common,
         } = self.options();
-        refuse([("weight_hr", projection.is_some()), ("zoneout", zoneout_c != 0.0)])?;
+        refuse([("heads", heads != 1), ("weight_hr", projection.is_some()), ("zoneout", zoneout_c != 0.0)])?;
         refuse_common(common)?;
         Ok(OnnxOperator::Lstm { input_forget: coupled })
     }

@@ -18,6 +18,8 @@ pub struct LstmOptions {
     pub projection: Option<usize>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
+    /// The number of heads of the recurrent weights.
+    pub heads: usize,
     /// The probability of [`Zoneout`](crate::recurrent::Zoneout) for a unit of c.
     pub zoneout_c: f64,
     /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
@@ -40,6 +42,7 @@ impl Default for LstmOptions {
             coupled: false,
             projection: None,
             recurrent_dropout: 0.0,
+            heads: 1,
             zoneout_c: 0.0,
             gate_activation: gate,
             candidate_activation: candidate,
@@ -99,6 +102,10 @@ impl GatedActivations for LstmOptions {
 impl RecurrentProduct for LstmOptions {
     fn recurrent_dropout(&mut self) -> &mut f64 {
         &mut self.recurrent_dropout
+    }
+
+    fn heads(&mut self) -> &mut usize {
+        &mut self.heads
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn stage<F: Float>(cell: &LstmCell<F>) -> Option<Box<dyn Stage<F>>> {
         coupled,
         projection,
         recurrent_dropout: _,
+        heads,
         zoneout_c,
         gate_activation: gate,
         candidate_activation: candidate,
@@ -27,7 +28,7 @@ pub(super) fn stage<F: Float>(cell: &LstmCell<F>) -> Option<Box<dyn Stage<F>>> {
         common,
     } = cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
-    let plain = !peepholes && !coupled && projection.is_none() && layer_norm.is_none();
+    let plain = !peepholes && !coupled && projection.is_none() && heads == 1 && layer_norm.is_none();
     let plain = plain && zoneout == 0.0 && zoneout_c == 0.0 && Chosen { gate, candidate, output, clip } == STANDARD;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);

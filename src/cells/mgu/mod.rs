@@ -10,6 +10,7 @@ use rand::Rng;
 use self::loops::{forget, forget_backward, update, update_backward};
 pub use self::options::MguOptions;
 use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
@@ -62,6 +63,7 @@ const NAME: &str = "MguCell";
 /// | | |
 /// | --- | --- |
 /// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over each gate on its own (Ba, Kiros and Hinton 2016) |
+/// | [`heads`](CellBuilder::heads) | `W_h` of each gate is block-diagonal: a unit sees the h of its own head alone |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
 ///
@@ -77,7 +79,7 @@ const NAME: &str = "MguCell";
 pub struct MguCell<F> {
     /// `[2 H, I]`
     pub weight_ih: Array2<F>,
-    /// `[2 H, H]`
+    /// `[2 H, H]`; with heads `[2 H, H / heads]`
     pub weight_hh: Array2<F>,
     /// `[2 H]`, if there is a bias.
     pub bias_ih: Option<Array1<F>>,
@@ -86,12 +88,13 @@ pub struct MguCell<F> {
     /// `[2 H]`, with layer normalisation: the gain `γ_hh`
     pub norm_hh: Option<Array1<F>>,
     norm_eps: f64,
+    heads: usize,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for MguCell<F> {
-        weight_ih, weight_hh, bias_ih, norm_ih, norm_hh; skip norm_eps, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, norm_ih, norm_hh; skip norm_eps, heads, recurrent_dropout, zoneout
     }
 }
 
@@ -101,17 +104,18 @@ impl<F: Float> BuiltCell for MguCell<F> {
 
     #[track_caller]
     fn draw<R: Rng + ?Sized>(options: &MguOptions, draw: &mut Draw<'_, R>) -> Self {
-        let MguOptions { recurrent_dropout, common } = *options;
+        let MguOptions { recurrent_dropout, heads, common } = *options;
         let CommonOptions { bias, layer_norm, zoneout } = common;
         let (input, hidden) = (draw.input, draw.hidden);
         let gain = || layer_norm.map(|_| Array1::ones(2 * hidden));
         MguCell {
             weight_ih: draw.weight("weight_ih", [2, hidden, input], Init::XavierUniform { gain: 1.0 }),
-            weight_hh: draw.weight("weight_hh", [2, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            weight_hh: draw.recurrent_weight(2, hidden, heads),
             bias_ih: bias.then(|| draw.bias("bias_ih", 2, &[0, 1], &[])),
             norm_ih: gain(),
             norm_hh: gain(),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            heads,
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, 0.0),
         }
@@ -153,7 +157,7 @@ impl<F: Float> MguCell<F> {
 
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
-        self.weight_hh.ncols()
+        self.weight_hh.nrows() / 2
     }
 
     /// What it is besides its weights.
@@ -161,6 +165,7 @@ impl<F: Float> MguCell<F> {
         let [zoneout, _] = probabilities(self.zoneout);
         MguOptions {
             recurrent_dropout: probability(self.recurrent_dropout),
+            heads: self.heads,
             common: CommonOptions {
                 bias: self.bias_ih.is_some(),
                 layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
@@ -205,7 +210,7 @@ impl<F: Float> Cell for MguCell<F> {
 
     fn sizes(&self) -> CellSizes {
         let per_gate = [&self.bias_ih, &None, &self.norm_ih, &self.norm_hh];
-        let (input, output) = cell_sizes(NAME, 2, None, [&self.weight_ih, &self.weight_hh], per_gate);
+        let (input, output) = cell_sizes(NAME, 2, self.heads, None, [&self.weight_ih, &self.weight_hh], per_gate);
         CellSizes { name: NAME, input, output, memory: 0 }
     }
 
@@ -225,8 +230,9 @@ impl<F: Float> Cell for MguCell<F> {
         let MguBuffers { input, hidden_f, hidden_n, v, .. } = buffers;
         let [weights_ih, weights_f, weights_n] = self.weights();
         input.start(&weights_ih, pass);
-        hidden_f.start(weights_f, NAME, self.recurrent_dropout, pass);
-        hidden_n.start(weights_n, NAME, self.recurrent_dropout, pass);
+        let heads = Heads::new(NAME, self.heads, self.hidden_size());
+        hidden_f.start(weights_f, heads, NAME, self.recurrent_dropout, pass);
+        hidden_n.start(weights_n, heads, NAME, self.recurrent_dropout, pass);
         reuse(v, (pass.rows(), self.hidden_size()));
     }
 

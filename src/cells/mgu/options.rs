@@ -2,16 +2,24 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, Gated, RecurrentProduct, Start, WithoutMemory};
+use crate::cells::options::{CellOptions, CommonOptions, Gated, HiddenZoneout, RecurrentProduct, Start};
 
 /// The options of an [`MguCell`](crate::recurrent::MguCell); its [builder](CellBuilder) has a method for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MguOptions {
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
+    /// The number of heads of the recurrent weights.
+    pub heads: usize,
     /// Those that every cell has.
     pub common: CommonOptions,
+}
+
+impl Default for MguOptions {
+    fn default() -> Self {
+        MguOptions { recurrent_dropout: 0.0, heads: 1, common: CommonOptions::default() }
+    }
 }
 
 /// The gates' places.
@@ -32,9 +40,13 @@ impl RecurrentProduct for MguOptions {
     fn recurrent_dropout(&mut self) -> &mut f64 {
         &mut self.recurrent_dropout
     }
+
+    fn heads(&mut self) -> &mut usize {
+        &mut self.heads
+    }
 }
 
-impl WithoutMemory for MguOptions {}
+impl HiddenZoneout for MguOptions {}
 
 impl Gated for MguOptions {
     fn chrono(keep: Init) -> Vec<(usize, Start)> {

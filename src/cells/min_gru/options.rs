@@ -2,7 +2,7 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{CellOptions, CommonOptions, Gated, Start, WithoutMemory};
+use crate::cells::options::{CellOptions, CommonOptions, Gated, HiddenZoneout, Start};
 
 /// The options of a [`MinGruCell`](crate::recurrent::MinGruCell); its [builder](CellBuilder) has a method for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ impl CellOptions for MinGruOptions {
     }
 }
 
-impl WithoutMemory for MinGruOptions {}
+impl HiddenZoneout for MinGruOptions {}
 
 impl Gated for MinGruOptions {
     fn chrono(keep: Init) -> Vec<(usize, Start)> {

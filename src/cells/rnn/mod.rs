@@ -13,6 +13,7 @@ use self::loops::{activate, activate_backward};
 pub use self::options::RnnOptions;
 use super::activations::{Chosen, STANDARD};
 use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::onnx::operator_cell;
@@ -57,7 +58,8 @@ const NAME: &str = "RnnCell";
 /// Options of the [builder](RnnCell::builder), in any combination: [`nonlinearity`](CellBuilder::nonlinearity), relu or any other,
 /// [`clip`](CellBuilder::clip) (`h_t = f(max(-limit, min(limit, a_t)))`, ONNX's),
 /// [`layer_norm`](CellBuilder::layer_norm) (`a = γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, Ba, Kiros and
-/// Hinton 2016), [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
+/// Hinton 2016), [`heads`](CellBuilder::heads),
+/// [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::RnnCell};
@@ -72,7 +74,7 @@ const NAME: &str = "RnnCell";
 pub struct RnnCell<F> {
     /// `[H, I]`
     pub weight_ih: Array2<F>,
-    /// `[H, H]`
+    /// `[H, H]`; with heads `[H, H / heads]`
     pub weight_hh: Array2<F>,
     /// `[H]`; without biases, both are `None`.
     pub bias_ih: Option<Array1<F>>,
@@ -85,12 +87,13 @@ pub struct RnnCell<F> {
     relu: bool,
     chosen: Option<Chosen>, // neither tanh nor relu
     norm_eps: f64,
+    heads: usize,
     recurrent_dropout: Option<RandomDrop>,
     zoneout: Option<Zoneout>,
 }
 parameters! {
     impl<F: Float> Tensors<F> for RnnCell<F> {
-        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip relu, chosen, norm_eps, recurrent_dropout, zoneout
+        weight_ih, weight_hh, bias_ih, bias_hh, norm_ih, norm_hh; skip relu, chosen, norm_eps, heads, recurrent_dropout, zoneout
     }
 }
 
@@ -100,7 +103,7 @@ impl<F: Float> BuiltCell for RnnCell<F> {
 
     #[track_caller]
     fn draw<R: Rng + ?Sized>(options: &RnnOptions, draw: &mut Draw<'_, R>) -> Self {
-        let RnnOptions { nonlinearity, clip, recurrent_dropout, common } = *options;
+        let RnnOptions { nonlinearity, clip, recurrent_dropout, heads, common } = *options;
         let relu = nonlinearity == Nonlinearity::Relu && clip.is_none();
         let chosen = Chosen { candidate: nonlinearity, clip, ..STANDARD };
         let CommonOptions { bias, layer_norm, zoneout } = common;
@@ -108,7 +111,7 @@ impl<F: Float> BuiltCell for RnnCell<F> {
         let gain = || layer_norm.map(|_| Array1::ones(hidden));
         RnnCell {
             weight_ih: draw.weight("weight_ih", [1, hidden, input], Init::XavierUniform { gain: 1.0 }),
-            weight_hh: draw.weight("weight_hh", [1, hidden, hidden], Init::Orthogonal { gain: 1.0 }),
+            weight_hh: draw.recurrent_weight(1, hidden, heads),
             bias_ih: bias.then(|| draw.bias("bias_ih", 1, &[0], &[])),
             bias_hh: bias.then(|| draw.bias("bias_hh", 1, &[0], &[])),
             norm_ih: gain(),
@@ -116,6 +119,7 @@ impl<F: Float> BuiltCell for RnnCell<F> {
             relu,
             chosen: chosen.unless_standard().filter(|_| !relu),
             norm_eps: layer_norm.unwrap_or(DEFAULT_EPS),
+            heads,
             recurrent_dropout: draw.recurrent_dropout(recurrent_dropout),
             zoneout: draw.zoneout(zoneout, 0.0),
         }
@@ -158,6 +162,7 @@ impl<F: Float> RnnCell<F> {
             nonlinearity: if self.relu { Nonlinearity::Relu } else { candidate },
             clip,
             recurrent_dropout: probability(self.recurrent_dropout),
+            heads: self.heads,
             common: CommonOptions {
                 bias: self.bias_ih.is_some() || self.bias_hh.is_some(),
                 layer_norm: self.norm_ih.is_some().then_some(self.norm_eps),
@@ -173,7 +178,7 @@ impl<F: Float> RnnCell<F> {
 
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
-        self.weight_hh.ncols()
+        self.weight_hh.nrows()
     }
 
     fn weights(&self) -> [Weights<'_, F>; 2] {
@@ -203,7 +208,7 @@ impl<F: Float> Cell for RnnCell<F> {
 
     fn sizes(&self) -> CellSizes {
         let per_gate = [&self.bias_ih, &self.bias_hh, &self.norm_ih, &self.norm_hh];
-        let (input, output) = cell_sizes(NAME, 1, None, [&self.weight_ih, &self.weight_hh], per_gate);
+        let (input, output) = cell_sizes(NAME, 1, self.heads, None, [&self.weight_ih, &self.weight_hh], per_gate);
         CellSizes { name: NAME, input, output, memory: 0 }
     }
 
@@ -230,7 +235,8 @@ impl<F: Float> Cell for RnnCell<F> {
     fn begin(&self, pass: &Unrolled<'_, F>, buffers: &mut RnnBuffers<F>) {
         let [weights_ih, weights] = self.weights();
         buffers.input.start(&weights_ih, pass);
-        buffers.hidden.start(weights, NAME, self.recurrent_dropout, pass);
+        let heads = Heads::new(NAME, self.heads, self.hidden_size());
+        buffers.hidden.start(weights, heads, NAME, self.recurrent_dropout, pass);
     }
 
     fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut RnnBuffers<F>) {

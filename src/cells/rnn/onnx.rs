@@ -2,7 +2,7 @@
 
 use super::RnnCell;
 use super::options::RnnOptions;
-use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse_common};
+use crate::cells::onnx::{OnnxCell, OnnxOperator, common, refuse, refuse_common};
 use crate::kernels::Float;
 use crate::layers::Nonlinearity;
 
@@ -16,11 +16,12 @@ impl<F: Float> OnnxCell for RnnCell<F> {
         _: bool,
     ) -> Option<Self> {
         let (OnnxOperator::Rnn, &[nonlinearity]) = (operator, activations) else { return None };
-        let options = RnnOptions { nonlinearity, clip, recurrent_dropout: 0.0, common: common(bias) };
+        let options = RnnOptions { nonlinearity, clip, recurrent_dropout: 0.0, heads: 1, common: common(bias) };
         Some(RnnCell::builder(input, hidden).options(options).zeros())
     }
     fn operator(&self) -> Result<OnnxOperator, &'static str> {
-        let RnnOptions { nonlinearity: _, clip: _, recurrent_dropout: _, common } = self.options();
+        let RnnOptions { nonlinearity: _, clip: _, recurrent_dropout: _, heads, common } = self.options();
+        refuse([("heads", heads != 1)])?;
         refuse_common(common)?;
         Ok(OnnxOperator::Rnn)
     }

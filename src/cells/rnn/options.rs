@@ -2,7 +2,7 @@
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
-use crate::cells::options::{Activated, CellOptions, CommonOptions, RecurrentProduct, WithoutMemory};
+use crate::cells::options::{Activated, CellOptions, CommonOptions, HiddenZoneout, RecurrentProduct};
 use crate::layers::Nonlinearity;
 
 /// The options of an [`RnnCell`](crate::recurrent::RnnCell); its [builder](CellBuilder) has a method for each.
@@ -15,6 +15,8 @@ pub struct RnnOptions {
     pub clip: Option<f64>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
+    /// The number of heads of the recurrent weights.
+    pub heads: usize,
     /// Those that every cell has.
     pub common: CommonOptions,
 }
@@ -22,7 +24,7 @@ pub struct RnnOptions {
 impl Default for RnnOptions {
     fn default() -> Self {
         let (nonlinearity, clip) = (Nonlinearity::Tanh, None);
-        RnnOptions { nonlinearity, clip, recurrent_dropout: 0.0, common: CommonOptions::default() }
+        RnnOptions { nonlinearity, clip, recurrent_dropout: 0.0, heads: 1, common: CommonOptions::default() }
     }
 }
 
@@ -54,9 +56,13 @@ impl RecurrentProduct for RnnOptions {
     fn recurrent_dropout(&mut self) -> &mut f64 {
         &mut self.recurrent_dropout
     }
+
+    fn heads(&mut self) -> &mut usize {
+        &mut self.heads
+    }
 }
 
-impl WithoutMemory for RnnOptions {}
+impl HiddenZoneout for RnnOptions {}
 
 impl<M: Model<Cell: BuiltCell<Options = RnnOptions>>> CellBuilder<M, RnnOptions> {
     /// With another f than tanh. With any but tanh and relu, or with [`clip`](CellBuilder::clip), such a cell computes unit by unit,

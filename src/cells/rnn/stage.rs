@@ -13,7 +13,7 @@ use crate::layers::Nonlinearity;
 
 /// The stage of a plain cell; `None` with options that change what inference computes.
 pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let RnnOptions { nonlinearity, clip, recurrent_dropout: _, common } = cell.options();
+    let RnnOptions { nonlinearity, clip, recurrent_dropout: _, heads, common } = cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
     let (input, hidden) = (cell.input_size(), cell.hidden_size());
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
@@ -23,7 +23,7 @@ pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
         weight_hh: Some(&weight_hh[unit * hidden..][..hidden]),
     };
     match nonlinearity {
-        _ if layer_norm.is_some() || zoneout != 0.0 || clip.is_some() => None,
+        _ if heads != 1 || layer_norm.is_some() || zoneout != 0.0 || clip.is_some() => None,
         Nonlinearity::Tanh => Some(CellStage::<F, RnnUnits<false>>::boxed(input, hidden, sum)),
         Nonlinearity::Relu => Some(CellStage::<F, RnnUnits<true>>::boxed(input, hidden, sum)),
         _ => None,

@@ -1,4 +1,4 @@
-use crate::kernels::math::{Fraction, exp, normal_cdf, sigmoid, tanh};
+use crate::kernels::math::{Fraction, exp, log_sigmoid, normal_cdf, sigmoid, tanh};
 use crate::kernels::{Float, for_each_isa, vectorised};
 
 #[derive(Debug, Clone, Copy)]
@@ -7,12 +7,13 @@ enum Function {
     Tanh,
     Sigmoid,
     NormalCdf,
+    LogSigmoid,
     /// In a stream, where both are lanes of one vector.
     StreamTanh,
     StreamSigmoid,
 }
 
-use Function::{Exp, NormalCdf, Sigmoid, StreamSigmoid, StreamTanh, Tanh};
+use Function::{Exp, LogSigmoid, NormalCdf, Sigmoid, StreamSigmoid, StreamTanh, Tanh};
 
 impl Function {
     /// The exponent of the numbers in whose last place errors count, at least: `normal` is that of the least normal number.
@@ -43,6 +44,11 @@ vectorised! {
             NormalCdf => {
                 for (y, &x) in y.iter_mut().zip(x) {
                     *y = normal_cdf(x);
+                }
+            }
+            LogSigmoid => {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = log_sigmoid(x);
                 }
             }
             StreamTanh | StreamSigmoid => {
@@ -138,6 +144,26 @@ impl Precise {
         if x < 0.0 { Self { exponent: decay.exponent, ..decay.over(sum) } } else { Self::ONE.over(sum) }
     }
 
+    /// `min(x, 0) - ln(1 + u)`, u being `e^-|x|`: the logarithm by a step of Newton's method, that of a small u by its series.
+    fn log_sigmoid(x: f64) -> Self {
+        let decay = Self::exp(-x.abs().min(1000.0));
+        let minus = |p: Self| Self { high: -p.high, low: -p.low, ..p };
+        if x > 45.0 {
+            return minus(decay); // u² is less than a rounding error of u
+        }
+        let u = decay.scaled();
+        let log = if u.high < 1e-6 {
+            let terms = (2..8).rev().map(|k| Self::ONE.over(Self::new(f64::from(k), 0.0)));
+            let sum = terms.fold(Self::new(0.0, 0.0), |sum, term| term.plus(minus(sum.times(u))));
+            u.plus(minus(sum.times(u).times(u)))
+        } else {
+            let near = u.high.ln_1p();
+            let power = Self::exp(near).scaled();
+            Self::ONE.plus(u).plus(minus(power)).over(power).plus(Self::new(near, 0.0))
+        };
+        if x < 0.0 { Self::new(x, 0.0).plus(minus(log)) } else { minus(log) }
+    }
+
     /// `1/2 + e^(-x²/2) / sqrt(2π) Σ x^(2n+1) / (1 · 3 · 5 ⋯ (2n+1))`, a series without cancellation before the last sum.
     fn normal_cdf(x: f64) -> Self {
         if x.abs() > 9.0 {
@@ -166,6 +192,7 @@ impl Precise {
             // It does not go below that of -300.
             StreamSigmoid => Self::sigmoid(x.max(-300.0)),
             NormalCdf => Self::normal_cdf(x),
+            LogSigmoid => Self::log_sigmoid(x),
         }
     }
 
@@ -208,6 +235,7 @@ fn ulps_f32(function: Function, x: f32, y: f32) -> f64 {
         Sigmoid | StreamSigmoid => 1.0 / (1.0 + (-x).exp()),
         // Itself within 4 units in the last place of 1/2 in f64: see `within_bounds_f64`.
         NormalCdf => normal_cdf(x),
+        LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
     };
     if y.is_infinite() && y == correct as f32 {
         return 0.0;
@@ -241,11 +269,12 @@ fn worst_f32(function: Function, bits: impl Iterator<Item = u32>) -> (f64, f32) 
 }
 
 /// In units in the last place, for f32 and for f64.
-const BOUNDS: [(Function, f64, f64); 6] = [
+const BOUNDS: [(Function, f64, f64); 7] = [
     (Exp, 1.1, 1.1),
     (Tanh, 2.5, 2.5),
     (Sigmoid, 2.5, 2.5),
     (NormalCdf, 1.5, 3.2),
+    (LogSigmoid, 4.0, 4.0),
     (StreamTanh, 2.5, 2.5),
     (StreamSigmoid, 2.5, 2.5),
 ];
@@ -330,6 +359,8 @@ fn check_special_values<F: Float>() {
             assert_eq!(of(Sigmoid, -huge), F::zero().bits());
             assert_eq!(of(NormalCdf, huge), F::one().bits());
             assert_eq!(of(NormalCdf, -huge), F::zero().bits());
+            assert_eq!(of(LogSigmoid, huge), F::zero().bits());
+            assert_eq!(of(LogSigmoid, -huge), (-huge).bits());
         }
     });
 }

@@ -31,7 +31,7 @@ def sequence(
     `sizes` has the state's parts and their sizes, and `state` says whether they are given, or which of them (`"h"`).
     Without `steps` it is one step of a cell, which has no output y.
     """
-    given_parts = state if isinstance(state, str) else "hc" if state else ""
+    given_parts = state if isinstance(state, str) else "".join(sizes) if state else ""
     time = [] if steps is None else [steps]
     given = {"input.x": rng.normal(size=[*time, batch, inputs]) * scale}
     for part, size in sizes.items():

@@ -1,12 +1,13 @@
 """Kind `recurrence`: cells that `torch.nn` has not at all, over a sequence of one layer and one direction.
 
 The equations are written as their papers write them: MGU, Zhou et al. 2016, "Minimal gated unit for recurrent neural networks";
-minGRU, Feng et al. 2024, "Were RNNs all we needed?", the form without logarithms.
+minGRU and minLSTM, Feng et al. 2024, "Were RNNs all we needed?", the forms without logarithms; sLSTM, Beck et al. 2024, "xLSTM".
+With heads, of that paper too, the recurrent weights of each gate are a block-diagonal matrix, here written out.
 """
 
 import numpy as np
 import torch
-from torch.nn.functional import layer_norm
+from torch.nn.functional import layer_norm, logsigmoid
 
 from . import reference_cells
 from .case import gradients, leaf, tensors_under, write
@@ -15,10 +16,18 @@ from .given import sequence
 
 def received(options, p, of, x, gate):
     """What the `gate`th of two gates receives from x (`of` is `ih`) or from h (`hh`), its bias left out."""
-    a = x @ p[f"weight_{of}"].chunk(2)[gate].T
-    if not options.get("layer_norm"):
-        return a
-    return layer_norm(a, a.shape[-1:], p[f"norm_{of}"].chunk(2)[gate], None, options["norm_eps"])
+    return of_gates(options, p, of, x, [(p[f"weight_{of}"].chunk(2)[gate], lambda gain: gain.chunk(2)[gate])])
+
+
+def of_gates(options, p, of, x, groups):
+    """What gates receive from x or from h; each group of them, its weights and its part of the gain, is normalised on its own."""
+    sums = []
+    for weight, gain in groups:
+        a = x @ weight.T
+        if options.get("layer_norm"):
+            a = layer_norm(a, a.shape[-1:], gain(p[f"norm_{of}"]), None, options["norm_eps"])
+        sums.append(a)
+    return torch.cat(sums, dim=-1)
 
 
 def bias(p, gate):
@@ -37,23 +46,60 @@ def min_gru(options, p, x, h):
     return [(1 - z) * h + z * n], []
 
 
-reference_cells.STEPS |= {"MGU": mgu, "minGRU": min_gru}
+def min_lstm(options, p, x, h):
+    hidden = h.shape[-1]
+    parts = [slice(0, 2 * hidden), slice(2 * hidden, None)]
+    groups = [(p["weight_ih"][part], lambda gain, part=part: gain[part]) for part in parts]
+    a = of_gates(options, p, "ih", x, groups) + p.get("bias_ih", 0.0)
+    f, i, n = torch.sigmoid(a[:, :hidden]), torch.sigmoid(a[:, hidden : 2 * hidden]), a[:, 2 * hidden :]
+    return [f / (f + i) * h + i / (f + i) * n], []
+
+
+def slstm(options, p, x, h, c, n, m):
+    of_all = {of: [(p[f"weight_{of}"], lambda gain: gain)] for of in ("ih", "hh")}
+    a = of_gates(options, p, "ih", x, of_all["ih"]) + of_gates(options, p, "hh", h, of_all["hh"]) + p.get("bias_ih", 0.0)
+    a_i, a_f, a_z, a_o = a.chunk(4, dim=-1)
+    u = (a_f if options.get("exponential_forget") else logsigmoid(a_f)) + m
+    # Nothing is remembered in the beginning, whatever m is.
+    remembered = n != 0
+    m = torch.where(remembered, torch.maximum(u, a_i), a_i)
+    i, f = torch.exp(a_i - m), torch.exp(u - m)
+    c, n = f * c + i * torch.tanh(a_z), f * n + i
+    near = torch.where(remembered, (u - a_i).abs(), float("inf")).min(dim=-1).values
+    return [torch.sigmoid(a_o) * c / n, c, n, m], [near.detach()]
+
+
+reference_cells.STEPS |= {"MGU": mgu, "minGRU": min_gru, "minLSTM": min_lstm, "sLSTM": slstm}
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3, "MGU": 2, "minGRU": 2, "minLSTM": 3, "sLSTM": 4}
+STATES = {"LSTM": "hc", "sLSTM": "hcnm"}
+WITHOUT_PRODUCT = ["minGRU", "minLSTM"]
+
+
+def written_out(weight, gates, heads):
+    """`[G H, K / heads]` as `[G H, K]`: gate by gate the heads' blocks along the diagonal."""
+    return torch.cat([torch.block_diag(*gate.chunk(heads)) for gate in weight.chunk(gates)])
 
 
 def run_recurrence(case, given):
     parameters = {name: p.requires_grad_() for name, p in tensors_under(given, "state_dict.").items()}
-    leaves = {name: leaf(given, f"input.{name}") for name in ("x", "h0")}
-    h0 = leaves["h0"]
-    if h0 is None:
-        h0 = torch.zeros(leaves["x"].shape[1], case["hidden_size"], dtype=torch.float64)
+    parts = STATES.get(case["cell"], "h")
+    leaves = {name: leaf(given, f"input.{name}") for name in ("x", *(f"{part}0" for part in parts))}
+    zeros = torch.zeros(leaves["x"].shape[1], case["hidden_size"], dtype=torch.float64)
+    state = [zeros if leaves[f"{part}0"] is None else leaves[f"{part}0"] for part in parts]
     lengths = torch.from_numpy(given["input.lengths"]) if "input.lengths" in given else None
-    y, [hn], margin = reference_cells.unroll(case["cell"], case, parameters, leaves["x"], [h0], lengths)
-    return gradients(leaves, parameters, {"y": y, "hn": hn}, given), margin
+    seen = dict(parameters)
+    if case["heads"] > 1:
+        seen["weight_hh"] = written_out(parameters["weight_hh"], GATES[case["cell"]], case["heads"])
+    y, state, margin = reference_cells.unroll(case["cell"], case, seen, leaves["x"], state, lengths)
+    outputs = {"y": y} | {f"{part}n": last for part, last in zip(parts, state)}
+    return gradients(leaves, parameters, outputs, given), margin
 
 
 def other_recurrences(case):
     """Options that have no parameter of their own: those show by their random values."""
     others = {"zoneout_h left out": {"zoneout_h": 0.0}} if case["zoneout_h"] else {}
+    if case["cell"] == "sLSTM":
+        others["the other forget gate"] = {"exponential_forget": not case["exponential_forget"]}
     if case["layer_norm"]:
         others["another norm_eps"] = {"norm_eps": 2 * case["norm_eps"]}
     return others
@@ -61,26 +107,36 @@ def other_recurrences(case):
 
 def recurrent(cell, inputs, hidden, batch, steps, **given_by):
     def draw(rng, case):
-        given = {"weight_ih": rng.normal(size=(2 * hidden, inputs)) * 0.8 / np.sqrt(inputs)}
-        if cell == "MGU":
-            given["weight_hh"] = rng.normal(size=(2 * hidden, hidden)) * 0.8 / np.sqrt(hidden)
+        sums, columns = GATES[cell] * hidden, hidden // case["heads"]
+        given = {"weight_ih": rng.normal(size=(sums, inputs)) * 0.8 / np.sqrt(inputs)}
+        if cell not in WITHOUT_PRODUCT:
+            given["weight_hh"] = rng.normal(size=(sums, columns)) * 0.8 / np.sqrt(columns)
         if case["bias"]:
-            given["bias_ih"] = rng.normal(size=2 * hidden) * 0.5
+            for of in ["ih", "hh"] if cell in ["RNN", "LSTM", "GRU"] else ["ih"]:
+                given[f"bias_{of}"] = rng.normal(size=sums) * 0.5
         if case["layer_norm"]:
-            for of in ["ih", "hh"] if cell == "MGU" else ["ih"]:
-                given[f"norm_{of}"] = 1 + 0.3 * rng.normal(size=2 * hidden)
+            for of in ["ih"] if cell in WITHOUT_PRODUCT else ["ih", "hh"]:
+                given[f"norm_{of}"] = 1 + 0.3 * rng.normal(size=sums)
         given = {f"state_dict.{name}": x for name, x in given.items()}
-        return given | sequence(rng, inputs, {"h": hidden}, batch, steps, **given_by)
+        sizes = dict.fromkeys(STATES.get(cell, "h"), hidden)
+        given |= sequence(rng, inputs, sizes, batch, steps, **given_by)
+        if "input.n0" in given:
+            given["input.n0"] = 1 + np.abs(given["input.n0"])  # a sum of weights
+        return given
 
     return draw
 
 
-def recurrence(name, cell, *sizes, norm_eps=None, zoneout_h=0.0, bias=True, dtype="F64", **given):
+def recurrence(
+    name, cell, *sizes, norm_eps=None, zoneout_h=0.0, heads=1, exponential_forget=False, bias=True, dtype="F64", **given,
+):  # fmt: skip
     """`sizes` are inputs, hidden, batch, steps."""
-    options = {"layer_norm": norm_eps is not None, "zoneout_h": zoneout_h}
+    options = {"layer_norm": norm_eps is not None, "zoneout_h": zoneout_h, "heads": heads}
+    if cell == "sLSTM":
+        options["exponential_forget"] = exponential_forget
     if norm_eps is not None:
         options["norm_eps"] = norm_eps
-    prefix = {"MGU": "cell_mgu", "minGRU": "cell_min_gru"}[cell]
+    prefix = {"minGRU": "cell_min_gru", "minLSTM": "cell_min_lstm"}.get(cell, f"cell_{cell.lower()}")
     write(
         f"{prefix}_{name}", recurrent(cell, *sizes, **given), run_recurrence, other_recurrences, kind="recurrence",
         cell=cell, bias=bias, input_size=sizes[0], hidden_size=sizes[1], dtype=dtype, **options,
@@ -89,7 +145,7 @@ def recurrence(name, cell, *sizes, norm_eps=None, zoneout_h=0.0, bias=True, dtyp
 
 def recurrences():
     lengths = {"lengths": [3, 6, 1, 4]}
-    for cell in ["MGU", "minGRU"]:
+    for cell in ["MGU", "minGRU", "minLSTM", "sLSTM"]:
         recurrence("plain", cell, 3, 5, 3, 5)
         recurrence("lengths", cell, 4, 5, 4, 6, **lengths)
         recurrence("bare_nan_padding", cell, 3, 4, 4, 6, bias=False, state=False, junk=np.nan, **lengths)
@@ -99,3 +155,13 @@ def recurrences():
         recurrence("layer_norm_eps_no_bias", cell, 3, 5, 2, 5, norm_eps=0.1, bias=False)
         recurrence("zoneout", cell, 3, 5, 3, 5, zoneout_h=0.2)
         recurrence("all_lengths_nan_padding", cell, 4, 6, 4, 6, norm_eps=1e-3, zoneout_h=0.35, junk=np.nan, **lengths)
+        if cell not in WITHOUT_PRODUCT:
+            recurrence("heads", cell, 3, 6, 3, 5, heads=3)
+            recurrence("heads_lengths_nan_padding", cell, 4, 6, 4, 6, heads=2, norm_eps=0.1, junk=np.nan, **lengths)
+    for cell in ["RNN", "LSTM", "GRU"]:
+        recurrence("heads", cell, 3, 6, 3, 5, heads=3)
+        recurrence("heads_i9_h24_b5_f32", cell, 9, 24, 5, 4, heads=4, dtype="F32")
+        recurrence("heads_lengths_nan_padding", cell, 4, 6, 4, 6, heads=2, bias=False, junk=np.nan, **lengths)
+    recurrence("exponential_forget", "sLSTM", 3, 5, 3, 5, exponential_forget=True)
+    recurrence("exponential_forget_all", "sLSTM", 4, 6, 4, 6, exponential_forget=True, heads=2, norm_eps=1e-3,
+               zoneout_h=0.2, junk=np.nan, **lengths)  # fmt: skip

@@ -129,7 +129,7 @@ def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, r
         state = [torch.where(resets[t][:, None], 0.0, part) for part in state]
         valid = mask[t][:, None]
         after, near = STEPS[cell](options, p, x_t, *state)
-        for part, name in enumerate("hc"[: len(state)]):
+        for part, name in enumerate("hcnm"[: len(state)]):
             zoneout = options.get(f"zoneout_{name}", 0.0)
             after[part] = zoneout * state[part] + (1 - zoneout) * after[part] if zoneout else after[part]
         state = [torch.where(valid, new, old) for new, old in zip(after, state)]

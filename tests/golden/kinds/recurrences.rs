@@ -1,8 +1,8 @@
-//! Kind `recurrence`: cells that PyTorch has not, over a sequence.
+//! Kind `recurrence`: cells and options that PyTorch has not, over a sequence.
 
 use gradflow::{
     Float,
-    recurrent::{MguCell, MinGruCell},
+    recurrent::{GruCell, LstmCell, MguCell, MinGruCell, MinLstmCell, RnnCell, SlstmCell},
 };
 
 use super::recurrent::pass;
@@ -13,9 +13,10 @@ pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
     let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
     let zoneout = case.number("zoneout_h")?.ok_or("zoneout_h is missing")?;
     let norm_eps = if case.flag("layer_norm")? { case.number("norm_eps")? } else { None };
+    let heads = case.size("heads")?;
     macro_rules! run {
-        ($cell:ident) => {{
-            let builder = $cell::<F>::builder(input, hidden).bias(bias).zoneout(zoneout);
+        ($builder:expr) => {{
+            let builder = $builder.bias(bias);
             let builder = match norm_eps {
                 Some(eps) => builder.layer_norm_eps(eps),
                 None => builder,
@@ -24,8 +25,16 @@ pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
         }};
     }
     match case.text("cell")? {
-        "MGU" => run!(MguCell),
-        "minGRU" => run!(MinGruCell),
+        "RNN" => run!(RnnCell::<F>::builder(input, hidden).heads(heads).zoneout(zoneout)),
+        "LSTM" => run!(LstmCell::<F>::builder(input, hidden).heads(heads).zoneout(zoneout, 0.0)),
+        "GRU" => run!(GruCell::<F>::builder(input, hidden).heads(heads).zoneout(zoneout)),
+        "MGU" => run!(MguCell::<F>::builder(input, hidden).heads(heads).zoneout(zoneout)),
+        "minGRU" => run!(MinGruCell::<F>::builder(input, hidden).zoneout(zoneout)),
+        "minLSTM" => run!(MinLstmCell::<F>::builder(input, hidden).zoneout(zoneout)),
+        "sLSTM" => {
+            let builder = SlstmCell::<F>::builder(input, hidden).heads(heads).zoneout(zoneout);
+            run!(if case.flag("exponential_forget")? { builder.exponential_forget() } else { builder })
+        }
         cell => Err(format!("unknown cell {cell}")),
     }
 }

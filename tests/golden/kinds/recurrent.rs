@@ -194,9 +194,9 @@ pub fn with_lengths<'a, F: Float>(
     }
 }
 
-/// The parts of a state, h and, of an LSTM, c.
+/// The parts of a state: h, of an LSTM c, and of an sLSTM n and m.
 pub fn parts<F: Float>(state: &impl Tensors<F>) -> &'static [&'static str] {
-    &["h", "c"][..state.count()]
+    &["h", "c", "n", "m"][..state.count()]
 }
 
 /// The initial state: what of it is not given is zero.

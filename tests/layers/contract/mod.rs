@@ -15,7 +15,10 @@ use gradflow::{
         Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear,
         Nonlinearity, Pool, Repeat,
     },
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
+        Slstm, SlstmCell,
+    },
     sequential,
     wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
 };

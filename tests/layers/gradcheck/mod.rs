@@ -11,7 +11,10 @@ use gradflow::{
         Activation, CausalConv1d, Dropout, Embedding, Identity, Init, LastStep, LayerNorm, Linear, Nonlinearity, Pool,
         Repeat,
     },
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
+        Slstm, SlstmCell,
+    },
     wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
 };
 

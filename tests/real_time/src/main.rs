@@ -12,7 +12,7 @@ use gradflow::{
     compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked},
     layers::{Activation, Dropout, FeedForward, LayerNorm, Linear, Nonlinearity},
     rand::{SeedableRng, rngs::StdRng},
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, MguCell, MinGruCell, Rnn},
+    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, SlstmCell},
     stream::Stream,
     wrap::{LearnedState, Prepacked},
 };
@@ -70,6 +70,9 @@ fn main() {
     check("Gru with layer normalisation", Gru::builder(3, 12).num_layers(2).layer_norm().build(rng), steps);
     check("MGU", MguCell::new(3, 12, rng), steps);
     check("minGRU", MinGruCell::new(3, 12, rng), steps);
+    check("minLSTM", MinLstmCell::new(3, 12, rng), steps);
+    check("sLSTM", SlstmCell::builder(3, 12).heads(3).build(rng), steps);
+    check("LSTM with heads", LstmCell::builder(3, 12).heads(3).build(rng), steps);
     check("LayerNorm", (LayerNorm::new(5), Linear::new(5, 5, rng)), steps);
     check("Residual", Residual::new(LstmCell::new(8, 8, rng)), steps);
     check("Highway", Highway::new(Linear::new(8, 8, rng), 8, rng), steps);
