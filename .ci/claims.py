@@ -29,6 +29,7 @@ EXAMPLES = {
     "forecast": (5, 5),
     "char_lm": (1, 1),
     "temporal_order": (5, 2),
+    "state_tracking": (5, 2),
     "seq2seq": (5, 2),
     "pronounce": (5, 2),
     "partially_observed": (5, 2),

@@ -5,9 +5,9 @@ use std::fmt;
 use gradflow::ndarray::Array2;
 use gradflow::rand::Rng;
 use gradflow::{
-    compose::BoxLayer,
+    compose::{BoxLayer, Stacked, TemporalBlock},
     layers::Init,
-    recurrent::{GruCell, LstmCell, RnnCell},
+    recurrent::{GruCell, LstmCell, RnnCell, SlstmCell},
 };
 
 /// How the recurrent weights of a tanh RNN start.
@@ -21,15 +21,21 @@ pub enum Start {
     Identity,
 }
 
-/// A recurrent layer, as it starts.
+/// A layer with a memory, as it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     /// With the biases of two gates at the start.
     Lstm { forget: f64, input: f64 },
     /// With the bias of the gate that keeps at the start.
     Gru { update: f64 },
+    /// An LSTM with memories of one step to `t_max` steps from the start (Tallec and Ollivier 2018).
+    Chrono { t_max: f64 },
+    /// An sLSTM.
+    Slstm { forget: f64 },
     /// With tanh.
     Rnn(Start),
+    /// No recurrence: residual blocks of convolutions with `taps` taps, the dilation doubled from block to block.
+    Temporal { blocks: usize, taps: usize },
 }
 
 impl Cell {
@@ -40,6 +46,13 @@ impl Cell {
                 BoxLayer::new(LstmCell::builder(inputs, hidden).forget_bias(forget).input_bias(input).build(rng))
             }
             Cell::Gru { update } => BoxLayer::new(GruCell::builder(inputs, hidden).update_bias(update).build(rng)),
+            Cell::Chrono { t_max } => BoxLayer::new(LstmCell::builder(inputs, hidden).chrono(t_max).build(rng)),
+            Cell::Slstm { forget } => BoxLayer::new(SlstmCell::builder(inputs, hidden).forget_bias(forget).build(rng)),
+            Cell::Temporal { blocks, taps } => {
+                let first = TemporalBlock::weight_norm(inputs, hidden, taps, 1, 0.0, rng);
+                let block = |k: usize| TemporalBlock::weight_norm(hidden, hidden, taps, 2 << k, 0.0, rng);
+                BoxLayer::new((first, Stacked::build(blocks - 1, block)))
+            }
             Cell::Rnn(Start::Uniform) => BoxLayer::new(RnnCell::builder(inputs, hidden).pytorch().build(rng)),
             Cell::Rnn(Start::Orthogonal) => BoxLayer::new(RnnCell::new(inputs, hidden, rng)),
             Cell::Rnn(Start::Identity) => {
@@ -56,6 +69,9 @@ impl fmt::Display for Cell {
         match self {
             Cell::Lstm { forget, input } => write!(f, "biases: forget {forget}, input {input}"),
             Cell::Gru { update } => write!(f, "bias: update {update}"),
+            Cell::Chrono { t_max } => write!(f, "chrono {t_max}"),
+            Cell::Slstm { forget } => write!(f, "bias: forget {forget}"),
+            Cell::Temporal { blocks, taps } => write!(f, "{blocks} blocks, {taps} taps"),
             Cell::Rnn(start) => f.write_str(&format!("{start:?}").to_lowercase()),
         }
     }

@@ -172,7 +172,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
         for _ in 0..plan.check_every / plan.batch {
             let batch = task.draw(plan.batch, &mut training);
             let mut state = net.zero_state(plan.batch);
-            let pass = net.pass(batch.sequence(), &mut state, &mut cache);
+            let pass = net.pass(batch.sequence().train(outcome.seen as u64), &mut state, &mut cache);
             let error = loss.of(&pass, &batch.targets);
             pass.backward_into(error.gradient(), &mut grad);
             if optimizer.step_clipped(&mut net, &grad, ClipNorm::new(plan.clip)).is_err() {
