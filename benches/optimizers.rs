@@ -14,7 +14,7 @@ use divan::counter::ItemsCount;
 use gradflow::ndarray::Array1;
 use gradflow::{
     clip::ClipNorm,
-    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd},
 };
 
 fn main() {
@@ -30,11 +30,13 @@ impl fmt::Display for Named {
     }
 }
 
-const OPTIMIZERS: [Named; 6] = [
+const OPTIMIZERS: [Named; 8] = [
     Named("sgd", || Box::new(Sgd::new(1e-6))),
     Named("sgd+momentum", || Box::new(Sgd::new(1e-6).momentum(0.9))),
     Named("adam", || Box::new(Adam::new(1e-6))),
     Named("adamw", || Box::new(AdamW::new(1e-6))),
+    Named("adamw+amsgrad", || Box::new(AdamW::new(1e-6).amsgrad())),
+    Named("nadam", || Box::new(NAdam::new(1e-6))),
     Named("rmsprop", || Box::new(RmsProp::new(1e-6))),
     Named("adagrad", || Box::new(Adagrad::new(1e-6))),
 ];

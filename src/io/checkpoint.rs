@@ -176,8 +176,7 @@ impl Checkpoint {
         Ok(optimizer.load_state(model, &self.optimizer_state()?)?)
     }
 
-    /// What the optimizer remembered, to look into, or to change a setting of it before
-    /// [`load_state`](Optimizer::load_state) restores it:
+    /// What the optimizer remembered, to look into, or to go on with other settings:
     ///
     /// ```
     /// use gradflow::{io::Checkpoint, ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -187,9 +186,8 @@ impl Checkpoint {
     /// optimizer.step(&mut parameter, &gradient);
     /// let checkpoint = Checkpoint::new().with_optimizer(&optimizer);
     ///
-    /// let mut resumed = AdamW::new(0.1).weight_decay(0.3);
-    /// let state = checkpoint.optimizer_state()?.with_setting("weight_decay", 0.3);
-    /// resumed.load_state(&parameter, &state)?;
+    /// let mut resumed = AdamW::new(0.05).weight_decay(0.3);
+    /// resumed.load_moments(&parameter, &checkpoint.optimizer_state()?)?;
     /// # Ok::<(), gradflow::io::LoadError>(())
     /// ```
     ///

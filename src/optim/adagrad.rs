@@ -113,8 +113,8 @@ impl<F: Float> Rule<F> for Sum {
         vec![("sum", self.initial)]
     }
 
-    fn squares(&self) -> &'static str {
-        "sum"
+    fn squares(&self) -> &'static [&'static str] {
+        &["sum"]
     }
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {

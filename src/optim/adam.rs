@@ -5,76 +5,162 @@ use crate::base::{Expect, check_number};
 use crate::clip::Factor;
 use crate::kernels::{Float, vectorised};
 
-/// What Adam and AdamW share.
+/// The settings that Adam, AdamW and NAdam share.
 #[derive(Clone, Debug)]
-struct Moments {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
+pub(super) struct Averaging {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
     /// Whether the weight decay acts on the parameters, not on their gradient.
-    decoupled: bool,
+    pub decoupled: bool,
 }
 
-/// The settings of one step, in the element type.
+impl Averaging {
+    /// PyTorch's defaults.
+    pub fn new(decoupled: bool) -> Self {
+        Averaging { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled }
+    }
+
+    pub fn settings(&self) -> Vec<(&'static str, f64)> {
+        let Averaging { beta1, beta2, eps, decoupled: _ } = *self;
+        vec![("beta1", beta1), ("beta2", beta2), ("eps", eps)]
+    }
+
+    pub fn moments() -> Vec<(&'static str, f64)> {
+        vec![("exp_avg", 0.0), ("exp_avg_sq", 0.0)]
+    }
+
+    /// The settings of one step.
+    pub fn at<F: Float>(&self, at: At) -> Averages<F> {
+        let Averaging { beta1, beta2, eps, decoupled } = *self;
+        let (coupled_decay, shrink) =
+            if decoupled { (0.0, 1.0 - at.learning_rate * at.weight_decay) } else { (at.weight_decay, 1.0) };
+        Averages {
+            factor: Factor::new(at.factor),
+            coupled_decay: F::of(coupled_decay),
+            shrink: F::of(shrink),
+            beta1: F::of(beta1),
+            beta2: F::of(beta2),
+            entering1: F::of(1.0 - beta1),
+            entering2: F::of(1.0 - beta2),
+            correction: F::of(1.0 / (1.0 - at.power(beta2)).sqrt()),
+            eps: F::of(eps),
+        }
+    }
+}
+
+/// The settings of one step that Adam, AdamW and NAdam share, in the element type.
 #[derive(Clone, Copy)]
-struct Step<F> {
+pub(super) struct Averages<F> {
     factor: Factor<F>,
     /// `g ← g + coupled_decay · p`
     coupled_decay: F,
     /// `p ← shrink · p`
-    shrink: F,
+    pub shrink: F,
     beta1: F,
     beta2: F,
     entering1: F,
     entering2: F,
-    /// `lr / (1 - β₁ᵗ)`
-    size: F,
     /// `1 / sqrt(1 - β₂ᵗ)`
     correction: F,
     eps: F,
 }
 
+impl<F: Float> Averages<F> {
+    /// The gradient with its decay, which enters the averages.
+    #[inline(always)]
+    pub fn enter(self, p: F, g: F, m: &mut F, v: &mut F) -> F {
+        let g = self.factor.times(g) + self.coupled_decay * p;
+        *m = self.beta1 * *m + self.entering1 * g;
+        *v = self.beta2 * *v + self.entering2 * g * g;
+        g
+    }
+
+    /// `sqrt(v / (1 - β₂ᵗ)) + eps`
+    #[inline(always)]
+    pub fn root(self, v: F) -> F {
+        v.sqrt() * self.correction + self.eps
+    }
+}
+
+/// The arithmetic of Adam and AdamW.
+#[derive(Clone, Debug)]
+struct Moments {
+    averaging: Averaging,
+    amsgrad: bool,
+}
+
+/// The settings of one step, in the element type.
+#[derive(Clone, Copy)]
+struct Step<F> {
+    averages: Averages<F>,
+    /// `lr / (1 - β₁ᵗ)`
+    size: F,
+}
+
+impl<F: Float> Step<F> {
+    #[inline(always)]
+    fn descend(self, p: &mut F, m: F, v: F) {
+        *p = self.averages.shrink * *p - self.size * m / self.averages.root(v);
+    }
+}
+
 vectorised! {
     fn adapt<'a, F: Float>(step: Step<F>, p: &'a mut [F], g: &'a [F], m: &'a mut [F], v: &'a mut [F]) {
         for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            let g = step.factor.times(g) + step.coupled_decay * *p;
-            *m = step.beta1 * *m + step.entering1 * g;
-            *v = step.beta2 * *v + step.entering2 * g * g;
-            *p = step.shrink * *p - step.size * *m / (v.sqrt() * step.correction + step.eps);
+            step.averages.enter(*p, g, m, v);
+            step.descend(p, *m, *v);
+        }
+    }
+
+    fn adapt_by_maximum<'a, F: Float>(
+        step: Step<F>,
+        p: &'a mut [F],
+        g: &'a [F],
+        m: &'a mut [F],
+        v: &'a mut [F],
+        max: &'a mut [F],
+    ) {
+        for ((((p, &g), m), v), max) in p.iter_mut().zip(g).zip(m).zip(v).zip(max) {
+            step.averages.enter(*p, g, m, v);
+            // Not `max`, which would drop NaN.
+            *max = if *v > *max || v.is_nan() { *v } else { *max };
+            step.descend(p, *m, *max);
         }
     }
 }
 
 impl<F: Float> Rule<F> for Moments {
     fn settings(&self) -> Vec<(&'static str, f64)> {
-        vec![("beta1", self.beta1), ("beta2", self.beta2), ("eps", self.eps)]
+        let mut settings = self.averaging.settings();
+        settings.push(("amsgrad", f64::from(u8::from(self.amsgrad))));
+        settings
+    }
+
+    fn added_settings(&self) -> &'static [(&'static str, f64)] {
+        &[("amsgrad", 0.0)]
     }
 
     fn moments(&self) -> Vec<(&'static str, f64)> {
-        vec![("exp_avg", 0.0), ("exp_avg_sq", 0.0)]
+        let mut moments = Averaging::moments();
+        if self.amsgrad {
+            moments.push(("max_exp_avg_sq", 0.0));
+        }
+        moments
     }
 
-    fn squares(&self) -> &'static str {
-        "exp_avg_sq"
+    fn squares(&self) -> &'static [&'static str] {
+        &["exp_avg_sq", "max_exp_avg_sq"]
     }
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {
-        let [m, v] = moments else { unreachable!("two moments") };
-        let (coupled_decay, shrink) =
-            if self.decoupled { (0.0, 1.0 - at.learning_rate * at.weight_decay) } else { (at.weight_decay, 1.0) };
-        let step = Step {
-            factor: Factor::new(at.factor),
-            coupled_decay: F::of(coupled_decay),
-            shrink: F::of(shrink),
-            beta1: F::of(self.beta1),
-            beta2: F::of(self.beta2),
-            entering1: F::of(1.0 - self.beta1),
-            entering2: F::of(1.0 - self.beta2),
-            size: F::of(at.learning_rate / (1.0 - at.power(self.beta1))),
-            correction: F::of(1.0 / (1.0 - at.power(self.beta2)).sqrt()),
-            eps: F::of(self.eps),
-        };
-        adapt(step, p, g, m, v);
+        let size = F::of(at.learning_rate / (1.0 - at.power(self.averaging.beta1)));
+        let step = Step { averages: self.averaging.at(at), size };
+        match moments {
+            [m, v] => adapt(step, p, g, m, v),
+            [m, v, max] => adapt_by_maximum(step, p, g, m, v, max),
+            _ => unreachable!("two or three moments"),
+        }
     }
 }
 
@@ -97,7 +183,7 @@ macro_rules! adam {
             /// Panics if the learning rate is negative or not finite.
             #[track_caller]
             pub fn new(learning_rate: f64) -> Self {
-                let rule = Moments { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: $decoupled };
+                let rule = Moments { averaging: Averaging::new($decoupled), amsgrad: false };
                 $name { core: Core::new(stringify!($name), learning_rate, $decay, rule) }
             }
 
@@ -109,7 +195,7 @@ macro_rules! adam {
             pub fn betas(self, beta1: f64, beta2: f64) -> Self {
                 let beta1 = check_number::<F>(stringify!($name), "beta1", Expect::Fraction, beta1);
                 let beta2 = check_number::<F>(stringify!($name), "beta2", Expect::Fraction, beta2);
-                $name { core: self.core.with(|rule| (rule.beta1, rule.beta2) = (beta1, beta2)) }
+                $name { core: self.core.with(|rule| (rule.averaging.beta1, rule.averaging.beta2) = (beta1, beta2)) }
             }
 
             /// With another eps.
@@ -119,7 +205,35 @@ macro_rules! adam {
             #[track_caller]
             pub fn eps(self, eps: f64) -> Self {
                 let eps = check_number::<F>(stringify!($name), "eps", Expect::Above0, eps);
-                $name { core: self.core.with(|rule| rule.eps = eps) }
+                $name { core: self.core.with(|rule| rule.averaging.eps = eps) }
+            }
+
+            /// AMSGrad (Reddi, Kale and Kumar 2018): divides by the largest mean square so far, not by the present one, so that the step
+            /// of an element does not grow again when its large gradients are forgotten. As PyTorch's `amsgrad=True`: the maximum is of
+            /// `v` before its correction, which is applied to the maximum.
+            ///
+            /// ```text
+            /// v̂ ← max(v̂, v)        p ← p - lr · m / (1 - β₁ᵗ) / (sqrt(v̂ / (1 - β₂ᵗ)) + eps)
+            /// ```
+            ///
+            /// ```
+            #[doc = concat!("use gradflow::{ndarray::arr1, optim::{", stringify!($name), ", Optimizer}};")]
+            ///
+            #[doc = concat!("let optimizer = || ", stringify!($name), "::new(0.1).betas(0.9, 0.5);")]
+            /// let (mut a, mut b) = (arr1(&[0.0]), arr1(&[0.0]));
+            /// let (mut plain, mut amsgrad) = (optimizer(), optimizer().amsgrad());
+            /// for gradient in [1.0, 0.1, 0.1] {
+            ///     plain.step(&mut a, &arr1(&[gradient]));
+            ///     amsgrad.step(&mut b, &arr1(&[gradient])); // remembers the 1
+            /// }
+            /// assert!(a[0] < b[0] && b[0] < 0.0);
+            /// ```
+            ///
+            /// # Panics
+            /// Panics if a step was taken.
+            #[track_caller]
+            pub fn amsgrad(self) -> Self {
+                $name { core: self.core.with(|rule| rule.amsgrad = true) }
             }
         }
 

@@ -19,9 +19,25 @@ pub(super) trait Rule<F> {
     /// The moments of each parameter: PyTorch's name, and the value before the first step.
     fn moments(&self) -> Vec<(&'static str, f64)>;
 
-    /// The moment that sums or averages squares, and so is never below 0; empty if there is none.
-    fn squares(&self) -> &'static str {
-        ""
+    /// The moments that are sums, averages or maxima of squares, and so are never below 0.
+    fn squares(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Settings that states of earlier versions do not have, with the value that they had there.
+    fn added_settings(&self) -> &'static [(&'static str, f64)] {
+        &[]
+    }
+
+    /// PyTorch's name of the product that a rule keeps for each parameter, which is 1 before the first step and then in `0..1`, if it
+    /// keeps one.
+    fn product(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What the product is multiplied by in step `step`, counted from 1.
+    fn product_factor(&self, _step: u64) -> f64 {
+        1.0
     }
 
     /// One step of some of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
@@ -54,6 +70,8 @@ pub(super) struct At {
     pub weight_decay: f64,
     /// What its gradient is multiplied by first.
     pub factor: f64,
+    /// Its [`product`](Rule::product), with this step's factor.
+    pub product: f64,
 }
 
 impl At {
@@ -98,6 +116,7 @@ struct Trained<F> {
     learning_rate_factor: f64,
     weight_decay: f64,
     moments: Vec<Vec<F>>,
+    product: F,
 }
 
 impl<F: Float, R> Core<F, R> {
@@ -164,6 +183,7 @@ impl<F: Float> Training<F> {
                 learning_rate_factor: options.learning_rate_factor,
                 weight_decay: options.weight_decay.unwrap_or(self.weight_decay),
                 moments: moments.iter().map(|&(_, initial)| vec![F::of(initial); values.len()]).collect(),
+                product: F::one(),
             }
         });
         Plan { count: model.count(), trained: trained.collect() }
@@ -199,6 +219,7 @@ impl<F: Float> Training<F> {
                 Change::Zero => (zeros.insert(vec![F::zero(); g.len()]).as_slice(), 1.0),
             };
             let learning_rate = self.learning_rate * tensor.learning_rate_factor;
+            tensor.product *= F::of(rule.product_factor(self.steps));
             let at = At {
                 step: self.steps,
                 learning_rate: check_number::<F>(
@@ -209,6 +230,7 @@ impl<F: Float> Training<F> {
                 ),
                 weight_decay: tensor.weight_decay,
                 factor,
+                product: tensor.product.widen(),
             };
             let count = tensor.moments.len();
             let chunks = model.tensor_mut(tensor.index).chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate();
@@ -240,11 +262,14 @@ impl<F: Float> Training<F> {
                 .iter()
                 .map(move |tensor| (join(moment, tensor.name.clone()), tensor.shape.clone(), tensor.moments[k].clone()))
         });
+        let products = rule.product().into_iter().flat_map(|product| {
+            trained.iter().map(move |tensor| (join(product, tensor.name.clone()), vec![], vec![tensor.product]))
+        });
         OptimizerState {
             kind: self.name.into(),
             steps: self.steps,
             settings: self.settings(rule).into_iter().map(|(name, value)| (name.into(), value)).collect(),
-            tensors: NamedTensors::new(tensors),
+            tensors: NamedTensors::new(tensors.chain(products)),
         }
     }
 
@@ -265,30 +290,44 @@ impl<F: Float> Training<F> {
         let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && F::of(rate).is_finite());
         let learning_rate = learning_rate.ok_or(LearningRate { got: state.setting("lr") })?;
         for (name, expected) in self.settings(rule).into_iter().skip(1) {
+            let added = || rule.added_settings().iter().find(|(added, _)| *added == name).map(|&(_, value)| value);
             let got = state.setting(name);
-            if got != Some(expected) {
+            if got.or_else(added) != Some(expected) {
                 return Err(Setting { name: name.into(), expected, got });
             }
         }
         let mut plan = self.plan(rule, model);
         let mut used = vec![false; state.tensors.count()];
         if state.steps > 0 {
+            // The values of a tensor that was not asked for yet.
+            let mut take = |moment: &str, of: &str, expected: &[usize]| {
+                let name = join(moment, of.to_owned());
+                let Some(i) = (0..used.len()).find(|&i| !used[i] && state.tensors.name(i) == name) else {
+                    return Err(MissingTensor { name });
+                };
+                let (shape, saved) = state.tensors.tensor(i);
+                if shape != expected {
+                    return Err(Shape { name, expected: expected.to_vec(), got: shape.to_vec() });
+                }
+                used[i] = true;
+                Ok((name, saved))
+            };
             let moments = rule.moments();
             for tensor in &mut plan.trained {
                 for ((moment, _), values) in moments.iter().zip(&mut tensor.moments) {
-                    let name = join(moment, tensor.name.clone());
-                    let Some(i) = (0..used.len()).find(|&i| !used[i] && state.tensors.name(i) == name) else {
-                        return Err(MissingTensor { name });
-                    };
-                    let (shape, saved) = state.tensors.tensor(i);
-                    if shape != tensor.shape {
-                        return Err(Shape { name, expected: tensor.shape.clone(), got: shape.to_vec() });
-                    }
-                    if *moment == rule.squares() && saved.iter().any(|&square| square < F::zero()) {
+                    let (name, saved) = take(moment, &tensor.name, &tensor.shape)?;
+                    if rule.squares().contains(moment) && saved.iter().any(|&square| square < F::zero()) {
                         return Err(NegativeSquare { name });
                     }
                     values.copy_from_slice(saved);
-                    used[i] = true;
+                }
+                if let Some(product) = rule.product() {
+                    let (name, saved) = take(product, &tensor.name, &[])?;
+                    let got = saved[0].widen();
+                    if !(0.0..1.0).contains(&got) {
+                        return Err(Product { name, got });
+                    }
+                    tensor.product = saved[0];
                 }
             }
         }

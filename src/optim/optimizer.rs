@@ -75,8 +75,8 @@ pub trait Optimizer<F: Float> {
     fn state(&self) -> OptimizerState<F>;
 
     /// Restores what [`state`](Optimizer::state) gave, learning rate included, so that training goes on to the bit as
-    /// if it had not been interrupted. The other settings are not restored but must be the same; to go on with another weight
-    /// decay, say so by [`OptimizerState::with_setting`].
+    /// if it had not been interrupted. The other settings are not restored but must be the same; to go on with others on purpose, use
+    /// [`load_moments`](Optimizer::load_moments).
     ///
     /// # Errors
     /// Returns an error if the state is that of another kind of optimizer or has other settings, or its tensors do not have
@@ -86,4 +86,37 @@ pub trait Optimizer<F: Float> {
     /// Panics if a rule of the [`ParameterGroups`](crate::optim::ParameterGroups) matches no parameter of `model`.
     #[track_caller]
     fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
+
+    /// Restores the moments and the number of steps of a [`state`](Optimizer::state), and keeps every setting of this optimizer: learning
+    /// rate, weight decay, betas, eps and all others. For a training that goes on with other settings on purpose.
+    ///
+    /// Which moments there are must be the same: a momentum, a centered mean square or [AMSGrad](crate::optim::Adam::amsgrad) can be
+    /// neither added nor dropped. The moments are averages by the settings of the state, and forget them as they forget the gradients.
+    ///
+    /// ```
+    /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};
+    ///
+    /// let (mut parameter, gradient) = (arr1(&[1.0, -1.0]), arr1(&[0.5, 2.0]));
+    /// let mut optimizer = AdamW::new(0.1);
+    /// optimizer.step(&mut parameter, &gradient);
+    ///
+    /// let mut resumed = AdamW::new(0.02).betas(0.9, 0.99).weight_decay(0.3);
+    /// assert!(resumed.load_state(&parameter, &optimizer.state()).is_err());
+    /// resumed.load_moments(&parameter, &optimizer.state())?;
+    /// let state = resumed.state();
+    /// assert_eq!((state.steps, state.setting("lr"), state.setting("beta2")), (1, Some(0.02), Some(0.99)));
+    /// assert_eq!(state.tensors, optimizer.state().tensors);
+    /// # Ok::<(), gradflow::optim::OptimizerStateError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error as [`load_state`](Optimizer::load_state) does, except for settings. Nothing is changed then.
+    ///
+    /// # Panics
+    /// Panics as [`load_state`](Optimizer::load_state) does.
+    #[track_caller]
+    fn load_moments(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError> {
+        let OptimizerState { kind, steps, settings: _, tensors } = state.clone();
+        self.load_state(model, &OptimizerState { kind, steps, settings: self.state().settings, tensors })
+    }
 }

@@ -198,8 +198,8 @@ impl<F: Float> Rule<F> for MeanSquare {
         moments
     }
 
-    fn squares(&self) -> &'static str {
-        "square_avg"
+    fn squares(&self) -> &'static [&'static str] {
+        &["square_avg"]
     }
 
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]) {

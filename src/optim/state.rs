@@ -44,7 +44,8 @@ impl<F> OptimizerState<F> {
         self.settings.iter().find(|(setting, _)| setting == name).map(|&(_, value)| value)
     }
 
-    /// With another value of a setting, for a training that goes on with other settings on purpose.
+    /// With another value of one setting, for a training that goes on with that on purpose.
+    /// [`load_moments`](crate::optim::Optimizer::load_moments) does the same for all settings at once.
     ///
     /// ```
     /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -120,6 +121,13 @@ pub enum OptimizerStateError {
         /// The tensor's name.
         name: String,
     },
+    /// A product of momentums is not in `0..1`.
+    Product {
+        /// The tensor's name.
+        name: String,
+        /// What it holds.
+        got: f64,
+    },
     /// A tensor has another shape than the model's.
     Shape {
         /// The tensor's name.
@@ -142,12 +150,15 @@ impl fmt::Display for OptimizerStateError {
             Setting { name, expected, got: None } => write!(f, "the state has no {name}, which is {expected} here"),
             Setting { name, expected, got: Some(got) } => {
                 write!(f, "{name} is {got} in the state and {expected} here; if that is meant, ")?;
-                write!(f, "`OptimizerState::with_setting({name:?}, {expected:?})` changes the state")
+                write!(f, "`Optimizer::load_moments` goes on with the settings here")
             }
             MissingTensor { name } => write!(f, "the state has no {name}"),
             UnexpectedTensor { name } => write!(f, "the state has {name}, which the model has no use for"),
             NegativeSquare { name } => {
                 write!(f, "{name} has an element below 0 in the state, where squares are summed")
+            }
+            Product { name, got } => {
+                write!(f, "{name} is {got} in the state, and no product of momentums, which is in 0..1")
             }
             Shape { name, expected, got } => write!(f, "{name} is {got:?} in the state and {expected:?} in the model"),
         }

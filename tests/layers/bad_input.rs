@@ -15,7 +15,7 @@ use gradflow::{
         Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity,
     },
     loss::{BinaryCrossEntropy, Huber, MeanSquaredError, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd},
     recurrent::{
         Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, MinLstmCell, Recurrent, RnnCell, Slstm, SlstmCell,
     },
@@ -625,6 +625,8 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
         Linear::<f32>::builder(3, 4).weight(Init::Normal { std: 1e38 }), "Linear: weight: Normal: a draw of 64 std";
         Adam::<f32>::new(0.1).eps(1e-46), "Adam: eps: expected a finite number above 0, got 1e-46, which is 0 in f32";
         AdamW::<f32>::new(0.1).betas(0.9, 0.999_999_999), "AdamW: beta2: expected a number in 0..1";
+        NAdam::<f32>::new(0.1).eps(1e-46), "NAdam: eps";
+        NAdam::<f32>::new(0.1).betas(0.999_999_999, 0.9), "NAdam: beta1";
         RmsProp::<f32>::new(0.1).eps(1e-46), "RmsProp: eps";
         Adagrad::<f32>::new(0.1).eps(1e-46), "Adagrad: eps";
         Sgd::<f32>::new(1e39), "Sgd: learning rate";

@@ -12,7 +12,7 @@ use gradflow::{
     compose::{BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock},
     layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Schedule, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Schedule, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
     wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
 };
@@ -251,6 +251,7 @@ fn mistakes_with_parts_name_the_callers_line() {
         };
         "a learning rate": Adagrad::<f64>::new(-1.0);
         "another learning rate": RmsProp::<f64>::new(0.1).set_learning_rate(f64::NAN);
+        "a momentum decay": NAdam::<f64>::new(0.1).momentum_decay(-1.0);
         "betas": Adam::<f64>::new(0.1).betas(2.0, 0.9);
         "a norm": clip_grad_norm(&mut arr1(&[1.0]), -1.0).unwrap();
         "a schedule": Schedule::cosine(0.1, 0, 0.0);

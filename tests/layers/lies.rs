@@ -16,7 +16,7 @@ use gradflow::{
     clip::{ClipNorm, clip_grad_norm, clip_grad_value},
     compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
     layers::{Activation, CausalConv1d, FeedForward, LayerNorm, Linear, Nonlinearity},
-    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd},
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
     row_layer,
@@ -383,6 +383,8 @@ fn tensors_that_lie() {
     with_lies(&lies, "Sgd", || steps(&mut Sgd::new(0.1).momentum(0.9), &tensors));
     with_lies(&lies, "Adam", || steps(&mut Adam::new(0.1), &tensors));
     with_lies(&lies, "AdamW", || steps(&mut AdamW::new(0.1), &tensors));
+    with_lies(&lies, "AdamW", || steps(&mut AdamW::new(0.1).amsgrad(), &tensors));
+    with_lies(&lies, "NAdam", || steps(&mut NAdam::new(0.1), &tensors));
     with_lies(&lies, "RmsProp", || steps(&mut RmsProp::new(0.1), &tensors));
     with_lies(&lies, "Adagrad", || steps(&mut Adagrad::new(0.1), &tensors));
     with_lies(&lies, "clipping and sums", || {

@@ -10,7 +10,7 @@ use gradflow::{
     clip::clip_grad_norm,
     layers::Linear,
     loss::{Loss, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd},
 };
 
 use super::{Folder, Model, model};
@@ -44,13 +44,15 @@ fn train(
 fn a_training_goes_on_to_the_bit() {
     let folder = Folder::new("training");
     type New = fn() -> Box<dyn Optimizer<f32>>;
-    let optimizers: [New; 6] = [
+    let optimizers: [New; 8] = [
         || Box::new(Sgd::new(0.1).momentum(0.9).nesterov()),
         || Box::new(Sgd::new(0.1)),
         || Box::new(Adam::new(0.01)),
         || Box::new(AdamW::new(0.01).betas(0.9, 0.99)),
         || Box::new(Adagrad::new(0.1)),
         || Box::new(RmsProp::new(0.01).momentum(0.5)),
+        || Box::new(AdamW::new(0.01).betas(0.9, 0.5).amsgrad()),
+        || Box::new(NAdam::new(0.01).decoupled_weight_decay().weight_decay(0.1)),
     ];
     for (k, optimizer) in optimizers.iter().enumerate() {
         let path = folder.path(&format!("{k}.safetensors"));

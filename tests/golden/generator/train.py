@@ -16,6 +16,9 @@ def run_train(case, given):
     parameters = list(model.parameters())
     arguments = {key: tuple(x) if isinstance(x, list) else x for key, x in case["optimizer_args"].items()}
     optimizer = getattr(torch.optim, case["optimizer"])(parameters, **arguments)
+    # NAdam keeps its product in the default type, whatever the type of the parameters, and makes it in its first step.
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
     state, losses, norms = None, [], []
     for ids in torch.from_numpy(given["input.ids"]):
         optimizer.zero_grad()
@@ -31,6 +34,7 @@ def run_train(case, given):
             nn.utils.clip_grad_value_(parameters, clip["max"])
         optimizer.step()
         losses.append(loss.item())
+    torch.set_default_dtype(default)
     results = {"output.losses": np.array(losses)}
     if clip["type"] != "none":
         results["output.norms"] = np.array(norms)
@@ -111,3 +115,13 @@ def trainings():
     train("adagrad_lr_decay_norm", "RNN", "Adagrad", norm(0.1), lr=0.1, lr_decay=0.1, eps=1e-3)
     train("adagrad_all_norm_p1", "LSTM", "Adagrad", norm(1.0, p=1.0), steps=12, lr=0.1, lr_decay=0.05,
           initial_accumulator_value=0.02, eps=1e-2, weight_decay=0.1)  # fmt: skip
+    train("adam_amsgrad", "GRU", "Adam", none, lr=0.05, betas=[0.8, 0.5], eps=1e-3, amsgrad=True)
+    train("adam_amsgrad_all_norm", "RNN", "Adam", norm(0.05), steps=12, lr=0.03, betas=[0.7, 0.6], eps=1e-3,
+          weight_decay=0.1, amsgrad=True)  # fmt: skip
+    train("adamw_amsgrad_all_value", "LSTM", "AdamW", {"type": "value", "max": 0.02}, lr=0.03, betas=[0.8, 0.5],
+          eps=1e-3, weight_decay=0.3, amsgrad=True)  # fmt: skip
+    train("nadam", "LSTM", "NAdam", none, steps=8, lr=0.05, eps=1e-3)
+    train("nadam_decay_norm", "GRU", "NAdam", norm(0.05), lr=0.03, betas=[0.8, 0.95], eps=1e-3, momentum_decay=0.2,
+          weight_decay=0.1)  # fmt: skip
+    train("nadam_decoupled_decay_value", "RNN", "NAdam", {"type": "value", "max": 0.02}, steps=12, lr=0.03,
+          betas=[0.7, 0.9], eps=1e-3, momentum_decay=0.05, weight_decay=0.3, decoupled_weight_decay=True)  # fmt: skip

@@ -6,7 +6,7 @@ use gradflow::{
     clip::{ClipNorm, NonFinite, clip_grad_value, grad_norm},
     layers::Linear,
     loss::{Loss, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd},
     recurrent::{Gru, Lstm, Rnn},
     sequential,
 };
@@ -81,10 +81,14 @@ fn one_hot<F: Float>(ids: ArrayView2<'_, usize>, vocabulary: usize) -> Array3<F>
 fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
     let mut arguments = case.nested("optimizer_args")?;
     let name = case.text("optimizer")?;
-    let learning_rate =
-        arguments.number("lr")?.unwrap_or(if matches!(name, "RMSprop" | "Adagrad") { 1e-2 } else { 1e-3 });
+    let default = match name {
+        "RMSprop" | "Adagrad" => 1e-2,
+        "NAdam" => 2e-3,
+        _ => 1e-3,
+    };
+    let learning_rate = arguments.number("lr")?.unwrap_or(default);
     let weight_decay = arguments.number("weight_decay")?;
-    // Adam and AdamW differ in type alone.
+    // Adam, AdamW and NAdam differ in type and in their last options.
     macro_rules! adam {
         ($adam:ident) => {{
             let mut adam = $adam::new(learning_rate);
@@ -97,7 +101,11 @@ fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
             if let Some(weight_decay) = weight_decay {
                 adam = adam.weight_decay(weight_decay);
             }
-            Box::new(adam)
+            adam
+        }};
+        ($adam:ident, amsgrad) => {{
+            let adam = adam!($adam);
+            Box::new(if arguments.flag("amsgrad")? { adam.amsgrad() } else { adam })
         }};
     }
     // Sets what is given, under the same name here and there; what is not has the same default.
@@ -116,8 +124,13 @@ fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
                 .weight_decay(weight_decay.unwrap_or(0.0));
             Box::new(if arguments.flag("nesterov")? { sgd.nesterov() } else { sgd })
         }
-        "Adam" => adam!(Adam),
-        "AdamW" => adam!(AdamW),
+        "Adam" => adam!(Adam, amsgrad),
+        "AdamW" => adam!(AdamW, amsgrad),
+        "NAdam" => {
+            let mut nadam = adam!(NAdam);
+            set!(nadam; momentum_decay);
+            Box::new(if arguments.flag("decoupled_weight_decay")? { nadam.decoupled_weight_decay() } else { nadam })
+        }
         "RMSprop" => {
             let mut rms_prop = RmsProp::new(learning_rate).weight_decay(weight_decay.unwrap_or(0.0));
             set!(rms_prop; alpha, eps, momentum);

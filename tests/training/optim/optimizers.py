@@ -13,6 +13,10 @@ import torch
 
 warnings.filterwarnings("ignore")
 STEPS = 7
+# For maxima and products, which take longer to settle.
+LONG_STEPS = 500
+# That of NAdam's product, whatever the type of the parameters.
+torch.set_default_dtype(torch.float64)
 
 OPTIMIZERS = [
     ("Sgd", torch.optim.SGD, dict(lr=0.1)),
@@ -31,6 +35,15 @@ OPTIMIZERS = [
     ("Adagrad", torch.optim.Adagrad, dict(lr=0.1)),
     ("Adagrad", torch.optim.Adagrad,
      dict(lr=0.1, lr_decay=0.05, initial_accumulator_value=0.3, eps=1e-3, weight_decay=0.1)),
+    ("Adam", torch.optim.Adam, dict(lr=0.05, betas=(0.8, 0.7), amsgrad=True)),
+    ("Adam", torch.optim.Adam, dict(lr=0.05, betas=(0.9, 0.9), eps=1e-3, weight_decay=0.1, amsgrad=True)),
+    ("AdamW", torch.optim.AdamW, dict(lr=0.05, betas=(0.8, 0.7), amsgrad=True)),
+    ("AdamW", torch.optim.AdamW, dict(lr=0.05, betas=(0.7, 0.9), eps=1e-3, weight_decay=0.2, amsgrad=True)),
+    ("NAdam", torch.optim.NAdam, dict(lr=0.05)),
+    ("NAdam", torch.optim.NAdam, dict(lr=0.05, betas=(0.8, 0.95), eps=1e-3, momentum_decay=0.3)),
+    ("NAdam", torch.optim.NAdam, dict(lr=0.05, weight_decay=0.1, momentum_decay=0.0)),
+    ("NAdam", torch.optim.NAdam,
+     dict(lr=0.05, betas=(0.8, 0.95), weight_decay=0.2, momentum_decay=0.05, decoupled_weight_decay=True)),
 ]
 
 
@@ -40,8 +53,8 @@ def parameters():
     return [w.requires_grad_(), b.requires_grad_()]
 
 
-def run(optimizer, tensors):
-    for t in range(1, STEPS + 1):
+def run(optimizer, tensors, steps=STEPS):
+    for t in range(1, steps + 1):
         for p, offset in zip(tensors, [0.0, 0.4]):
             k = torch.arange(p.numel(), dtype=torch.float64).reshape(p.shape)
             p.grad = 0.3 * p.detach() + torch.sin(1.3 * t + 0.7 * k + offset)
@@ -60,12 +73,14 @@ def moments(optimizer, tensors):
 
 def optimizers():
     cases = []
-    for name, kind, settings in OPTIMIZERS:
+    added = [case for case in OPTIMIZERS if case[0] == "NAdam" or "amsgrad" in case[2]]
+    for steps, (name, kind, settings) in [(STEPS, case) for case in OPTIMIZERS] + [(LONG_STEPS, case) for case in added]:
         tensors = parameters()
         optimizer = kind(tensors, **settings)
         settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
-        values = run(optimizer, tensors)
-        cases.append(dict(optimizer=name, settings=settings, values=values, moments=moments(optimizer, tensors)))
+        values = run(optimizer, tensors, steps)
+        case = dict(optimizer=name, settings=settings, values=values, moments=moments(optimizer, tensors))
+        cases.append(case if steps == STEPS else case | dict(steps=steps))
     # Groups: b without decay, at half the learning rate.
     w, b = parameters()
     optimizer = torch.optim.AdamW(
