@@ -1,12 +1,28 @@
 //! A text as a schedule.
 
-use gradflow::optim::Schedule;
+use gradflow::optim::{ReduceLrOnPlateau, Schedule};
 
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match text.parse::<Schedule>() {
         Ok(schedule) => check(&schedule),
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    if let Ok(plateau) = text.parse() {
+        check_plateau(plateau);
+    }
+}
+
+/// It is read back from its own text, whatever metrics it is told, and never raises the learning rate.
+fn check_plateau(mut plateau: ReduceLrOnPlateau) {
+    for metric in [f64::NAN, 1.0, 0.5, 0.5, 2.0, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0] {
+        let text = plateau.to_string();
+        assert_eq!(text.parse().as_ref(), Ok(&plateau), "{text}");
+        let before = plateau.learning_rate(u64::MAX);
+        let reduced = plateau.step(metric);
+        let after = plateau.learning_rate(u64::MAX);
+        assert!(if reduced { after < before } else { after == before }, "{text}: from {before} to {after} by {metric}");
+        assert!(after >= 0.0 && plateau.learning_rate(0) >= 0.0, "{text}");
     }
 }
 

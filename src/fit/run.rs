@@ -15,7 +15,7 @@ use crate::clip::ClipNorm;
 use crate::io::{Checkpoint, LoadError};
 use crate::layer::Layer;
 use crate::loss::Loss;
-use crate::optim::{Optimizer, Schedule};
+use crate::optim::{Optimizer, ReduceLrOnPlateau, Schedule};
 
 const NAME: &str = "Fit";
 
@@ -30,6 +30,7 @@ pub struct Fit<'a, L: Layer, C> {
     epochs: usize,
     clip: ClipNorm,
     schedule: Option<Schedule>,
+    plateau: Option<ReduceLrOnPlateau>,
     seed: u64,
     patience: Option<usize>,
     #[cfg(feature = "safetensors")]
@@ -46,9 +47,10 @@ pub struct Fit<'a, L: Layer, C> {
 
 impl<L: Layer, C> fmt::Debug for Fit<'_, L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fit { epochs, clip, schedule, seed, patience, steps, .. } = self;
+        let Fit { epochs, clip, schedule, plateau, seed, patience, steps, .. } = self;
         let mut debug = f.debug_struct(NAME);
-        debug.field("epochs", epochs).field("clip", clip).field("schedule", schedule).field("seed", seed);
+        debug.field("epochs", epochs).field("clip", clip).field("schedule", schedule).field("plateau", plateau);
+        debug.field("seed", seed);
         debug.field("patience", patience).field("steps", steps).finish_non_exhaustive()
     }
 }
@@ -80,6 +82,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             epochs: 1,
             clip: ClipNorm::new(f64::INFINITY),
             schedule: None,
+            plateau: None,
             seed: 0,
             patience: None,
             #[cfg(feature = "safetensors")]
@@ -103,8 +106,41 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
     }
 
     /// With a learning rate that changes with the step, counted from 0 over all epochs.
+    ///
+    /// # Panics
+    /// Panics if there is a [plateau](Fit::reduce_lr_on_plateau).
+    #[track_caller]
     pub fn schedule(self, schedule: Schedule) -> Self {
+        assert!(self.plateau.is_none(), "{NAME}: schedule: the learning rate follows reduce_lr_on_plateau already");
         Fit { schedule: Some(schedule), ..self }
+    }
+
+    /// With a learning rate that is reduced when the [score](Epoch::score) of the epochs has stopped falling. Its warm-up counts steps, from
+    /// 0 over all epochs. A [`checkpoint`](Fit::checkpoint) holds what it has seen.
+    ///
+    /// ```
+    /// use gradflow::fit::{self, Fit};
+    /// use gradflow::ndarray::Array3;
+    /// use gradflow::{layers::Linear, loss::MeanSquaredError, optim::{ReduceLrOnPlateau, Sgd}};
+    ///
+    /// let (mut model, mut optimizer, mut loss) = (Linear::<f64>::zeros(1, 1), Sgd::new(0.1), MeanSquaredError::new());
+    /// let batches = [(Array3::ones((1, 4, 1)), Array3::ones((1, 4, 1)))];
+    /// let history = Fit::new(&mut model, &mut optimizer, &mut loss)
+    ///     .epochs(30)
+    ///     .reduce_lr_on_plateau(ReduceLrOnPlateau::new(1.1).factor(0.5).patience(2)) // too large: the loss grows
+    ///     .run(|_| &batches, || &batches, fit::quiet)?;
+    /// let (first, last) = (&history.epochs[0], &history.epochs[29]);
+    /// assert!(last.learning_rate < 0.25 * first.learning_rate && last.score() < 1e-3, "{history}");
+    /// # Ok::<(), gradflow::fit::FitError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if there is a [schedule](Fit::schedule), or it [maximizes](ReduceLrOnPlateau::maximize): the score is a loss.
+    #[track_caller]
+    pub fn reduce_lr_on_plateau(self, plateau: ReduceLrOnPlateau) -> Self {
+        assert!(self.schedule.is_none(), "{NAME}: reduce_lr_on_plateau: the learning rate follows a schedule already");
+        assert!(!plateau.maximizes(), "{NAME}: reduce_lr_on_plateau: expected one that minimizes: the score is a loss");
+        Fit { plateau: Some(plateau), ..self }
     }
 
     /// The seed of dropout, from which each step draws its own; 0 if not set.
@@ -152,6 +188,10 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             let mut best = self.model.clone();
             checkpoint.load_tensors("best", &mut best)?;
             self.best = Some(best);
+        }
+        if let Some(plateau) = self.plateau.take() {
+            let text = checkpoint.metadata(PLATEAU).ok_or_else(|| LoadError::Absent { key: PLATEAU.into() })?;
+            self.plateau = Some(plateau.resume(&text.parse()?));
         }
         checkpoint.load_training("model", self.model, self.optimizer)?;
         Ok(self)
@@ -220,8 +260,10 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         let evaluated = self.loss.of(&pass, batch.targets());
         let loss = evaluated.value();
         pass.backward_into(evaluated.gradient(), grad);
-        if let Some(schedule) = &self.schedule {
-            self.optimizer.set_learning_rate(schedule.learning_rate(self.steps));
+        let of_schedule = self.schedule.as_ref().map(|schedule| schedule.learning_rate(self.steps));
+        let of_plateau = self.plateau.as_ref().map(|plateau| plateau.learning_rate(self.steps));
+        if let Some(learning_rate) = of_schedule.or(of_plateau) {
+            self.optimizer.set_learning_rate(learning_rate);
         }
         let clipped = self.optimizer.step_clipped(self.model, grad, self.clip)?;
         self.training.add(loss, weight);
@@ -250,7 +292,11 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
 
     fn end_epoch(&mut self, validation: Option<f64>) {
         let (steps, learning_rate) = (self.steps, self.optimizer.learning_rate());
-        self.history.epochs.push(Epoch { steps, training: self.training.value(), validation, learning_rate });
+        let epoch = Epoch { steps, training: self.training.value(), validation, learning_rate };
+        if let Some(plateau) = &mut self.plateau {
+            plateau.step(epoch.score());
+        }
+        self.history.epochs.push(epoch);
         (self.batches, self.training) = (0, Mean::default());
         if self.history.best() == Some(self.history.epochs.len() - 1) {
             self.best.get_or_insert_with(|| self.model.clone()).copy_from(self.model);
@@ -278,6 +324,9 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             .with_number("training_sum", self.training.sum.to_bits())
             .with_number("training_weight", self.training.weight.to_bits())
             .with_metadata(HISTORY, lines.join("\n"));
+        if let Some(plateau) = &self.plateau {
+            checkpoint = checkpoint.with_metadata(PLATEAU, plateau.to_string());
+        }
         if let Some(best) = &self.best {
             checkpoint = checkpoint.with_tensors("best", best);
         }
@@ -293,6 +342,10 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
 /// The metadata key of a checkpoint under which the epochs are listed.
 #[cfg(feature = "safetensors")]
 const HISTORY: &str = "fit.history";
+
+/// The metadata key of the plateau.
+#[cfg(feature = "safetensors")]
+const PLATEAU: &str = "fit.reduce_lr_on_plateau";
 
 /// Keeps the dropout seeds of two trainings apart whose seeds are neighbours: an odd number near 2⁶⁴/φ.
 const SEEDS_APART: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -8,7 +8,8 @@ use crate::base::{Expect, check_number};
 
 const NAME: &str = "Schedule";
 
-/// A learning rate as a function of the step; a plain value without state.
+/// A learning rate as a function of the step; a plain value without state. One that depends on how the training goes is
+/// [`ReduceLrOnPlateau`](super::ReduceLrOnPlateau).
 ///
 /// Steps count from 0; the step before which `n` steps were taken is step `n`. For schedules that
 /// PyTorch has, the numbers are those of its `lr_scheduler`. As text ([`Display`](fmt::Display), [`FromStr`]) a schedule
@@ -37,6 +38,10 @@ enum Kind {
     Step { learning_rate: f64, every: u64, factor: f64 },
     Cosine { learning_rate: f64, steps: u64, minimum: f64 },
     OneCycle { maximum: f64, steps: u64, rising: f64, start_divisor: f64, end_divisor: f64 },
+    Linear { learning_rate: f64, steps: u64, end: f64 },
+    Exponential { learning_rate: f64, gamma: f64 },
+    Polynomial { learning_rate: f64, steps: u64, power: f64 },
+    CosineWarmRestarts { learning_rate: f64, steps: u64, multiplier: u64, minimum: f64 },
     WarmUp { steps: u64, start: f64, then: Box<Schedule> },
 }
 
@@ -114,6 +119,96 @@ impl Schedule {
         Schedule(Kind::OneCycle { maximum, steps, rising, start_divisor: div_factor, end_divisor: final_div_factor })
     }
 
+    /// A straight line from `learning_rate` at step 0 to `end` at step `steps`, where it stays; upwards too:
+    ///
+    /// ```text
+    /// lr + (end - lr) · min(step, steps) / steps
+    /// ```
+    ///
+    /// PyTorch's `LinearLR` with `total_iters = steps` and, of its base rate, `start_factor` at step 0 and `end_factor` at the end.
+    ///
+    /// ```
+    /// use gradflow::optim::Schedule;
+    ///
+    /// let schedule = Schedule::linear(0.5, 4, 0.25);
+    /// assert_eq!([0, 1, 4, 9].map(|step| schedule.learning_rate(step)), [0.5, 0.4375, 0.25, 0.25]);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if a number is negative or not finite, or `steps` is 0.
+    #[track_caller]
+    pub fn linear(learning_rate: f64, steps: u64, end: f64) -> Self {
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let (steps, end) = (check_steps("steps", steps), check_rate("end", end));
+        Schedule(Kind::Linear { learning_rate, steps, end })
+    }
+
+    /// Multiplied by `gamma` after every step: `lr · gamma^step`, PyTorch's `ExponentialLR`.
+    ///
+    /// ```
+    /// use gradflow::optim::Schedule;
+    ///
+    /// assert_eq!(Schedule::exponential(0.5, 0.5).learning_rate(3), 0.0625);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if a number is negative or not finite.
+    #[track_caller]
+    pub fn exponential(learning_rate: f64, gamma: f64) -> Self {
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let gamma = check_number::<f64>(NAME, "gamma", Expect::AtLeast0, gamma);
+        Schedule(Kind::Exponential { learning_rate, gamma })
+    }
+
+    /// From `learning_rate` at step 0 to 0 at step `steps`, where it stays, along a power of the steps that remain, PyTorch's
+    /// `PolynomialLR` with `total_iters = steps`:
+    ///
+    /// ```text
+    /// lr · (1 - min(step, steps) / steps)^power
+    /// ```
+    ///
+    /// ```
+    /// use gradflow::optim::Schedule;
+    ///
+    /// let schedule = Schedule::polynomial(0.5, 4, 2.0);
+    /// assert_eq!([0, 2, 4, 9].map(|step| schedule.learning_rate(step)), [0.5, 0.125, 0.0, 0.0]);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if a number is negative or not finite, or `steps` is 0.
+    #[track_caller]
+    pub fn polynomial(learning_rate: f64, steps: u64, power: f64) -> Self {
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let (steps, power) = (check_steps("steps", steps), check_number::<f64>(NAME, "power", Expect::AtLeast0, power));
+        Schedule(Kind::Polynomial { learning_rate, steps, power })
+    }
+
+    /// Half a cosine from `learning_rate` down to `minimum` again and again, each `multiplier` times as long as the one before it, the
+    /// first of `steps` steps (Loshchilov and Hutter 2017): PyTorch's `CosineAnnealingWarmRestarts` with `T_0`, `T_mult` and `eta_min`.
+    ///
+    /// ```text
+    /// minimum + (lr - minimum) · (1 + cos(π · position / length)) / 2      of the half cosine that the step lies in
+    /// ```
+    ///
+    /// ```
+    /// use gradflow::optim::Schedule;
+    ///
+    /// let schedule = Schedule::cosine_warm_restarts(0.5, 10, 2, 0.0);
+    /// // From 0 to 10, from 10 to 30, from 30 to 70, …
+    /// assert_eq!([0, 10, 30, 70].map(|step| schedule.learning_rate(step)), [0.5; 4]);
+    /// assert_eq!([5, 20, 50].map(|step| schedule.learning_rate(step)), [0.25; 3]);
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if a number is negative or not finite, or `steps` or `multiplier` is 0.
+    #[track_caller]
+    pub fn cosine_warm_restarts(learning_rate: f64, steps: u64, multiplier: u64, minimum: f64) -> Self {
+        let learning_rate = check_rate("learning rate", learning_rate);
+        let (steps, minimum) = (check_steps("steps", steps), check_rate("minimum", minimum));
+        assert!(multiplier > 0, "{NAME}: multiplier: expected at least 1, got 0");
+        Schedule(Kind::CosineWarmRestarts { learning_rate, steps, multiplier, minimum })
+    }
+
     /// Before this schedule, `steps` steps that rise linearly to its first learning rate, from `start` times it:
     /// PyTorch's `LinearLR`, followed by this one through `SequentialLR`.
     ///
@@ -136,10 +231,7 @@ impl Schedule {
     pub fn learning_rate(&self, step: u64) -> f64 {
         let learning_rate = match &self.0 {
             Kind::Constant { learning_rate } => *learning_rate,
-            Kind::Step { learning_rate, every, factor } => {
-                // 0 times infinity is NaN.
-                learning_rate * factor.powf((step / every) as f64).min(f64::MAX)
-            }
+            Kind::Step { learning_rate, every, factor } => learning_rate * power(*factor, step / every),
             Kind::Cosine { learning_rate, steps, minimum } => {
                 // One period, so that a large step loses no digits.
                 between(*learning_rate, *minimum, (step % steps.saturating_mul(2)) as f64 / *steps as f64)
@@ -156,14 +248,46 @@ impl Schedule {
                     between(*maximum, start / end_divisor, position)
                 }
             }
+            Kind::Linear { learning_rate, steps, end } => {
+                let position = part(step, *steps);
+                learning_rate * (1.0 - position) + end * position
+            }
+            Kind::Exponential { learning_rate, gamma } => learning_rate * power(*gamma, step),
+            Kind::Polynomial { learning_rate, steps, power } => learning_rate * (1.0 - part(step, *steps)).powf(*power),
+            Kind::CosineWarmRestarts { learning_rate, steps, multiplier, minimum } => {
+                let (mut position, mut length) = (step, *steps);
+                if *multiplier == 1 {
+                    position %= length;
+                }
+                while position >= length {
+                    position -= length;
+                    length = length.saturating_mul(*multiplier);
+                }
+                between(*learning_rate, *minimum, position as f64 / length as f64)
+            }
             Kind::WarmUp { steps, start, then } => match step.checked_sub(*steps) {
                 Some(step) => then.learning_rate(step),
-                None => then.learning_rate(0) * (start + (1.0 - start) * (step as f64 / *steps as f64)),
+                None => then.learning_rate(0) * rise(*start, part(step, *steps)),
             },
         };
         // Rounding may lead below 0 where a cosine ends.
         learning_rate.clamp(0.0, LARGEST)
     }
+}
+
+/// How much of `steps` lies before `step`, from 0 to 1.
+pub(super) fn part(step: u64, steps: u64) -> f64 {
+    step.min(steps) as f64 / steps as f64
+}
+
+/// `factor^count`, but finite: 0 times infinity is NaN.
+fn power(factor: f64, count: u64) -> f64 {
+    factor.powf(count as f64).min(f64::MAX)
+}
+
+/// The factor of a warm-up, from `start` at 0 to 1 at 1.
+pub(super) fn rise(start: f64, position: f64) -> f64 {
+    start + (1.0 - start) * position
 }
 
 /// From `a` at 0 to `b` at 1 along half a cosine.
@@ -172,7 +296,7 @@ fn between(a: f64, b: f64, position: f64) -> f64 {
 }
 
 /// The largest learning rate.
-const LARGEST: f64 = f32::MAX as f64;
+pub(super) const LARGEST: f64 = f32::MAX as f64;
 
 #[track_caller]
 fn check_rate(what: &str, rate: f64) -> f64 {
@@ -195,6 +319,14 @@ impl fmt::Display for Schedule {
             }
             Kind::OneCycle { maximum, steps, rising, start_divisor, end_divisor } => {
                 write!(f, "one_cycle({maximum:?}, {steps}, {rising:?}, {start_divisor:?}, {end_divisor:?})")
+            }
+            Kind::Linear { learning_rate, steps, end } => write!(f, "linear({learning_rate:?}, {steps}, {end:?})"),
+            Kind::Exponential { learning_rate, gamma } => write!(f, "exponential({learning_rate:?}, {gamma:?})"),
+            Kind::Polynomial { learning_rate, steps, power } => {
+                write!(f, "polynomial({learning_rate:?}, {steps}, {power:?})")
+            }
+            Kind::CosineWarmRestarts { learning_rate, steps, multiplier, minimum } => {
+                write!(f, "cosine_warm_restarts({learning_rate:?}, {steps}, {multiplier}, {minimum:?})")
             }
             Kind::WarmUp { steps, start, then } => write!(f, "warm_up({steps}, {start:?}) {then}"),
         }
@@ -225,14 +357,29 @@ impl FromStr for Schedule {
     }
 }
 
-fn parse(text: &str) -> Option<Schedule> {
-    let steps = |text: &str, least: u64| text.parse().ok().filter(|&steps: &u64| steps >= least);
-    let number = |text: &str| text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite());
-    let above_0 = |text: &str| number(text).filter(|&value| value > 0.0);
-    let rate = |text: &str| number(text).filter(|&rate| rate <= LARGEST);
+/// A name, what is between its brackets, and the rest.
+pub(super) fn split(text: &str) -> Option<(&str, Vec<&str>, &str)> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, rest) = rest.split_once(')')?;
-    let arguments: Vec<&str> = arguments.split(", ").collect();
+    Some((name, arguments.split(", ").collect(), rest))
+}
+
+pub(super) fn read_steps(text: &str, least: u64) -> Option<u64> {
+    text.parse().ok().filter(|&steps: &u64| steps >= least)
+}
+
+pub(super) fn read_number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite())
+}
+
+pub(super) fn read_rate(text: &str) -> Option<f64> {
+    read_number(text).filter(|&rate| rate <= LARGEST)
+}
+
+fn parse(text: &str) -> Option<Schedule> {
+    let (steps, number, rate) = (read_steps, read_number, read_rate);
+    let above_0 = |text: &str| number(text).filter(|&value| value > 0.0);
+    let (name, arguments, rest) = split(text)?;
     if let ("warm_up", [n, start]) = (name, &arguments[..]) {
         let then = rest.strip_prefix(' ').filter(|then| !then.starts_with("warm_up"))?;
         return Some(parse(then)?.warm_up(steps(n, 1)?, number(start)?));
@@ -241,6 +388,12 @@ fn parse(text: &str) -> Option<Schedule> {
         ("constant", [start]) => Schedule::constant(rate(start)?),
         ("step", [start, every, factor]) => Schedule::step(rate(start)?, steps(every, 1)?, number(factor)?),
         ("cosine", [start, n, minimum]) => Schedule::cosine(rate(start)?, steps(n, 1)?, rate(minimum)?),
+        ("linear", [start, n, end]) => Schedule::linear(rate(start)?, steps(n, 1)?, rate(end)?),
+        ("exponential", [start, gamma]) => Schedule::exponential(rate(start)?, number(gamma)?),
+        ("polynomial", [start, n, power]) => Schedule::polynomial(rate(start)?, steps(n, 1)?, number(power)?),
+        ("cosine_warm_restarts", [start, n, multiplier, minimum]) => {
+            Schedule::cosine_warm_restarts(rate(start)?, steps(n, 1)?, steps(multiplier, 1)?, rate(minimum)?)
+        }
         ("one_cycle", [maximum, n, rising, start, end]) => {
             let rising = number(rising).filter(|&rising| rising < 1.0)?;
             let (maximum, start, end) = (rate(maximum)?, above_0(start)?, above_0(end)?);

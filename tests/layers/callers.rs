@@ -12,7 +12,7 @@ use gradflow::{
     compose::{BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock},
     layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Schedule, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
     wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
 };
@@ -255,6 +255,7 @@ fn mistakes_with_parts_name_the_callers_line() {
         "betas": Adam::<f64>::new(0.1).betas(2.0, 0.9);
         "a norm": clip_grad_norm(&mut arr1(&[1.0]), -1.0).unwrap();
         "a schedule": Schedule::cosine(0.1, 0, 0.0);
+        "a plateau": ReduceLrOnPlateau::new(-1.0);
         "add_assign": stepped.add_assign(&grad);
         "copy_from": stepped.copy_from(&grad);
         "steps out of range": Sequence::from(&y).steps(1..9);

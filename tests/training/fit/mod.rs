@@ -12,7 +12,7 @@ use gradflow::fit::{self, End, Fit, FitError, Report};
 use gradflow::layers::{Dropout, Linear};
 use gradflow::loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy};
 use gradflow::ndarray::{Array2, Array3, s};
-use gradflow::optim::{Adam, Optimizer, Schedule, Sgd};
+use gradflow::optim::{Adam, Optimizer, ReduceLrOnPlateau, Schedule, Sgd};
 use gradflow::rand::RngExt;
 use gradflow::recurrent::GruCell;
 use gradflow::{Layer, Sequence, ZerosLike};
@@ -181,6 +181,44 @@ fn patience_ends_the_training_and_the_best_weights_come_back() {
         assert_eq!(model.weight[[0, 0]], weights[3]);
         assert!((weights[3] - 0.8 * 0.6 * 0.2 * -0.6).abs() < 1e-15, "{weights:?}");
     }
+}
+
+/// As above, a step multiplies `w` by 1 - 2 lr: the loss grows until the learning rate is below 1.
+#[test]
+fn a_plateau_reduces_the_learning_rate_as_by_hand() {
+    let batch = [(Array3::ones((1, 1, 1)), Array3::zeros((1, 1, 1)))];
+    let plateau = || ReduceLrOnPlateau::new(3.9).factor(0.5).patience(1).warm_up(3, 0.5);
+    let mut model = Linear::<f64>::builder(1, 1).bias(false).zeros();
+    model.weight.fill(1.0);
+    let (mut optimizer, mut loss) = (Sgd::new(0.0), MeanSquaredError::new());
+    let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(12).reduce_lr_on_plateau(plateau());
+    let history = fit.run(|_| [&batch[0]; 2], || &batch, fit::quiet).unwrap();
+
+    let (mut by_hand, mut w, mut reductions) = (plateau(), 1.0_f64, 0);
+    for (epoch, got) in history.epochs.iter().enumerate() {
+        for step in 2 * epoch..2 * epoch + 2 {
+            w -= by_hand.learning_rate(step as u64) * 2.0 * w;
+        }
+        assert_eq!(got.learning_rate, by_hand.learning_rate(2 * epoch as u64 + 1), "epoch {epoch}");
+        assert!((got.score() / (w * w) - 1.0).abs() < 1e-12, "epoch {epoch}: {} for {}", got.score(), w * w);
+        reductions += usize::from(by_hand.step(got.score()));
+    }
+    assert!(reductions >= 2, "{history:?}");
+}
+
+#[test]
+fn a_schedule_and_a_plateau_together_are_refused() {
+    let (mut model, mut optimizer, mut loss) = (model(0), Sgd::new(0.1), SoftmaxCrossEntropy::<f32>::new());
+    let plateau = || ReduceLrOnPlateau::new(0.1);
+    let mut says = |settings: fn(Fit<'_, Model, SoftmaxCrossEntropy<f32>>, ReduceLrOnPlateau)| {
+        panic_of(|| settings(Fit::new(&mut model, &mut optimizer, &mut loss), plateau()))
+    };
+    let after = says(|fit, plateau| drop(fit.schedule(schedule()).reduce_lr_on_plateau(plateau)));
+    assert_eq!(after, "Fit: reduce_lr_on_plateau: the learning rate follows a schedule already");
+    let before = says(|fit, plateau| drop(fit.reduce_lr_on_plateau(plateau).schedule(schedule())));
+    assert_eq!(before, "Fit: schedule: the learning rate follows reduce_lr_on_plateau already");
+    let maximized = says(|fit, plateau| drop(fit.reduce_lr_on_plateau(plateau.maximize())));
+    assert_eq!(maximized, "Fit: reduce_lr_on_plateau: expected one that minimizes: the score is a loss");
 }
 
 #[test]

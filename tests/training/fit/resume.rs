@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gradflow::fit::{Fit, History, Report};
 use gradflow::io::{Checkpoint, LoadError};
 use gradflow::loss::SoftmaxCrossEntropy;
-use gradflow::optim::{AdamW, Sgd};
+use gradflow::optim::{AdamW, ReduceLrOnPlateau, Sgd};
 
 use super::{Model, batches, model, schedule};
 use crate::common::{bits, lively, rng, temporary};
@@ -107,5 +107,46 @@ fn a_file_that_does_not_fit_changes_nothing() {
     checkpoint.with_metadata("fit.history", "1 2 3").save(&path).unwrap();
     let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(&path).unwrap_err();
     assert!(matches!(error, LoadError::Value { .. }), "{error}");
+    assert_eq!(bits(&model), before);
+}
+
+/// Trains without an end of its own, at `path` as [`train`] does, with a plateau that falls often.
+fn train_on_plateaus(path: &Path, go_on: impl Fn(&Report<'_, Model>) -> bool) -> (Model, History) {
+    let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
+    let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
+    let plateau = ReduceLrOnPlateau::new(0.3).factor(0.5).patience(1).cooldown(1).threshold_abs(0.05).warm_up(5, 0.1);
+    let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(10).reduce_lr_on_plateau(plateau).checkpoint(path);
+    let fit = if path.exists() { fit.resume(path).unwrap() } else { fit };
+    let report = |report: Report<'_, Model>| if go_on(&report) { Continue(()) } else { Break(()) };
+    let history = fit.run(|epoch| batches(epoch as u64, 3), || validation.clone(), report).unwrap();
+    (model, history)
+}
+
+#[test]
+fn what_a_plateau_has_seen_goes_on_to_the_bit() {
+    let folder = Folder::new("plateau");
+    let whole = folder.0.join("whole");
+    let (expected, history) = train_on_plateaus(&whole, |_| true);
+    let rates: Vec<f64> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
+    assert!(rates[9] < rates[2] * 0.3, "too few reductions: {rates:?}");
+    // Stopped at each report, it ends all the same.
+    let path = folder.0.join("each");
+    while train_on_plateaus(&path, |_| false).1.epochs.len() < 10 {}
+    let (model, resumed) = train_on_plateaus(&path, |_| true);
+    assert_eq!((bits(&model), &resumed), (bits(&expected), &history));
+    assert_eq!(Checkpoint::open(&path).unwrap(), Checkpoint::open(&whole).unwrap());
+    // A file without it, and one with another text.
+    train(&folder.0.join("plain"), |_| true);
+    let (mut model, mut optimizer, mut loss) = (super::model(3), AdamW::new(1.0), SoftmaxCrossEntropy::<f32>::new());
+    let before = bits(&model);
+    let mut resume = |path: &Path| {
+        let fit = Fit::new(&mut model, &mut optimizer, &mut loss).reduce_lr_on_plateau(ReduceLrOnPlateau::new(0.1));
+        fit.resume(path).unwrap_err()
+    };
+    let error = resume(&folder.0.join("plain"));
+    assert!(matches!(&error, LoadError::Absent { key } if key == "fit.reduce_lr_on_plateau"), "{error}");
+    Checkpoint::open(&path).unwrap().with_metadata("fit.reduce_lr_on_plateau", "soon").save(&path).unwrap();
+    let error = resume(&path);
+    assert!(matches!(error, LoadError::Schedule(_)), "{error}");
     assert_eq!(bits(&model), before);
 }

@@ -3,6 +3,8 @@
 
 mod clipped;
 mod moments;
+#[cfg(feature = "safetensors")]
+mod schedules;
 
 use gradflow::ndarray::{Array, Array1, Array2, Array3, Axis, Dimension, s};
 use gradflow::rand::RngExt;
@@ -492,7 +494,6 @@ fn texts_that_are_no_schedule_are_refused() {
         "constant(NaN)",
         "constant(inf)",
         "constant(0.1, 2)",
-        "linear(0.1)",
         "step(0.1, 0, 0.5)",
         "step(0.1, 1.5, 0.5)",
         "cosine(0.1, 0, 0.0)",
