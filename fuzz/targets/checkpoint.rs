@@ -3,7 +3,7 @@
 
 use gradflow::io::{Checkpoint, LoadError, StateDict};
 use gradflow::layers::Linear;
-use gradflow::optim::{AdamW, Optimizer, Sgd};
+use gradflow::optim::{AdamW, Optimizer, Sgd, WeightAverage};
 use gradflow::{TensorsExt, ndarray::Array1};
 
 pub fn run(data: &[u8]) {
@@ -47,6 +47,14 @@ fn check(checkpoint: &Checkpoint) {
             let grad = Linear::zeros(2, 1);
             optimizer.step(&mut model, &grad);
         }
+    }
+    let mut average = WeightAverage::<f32>::ema(0.5);
+    if checkpoint.load_average("average", &model, &mut average).is_ok() {
+        // It goes on, and its weights are finite.
+        average.update(&Linear::zeros(2, 1)).expect("finite weights");
+        assert!(average.state().tensors.names() == ["weight", "bias"]);
+    } else {
+        assert_eq!((average.updates(), average.tensors()), (0, None), "changed by an error");
     }
     let _ = checkpoint.load_tensors("state", &mut Array1::<f64>::zeros(3));
 }

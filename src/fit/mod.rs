@@ -8,10 +8,11 @@
 //! y ← model(x), from the zero state                  L ← loss(y, targets)
 //! g ← dL/dparameters                                 lr ← schedule(step)
 //! parameters ← optimizer(parameters, clip(g))        an error if g is not finite
+//! average ← average(parameters)                      if there is one
 //! ```
 //!
 //! After each epoch the model is judged on the validation batches, without a gradient and without dropout; the weights of the
-//! best epoch are kept. The means over an epoch are weighted by what counts in each batch
+//! best epoch are kept. With an [average](Fit::average) of the weights, it is the average that is judged and kept. The means over an epoch are weighted by what counts in each batch
 //! ([`Loss::weight`](crate::loss::Loss::weight)), so a smaller last batch or padding does not distort them.
 //!
 //! ```

@@ -32,7 +32,7 @@ pub enum Report<'a, L> {
     Epoch {
         /// All epochs so far; as text, the last one in a line.
         history: &'a History,
-        /// The model after it: not the best one, but the last.
+        /// The model after it: not the best one, but the last; with an [average](super::Fit::average), with the average.
         model: &'a L,
     },
 }

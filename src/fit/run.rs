@@ -15,7 +15,7 @@ use crate::clip::ClipNorm;
 use crate::io::{Checkpoint, LoadError};
 use crate::layer::Layer;
 use crate::loss::Loss;
-use crate::optim::{Optimizer, ReduceLrOnPlateau, Schedule};
+use crate::optim::{Optimizer, ReduceLrOnPlateau, Schedule, WeightAverage};
 
 const NAME: &str = "Fit";
 
@@ -31,6 +31,7 @@ pub struct Fit<'a, L: Layer, C> {
     clip: ClipNorm,
     schedule: Option<Schedule>,
     plateau: Option<ReduceLrOnPlateau>,
+    average: Option<WeightAverage<L::Elem>>,
     seed: u64,
     patience: Option<usize>,
     #[cfg(feature = "safetensors")]
@@ -47,10 +48,10 @@ pub struct Fit<'a, L: Layer, C> {
 
 impl<L: Layer, C> fmt::Debug for Fit<'_, L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fit { epochs, clip, schedule, plateau, seed, patience, steps, .. } = self;
+        let Fit { epochs, clip, schedule, plateau, average, seed, patience, steps, .. } = self;
         let mut debug = f.debug_struct(NAME);
         debug.field("epochs", epochs).field("clip", clip).field("schedule", schedule).field("plateau", plateau);
-        debug.field("seed", seed);
+        debug.field("averages", &average.is_some()).field("seed", seed);
         debug.field("patience", patience).field("steps", steps).finish_non_exhaustive()
     }
 }
@@ -83,6 +84,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             clip: ClipNorm::new(f64::INFINITY),
             schedule: None,
             plateau: None,
+            average: None,
             seed: 0,
             patience: None,
             #[cfg(feature = "safetensors")]
@@ -143,6 +145,30 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Fit { plateau: Some(plateau), ..self }
     }
 
+    /// With an average of the weights, which is updated after every step. It is the average that is validated, kept as the best weights, shown to
+    /// the report after an epoch, and given to the model at the end; the training itself goes on with the model's own weights. A
+    /// [`checkpoint`](Fit::checkpoint) has the average in the section `average`.
+    ///
+    /// ```
+    /// use gradflow::fit::{self, Fit};
+    /// use gradflow::ndarray::Array3;
+    /// use gradflow::{layers::Linear, loss::MeanSquaredError, optim::{Sgd, WeightAverage}};
+    ///
+    /// let (mut model, mut optimizer, mut loss) = (Linear::<f64>::zeros(1, 1), Sgd::new(0.1), MeanSquaredError::new());
+    /// // The targets of the batches contradict each other: the weights jump between 0.85 and 1.15 in each step.
+    /// let batch = |target| (Array3::ones((1, 4, 1)), Array3::from_elem((1, 4, 1), target));
+    /// let (training, validation) = ([batch(0.4), batch(1.6)], [batch(1.0)]);
+    /// let history = Fit::new(&mut model, &mut optimizer, &mut loss)
+    ///     .epochs(40)
+    ///     .average(WeightAverage::ema(0.9))
+    ///     .run(|_| &training, || &validation, fit::quiet)?;
+    /// assert!(history.epochs[39].score() < 1e-3, "{history}");
+    /// # Ok::<(), gradflow::fit::FitError>(())
+    /// ```
+    pub fn average(self, average: WeightAverage<L::Elem>) -> Self {
+        Fit { average: Some(average), ..self }
+    }
+
     /// The seed of dropout, from which each step draws its own; 0 if not set.
     pub fn seed(self, seed: u64) -> Self {
         Fit { seed, ..self }
@@ -193,6 +219,9 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             let text = checkpoint.metadata(PLATEAU).ok_or_else(|| LoadError::Absent { key: PLATEAU.into() })?;
             self.plateau = Some(plateau.resume(&text.parse()?));
         }
+        if let Some(average) = &mut self.average {
+            checkpoint.load_average(AVERAGE, &*self.model, average)?;
+        }
         checkpoint.load_training("model", self.model, self.optimizer)?;
         Ok(self)
     }
@@ -239,10 +268,10 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
                 }
             }
             assert!(self.batches > 0, "{NAME}: training: expected at least one batch in epoch {epoch}, got none");
-            let validation = self.validate(validation(), &mut cache)?;
-            self.end_epoch(validation);
+            let judged = self.judge(|model, loss, _| validate(model, loss, validation(), &mut cache))?;
+            self.end_epoch(judged);
             self.save()?;
-            if report(Report::Epoch { history: &self.history, model: self.model }).is_break() {
+            if self.judge(|model, _, history| report(Report::Epoch { history, model })).is_break() {
                 return self.end(End::Stopped);
             }
         }
@@ -266,6 +295,9 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             self.optimizer.set_learning_rate(learning_rate);
         }
         let clipped = self.optimizer.step_clipped(self.model, grad, self.clip)?;
+        if let Some(average) = &mut self.average {
+            average.update(self.model)?;
+        }
         self.training.add(loss, weight);
         self.steps += 1;
         self.batches += 1;
@@ -273,21 +305,13 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Ok(Step { steps, epoch, loss, norm: clipped.norm, scale: clipped.scale, learning_rate })
     }
 
-    /// The mean loss over `batches`, without a gradient; `None` if there are none.
-    fn validate<B>(&self, batches: impl IntoIterator<Item = B>, cache: &mut L::Cache) -> Result<Option<f64>, FitError>
-    where
-        B: Supervised<L::Elem, Targets = C::Targets>,
-    {
-        let (mut mean, mut any) = (Mean::default(), false);
-        for batch in batches {
-            let x = batch.input()?.infer();
-            let mut state = self.model.zero_state(x.dims().1);
-            let pass = self.model.pass(x, &mut state, cache);
-            let weight = self.loss.weight((&pass).into(), batch.targets());
-            mean.add(self.loss.value(&pass, batch.targets()), weight);
-            any = true;
+    /// What is said of the model; if there is an average, while the model has it.
+    #[track_caller]
+    fn judge<T>(&mut self, of: impl FnOnce(&L, &C, &History) -> T) -> T {
+        match &mut self.average {
+            Some(average) => of(&average.swap_in(self.model), self.loss, &self.history),
+            None => of(self.model, self.loss, &self.history),
         }
-        Ok(any.then(|| mean.value()))
     }
 
     fn end_epoch(&mut self, validation: Option<f64>) {
@@ -299,7 +323,11 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         self.history.epochs.push(epoch);
         (self.batches, self.training) = (0, Mean::default());
         if self.history.best() == Some(self.history.epochs.len() - 1) {
-            self.best.get_or_insert_with(|| self.model.clone()).copy_from(self.model);
+            let best = self.best.get_or_insert_with(|| self.model.clone());
+            match &self.average {
+                Some(average) => average.copy_to(best),
+                None => best.copy_from(self.model),
+            }
         }
     }
 
@@ -324,6 +352,9 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
             .with_number("training_sum", self.training.sum.to_bits())
             .with_number("training_weight", self.training.weight.to_bits())
             .with_metadata(HISTORY, lines.join("\n"));
+        if let Some(average) = &self.average {
+            checkpoint = checkpoint.with_average(AVERAGE, average);
+        }
         if let Some(plateau) = &self.plateau {
             checkpoint = checkpoint.with_metadata(PLATEAU, plateau.to_string());
         }
@@ -338,6 +369,34 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Ok(())
     }
 }
+
+/// The mean loss over `batches`, without a gradient; `None` if there are none.
+fn validate<L, C, B>(
+    model: &L,
+    loss: &C,
+    batches: impl IntoIterator<Item = B>,
+    cache: &mut L::Cache,
+) -> Result<Option<f64>, FitError>
+where
+    L: Layer,
+    C: Loss<L::Elem>,
+    B: Supervised<L::Elem, Targets = C::Targets>,
+{
+    let (mut mean, mut any) = (Mean::default(), false);
+    for batch in batches {
+        let x = batch.input()?.infer();
+        let mut state = model.zero_state(x.dims().1);
+        let pass = model.pass(x, &mut state, cache);
+        let weight = loss.weight((&pass).into(), batch.targets());
+        mean.add(loss.value(&pass, batch.targets()), weight);
+        any = true;
+    }
+    Ok(any.then(|| mean.value()))
+}
+
+/// The section of a checkpoint that has the average.
+#[cfg(feature = "safetensors")]
+const AVERAGE: &str = "average";
 
 /// The metadata key of a checkpoint under which the epochs are listed.
 #[cfg(feature = "safetensors")]

@@ -9,7 +9,7 @@ use super::format::ReadLimits;
 use super::state_dict::{LoadOptions, StateDict, check_fit, named_tensors};
 use crate::base::{Tensors, file};
 use crate::kernels::{Float, once};
-use crate::optim::{Optimizer, OptimizerState, Schedule};
+use crate::optim::{Optimizer, OptimizerState, Schedule, WeightAverage};
 
 /// The one format there is.
 const VERSION: u32 = 1;
@@ -18,14 +18,33 @@ const VERSION: u32 = 1;
 const RESERVED: &str = "gradflow.";
 const FORMAT: &str = "gradflow.format";
 const CHECKSUM: &str = "gradflow.checksum";
-const KIND: &str = "gradflow.optimizer.kind";
-const STEPS: &str = "gradflow.optimizer.steps";
-const SETTING: &str = "gradflow.optimizer.setting.";
 const SCHEDULE: &str = "gradflow.schedule";
 const NUMBER: &str = "gradflow.number.";
 
 /// The section of the optimizer's tensors.
 const OPTIMIZER: &str = "optimizer";
+
+/// The keys of a state whose tensors are in a section.
+struct Keys {
+    kind: String,
+    steps: String,
+    /// What the key of each setting begins with.
+    setting: String,
+}
+
+impl Keys {
+    fn optimizer() -> Self {
+        Keys::under("gradflow.optimizer")
+    }
+
+    fn average(section: &str) -> Self {
+        Keys::under(&format!("gradflow.average.{section}"))
+    }
+
+    fn under(prefix: &str) -> Self {
+        Keys { kind: format!("{prefix}.kind"), steps: format!("{prefix}.steps"), setting: format!("{prefix}.setting.") }
+    }
+}
 
 /// A training run as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
 ///
@@ -56,8 +75,7 @@ impl Checkpoint {
     /// Panics if the section's name is empty, has a dot or is `optimizer`, or two of its tensors have the same name.
     #[track_caller]
     pub fn with_tensors<F: Float>(self, section: &str, tensors: &dyn Tensors<F>) -> Self {
-        let allowed = !section.is_empty() && !section.contains('.') && section != OPTIMIZER;
-        assert!(allowed, "Checkpoint: section: expected a name without dots that is not reserved, got {section:?}");
+        check_section(section);
         Checkpoint { dict: self.dict.with_tensors(section, tensors) }
     }
 
@@ -67,8 +85,35 @@ impl Checkpoint {
     /// Panics if there is one already, or two of the model's tensors have the same name.
     #[track_caller]
     pub fn with_optimizer<F: Float>(self, optimizer: &dyn Optimizer<F>) -> Self {
-        assert!(!self.dict.metadata().contains_key(KIND), "Checkpoint: expected one optimizer, got two");
-        Checkpoint { dict: with_state(self.dict, &optimizer.state()) }
+        let keys = Keys::optimizer();
+        assert!(!self.dict.metadata().contains_key(&keys.kind), "Checkpoint: expected one optimizer, got two");
+        Checkpoint { dict: with_state(self.dict, OPTIMIZER, &keys, &optimizer.state()) }
+    }
+
+    /// With an average of weights, whose tensors are in a section of their own, such as `average`:
+    /// [`load_tensors`](Checkpoint::load_tensors) gives them to a model, and [`load_average`](Checkpoint::load_average) to an average that
+    /// goes on.
+    ///
+    /// ```
+    /// use gradflow::{io::Checkpoint, ndarray::arr1, optim::WeightAverage};
+    ///
+    /// let (mut model, mut average) = (arr1(&[1.0_f32, -1.0]), WeightAverage::ema(0.99));
+    /// average.update(&model)?;
+    /// let checkpoint = Checkpoint::new().with_tensors("model", &model).with_average("average", &average);
+    ///
+    /// let mut resumed = WeightAverage::ema(0.99);
+    /// checkpoint.load_average("average", &model, &mut resumed)?;
+    /// assert_eq!(resumed.state(), average.state());
+    /// checkpoint.load_tensors("average", &mut model)?; // for inference
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics as [`with_tensors`](Checkpoint::with_tensors) and [`WeightAverage::state`] do.
+    #[track_caller]
+    pub fn with_average<F: Float>(self, section: &str, average: &WeightAverage<F>) -> Self {
+        check_section(section);
+        Checkpoint { dict: with_state(self.dict, section, &Keys::average(section), &average.state()) }
     }
 
     /// With a schedule.
@@ -194,7 +239,21 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error if the checkpoint has no optimizer, a value of it makes no sense, or its tensors are of another type.
     pub fn optimizer_state<F: Float>(&self) -> Result<OptimizerState<F>, LoadError> {
-        state(self)
+        state(self, OPTIMIZER, &Keys::optimizer())
+    }
+
+    /// Restores an average of `model`'s weights.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint has no average in this section, or its state does not fit: see [`WeightAverage::load_state`].
+    /// Nothing is changed then.
+    pub fn load_average<F: Float>(
+        &self,
+        section: &str,
+        model: &dyn Tensors<F>,
+        average: &mut WeightAverage<F>,
+    ) -> Result<(), LoadError> {
+        Ok(average.load_state(model, &state(self, section, &Keys::average(section))?)?)
     }
 
     /// Restores a model, from its section, and its optimizer: both or neither.
@@ -251,25 +310,41 @@ impl Checkpoint {
 }
 
 once! {
-    /// With all that an optimizer remembers.
-    fn with_state<'a, F: Float>(dict: StateDict, state: &'a OptimizerState<F>) -> StateDict {
+    /// With all that an optimizer or an average remembers.
+    #[track_caller]
+    fn with_state<'a, F: Float>(
+        dict: StateDict,
+        section: &'a str,
+        keys: &'a Keys,
+        state: &'a OptimizerState<F>,
+    ) -> StateDict {
         let OptimizerState { kind, steps, settings, tensors } = state;
-        let dict = dict.with_tensors(OPTIMIZER, tensors).with_metadata(KIND, kind);
-        let dict = dict.with_metadata(STEPS, steps.to_string());
+        let dict = dict.with_tensors(section, tensors).with_metadata(&keys.kind, kind);
+        let dict = dict.with_metadata(&keys.steps, steps.to_string());
         let with_setting = |dict: StateDict, (name, value): &(String, f64)| {
-            dict.with_metadata(format!("{SETTING}{name}"), value.to_string())
+            dict.with_metadata(format!("{}{name}", keys.setting), value.to_string())
         };
         settings.iter().fold(dict, with_setting)
     }
 
-    /// All that the optimizer remembered.
-    fn state<'a, F: Float>(checkpoint: &'a Checkpoint) -> Result<OptimizerState<F>, LoadError> {
-        let (kind, steps) = (checkpoint.text(KIND)?.to_owned(), checkpoint.parsed(STEPS)?);
-        let keys = checkpoint.dict.metadata().keys().filter(|key| key.starts_with(SETTING));
-        let settings = keys.map(|key| Ok((key[SETTING.len()..].to_owned(), checkpoint.parsed(key)?)));
+    /// All that it remembered.
+    fn state<'a, F: Float>(
+        checkpoint: &'a Checkpoint,
+        section: &'a str,
+        keys: &'a Keys,
+    ) -> Result<OptimizerState<F>, LoadError> {
+        let (kind, steps) = (checkpoint.text(&keys.kind)?.to_owned(), checkpoint.parsed(&keys.steps)?);
+        let names = checkpoint.dict.metadata().keys().filter_map(|key| Some((key, key.strip_prefix(&keys.setting)?)));
+        let settings = names.map(|(key, name)| Ok((name.to_owned(), checkpoint.parsed(key)?)));
         let settings = settings.collect::<Result<_, LoadError>>()?;
-        Ok(OptimizerState { kind, steps, settings, tensors: named_tensors(&checkpoint.dict, OPTIMIZER)? })
+        Ok(OptimizerState { kind, steps, settings, tensors: named_tensors(&checkpoint.dict, section)? })
     }
+}
+
+#[track_caller]
+fn check_section(section: &str) {
+    let allowed = !section.is_empty() && !section.contains('.') && section != OPTIMIZER;
+    assert!(allowed, "Checkpoint: section: expected a name without dots that is not reserved, got {section:?}");
 }
 
 fn absent(key: &str) -> LoadError {

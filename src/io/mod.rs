@@ -88,6 +88,7 @@
 //! | `gradflow.optimizer.kind` | the optimizer's name, `AdamW` |
 //! | `gradflow.optimizer.steps` | how many steps it took, decimal |
 //! | `gradflow.optimizer.setting.<name>` | a setting, in decimal digits that give the same `f64` |
+//! | `gradflow.average.<section>.kind`, `.steps`, `.setting.<name>` | the same of an average of weights, whose tensors are in the section |
 //! | `gradflow.schedule` | the text of the [`Schedule`](crate::optim::Schedule) |
 //! | `gradflow.number.<name>` | a number of the caller's, a decimal `u64` |
 //! | any other | the caller's |

@@ -1,15 +1,12 @@
 //! What all optimizers share: settings, parameter groups, the loop over the tensors, and the moments.
 
 use super::groups::ParameterGroups;
-use super::state::{OptimizerState, OptimizerStateError};
+use super::state::{OptimizerState, OptimizerStateError, ToTake};
 use crate::base::tensors::{check_alike, check_values, join, shown};
 use crate::base::{Expect, NamedTensors, Tensors, TensorsExt, check_number};
 use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
 use crate::kernels::Float;
 use crate::kernels::softmax::all_finite;
-
-/// The most steps that a state may have taken: numbers up to here are exact in f64, which counts them in corrections and decays.
-const MOST_STEPS: u64 = 1 << 53;
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
 pub(super) trait Rule<F> {
@@ -280,60 +277,37 @@ impl<F: Float> Training<F> {
         model: &dyn Tensors<F>,
         state: &OptimizerState<F>,
     ) -> Result<(), OptimizerStateError> {
-        use OptimizerStateError::*;
-        if state.kind != self.name {
-            return Err(Kind { expected: self.name.into(), got: state.kind.clone() });
-        }
-        if state.steps > MOST_STEPS {
-            return Err(Steps { got: state.steps });
-        }
+        use OptimizerStateError::{LearningRate, NegativeSquare, Product};
+        state.check_kind(self.name)?;
         let learning_rate = state.setting("lr").filter(|&rate| rate >= 0.0 && F::of(rate).is_finite());
         let learning_rate = learning_rate.ok_or(LearningRate { got: state.setting("lr") })?;
-        for (name, expected) in self.settings(rule).into_iter().skip(1) {
-            let added = || rule.added_settings().iter().find(|(added, _)| *added == name).map(|&(_, value)| value);
-            let got = state.setting(name);
-            if got.or_else(added) != Some(expected) {
-                return Err(Setting { name: name.into(), expected, got });
-            }
-        }
+        // The first setting is the learning rate, which is restored.
+        state.check_settings(&self.settings(rule)[1..], rule.added_settings())?;
         let mut plan = self.plan(rule, model);
-        let mut used = vec![false; state.tensors.count()];
+        let mut tensors = ToTake::new(&state.tensors);
         if state.steps > 0 {
-            // The values of a tensor that was not asked for yet.
-            let mut take = |moment: &str, of: &str, expected: &[usize]| {
-                let name = join(moment, of.to_owned());
-                let Some(i) = (0..used.len()).find(|&i| !used[i] && state.tensors.name(i) == name) else {
-                    return Err(MissingTensor { name });
-                };
-                let (shape, saved) = state.tensors.tensor(i);
-                if shape != expected {
-                    return Err(Shape { name, expected: expected.to_vec(), got: shape.to_vec() });
-                }
-                used[i] = true;
-                Ok((name, saved))
-            };
             let moments = rule.moments();
             for tensor in &mut plan.trained {
                 for ((moment, _), values) in moments.iter().zip(&mut tensor.moments) {
-                    let (name, saved) = take(moment, &tensor.name, &tensor.shape)?;
+                    let name = join(moment, tensor.name.clone());
+                    let saved = tensors.take(&name, &tensor.shape)?;
                     if rule.squares().contains(moment) && saved.iter().any(|&square| square < F::zero()) {
                         return Err(NegativeSquare { name });
                     }
                     values.copy_from_slice(saved);
                 }
                 if let Some(product) = rule.product() {
-                    let (name, saved) = take(product, &tensor.name, &[])?;
-                    let got = saved[0].widen();
+                    let name = join(product, tensor.name.clone());
+                    let product = tensors.take(&name, &[])?[0];
+                    let got = product.widen();
                     if !(0.0..1.0).contains(&got) {
                         return Err(Product { name, got });
                     }
-                    tensor.product = saved[0];
+                    tensor.product = product;
                 }
             }
         }
-        if let Some(i) = used.iter().position(|used| !used) {
-            return Err(UnexpectedTensor { name: state.tensors.name(i) });
-        }
+        tensors.finish()?;
         (self.learning_rate, self.steps) = (learning_rate, state.steps);
         self.plan = (state.steps > 0).then_some(plan);
         Ok(())

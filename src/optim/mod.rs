@@ -3,6 +3,7 @@
 mod accumulate;
 mod adagrad;
 mod adam;
+mod average;
 mod core;
 mod groups;
 mod nadam;
@@ -16,6 +17,7 @@ mod state;
 pub use accumulate::GradAccumulator;
 pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
+pub use average::{Averaged, NonFiniteWeight, WeightAverage};
 pub use groups::{Group, ParameterGroups, Select};
 pub use nadam::NAdam;
 pub use optimizer::Optimizer;

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use crate::base::NamedTensors;
+use crate::base::{NamedTensors, Tensors};
+use crate::kernels::Float;
 
-/// What an [`Optimizer`](crate::optim::Optimizer) remembers: enough to continue a training to the bit, in a form that a file
-/// can hold.
+/// The most steps that a state may have taken: numbers up to here are exact in f64, which counts them in corrections and decays.
+const MOST_STEPS: u64 = 1 << 53;
+
+/// What an [`Optimizer`](crate::optim::Optimizer) or a [`WeightAverage`](crate::optim::WeightAverage) remembers: enough to continue a
+/// training to the bit, in a form that a file can hold.
 ///
 /// ```
 /// use gradflow::{TensorsExt, ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -26,9 +30,9 @@ use crate::base::NamedTensors;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState<F> {
-    /// The optimizer's name: `AdamW`.
+    /// The optimizer's name: `AdamW`. Of an average, `Ema` or `Swa`.
     pub kind: String,
-    /// How many steps were taken.
+    /// How many steps were taken, or updates of an average.
     pub steps: u64,
     /// Its settings in PyTorch's spelling, switches as 0 and 1: `lr`, `weight_decay`, `beta1`, …
     pub settings: Vec<(String, f64)>,
@@ -76,7 +80,71 @@ impl<F> OptimizerState<F> {
     }
 }
 
-/// Why a state is not one of this optimizer with this model: nothing was changed.
+impl<F: Float> OptimizerState<F> {
+    pub(super) fn check_kind(&self, kind: &str) -> Result<(), OptimizerStateError> {
+        use OptimizerStateError::*;
+        if self.kind != kind {
+            return Err(Kind { expected: kind.into(), got: self.kind.clone() });
+        }
+        if self.steps > MOST_STEPS {
+            return Err(Steps { got: self.steps });
+        }
+        Ok(())
+    }
+
+    /// `added` are settings that states of earlier versions do not have, with the value that they had there.
+    pub(super) fn check_settings(
+        &self,
+        settings: &[(&'static str, f64)],
+        added: &[(&'static str, f64)],
+    ) -> Result<(), OptimizerStateError> {
+        use OptimizerStateError::*;
+        for &(name, expected) in settings {
+            let value_of_added = || added.iter().find(|(added, _)| *added == name).map(|&(_, value)| value);
+            let got = self.setting(name);
+            if got.or_else(value_of_added) != Some(expected) {
+                return Err(Setting { name: name.into(), expected, got });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensors of a state, each of which is taken once.
+pub(super) struct ToTake<'a, F> {
+    tensors: &'a NamedTensors<F>,
+    taken: Vec<bool>,
+}
+
+impl<'a, F: Float> ToTake<'a, F> {
+    pub fn new(tensors: &'a NamedTensors<F>) -> Self {
+        ToTake { tensors, taken: vec![false; tensors.count()] }
+    }
+
+    /// The values of the tensor called `name`, which was not taken before.
+    pub fn take(&mut self, name: &str, expected: &[usize]) -> Result<&'a [F], OptimizerStateError> {
+        use OptimizerStateError::*;
+        let name = || name.to_owned();
+        let mut left = (0..self.taken.len()).filter(|&i| !self.taken[i]);
+        let i = left.find(|&i| self.tensors.name(i) == name()).ok_or_else(|| MissingTensor { name: name() })?;
+        let (shape, values) = self.tensors.tensor(i);
+        if shape != expected {
+            return Err(Shape { name: name(), expected: expected.to_vec(), got: shape.to_vec() });
+        }
+        self.taken[i] = true;
+        Ok(values)
+    }
+
+    /// Nothing may be left.
+    pub fn finish(self) -> Result<(), OptimizerStateError> {
+        match self.taken.iter().position(|taken| !taken) {
+            Some(i) => Err(OptimizerStateError::UnexpectedTensor { name: self.tensors.name(i) }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a state is not one of this optimizer, or average, with this model: nothing was changed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OptimizerStateError {
@@ -121,6 +189,11 @@ pub enum OptimizerStateError {
         /// The tensor's name.
         name: String,
     },
+    /// A weight of an average is infinite or NaN.
+    NonFinite {
+        /// The tensor's name.
+        name: String,
+    },
     /// A product of momentums is not in `0..1`.
     Product {
         /// The tensor's name.
@@ -157,6 +230,7 @@ impl fmt::Display for OptimizerStateError {
             NegativeSquare { name } => {
                 write!(f, "{name} has an element below 0 in the state, where squares are summed")
             }
+            NonFinite { name } => write!(f, "{name} has an element in the state that is not finite"),
             Product { name, got } => {
                 write!(f, "{name} is {got} in the state, and no product of momentums, which is in 0..1")
             }

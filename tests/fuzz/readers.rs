@@ -124,7 +124,7 @@ fn writes_checkpoint_seeds() {
     use gradflow::io::{Checkpoint, StateDict};
     use gradflow::layers::Linear;
     use gradflow::ndarray::arr1;
-    use gradflow::optim::{AdamW, Optimizer, Schedule, Sgd};
+    use gradflow::optim::{AdamW, Optimizer, Schedule, Sgd, WeightAverage};
 
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut model = Linear::<f32>::new(2, 1, &mut StdRng::seed_from_u64(0));
@@ -139,5 +139,8 @@ fn writes_checkpoint_seeds() {
         let all = all.with_number("step", 7).with_number("seed", u64::MAX).with_metadata("note", "a note");
         all.save(folder.join("checkpoint").join(format!("{name}_all"))).unwrap();
     }
+    let mut average = WeightAverage::ema(0.5);
+    average.update(&model).unwrap();
+    Checkpoint::new().with_average("average", &average).save(folder.join("checkpoint/average")).unwrap();
     StateDict::of(&model).save(folder.join("checkpoint/no_checkpoint")).unwrap();
 }

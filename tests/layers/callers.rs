@@ -12,7 +12,7 @@ use gradflow::{
     compose::{BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock},
     layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
     loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd, WeightAverage},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
     wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
 };
@@ -255,6 +255,13 @@ fn mistakes_with_parts_name_the_callers_line() {
         "betas": Adam::<f64>::new(0.1).betas(2.0, 0.9);
         "a norm": clip_grad_norm(&mut arr1(&[1.0]), -1.0).unwrap();
         "a schedule": Schedule::cosine(0.1, 0, 0.0);
+        "a decay of an average": WeightAverage::<f64>::ema(1.0);
+        "an average of another model": {
+            let mut average = WeightAverage::ema(0.5);
+            average.update(&arr1(&[1.0])).unwrap();
+            average.update(&arr1(&[1.0, 2.0])).unwrap()
+        };
+        "an average before an update": drop(WeightAverage::ema(0.5).swap_in(&mut arr1(&[1.0])));
         "a plateau": ReduceLrOnPlateau::new(-1.0);
         "add_assign": stepped.add_assign(&grad);
         "copy_from": stepped.copy_from(&grad);
@@ -273,6 +280,8 @@ fn mistakes_with_files_name_the_callers_line() {
     report.check("two of a name", || drop(StateDict::of(&model).with_tensors("", &model)));
     report.check("a reserved name", || drop(StateDict::new().with_tensors("__metadata__", &arr1(&[1.0]))));
     report.check("a section", || drop(Checkpoint::new().with_tensors("a.b", &model)));
+    let average = WeightAverage::<f64>::ema(0.5);
+    report.check("a section of an average", || drop(Checkpoint::new().with_average("a.b", &average)));
     report.check("metadata", || drop(Checkpoint::new().with_metadata("gradflow.format", "2")));
     let twice = || Checkpoint::new().with_optimizer(&Sgd::<f64>::new(0.1)).with_optimizer(&Sgd::<f64>::new(0.1));
     report.check("two optimizers", || drop(twice()));

@@ -16,7 +16,7 @@ use gradflow::{
     clip::{ClipNorm, clip_grad_norm, clip_grad_value},
     compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
     layers::{Activation, CausalConv1d, FeedForward, LayerNorm, Linear, Nonlinearity},
-    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd, WeightAverage},
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
     row_layer,
@@ -387,6 +387,14 @@ fn tensors_that_lie() {
     with_lies(&lies, "NAdam", || steps(&mut NAdam::new(0.1), &tensors));
     with_lies(&lies, "RmsProp", || steps(&mut RmsProp::new(0.1), &tensors));
     with_lies(&lies, "Adagrad", || steps(&mut Adagrad::new(0.1), &tensors));
+    with_lies(&lies, "WeightAverage", || {
+        let (mut average, mut model) = (WeightAverage::ema(0.5), tensors());
+        for _ in 0..3 {
+            let _ = average.update(&model);
+            drop(average.swap_in(&mut model));
+            average.copy_to(&mut model);
+        }
+    });
     with_lies(&lies, "clipping and sums", || {
         let mut sum = tensors();
         let _ = clip_grad_norm(&mut sum, 0.1);

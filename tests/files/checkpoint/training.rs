@@ -10,11 +10,11 @@ use gradflow::{
     clip::clip_grad_norm,
     layers::Linear,
     loss::{Loss, SoftmaxCrossEntropy},
-    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd},
+    optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, OptimizerStateError, RmsProp, Schedule, Sgd, WeightAverage},
 };
 
 use super::{Folder, Model, model};
-use crate::common::{assert_says, bits, rng};
+use crate::common::{assert_says, bits, panic_of, rng};
 
 /// Trains on batches that only `seed` and the step determine, with a carried state; the losses' bits.
 fn train(
@@ -147,4 +147,75 @@ fn what_a_checkpoint_lacks_is_named_and_nothing_changes() {
     whole.load_training("model", &mut model, &mut optimizer).unwrap();
     assert_eq!(bits(&model), bits(&saved));
     assert_eq!((optimizer.state().steps, optimizer.learning_rate()), (1, 0.1));
+}
+
+/// Several averages beside the model and the optimizer, each with its own settings.
+#[test]
+fn averages_go_on_to_the_bit() {
+    let folder = Folder::new("averages");
+    let path = folder.path("file.safetensors");
+    let (mut trained, mut optimizer, schedule) = (model::<f32>(0), AdamW::new(0.1), Schedule::constant(0.03));
+    let mut state = trained.zero_state(2);
+    let new = || {
+        [
+            ("fast", WeightAverage::ema(0.5)),
+            ("slow", WeightAverage::ema(0.99).warm_up()),
+            ("mean", WeightAverage::swa().start(2)),
+        ]
+    };
+    let mut averages = new();
+    for step in 0..6 {
+        train(&mut trained, &mut optimizer, &schedule, &mut state, 3, step..step + 1);
+        averages.iter_mut().for_each(|(_, average)| average.update(&trained).unwrap());
+    }
+    let checkpoint = Checkpoint::new().with_tensors("model", &trained).with_optimizer(&optimizer);
+    let all = averages.iter().fold(checkpoint, |checkpoint, (name, average)| checkpoint.with_average(name, average));
+    all.save(&path).unwrap();
+    let loaded = Checkpoint::open(&path).unwrap();
+    let mut resumed = new();
+    for ((name, average), (_, resumed)) in averages.iter_mut().zip(&mut resumed) {
+        loaded.load_average(name, &trained, resumed).unwrap();
+        assert_eq!(resumed.state(), average.state(), "{name}");
+        let mut averaged = model::<f32>(1);
+        loaded.load_tensors(name, &mut averaged).unwrap();
+        assert_eq!(bits(&averaged), bits(average.tensors().unwrap()), "{name}");
+    }
+    train(&mut trained, &mut optimizer, &schedule, &mut state, 3, 6..7);
+    for ((name, average), (_, resumed)) in averages.iter_mut().zip(&mut resumed) {
+        average.update(&trained).unwrap();
+        resumed.update(&trained).unwrap();
+        assert_eq!(resumed.state(), average.state(), "{name}");
+    }
+
+    // What is not there, is another's, or does not fit is named, and changes nothing.
+    let [(_, mut fast), (_, mut slow), _] = new();
+    let error = loaded.load_average("none", &trained, &mut fast).unwrap_err();
+    assert!(matches!(&error, LoadError::Absent { key } if key == "gradflow.average.none.kind"), "{error}");
+    let error = loaded.load_average("fast", &trained, &mut slow).unwrap_err();
+    assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::Setting { .. })), "{error}");
+    let error = loaded.load_average("mean", &trained, &mut fast).unwrap_err();
+    assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::Kind { .. })), "{error}");
+    let error = loaded.load_average("fast", &Linear::<f32>::zeros(2, 2), &mut fast).unwrap_err();
+    assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::MissingTensor { .. })), "{error}");
+    let error = loaded.load_average("fast", &model::<f64>(0), &mut WeightAverage::<f64>::ema(0.5)).unwrap_err();
+    assert_says(&error.to_string(), &["fast.0.weight: expected type F64, found F32"]);
+    assert_eq!((fast.updates(), slow.updates()), (0, 0));
+    for section in ["", "optimizer", "a.b"] {
+        let message = panic_of(|| Checkpoint::new().with_average(section, &fast));
+        assert_says(&message, &["Checkpoint: section: expected a name without dots", section]);
+    }
+}
+
+/// A file of a version that had no AMSGrad.
+#[test]
+fn checkpoints_without_a_word_of_amsgrad_load() {
+    let file = include_bytes!("../data/adamw_before_amsgrad.safetensors");
+    let checkpoint = Checkpoint::read_from(&file[..]).unwrap();
+    let state = checkpoint.optimizer_state::<f32>().unwrap();
+    assert_eq!((state.steps, state.setting("beta2"), state.setting("amsgrad")), (1, Some(0.999), None));
+    let (mut model, mut optimizer) = (Linear::<f32>::zeros(2, 1), AdamW::new(0.01));
+    checkpoint.load_training("model", &mut model, &mut optimizer).unwrap();
+    assert_eq!((optimizer.state().steps, optimizer.state().setting("amsgrad")), (1, Some(0.0)));
+    let error = checkpoint.load_optimizer(&model, &mut AdamW::new(0.01).amsgrad()).unwrap_err();
+    assert_says(&error.to_string(), &["the state has no amsgrad, which is 1 here"]);
 }

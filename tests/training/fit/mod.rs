@@ -12,7 +12,7 @@ use gradflow::fit::{self, End, Fit, FitError, Report};
 use gradflow::layers::{Dropout, Linear};
 use gradflow::loss::{Loss, MeanSquaredError, SoftmaxCrossEntropy};
 use gradflow::ndarray::{Array2, Array3, s};
-use gradflow::optim::{Adam, Optimizer, ReduceLrOnPlateau, Schedule, Sgd};
+use gradflow::optim::{Adam, Optimizer, ReduceLrOnPlateau, Schedule, Sgd, WeightAverage};
 use gradflow::rand::RngExt;
 use gradflow::recurrent::GruCell;
 use gradflow::{Layer, Sequence, ZerosLike};
@@ -204,6 +204,81 @@ fn a_plateau_reduces_the_learning_rate_as_by_hand() {
         reductions += usize::from(by_hand.step(got.score()));
     }
     assert!(reductions >= 2, "{history:?}");
+}
+
+/// The average is judged, shown, kept and given back; the training goes on without it.
+#[test]
+fn an_average_is_the_plain_loops() {
+    let (clip, validation) = (ClipNorm::new(0.3), batches(99, 2));
+    let averages = || [WeightAverage::ema(0.8), WeightAverage::ema(0.99).warm_up(), WeightAverage::swa().start(5)];
+    for (average, mut expected_average) in averages().into_iter().zip(averages()) {
+        // The training without an average, and beside it the average.
+        let (mut plain, mut optimizer, mut cross_entropy) = (model(0), Adam::new(1.0), SoftmaxCrossEntropy::new());
+        let (mut cache, mut grad, mut step) = (plain.cache(), plain.zeros_like(), 0);
+        let (mut scores, mut averaged, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+        for epoch in 0..4 {
+            for (x, ids, lengths) in batches(epoch, 4) {
+                let seed = 7_u64.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step);
+                let x = Sequence::from(&x).with_lengths(&lengths).unwrap().train(seed);
+                let mut state = plain.zero_state(lengths.len());
+                let pass = plain.pass(x, &mut state, &mut cache);
+                let loss = cross_entropy.of(&pass, &ids);
+                losses.push(loss.value());
+                pass.backward_into(loss.gradient(), &mut grad);
+                optimizer.set_learning_rate(schedule().learning_rate(step));
+                optimizer.step_clipped(&mut plain, &grad, clip).unwrap();
+                expected_average.update(&plain).unwrap();
+                step += 1;
+            }
+            let mut judged = plain.clone();
+            expected_average.copy_to(&mut judged);
+            scores.push(mean(validation.iter().map(|(x, ids, lengths)| {
+                let x = Sequence::from(x).with_lengths(lengths).unwrap().eval();
+                let y = judged.forward(x, &mut judged.zero_state(lengths.len()), &mut cache);
+                (cross_entropy.value(x.with(y), ids), lengths.iter().sum::<usize>() as f64)
+            })));
+            averaged.push(bits(&judged));
+        }
+
+        let (mut fitted, mut optimizer) = (model(0), Adam::new(1.0));
+        let (mut shown, mut seen) = (Vec::new(), Vec::new());
+        let history = Fit::new(&mut fitted, &mut optimizer, &mut cross_entropy)
+            .epochs(4)
+            .clip(clip)
+            .schedule(schedule())
+            .seed(7)
+            .average(average)
+            .run(
+                |epoch| batches(epoch as u64, 4),
+                || validation.clone(),
+                |report| {
+                    match report {
+                        Report::Step(step) => seen.push(step.loss),
+                        Report::Epoch { model, .. } => shown.push(bits(model)),
+                        _ => {}
+                    }
+                    Continue(())
+                },
+            )
+            .unwrap();
+        assert_eq!(seen, losses, "the training knows nothing of the average");
+        assert_eq!(history.epochs.iter().map(|epoch| epoch.score()).collect::<Vec<_>>(), scores);
+        assert_eq!(shown, averaged);
+        assert_eq!(bits(&fitted), averaged[history.best().unwrap()]);
+        assert_ne!(averaged[3], bits(&plain));
+    }
+}
+
+/// A step so large that the next one would find only infinite weights.
+#[test]
+fn weights_that_are_not_finite_end_a_training_with_an_average() {
+    let batch = [(Array3::ones((1, 1, 1)), Array3::from_elem((1, 1, 1), 1e30_f32))];
+    let mut model = Linear::<f32>::builder(1, 1).bias(false).zeros();
+    let (mut optimizer, mut loss) = (Sgd::new(1e10), MeanSquaredError::new());
+    let fit = Fit::new(&mut model, &mut optimizer, &mut loss).average(WeightAverage::ema(0.9));
+    let error = fit.run(|_| &batch, || None, fit::quiet).unwrap_err();
+    assert!(matches!(error, FitError::Weights(_)), "{error}");
+    assert_eq!(error.to_string(), "training diverged: the weights are not finite, first in weight");
 }
 
 #[test]

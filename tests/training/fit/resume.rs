@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gradflow::fit::{Fit, History, Report};
 use gradflow::io::{Checkpoint, LoadError};
 use gradflow::loss::SoftmaxCrossEntropy;
-use gradflow::optim::{AdamW, ReduceLrOnPlateau, Sgd};
+use gradflow::optim::{AdamW, OptimizerStateError, ReduceLrOnPlateau, Sgd, WeightAverage};
 
 use super::{Model, batches, model, schedule};
 use crate::common::{bits, lively, rng, temporary};
@@ -110,12 +110,13 @@ fn a_file_that_does_not_fit_changes_nothing() {
     assert_eq!(bits(&model), before);
 }
 
-/// Trains without an end of its own, at `path` as [`train`] does, with a plateau that falls often.
+/// Trains at `path` as [`train`] does, with an average and a plateau that falls often.
 fn train_on_plateaus(path: &Path, go_on: impl Fn(&Report<'_, Model>) -> bool) -> (Model, History) {
     let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
     let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
     let plateau = ReduceLrOnPlateau::new(0.3).factor(0.5).patience(1).cooldown(1).threshold_abs(0.05).warm_up(5, 0.1);
     let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(10).reduce_lr_on_plateau(plateau).checkpoint(path);
+    let fit = fit.average(WeightAverage::ema(0.7).warm_up().start(4));
     let fit = if path.exists() { fit.resume(path).unwrap() } else { fit };
     let report = |report: Report<'_, Model>| if go_on(&report) { Continue(()) } else { Break(()) };
     let history = fit.run(|epoch| batches(epoch as u64, 3), || validation.clone(), report).unwrap();
@@ -123,7 +124,7 @@ fn train_on_plateaus(path: &Path, go_on: impl Fn(&Report<'_, Model>) -> bool) ->
 }
 
 #[test]
-fn what_a_plateau_has_seen_goes_on_to_the_bit() {
+fn plateaus_and_averages_go_on_to_the_bit() {
     let folder = Folder::new("plateau");
     let whole = folder.0.join("whole");
     let (expected, history) = train_on_plateaus(&whole, |_| true);
@@ -148,5 +149,22 @@ fn what_a_plateau_has_seen_goes_on_to_the_bit() {
     Checkpoint::open(&path).unwrap().with_metadata("fit.reduce_lr_on_plateau", "soon").save(&path).unwrap();
     let error = resume(&path);
     assert!(matches!(error, LoadError::Schedule(_)), "{error}");
+    // The average of the file is another one, or there is none.
+    let mut resume = |path: &Path, average| {
+        Fit::new(&mut model, &mut optimizer, &mut loss).average(average).resume(path).unwrap_err()
+    };
+    let error = resume(&whole, WeightAverage::ema(0.8).warm_up().start(4));
+    assert!(
+        matches!(&error, LoadError::Optimizer(OptimizerStateError::Setting { name, .. }) if name == "decay"),
+        "{error}"
+    );
+    let error = resume(&folder.0.join("plain"), WeightAverage::swa());
+    assert!(matches!(&error, LoadError::Absent { key } if key == "gradflow.average.average.kind"), "{error}");
     assert_eq!(bits(&model), before);
+    // Weights of their own are the training's, and the average's are those that it ended with or better.
+    let (mut own, mut averaged) = (super::model(3), super::model(3));
+    Checkpoint::open(&whole).unwrap().load_tensors("model", &mut own).unwrap();
+    Checkpoint::open(&whole).unwrap().load_tensors("average", &mut averaged).unwrap();
+    assert_ne!(bits(&own), bits(&averaged));
+    assert_eq!(bits(&averaged) == bits(&expected), history.best() == Some(9));
 }

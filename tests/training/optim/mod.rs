@@ -1,6 +1,7 @@
 //! Optimizers, parameter groups, schedules and gradient accumulation: PyTorch's numbers, laws, states that restore to
 //! the bit, refusals and no allocation.
 
+mod averages;
 mod clipped;
 mod moments;
 #[cfg(feature = "safetensors")]

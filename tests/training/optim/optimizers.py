@@ -53,8 +53,8 @@ def parameters():
     return [w.requires_grad_(), b.requires_grad_()]
 
 
-def run(optimizer, tensors, steps=STEPS):
-    for t in range(1, steps + 1):
+def run(optimizer, tensors, steps=STEPS, first=1):
+    for t in range(first, steps + 1):
         for p, offset in zip(tensors, [0.0, 0.4]):
             k = torch.arange(p.numel(), dtype=torch.float64).reshape(p.shape)
             p.grad = 0.3 * p.detach() + torch.sin(1.3 * t + 0.7 * k + offset)
@@ -87,6 +87,41 @@ def optimizers():
         [dict(params=[w]), dict(params=[b], lr=0.025, weight_decay=0.0)], lr=0.05, weight_decay=0.2
     )
     return cases, run(optimizer, [w, b])
+
+
+AVERAGE_AT = [1, 2, 3, 10, 50, 300]
+
+
+def averages():
+    """The average after some updates, one a step of plain descent."""
+    s = torch.optim.swa_utils
+    cases = []
+    for kind, decay, warm_up, start in [
+        ("Ema", 0.999, False, 0), ("Ema", 0.9, False, 0), ("Ema", 0.5, False, 0), ("Ema", 0.2, False, 0), ("Ema", 0.0, False, 0),
+        ("Ema", 0.99, True, 0), ("Ema", 0.99, False, 7), ("Ema", 0.95, True, 20), ("Swa", None, False, 0), ("Swa", None, False, 40),
+    ]:  # fmt: skip
+        def warm(average, p, n, decay=decay):
+            d = min(decay, (1 + n.item()) / (10 + n.item()))
+            return average * d + p * (1 - d)
+
+        if kind == "Swa":
+            how = {}
+        else:
+            how = dict(avg_fn=warm) if warm_up else dict(multi_avg_fn=s.get_ema_multi_avg_fn(decay))
+        tensors = parameters()
+        module = torch.nn.ParameterList(tensors)
+        optimizer = torch.optim.SGD(tensors, lr=0.1)
+        average, found = s.AveragedModel(module, **how), {}
+        for t in range(1, AVERAGE_AT[-1] + 1):
+            run(optimizer, tensors, t, first=t)
+            if t <= start + 1:  # the first that counts, too, is a copy
+                average = s.AveragedModel(module, **how)
+            average.update_parameters(module)
+            if t in AVERAGE_AT:
+                found[t] = [value for p in average.module for value in p.detach().flatten().tolist()]
+        case = dict(kind=kind, warm_up=warm_up, start=start, at=found)
+        cases.append(case if decay is None else case | dict(decay=decay))
+    return cases
 
 
 def rates(lr, steps, make):
@@ -125,7 +160,7 @@ cases, groups = optimizers()
 lines = lambda items: ",\n".join(items)
 pathlib.Path(__file__).with_suffix(".json").write_text(
     f'{{"torch": "{torch.__version__}",\n"optimizers": [\n{lines(json.dumps(case) for case in cases)}],\n'
-    f'"groups": {json.dumps(groups)},\n"schedules": {{\n'
+    f'"groups": {json.dumps(groups)},\n"averages": [\n{lines(json.dumps(case) for case in averages())}],\n"schedules": {{\n'
     + lines(f"{json.dumps(name)}: {json.dumps(rates)}" for name, rates in schedules().items())
     + "}}\n"
 )
