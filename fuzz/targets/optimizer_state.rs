@@ -41,7 +41,7 @@ pub fn run(data: &[u8]) {
             assert_eq!(restored.settings.len(), before.settings.len());
             let expected = if only_moments { &before } else { &state };
             let same = |name: &str, value: f64| expected.setting(name) == Some(value);
-            // States of earlier versions have no word of it.
+            // States of earlier versions do not have it.
             let was_added = |name: &str, value: f64| (name, value, state.setting(name)) == ("amsgrad", 0.0, None);
             assert!(restored.settings.iter().all(|(name, value)| same(name, *value) || was_added(name, *value)));
             assert_eq!(sorted(&restored.tensors), sorted(&state.tensors));

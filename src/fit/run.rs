@@ -196,8 +196,8 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
     /// that: make the model from the same seed. Its weights come from the file.)
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, or is not one that [`checkpoint`](Fit::checkpoint) wrote for this model and
-    /// optimizer. The model and the optimizer are unchanged then.
+    /// Returns an error if the file cannot be read, or is not one that [`checkpoint`](Fit::checkpoint) wrote for this model,
+    /// optimizer and average. The model and the optimizer are unchanged then.
     #[cfg(feature = "safetensors")]
     pub fn resume(mut self, path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let checkpoint = Checkpoint::open(path)?;
@@ -305,7 +305,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Ok(Step { steps, epoch, loss, norm: clipped.norm, scale: clipped.scale, learning_rate })
     }
 
-    /// What is said of the model; if there is an average, while the model has it.
+    /// What is said of the model; if there is an average, while it is in the model.
     #[track_caller]
     fn judge<T>(&mut self, of: impl FnOnce(&L, &C, &History) -> T) -> T {
         match &mut self.average {

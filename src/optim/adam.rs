@@ -209,7 +209,7 @@ macro_rules! adam {
             }
 
             /// AMSGrad (Reddi, Kale and Kumar 2018): divides by the largest mean square so far, not by the present one, so that the step
-            /// of an element does not grow again when its large gradients are forgotten. As PyTorch's `amsgrad=True`: the maximum is of
+            /// of an element does not grow again when its large gradients have left the mean. As PyTorch's `amsgrad=True`: the maximum is of
             /// `v` before its correction, which is applied to the maximum.
             ///
             /// ```text
@@ -224,7 +224,7 @@ macro_rules! adam {
             /// let (mut plain, mut amsgrad) = (optimizer(), optimizer().amsgrad());
             /// for gradient in [1.0, 0.1, 0.1] {
             ///     plain.step(&mut a, &arr1(&[gradient]));
-            ///     amsgrad.step(&mut b, &arr1(&[gradient])); // remembers the 1
+            ///     amsgrad.step(&mut b, &arr1(&[gradient])); // the maximum is that of the 1
             /// }
             /// assert!(a[0] < b[0] && b[0] < 0.0);
             /// ```

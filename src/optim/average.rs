@@ -24,8 +24,8 @@ const NAME: &str = "WeightAverage";
 /// Since the average starts as a copy of the weights, it needs no correction of a bias. Parameters that the optimizer does not change stay
 /// to the bit as they are.
 ///
-/// [`swap_in`](WeightAverage::swap_in) lends the average to the model, for validation: what it returns can be read and not trained, and
-/// gives the model its own weights back when it is dropped. [`Fit::average`](crate::fit::Fit::average) does all that.
+/// [`swap_in`](WeightAverage::swap_in) puts the average into the model, for validation. The value that it returns can be read but not
+/// trained, and puts the model's own weights back when it is dropped. [`Fit::average`](crate::fit::Fit::average) does all that.
 ///
 /// ```
 /// use gradflow::ndarray::arr1;
@@ -84,7 +84,7 @@ impl<F: Float> WeightAverage<F> {
         WeightAverage { rule, start: 0, updates: 0, average: None, swapped: false }
     }
 
-    /// With a smaller decay at first, so that the weights of the first steps are forgotten sooner: `min(decay, (1 + n) / (10 + n))`, as
+    /// With a smaller decay at first, so that the weights of the first steps count less: `min(decay, (1 + n) / (10 + n))`, as
     /// TensorFlow's `ExponentialMovingAverage` with its `num_updates`.
     ///
     /// # Panics
@@ -117,14 +117,15 @@ impl<F: Float> WeightAverage<F> {
     fn check_not_swapped(&self, what: &str) {
         assert!(
             !self.swapped,
-            "{NAME}: {what}: the model has the average still: what swap_in returned was never dropped"
+            "{NAME}: {what}: the average is still in the model: what swap_in returned was never dropped"
         );
     }
 
     #[track_caller]
     fn get(&self, what: &str) -> &NamedTensors<F> {
         self.check_not_swapped(what);
-        self.average.as_ref().unwrap_or_else(|| panic!("{NAME}: {what}: expected an update before it, got none"))
+        let Some(average) = &self.average else { panic!("{NAME}: {what}: expected an update before it, got none") };
+        average
     }
 
     /// Takes the weights of `model` after a step. The first call allocates the average, in the shapes of the model; it serves that model
@@ -134,8 +135,8 @@ impl<F: Float> WeightAverage<F> {
     /// Returns an error if a weight is infinite or NaN, as it would stay in the average. Nothing is changed then.
     ///
     /// # Panics
-    /// Panics if the model does not have the tensors of the first update, or has the average still, because what
-    /// [`swap_in`](WeightAverage::swap_in) returned was leaked.
+    /// Panics if the model does not have the tensors of the first update, or the average is still in it, because
+    /// what [`swap_in`](WeightAverage::swap_in) returned was leaked.
     #[track_caller]
     pub fn update(&mut self, model: &dyn Tensors<F>) -> Result<(), NonFiniteWeight> {
         self.check_not_swapped("update");
@@ -156,8 +157,8 @@ impl<F: Float> WeightAverage<F> {
         Ok(())
     }
 
-    /// Gives `model` the average, until what is returned is dropped: then it has its own weights again, to the bit. In between it can be
-    /// read and not changed, so that no step goes on from the average:
+    /// Puts the average into `model`, until what is returned is dropped: then the model has its own weights again, to the bit. In between
+    /// it can be read but not changed, so that no step goes on from the average:
     ///
     /// ```compile_fail,E0499
     /// # use gradflow::{ndarray::arr1, optim::{Optimizer, Sgd, WeightAverage}};
@@ -170,7 +171,8 @@ impl<F: Float> WeightAverage<F> {
     /// Nothing is copied or allocated: the two exchange their elements.
     ///
     /// # Panics
-    /// Panics if there was no update, or the model does not have the tensors of the first one, or has the average still.
+    /// Panics if there was no update, or the model does not have the tensors of the first one, or the average is still in
+    /// it.
     #[track_caller]
     pub fn swap_in<'a, M: Tensors<F> + ?Sized>(&'a mut self, model: &'a mut M) -> Averaged<'a, F, M> {
         check_alike(&NAME, self.get("swap_in"), &*model);
@@ -200,7 +202,7 @@ impl<F: Float> WeightAverage<F> {
     /// The average, under the names of the model; `None` before the first update.
     ///
     /// # Panics
-    /// Panics if the model has the average still.
+    /// Panics if the average is still in the model.
     #[must_use]
     #[track_caller]
     pub fn tensors(&self) -> Option<&NamedTensors<F>> {
@@ -228,7 +230,7 @@ impl<F: Float> WeightAverage<F> {
     /// [`Checkpoint::with_average`](crate::io::Checkpoint::with_average) saves it.
     ///
     /// # Panics
-    /// Panics if the model has the average still.
+    /// Panics if the average is still in the model.
     #[must_use]
     #[track_caller]
     pub fn state(&self) -> OptimizerState<F> {
@@ -319,7 +321,7 @@ vectorised! {
 /// A model that has the [average](WeightAverage) of its weights, for as long as this lives: to be read as the model itself. When it is
 /// dropped, the model has its own weights again.
 ///
-/// If it is leaked ([`std::mem::forget`]), the model keeps the average, and the next call of the [`WeightAverage`] panics.
+/// If it is leaked ([`std::mem::forget`]), the average stays in the model, and the next call of the [`WeightAverage`] panics.
 #[must_use = "the model has its own weights again as soon as this is dropped"]
 pub struct Averaged<'a, F: Float, M: Tensors<F> + ?Sized> {
     model: &'a mut M,

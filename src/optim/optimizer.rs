@@ -91,7 +91,7 @@ pub trait Optimizer<F: Float> {
     /// rate, weight decay, betas, eps and all others. For a training that goes on with other settings on purpose.
     ///
     /// Which moments there are must be the same: a momentum, a centered mean square or [AMSGrad](crate::optim::Adam::amsgrad) can be
-    /// neither added nor dropped. The moments are averages by the settings of the state, and forget them as they forget the gradients.
+    /// neither added nor dropped. The moments were averaged with the settings of the state; from here on they decay by those of this optimizer.
     ///
     /// ```
     /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};

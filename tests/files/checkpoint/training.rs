@@ -208,7 +208,7 @@ fn averages_go_on_to_the_bit() {
 
 /// A file of a version that had no AMSGrad.
 #[test]
-fn checkpoints_without_a_word_of_amsgrad_load() {
+fn checkpoints_without_amsgrad_load() {
     let file = include_bytes!("../data/adamw_before_amsgrad.safetensors");
     let checkpoint = Checkpoint::read_from(&file[..]).unwrap();
     let state = checkpoint.optimizer_state::<f32>().unwrap();

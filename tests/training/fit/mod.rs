@@ -206,7 +206,7 @@ fn a_plateau_reduces_the_learning_rate_as_by_hand() {
     assert!(reductions >= 2, "{history:?}");
 }
 
-/// The average is judged, shown, kept and given back; the training goes on without it.
+/// The average is judged, reported, kept as the best and left in the model; the training goes on without it.
 #[test]
 fn an_average_is_the_plain_loops() {
     let (clip, validation) = (ClipNorm::new(0.3), batches(99, 2));
@@ -261,7 +261,7 @@ fn an_average_is_the_plain_loops() {
                 },
             )
             .unwrap();
-        assert_eq!(seen, losses, "the training knows nothing of the average");
+        assert_eq!(seen, losses, "the average has changed the training");
         assert_eq!(history.epochs.iter().map(|epoch| epoch.score()).collect::<Vec<_>>(), scores);
         assert_eq!(shown, averaged);
         assert_eq!(bits(&fitted), averaged[history.best().unwrap()]);

@@ -1,4 +1,4 @@
-//! Averages of weights: PyTorch's numbers, weights that are lent and come back, states, refusals.
+//! Averages of weights: PyTorch's numbers, weights that are swapped and come back, states, refusals.
 
 use gradflow::ndarray::{Array1, Array2, arr1};
 use gradflow::{
@@ -83,7 +83,7 @@ fn the_mean_of_all_is_their_mean() {
 }
 
 #[test]
-fn weights_that_are_lent_come_back_to_the_bit() {
+fn weights_that_are_swapped_come_back_to_the_bit() {
     fn check<F: Float>() {
         for (what, mut average) in all::<F>() {
             let (mut model, mut optimizer) = (Model::<F>::new(), AdamW::new(0.1));
@@ -95,18 +95,18 @@ fn weights_that_are_lent_come_back_to_the_bit() {
             // Without a decay, the average is the weights.
             assert_eq!(own == averaged, average.state().setting("decay") == Some(0.0), "{what}");
             {
-                let lent = average.swap_in(&mut model);
-                assert_eq!(bits(&*lent), averaged, "{what}");
-                assert_eq!(format!("{lent:?}"), "Averaged { .. }");
+                let swapped = average.swap_in(&mut model);
+                assert_eq!(bits(&*swapped), averaged, "{what}");
+                assert_eq!(format!("{swapped:?}"), "Averaged { .. }");
             }
             assert_eq!((bits(&model), bits(average.tensors().unwrap())), (own.clone(), averaged.clone()), "{what}");
             // As `dyn`, and after a panic in a validation, too.
             {
-                let lent = average.swap_in(&mut model as &mut dyn Tensors<F>);
-                assert_eq!(lent.values(0).iter().map(|x| x.bits()).collect::<Vec<_>>(), averaged[..6], "{what}");
+                let swapped = average.swap_in(&mut model as &mut dyn Tensors<F>);
+                assert_eq!(swapped.values(0).iter().map(|x| x.bits()).collect::<Vec<_>>(), averaged[..6], "{what}");
             }
             let message = panic_of(|| {
-                let _lent = average.swap_in(&mut model);
+                let _swapped = average.swap_in(&mut model);
                 panic!("a validation that fails");
             });
             assert_eq!(message, "a validation that fails");
@@ -127,7 +127,7 @@ fn an_average_that_is_leaked_in_the_model_is_noticed() {
     average.update(&model).unwrap();
     std::mem::forget(average.swap_in(&mut model));
     let says = |what: &str| {
-        format!("WeightAverage: {what}: the model has the average still: what swap_in returned was never dropped")
+        format!("WeightAverage: {what}: the average is still in the model: what swap_in returned was never dropped")
     };
     assert_eq!(panic_of(|| drop(average.update(&model))), says("update"));
     assert_eq!(panic_of(|| drop(average.swap_in(&mut model))), says("swap_in"));
@@ -342,9 +342,9 @@ fn nothing_is_allocated_after_the_first_update() {
             let mut model = (LstmCell::<F>::new(5, 9, rng), Linear::new(9, 7, rng));
             let mut update = || {
                 average.update(&model).unwrap();
-                let lent = average.swap_in(&mut model);
-                assert_eq!(lent.count(), 6);
-                drop(lent);
+                let swapped = average.swap_in(&mut model);
+                assert_eq!(swapped.count(), 6);
+                drop(swapped);
                 average.copy_to(&mut model);
             };
             assert!(allocations(&mut update) > 0, "{what}: the counter counts nothing");

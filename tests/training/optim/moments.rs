@@ -43,14 +43,19 @@ fn the_maximum_never_falls() {
     // The first step, in which the maximum is the mean square, is the same.
     assert_eq!(steps_of_a[0].to_bits(), steps_of_b[0].to_bits());
     assert_eq!(maximum, 32.0, "half of 8²");
-    assert_near(steps_of_a[39], 0.1, crate::common::Within::absolute(1e-4), "the mean square has forgotten");
-    let remembered = 0.1 * 1e-2 / 32f64.sqrt();
-    assert_near(steps_of_b[39], remembered, crate::common::Within::relative(1e-6), "the maximum has not");
+    assert_near(
+        steps_of_a[39],
+        0.1,
+        crate::common::Within::absolute(1e-4),
+        "the mean square is that of the small ones",
+    );
+    let small = 0.1 * 1e-2 / 32f64.sqrt();
+    assert_near(steps_of_b[39], small, crate::common::Within::relative(1e-6), "the maximum is that of the large one");
 }
 
 /// A state of a version that had no AMSGrad is one without it.
 #[test]
-fn states_without_a_word_of_amsgrad_load() {
+fn states_without_amsgrad_load() {
     let (mut old, mut model) = (Adam::new(0.1), Model::<f64>::new());
     model.train(&mut old, 1..=3);
     let mut state = old.state();
@@ -64,7 +69,7 @@ fn states_without_a_word_of_amsgrad_load() {
     let error = Adam::new(0.1).amsgrad().load_state(&model, &state).unwrap_err();
     assert_eq!(error, OptimizerStateError::Setting { name: "amsgrad".into(), expected: 1.0, got: None });
     assert_eq!(error.to_string(), "the state has no amsgrad, which is 1 here");
-    // Other settings have no such leave.
+    // Other settings must be there.
     state.settings.retain(|(name, _)| name != "eps");
     assert!(matches!(resumed.load_state(&model, &state), Err(OptimizerStateError::Setting { .. })));
 }
