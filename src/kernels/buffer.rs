@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::float::Float;
+use super::panels::bf16::Bf16;
 
 /// One cache line, or one register of the widest instruction set.
 #[derive(Clone, Copy)]
@@ -21,7 +22,16 @@ impl Line {
     const ZERO: Self = Self { _bytes: [0; Self::BYTES] };
 }
 
-/// Memory that only grows, for elements of either type.
+/// What a [`Buffer`] holds: every bit pattern is a value, and a line has a whole number of them.
+pub(super) trait Bits: Copy {}
+
+impl<F: Float> Bits for F {}
+impl Bits for i8 {}
+impl Bits for i16 {}
+impl Bits for u32 {}
+impl Bits for Bf16 {}
+
+/// Memory that only grows, for elements of any such type.
 #[derive(Default, Clone)]
 pub(super) struct Buffer(Vec<Line>);
 
@@ -31,22 +41,22 @@ impl Buffer {
     }
 
     /// All elements that fit.
-    pub(super) fn elements<F: Float>(&self) -> &[F] {
+    pub(super) fn elements<F: Bits>(&self) -> &[F] {
         let count = self.0.len() * (Line::BYTES / size_of::<F>());
-        // SAFETY: the lines are initialised bytes, `count` elements long and aligned for them, and `Float` is sealed:
-        // it is f32 or f64, of which every bit pattern is a value.
+        // SAFETY: the lines are initialised bytes, `count` elements long and aligned for them, and `Bits` are f32, f64 (`Float`
+        // is sealed) and integers, of which every bit pattern is a value.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), count) }
     }
 
     /// [`elements`](Self::elements), to be written.
-    pub(super) fn elements_mut<F: Float>(&mut self) -> &mut [F] {
+    pub(super) fn elements_mut<F: Bits>(&mut self) -> &mut [F] {
         let count = self.0.len() * (Line::BYTES / size_of::<F>());
         // SAFETY: as in `elements`, and the borrow is unique.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), count) }
     }
 
     /// At least `count` elements, of unspecified values.
-    pub(super) fn at_least<F: Float>(&mut self, count: usize) -> &mut [F] {
+    pub(super) fn at_least<F: Bits>(&mut self, count: usize) -> &mut [F] {
         let lines = count.div_ceil(Line::BYTES / size_of::<F>());
         if self.0.len() < lines {
             self.0.reserve_exact(lines - self.0.len());
@@ -61,7 +71,7 @@ impl Buffer {
 pub(super) type Scratch = LocalKey<RefCell<Buffer>>;
 
 /// `len` elements of unspecified values from `scratch`, while `act` runs.
-pub(super) fn with_scratch<F: Float>(scratch: &'static Scratch, len: usize, act: impl FnOnce(&mut [F])) {
+pub(super) fn with_scratch<F: Bits>(scratch: &'static Scratch, len: usize, act: impl FnOnce(&mut [F])) {
     let mut elements = scratch.take();
     act(&mut elements.at_least(len)[..len]);
     scratch.set(elements);

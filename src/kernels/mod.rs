@@ -33,6 +33,7 @@ pub(crate) use gemm::plan::Summation;
 pub(crate) use gemm::product;
 pub(crate) use once::{once, vectorised};
 pub(crate) use panels::packed::with_operands;
+pub use panels::precision::WeightPrecision;
 pub(crate) use panels::store::PackedWeights;
 pub(crate) use panels::weight::{Operand, Weight};
 #[cfg(any(test, fuzzing))]

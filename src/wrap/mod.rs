@@ -9,6 +9,7 @@ pub(crate) mod truncated;
 pub(crate) mod weight_norm;
 
 pub use crate::base::{GradientFlow, GradientProbe, LayerFlow};
+pub use crate::kernels::WeightPrecision;
 pub use bidirectional::{Bidirectional, BothStates};
 pub use learned_state::{LearnedState, StartedState};
 pub use prepacked::Prepacked;

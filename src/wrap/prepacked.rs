@@ -4,7 +4,7 @@ use ndarray::{ArrayRef3, ArrayView3};
 
 use super::forwarding::forwarding_layer;
 use crate::base::{Mode, Tensors};
-use crate::kernels::PackedWeights;
+use crate::kernels::{PackedWeights, WeightPrecision};
 use crate::layer::{Gradient, Layer, Sequence};
 
 /// A model for inference, whose weights are packed once for all passes.
@@ -44,6 +44,11 @@ impl<M: Layer> Prepacked<M> {
         Prepacked { model, weights: PackedWeights::default() }
     }
 
+    /// In how many bits the weights are kept.
+    pub fn precision(&self) -> WeightPrecision {
+        self.weights.precision()
+    }
+
     /// The model.
     pub fn get_ref(&self) -> &M {
         &self.model
@@ -51,7 +56,7 @@ impl<M: Layer> Prepacked<M> {
 
     /// The model, to be changed: the next inference packs its weights anew.
     pub fn get_mut(&mut self) -> &mut M {
-        self.weights = PackedWeights::default();
+        self.weights = PackedWeights::new(self.precision());
         &mut self.model
     }
 
@@ -82,9 +87,16 @@ impl<M: Layer> Prepacked<M> {
     }
 }
 
+impl<M: Layer<Elem = f32>> Prepacked<M> {
+    /// `model`, of which nothing is packed yet, with its weights in so many bits.
+    pub fn with_precision(model: M, precision: WeightPrecision) -> Self {
+        Prepacked { model, weights: PackedWeights::new(precision) }
+    }
+}
+
 impl<M: Layer> Clone for Prepacked<M> {
     fn clone(&self) -> Self {
-        Prepacked::new(self.model.clone())
+        Prepacked { model: self.model.clone(), weights: PackedWeights::new(self.precision()) }
     }
 }
 

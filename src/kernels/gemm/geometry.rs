@@ -160,6 +160,8 @@ pub(crate) struct Sizes {
     pub tile_width: usize,
     /// The columns of a panel of packed weights.
     pub panel_width: usize,
+    /// The elements of a vector.
+    pub lanes: usize,
 }
 
 once! {
@@ -175,6 +177,7 @@ once! {
                     tile_rows: geometry::<S>().tile_rows,
                     tile_width: tile_width::<S, F>(),
                     panel_width: panel_width::<S, F>(),
+                    lanes: F::lanes::<S>(),
                 }
             }
         }

@@ -7,9 +7,12 @@ use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::sweep::{PanelCopy, Sweep, copy_panels, sweep};
-use crate::kernels::buffer::Buffer;
-use crate::kernels::float::Float;
+use super::bf16::{self, Bf16};
+use super::int8::{Int8, Rows};
+use super::precision::WeightPrecision;
+use super::sweep::{PanelCopy, Sweep, copy_panels, sweep, sweep_bf16};
+use crate::kernels::buffer::{Bits, Buffer};
+use crate::kernels::float::{Float, Once};
 use crate::kernels::gemm::geometry::{PANEL_ROWS, sizes};
 use crate::kernels::gemm::operand::{Output, Start, Strided};
 use crate::kernels::once::once;
@@ -20,12 +23,16 @@ use crate::parallel::{element_work, for_each_part, product_work};
 /// ```text
 /// [M / P][K][P]        P columns at a time, whole vectors; what is past M is 0
 /// ```
+///
+/// In fewer bits it is as [`bf16`] and [`int8`](super::int8) say.
 #[derive(Clone, Default)]
 pub(crate) struct Packed<F> {
     panels: Buffer,
+    int8: Int8, // in place of the panels
     depth: usize,
     columns: usize,
     width: usize,
+    precision: WeightPrecision,
     element: PhantomData<F>,
 }
 
@@ -38,12 +45,23 @@ impl<F> std::fmt::Debug for Packed<F> {
 impl<F: Float> Packed<F> {
     /// Packs `operand`, `[K, M]`, in the memory of the one packed before, on all threads.
     pub(crate) fn pack(&mut self, operand: ArrayView2<'_, F>) -> &Self {
-        pack(self, operand);
+        self.pack_in(operand, WeightPrecision::Full)
+    }
+
+    /// Packs `operand`, `[K, M]`, in so many bits: fewer than all only in f32.
+    pub(crate) fn pack_in(&mut self, operand: ArrayView2<'_, F>, precision: WeightPrecision) -> &Self {
+        (self.depth, self.columns) = operand.dim();
+        self.precision = precision;
+        match precision {
+            WeightPrecision::Full => pack(self, operand),
+            WeightPrecision::Bf16 | WeightPrecision::Int8 => F::once::<PackReduced>((self, operand)),
+        }
         self
     }
 
     /// `c = start + v W` for `v` `[N, K]` and `c` `[N, M]`, whose rows are contiguous, on all threads. A row's bits do not
-    /// depend on the number of rows, and are those of a product [in order](crate::kernels::Summation::Sequential).
+    /// depend on the number of rows, and, unless weights are in 8 bits, are those of a product
+    /// [in order](crate::kernels::Summation::Sequential) with the weights as they are packed.
     #[inline(always)]
     pub(crate) fn multiply<'a>(
         &self,
@@ -51,7 +69,24 @@ impl<F: Float> Packed<F> {
         mut c: ArrayViewMut2<'_, F>,
         start: impl Into<Start<'a, F>>,
     ) {
-        let (start, (rows, depth), columns) = (start.into(), v.dim(), self.columns);
+        let start = start.into();
+        if self.precision != WeightPrecision::Full {
+            return F::once::<MultiplyReduced>((self, v, c, start));
+        }
+        let Some(all) = self.operands(&v, &mut c, start) else { return };
+        // SAFETY: both are borrowed here, with the shapes that were asserted, and parts do not overlap.
+        self.for_each_part(v.nrows(), |rows, columns| unsafe { all.compute(self, rows, columns) });
+    }
+
+    /// v and C, whose shapes and strides are asserted; `None` if there is nothing to multiply, and C is done.
+    #[inline(always)]
+    fn operands(
+        &self,
+        v: &ArrayView2<'_, F>,
+        c: &mut ArrayViewMut2<'_, F>,
+        start: Start<'_, F>,
+    ) -> Option<Shared<F>> {
+        let ((rows, depth), columns) = (v.dim(), self.columns);
         assert!(depth == self.depth && c.dim() == (rows, columns), "{:?} by {self:?} to {:?}", v.dim(), c.dim());
         assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
         assert!(rows == 0 || columns <= 1 || c.strides()[1] == 1, "the rows of c are not contiguous");
@@ -59,23 +94,32 @@ impl<F: Float> Packed<F> {
             assert_eq!(row.len(), columns, "the bias of a product");
         }
         if depth == 0 || c.is_empty() {
-            return start.write(c);
+            start.write(c.view_mut());
+            return None;
         }
-        let all = Shared(Strided::new(&v), Output::new(&mut c, start.base()));
+        Some(Shared(Strided::new(v), Output::new(c, start.base())))
+    }
+
+    /// Computes parts of C with `act`, rows and columns of it, on all threads.
+    #[inline(always)]
+    fn for_each_part(&self, rows: usize, act: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let Packed { depth, columns, width, .. } = *self;
         let work = product_work(rows, depth * columns);
         if rows > columns {
-            // SAFETY: both are borrowed here, shapes and strides are what was asserted, and parts do not overlap.
-            let compute = |part| unsafe { all.compute(self, part, 0..columns) };
-            for_each_part(0..rows, work, PANEL_ROWS, compute);
+            for_each_part(0..rows, work, PANEL_ROWS, |part| act(part, 0..columns));
         } else {
-            // SAFETY: likewise.
-            let compute = |part| unsafe { all.compute(self, 0..rows, part) };
-            for_each_part(0..columns, work, self.width, compute);
+            for_each_part(0..columns, work, width, |part| act(0..rows, part));
         }
     }
 
-    /// The product of the rows and columns in these ranges, both of the whole.
-    fn part(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F> {
+    /// The product of the rows and columns in these ranges, both of the whole, with a `W` for each weight.
+    fn part<W: Bits>(
+        &self,
+        v: Strided<F>,
+        c: Output<F>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Sweep<'_, F, W> {
         let Packed { depth, columns: all_columns, width, .. } = *self;
         let values = &self.panels.elements()[..all_columns.next_multiple_of(width) * depth];
         Sweep { v, values, depth, all_columns, width, rows, columns, c }
@@ -84,12 +128,68 @@ impl<F: Float> Packed<F> {
 
 once! {
     fn pack<'a, F: Float>(packed: &'a mut Packed<F>, operand: ArrayView2<'a, F>) {
-        (packed.depth, packed.columns) = operand.dim();
         packed.width = sizes::<F>().panel_width;
         let len = packed.depth * packed.columns.next_multiple_of(packed.width);
         let panels = &mut packed.panels.at_least(len)[..len];
         let whole = PanelCopy { operand, width: packed.width, panels };
         for_each_part(whole, element_work(len), 1, |part| copy_panels(part));
+    }
+}
+
+/// What there is no f64 of.
+fn only_f32() -> ! {
+    unreachable!("weights in f64 are packed as they are")
+}
+
+/// Packs an operand in fewer bits.
+struct PackReduced;
+
+impl Once for PackReduced {
+    type Arguments<'a, F: Float> = (&'a mut Packed<F>, ArrayView2<'a, F>);
+    type Output<F: Float> = ();
+
+    #[inline(never)]
+    fn f32((packed, operand): Self::Arguments<'_, f32>) {
+        if packed.precision == WeightPrecision::Int8 {
+            packed.int8.pack(operand);
+            packed.width = packed.int8.width();
+            return;
+        }
+        let sizes = sizes::<f32>();
+        packed.width = sizes.panel_width;
+        let words = packed.depth * packed.columns.next_multiple_of(packed.width) / 2;
+        bf16::pack(operand, sizes, &mut packed.panels.at_least(words)[..words]);
+    }
+
+    fn f64(_: Self::Arguments<'_, f64>) {
+        only_f32()
+    }
+}
+
+/// Computes C with weights in fewer bits.
+struct MultiplyReduced;
+
+impl Once for MultiplyReduced {
+    type Arguments<'a, F: Float> = (&'a Packed<F>, ArrayView2<'a, F>, ArrayViewMut2<'a, F>, Start<'a, F>);
+    type Output<F: Float> = ();
+
+    #[inline(never)]
+    fn f32((packed, v, mut c, start): Self::Arguments<'_, f32>) {
+        let Some(all) = packed.operands(&v, &mut c, start) else { return };
+        if packed.precision == WeightPrecision::Bf16 {
+            // SAFETY: both are borrowed here, with the shapes that were asserted, and parts do not overlap.
+            return packed.for_each_part(v.nrows(), |rows, columns| unsafe { all.compute_bf16(packed, rows, columns) });
+        }
+        packed.int8.with_rows(v, |quantised| {
+            // SAFETY: likewise.
+            packed.for_each_part(v.nrows(), |rows, columns| unsafe {
+                all.compute_int8(packed, quantised, rows, columns);
+            });
+        });
+    }
+
+    fn f64(_: Self::Arguments<'_, f64>) {
+        only_f32()
     }
 }
 
@@ -107,7 +207,35 @@ impl<F: Float> Shared<F> {
     /// v, the base of C and C are borrowed meanwhile, with the shapes of the product with `packed`, and as much of C by nobody else.
     unsafe fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
         // SAFETY: as the caller says.
-        unsafe { sweep(packed.part(self.0, self.1, rows, columns)) };
+        unsafe { sweep(packed.part::<F>(self.0, self.1, rows, columns)) };
+    }
+}
+
+impl Shared<f32> {
+    /// As [`compute`](Self::compute), with weights in 16 bits.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn compute_bf16(&self, packed: &Packed<f32>, rows: Range<usize>, columns: Range<usize>) {
+        // SAFETY: as the caller says.
+        unsafe { sweep_bf16(packed.part::<Bf16>(self.0, self.1, rows, columns)) };
+    }
+
+    /// As [`compute`](Self::compute), with weights in 8 bits and v `quantised`.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn compute_int8(
+        &self,
+        packed: &Packed<f32>,
+        quantised: &Rows<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        // SAFETY: as the caller says.
+        unsafe { packed.int8.multiply(quantised, self.1, rows, columns) };
     }
 }
 

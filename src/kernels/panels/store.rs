@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ndarray::ArrayView2;
 
 use super::packed::Packed;
+use super::precision::WeightPrecision;
 use crate::kernels::float::Float;
 
 /// The weights of one model, packed as they are asked for.
@@ -17,6 +18,7 @@ use crate::kernels::float::Float;
 pub(crate) struct PackedWeights<F> {
     /// Which weights these are: of no other model, nor of this one after a change.
     id: u64,
+    precision: WeightPrecision,
     /// In the order of their addresses, known from the first pass on.
     tensors: OnceLock<Vec<PackedTensor<F>>>,
 }
@@ -46,8 +48,20 @@ pub(crate) struct Kept<F> {
 
 impl<F> Default for PackedWeights<F> {
     fn default() -> Self {
+        PackedWeights::new(WeightPrecision::Full)
+    }
+}
+
+impl<F> PackedWeights<F> {
+    /// None yet, to be packed in so many bits: fewer than all only in f32.
+    pub fn new(precision: WeightPrecision) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        PackedWeights { id: NEXT.fetch_add(1, Ordering::Relaxed), tensors: OnceLock::new() }
+        PackedWeights { id: NEXT.fetch_add(1, Ordering::Relaxed), precision, tensors: OnceLock::new() }
+    }
+
+    /// In how many bits they are packed.
+    pub fn precision(&self) -> WeightPrecision {
+        self.precision
     }
 }
 
@@ -65,7 +79,7 @@ impl<F: Float> PackedWeights<F> {
             return Some(Arc::clone(packed));
         }
         let mut packed = Packed::default();
-        packed.pack(operand);
+        packed.pack_in(operand, self.precision);
         let packed = Arc::new(packed);
         operands.push((view, Arc::clone(&packed)));
         Some(packed)

@@ -25,6 +25,7 @@ use std::ops::Range;
 use ndarray::{ArrayView2, Axis, s};
 use pulp::{Simd, WithSimd};
 
+use super::bf16::Bf16;
 use crate::kernels::float::Float;
 use crate::kernels::gemm::copy::copy_rows;
 use crate::kernels::gemm::geometry::{
@@ -72,9 +73,19 @@ once! {
     ///
     /// v and the base of C are readable and C is writable, as far as the shapes go, and C overlaps none of the others but its own
     /// base; the rows of v are contiguous.
-    pub(super) unsafe fn sweep<'a, F: Float>(sweep: Sweep<'a, F>) {
+    pub(super) unsafe fn sweep<'a, F: Float>(sweep: Sweep<'a, F, F>) {
         dispatch(sweep)
     }
+}
+
+/// Computes C with weights in 16 bits.
+///
+/// # Safety
+///
+/// As [`sweep`].
+#[inline(never)]
+pub(super) unsafe fn sweep_bf16(sweep: Sweep<'_, f32, Bf16>) {
+    dispatch(sweep)
 }
 
 impl<F: Float> WithSimd for PanelCopy<'_, F> {
@@ -97,14 +108,33 @@ impl<F: Float> WithSimd for PanelCopy<'_, F> {
     }
 }
 
+/// How a weight lies in a panel.
+pub(super) trait Stored<F: Float>: Copy {
+    /// The N vectors of a row of a panel.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of N times [`lanes`](crate::kernels::simd::vector::Simd::lanes) weights.
+    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N];
+}
+
+/// As it is.
+impl<F: Float> Stored<F> for F {
+    #[inline(always)]
+    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N] {
+        // SAFETY: as the caller says.
+        unsafe { <F as crate::kernels::simd::vector::Simd>::load_row(simd, from) }
+    }
+}
+
 /// A product of checked shapes, with terms: some rows and columns of C `[N, M]` of v `[N, K]`, with contiguous rows, and panels.
 ///
 /// Whoever has it [computed](sweep) vouches for its addresses: "the sweep's maker" below.
-pub(super) struct Sweep<'a, F> {
+pub(super) struct Sweep<'a, F, W> {
     /// All rows.
     pub v: Strided<F>,
-    /// All panels.
-    pub values: &'a [F],
+    /// All panels, `W` for each weight.
+    pub values: &'a [W],
     /// K
     pub depth: usize,
     /// M
@@ -118,7 +148,7 @@ pub(super) struct Sweep<'a, F> {
     pub c: Output<F>,
 }
 
-impl<F: Float> WithSimd for Sweep<'_, F> {
+impl<F: Float, W: Stored<F>> WithSimd for Sweep<'_, F, W> {
     type Output = ();
 
     #[inline(always)]
@@ -133,15 +163,15 @@ impl<F: Float> WithSimd for Sweep<'_, F> {
 
 /// A part of a panel: its terms are those from `start` on, its columns, `count` of them, those from `first` on.
 #[derive(Clone, Copy)]
-struct Part<F> {
+struct Part<W> {
     start: usize,
     depth: usize,
     first: usize,
     count: usize,
-    weights: *const F,
+    weights: *const W,
 }
 
-impl<F: Float> Sweep<'_, F> {
+impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
     #[inline(always)]
     fn compute<S: Simd, const N: usize>(&self, simd: S) {
         assert_eq!(N * F::lanes::<S>(), self.width, "packed for another instruction set");
@@ -179,9 +209,9 @@ impl<F: Float> Sweep<'_, F> {
         &self,
         simd: S,
         rows: &Range<usize>,
-        part: Part<F>,
+        part: Part<W>,
     ) {
-        let row_bytes = self.width * size_of::<F>();
+        let row_bytes = self.width * size_of::<W>();
         let tiles = rows.len().div_ceil(PANEL_ROWS);
         let next = part.weights.wrapping_byte_add(part.depth * row_bytes);
         // For a single tile there is no time to prefetch in.
@@ -192,7 +222,7 @@ impl<F: Float> Sweep<'_, F> {
             let (v, c) = (self.v.from(row, part.start), self.c.after(part.start).from(row, part.first));
             let mut tile = TileOperands { part, v, c, prefetch };
             // There are several rows: no tile has a single one, as tiles are of about equal height.
-            for_height!(count, 2, PANEL_ROWS, |R| out_of_line(simd, PanelTile::<F, N, T, R, EDGE>(&mut tile)));
+            for_height!(count, 2, PANEL_ROWS, |R| out_of_line(simd, PanelTile::<F, W, N, T, R, EDGE>(&mut tile)));
             prefetch = tile.prefetch;
         }
     }
@@ -207,12 +237,12 @@ impl<F: Float> Sweep<'_, F> {
             let row = Row { sweep: self, first };
             // A call takes as long as several terms, of which a small layer has few. Weights that are far away are large.
             let panels = match ((end - first).div_ceil(width), far) {
-                (1, false) => RowTile::<F, N, 1, false>(row).with_simd(simd),
-                (1, true) => out_of_line(simd, RowTile::<F, N, 1, true>(row)),
-                (2 | 3, false) => RowTile::<F, N, 2, false>(row).with_simd(simd),
-                (2 | 3, true) => out_of_line(simd, RowTile::<F, N, 2, true>(row)),
-                (_, false) => RowTile::<F, N, ROW_PANELS, false>(row).with_simd(simd),
-                (_, true) => out_of_line(simd, RowTile::<F, N, ROW_PANELS, true>(row)),
+                (1, false) => RowTile::<F, W, N, 1, false>(row).with_simd(simd),
+                (1, true) => out_of_line(simd, RowTile::<F, W, N, 1, true>(row)),
+                (2 | 3, false) => RowTile::<F, W, N, 2, false>(row).with_simd(simd),
+                (2 | 3, true) => out_of_line(simd, RowTile::<F, W, N, 2, true>(row)),
+                (_, false) => RowTile::<F, W, N, ROW_PANELS, false>(row).with_simd(simd),
+                (_, true) => out_of_line(simd, RowTile::<F, W, N, ROW_PANELS, true>(row)),
             };
             first += panels * width;
         }
@@ -220,20 +250,22 @@ impl<F: Float> Sweep<'_, F> {
 }
 
 /// What a [`PanelTile`] multiplies.
-struct TileOperands<F> {
-    part: Part<F>,
+struct TileOperands<F, W> {
+    part: Part<W>,
     /// From its first row and term on.
     v: Strided<F>,
     /// From its first row and column on.
     c: Output<F>,
-    prefetch: Prefetch<F>,
+    prefetch: Prefetch<W>,
 }
 
 /// The sums of `R` rows and a panel's columns, `T` terms between two prefetches.
-struct PanelTile<'a, F, const N: usize, const T: usize, const R: usize, const EDGE: bool>(&'a mut TileOperands<F>);
+struct PanelTile<'a, F, W, const N: usize, const T: usize, const R: usize, const EDGE: bool>(
+    &'a mut TileOperands<F, W>,
+);
 
-impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool> WithSimd
-    for PanelTile<'_, F, N, T, R, EDGE>
+impl<F: Float, W: Stored<F>, const N: usize, const T: usize, const R: usize, const EDGE: bool> WithSimd
+    for PanelTile<'_, F, W, N, T, R, EDGE>
 {
     type Output = ();
 
@@ -256,7 +288,7 @@ impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool>
             ($p:expr, $k:expr, $T:expr) => {
                 // The vectors of weights and one factor at a time: with the sums, 15 of 16 registers.
                 // SAFETY: a row of the panel, which has N vectors.
-                let w: [_; N] = unsafe { F::load_row(simd, weights) };
+                let w: [_; N] = unsafe { W::load_row(simd, weights) };
                 for i in 0..R {
                     // SAFETY: T elements of row i of v, as p + T is at most the depth.
                     let factor = F::splat(simd, unsafe { F::read_of::<{ $T }>(v[i].wrapping_add($p), $k) });
@@ -288,15 +320,17 @@ impl<F: Float, const N: usize, const T: usize, const R: usize, const EDGE: bool>
 }
 
 /// The single row of a sweep, and the panels whose first column is `first`.
-struct Row<'a, F> {
-    sweep: &'a Sweep<'a, F>,
+struct Row<'a, F, W> {
+    sweep: &'a Sweep<'a, F, W>,
     first: usize,
 }
 
 /// The sums of a single row with `P` panels, which are perhaps `FAR` away; gives `P`.
-struct RowTile<'a, F, const N: usize, const P: usize, const FAR: bool>(Row<'a, F>);
+struct RowTile<'a, F, W, const N: usize, const P: usize, const FAR: bool>(Row<'a, F, W>);
 
-impl<F: Float, const N: usize, const P: usize, const FAR: bool> WithSimd for RowTile<'_, F, N, P, FAR> {
+impl<F: Float, W: Stored<F>, const N: usize, const P: usize, const FAR: bool> WithSimd
+    for RowTile<'_, F, W, N, P, FAR>
+{
     type Output = usize;
 
     #[inline(always)]
@@ -309,7 +343,7 @@ impl<F: Float, const N: usize, const P: usize, const FAR: bool> WithSimd for Row
             let v = sweep.v.from(sweep.rows.start, start).start;
             let weights = values[start * width..].as_ptr();
             // SAFETY: `depth` elements of the row, and as many rows of the panels.
-            let sums = unsafe { row_sums::<S, F, N, P, FAR>(simd, v, weights, panel, depth) };
+            let sums = unsafe { row_sums::<S, F, W, N, P, FAR>(simd, v, weights, panel, depth) };
             let c = sweep.c.after(start);
             for (k, sums) in sums.into_iter().enumerate() {
                 let first = first + k * width;
@@ -335,10 +369,10 @@ impl<F: Float, const N: usize, const P: usize, const FAR: bool> WithSimd for Row
 /// `depth` elements of `v` are readable, and as many rows of the panels.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize, const FAR: bool>(
+unsafe fn row_sums<S: Simd, F: Float, W: Stored<F>, const N: usize, const P: usize, const FAR: bool>(
     simd: S,
     v: *const F,
-    mut weights: *const F,
+    mut weights: *const W,
     panel: usize,
     depth: usize,
 ) -> [[F::Vector<S>; N]; P] {
@@ -348,13 +382,16 @@ unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize, const FAR:
         // SAFETY: as the caller says.
         let factor = F::splat(simd, unsafe { F::read(v.wrapping_add(p)) });
         for k in 0..P {
-            for j in 0..N {
-                let from = weights.wrapping_add(k.wrapping_mul(panel).wrapping_add(j * lanes));
+            let from = weights.wrapping_add(k.wrapping_mul(panel));
+            for j in (0..N).step_by(size_of::<F>() / size_of::<W>()) {
                 if FAR {
-                    prefetch_l1(from.wrapping_byte_add(FAR_AHEAD_BYTES));
+                    prefetch_l1(from.wrapping_add(j * lanes).wrapping_byte_add(FAR_AHEAD_BYTES));
                 }
-                // SAFETY: vector j of row p of the panel.
-                sums[k][j] = F::fused(simd, factor, unsafe { F::load(simd, from) }, sums[k][j]);
+            }
+            // SAFETY: row p of the panel.
+            let w: [_; N] = unsafe { W::load_row(simd, from) };
+            for j in 0..N {
+                sums[k][j] = F::fused(simd, factor, w[j], sums[k][j]);
             }
         }
         weights = weights.wrapping_add(N * lanes);
@@ -364,15 +401,15 @@ unsafe fn row_sums<S: Simd, F: Float, const N: usize, const P: usize, const FAR:
 
 /// The next part of the weights. Each term of each of the `tiles` prefetches its share of a row's `lines` into the L2 cache.
 #[derive(Clone, Copy)]
-struct Prefetch<F> {
-    next: *const F,
+struct Prefetch<W> {
+    next: *const W,
     lines: usize,
     tiles: usize,
     /// What is due, in parts of a line of which `tiles` are one.
     due: usize,
 }
 
-impl<F> Prefetch<F> {
+impl<W> Prefetch<W> {
     #[inline(always)]
     fn some(&mut self, terms: usize) {
         if cfg!(not(target_arch = "x86_64")) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::packed::Packed;
+use super::precision::WeightPrecision;
 use super::store::{Kept, PackedWeights};
 use crate::kernels::float::Float;
 use crate::kernels::gemm::operand::Start;
@@ -31,10 +32,10 @@ pub(crate) enum Weight<'a, F> {
 }
 
 impl<'a, F: Float> Weight<'a, F> {
-    /// `w` as `store` has it packed, if it is a tensor of that model and there are several `rows` to multiply it with: for a
-    /// single one, it would be read as often as it is packed. Otherwise `w` where it lies.
+    /// `w` as `store` has it packed, if it is a tensor of that model and there are several `rows` to multiply it with, or fewer bits
+    /// to read: a single row would read it as often as it is packed. Otherwise `w` where it lies.
     pub fn stored(w: ArrayView2<'a, F>, store: Option<&PackedWeights<F>>, rows: usize, order: Summation) -> Self {
-        let packed = store.filter(|_| rows > 1).and_then(|store| store.get(w));
+        let packed = store.filter(|store| rows > 1 || store.precision() != WeightPrecision::Full).and_then(|store| store.get(w));
         packed.map_or(Weight::InPlace(w, order), Weight::Shared)
     }
 

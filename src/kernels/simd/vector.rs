@@ -26,6 +26,17 @@ unsafe fn at<'a, T>(at: *const T) -> &'a Unaligned<T> {
     unsafe { std::mem::transmute::<*const T, &Unaligned<T>>(at) }
 }
 
+/// The value at `from`, which may have any address.
+///
+/// # Safety
+///
+/// `from` is valid for reads of a `T`.
+#[inline(always)]
+pub(crate) unsafe fn read_at<T: Copy>(from: *const T) -> T {
+    // SAFETY: as the caller says.
+    unsafe { at(from).0 }
+}
+
 /// [`at`], to write.
 ///
 /// # Safety

@@ -2,6 +2,7 @@ mod math;
 mod norm;
 mod panels;
 mod product;
+mod reduced;
 mod row_product;
 mod softmax;
 mod weight;
