@@ -27,7 +27,9 @@ pub(super) trait Bits: Copy {}
 
 impl<F: Float> Bits for F {}
 impl Bits for i8 {}
+impl Bits for u8 {}
 impl Bits for i16 {}
+impl Bits for i32 {}
 impl Bits for u32 {}
 impl Bits for Bf16 {}
 

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! W [K, M], in blocks b of at most 512 terms:     s[b, m] = max |W[b, m]| / 127,   q = W / s, rounded, in 8 bits
-//! v [N, K], in the same blocks:                   t[n, b] = a power of 2,           p = v / t, rounded, in 16 bits
+//! v [N, K], in the same blocks:                   p = v / t[n, b], rounded
+//!     in 16 bits:                                 t = the power of 2 with which the largest |p| is from 2^14 to 2^15
+//!     in 8 bits:                                  t = max |v[n, b]| / 127
 //! C = start + Σ_b t[n, b] s[b, m] (Σ_k p q)       the inner sum in 32 bits: 512 · 127 · 32767 < 2^31
 //! ```
 //!
 //! A multiplication of pairs in 16 bits, with sums in 32, takes twice as many terms as one in f32, and the error of values in 16
-//! bits is small beside that of the weights. Values in 8 bits would take half the time again where weights are near, but one large
-//! value would leave few bits to the others of its row.
+//! bits is small beside that of the weights. With values in 8 bits, AVX-512 VNNI takes four terms in place of two: `p + 128`, which
+//! has no sign, times q, and `-128 Σ q` as what the sums start from.
 //!
 //! ```text
-//! panels [M / P][pairs of terms][P][2]      what is past K or M is 0; an odd block ends with half a pair
+//! panels [M / P][groups of terms][P][2 or 4]      what is past K or M is 0; the last group of a block may be filled up so
 //! ```
 //!
 //! The bits of a result depend neither on the instruction set nor on how many rows and columns are computed together.
@@ -23,45 +25,43 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::WithSimd;
 
-use super::integers::{Integers, Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
-use super::integers::{Avx2, Avx512, Vnni};
+use super::integers::{Avx2, Avx512, Fours};
+use super::integers::{Integers, Kernel, Portable, Values};
 use crate::kernels::buffer::{Buffer, with_scratch};
 use crate::kernels::gemm::geometry::{PANEL_BLOCK_ROWS, PANEL_ROWS, ROW_PANELS, depth_blocks, even_chunks, for_height};
 use crate::kernels::gemm::operand::{Base, Output};
 use crate::kernels::simd::dispatch::dispatch;
+use crate::kernels::simd::vector::read_at;
 use crate::parallel::{element_work, for_each_part};
 
 /// W `[K, M]` in panels.
 #[derive(Clone, Default)]
 pub(in crate::kernels) struct Int8 {
-    panels: Buffer, // [M / P][pairs][P][2] of i8
-    scales: Buffer, // [blocks][M], M up to whole panels, of f32
+    panels: Buffer,  // [M / P][groups][P][2 or 4] of i8
+    scales: Buffer,  // [blocks][M], M up to whole panels, of f32
+    offsets: Buffer, // [blocks][M], likewise, of i32: -128 Σ q
     depth: usize,
     columns: usize,
+    values: Values,
     kernel: Kernel,
 }
 
-/// A block of terms: its place among the blocks, its first pair, and how many pairs it has.
+/// A block of terms: its place among the blocks, its first group, and how many groups it has.
 #[derive(Clone, Copy)]
 struct Block {
     index: usize,
     first: usize,
-    pairs: usize,
+    groups: usize,
 }
 
-/// The blocks of a depth.
-fn blocks(depth: usize) -> impl Iterator<Item = Block> + Clone {
-    depth_blocks(depth).enumerate().scan(0, |next, (index, (_, count))| {
-        let block = Block { index, first: *next, pairs: count.div_ceil(2) };
-        *next += block.pairs;
+/// The blocks of a depth, in groups of so many terms.
+fn blocks(depth: usize, terms: usize) -> impl Iterator<Item = Block> + Clone {
+    depth_blocks(depth).enumerate().scan(0, move |next, (index, (_, count))| {
+        let block = Block { index, first: *next, groups: count.div_ceil(terms) };
+        *next += block.groups;
         Some(block)
     })
-}
-
-/// The pairs of terms of all blocks.
-fn pairs_of(depth: usize) -> usize {
-    depth_blocks(depth).map(|(_, count)| count.div_ceil(2)).sum()
 }
 
 /// The number of blocks.
@@ -71,26 +71,33 @@ fn blocks_of(depth: usize) -> usize {
 
 impl Int8 {
     /// Packs `operand`, `[K, M]`, for the best kernel of this machine.
-    pub(super) fn pack(&mut self, operand: ArrayView2<'_, f32>) {
-        self.pack_for(Kernel::best(), operand);
+    pub(super) fn pack(&mut self, operand: ArrayView2<'_, f32>, values: Values) {
+        self.pack_for(Kernel::best(values), operand, values);
     }
 
     /// Packs `operand`, `[K, M]`, for `kernel`.
-    pub(in crate::kernels) fn pack_for(&mut self, kernel: Kernel, operand: ArrayView2<'_, f32>) {
-        (self.depth, self.columns, self.kernel) = (operand.nrows(), operand.ncols(), kernel);
-        let (depth, width, all_columns, pairs) = (self.depth, self.width(), self.all_columns(), pairs_of(self.depth));
-        let panels = &mut self.panels.at_least::<i8>(2 * pairs * all_columns)[..2 * pairs * all_columns];
-        let scales = &mut self.scales.at_least::<f32>(blocks_of(depth) * all_columns)[..blocks_of(depth) * all_columns];
+    pub(in crate::kernels) fn pack_for(&mut self, kernel: Kernel, operand: ArrayView2<'_, f32>, values: Values) {
+        (self.depth, self.columns, self.kernel, self.values) = (operand.nrows(), operand.ncols(), kernel, values);
+        let (depth, width, all_columns) = (self.depth, self.width(), self.all_columns());
+        let (groups, terms) = (self.groups(), kernel.terms());
+        let (len, numbers) = (groups * all_columns * terms, blocks_of(depth) * all_columns);
+        let panels = &mut self.panels.at_least::<i8>(len)[..len];
+        let scales = &mut self.scales.at_least::<f32>(numbers)[..numbers];
+        let offsets = &mut self.offsets.at_least::<i32>(numbers)[..numbers];
         panels.fill(0);
         scales.fill(0.0);
+        offsets.fill(0);
         for (m, column) in operand.axis_iter(Axis(1)).enumerate() {
-            for ((start, count), Block { index, first, .. }) in depth_blocks(depth).zip(blocks(depth)) {
-                let terms = column.slice(s![start..start + count]);
-                let scale = scale_of(terms.iter().copied());
-                scales[index * all_columns + m] = scale;
-                let to = &mut panels[2 * (m / width * pairs * width + first * width + m % width)..];
-                for (k, &weight) in terms.iter().enumerate() {
-                    to[k / 2 * 2 * width + k % 2] = quantised(weight, scale);
+            for ((start, count), Block { index, first, .. }) in depth_blocks(depth).zip(blocks(depth, terms)) {
+                let weights = column.slice(s![start..start + count]);
+                let scale = scale_of(weights.iter().copied());
+                let (scale_to, offset) = (&mut scales[index * all_columns + m], &mut offsets[index * all_columns + m]);
+                *scale_to = scale;
+                let to = &mut panels[terms * (m / width * groups * width + first * width + m % width)..];
+                for (k, &weight) in weights.iter().enumerate() {
+                    let q = quantised(weight, scale);
+                    to[k / terms * terms * width + k % terms] = q;
+                    *offset -= 128 * i32::from(q);
                 }
             }
         }
@@ -106,22 +113,39 @@ impl Int8 {
         self.columns.next_multiple_of(self.width())
     }
 
+    /// The groups of all blocks.
+    fn groups(&self) -> usize {
+        blocks(self.depth, self.kernel.terms()).map(|block| block.groups).sum()
+    }
+
     /// Runs `act` with the rows of v, `[N, K]`, quantised on all threads.
     pub(in crate::kernels) fn with_rows(&self, v: ArrayView2<'_, f32>, act: impl FnOnce(&Rows<'_>)) {
         thread_local! {
-            static VALUES: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
-            static SCALES: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+            static GROUPS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+            static STEPS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
         }
-        let (rows, width, blocks) = (v.nrows(), 2 * pairs_of(self.depth), blocks_of(self.depth));
-        with_scratch(&VALUES, rows * width, |values: &mut [i16]| {
-            with_scratch(&SCALES, rows * blocks, |scales: &mut [f32]| {
-                let to = (matrix_mut(values, rows, width), matrix_mut(scales, rows, blocks));
-                for_each_part((v, to), element_work(v.len()), 1, |(v, (values, scales))| {
-                    dispatch(Quantise { v, values, scales });
+        let (rows, blocks, terms) = (v.nrows(), blocks_of(self.depth), self.kernel.terms());
+        let (row, groups) = (self.groups() * terms, rows * self.groups());
+        let mut buffer = GROUPS.take();
+        buffer.at_least::<u32>(groups);
+        with_scratch(&STEPS, rows * blocks, |steps: &mut [f32]| {
+            let quantise = Quantise { values: self.values, terms };
+            let to = matrix_mut(steps, rows, blocks);
+            let work = element_work(v.len());
+            if terms == 2 {
+                let values = matrix_mut(&mut buffer.elements_mut::<i16>()[..rows * row], rows, row);
+                for_each_part((v, (values, to)), work, 1, |(v, (values, steps))| {
+                    dispatch(QuantiseRows { quantise, v, values, steps });
                 });
-                act(&Rows { values, scales });
-            });
+            } else {
+                let values = matrix_mut(&mut buffer.elements_mut::<u8>()[..rows * row], rows, row);
+                for_each_part((v, (values, to)), work, 1, |(v, (values, steps))| {
+                    dispatch(QuantiseRows { quantise, v, values, steps });
+                });
+            }
+            act(&Rows { groups: &buffer.elements()[..groups], steps });
         });
+        GROUPS.set(buffer);
     }
 
     /// Computes some rows and columns of C, whole panels or all that are left.
@@ -147,6 +171,8 @@ impl Int8 {
                 Kernel::Avx512 => product.with_avx512(),
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Vnni => product.with_vnni(),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::VnniFours => product.with_fours(),
             }
         }
     }
@@ -179,58 +205,93 @@ fn quantised(weight: f32, scale: f32) -> i8 {
 
 /// Quantised rows, those of one matrix.
 pub(in crate::kernels) struct Rows<'a> {
-    values: &'a [i16], // [N][pairs][2]
-    scales: &'a [f32], // [N][blocks]
+    groups: &'a [u32], // [N][groups], of two i16 or four u8 each
+    steps: &'a [f32],  // [N][blocks]
+}
+
+/// How values are quantised.
+#[derive(Clone, Copy)]
+struct Quantise {
+    values: Values,
+    terms: usize,
+}
+
+/// A value as it is stored.
+trait Stored: Copy + Send {
+    /// From the lowest bits of a number.
+    fn of(bits: u32) -> Self;
+}
+
+impl Stored for i16 {
+    #[inline(always)]
+    fn of(bits: u32) -> i16 {
+        bits as i16
+    }
+}
+
+/// 128 above the number.
+impl Stored for u8 {
+    #[inline(always)]
+    fn of(bits: u32) -> u8 {
+        bits as u8 ^ 0x80
+    }
 }
 
 /// Rows to quantise.
-struct Quantise<'a> {
-    v: ArrayView2<'a, f32>,         // [N, K]
-    values: ArrayViewMut2<'a, i16>, // [N, 2 pairs]
-    scales: ArrayViewMut2<'a, f32>, // [N, blocks]
+struct QuantiseRows<'a, T> {
+    quantise: Quantise,
+    v: ArrayView2<'a, f32>,        // [N, K]
+    values: ArrayViewMut2<'a, T>,  // [N, groups terms]
+    steps: ArrayViewMut2<'a, f32>, // [N, blocks]
 }
 
-impl WithSimd for Quantise<'_> {
+impl<T: Stored> WithSimd for QuantiseRows<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Quantise { v, mut values, mut scales } = self;
+        let QuantiseRows { quantise: Quantise { values: width, terms }, v, mut values, mut steps } = self;
         let depth = v.ncols();
-        for ((v, mut values), mut scales) in v.outer_iter().zip(values.outer_iter_mut()).zip(scales.outer_iter_mut()) {
+        for ((v, mut values), mut steps) in v.outer_iter().zip(values.outer_iter_mut()).zip(steps.outer_iter_mut()) {
             let (v, values) = (v.to_slice().expect("a contiguous row"), values.as_slice_mut().expect("a buffer"));
-            for ((start, count), Block { index, first, pairs }) in depth_blocks(depth).zip(blocks(depth)) {
-                let (to, rest) = values[2 * first..2 * (first + pairs)].split_at_mut(count);
-                scales[index] = quantise(&v[start..start + count], to);
-                rest.fill(0);
+            for ((start, count), Block { index, first, groups }) in depth_blocks(depth).zip(blocks(depth, terms)) {
+                let (to, rest) = values[terms * first..terms * (first + groups)].split_at_mut(count);
+                steps[index] = quantise(width, &v[start..start + count], to);
+                rest.fill(T::of(0));
             }
         }
     }
 }
 
-/// Writes values in steps of a power of 2, of which the largest value has at least 2^14 and fewer than 2^15; gives the step. It is NaN
-/// if a value is not finite.
+/// Writes values in steps, whose size it gives: NaN if a value is not finite.
 #[inline(always)]
-fn quantise(v: &[f32], to: &mut [i16]) -> f32 {
+fn quantise<T: Stored>(width: Values, v: &[f32], to: &mut [T]) -> f32 {
     /// What an exponent is above the number of the bits.
     const BIAS: u32 = 127;
     /// 1.5 2^23: the last bits of a number that is added to it are those of the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
+    /// The least size of the largest value, 2^-112: of smaller ones, 1 over the step would be infinite.
+    const LEAST: u32 = 15 << 23;
 
-    let largest = v.iter().fold(0, |largest, x| (x.to_bits() & MAGNITUDE).max(largest));
+    let largest = v.iter().fold(LEAST, |largest, x| (x.to_bits() & MAGNITUDE).max(largest));
     if largest >= INFINITE {
-        to.fill(0);
+        to.fill(T::of(0));
         return f32::NAN;
     }
-    // Where the step, or 1 over it, would be no ordinary number, it is the least that is.
-    let exponent = (largest >> 23).max(15);
-    let step = f32::from_bits((exponent - 14) << 23);
-    let steps = f32::from_bits((2 * BIAS + 14 - exponent) << 23);
+    let exponent = largest >> 23;
+    let (step, steps, most) = match width {
+        Values::Sixteen => (
+            f32::from_bits((exponent - 14) << 23),
+            f32::from_bits((2 * BIAS + 14 - exponent) << 23),
+            32767.0, // not 32768, which would be another number
+        ),
+        Values::Eight => (f32::from_bits(largest) / 127.0, 127.0 / f32::from_bits(largest), 127.0),
+    };
     for (to, &x) in to.iter_mut().zip(v) {
         let x = x * steps;
-        let x = if x > 32767.0 { 32767.0 } else { x }; // not 32768; -32768 would not do either
-        let x = if x < -32767.0 { -32767.0 } else { x };
-        *to = (x + ROUND).to_bits() as i16;
+        let x = if x > most { most } else { x };
+        let x = if x < -most { -most } else { x };
+        *to = T::of((x + ROUND).to_bits());
     }
     step
 }
@@ -279,7 +340,16 @@ impl Product<'_> {
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn with_vnni(&self) {
         // SAFETY: as the caller says.
-        unsafe { self.compute::<_, { Vnni::VECTORS }>(Avx512::<true>) }
+        unsafe { self.compute::<_, { Avx512::<true>::VECTORS }>(Avx512::<true>) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`with_vnni`](Self::with_vnni).
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn with_fours(&self) {
+        // SAFETY: as the caller says.
+        unsafe { self.compute::<_, { Fours::VECTORS }>(Fours) }
     }
 }
 
@@ -299,7 +369,7 @@ impl Product<'_> {
                 while column < columns.end {
                     // Several panels at a time: their sums do not wait for each other, and weights come as several streams.
                     let whole = (columns.end - column) / width;
-                    for block in blocks(*depth) {
+                    for block in blocks(*depth, I::TERMS) {
                         let tile = Tile { block, row, column, count: count(column) };
                         if whole >= ROW_PANELS {
                             self.row_tile::<I, N, ROW_PANELS>(simd, Tile { count: ROW_PANELS * width, ..tile });
@@ -313,7 +383,7 @@ impl Product<'_> {
             }
             for (first, height) in even_chunks(rows.len(), PANEL_BLOCK_ROWS) {
                 for column in columns.clone().step_by(width) {
-                    for block in blocks(*depth) {
+                    for block in blocks(*depth, I::TERMS) {
                         for (next, count_rows) in even_chunks(height, PANEL_ROWS) {
                             let tile = Tile { block, row: rows.start + first + next, column, count: count(column) };
                             for_height!(count_rows, 2, PANEL_ROWS, |R| self.tile::<I, N, R>(simd, tile));
@@ -332,26 +402,30 @@ impl Product<'_> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
     unsafe fn row_tile<I: Integers, const N: usize, const P: usize>(&self, simd: I, tile: Tile) {
+        let mut weights = self.panel::<I>(&tile);
+        let (panel, row) = (self.weights.groups() * I::TERMS * I::WIDTH, I::TERMS * I::WIDTH);
+        let offsets = self.offsets::<I>(&tile, P);
         let mut sums = [[simd.zero(); N]; P];
-        let (mut weights, panel) = self.panel(&tile, N * I::LANES);
-        let mut v = self.values(&tile, 0);
-        for _ in 0..tile.block.pairs {
-            // SAFETY: a pair of the row.
-            let pair = unsafe { simd.broadcast(v) };
+        for k in 0..P {
+            for j in 0..N {
+                // SAFETY: the offsets of vector j of panel k.
+                sums[k][j] = unsafe { simd.start(offsets[k * I::WIDTH + j * I::LANES..].as_ptr()) };
+            }
+        }
+        for &group in self.groups(&tile, 0) {
+            let group = simd.broadcast(group);
             for k in 0..P {
                 for j in 0..N {
-                    // SAFETY: vector j of a row of pairs of panel k.
-                    let w = unsafe { simd.load(weights.wrapping_add(k * panel + 2 * j * I::LANES)) };
-                    sums[k][j] = simd.add_products(sums[k][j], w, pair);
+                    // SAFETY: vector j of a row of groups of panel k.
+                    let w = unsafe { simd.load(weights.wrapping_add(k * panel + j * I::LANES * I::TERMS)) };
+                    sums[k][j] = simd.add_products(sums[k][j], w, group);
                 }
             }
-            v = v.wrapping_add(2);
-            weights = weights.wrapping_add(2 * N * I::LANES);
+            weights = weights.wrapping_add(row);
         }
         for k in 0..P {
-            let width = N * I::LANES;
-            let column = tile.column + k * width;
-            let count = (tile.count - k * width).min(width);
+            let column = tile.column + k * I::WIDTH;
+            let count = (tile.count - k * I::WIDTH).min(I::WIDTH);
             // SAFETY: as the caller says.
             unsafe { self.finish(simd, &Tile { column, count, ..tile }, 0, sums[k]) };
         }
@@ -365,26 +439,30 @@ impl Product<'_> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // As above.
     unsafe fn tile<I: Integers, const N: usize, const R: usize>(&self, simd: I, tile: Tile) {
-        let mut sums = [[simd.zero(); N]; R];
-        let (mut weights, _) = self.panel(&tile, N * I::LANES);
-        let mut v = [self.values(&tile, 0); R];
+        let mut weights = self.panel::<I>(&tile);
+        let offsets = self.offsets::<I>(&tile, 1);
+        let (mut sums, mut v) = ([[simd.zero(); N]; R], [self.v.groups.as_ptr(); R]);
         for i in 0..R {
-            v[i] = self.values(&tile, i);
-        }
-        for p in 0..tile.block.pairs {
-            let mut w = [simd.pairs(); N];
+            v[i] = self.groups(&tile, i).as_ptr();
             for j in 0..N {
-                // SAFETY: vector j of a row of pairs of the panel.
-                w[j] = unsafe { simd.load(weights.wrapping_add(2 * j * I::LANES)) };
+                // SAFETY: the offsets of vector j.
+                sums[i][j] = unsafe { simd.start(offsets[j * I::LANES..].as_ptr()) };
+            }
+        }
+        for p in 0..tile.block.groups {
+            let mut w = [simd.broadcast(0); N];
+            for j in 0..N {
+                // SAFETY: vector j of a row of groups of the panel.
+                w[j] = unsafe { simd.load(weights.wrapping_add(j * I::LANES * I::TERMS)) };
             }
             for i in 0..R {
-                // SAFETY: pair p of the block in row i.
-                let pair = unsafe { simd.broadcast(v[i].wrapping_add(2 * p)) };
+                // SAFETY: group p of the block in row i.
+                let group = simd.broadcast(unsafe { read_at(v[i].wrapping_add(p)) });
                 for j in 0..N {
-                    sums[i][j] = simd.add_products(sums[i][j], w[j], pair);
+                    sums[i][j] = simd.add_products(sums[i][j], w[j], group);
                 }
             }
-            weights = weights.wrapping_add(2 * N * I::LANES);
+            weights = weights.wrapping_add(I::TERMS * I::WIDTH);
         }
         for i in 0..R {
             // SAFETY: as the caller says.
@@ -392,19 +470,25 @@ impl Product<'_> {
         }
     }
 
-    /// Where the weights of a tile begin, and how far panels are apart.
+    /// Where the weights of a tile begin.
     #[inline(always)]
-    fn panel(&self, tile: &Tile, width: usize) -> (*const i8, usize) {
-        let panel = 2 * pairs_of(self.weights.depth) * width;
-        let panels = &self.weights.panels.elements::<i8>()[tile.column / width * panel..];
-        (panels[2 * tile.block.first * width..].as_ptr(), panel)
+    fn panel<I: Integers>(&self, tile: &Tile) -> *const i8 {
+        let group = tile.column / I::WIDTH * self.weights.groups() + tile.block.first;
+        self.weights.panels.elements::<i8>()[group * I::TERMS * I::WIDTH..].as_ptr()
     }
 
-    /// Where the values of row `i` of a tile begin.
+    /// What the sums of a tile of so many panels start from.
     #[inline(always)]
-    fn values(&self, tile: &Tile, i: usize) -> *const i16 {
-        let row = 2 * pairs_of(self.weights.depth);
-        self.v.values[(tile.row + i) * row + 2 * tile.block.first..].as_ptr()
+    fn offsets<I: Integers>(&self, tile: &Tile, panels: usize) -> &[i32] {
+        let first = tile.block.index * self.weights.all_columns() + tile.column;
+        &self.weights.offsets.elements::<i32>()[first..][..panels * I::WIDTH]
+    }
+
+    /// The values of row `i` of a tile.
+    #[inline(always)]
+    fn groups(&self, tile: &Tile, i: usize) -> &[u32] {
+        let first = (tile.row + i) * self.weights.groups() + tile.block.first;
+        &self.v.groups[first..][..tile.block.groups]
     }
 
     /// What is found with one block is written to row `i` of the tile.
@@ -416,7 +500,7 @@ impl Product<'_> {
     unsafe fn finish<I: Integers, const N: usize>(&self, simd: I, tile: &Tile, i: usize, sums: [I::Sums; N]) {
         let Tile { block, row, column, count } = *tile;
         let (weights, row) = (self.weights, row + i);
-        let step = self.v.scales[row * blocks_of(weights.depth) + block.index];
+        let step = self.v.steps[row * blocks_of(weights.depth) + block.index];
         let scales = &weights.scales.elements::<f32>()[block.index * weights.all_columns() + column..][..N * I::LANES];
         let c = self.c.after(block.first).from(row, column);
         let base = match c.base {

@@ -1,4 +1,4 @@
-//! Vectors of sums in 32 bits, of products of pairs in 16 bits.
+//! Vectors of sums in 32 bits, of products of groups of terms: pairs in 16 bits, or fours in 8.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -21,14 +21,20 @@ pub(in crate::kernels) enum Kernel {
     /// AVX-512 with products of pairs that are added in one instruction.
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    /// The same with four products, for values in 8 bits alone.
+    #[cfg(target_arch = "x86_64")]
+    VnniFours,
 }
 
 impl Kernel {
-    /// The best that this machine has, or that may be used.
-    pub(super) fn best() -> Self {
+    /// The best that this machine has, or that may be used, for values in 16 bits or in 8.
+    pub(super) fn best(values: Values) -> Self {
         match Vectors::best() {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512(_) if std::arch::is_x86_feature_detected!("avx512vnni") => Kernel::Vnni,
+            Vectors::Avx512(_) if std::arch::is_x86_feature_detected!("avx512vnni") => match values {
+                Values::Sixteen => Kernel::Vnni,
+                Values::Eight => Kernel::VnniFours,
+            },
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512(_) => Kernel::Avx512,
             #[cfg(target_arch = "x86_64")]
@@ -40,15 +46,34 @@ impl Kernel {
     /// The columns of a panel.
     pub(super) fn width(self) -> usize {
         match self {
-            Kernel::Portable => Portable::VECTORS * Portable::LANES,
+            Kernel::Portable => Portable::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => Avx2::VECTORS * Avx2::LANES,
+            Kernel::Avx2 => Avx2::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => Avx512::<false>::VECTORS * Avx512::<false>::LANES,
+            Kernel::Avx512 => Avx512::<false>::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni => Vnni::VECTORS * Vnni::LANES,
+            Kernel::Vnni => Avx512::<true>::WIDTH,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::VnniFours => Fours::WIDTH,
         }
     }
+
+    /// The terms of a group.
+    pub(super) fn terms(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::VnniFours => Fours::TERMS,
+            _ => Portable::TERMS,
+        }
+    }
+}
+
+/// In how many bits the values are that are multiplied with weights in 8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernels) enum Values {
+    #[default]
+    Sixteen,
+    Eight,
 }
 
 /// Vectors of integers. Whoever calls the methods is compiled for the instructions, and runs where they are.
@@ -57,33 +82,40 @@ pub(super) trait Integers: Copy {
     const LANES: usize;
     /// The vectors in a row of a panel.
     const VECTORS: usize;
+    /// The columns of a panel.
+    const WIDTH: usize = Self::VECTORS * Self::LANES;
+    /// The terms of a group.
+    const TERMS: usize = 2;
     /// `LANES` sums in 32 bits.
     type Sums: Copy;
-    /// `LANES` pairs in 16 bits.
-    type Pairs: Copy;
+    /// `LANES` groups of factors.
+    type Groups: Copy;
 
     /// Sums of nothing.
     fn zero(self) -> Self::Sums;
 
-    /// Any pairs.
-    fn pairs(self) -> Self::Pairs;
-
-    /// Pairs of weights, widened.
+    /// What sums start from.
     ///
     /// # Safety
     ///
-    /// `from` is valid for reads of `2 LANES` weights.
-    unsafe fn load(self, from: *const i8) -> Self::Pairs;
+    /// `offsets` is valid for reads of `LANES` numbers.
+    #[inline(always)]
+    unsafe fn start(self, _offsets: *const i32) -> Self::Sums {
+        self.zero()
+    }
 
-    /// The same pair for all columns.
+    /// Groups of weights.
     ///
     /// # Safety
     ///
-    /// `from` is valid for reads of two values.
-    unsafe fn broadcast(self, from: *const i16) -> Self::Pairs;
+    /// `from` is valid for reads of `LANES TERMS` weights.
+    unsafe fn load(self, from: *const i8) -> Self::Groups;
 
-    /// `sums + a0 b0 + a1 b1`.
-    fn add_products(self, sums: Self::Sums, a: Self::Pairs, b: Self::Pairs) -> Self::Sums;
+    /// The same group of values for all columns.
+    fn broadcast(self, group: u32) -> Self::Groups;
+
+    /// `sums + Σ weights values`.
+    fn add_products(self, sums: Self::Sums, weights: Self::Groups, values: Self::Groups) -> Self::Sums;
 
     /// `to = base + sums (scales step)`, each operation rounded.
     ///
@@ -101,16 +133,11 @@ impl Integers for Portable {
     const LANES: usize = 8;
     const VECTORS: usize = 1;
     type Sums = [i32; 8];
-    type Pairs = [i16; 16];
+    type Groups = [i16; 16];
 
     #[inline(always)]
     fn zero(self) -> [i32; 8] {
         [0; 8]
-    }
-
-    #[inline(always)]
-    fn pairs(self) -> [i16; 16] {
-        [0; 16]
     }
 
     #[inline(always)]
@@ -120,9 +147,9 @@ impl Integers for Portable {
     }
 
     #[inline(always)]
-    unsafe fn broadcast(self, from: *const i16) -> [i16; 16] {
-        // SAFETY: as the caller says.
-        let pair = unsafe { from.cast::<[i16; 2]>().read() };
+    fn broadcast(self, group: u32) -> [i16; 16] {
+        let [a, b, c, d] = group.to_ne_bytes();
+        let pair = [i16::from_ne_bytes([a, b]), i16::from_ne_bytes([c, d])];
         std::array::from_fn(|k| pair[k % 2])
     }
 
@@ -154,17 +181,12 @@ impl Integers for Avx2 {
     const LANES: usize = 8;
     const VECTORS: usize = 2;
     type Sums = __m256i;
-    type Pairs = __m256i;
+    type Groups = __m256i;
 
     #[inline(always)]
     fn zero(self) -> __m256i {
         // SAFETY: whoever calls this has the instructions.
         unsafe { _mm256_setzero_si256() }
-    }
-
-    #[inline(always)]
-    fn pairs(self) -> __m256i {
-        self.zero()
     }
 
     #[inline(always)]
@@ -174,9 +196,9 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn broadcast(self, from: *const i16) -> __m256i {
-        // SAFETY: as the caller says, and as above.
-        unsafe { _mm256_set1_epi32(read_at(from.cast::<i32>())) }
+    fn broadcast(self, group: u32) -> __m256i {
+        // SAFETY: whoever calls this has the instructions.
+        unsafe { _mm256_set1_epi32(group.cast_signed()) }
     }
 
     #[inline(always)]
@@ -206,17 +228,12 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     const LANES: usize = 16;
     const VECTORS: usize = 4;
     type Sums = __m512i;
-    type Pairs = __m512i;
+    type Groups = __m512i;
 
     #[inline(always)]
     fn zero(self) -> __m512i {
         // SAFETY: whoever calls this has the instructions.
         unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
-    fn pairs(self) -> __m512i {
-        self.zero()
     }
 
     #[inline(always)]
@@ -226,9 +243,9 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn broadcast(self, from: *const i16) -> __m512i {
-        // SAFETY: as the caller says, and as above.
-        unsafe { _mm512_set1_epi32(read_at(from.cast::<i32>())) }
+    fn broadcast(self, group: u32) -> __m512i {
+        // SAFETY: whoever calls this has the instructions.
+        unsafe { _mm512_set1_epi32(group.cast_signed()) }
     }
 
     #[inline(always)]
@@ -254,6 +271,50 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     }
 }
 
-/// The instructions of [`Kernel::Vnni`].
+/// AVX-512 VNNI, four products at a time: weights in 8 bits, and values in 8 bits without a sign, 128 above what they are.
 #[cfg(target_arch = "x86_64")]
-pub(super) type Vnni = Avx512<true>;
+#[derive(Clone, Copy)]
+pub(super) struct Fours;
+
+#[cfg(target_arch = "x86_64")]
+impl Integers for Fours {
+    const LANES: usize = 16;
+    const VECTORS: usize = 4;
+    const TERMS: usize = 4;
+    type Sums = __m512i;
+    type Groups = __m512i;
+
+    #[inline(always)]
+    fn zero(self) -> __m512i {
+        Avx512::<true>.zero()
+    }
+
+    #[inline(always)]
+    unsafe fn start(self, offsets: *const i32) -> __m512i {
+        // SAFETY: as the caller says.
+        unsafe { read_at(offsets.cast::<__m512i>()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const i8) -> __m512i {
+        // SAFETY: as the caller says.
+        unsafe { read_at(from.cast::<__m512i>()) }
+    }
+
+    #[inline(always)]
+    fn broadcast(self, group: u32) -> __m512i {
+        Avx512::<true>.broadcast(group)
+    }
+
+    #[inline(always)]
+    fn add_products(self, sums: __m512i, weights: __m512i, values: __m512i) -> __m512i {
+        // SAFETY: whoever calls this has the instructions.
+        unsafe { _mm512_dpbusd_epi32(sums, values, weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn write(self, sums: __m512i, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
+        // SAFETY: as the caller says.
+        unsafe { Avx512::<true>.write(sums, step, scales, base, to) }
+    }
+}

@@ -9,6 +9,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::bf16::{self, Bf16};
 use super::int8::{Int8, Rows};
+use super::integers::Values;
 use super::precision::WeightPrecision;
 use super::sweep::{PanelCopy, Sweep, copy_panels, sweep, sweep_bf16};
 use crate::kernels::buffer::{Bits, Buffer};
@@ -54,7 +55,7 @@ impl<F: Float> Packed<F> {
         self.precision = precision;
         match precision {
             WeightPrecision::Full => pack(self, operand),
-            WeightPrecision::Bf16 | WeightPrecision::Int8 => F::once::<PackReduced>((self, operand)),
+            _ => F::once::<PackReduced>((self, operand)),
         }
         self
     }
@@ -150,8 +151,13 @@ impl Once for PackReduced {
 
     #[inline(never)]
     fn f32((packed, operand): Self::Arguments<'_, f32>) {
-        if packed.precision == WeightPrecision::Int8 {
-            packed.int8.pack(operand);
+        let values = match packed.precision {
+            WeightPrecision::Int8 => Some(Values::Sixteen),
+            WeightPrecision::Int8Dynamic => Some(Values::Eight),
+            WeightPrecision::Full | WeightPrecision::Bf16 => None,
+        };
+        if let Some(values) = values {
+            packed.int8.pack(operand, values);
             packed.width = packed.int8.width();
             return;
         }

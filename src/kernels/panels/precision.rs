@@ -28,6 +28,8 @@ pub enum WeightPrecision {
     Full,
     /// In 16 bits: the sign, the exponent and 7 bits of the fraction of an f32.
     Bf16,
-    /// In 8 bits, with a scale for each row.
+    /// In 8 bits, with a scale for each row; the values that they are multiplied with in 16.
     Int8,
+    /// In 8 bits, and so are the values, as in the dynamic quantization of PyTorch and ONNX Runtime.
+    Int8Dynamic,
 }

@@ -7,7 +7,7 @@ use crate::kernels::gemm::geometry::depth_blocks;
 use crate::kernels::gemm::operand::Output;
 use crate::kernels::panels::bf16::round;
 use crate::kernels::panels::int8::Int8;
-use crate::kernels::panels::integers::Kernel;
+use crate::kernels::panels::integers::{Kernel, Values};
 use crate::kernels::panels::packed::Packed;
 use crate::kernels::{Accumulate, WeightPrecision, for_each_isa};
 #[cfg(feature = "rayon")]
@@ -126,8 +126,8 @@ enum From {
     Bias,
 }
 
-/// `start + v W` with 8 bits, by its definition.
-fn by_definition(v: &Array2<f32>, w: &Array2<f32>, start: Option<&Array2<f32>>) -> Array2<f32> {
+/// `start + v W` with weights in 8 bits, by its definition.
+fn by_definition(values: Values, v: &Array2<f32>, w: &Array2<f32>, start: Option<&Array2<f32>>) -> Array2<f32> {
     let mut c = start.cloned();
     for (first, count) in depth_blocks(w.nrows()) {
         let (v, w) = (v.slice(s![.., first..first + count]), w.slice(s![first..first + count, ..]));
@@ -136,21 +136,24 @@ fn by_definition(v: &Array2<f32>, w: &Array2<f32>, start: Option<&Array2<f32>>) 
             if finite { values.fold(0.0_f32, |largest, x| x.abs().max(largest)) } else { f32::NAN }
         };
         let scales: Array1<f32> = w.axis_iter(Axis(1)).map(|column| largest(column) / 127.0).collect();
-        let steps: Array1<f32> = v
-            .outer_iter()
-            .map(|row| match largest(row) {
-                x if x.is_nan() => f32::NAN,
-                x if x < 2.0_f32.powi(-112) => 2.0_f32.powi(-126),
-                x => 2.0_f32.powi(f64::from(x).log2().floor() as i32 - 14),
-            })
-            .collect();
+        // NaN stays so.
+        let least = |x: f32| if x < 2.0_f32.powi(-112) { 2.0_f32.powi(-112) } else { x };
+        let largest_values: Array1<f32> = v.outer_iter().map(|row| least(largest(row))).collect();
+        let steps = largest_values.mapv(|x| match values {
+            _ if x.is_nan() => f32::NAN,
+            Values::Sixteen => 2.0_f32.powi(f64::from(x).log2().floor() as i32 - 14),
+            Values::Eight => x / 127.0,
+        });
         let sum = Array2::from_shape_fn((v.nrows(), w.ncols()), |(n, m)| {
             let (scale, step) = (scales[m], steps[n]);
             let q = |x: f32| if scale > 0.0 { (f64::from(x) / f64::from(scale)).round_ties_even() } else { 0.0 };
-            let p = |x: f32| if step > 0.0 { (f64::from(x) / f64::from(step)).round_ties_even() } else { 0.0 };
-            let terms = v.row(n).into_iter().zip(w.column(m)).map(|(&v, &w)| {
-                p(v).clamp(-32767.0, 32767.0) as i64 * q(w).clamp(-127.0, 127.0) as i64
-            });
+            let p = |x: f32| match values {
+                _ if step.is_nan() => 0.0,
+                Values::Sixteen => f64::from(x / step).round_ties_even().clamp(-32767.0, 32767.0),
+                Values::Eight => f64::from(x * (127.0 / largest_values[n])).round_ties_even().clamp(-127.0, 127.0),
+            };
+            let terms = v.row(n).into_iter().zip(w.column(m));
+            let terms = terms.map(|(&v, &w)| p(v) as i64 * q(w).clamp(-127.0, 127.0) as i64);
             terms.sum::<i64>() as f32 * (scale * step)
         });
         c = Some(c.map_or(sum.clone(), |c| c + &sum));
@@ -158,8 +161,8 @@ fn by_definition(v: &Array2<f32>, w: &Array2<f32>, start: Option<&Array2<f32>>) 
     c.expect("terms")
 }
 
-/// The kernels of this machine.
-fn kernels() -> Vec<Kernel> {
+/// The kernels of this machine, each with the values that it takes.
+fn kernels() -> Vec<(Kernel, Values)> {
     let mut kernels = vec![Kernel::Portable];
     #[cfg(target_arch = "x86_64")]
     {
@@ -172,13 +175,17 @@ fn kernels() -> Vec<Kernel> {
         ];
         kernels.extend(more.into_iter().filter(|(there, _)| *there).map(|(_, kernel)| kernel));
     }
-    kernels
+    let mut both: Vec<_> =
+        kernels.iter().flat_map(|&kernel| [Values::Sixteen, Values::Eight].map(|values| (kernel, values))).collect();
+    #[cfg(target_arch = "x86_64")]
+    if kernels.contains(&Kernel::Vnni) {
+        both.push((Kernel::VnniFours, Values::Eight));
+    }
+    both
 }
 
 /// On one thread.
-fn with_kernel(kernel: Kernel, w: ArrayView2<'_, f32>, v: &Array2<f32>, start: From, c: &mut Array2<f32>, bias: &[f32]) {
-    let mut int8 = Int8::default();
-    int8.pack_for(kernel, w);
+fn multiply_int8(int8: &Int8, v: &Array2<f32>, start: From, c: &mut Array2<f32>, bias: &[f32]) {
     let (rows, columns) = c.dim();
     let base = match start {
         From::Zero => Accumulate::Overwrite.into(),
@@ -197,39 +204,48 @@ fn with_kernel(kernel: Kernel, w: ArrayView2<'_, f32>, v: &Array2<f32>, start: F
 
 #[test]
 fn products_in_8_bits_are_by_definition_to_the_bit_with_every_kernel() {
+    println!("{:?}", kernels());
     for (rows, depth, columns) in SIZES {
         let (v, w) = (fractions(rows, depth, 1) * 3.0, fractions(depth, columns, 2));
         let (c, bias) = (fractions(rows, columns, 3), fractions(1, columns, 4));
         let transposed = w.t().as_standard_layout().into_owned();
-        for start in [From::Zero, From::C, From::Bias] {
+        for (start, values) in [From::Zero, From::C, From::Bias].into_iter().zip([Values::Sixteen, Values::Eight].into_iter().cycle())
+        {
             let expected = match start {
-                From::Zero => by_definition(&v, &w, None),
-                From::C => by_definition(&v, &w, Some(&c)),
-                From::Bias => by_definition(&v, &w, Some(&bias.broadcast(c.dim()).unwrap().to_owned())),
+                From::Zero => by_definition(values, &v, &w, None),
+                From::C => by_definition(values, &v, &w, Some(&c)),
+                From::Bias => by_definition(values, &v, &w, Some(&bias.broadcast(c.dim()).unwrap().to_owned())),
             };
-            for kernel in kernels() {
+            for (kernel, _) in kernels().into_iter().filter(|(_, these)| *these == values) {
                 for operand in [w.view(), transposed.t()] {
-                    let mut found = c.clone();
-                    with_kernel(kernel, operand, &v, start, &mut found, bias.as_slice().unwrap());
-                    assert_eq!(bits(&found), bits(&expected), "{kernel:?} {rows} {depth} {columns} {start:?}");
+                    let (mut int8, mut found) = (Int8::default(), c.clone());
+                    int8.pack_for(kernel, operand, values);
+                    multiply_int8(&int8, &v, start, &mut found, bias.as_slice().unwrap());
+                    assert_eq!(bits(&found), bits(&expected), "{kernel:?} {rows} {depth} {columns} {start:?} {values:?}");
                 }
             }
         }
     }
 }
 
+const EIGHT: [(WeightPrecision, Values); 2] =
+    [(WeightPrecision::Int8, Values::Sixteen), (WeightPrecision::Int8Dynamic, Values::Eight)];
+const REDUCED: [WeightPrecision; 3] = [WeightPrecision::Bf16, WeightPrecision::Int8, WeightPrecision::Int8Dynamic];
+
 #[test]
 fn products_in_8_bits_are_near_those_of_all_bits() {
     for_each_isa(|isa| {
-        for (rows, depth, columns) in SIZES {
+        for ((rows, depth, columns), (precision, values)) in SIZES.into_iter().flat_map(|size| EIGHT.map(|p| (size, p))) {
             let (v, w) = (fractions(rows, depth, 1), fractions(depth, columns, 2));
-            let c = multiply(&packed(w.view(), WeightPrecision::Int8), v.view(), columns);
-            assert_eq!(bits(&c), bits(&by_definition(&v, &w, None)), "{isa:?} {rows} {depth} {columns}");
+            let c = multiply(&packed(w.view(), precision), v.view(), columns);
+            let context = format!("{isa:?} {rows} {depth} {columns} {precision:?}");
+            assert_eq!(bits(&c), bits(&by_definition(values, &v, &w, None)), "{context}");
             let exact = v.mapv(f64::from).dot(&w.mapv(f64::from));
-            // Each term is wrong by 1/254 at most, of weights that are 1 at most; rounding has no direction.
-            let bound = |depth: f64| 1.05 / 254.0 * depth.min(4.0 * depth.sqrt());
+            // Each factor in 8 bits is wrong by 1/254 at most; factors are 1 at most, and rounding has no direction.
+            let factors = if values == Values::Eight { 2.0 } else { 1.02 };
+            let bound = |depth: f64| factors / 254.0 * depth.min(4.0 * depth.sqrt());
             let worst = (c.mapv(f64::from) - exact).fold(0.0, |worst, error| error.abs().max(worst));
-            assert!(worst <= bound(depth as f64), "{isa:?} {rows} {depth} {columns}: {worst}");
+            assert!(worst <= bound(depth as f64), "{context}: {worst}");
         }
     });
 }
@@ -237,7 +253,7 @@ fn products_in_8_bits_are_near_those_of_all_bits() {
 #[test]
 fn a_row_has_the_same_bits_in_any_company_and_beside_any_columns() {
     for_each_isa(|isa| {
-        for precision in [WeightPrecision::Bf16, WeightPrecision::Int8] {
+        for precision in REDUCED {
             let (v, w) = (fractions(23, 611, 1), fractions(611, 330, 2));
             let weights = packed(w.view(), precision);
             let all = multiply(&weights, v.view(), 330);
@@ -258,7 +274,7 @@ fn a_row_has_the_same_bits_in_any_company_and_beside_any_columns() {
 fn an_operand_is_replaced_by_one_of_another_size_and_precision() {
     let mut packed = Packed::default();
     for (k, n) in [(40, 70), (3, 5), (0, 4), (700, 100)] {
-        for precision in [WeightPrecision::Int8, WeightPrecision::Full, WeightPrecision::Bf16] {
+        for precision in REDUCED.into_iter().chain([WeightPrecision::Full]) {
             let (v, w) = (fractions(9, k, 1), fractions(k, n, 2));
             packed.pack_in(w.view(), precision);
             let mut c = Array2::from_elem((9, n), f32::NAN);
@@ -284,7 +300,7 @@ fn numbers_that_are_not_ordinary() {
             w[[0, 8]] = 3e38; // the others are too small beside it
             w[[1, 9]] = -1e30;
             let last = rows - 1;
-            for precision in [WeightPrecision::Bf16, WeightPrecision::Int8] {
+            for precision in REDUCED {
                 let context = format!("{isa:?} {rows} {precision:?}");
                 let c = multiply(&packed(w.view(), precision), v.view(), 70);
                 let near = |found: f32, expected: f32| (found - expected).abs() <= 0.01 * expected.abs();
@@ -293,8 +309,8 @@ fn numbers_that_are_not_ordinary() {
                     assert_eq!(c[1], 0.0, "{context}");
                     assert!(c[2].is_nan(), "{context}");
                     match precision {
-                        WeightPrecision::Int8 => assert!(c[3].is_nan() && c[4].is_nan(), "{context}"),
-                        _ => assert_eq!((c[3], c[4]), (f32::INFINITY, f32::NEG_INFINITY), "{context}"),
+                        WeightPrecision::Bf16 => assert_eq!((c[3], c[4]), (f32::INFINITY, f32::NEG_INFINITY), "{context}"),
+                        _ => assert!(c[3].is_nan() && c[4].is_nan(), "{context}"),
                     }
                     assert!(near(c[5], 600.0 * (f32::MAX / 1e4)), "{context}: {}", c[5]);
                     // As small as they are, they may lose digits.
@@ -333,7 +349,7 @@ fn the_number_of_threads_changes_no_bit() {
     for (rows, columns) in [(613, 100), (7, 6), (40, 1000), (1, 4000)] {
         let depth = 8_000_000 / rows / columns;
         let (v, w) = (fractions(rows, depth, 1), fractions(depth, columns, 2));
-        for precision in [WeightPrecision::Bf16, WeightPrecision::Int8] {
+        for precision in REDUCED {
             let weights = packed(w.view(), precision);
             let compute = |threads| in_team(threads, || multiply(&weights, v.view(), columns));
             let one = compute(1);
