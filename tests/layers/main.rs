@@ -15,4 +15,5 @@ mod lies;
 mod options;
 mod own_cell;
 mod prepacked;
+mod reduced;
 mod stream;

@@ -1,11 +1,11 @@
 //! Which peers there are, how they are made ready, and how their processes start.
 
+use std::env;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
-use std::{env, fs};
 
-use driver::build::{cargo_build, run, rust_peer, rust_peers};
+use driver::build::{cargo_build, make_python, python_peer, run, rust_peer, rust_peers};
 use driver::{Worker, folder};
 
 use crate::args::Isa;
@@ -18,9 +18,6 @@ pub struct Settings {
 }
 
 pub const ALL: [&str; 6] = ["torch", "onnx", "candle", "burn", "rust-lstm", "rustyml"];
-
-/// Names a Python that has what python/requirements.txt lists, in place of the virtual environment made here.
-const PYTHON: &str = "PEERS_PYTHON";
 
 fn is_python(peer: &str) -> bool {
     matches!(peer, "torch" | "onnx" | "sgemm" | "sgemm_square")
@@ -39,25 +36,6 @@ pub fn make_ready(peers: &[String], threads: &[usize]) -> Result<(), Box<dyn Err
     }
     let rust: Vec<&str> = peers.iter().map(String::as_str).filter(|peer| !is_python(peer)).collect();
     if rust.is_empty() { Ok(()) } else { rust_peers(&rust) }
-}
-
-fn virtual_environment() -> PathBuf {
-    folder().join(".venv")
-}
-
-fn python() -> PathBuf {
-    env::var_os(PYTHON).map_or_else(|| virtual_environment().join("bin/python"), PathBuf::from)
-}
-
-fn make_python() -> Result<(), Box<dyn Error>> {
-    if env::var_os(PYTHON).is_some() || virtual_environment().join("ready").exists() {
-        return Ok(());
-    }
-    eprintln!("making {} (another Python: {PYTHON})", virtual_environment().display());
-    run(Command::new("python3").args(["-m", "venv"]).arg(virtual_environment()))?;
-    let requirements = folder().join("python/requirements.txt");
-    run(Command::new(python()).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements))?;
-    Ok(fs::write(virtual_environment().join("ready"), "")?)
 }
 
 /// gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so that one thread
@@ -88,17 +66,12 @@ pub fn start(name: &str, settings: &Settings) -> Result<Worker, Box<dyn Error>> 
 
 /// The process of a side.
 fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error>> {
-    let (mut command, arguments) = match name {
-        "gradflow" if settings.threads > 1 => {
-            (Command::new(with_threads_target().join("release/peers")), vec!["worker".into()])
-        }
-        "gradflow" => (Command::new(env::current_exe()?), vec!["worker".into()]),
-        name if is_python(name) => {
-            let worker = folder().join("python/worker.py").into_os_string();
-            (Command::new(python()), vec![worker, name.into(), settings.threads.to_string().into()])
-        }
-        _ => (rust_peer(name), vec![]),
+    let mut command = match name {
+        "gradflow" if settings.threads > 1 => Command::new(with_threads_target().join("release/peers")),
+        "gradflow" => Command::new(env::current_exe()?),
+        name if is_python(name) => return Ok(python_peer(name, settings.threads)),
+        _ => return Ok(rust_peer(name)),
     };
-    command.args(arguments);
+    command.arg("worker");
     Ok(command)
 }

@@ -402,7 +402,7 @@ impl Product<'_> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
     unsafe fn row_tile<I: Integers, const N: usize, const P: usize>(&self, simd: I, tile: Tile) {
-        let mut weights = self.panel::<I>(&tile);
+        let mut weights = self.panels::<I>(&tile, P);
         let (panel, row) = (self.weights.groups() * I::TERMS * I::WIDTH, I::TERMS * I::WIDTH);
         let offsets = self.offsets::<I>(&tile, P);
         let mut sums = [[simd.zero(); N]; P];
@@ -439,7 +439,7 @@ impl Product<'_> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // As above.
     unsafe fn tile<I: Integers, const N: usize, const R: usize>(&self, simd: I, tile: Tile) {
-        let mut weights = self.panel::<I>(&tile);
+        let mut weights = self.panels::<I>(&tile, 1);
         let offsets = self.offsets::<I>(&tile, 1);
         let (mut sums, mut v) = ([[simd.zero(); N]; R], [self.v.groups.as_ptr(); R]);
         for i in 0..R {
@@ -470,11 +470,13 @@ impl Product<'_> {
         }
     }
 
-    /// Where the weights of a tile begin.
+    /// Where the weights of a tile of so many panels begin, which are all there.
     #[inline(always)]
-    fn panel<I: Integers>(&self, tile: &Tile) -> *const i8 {
-        let group = tile.column / I::WIDTH * self.weights.groups() + tile.block.first;
-        self.weights.panels.elements::<i8>()[group * I::TERMS * I::WIDTH..].as_ptr()
+    fn panels<I: Integers>(&self, tile: &Tile, panels: usize) -> *const i8 {
+        let row = I::TERMS * I::WIDTH;
+        let panel = self.weights.groups() * row;
+        let all = &self.weights.panels.elements::<i8>()[tile.column / I::WIDTH * panel..][..panels * panel];
+        all[tile.block.first * row..][..tile.block.groups * row].as_ptr()
     }
 
     /// What the sums of a tile of so many panels start from.

@@ -251,13 +251,7 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     #[inline(always)]
     fn add_products(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: whoever calls this has the instructions.
-        unsafe {
-            if VNNI {
-                _mm512_dpwssd_epi32(sums, a, b)
-            } else {
-                _mm512_add_epi32(sums, _mm512_madd_epi16(a, b))
-            }
-        }
+        unsafe { if VNNI { _mm512_dpwssd_epi32(sums, a, b) } else { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) } }
     }
 
     #[inline(always)]

@@ -9,6 +9,8 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::bf16::{self, Bf16};
 use super::int8::{Int8, Rows};
+#[cfg(test)]
+use super::integers::Kernel;
 use super::integers::Values;
 use super::precision::WeightPrecision;
 use super::sweep::{PanelCopy, Sweep, copy_panels, sweep, sweep_bf16};
@@ -81,12 +83,7 @@ impl<F: Float> Packed<F> {
 
     /// v and C, whose shapes and strides are asserted; `None` if there is nothing to multiply, and C is done.
     #[inline(always)]
-    fn operands(
-        &self,
-        v: &ArrayView2<'_, F>,
-        c: &mut ArrayViewMut2<'_, F>,
-        start: Start<'_, F>,
-    ) -> Option<Shared<F>> {
+    fn operands(&self, v: &ArrayView2<'_, F>, c: &mut ArrayViewMut2<'_, F>, start: Start<'_, F>) -> Option<Shared<F>> {
         let ((rows, depth), columns) = (v.dim(), self.columns);
         assert!(depth == self.depth && c.dim() == (rows, columns), "{:?} by {self:?} to {:?}", v.dim(), c.dim());
         assert!(rows == 0 || depth <= 1 || v.strides()[1] == 1, "the rows of v are not contiguous");
@@ -114,13 +111,7 @@ impl<F: Float> Packed<F> {
     }
 
     /// The product of the rows and columns in these ranges, both of the whole, with a `W` for each weight.
-    fn part<W: Bits>(
-        &self,
-        v: Strided<F>,
-        c: Output<F>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-    ) -> Sweep<'_, F, W> {
+    fn part<W: Bits>(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F, W> {
         let Packed { depth, columns: all_columns, width, .. } = *self;
         let values = &self.panels.elements()[..all_columns.next_multiple_of(width) * depth];
         Sweep { v, values, depth, all_columns, width, rows, columns, c }
@@ -214,6 +205,16 @@ impl<F: Float> Shared<F> {
     unsafe fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
         // SAFETY: as the caller says.
         unsafe { sweep(packed.part::<F>(self.0, self.1, rows, columns)) };
+    }
+}
+
+#[cfg(test)]
+impl Packed<f32> {
+    /// Packs `operand` in 8 bits for a kernel of this machine, perhaps not the best.
+    pub(crate) fn pack_for(&mut self, kernel: Kernel, operand: ArrayView2<'_, f32>, values: Values) {
+        self.int8.pack_for(kernel, operand, values);
+        (self.depth, self.columns) = operand.dim();
+        (self.width, self.precision) = (self.int8.width(), WeightPrecision::Int8);
     }
 }
 

@@ -35,7 +35,8 @@ impl<'a, F: Float> Weight<'a, F> {
     /// `w` as `store` has it packed, if it is a tensor of that model and there are several `rows` to multiply it with, or fewer bits
     /// to read: a single row would read it as often as it is packed. Otherwise `w` where it lies.
     pub fn stored(w: ArrayView2<'a, F>, store: Option<&PackedWeights<F>>, rows: usize, order: Summation) -> Self {
-        let packed = store.filter(|store| rows > 1 || store.precision() != WeightPrecision::Full).and_then(|store| store.get(w));
+        let packed =
+            store.filter(|store| rows > 1 || store.precision() != WeightPrecision::Full).and_then(|store| store.get(w));
         packed.map_or(Weight::InPlace(w, order), Weight::Shared)
     }
 

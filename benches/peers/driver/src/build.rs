@@ -1,9 +1,9 @@
 //! Programs that are built by the way.
 
-use std::env;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
+use std::{env, fs};
 
 use crate::folder;
 
@@ -43,4 +43,37 @@ pub fn rust_peer(name: &str) -> Command {
 pub fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
     let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+}
+
+/// Names a Python that has what python/requirements.txt lists, in place of the virtual environment made here.
+const PYTHON: &str = "PEERS_PYTHON";
+
+fn virtual_environment() -> PathBuf {
+    folder().join(".venv")
+}
+
+fn python() -> PathBuf {
+    env::var_os(PYTHON).map_or_else(|| virtual_environment().join("bin/python"), PathBuf::from)
+}
+
+/// Makes the virtual environment, if it is wanted and not there.
+///
+/// # Errors
+/// If the packages cannot be installed.
+pub fn make_python() -> Result<(), Box<dyn Error>> {
+    if env::var_os(PYTHON).is_some() || virtual_environment().join("ready").exists() {
+        return Ok(());
+    }
+    eprintln!("making {} (another Python: {PYTHON})", virtual_environment().display());
+    run(Command::new("python3").args(["-m", "venv"]).arg(virtual_environment()))?;
+    let requirements = folder().join("python/requirements.txt");
+    run(Command::new(python()).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements))?;
+    Ok(fs::write(virtual_environment().join("ready"), "")?)
+}
+
+/// The process of a peer in Python.
+pub fn python_peer(name: &str, threads: usize) -> Command {
+    let mut command = Command::new(python());
+    command.arg(folder().join("python/worker.py")).args([name, &threads.to_string()]);
+    command
 }
