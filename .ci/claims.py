@@ -25,6 +25,7 @@ EXAMPLES = {
     "gradient_flow": (5, 2),
     "clipping_cliff": (1, 1),
     "lr_range": (1, 1),
+    "fewer_bits": (1, 1),
     "data_parallel": (1, 1),
     "forecast": (5, 5),
     "char_lm": (1, 1),

@@ -34,7 +34,7 @@ use gradflow::{
     optim::Optimizer,
     recurrent::{GruCell, LstmCell, RnnCell},
     sequential,
-    wrap::{GradientProbe, Probed},
+    wrap::{GradientProbe, Prepacked, Probed, WeightPrecision},
 };
 
 use common::{Failure, Interrupt, Output, Progress};
@@ -52,6 +52,10 @@ const VALIDATIONS: usize = 12;
 
 /// How many pieces of the validation text are read side by side.
 const LANES: usize = 32;
+
+/// Weights in fewer bits, and how many bits per character they may change at most.
+const REDUCED: [(WeightPrecision, f64); 3] =
+    [(WeightPrecision::Bf16, 0.001), (WeightPrecision::Int8, 0.01), (WeightPrecision::Int8Dynamic, 0.01)];
 
 /// How many steps a gradient is followed back at the end: at most those before the validation text's lanes.
 const FLOW_STEPS: usize = 64;
@@ -162,10 +166,21 @@ fn run() -> Result<(), Failure> {
     writeln!(stdout, "  unigram {unigram_bits:>6.3}")?;
     writeln!(stdout, "  trigram {trigram_bits:>6.3}   discounts {:?}", trigram.discounts())?;
     writeln!(stdout, "  {cell:<7} {bits:>6.3}   after {seconds:.0} s")?;
+    let mut worse = Vec::new();
+    for (precision, most) in REDUCED {
+        let change = validate(&Prepacked::with_precision(model.clone(), precision), &corpus) - bits;
+        writeln!(stdout, "  {change:>+14.5}   with weights in {precision:?}, at most {most}")?;
+        if change.is_nan() || change.abs() > most {
+            worse.push(format!("{precision:?} changes the bits per character by {change:+.5}, more than {most}"));
+        }
+    }
     writeln!(stdout, "norm of the gradient of the last step's loss, in nats, by the distance from there in steps:")?;
     writeln!(stdout, "{}", flow.table())?;
     writeln!(stdout, "pictures: {}, {}", path.display(), flow_path.display())?;
 
+    if !worse.is_empty() {
+        return Err(Failure::Run(worse.join("; ")));
+    }
     if bits < trigram_bits {
         Ok(())
     } else if *training != (Training { seed: training.seed, ..Training::default() }) {
@@ -241,7 +256,7 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Bits per character of the validation text.
-fn validate(model: &CharLm, corpus: &Corpus) -> f64 {
+fn validate(model: &impl Layer<Elem = f32>, corpus: &Corpus) -> f64 {
     let (ids, targets) = corpus.lanes(LANES);
     let (mut state, mut cache) = (model.zero_state(LANES), model.cache());
     let mut perplexity = Perplexity::new().ignore(IGNORED);

@@ -31,6 +31,35 @@ use crate::layer::{Gradient, Layer, Sequence};
 /// let cell: LstmCell<f32> = model.into_inner();
 /// ```
 ///
+/// # Fewer bits
+/// [`with_precision`](Self::with_precision) keeps weights in 16 or 8 bits: where they come from memory, as in a single step of one
+/// sequence through a large layer, that is what a pass takes its time for.
+///
+/// ```
+/// use gradflow::{Causal, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
+/// use gradflow::wrap::{Prepacked, WeightPrecision};
+///
+/// let cell = LstmCell::<f32>::new(3, 4, &mut StdRng::seed_from_u64(0));
+/// let exact = Prepacked::new(cell.clone());
+/// let model = Prepacked::with_precision(cell, WeightPrecision::Bf16);
+/// let x = Array3::ones((1, 1, 3));
+/// let y = model.step(&x, &mut model.zero_state(1), &mut model.cache()).to_owned();
+/// let near = exact.step(&x, &mut exact.zero_state(1), &mut exact.cache()) - &y;
+/// assert!(near.iter().all(|error| error.abs() < 0.01));
+/// ```
+///
+/// It changes what inference computes, and nothing else:
+///
+/// | | |
+/// | --- | --- |
+/// | which weights | those of products with a matrix: of cells and their projections, [`Linear`](crate::layers::Linear), [`FeedForward`](crate::layers::FeedForward), convolutions unless depthwise, and what is made of them |
+/// | which not | biases, peepholes, gains, [`Embedding`](crate::layers::Embedding)s, and weights that a layer makes anew in each pass, as [`WeightNorm`](crate::wrap::WeightNorm) and layers of your own do |
+/// | training, evaluation | go on with the weights as they are, which stay in the model and in its files |
+/// | a [`Stream`](crate::stream::Stream) of it | has the weights as they are, since its kernels have copies of their own |
+/// | a `Prepacked` layer inside | has its own precision |
+/// | memory | the weights as they are, and the packed ones |
+/// | bits | as above: equal passes have equal bits, and a sequence has the same ones alone, in a batch and in [chunks](Sequence::chunks), on any number of threads |
+///
 /// Weights that a layer of your own changes behind a shared reference, in a `Mutex` for instance, would not be noticed.
 #[derive(Debug)]
 pub struct Prepacked<M: Layer> {
@@ -88,7 +117,8 @@ impl<M: Layer> Prepacked<M> {
 }
 
 impl<M: Layer<Elem = f32>> Prepacked<M> {
-    /// `model`, of which nothing is packed yet, with its weights in so many bits.
+    /// `model`, of which nothing is packed yet, with its weights in [so many bits](WeightPrecision). Only of f32: models in f64, which are for
+    /// tests, have no use for it.
     pub fn with_precision(model: M, precision: WeightPrecision) -> Self {
         Prepacked { model, weights: PackedWeights::new(precision) }
     }

@@ -1,5 +1,6 @@
 """ONNX Runtime with `quantize_dynamic`: weights in 8 bits, values quantised at each product."""
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import onnx_peer
 from point import Cannot
+
+
+logging.getLogger().setLevel(logging.ERROR)  # advice for convolutions
 
 
 class Peer(onnx_peer.Peer):

@@ -211,7 +211,7 @@ impl<F: Float> Shared<F> {
 #[cfg(test)]
 impl Packed<f32> {
     /// Packs `operand` in 8 bits for a kernel of this machine, perhaps not the best.
-    pub(crate) fn pack_for(&mut self, kernel: Kernel, operand: ArrayView2<'_, f32>, values: Values) {
+    pub(in crate::kernels) fn pack_for(&mut self, kernel: Kernel, operand: ArrayView2<'_, f32>, values: Values) {
         self.int8.pack_for(kernel, operand, values);
         (self.depth, self.columns) = operand.dim();
         (self.width, self.precision) = (self.int8.width(), WeightPrecision::Int8);

@@ -88,6 +88,7 @@ fn measure(args: &Args, point: Point, workers: &mut [Worker], scratch: &Scratch)
     let calibrate = |(_, worker)| turns::Side::calibrate(worker, args.target, args.rounds);
     let timed = turns::in_turn(taking_part.into_iter().map(calibrate).collect::<Result<_, _>>()?, PAUSE)?;
     let sides = names.into_iter().zip(timed).zip(errors);
-    let sides = sides.map(|((side, Timed { best, seconds, .. }), error)| (side, report::Measured { best, median: seconds, error }));
+    let sides = sides
+        .map(|((side, Timed { best, seconds, .. }), error)| (side, report::Measured { best, median: seconds, error }));
     Ok(Row { point, sides: sides.collect() })
 }

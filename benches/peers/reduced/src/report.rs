@@ -48,7 +48,10 @@ impl Report {
         let (date, cpu) = (machine::now(), machine::cpu());
         let date = date.split('T').next().unwrap_or_default();
         let versions = versions.join("; ");
-        Report { head: format!("{date}; {cpu}; {versions}. Best of {rounds} rounds in turn, one thread."), rows: Vec::new() }
+        Report {
+            head: format!("{date}; {cpu}; {versions}. Best of {rounds} rounds in turn, one thread."),
+            rows: Vec::new(),
+        }
     }
 
     /// The times, and how far the outputs are from those of f32.
