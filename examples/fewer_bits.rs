@@ -7,8 +7,8 @@
 //! Recurrent errors could add up from step to step. So each cell, as it is initialised, reads sequences of random numbers from a
 //! zero state, once with its weights in f32 and once in each `WeightPrecision`.
 //!
-//! Claim: with bfloat16 the mean error of an output is below 0.001, and in 8 bits below 0.005; the errors of the last hundred steps are
-//! no larger than 1.5 times those of the second hundred; and how large they are goes with the precision.
+//! Claim: with bfloat16 the mean error of an output is below 0.002, and in 8 bits below 0.008; the errors of the last hundred steps are
+//! smaller than 1.5 times those of the second hundred; and the fewer the bits, the larger they are.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -30,7 +30,7 @@ const BATCH: usize = 4;
 
 /// With the largest mean error.
 const PRECISIONS: [(WeightPrecision, f64); 3] =
-    [(WeightPrecision::Bf16, 0.001), (WeightPrecision::Int8, 0.005), (WeightPrecision::Int8Dynamic, 0.005)];
+    [(WeightPrecision::Bf16, 0.002), (WeightPrecision::Int8, 0.008), (WeightPrecision::Int8Dynamic, 0.008)];
 
 fn main() -> ExitCode {
     common::finish(run())

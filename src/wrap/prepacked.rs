@@ -117,8 +117,14 @@ impl<M: Layer> Prepacked<M> {
 }
 
 impl<M: Layer<Elem = f32>> Prepacked<M> {
-    /// `model`, of which nothing is packed yet, with its weights in [so many bits](WeightPrecision). Only of f32: models in f64, which are for
-    /// tests, have no use for it.
+    /// `model`, of which nothing is packed yet, with its weights in [so many bits](WeightPrecision).
+    ///
+    /// Only a model in f32; one in f64, which is for tests, does not compile:
+    ///
+    /// ```compile_fail
+    /// # use gradflow::{layers::Linear, wrap::{Prepacked, WeightPrecision}};
+    /// Prepacked::with_precision(Linear::<f64>::zeros(3, 4), WeightPrecision::Int8);
+    /// ```
     pub fn with_precision(model: M, precision: WeightPrecision) -> Self {
         Prepacked { model, weights: PackedWeights::new(precision) }
     }

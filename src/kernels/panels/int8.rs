@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A multiplication of pairs in 16 bits, with sums in 32, takes twice as many terms as one in f32, and the error of values in 16
-//! bits is small beside that of the weights. With values in 8 bits, AVX-512 VNNI takes four terms in place of two: `p + 128`, which
-//! has no sign, times q, and `-128 Σ q` as what the sums start from.
+//! bits is small beside that of the weights. AVX-512 VNNI takes four terms in place of two, without widening the weights, of values
+//! in 8 bits: `p + 128`, which has no sign, times q, with `-128 Σ q` as what the sums start from. Values in 16 bits are two of them,
+//! `p = 256 u + l`, so that a row that waits for its weights is as fast, and many rows take twice as long.
 //!
 //! ```text
 //! panels [M / P][groups of terms][P][2 or 4]      what is past K or M is 0; the last group of a block may be filled up so
@@ -26,13 +27,12 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::WithSimd;
 
 #[cfg(target_arch = "x86_64")]
-use super::integers::{Avx2, Avx512, Fours};
+use super::integers::{Avx2, Avx512, Fours, Halves};
 use super::integers::{Integers, Kernel, Portable, Values};
 use crate::kernels::buffer::{Buffer, with_scratch};
 use crate::kernels::gemm::geometry::{PANEL_BLOCK_ROWS, PANEL_ROWS, ROW_PANELS, depth_blocks, even_chunks, for_height};
 use crate::kernels::gemm::operand::{Base, Output};
 use crate::kernels::simd::dispatch::dispatch;
-use crate::kernels::simd::vector::read_at;
 use crate::parallel::{element_work, for_each_part};
 
 /// W `[K, M]` in panels.
@@ -72,7 +72,7 @@ fn blocks_of(depth: usize) -> usize {
 impl Int8 {
     /// Packs `operand`, `[K, M]`, for the best kernel of this machine.
     pub(super) fn pack(&mut self, operand: ArrayView2<'_, f32>, values: Values) {
-        self.pack_for(Kernel::best(values), operand, values);
+        self.pack_for(Kernel::best(), operand, values);
     }
 
     /// Packs `operand`, `[K, M]`, for `kernel`.
@@ -118,32 +118,37 @@ impl Int8 {
         blocks(self.depth, self.kernel.terms()).map(|block| block.groups).sum()
     }
 
+    /// The words of a group of values.
+    fn words(&self) -> usize {
+        // Of halves, where a group is four values.
+        if self.kernel.terms() == 4 && self.values == Values::Sixteen { 2 } else { 1 }
+    }
+
     /// Runs `act` with the rows of v, `[N, K]`, quantised on all threads.
     pub(in crate::kernels) fn with_rows(&self, v: ArrayView2<'_, f32>, act: impl FnOnce(&Rows<'_>)) {
         thread_local! {
             static GROUPS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
             static STEPS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
         }
-        let (rows, blocks, terms) = (v.nrows(), blocks_of(self.depth), self.kernel.terms());
-        let (row, groups) = (self.groups() * terms, rows * self.groups());
+        let (rows, blocks, terms, words) = (v.nrows(), blocks_of(self.depth), self.kernel.terms(), self.words());
+        let row = self.groups() * words;
         let mut buffer = GROUPS.take();
-        buffer.at_least::<u32>(groups);
+        buffer.at_least::<u32>(rows * row);
         with_scratch(&STEPS, rows * blocks, |steps: &mut [f32]| {
-            let quantise = Quantise { values: self.values, terms };
             let to = matrix_mut(steps, rows, blocks);
-            let work = element_work(v.len());
+            let (values, work) = (self.values, element_work(v.len()));
             if terms == 2 {
-                let values = matrix_mut(&mut buffer.elements_mut::<i16>()[..rows * row], rows, row);
-                for_each_part((v, (values, to)), work, 1, |(v, (values, steps))| {
-                    dispatch(QuantiseRows { quantise, v, values, steps });
+                let pairs = matrix_mut(&mut buffer.elements_mut::<i16>()[..2 * rows * row], rows, 2 * row);
+                for_each_part((v, (pairs, to)), work, 1, |(v, (pairs, steps))| {
+                    dispatch(QuantisePairs { values, v, pairs, steps });
                 });
             } else {
-                let values = matrix_mut(&mut buffer.elements_mut::<u8>()[..rows * row], rows, row);
-                for_each_part((v, (values, to)), work, 1, |(v, (values, steps))| {
-                    dispatch(QuantiseRows { quantise, v, values, steps });
+                let fours = matrix_mut(&mut buffer.elements_mut::<u8>()[..4 * rows * row], rows, 4 * row);
+                for_each_part((v, (fours, to)), work, 1, |(v, (fours, steps))| {
+                    dispatch(QuantiseFours { values, v, fours, steps });
                 });
             }
-            act(&Rows { groups: &buffer.elements()[..groups], steps });
+            act(&Rows { groups: &buffer.elements()[..rows * row], steps });
         });
         GROUPS.set(buffer);
     }
@@ -170,9 +175,9 @@ impl Int8 {
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx512 => product.with_avx512(),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni => product.with_vnni(),
+                Kernel::Vnni if self.values == Values::Sixteen => product.with_halves(),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::VnniFours => product.with_fours(),
+                Kernel::Vnni => product.with_fours(),
             }
         }
     }
@@ -205,95 +210,126 @@ fn quantised(weight: f32, scale: f32) -> i8 {
 
 /// Quantised rows, those of one matrix.
 pub(in crate::kernels) struct Rows<'a> {
-    groups: &'a [u32], // [N][groups], of two i16 or four u8 each
+    groups: &'a [u32], // [N][groups], of two i16 or four u8 each, or of twice four u8
     steps: &'a [f32],  // [N][blocks]
 }
 
-/// How values are quantised.
-#[derive(Clone, Copy)]
-struct Quantise {
+/// Rows to quantise, as pairs of i16.
+struct QuantisePairs<'a> {
     values: Values,
-    terms: usize,
-}
-
-/// A value as it is stored.
-trait Stored: Copy + Send {
-    /// From the lowest bits of a number.
-    fn of(bits: u32) -> Self;
-}
-
-impl Stored for i16 {
-    #[inline(always)]
-    fn of(bits: u32) -> i16 {
-        bits as i16
-    }
-}
-
-/// 128 above the number.
-impl Stored for u8 {
-    #[inline(always)]
-    fn of(bits: u32) -> u8 {
-        bits as u8 ^ 0x80
-    }
-}
-
-/// Rows to quantise.
-struct QuantiseRows<'a, T> {
-    quantise: Quantise,
     v: ArrayView2<'a, f32>,        // [N, K]
-    values: ArrayViewMut2<'a, T>,  // [N, groups terms]
+    pairs: ArrayViewMut2<'a, i16>, // [N, 2 groups]
     steps: ArrayViewMut2<'a, f32>, // [N, blocks]
 }
 
-impl<T: Stored> WithSimd for QuantiseRows<'_, T> {
+impl WithSimd for QuantisePairs<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let QuantiseRows { quantise: Quantise { values: width, terms }, v, mut values, mut steps } = self;
-        let depth = v.ncols();
-        for ((v, mut values), mut steps) in v.outer_iter().zip(values.outer_iter_mut()).zip(steps.outer_iter_mut()) {
-            let (v, values) = (v.to_slice().expect("a contiguous row"), values.as_slice_mut().expect("a buffer"));
-            for ((start, count), Block { index, first, groups }) in depth_blocks(depth).zip(blocks(depth, terms)) {
-                let (to, rest) = values[terms * first..terms * (first + groups)].split_at_mut(count);
-                steps[index] = quantise(width, &v[start..start + count], to);
-                rest.fill(T::of(0));
+        let QuantisePairs { values, v, mut pairs, mut steps } = self;
+        for ((v, mut pairs), mut steps) in v.outer_iter().zip(pairs.outer_iter_mut()).zip(steps.outer_iter_mut()) {
+            let (v, pairs) = (v.to_slice().expect("a contiguous row"), pairs.as_slice_mut().expect("a buffer"));
+            for ((start, count), Block { index, first, groups }) in depth_blocks(v.len()).zip(blocks(v.len(), 2)) {
+                let v = &v[start..start + count];
+                let scale = Scale::of(values, v);
+                steps[index] = scale.step;
+                let (to, rest) = pairs[2 * first..2 * (first + groups)].split_at_mut(count);
+                to.iter_mut().zip(v).for_each(|(to, &x)| *to = scale.quantised(x) as i16);
+                rest.fill(0);
             }
         }
     }
 }
 
-/// Writes values in steps, whose size it gives: NaN if a value is not finite.
-#[inline(always)]
-fn quantise<T: Stored>(width: Values, v: &[f32], to: &mut [T]) -> f32 {
-    /// What an exponent is above the number of the bits.
-    const BIAS: u32 = 127;
-    /// 1.5 2^23: the last bits of a number that is added to it are those of the nearest integer, ties to even.
-    const ROUND: f32 = 12_582_912.0;
-    /// The least size of the largest value, 2^-112: of smaller ones, 1 over the step would be infinite.
-    const LEAST: u32 = 15 << 23;
+/// Rows to quantise, as fours of u8: 128 above what they are, or the upper halves so, and after those of a block the lower ones.
+struct QuantiseFours<'a> {
+    values: Values,
+    v: ArrayView2<'a, f32>,        // [N, K]
+    fours: ArrayViewMut2<'a, u8>,  // [N, 4 groups words]
+    steps: ArrayViewMut2<'a, f32>, // [N, blocks]
+}
 
-    let largest = v.iter().fold(LEAST, |largest, x| (x.to_bits() & MAGNITUDE).max(largest));
-    if largest >= INFINITE {
-        to.fill(T::of(0));
-        return f32::NAN;
+impl WithSimd for QuantiseFours<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let QuantiseFours { values, v, mut fours, mut steps } = self;
+        for ((v, mut fours), mut steps) in v.outer_iter().zip(fours.outer_iter_mut()).zip(steps.outer_iter_mut()) {
+            let (v, fours) = (v.to_slice().expect("a contiguous row"), fours.as_slice_mut().expect("a buffer"));
+            for ((start, count), Block { index, first, groups }) in depth_blocks(v.len()).zip(blocks(v.len(), 4)) {
+                let v = &v[start..start + count];
+                let scale = Scale::of(values, v);
+                steps[index] = scale.step;
+                match values {
+                    Values::Eight => {
+                        let (to, rest) = fours[4 * first..4 * (first + groups)].split_at_mut(count);
+                        to.iter_mut().zip(v).for_each(|(to, &x)| *to = scale.quantised(x) as u8 ^ 0x80);
+                        rest.fill(0x80);
+                    }
+                    Values::Sixteen => {
+                        let both = &mut fours[8 * first..8 * (first + groups)];
+                        let (upper, lower) = both.split_at_mut(4 * groups);
+                        for ((upper, lower), &x) in upper.iter_mut().zip(lower.iter_mut()).zip(v) {
+                            let p = scale.quantised(x);
+                            (*upper, *lower) = ((p >> 8) as u8 ^ 0x80, p as u8);
+                        }
+                        upper[count..].fill(0x80);
+                        lower[count..].fill(0);
+                    }
+                }
+            }
+        }
     }
-    let exponent = largest >> 23;
-    let (step, steps, most) = match width {
-        Values::Sixteen => (
-            f32::from_bits((exponent - 14) << 23),
-            f32::from_bits((2 * BIAS + 14 - exponent) << 23),
-            32767.0, // not 32768, which would be another number
-        ),
-        Values::Eight => (f32::from_bits(largest) / 127.0, 127.0 / f32::from_bits(largest), 127.0),
-    };
-    for (to, &x) in to.iter_mut().zip(v) {
-        let x = x * steps;
-        let x = if x > most { most } else { x };
-        let x = if x < -most { -most } else { x };
-        *to = T::of((x + ROUND).to_bits());
+}
+
+/// How the values of a row's block are quantised.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// The size of a step, NaN if a value is not finite.
+    step: f32,
+    /// 1 over it, or 0 then.
+    steps: f32,
+    /// The largest number of steps.
+    most: f32,
+}
+
+impl Scale {
+    #[inline(always)]
+    fn of(values: Values, v: &[f32]) -> Self {
+        /// What an exponent is above the number of the bits.
+        const BIAS: u32 = 127;
+        /// The least size of the largest value, 2^-112: of smaller ones, 1 over the step would be infinite.
+        const LEAST: u32 = 15 << 23;
+
+        let largest = v.iter().fold(LEAST, |largest, x| (x.to_bits() & MAGNITUDE).max(largest));
+        let exponent = largest >> 23;
+        match values {
+            _ if largest >= INFINITE => Scale { step: f32::NAN, steps: 0.0, most: 0.0 },
+            Values::Sixteen => Scale {
+                step: f32::from_bits((exponent - 14) << 23),
+                steps: f32::from_bits((2 * BIAS + 14 - exponent) << 23),
+                most: 32767.0, // not 32768, which would be another number
+            },
+            Values::Eight => {
+                let largest = f32::from_bits(largest);
+                Scale { step: largest / 127.0, steps: 127.0 / largest, most: 127.0 }
+            }
+        }
     }
-    step
+
+    /// A value in steps: a number of two's complement, in the lower bits, as many as values have.
+    #[inline(always)]
+    fn quantised(self, x: f32) -> u32 {
+        /// 1.5 2^23: the last bits of a number that is added to it are those of the nearest integer, ties to even.
+        const ROUND: f32 = 12_582_912.0;
+
+        let x = x * self.steps;
+        let x = if x > self.most { self.most } else { x };
+        let x = if x < -self.most { -self.most } else { x };
+        (x + ROUND).to_bits()
+    }
 }
 
 /// Some rows and columns of a product.
@@ -331,21 +367,21 @@ impl Product<'_> {
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn with_avx512(&self) {
         // SAFETY: as the caller says.
-        unsafe { self.compute::<_, { Avx512::<false>::VECTORS }>(Avx512::<false>) }
+        unsafe { self.compute::<_, { Avx512::VECTORS }>(Avx512) }
     }
 
     /// # Safety
     ///
     /// As [`Int8::multiply`], and there are AVX-512 F, BW and VNNI.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn with_vnni(&self) {
+    unsafe fn with_halves(&self) {
         // SAFETY: as the caller says.
-        unsafe { self.compute::<_, { Avx512::<true>::VECTORS }>(Avx512::<true>) }
+        unsafe { self.compute::<_, { Halves::VECTORS }>(Halves) }
     }
 
     /// # Safety
     ///
-    /// As [`with_vnni`](Self::with_vnni).
+    /// As [`with_halves`](Self::with_halves).
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn with_fours(&self) {
         // SAFETY: as the caller says.
@@ -365,26 +401,28 @@ impl Product<'_> {
         // SAFETY: tiles within the rows and columns, as the caller says.
         unsafe {
             if rows.len() == 1 {
-                let (row, mut column) = (rows.start, columns.start);
+                let (row, mut column, at_once) = (rows.start, columns.start, I::TILE.1);
                 while column < columns.end {
                     // Several panels at a time: their sums do not wait for each other, and weights come as several streams.
                     let whole = (columns.end - column) / width;
                     for block in blocks(*depth, I::TERMS) {
                         let tile = Tile { block, row, column, count: count(column) };
-                        if whole >= ROW_PANELS {
-                            self.row_tile::<I, N, ROW_PANELS>(simd, Tile { count: ROW_PANELS * width, ..tile });
-                        } else {
-                            self.row_tile::<I, N, 1>(simd, tile);
+                        match at_once {
+                            ROW_PANELS if whole >= ROW_PANELS => {
+                                self.row_tile::<I, N, ROW_PANELS>(simd, Tile { count: ROW_PANELS * width, ..tile });
+                            }
+                            2 if whole >= 2 => self.row_tile::<I, N, 2>(simd, Tile { count: 2 * width, ..tile }),
+                            _ => self.row_tile::<I, N, 1>(simd, tile),
                         }
                     }
-                    column += if whole >= ROW_PANELS { ROW_PANELS * width } else { width };
+                    column += if whole >= at_once { at_once * width } else { width };
                 }
                 return;
             }
             for (first, height) in even_chunks(rows.len(), PANEL_BLOCK_ROWS) {
                 for column in columns.clone().step_by(width) {
                     for block in blocks(*depth, I::TERMS) {
-                        for (next, count_rows) in even_chunks(height, PANEL_ROWS) {
+                        for (next, count_rows) in even_chunks(height, I::TILE.0) {
                             let tile = Tile { block, row: rows.start + first + next, column, count: count(column) };
                             for_height!(count_rows, 2, PANEL_ROWS, |R| self.tile::<I, N, R>(simd, tile));
                         }
@@ -412,8 +450,10 @@ impl Product<'_> {
                 sums[k][j] = unsafe { simd.start(offsets[k * I::WIDTH + j * I::LANES..].as_ptr()) };
             }
         }
-        for &group in self.groups(&tile, 0) {
-            let group = simd.broadcast(group);
+        let (v, groups) = (self.groups::<I>(&tile, 0).as_ptr(), tile.block.groups);
+        for p in 0..groups {
+            // SAFETY: group p of the block.
+            let group = unsafe { simd.broadcast(v.wrapping_add(p), groups) };
             for k in 0..P {
                 for j in 0..N {
                     // SAFETY: vector j of a row of groups of panel k.
@@ -443,21 +483,22 @@ impl Product<'_> {
         let offsets = self.offsets::<I>(&tile, 1);
         let (mut sums, mut v) = ([[simd.zero(); N]; R], [self.v.groups.as_ptr(); R]);
         for i in 0..R {
-            v[i] = self.groups(&tile, i).as_ptr();
+            v[i] = self.groups::<I>(&tile, i).as_ptr();
             for j in 0..N {
                 // SAFETY: the offsets of vector j.
                 sums[i][j] = unsafe { simd.start(offsets[j * I::LANES..].as_ptr()) };
             }
         }
         for p in 0..tile.block.groups {
-            let mut w = [simd.broadcast(0); N];
-            for j in 0..N {
-                // SAFETY: vector j of a row of groups of the panel.
+            // SAFETY: vector 0, and then vector j, of a row of groups of the panel.
+            let mut w = [unsafe { simd.load(weights) }; N];
+            for j in 1..N {
+                // SAFETY: likewise.
                 w[j] = unsafe { simd.load(weights.wrapping_add(j * I::LANES * I::TERMS)) };
             }
             for i in 0..R {
                 // SAFETY: group p of the block in row i.
-                let group = simd.broadcast(unsafe { read_at(v[i].wrapping_add(p)) });
+                let group = unsafe { simd.broadcast(v[i].wrapping_add(p), tile.block.groups) };
                 for j in 0..N {
                     sums[i][j] = simd.add_products(sums[i][j], w[j], group);
                 }
@@ -488,9 +529,9 @@ impl Product<'_> {
 
     /// The values of row `i` of a tile.
     #[inline(always)]
-    fn groups(&self, tile: &Tile, i: usize) -> &[u32] {
+    fn groups<I: Integers>(&self, tile: &Tile, i: usize) -> &[u32] {
         let first = (tile.row + i) * self.weights.groups() + tile.block.first;
-        &self.v.groups[first..][..tile.block.groups]
+        &self.v.groups[I::WORDS * first..][..I::WORDS * tile.block.groups]
     }
 
     /// What is found with one block is written to row `i` of the tile.

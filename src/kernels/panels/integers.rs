@@ -4,8 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use crate::kernels::gemm::geometry::{PANEL_ROWS, ROW_PANELS};
 use crate::kernels::simd::dispatch::Vectors;
-#[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::vector::read_at;
 
 /// Which instructions a product with weights in 8 bits has.
@@ -18,23 +18,17 @@ pub(in crate::kernels) enum Kernel {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// AVX-512 with products of pairs that are added in one instruction.
+    /// AVX-512 with four products in one instruction, of values in 8 bits, or of each half of those in 16.
     #[cfg(target_arch = "x86_64")]
     Vnni,
-    /// The same with four products, for values in 8 bits alone.
-    #[cfg(target_arch = "x86_64")]
-    VnniFours,
 }
 
 impl Kernel {
-    /// The best that this machine has, or that may be used, for values in 16 bits or in 8.
-    pub(super) fn best(values: Values) -> Self {
+    /// The best that this machine has, or that may be used.
+    pub(super) fn best() -> Self {
         match Vectors::best() {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512(_) if std::arch::is_x86_feature_detected!("avx512vnni") => match values {
-                Values::Sixteen => Kernel::Vnni,
-                Values::Eight => Kernel::VnniFours,
-            },
+            Vectors::Avx512(_) if std::arch::is_x86_feature_detected!("avx512vnni") => Kernel::Vnni,
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512(_) => Kernel::Avx512,
             #[cfg(target_arch = "x86_64")]
@@ -50,11 +44,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2 => Avx2::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => Avx512::<false>::WIDTH,
+            Kernel::Avx512 => Avx512::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni => Avx512::<true>::WIDTH,
-            #[cfg(target_arch = "x86_64")]
-            Kernel::VnniFours => Fours::WIDTH,
+            Kernel::Vnni => Fours::WIDTH,
         }
     }
 
@@ -62,7 +54,7 @@ impl Kernel {
     pub(super) fn terms(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::VnniFours => Fours::TERMS,
+            Kernel::Vnni => Fours::TERMS,
             _ => Portable::TERMS,
         }
     }
@@ -86,10 +78,16 @@ pub(super) trait Integers: Copy {
     const WIDTH: usize = Self::VECTORS * Self::LANES;
     /// The terms of a group.
     const TERMS: usize = 2;
+    /// The words of a group of values: those of a block's groups, one after another, and then the next words of them.
+    const WORDS: usize = 1;
+    /// The most rows of a tile, and the panels that a single row is multiplied with at a time.
+    const TILE: (usize, usize) = (PANEL_ROWS, ROW_PANELS);
     /// `LANES` sums in 32 bits.
     type Sums: Copy;
-    /// `LANES` groups of factors.
-    type Groups: Copy;
+    /// `LANES` groups of weights.
+    type Weights: Copy;
+    /// A group of values, for all columns.
+    type Values: Copy;
 
     /// Sums of nothing.
     fn zero(self) -> Self::Sums;
@@ -109,13 +107,17 @@ pub(super) trait Integers: Copy {
     /// # Safety
     ///
     /// `from` is valid for reads of `LANES TERMS` weights.
-    unsafe fn load(self, from: *const i8) -> Self::Groups;
+    unsafe fn load(self, from: *const i8) -> Self::Weights;
 
-    /// The same group of values for all columns.
-    fn broadcast(self, group: u32) -> Self::Groups;
+    /// A group of values, of a block with so many groups.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of a word, and so are as many words as there are in a group, `groups` apart.
+    unsafe fn broadcast(self, from: *const u32, groups: usize) -> Self::Values;
 
     /// `sums + Σ weights values`.
-    fn add_products(self, sums: Self::Sums, weights: Self::Groups, values: Self::Groups) -> Self::Sums;
+    fn add_products(self, sums: Self::Sums, weights: Self::Weights, values: Self::Values) -> Self::Sums;
 
     /// `to = base + sums (scales step)`, each operation rounded.
     ///
@@ -133,7 +135,8 @@ impl Integers for Portable {
     const LANES: usize = 8;
     const VECTORS: usize = 1;
     type Sums = [i32; 8];
-    type Groups = [i16; 16];
+    type Weights = [i16; 16];
+    type Values = [i16; 16];
 
     #[inline(always)]
     fn zero(self) -> [i32; 8] {
@@ -147,8 +150,9 @@ impl Integers for Portable {
     }
 
     #[inline(always)]
-    fn broadcast(self, group: u32) -> [i16; 16] {
-        let [a, b, c, d] = group.to_ne_bytes();
+    unsafe fn broadcast(self, from: *const u32, _: usize) -> [i16; 16] {
+        // SAFETY: as the caller says.
+        let [a, b, c, d] = unsafe { read_at(from) }.to_ne_bytes();
         let pair = [i16::from_ne_bytes([a, b]), i16::from_ne_bytes([c, d])];
         std::array::from_fn(|k| pair[k % 2])
     }
@@ -181,7 +185,8 @@ impl Integers for Avx2 {
     const LANES: usize = 8;
     const VECTORS: usize = 2;
     type Sums = __m256i;
-    type Groups = __m256i;
+    type Weights = __m256i;
+    type Values = __m256i;
 
     #[inline(always)]
     fn zero(self) -> __m256i {
@@ -196,9 +201,9 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn broadcast(self, group: u32) -> __m256i {
-        // SAFETY: whoever calls this has the instructions.
-        unsafe { _mm256_set1_epi32(group.cast_signed()) }
+    unsafe fn broadcast(self, from: *const u32, _: usize) -> __m256i {
+        // SAFETY: as the caller says, and as above.
+        unsafe { _mm256_set1_epi32(read_at(from.cast::<i32>())) }
     }
 
     #[inline(always)]
@@ -218,17 +223,18 @@ impl Integers for Avx2 {
     }
 }
 
-/// AVX-512 F and BW, and perhaps VNNI.
+/// AVX-512 F and BW.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx512<const VNNI: bool>;
+pub(super) struct Avx512;
 
 #[cfg(target_arch = "x86_64")]
-impl<const VNNI: bool> Integers for Avx512<VNNI> {
+impl Integers for Avx512 {
     const LANES: usize = 16;
     const VECTORS: usize = 4;
     type Sums = __m512i;
-    type Groups = __m512i;
+    type Weights = __m512i;
+    type Values = __m512i;
 
     #[inline(always)]
     fn zero(self) -> __m512i {
@@ -243,15 +249,15 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn broadcast(self, group: u32) -> __m512i {
-        // SAFETY: whoever calls this has the instructions.
-        unsafe { _mm512_set1_epi32(group.cast_signed()) }
+    unsafe fn broadcast(self, from: *const u32, _: usize) -> __m512i {
+        // SAFETY: as the caller says, and as above.
+        unsafe { _mm512_set1_epi32(read_at(from.cast::<i32>())) }
     }
 
     #[inline(always)]
     fn add_products(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: whoever calls this has the instructions.
-        unsafe { if VNNI { _mm512_dpwssd_epi32(sums, a, b) } else { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) } }
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) }
     }
 
     #[inline(always)]
@@ -276,11 +282,12 @@ impl Integers for Fours {
     const VECTORS: usize = 4;
     const TERMS: usize = 4;
     type Sums = __m512i;
-    type Groups = __m512i;
+    type Weights = __m512i;
+    type Values = __m512i;
 
     #[inline(always)]
     fn zero(self) -> __m512i {
-        Avx512::<true>.zero()
+        Avx512.zero()
     }
 
     #[inline(always)]
@@ -296,8 +303,9 @@ impl Integers for Fours {
     }
 
     #[inline(always)]
-    fn broadcast(self, group: u32) -> __m512i {
-        Avx512::<true>.broadcast(group)
+    unsafe fn broadcast(self, from: *const u32, groups: usize) -> __m512i {
+        // SAFETY: as the caller says.
+        unsafe { Avx512.broadcast(from, groups) }
     }
 
     #[inline(always)]
@@ -309,6 +317,69 @@ impl Integers for Fours {
     #[inline(always)]
     unsafe fn write(self, sums: __m512i, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
         // SAFETY: as the caller says.
-        unsafe { Avx512::<true>.write(sums, step, scales, base, to) }
+        unsafe { Avx512.write(sums, step, scales, base, to) }
+    }
+}
+
+/// The same with values in 16 bits, in halves: the upper ones 128 above what they are, and the lower ones, which have no sign.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Halves;
+
+#[cfg(target_arch = "x86_64")]
+impl Integers for Halves {
+    const LANES: usize = 16;
+    const VECTORS: usize = 4;
+    const TERMS: usize = 4;
+    const WORDS: usize = 2;
+    // Twice as many sums as other kernels.
+    const TILE: (usize, usize) = (PANEL_ROWS / 2, ROW_PANELS / 2);
+    type Sums = [__m512i; 2];
+    type Weights = __m512i;
+    type Values = [__m512i; 2];
+
+    #[inline(always)]
+    fn zero(self) -> [__m512i; 2] {
+        [Avx512.zero(); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn start(self, offsets: *const i32) -> [__m512i; 2] {
+        // SAFETY: as the caller says.
+        unsafe { [Fours.start(offsets), Avx512.zero()] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const i8) -> __m512i {
+        // SAFETY: as the caller says.
+        unsafe { Fours.load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(self, from: *const u32, groups: usize) -> [__m512i; 2] {
+        // SAFETY: as the caller says.
+        unsafe { [Avx512.broadcast(from, groups), Avx512.broadcast(from.wrapping_add(groups), groups)] }
+    }
+
+    #[inline(always)]
+    fn add_products(self, sums: [__m512i; 2], weights: __m512i, values: [__m512i; 2]) -> [__m512i; 2] {
+        let [upper, lower] = sums;
+        [Fours.add_products(upper, weights, values[0]), Fours.add_products(lower, weights, values[1])]
+    }
+
+    #[inline(always)]
+    unsafe fn write(
+        self,
+        [upper, lower]: [__m512i; 2],
+        step: f32,
+        scales: *const f32,
+        base: Option<*const f32>,
+        to: *mut f32,
+    ) {
+        // SAFETY: as the caller says, and whoever calls this has the instructions.
+        unsafe {
+            let sums = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower);
+            Avx512.write(sums, step, scales, base, to);
+        }
     }
 }
