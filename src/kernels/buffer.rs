@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::float::Float;
-use super::panels::bf16::Bf16;
 
 /// One cache line, or one register of the widest instruction set.
 #[derive(Clone, Copy)]
@@ -31,7 +30,6 @@ impl Bits for u8 {}
 impl Bits for i16 {}
 impl Bits for i32 {}
 impl Bits for u32 {}
-impl Bits for Bf16 {}
 
 /// Memory that only grows, for elements of any such type.
 #[derive(Default, Clone)]
@@ -46,7 +44,7 @@ impl Buffer {
     pub(super) fn elements<F: Bits>(&self) -> &[F] {
         let count = self.0.len() * (Line::BYTES / size_of::<F>());
         // SAFETY: the lines are initialised bytes, `count` elements long and aligned for them, and `Bits` are f32, f64 (`Float`
-        // is sealed) and integers, of which every bit pattern is a value.
+        // is sealed), integers and `Bf16`, of which every bit pattern is a value.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), count) }
     }
 

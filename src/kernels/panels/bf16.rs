@@ -12,7 +12,8 @@
 use ndarray::{ArrayView2, Axis};
 use pulp::Simd;
 
-use super::sweep::Stored;
+use super::stored::Stored;
+use crate::kernels::buffer::Bits;
 use crate::kernels::gemm::geometry::Sizes;
 use crate::kernels::simd::vector::read_at;
 
@@ -20,6 +21,8 @@ use crate::kernels::simd::vector::read_at;
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(in crate::kernels) struct Bf16(u16);
+
+impl Bits for Bf16 {}
 
 impl Stored<f32> for Bf16 {
     #[inline(always)]

@@ -10,5 +10,6 @@ pub(super) mod integers;
 pub(super) mod packed;
 pub(super) mod precision;
 pub(super) mod store;
+mod stored;
 mod sweep;
 pub(super) mod weight;

@@ -26,6 +26,7 @@ use ndarray::{ArrayView2, Axis, s};
 use pulp::{Simd, WithSimd};
 
 use super::bf16::Bf16;
+use super::stored::Stored;
 use crate::kernels::float::Float;
 use crate::kernels::gemm::copy::copy_rows;
 use crate::kernels::gemm::geometry::{
@@ -105,25 +106,6 @@ impl<F: Float> WithSimd for PanelCopy<'_, F> {
             // SAFETY: some columns of the operand.
             unsafe { copy_rows(simd, Strided::new(&columns), depth, count, width, panel) };
         }
-    }
-}
-
-/// How a weight lies in a panel.
-pub(super) trait Stored<F: Float>: Copy {
-    /// The N vectors of a row of a panel.
-    ///
-    /// # Safety
-    ///
-    /// `from` is valid for reads of N times [`lanes`](crate::kernels::simd::vector::Simd::lanes) weights.
-    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N];
-}
-
-/// As it is.
-impl<F: Float> Stored<F> for F {
-    #[inline(always)]
-    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N] {
-        // SAFETY: as the caller says.
-        unsafe { <F as crate::kernels::simd::vector::Simd>::load_row(simd, from) }
     }
 }
 

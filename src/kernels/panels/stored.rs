@@ -1,0 +1,26 @@
+//! How weights lie in panels that are swept.
+#![allow(unsafe_code)]
+
+use pulp::Simd;
+
+use crate::kernels::float::Float;
+use crate::kernels::simd::vector;
+
+/// How a weight lies in a panel.
+pub(super) trait Stored<F: Float>: Copy {
+    /// The N vectors of a row of a panel.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of N times [`lanes`](vector::Simd::lanes) weights.
+    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N];
+}
+
+/// As it is.
+impl<F: Float> Stored<F> for F {
+    #[inline(always)]
+    unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N] {
+        // SAFETY: as the caller says.
+        unsafe { <F as vector::Simd>::load_row(simd, from) }
+    }
+}
