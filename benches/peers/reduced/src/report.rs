@@ -107,5 +107,6 @@ impl Report {
 }
 
 fn name(point: &Point) -> String {
-    format!("{} T{} H{}", point.cell.name().to_uppercase(), point.steps, point.hidden)
+    let batch = if point.batch == 1 { String::new() } else { format!(" B{}", point.batch) };
+    format!("{} T{}{batch} H{}", point.cell.name().to_uppercase(), point.steps, point.hidden)
 }
