@@ -36,7 +36,7 @@ fn infer<L: Layer<Elem = f32>>(model: &L, x: &Array3<f32>, lengths: Option<&[usi
 /// The nearest number of 16 bits, of one that is neither huge nor NaN.
 fn bf16(x: f32) -> f32 {
     let bits = x.to_bits();
-    f32::from_bits(bits + 0x7fff + (bits >> 16 & 1) & 0xffff_0000)
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
 /// `model` with the rows of its products' weights changed by `change`; they are those that `precision` is about.
