@@ -1,4 +1,4 @@
-//! Losses of random outputs and targets: value, gradient and weight are those of the formulas and of central differences,
+//! Losses of random outputs and targets, with weights too: value, gradient and weight are those of the formulas and of central differences,
 //! in any memory layout, with lengths, in parts, and on every instruction set.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use gradflow::author::Id;
 use gradflow::loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy};
-use gradflow::ndarray::{Array2, Array3, ArrayRef2, ArrayRef3, s};
+use gradflow::ndarray::{Array1, Array2, Array3, ArrayRef2, ArrayRef3, ArrayView2, s};
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Float, Sequence};
 
@@ -294,9 +294,10 @@ fn check<F: Float, L>(
     <L::Targets as ToOwned>::Owned: std::ops::Deref<Target = L::Targets>,
 {
     let text = format!("{loss:?}");
-    let Formulas { value, gradient, weightless } = formulas(batch, &mut loss.clone(), targets, position, &text);
+    let Formulas { value, gradient, weightless } = formulas(batch, &mut loss.clone(), targets, position, None, &text);
     #[cfg(fuzzing)]
-    gradflow::for_each_instruction_set(|_| drop(formulas(batch, &mut loss.clone(), targets, position, &text)));
+    gradflow::for_each_instruction_set(|_| drop(formulas(batch, &mut loss.clone(), targets, position, None, &text)));
+    weights(batch, &loss, targets, position, &text);
 
     // Another layout, in a used memory, with junk where nothing counts: the same bits.
     let counts = |t: usize, b: usize| batch.counts(t, b);
@@ -353,23 +354,73 @@ struct Formulas<F> {
     weightless: bool,
 }
 
+/// Weights of steps: the formulas with them, and what has the weight 0 is not read. Those of elements and sequences that are the
+/// same give the same bits.
+fn weights<F: Float, L>(
+    batch: &Batch<F>,
+    loss: &L,
+    targets: &L::Targets,
+    position: &dyn Fn(&Array3<F>, usize, usize) -> Position,
+    text: &str,
+) where
+    L: Loss<F> + Clone,
+    L::Targets: Targets,
+    <L::Targets as ToOwned>::Owned: std::ops::Deref<Target = L::Targets>,
+{
+    let (steps, sequences, _) = batch.y.dim();
+    let rng = &mut StdRng::seed_from_u64(batch.seed + 2);
+    let mut weight = || F::of([0.0, 1.0, 0.5, 3.0, 1e-3][rng.random_range(0..5)]);
+    let of_steps = Array2::from_shape_simple_fn((steps, sequences), &mut weight);
+    let Formulas { value, gradient, .. } =
+        formulas(batch, &mut loss.clone(), targets, position, Some(of_steps.view()), text);
+    let counts = |t: usize, b: usize| batch.counts(t, b) && of_steps[[t, b]] > F::zero();
+    let mut junk = batch.y.clone();
+    for ((t, b, _), value) in junk.indexed_iter_mut() {
+        if !counts(t, b) {
+            *value = F::nan();
+        }
+    }
+    let (mut loss, junk_targets) = (loss.clone(), targets.with_junk(&counts));
+    let again = loss.of_weighted(batch.sequence(&junk), &junk_targets, &of_steps);
+    let same = again.gradient().iter().zip(&gradient).all(|(a, b)| a.bits() == b.bits());
+    assert!(again.value().to_bits() == value.to_bits() && same, "{text}: read without a weight: {of_steps}, {batch:?}");
+    let of_sequences = Array1::from_shape_simple_fn(sequences, &mut weight);
+    let spread = of_sequences.broadcast((steps, sequences)).expect("a weight for each sequence");
+    let (y, of_sequences) = (batch.sequence(&batch.y), &of_sequences);
+    let (one, other) = (loss.value_weighted(y, targets, of_sequences), loss.value_weighted(y, targets, spread));
+    assert_eq!(one.to_bits(), other.to_bits(), "{text}: weights of sequences: {of_sequences}, {batch:?}");
+}
+
 /// Value and gradient, compared with the formulas.
 fn formulas<F: Float, L: Loss<F>>(
     batch: &Batch<F>,
     loss: &mut L,
     targets: &L::Targets,
     position: &dyn Fn(&Array3<F>, usize, usize) -> Position,
+    weights: Option<ArrayView2<'_, F>>,
     text: &str,
 ) -> Formulas<F> {
     let whole = batch.sequence(&batch.y);
-    let evaluated = loss.of(whole, targets);
+    let evaluated = match weights {
+        Some(weights) => loss.of_weighted(whole, targets, weights),
+        None => loss.of(whole, targets),
+    };
     let (value, gradient) = (evaluated.value(), evaluated.gradient().to_owned());
-    assert_eq!(loss.value(whole, targets).to_bits(), value.to_bits(), "{text}: without a gradient: {batch:?}");
+    let (alone, weighs) = match weights {
+        Some(weights) => {
+            (loss.value_weighted(whole, targets, weights), loss.total_weight(whole, targets, weights.into()))
+        }
+        None => (loss.value(whole, targets), loss.weight(whole, targets)),
+    };
+    assert_eq!(alone.to_bits(), value.to_bits(), "{text}: without a gradient: {batch:?}");
 
     let (steps, sequences, features) = batch.y.dim();
     let at = |t: usize, b: usize| {
-        if batch.counts(t, b) {
-            position(&batch.y, t, b)
+        let factor = weights.map_or(1.0, |weights| weights[[t, b]].widen());
+        if batch.counts(t, b) && factor > 0.0 {
+            let Position { loss, slopes, weight, largest } = position(&batch.y, t, b);
+            let slopes = slopes.into_iter().map(|slope| factor * slope).collect();
+            Position { loss: factor * loss, slopes, weight: factor * weight, largest: factor * largest }
         } else {
             Position { slopes: vec![0.0; features], ..Position::default() }
         }
@@ -377,7 +428,10 @@ fn formulas<F: Float, L: Loss<F>>(
     let positions: Vec<_> =
         (0..steps).flat_map(|t| (0..sequences).map(move |b| (t, b))).map(|(t, b)| at(t, b)).collect();
     let weight: f64 = positions.iter().map(|position| position.weight).sum();
-    assert_eq!(loss.weight(whole, targets), if batch.sum { 1.0 } else { weight }, "{text}: weight: {batch:?}");
+    let want = if batch.sum { 1.0 } else { weight };
+    // Weights of elements are added up one by one.
+    let same = if weights.is_some() { near(weighs, want, 1e-13 * want) } else { weighs == want };
+    assert!(same, "{text}: weight {weighs} for {want}: {batch:?}");
     let factor = match batch.sum {
         true => 1.0,
         false if weight == 0.0 => 0.0,

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::error::FitError;
-use super::supervised::Supervised;
+use super::supervised::{self, Supervised};
 use crate::base::ZerosLike;
 use crate::clip::ClipNorm;
 use crate::layer::Layer;
@@ -109,7 +109,7 @@ where
         let x = batch.input()?.train(u64::from(k));
         let mut state = model.zero_state(x.dims().1);
         let pass = model.pass(x, &mut state, &mut cache);
-        let evaluated = loss.of(&pass, batch.targets());
+        let (_, evaluated) = supervised::evaluate(loss, &pass, batch);
         let (loss, gradient) = (evaluated.value(), evaluated.gradient());
         pass.backward_into(gradient, &mut grad);
         let learning_rate = from * (to / from).powf(f64::from(k) / f64::from(steps - 1));

@@ -105,4 +105,4 @@ pub use lr_range::{LrPoint, LrRange, lr_range};
 pub use progress_bar::ProgressBar;
 pub use report::{Report, Step, print, quiet};
 pub use run::Fit;
-pub use supervised::Supervised;
+pub use supervised::{Supervised, Weighted};

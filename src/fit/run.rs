@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::FitError;
 use super::history::{End, Epoch, History};
 use super::report::{Report, Step};
-use super::supervised::Supervised;
+use super::supervised::{self, Supervised};
 use crate::base::{TensorsExt, ZerosLike};
 use crate::clip::ClipNorm;
 #[cfg(feature = "safetensors")]
@@ -285,8 +285,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         let x = batch.input()?.train(self.seed.wrapping_mul(SEEDS_APART).wrapping_add(self.steps));
         let mut state = self.model.zero_state(x.dims().1);
         let pass = self.model.pass(x, &mut state, cache);
-        let weight = self.loss.weight((&pass).into(), batch.targets());
-        let evaluated = self.loss.of(&pass, batch.targets());
+        let (weight, evaluated) = supervised::evaluate(self.loss, &pass, batch);
         let loss = evaluated.value();
         pass.backward_into(evaluated.gradient(), grad);
         let of_schedule = self.schedule.as_ref().map(|schedule| schedule.learning_rate(self.steps));
@@ -387,8 +386,8 @@ where
         let x = batch.input()?.infer();
         let mut state = model.zero_state(x.dims().1);
         let pass = model.pass(x, &mut state, cache);
-        let weight = loss.weight((&pass).into(), batch.targets());
-        mean.add(loss.value(&pass, batch.targets()), weight);
+        let (weight, value) = supervised::value(loss, &pass, &batch);
+        mean.add(value, weight);
         any = true;
     }
     Ok(any.then(|| mean.value()))

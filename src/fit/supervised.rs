@@ -5,7 +5,8 @@ use std::ops::Deref;
 use crate::base::LengthsError;
 use crate::data::Batch;
 use crate::kernels::Float;
-use crate::layer::Sequence;
+use crate::layer::{Layer, Pass, Sequence};
+use crate::loss::{Evaluated, Loss, Weights};
 
 /// A batch with its targets: what [`Fit`](super::Fit) trains on.
 ///
@@ -21,6 +22,8 @@ use crate::layer::Sequence;
 /// assert_eq!(Supervised::<f32>::input(&batch)?.length(1), 5);
 /// # Ok::<(), gradflow::author::LengthsError>(())
 /// ```
+///
+/// [`Weighted`] adds weights to any of them.
 pub trait Supervised<F> {
     /// The targets of the loss.
     type Targets: ?Sized;
@@ -33,6 +36,83 @@ pub trait Supervised<F> {
 
     /// What the output should be.
     fn targets(&self) -> &Self::Targets;
+
+    /// The weights of the loss, if it has any: by default none. A [`Weighted`] batch has some.
+    fn weights(&self) -> Option<Weights<'_, F>> {
+        None
+    }
+}
+
+/// A batch with [weights](Weights) of its sequences, steps or elements.
+///
+/// ```
+/// use gradflow::fit::{Supervised, Weighted};
+/// use gradflow::{loss::Weights, ndarray::{Array2, arr1}};
+///
+/// let (ids, classes) = (Array2::<usize>::zeros((7, 2)), Array2::<usize>::zeros((7, 2)));
+/// let batch = Weighted { batch: (ids, classes, vec![7, 5]), weights: arr1(&[1.0, 0.25]) };
+/// assert_eq!(Supervised::<f32>::weights(&batch), Some(Weights::from(&batch.weights)));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted<B, W> {
+    /// Inputs with their targets.
+    pub batch: B,
+    /// `[B]`, `[T, B]` or `[T, B, D]`, where the loss takes them.
+    pub weights: W,
+}
+
+impl<F: Float, B: Supervised<F>, W> Supervised<F> for Weighted<B, W>
+where
+    for<'w> &'w W: Into<Weights<'w, F>>,
+{
+    type Targets = B::Targets;
+
+    fn input(&self) -> Result<Sequence<'_, F>, LengthsError> {
+        self.batch.input()
+    }
+
+    fn targets(&self) -> &B::Targets {
+        self.batch.targets()
+    }
+
+    fn weights(&self) -> Option<Weights<'_, F>> {
+        Some((&self.weights).into())
+    }
+}
+
+/// The loss of a pass over a batch, with the batch's weights if it has any: how much the value weighs among others, and the loss
+/// with its gradient.
+#[track_caller]
+pub(super) fn evaluate<'l, L: Layer, C, B>(
+    loss: &'l mut C,
+    pass: &Pass<'_, L>,
+    batch: &B,
+) -> (f64, Evaluated<'l, L::Elem>)
+where
+    C: Loss<L::Elem>,
+    B: Supervised<L::Elem, Targets = C::Targets>,
+{
+    let targets = batch.targets();
+    match batch.weights() {
+        Some(weights) => (loss.total_weight(pass.into(), targets, weights), loss.of_weighted(pass, targets, weights)),
+        None => (loss.weight(pass.into(), targets), loss.of(pass, targets)),
+    }
+}
+
+/// As [`evaluate`], without the gradient.
+#[track_caller]
+pub(super) fn value<L: Layer, C, B>(loss: &C, pass: &Pass<'_, L>, batch: &B) -> (f64, f64)
+where
+    C: Loss<L::Elem>,
+    B: Supervised<L::Elem, Targets = C::Targets>,
+{
+    let targets = batch.targets();
+    match batch.weights() {
+        Some(weights) => {
+            (loss.total_weight(pass.into(), targets, weights), loss.value_weighted(pass, targets, weights))
+        }
+        None => (loss.weight(pass.into(), targets), loss.value(pass, targets)),
+    }
 }
 
 impl<F: Float, B: Supervised<F> + ?Sized> Supervised<F> for &B {
@@ -44,6 +124,10 @@ impl<F: Float, B: Supervised<F> + ?Sized> Supervised<F> for &B {
 
     fn targets(&self) -> &B::Targets {
         (**self).targets()
+    }
+
+    fn weights(&self) -> Option<Weights<'_, F>> {
+        (**self).weights()
     }
 }
 

@@ -5,6 +5,7 @@ use ndarray::{Array3, ArrayRef3};
 use super::elements::Elements;
 use super::reduction::{Reduction, check_weights, weighted};
 use super::traits::{Loss, Memory};
+use super::weights::Weights;
 use crate::base::{Size, check_shape};
 use crate::kernels::{Float, once};
 use crate::layer::Sequence;
@@ -81,14 +82,25 @@ impl<F: Float> Loss<F> for BinaryCrossEntropy<F> {
     type Targets = ArrayRef3<F>;
 
     fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
-        if let (Some(weights), Size::Features(questions)) = (&self.pos_weight, y.size()) {
-            check_shape(NAME, "pos_weight", &[questions], &[weights.len()]);
-        }
-        evaluate(self.pos_weight.as_deref(), self.elements, y.reborrow(), targets, dy)
+        evaluate(self.pos_weight.as_deref(), self.elements, y.reborrow(), targets, None, dy)
+    }
+
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &ArrayRef3<F>,
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        evaluate(self.pos_weight.as_deref(), self.elements, y.reborrow(), targets, Some(weights.reborrow()), dy)
     }
 
     fn weight(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>) -> f64 {
-        self.elements.reduction.weighs(self.elements.total(y, targets))
+        self.elements.reduction.weighs(self.elements.total(NAME, y, targets, None))
+    }
+
+    fn total_weight(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, weights: Weights<'_, F>) -> f64 {
+        self.elements.reduction.weighs(self.elements.total(NAME, y, targets, Some(weights)))
     }
 
     fn memory(&mut self) -> &mut Array3<F> {
@@ -103,9 +115,13 @@ once! {
         elements: Elements,
         y: Sequence<'a, F>,
         targets: &'a ArrayRef3<F>,
+        weights: Option<Weights<'a, F>>,
         dy: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
-        elements.evaluate(NAME, y, targets, dy, |k, z, y| {
+        if let (Some(weights), Size::Features(questions)) = (pos_weight, y.size()) {
+            check_shape(NAME, "pos_weight", &[questions], &[weights.len()]);
+        }
+        elements.evaluate(NAME, y, targets, weights, dy, |k, z, y| {
             let (no, yes) = (1.0 - y, pos_weight.map_or(1.0, |weights| weights[k]) * y);
             // log σ(-|z|) = -|z| - near, log σ(|z|) = -near
             let small = (-z.abs()).exp();

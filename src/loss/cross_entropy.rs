@@ -2,8 +2,9 @@
 
 use ndarray::{Array3, ArrayRef2, ArrayRef3};
 
-use super::reduction::{Reduction, check_weights, power_of_two_below, weighted};
+use super::reduction::{Reduction, check_weights, weighted};
 use super::traits::{Loss, Memory};
+use super::weights::{Parts, Weights, weight_at};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
 use crate::kernels::softmax::{beside_largest, largest, weighted_softmax};
@@ -122,12 +123,29 @@ impl<F: Float, I: Id> Loss<F> for SoftmaxCrossEntropy<F, I> {
     #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, ids: &ArrayRef2<I>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
         let is_ignored = |t: usize, b: usize| self.ignored == Some(ids[[t, b]]);
-        evaluate(&self.options, y.reborrow(), I::view(ids.view()), &is_ignored, dy)
+        evaluate(&self.options, y.reborrow(), I::view(ids.view()), &is_ignored, None, dy)
+    }
+
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        ids: &ArrayRef2<I>,
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        let is_ignored = |t: usize, b: usize| self.ignored == Some(ids[[t, b]]);
+        evaluate(&self.options, y.reborrow(), I::view(ids.view()), &is_ignored, Some(weights.reborrow()), dy)
     }
 
     fn weight(&self, y: Sequence<'_, F>, ids: &ArrayRef2<I>) -> f64 {
-        let counted = ids.indexed_iter().filter(|&((t, b), &id)| y.valid(t, b) && self.ignored != Some(id));
-        self.options.reduction.weighs(counted.map(|(_, id)| self.options.class_weight(id.index())).sum())
+        let is_ignored = |t: usize, b: usize| self.ignored == Some(ids[[t, b]]);
+        self.options.reduction.weighs(self.options.total(y, I::view(ids.view()), &is_ignored, None))
+    }
+
+    fn total_weight(&self, y: Sequence<'_, F>, ids: &ArrayRef2<I>, weights: Weights<'_, F>) -> f64 {
+        let is_ignored = |t: usize, b: usize| self.ignored == Some(ids[[t, b]]);
+        weights.check_shape(NAME, Parts::Steps, [ids.nrows(), ids.ncols(), 0]);
+        self.options.reduction.weighs(self.options.total(y, I::view(ids.view()), &is_ignored, Some(weights)))
     }
 
     fn memory(&mut self) -> &mut Array3<F> {
@@ -139,6 +157,25 @@ impl Options {
     /// `c_id`; 0 for an id that is out of range.
     fn class_weight(&self, id: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |weights| *weights.get(id).unwrap_or(&0.0))
+    }
+
+    /// The sum of the weights of all positions that count, `w_tb c_id`.
+    #[track_caller]
+    fn total<F: Float>(
+        &self,
+        sequence: Sequence<'_, F>,
+        ids: Ids<'_>,
+        is_ignored: &dyn Fn(usize, usize) -> bool,
+        weights: Option<Weights<'_, F>>,
+    ) -> f64 {
+        let (steps, batch) = ids.dim();
+        let mut total = 0.0;
+        for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))) {
+            if sequence.valid(t, b) && !is_ignored(t, b) {
+                total += weight_at(weights, NAME, [t, b, 0]) * self.class_weight(ids.get(t, b));
+            }
+        }
+        total
     }
 
     /// `ε c_k / V`: the part of `q_k` that does not depend on the id.
@@ -172,6 +209,7 @@ once! {
         sequence: Sequence<'a, F>,
         ids: Ids<'a>,
         is_ignored: &'a dyn Fn(usize, usize) -> bool,
+        weights: Option<Weights<'a, F>>,
         dlogits: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
         let logits = sequence.features(NAME, None); // [T, B, V]
@@ -180,46 +218,50 @@ once! {
         if let Some(weights) = &options.weights {
             check_shape(NAME, "class weights", &[classes], &[weights.len()]);
         }
-        let counts = |(t, b): (usize, usize)| sequence.valid(t, b) && !is_ignored(t, b);
+        if let Some(weights) = weights {
+            weights.check_shape(NAME, Parts::Steps, [steps, batch, classes]);
+        }
+        // 0 of a position that does not count.
+        let weight_of = |(t, b): (usize, usize)| {
+            if sequence.valid(t, b) && !is_ignored(t, b) { weight_at(weights, NAME, [t, b, 0]) } else { 0.0 }
+        };
         let positions = || (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b)));
-        for (t, b) in positions().filter(|&at| counts(at)) {
+        for (t, b) in positions().filter(|&at| weight_of(at) > 0.0) {
             if ids.get(t, b) >= classes {
                 let got = format_args!("{} at step {t} of sequence {b}", ids.shown(t, b));
                 mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
             }
         }
-        let class_weight = |(t, b): (usize, usize)| options.class_weight(ids.get(t, b));
-        let weight = options.reduction.weight(positions().filter(|&at| counts(at)).map(class_weight).sum());
-        let unit = power_of_two_below(weight);
+        let factors = options.reduction.shares(options.total(sequence, ids, is_ignored, weights));
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
-        // Of a position that counts: the id, its part of the target and that of all classes together.
-        let id_own_and_all = |(t, b): (usize, usize)| {
-            if !counts((t, b)) {
-                return None;
-            }
+        // Of a position that counts: its weight, the id, its part of the target and that of all classes together.
+        let weight_id_own_and_all = |(t, b): (usize, usize)| {
+            let weight = weight_of((t, b));
             let id = ids.get(t, b);
-            Some((id, options.own(id), options.own(id) + shares))
+            (weight > 0.0).then(|| (weight, id, options.own(id), options.own(id) + shares))
         };
 
-        let mut loss = 0.0; // times `unit`
+        let mut loss = 0.0;
         let Some(dlogits) = dlogits else {
             let logits = logits.as_standard_layout(); // a copy only if they are not
             let rows = logits.as_slice().expect("standard layout").chunks_exact(classes);
             for (at, z) in positions().zip(rows) {
-                if let Some((id, _, all)) = id_own_and_all(at) {
+                if let Some((weight, id, _, all)) = weight_id_own_and_all(at) {
+                    let unit = factors.in_sum(weight);
                     let (largest, target) = options.target(unit, id, z);
                     loss += unit * all * beside_largest(largest, z).ln_1p() - target;
                 }
             }
-            return weighted(weight / unit, loss);
+            return factors.finish(loss);
         };
         dlogits.assign(&logits);
         let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
         for (at, row) in positions().zip(rows) {
-            let Some((id, own, all)) = id_own_and_all(at) else {
+            let Some((weight, id, own, all)) = weight_id_own_and_all(at) else {
                 row.fill(F::zero());
                 continue;
             };
+            let (unit, weight) = (factors.in_sum(weight), factors.of(weight));
             let (largest, target) = options.target(unit, id, row);
             let (beside, others) = weighted_softmax(F::of(weight * all), largest, id, row);
             loss += unit * all * beside.ln_1p() - target;
@@ -229,6 +271,6 @@ once! {
                 row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
             }
         }
-        weighted(weight / unit, loss)
+        factors.finish(loss)
     }
 }

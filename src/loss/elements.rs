@@ -2,7 +2,8 @@
 
 use ndarray::{ArrayRef3, Zip};
 
-use super::reduction::{Reduction, power_of_two_below};
+use super::reduction::Reduction;
+use super::weights::{Parts, Weights, weight_at};
 use crate::base::check_shape;
 use crate::kernels::Float;
 use crate::layer::Sequence;
@@ -25,14 +26,32 @@ impl Elements {
         }
     }
 
-    /// The number of elements that count.
-    pub fn total<F: Float>(self, sequence: Sequence<'_, F>, target: &ArrayRef3<F>) -> f64 {
+    /// The number of elements that count, or the sum of their weights.
+    #[track_caller]
+    pub fn total<F: Float>(
+        self,
+        loss: &str,
+        sequence: Sequence<'_, F>,
+        target: &ArrayRef3<F>,
+        weights: Option<Weights<'_, F>>,
+    ) -> f64 {
         let counts = self.counts(sequence);
-        let count = match self.ignored {
-            Some(_) => target.indexed_iter().filter(|&((t, b, _), &target)| counts(t, b, target)).count(),
-            None => sequence.valid_count() * target.dim().2,
+        let (steps, batch, features) = target.dim();
+        let Some(weights) = weights else {
+            let count = match self.ignored {
+                Some(_) => target.indexed_iter().filter(|&((t, b, _), &target)| counts(t, b, target)).count(),
+                None => sequence.valid_count() * features,
+            };
+            return count as f64;
         };
-        count as f64
+        weights.check_shape(loss, Parts::Elements, [steps, batch, features]);
+        let mut total = 0.0;
+        for ((t, b, k), &target) in target.indexed_iter() {
+            if counts(t, b, target) {
+                total += weights.checked_at(loss, [t, b, k]);
+            }
+        }
+        total
     }
 
     /// The loss, and its gradient into `dy`. `element` maps the feature's index, `y` and the target to an element's loss
@@ -43,30 +62,31 @@ impl Elements {
         loss: &str,
         sequence: Sequence<'_, F>,
         target: &ArrayRef3<F>,
+        weights: Option<Weights<'_, F>>,
         dy: Option<&mut ArrayRef3<F>>,
         element: impl Fn(usize, f64, f64) -> (f64, f64),
     ) -> f64 {
         let y = sequence.features(loss, None); // [T, B, D]
         check_shape(loss, "target", y.shape(), target.shape());
         let counts = self.counts(sequence);
-        let weight = self.reduction.weight(self.total(sequence, target));
-        let unit = power_of_two_below(weight);
+        let shares = self.reduction.shares(self.total(loss, sequence, target, weights));
 
-        let mut sum = 0.0; // of the losses times `unit`
+        let mut sum = 0.0;
         let mut slope = |(t, b, k): (usize, usize, usize), y: F, target: F| {
-            let (value, slope) = if counts(t, b, target) { element(k, y.widen(), target.widen()) } else { (0.0, 0.0) };
-            sum += unit * value;
-            slope
+            let weight = if counts(t, b, target) { weight_at(weights, loss, [t, b, k]) } else { 0.0 };
+            if weight == 0.0 {
+                return F::zero();
+            }
+            let (value, slope) = element(k, y.widen(), target.widen());
+            sum += shares.in_sum(weight) * value;
+            F::of(shares.of(weight) * slope)
         };
         match dy {
-            Some(dy) => Zip::indexed(dy)
-                .and(y)
-                .and(target)
-                .for_each(|at, dy, &y, &target| *dy = F::of(weight * slope(at, y, target))),
+            Some(dy) => Zip::indexed(dy).and(y).and(target).for_each(|at, dy, &y, &target| *dy = slope(at, y, target)),
             None => Zip::indexed(y).and(target).for_each(|at, &y, &target| {
                 slope(at, y, target);
             }),
         }
-        sum * (weight / unit)
+        shares.finish(sum)
     }
 }

@@ -5,6 +5,7 @@ use ndarray::{Array3, ArrayRef3};
 use super::elements::Elements;
 use super::reduction::Reduction;
 use super::traits::{Loss, Memory};
+use super::weights::Weights;
 use crate::kernels::{Float, once};
 use crate::layer::Sequence;
 
@@ -65,11 +66,25 @@ impl<F: Float> Loss<F> for MeanSquaredError<F> {
     type Targets = ArrayRef3<F>;
 
     fn evaluate(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, dy: Option<&mut ArrayRef3<F>>) -> f64 {
-        evaluate(self.elements, y.reborrow(), targets, dy)
+        evaluate(self.elements, y.reborrow(), targets, None, dy)
+    }
+
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &ArrayRef3<F>,
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        evaluate(self.elements, y.reborrow(), targets, Some(weights.reborrow()), dy)
     }
 
     fn weight(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>) -> f64 {
-        self.elements.reduction.weighs(self.elements.total(y, targets))
+        self.elements.reduction.weighs(self.elements.total(NAME, y, targets, None))
+    }
+
+    fn total_weight(&self, y: Sequence<'_, F>, targets: &ArrayRef3<F>, weights: Weights<'_, F>) -> f64 {
+        self.elements.reduction.weighs(self.elements.total(NAME, y, targets, Some(weights)))
     }
 
     fn memory(&mut self) -> &mut Array3<F> {
@@ -83,9 +98,10 @@ once! {
         elements: Elements,
         y: Sequence<'a, F>,
         targets: &'a ArrayRef3<F>,
+        weights: Option<Weights<'a, F>>,
         dy: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
-        elements.evaluate(NAME, y, targets, dy, |_, y, target| {
+        elements.evaluate(NAME, y, targets, weights, dy, |_, y, target| {
             let error = y - target;
             (error * error, 2.0 * error)
         })

@@ -8,6 +8,7 @@ mod huber;
 mod mean_squared;
 mod reduction;
 mod traits;
+mod weights;
 
 pub use binary::BinaryCrossEntropy;
 pub use cross_entropy::SoftmaxCrossEntropy;
@@ -15,3 +16,4 @@ pub use ctc::Ctc;
 pub use huber::Huber;
 pub use mean_squared::MeanSquaredError;
 pub use traits::{Evaluated, Loss};
+pub use weights::Weights;

@@ -21,20 +21,41 @@ impl Reduction {
         }
     }
 
-    /// The factor of each loss, for losses whose number, or sum of weights, is `total`.
-    pub fn weight(self, total: f64) -> f64 {
+    /// The factors of the losses, for losses whose number, or sum of weights, is `total`.
+    pub fn shares(self, total: f64) -> Shares {
         match self {
-            Reduction::Mean if total == 0.0 => 0.0,
-            Reduction::Mean => 1.0 / total,
-            Reduction::Sum => 1.0,
+            // Nothing counts, and what is divided by infinity is 0.
+            Reduction::Mean if total == 0.0 => Shares { total: f64::INFINITY, unit: 1.0 },
+            Reduction::Mean => Shares { total, unit: total.log2().ceil().exp2() },
+            Reduction::Sum => Shares { total: 1.0, unit: 1.0 },
         }
     }
 }
 
-/// The power of two at or below a factor. Losses are added up times it, which is exact, so that the sum of many large ones does
-/// not overflow if their mean does not.
-pub(super) fn power_of_two_below(factor: f64) -> f64 {
-    if factor > 0.0 { factor.log2().floor().exp2() } else { 1.0 }
+/// The factors of losses with weights: w / total, which is at most 1 in a mean.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    total: f64,
+    /// The power of two at or above `total`.
+    unit: f64,
+}
+
+impl Shares {
+    /// The factor of a loss with this weight, in the gradient.
+    pub fn of(self, weight: f64) -> f64 {
+        weight / self.total
+    }
+
+    /// The factor of a loss with this weight in a sum that [`finish`](Shares::finish) makes a mean. If the weight is 1 it is a power of
+    /// two, so multiplying by it is exact; and the sum of many large losses does not overflow if their mean does not.
+    pub fn in_sum(self, weight: f64) -> f64 {
+        weight / self.unit
+    }
+
+    /// From the sum of the losses times their [factors](Shares::in_sum).
+    pub fn finish(self, sum: f64) -> f64 {
+        weighted(self.unit / self.total, sum)
+    }
 }
 
 /// `weight · loss`; what has no weight counts for nothing, be it infinite.

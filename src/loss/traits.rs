@@ -4,6 +4,7 @@ use std::fmt;
 
 use ndarray::{Array3, ArrayRef3};
 
+use super::weights::Weights;
 use crate::kernels::Float;
 use crate::layer::Sequence;
 use crate::layer::kit::reuse;
@@ -24,6 +25,7 @@ use crate::layer::kit::reuse;
 /// | `&array` or a view, `[T, B, D]` | none: all positions count |
 ///
 /// [`of`](Loss::of) evaluates loss and gradient, for training; [`value`](Loss::value) the loss alone, for validation.
+/// [`of_weighted`](Loss::of_weighted) and [`value_weighted`](Loss::value_weighted) do with [`Weights`] for sequences, steps or elements.
 /// The gradient's memory belongs to the loss and is reused: from the second step of a shape on, nothing is allocated.
 ///
 /// ```
@@ -116,6 +118,40 @@ pub trait Loss<F: Float> {
         y.valid_count() as f64
     }
 
+    /// As [`evaluate`](Loss::evaluate), with [`Weights`]: what they are weights of, and what they do, is said there. What has the weight
+    /// 0 counts as little as padding.
+    ///
+    /// Implement this too to write a loss that takes weights; to use one, call [`of_weighted`](Loss::of_weighted) or
+    /// [`value_weighted`](Loss::value_weighted).
+    ///
+    /// # Panics
+    /// Panics as [`evaluate`](Loss::evaluate), if the weights have another shape, and if one of what counts is negative or not
+    /// finite. By default, it always panics: the loss takes no weights.
+    #[track_caller]
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &Self::Targets,
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        let _ = (y, targets, weights, dy);
+        panic!("{}: weights: this loss takes none", std::any::type_name::<Self>())
+    }
+
+    /// As [`weight`](Loss::weight), with [`Weights`]: the sum of the weights of what the value is the mean of. A loss that is a sum
+    /// weighs 1.
+    ///
+    /// By default, [`Weights::total`].
+    ///
+    /// # Panics
+    /// Panics if the weights have another shape.
+    #[track_caller]
+    fn total_weight(&self, y: Sequence<'_, F>, targets: &Self::Targets, weights: Weights<'_, F>) -> f64 {
+        let _ = targets;
+        weights.total(y)
+    }
+
     /// The array that holds the gradient, for [`of`](Loss::of) to reuse. It starts empty.
     fn memory(&mut self) -> &mut Array3<F>;
 
@@ -129,17 +165,31 @@ pub trait Loss<F: Float> {
         Self: Sized,
     {
         let y = y.into();
-        let mut gradient = std::mem::take(self.memory());
-        let (steps, batch) = y.dims();
-        let features = match y.size().features("Loss") {
-            Ok(features) => features,
-            Err(error) => panic!("{error}"),
-        };
-        reuse(&mut gradient, (steps, batch, features));
+        let mut gradient = memory_for(self, y);
         let value = self.evaluate(y, targets, Some(&mut gradient));
-        let memory = self.memory();
-        *memory = gradient;
-        Evaluated { value, gradient: memory }
+        keep(self, value, gradient)
+    }
+
+    /// As [`of`](Loss::of), with a weight for each sequence, step or element.
+    ///
+    /// # Panics
+    /// Panics as [`of`](Loss::of), if the weights have another shape, if one of what counts is negative or not finite, and
+    /// if the loss takes none.
+    #[track_caller]
+    fn of_weighted<'y, 'w>(
+        &mut self,
+        y: impl Into<Sequence<'y, F>>,
+        targets: &Self::Targets,
+        weights: impl Into<Weights<'w, F>>,
+    ) -> Evaluated<'_, F>
+    where
+        Self: Sized,
+        F: 'w,
+    {
+        let y = y.into();
+        let mut gradient = memory_for(self, y);
+        let value = self.evaluate_weighted(y, targets, weights.into(), Some(&mut gradient));
+        keep(self, value, gradient)
     }
 
     /// The loss of the output `y`, without its gradient.
@@ -154,6 +204,45 @@ pub trait Loss<F: Float> {
     {
         self.evaluate(y.into(), targets, None)
     }
+
+    /// As [`value`](Loss::value), with a weight for each sequence, step or element.
+    ///
+    /// # Panics
+    /// Panics as [`of_weighted`](Loss::of_weighted).
+    #[must_use]
+    #[track_caller]
+    fn value_weighted<'y, 'w>(
+        &self,
+        y: impl Into<Sequence<'y, F>>,
+        targets: &Self::Targets,
+        weights: impl Into<Weights<'w, F>>,
+    ) -> f64
+    where
+        Self: Sized,
+        F: 'w,
+    {
+        self.evaluate_weighted(y.into(), targets, weights.into(), None)
+    }
+}
+
+/// The memory of a loss, taken out of it, with the shape of `y`.
+#[track_caller]
+fn memory_for<F: Float>(loss: &mut impl Loss<F>, y: Sequence<'_, F>) -> Array3<F> {
+    let mut gradient = std::mem::take(loss.memory());
+    let (steps, batch) = y.dims();
+    let features = match y.size().features("Loss") {
+        Ok(features) => features,
+        Err(error) => panic!("{error}"),
+    };
+    reuse(&mut gradient, (steps, batch, features));
+    gradient
+}
+
+/// The memory of a loss, back in it.
+fn keep<F: Float>(loss: &mut impl Loss<F>, value: f64, gradient: Array3<F>) -> Evaluated<'_, F> {
+    let memory = loss.memory();
+    *memory = gradient;
+    Evaluated { value, gradient: memory }
 }
 
 impl<F: Float, L: Loss<F> + ?Sized> Loss<F> for Box<L> {
@@ -165,6 +254,20 @@ impl<F: Float, L: Loss<F> + ?Sized> Loss<F> for Box<L> {
 
     fn weight(&self, y: Sequence<'_, F>, targets: &Self::Targets) -> f64 {
         (**self).weight(y, targets)
+    }
+
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &Self::Targets,
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        (**self).evaluate_weighted(y, targets, weights, dy)
+    }
+
+    fn total_weight(&self, y: Sequence<'_, F>, targets: &Self::Targets, weights: Weights<'_, F>) -> f64 {
+        (**self).total_weight(y, targets, weights)
     }
 
     fn memory(&mut self) -> &mut Array3<F> {

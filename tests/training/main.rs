@@ -11,3 +11,4 @@ mod losses;
 mod metrics;
 mod optim;
 mod probe;
+mod weighted;

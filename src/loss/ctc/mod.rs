@@ -17,6 +17,7 @@ use self::path::Path;
 use self::scaled::Scaled;
 use super::reduction::Reduction;
 use super::traits::{Loss, Memory};
+use super::weights::{Parts, Weights, weight_at};
 use crate::base::check_shape;
 use crate::base::error::mismatch;
 use crate::kernels::softmax::softmax;
@@ -44,7 +45,7 @@ const NAME: &str = "Ctc";
 /// anything.
 ///
 /// The mean, which is the default, is that of PyTorch: each loss is divided by its number of labels (at least 1), and the mean over the
-/// batch is taken. The output's lengths are those of its input; steps past them do not count.
+/// batch is taken, the weighted one if the sequences have [weights](super::Weights). The output's lengths are those of its input; steps past them do not count.
 ///
 /// Labels that do not fit, as more labels than steps or repeated ones without a step for the blank between, have no path: the loss is
 /// infinite and its gradient NaN, unless [`zero_infinity`](Ctc::zero_infinity) leaves such sequences out. No labels at all is a
@@ -149,21 +150,57 @@ impl<F: Float, I: Id> Loss<F> for Ctc<F, I> {
     /// Panics if there is not one target for each sequence, the batch is empty, or a label is the blank or not below V.
     #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, targets: &[Vec<I>], dy: Option<&mut ArrayRef3<F>>) -> f64 {
-        let labels = Labels { count: targets.len(), of: &|b| targets[b].len(), label: &|b, s| targets[b][s].index() };
-        // Another thread may be at it: then this one has memory of its own.
-        match self.sums.try_lock() {
-            Ok(mut sums) => evaluate(self.options, y.reborrow(), labels, &mut sums, dy),
-            Err(_) => evaluate(self.options, y.reborrow(), labels, &mut Sums::default(), dy),
-        }
+        self.evaluate_any(y, targets, None, dy)
+    }
+
+    fn evaluate_weighted(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &[Vec<I>],
+        weights: Weights<'_, F>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        self.evaluate_any(y, targets, Some(weights.reborrow()), dy)
     }
 
     fn weight(&self, y: Sequence<'_, F>, _: &[Vec<I>]) -> f64 {
         self.options.reduction.weighs(y.dims().1 as f64)
     }
 
+    fn total_weight(&self, y: Sequence<'_, F>, _: &[Vec<I>], weights: Weights<'_, F>) -> f64 {
+        weights.check_shape(NAME, Parts::Sequences, [0, y.dims().1, 0]);
+        self.options.reduction.weighs(total(y.dims().1, Some(weights)))
+    }
+
     fn memory(&mut self) -> &mut Array3<F> {
         &mut self.memory.0
     }
+}
+
+impl<F: Float, I: Id> Ctc<F, I> {
+    #[track_caller]
+    fn evaluate_any(
+        &self,
+        y: Sequence<'_, F>,
+        targets: &[Vec<I>],
+        weights: Option<Weights<'_, F>>,
+        dy: Option<&mut ArrayRef3<F>>,
+    ) -> f64 {
+        let labels = Labels { count: targets.len(), of: &|b| targets[b].len(), label: &|b, s| targets[b][s].index() };
+        // Another thread may be at it: then this one has memory of its own.
+        match self.sums.try_lock() {
+            Ok(mut sums) => evaluate(self.options, y.reborrow(), labels, weights.map(Weights::reborrow), &mut sums, dy),
+            Err(_) => {
+                evaluate(self.options, y.reborrow(), labels, weights.map(Weights::reborrow), &mut Sums::default(), dy)
+            }
+        }
+    }
+}
+
+/// The number of sequences, or the sum of their weights.
+#[track_caller]
+fn total<F: Float>(batch: usize, weights: Option<Weights<'_, F>>) -> f64 {
+    (0..batch).map(|b| weight_at(weights, NAME, [0, b, 0])).sum()
 }
 
 /// The labels of a batch, of whatever type they are.
@@ -192,12 +229,16 @@ once! {
         options: Options,
         sequence: Sequence<'a, F>,
         labels: Labels<'a>,
+        weights: Option<Weights<'a, F>>,
         sums: &'a mut Sums,
         dlogits: Option<&'a mut ArrayRef3<F>>,
     ) -> f64 {
         let logits = sequence.features(NAME, None); // [T, B, V]
         let (steps, batch, classes) = logits.dim();
         check_shape(NAME, "targets (their number)", &[batch], &[labels.count]);
+        if let Some(weights) = weights {
+            weights.check_shape(NAME, Parts::Sequences, [steps, batch, classes]);
+        }
         if options.blank >= classes {
             mismatch(NAME, "blank", &format_args!("a class below {classes}"), &options.blank)
         }
@@ -214,9 +255,17 @@ once! {
         let rows = logits.as_slice().expect("standard layout");
         let row = |t: usize, b: usize| &rows[(t * batch + b) * classes..][..classes];
         let mut gradient = dlogits.map(|dlogits| dlogits.as_slice_mut().expect("a gradient in standard layout"));
+        let total_weight = total(batch, weights);
         let mut total = 0.0;
         for b in 0..batch {
             let count = (labels.of)(b);
+            let weight = weight_at(weights, NAME, [0, b, 0]);
+            if weight == 0.0 {
+                if let Some(gradient) = &mut gradient {
+                    (0..steps).for_each(|t| gradient[(t * batch + b) * classes..][..classes].fill(F::zero()));
+                }
+                continue;
+            }
             let Sums { valid, path, p, scaled, lattice } = &mut *sums;
             valid.clear();
             valid.extend(sequence.valid_steps(b));
@@ -237,8 +286,8 @@ once! {
             });
             let is_left_out = options.zero_infinity && log_p == f64::NEG_INFINITY;
             let weight = match options.reduction {
-                Reduction::Mean => 1.0 / (count.max(1) * batch) as f64,
-                Reduction::Sum => 1.0,
+                Reduction::Mean => weight / (count.max(1) as f64 * total_weight),
+                Reduction::Sum => weight,
             };
             total += if is_left_out { 0.0 } else { -log_p * weight };
             let Some(gradient) = &mut gradient else { continue };
