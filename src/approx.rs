@@ -38,7 +38,7 @@ use crate::base::{NamedTensors, Tensors, TensorsExt};
 use crate::cells::{GruCell, LstmCell, MguCell, MinGruCell, MinLstmCell, RnnCell, SlstmCell, SlstmState};
 use crate::compose::{
     BoxLayer, BoxState, BranchScale, DenseConcat, Highway, NormedConv1d, PostNormBlock, PreNormBlock, PreNormBranch,
-    Residual, Stacked, StochasticDepth, TemporalBlock, TemporalBranch,
+    Residual, Stacked, StochasticDepth, TemporalBlock, TemporalBranch, TiedEmbedding,
 };
 use crate::kernels::Float;
 use crate::layer::{Causal, Layer};
@@ -155,6 +155,7 @@ compare_tensors! {
     [L: Layer] Stacked<L>: L::Elem;
     [L: Layer] TemporalBlock<L>: L::Elem;
     [L: Layer] TemporalBranch<L>: L::Elem;
+    [L: Layer] TiedEmbedding<L>: L::Elem;
     [L: Layer] Bidirectional<L>: L::Elem;
     [L: Layer] LearnedState<L>: L::Elem;
     [L: Causal] TruncatedBptt<L>: L::Elem;

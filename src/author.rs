@@ -24,6 +24,7 @@ pub use crate::compose::highway::HighwayCache;
 pub use crate::compose::residual::ResidualCache;
 pub use crate::compose::stacked::StackedCache;
 pub use crate::compose::stochastic_depth::StochasticDepthCache;
+pub use crate::compose::tied_embedding::TiedEmbeddingCache;
 pub use crate::kernels::Accumulate;
 pub use crate::layer::kit::{Mark, Pending, StandardLayout, reuse};
 pub use crate::layer::{Attribute, Graph, Signal, StateTensor, Unsupported, Value};

@@ -9,6 +9,7 @@ mod sequential;
 pub(crate) mod stacked;
 pub(crate) mod stochastic_depth;
 mod temporal_block;
+pub(crate) mod tied_embedding;
 
 pub use boxed::{BoxLayer, BoxState, Streaming, WholeSequence};
 pub use dense_concat::DenseConcat;
@@ -18,6 +19,7 @@ pub use residual::{BranchScale, Residual};
 pub use stacked::Stacked;
 pub use stochastic_depth::StochasticDepth;
 pub use temporal_block::{NormedConv1d, TemporalBlock, TemporalBranch};
+pub use tied_embedding::TiedEmbedding;
 
 use crate::kernels::Float;
 use crate::layer::{Layer, display_summary};
@@ -34,4 +36,5 @@ display_summary! {
     StochasticDepth<L: Layer>,
     TemporalBlock<L: Layer>,
     TemporalBranch<L: Layer>,
+    TiedEmbedding<L: Layer>,
 }

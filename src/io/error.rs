@@ -223,8 +223,10 @@ pub struct Mismatch {
     pub shapes: Vec<ShapeMismatch>,
     /// What has another element type.
     pub types: Vec<TypeMismatch>,
+    /// The first two names under which the file should have [one tensor](crate::io::LoadOptions::tied), and has two that differ.
+    pub tied: Option<Box<[String; 2]>>,
     /// If some are missing: the other prefixes under which the file has all of them, of which one may have been forgotten.
-    pub elsewhere: Vec<Elsewhere>,
+    pub elsewhere: Box<[Elsewhere]>,
 }
 
 /// A prefix under which a file has all tensors of a model.
@@ -263,8 +265,8 @@ pub struct TypeMismatch {
 
 impl Mismatch {
     pub(super) fn is_empty(&self) -> bool {
-        let Mismatch { missing, unexpected, shapes, types, elsewhere: _ } = self;
-        missing.is_empty() && unexpected.is_empty() && shapes.is_empty() && types.is_empty()
+        let Mismatch { missing, unexpected, shapes, types, tied, elsewhere: _ } = self;
+        missing.is_empty() && unexpected.is_empty() && shapes.is_empty() && types.is_empty() && tied.is_none()
     }
 }
 
@@ -285,6 +287,9 @@ impl fmt::Display for Mismatch {
         }
         for TypeMismatch { name, expected, found } in &self.types {
             write!(f, "\n  {}: expected type {expected}, found {found}", shown(name))?;
+        }
+        if let Some([one, other]) = self.tied.as_deref() {
+            write!(f, "\n  {one} and {other}: expected one tensor under two names, found two")?;
         }
         Ok(())
     }

@@ -258,7 +258,16 @@ impl StateDict {
         let (mut entries, mut asked) = (Vec::new(), BTreeSet::new());
         for i in 0..tensors.count() {
             let name = options.name_in_file(&tensors.name(i));
-            match self.content.entries.get(&name) {
+            let names = options.names_of_one(&name);
+            let mut found = names.iter().filter_map(|name| self.content.entries.get_key_value(name));
+            let first = found.next();
+            if let Some((first, entry)) = first {
+                let differing = found.find(|(_, other)| !self.is_same(entry, other));
+                let names = differing.map(|(other, _)| Box::new([first.clone(), other.clone()]));
+                mismatch.tied = mismatch.tied.or(names);
+            }
+            asked.extend(names);
+            match first.map(|(_, entry)| entry) {
                 None => mismatch.missing.push(name.clone()),
                 Some(entry) => {
                     let (shape, values) = tensors.tensor(i);
@@ -271,7 +280,6 @@ impl StateDict {
                     entries.push((i, entry));
                 }
             }
-            asked.insert(name);
         }
         let others = self.names().filter(|name| within(options.prefix, name).is_some() && !asked.contains(*name));
         let (unused, unexpected) = others.map(str::to_owned).partition(|name| {
@@ -291,8 +299,14 @@ impl StateDict {
         if mismatch.is_empty() { Ok(Fit { entries, skipped }) } else { Err(mismatch) }
     }
 
+    /// Whether both hold the same type, shape and bits.
+    fn is_same(&self, one: &Entry, other: &Entry) -> bool {
+        let bytes = |entry: &Entry| &self.content.data[entry.range.clone()];
+        one.dtype == other.dtype && one.shape == other.shape && bytes(one) == bytes(other)
+    }
+
     /// Where else than under the prefix that was asked for the file has all of `tensors`, in their shapes.
-    fn elsewhere<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Vec<Elsewhere> {
+    fn elsewhere<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Box<[Elsewhere]> {
         let fits = |prefix: &str| {
             let other = Lookup { prefix, ..options };
             let entry = |i| self.content.entries.get(&other.name_in_file(&tensors.name(i)));
@@ -426,6 +440,7 @@ impl fmt::Debug for StateDict {
 pub struct LoadOptions<'a> {
     prefix: String,
     rename: Option<Box<Rename<'a>>>,
+    tied: Vec<[String; 2]>,
     lenient: bool,
     convert: bool,
 }
@@ -450,6 +465,29 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { rename: Some(Box::new(rename)), ..self }
     }
 
+    /// `name` and `other` are names of one tensor in the file, without the prefix, as [tied
+    /// weights](crate::compose::TiedEmbedding) are in PyTorch's state dicts: a tensor that is looked up under one of them is found under
+    /// the other, too, and if the file has both, they must hold the same bits.
+    ///
+    /// ```
+    /// use gradflow::io::{LoadOptions, StateDict};
+    /// use gradflow::{compose::TiedEmbedding, layers::{Embedding, Identity}, ndarray::Array2};
+    ///
+    /// // A model with `decoder.weight = encoder.weight` has both in its state dict.
+    /// let weight = Array2::<f32>::from_elem((9, 4), 0.5);
+    /// let file = StateDict::new().with_tensors("encoder.weight", &weight).with_tensors("decoder.weight", &weight);
+    ///
+    /// let mut model = TiedEmbedding::new(Embedding::zeros(9, 4), Identity::new());
+    /// let options = LoadOptions::new().rename(|_| "encoder.weight".into()).tied("encoder.weight", "decoder.weight");
+    /// file.load_with(&options, &mut model)?;
+    /// assert_eq!(model.embedding.weight, weight);
+    /// # Ok::<(), gradflow::io::Mismatch>(())
+    /// ```
+    pub fn tied(mut self, name: impl Into<String>, other: impl Into<String>) -> Self {
+        self.tied.push([name.into(), other.into()]);
+        self
+    }
+
     /// What is missing keeps its values, and what is unexpected is skipped; both are reported in [`Skipped`]. Another shape
     /// or type is still an error, and so is a file that has none of the tensors.
     pub fn lenient(self) -> Self {
@@ -464,16 +502,16 @@ impl<'a> LoadOptions<'a> {
 
     /// The same options, borrowed.
     pub(super) fn lookup(&self) -> Lookup<'_> {
-        let LoadOptions { prefix, rename, lenient, convert } = self;
-        Lookup { prefix, rename: rename.as_deref(), lenient: *lenient, convert: *convert }
+        let LoadOptions { prefix, rename, tied, lenient, convert } = self;
+        Lookup { prefix, rename: rename.as_deref(), tied, lenient: *lenient, convert: *convert }
     }
 }
 
 impl fmt::Debug for LoadOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LoadOptions { prefix, rename, lenient, convert } = self;
+        let LoadOptions { prefix, rename, tied, lenient, convert } = self;
         let mut debug = f.debug_struct("LoadOptions");
-        debug.field("prefix", prefix).field("rename", &rename.is_some());
+        debug.field("prefix", prefix).field("rename", &rename.is_some()).field("tied", tied);
         debug.field("lenient", lenient).field("convert", convert).finish()
     }
 }
@@ -483,6 +521,7 @@ impl fmt::Debug for LoadOptions<'_> {
 pub(super) struct Lookup<'a> {
     prefix: &'a str,
     rename: Option<&'a Rename<'a>>,
+    tied: &'a [[String; 2]],
     lenient: bool,
     convert: bool,
 }
@@ -490,6 +529,29 @@ pub(super) struct Lookup<'a> {
 impl Lookup<'_> {
     fn name_in_file(&self, name: &str) -> String {
         in_prefix(self.prefix, self.rename.map_or_else(|| name.into(), |rename| rename(name)))
+    }
+
+    /// All names in the file of the tensor that is called `name` there, that one first.
+    fn names_of_one(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_owned()];
+        let mut at = 0;
+        while let Some(name) = names.get(at).cloned() {
+            for pair in self.tied {
+                let [one, other] = pair.each_ref().map(|tied| in_prefix(self.prefix, tied.clone()));
+                let partner = if one == name {
+                    other
+                } else if other == name {
+                    one
+                } else {
+                    continue;
+                };
+                if !names.contains(&partner) {
+                    names.push(partner);
+                }
+            }
+            at += 1;
+        }
+        names
     }
 }
 

@@ -10,7 +10,7 @@ use crate::base::error::mismatch;
 use crate::base::{Init, Size, SizeError, check_gradient};
 use crate::kernels::{Float, once};
 use crate::layer::kit::{Pending, reuse};
-use crate::layer::{Causal, Gradient, Graph, Layer, Sequence, Signal, Unsupported};
+use crate::layer::{Causal, Gradient, Graph, Id, Layer, Sequence, Signal, Summary, Unsupported, Value};
 use crate::parameters;
 
 const NAME: &str = "Embedding";
@@ -22,7 +22,12 @@ const NAME: &str = "Embedding";
 /// | `x` | ids `[T, B]` of any integer type, each from 0 and below V |
 /// | `y` | `[T, B, D]` |
 ///
-/// Ids have no gradient: `backward` returns `[T, B, 0]`.
+/// ```text
+/// dL/dweight[v] = Σ_{t,b: id_tb = v} dL/dy_tb          0 of the padding's row, if there is one
+/// ```
+///
+/// Ids have no gradient: `backward` returns `[T, B, 0]`. Of a [padding id](EmbeddingBuilder::padding_idx), as PyTorch's
+/// `padding_idx`, the vector starts as zeros and gets no gradient.
 ///
 /// ```
 /// use gradflow::{Layer, layers::Embedding, ndarray::arr2, rand::{SeedableRng, rngs::StdRng}};
@@ -39,8 +44,11 @@ const NAME: &str = "Embedding";
 pub struct Embedding<F> {
     /// `[V, D]`
     pub weight: Array2<F>,
+    /// The id whose row of the weight gets no gradient; its vector is what is in the weight. It is no tensor, so no file of
+    /// weights has it.
+    pub padding_idx: Option<usize>,
 }
-parameters! { impl<F: Float> Tensors<F> for Embedding<F> { weight } }
+parameters! { impl<F: Float> Tensors<F> for Embedding<F> { weight; skip padding_idx } }
 
 impl<F: Float> Embedding<F> {
     /// Standard normal vectors, as PyTorch starts them.
@@ -60,7 +68,8 @@ impl<F: Float> Embedding<F> {
     pub fn builder(vocabulary: usize, features: usize) -> EmbeddingBuilder<F> {
         let sizes = [("vocabulary", vocabulary), ("features", features)];
         check_sizes::<F, 2>(NAME, sizes, &[&[vocabulary, features]]);
-        EmbeddingBuilder { vocabulary, features, weight: Init::Normal { std: 1.0 }, elem: PhantomData }
+        let weight = Init::Normal { std: 1.0 };
+        EmbeddingBuilder { vocabulary, features, weight, padding_idx: None, elem: PhantomData }
     }
 
     /// All vectors zero, for weights that will be loaded.
@@ -80,6 +89,7 @@ pub struct EmbeddingBuilder<F> {
     vocabulary: usize,
     features: usize,
     weight: Init,
+    padding_idx: Option<usize>,
     elem: PhantomData<F>,
 }
 
@@ -93,16 +103,47 @@ impl<F: Float> EmbeddingBuilder<F> {
         EmbeddingBuilder { weight: init.into().checked::<F>(NAME, "weight"), ..self }
     }
 
+    /// The id of padding, from 0 and below V, of any integer type: its vector starts as zeros, and its gradient is zero, so
+    /// that training leaves it as it is. With [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), padding is not
+    /// read at all, and needs no id.
+    ///
+    /// The vector is a row of the weight like any other: loaded weights bring theirs, and a layer that uses the matrix in another
+    /// place too, as [`TiedEmbedding`](crate::compose::TiedEmbedding), adds its gradient there.
+    ///
+    /// ```
+    /// use gradflow::{Layer, layers::Embedding, ndarray::{Array3, arr2}, rand::{SeedableRng, rngs::StdRng}};
+    ///
+    /// let embedding = Embedding::<f32>::builder(10, 3).padding_idx(0).build(&mut StdRng::seed_from_u64(0));
+    /// let (ids, mut grad, mut cache) = (arr2(&[[4], [0]]), Embedding::zeros(10, 3), embedding.cache());
+    /// let y = embedding.forward(&ids, &mut (), &mut cache).to_owned();
+    /// assert!(y.row(1).iter().all(|&y| y == 0.0));
+    /// embedding.backward(&ids, &Array3::ones((2, 1, 3)), None, &mut cache, &mut grad);
+    /// assert_eq!((grad.weight[[4, 0]], grad.weight[[0, 0]]), (1.0, 0.0));
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if it is negative or not below V.
+    #[track_caller]
+    pub fn padding_idx(self, id: impl Id) -> Self {
+        if id.index() >= self.vocabulary {
+            mismatch(NAME, "padding_idx", &format_args!("an id from 0 and below {}", self.vocabulary), &id)
+        }
+        EmbeddingBuilder { padding_idx: Some(id.index()), ..self }
+    }
+
     /// Drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Embedding<F> {
         let mut weight = Array2::zeros((self.vocabulary, self.features));
         self.weight.fill(&mut weight, rng);
-        Embedding { weight }
+        if let Some(id) = self.padding_idx {
+            weight.row_mut(id).fill(F::zero());
+        }
+        Embedding { weight, padding_idx: self.padding_idx }
     }
 
     /// All vectors zero, for weights that will be loaded.
     pub fn zeros(self) -> Embedding<F> {
-        Embedding { weight: Array2::zeros((self.vocabulary, self.features)) }
+        Embedding { weight: Array2::zeros((self.vocabulary, self.features)), padding_idx: self.padding_idx }
     }
 }
 
@@ -138,7 +179,7 @@ once! {
         mark.set();
     }
 
-    /// `dweight[id_tb] += dy_tb`
+    /// `dweight[id_tb] += dy_tb`, but for the padding's id
     #[track_caller]
     fn add_gradient<'a, F: Float>(
         layer: &'a Embedding<F>,
@@ -154,11 +195,29 @@ once! {
         let (ids, batch) = (x.tokens(NAME), x.dims().1);
         for (row, dy) in dy.lanes(Axis(2)).into_iter().enumerate() {
             let (t, b) = (row / batch, row % batch);
-            if x.valid(t, b) {
-                let mut row = grad.weight.row_mut(ids.get(t, b));
+            let id = ids.get(t, b);
+            if x.valid(t, b) && layer.padding_idx != Some(id) {
+                let mut row = grad.weight.row_mut(id);
                 row += &dy;
             }
         }
+    }
+}
+
+impl<F: Float> Embedding<F> {
+    /// [`add_to_graph`](Layer::add_to_graph), with the weight's place in the graph, `[V, D]`.
+    pub(crate) fn add_with_weight(&self, graph: &mut Graph<F>, x: Signal) -> (Signal, Value) {
+        let (vocabulary, features) = self.weight.dim();
+        let mut ids = x.value;
+        // Ids past the lengths are not read, so they need not be ids.
+        if let Some(mask) = graph.mask(x) {
+            let (axis, zero) = (graph.integers(&[2]), graph.integers(&[0]));
+            let mask = graph.node("Squeeze", &[mask, axis], &[]);
+            ids = graph.node("Where", &[mask, ids, zero], &[]);
+        }
+        let values = self.weight.iter().copied().collect();
+        let weight = graph.parameter("weight", &[vocabulary, features], values);
+        (x.with(graph.node("Gather", &[weight, ids], &[("axis", 0.into())]), features), weight)
     }
 }
 
@@ -174,20 +233,18 @@ impl<F: Float> Layer for Embedding<F> {
         }
     }
 
+    fn describe(&self, name: &str, summary: &mut Summary) {
+        let layer = std::any::type_name::<Self>();
+        match self.padding_idx {
+            Some(id) => summary.add(name, &format!("{layer}(padding_idx {id})"), self),
+            None => summary.add(name, layer, self),
+        }
+    }
+
     fn zero_state(&self, _batch: usize) {}
 
     fn add_to_graph(&self, graph: &mut Graph<F>, x: Signal) -> Result<Signal, Unsupported> {
-        let (vocabulary, features) = self.weight.dim();
-        let mut ids = x.value;
-        // Ids past the lengths are not read, so they need not be ids.
-        if let Some(mask) = graph.mask(x) {
-            let (axis, zero) = (graph.integers(&[2]), graph.integers(&[0]));
-            let mask = graph.node("Squeeze", &[mask, axis], &[]);
-            ids = graph.node("Where", &[mask, ids, zero], &[]);
-        }
-        let values = self.weight.iter().copied().collect();
-        let weight = graph.parameter("weight", &[vocabulary, features], values);
-        Ok(x.with(graph.node("Gather", &[weight, ids], &[("axis", 0.into())]), features))
+        Ok(self.add_with_weight(graph, x).0)
     }
 
     fn forward_pass<'c>(&self, x: &Sequence<'_, F>, _: &mut (), cache: &'c mut EmbeddingCache<F>) -> ArrayView3<'c, F> {

@@ -221,6 +221,7 @@ once! {
         if let Some(weights) = weights {
             weights.check_shape(NAME, Parts::Steps, [steps, batch, classes]);
         }
+        let factors = options.reduction.shares(options.total(sequence, ids, is_ignored, weights));
         // 0 of a position that does not count.
         let weight_of = |(t, b): (usize, usize)| {
             if sequence.valid(t, b) && !is_ignored(t, b) { weight_at(weights, NAME, [t, b, 0]) } else { 0.0 }
@@ -232,7 +233,6 @@ once! {
                 mismatch(NAME, "ids", &format_args!("ids below {classes}"), &got)
             }
         }
-        let factors = options.reduction.shares(options.total(sequence, ids, is_ignored, weights));
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
         // Of a position that counts: its weight, the id, its part of the target and that of all classes together.
         let weight_id_own_and_all = |(t, b): (usize, usize)| {

@@ -174,5 +174,8 @@ impl<F: Float> Weights<'_, F> {
 /// The weight of an element, if there are any; otherwise 1.
 #[track_caller]
 pub(super) fn weight_at<F: Float>(weights: Option<Weights<'_, F>>, loss: &str, at: [usize; 3]) -> f64 {
-    weights.map_or(1.0, |weights| weights.checked_at(loss, at))
+    match weights {
+        Some(weights) => weights.checked_at(loss, at),
+        None => 1.0,
+    }
 }

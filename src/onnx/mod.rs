@@ -43,6 +43,7 @@
 //! | [`FeedForward`](crate::layers::FeedForward) | those of its parts |
 //! | [`LayerNorm`](crate::layers::LayerNorm) | `LayerNormalization` |
 //! | [`Embedding`](crate::layers::Embedding) | `Gather` |
+//! | [`TiedEmbedding`](crate::compose::TiedEmbedding) | `Gather` and, of the same constant, `Transpose`; `MatMul`, `Add` |
 //! | [`CausalConv1d`](crate::layers::CausalConv1d) | `Conv` with padding on the left, or `Concat` of the state; `Transpose`; reversed with `Slice` or `ReverseSequence` |
 //! | [`LastStep`](crate::layers::LastStep) | `Slice`; with lengths `GatherElements` |
 //! | [`Pool`](crate::layers::Pool) | `ReduceMean`, `ReduceMax`; with lengths `Where`, `ReduceSum`, `Div` |

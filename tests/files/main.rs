@@ -12,5 +12,7 @@ mod keras;
 mod plugins;
 #[cfg(feature = "safetensors")]
 mod pytorch;
+#[cfg(feature = "safetensors")]
+mod tied;
 #[cfg(feature = "pytorch")]
 mod torch_save;

@@ -10,6 +10,7 @@ use gradflow::{
     clip::{ClipAdaptive, ClipNorm, clip_grad_norm, clip_grad_value},
     compose::{
         BoxLayer, BranchScale, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
+        TiedEmbedding,
     },
     layers::{
         Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity,
@@ -219,6 +220,46 @@ fn connections_refuse_branches_that_do_not_fit() {
     assert_says(&forward_panic(&dense, (&ids).into()), &["DenseConcat takes features, got token ids"]);
     let depth = StochasticDepth::new(Linear::new(5, 2, rng), 0.5, rng);
     assert_says(&forward_panic(&depth, (&x).into()), &["StochasticDepth: Linear takes 5 features, got 3"]);
+}
+
+#[test]
+fn tied_weights_need_a_layer_that_gives_as_much_as_it_takes() {
+    let rng = &mut rng(0);
+    let embedding = Embedding::<f64>::new(7, 4, rng);
+    let message = panic_of(|| TiedEmbedding::new(embedding.clone(), GruCell::new(4, 6, &mut *rng)));
+    let expected =
+        "TiedEmbedding takes a layer that gives as many features as the embedding has, 4, got one that gives 6";
+    assert_says(&message, &[expected, "a Linear(6, 4) at its end would do"]);
+    let message = panic_of(|| TiedEmbedding::new(embedding.clone(), GruCell::new(5, 4, &mut *rng)));
+    assert_says(&message, &["layer: GruCell takes 5 features, got 4"]);
+    let mut tied = TiedEmbedding::new(embedding, Identity::new()).bias();
+    let x = Array3::zeros((4, 2, 3));
+    assert_says(&forward_panic(&tied, (&x).into()), &["embedding: Embedding takes token ids, got 3 features"]);
+    let ids = arr2(&[[0, 7]]);
+    assert_says(&forward_panic(&tied, (&ids).into()), &["Embedding: x: expected ids below 7, got 7"]);
+    tied.bias = Some(Array1::zeros(4));
+    let ids = arr2(&[[0, 1]]);
+    assert_says(&forward_panic(&tied, (&ids).into()), &["TiedEmbedding: bias: expected [7], got [4]"]);
+    // A gradient without a bias.
+    let tied = tied.bias();
+    let message = panic_of(|| {
+        let (mut cache, mut grad) = (tied.cache(), TiedEmbedding { bias: None, ..tied.clone() });
+        tied.pass(&ids, &mut (), &mut cache).backward(&Array3::zeros((1, 2, 7)), &mut grad).dim()
+    });
+    assert_says(&message, &["TiedEmbedding: grad: expected 1 tensors, got 0"]);
+}
+
+#[test]
+fn a_padding_id_is_an_id() {
+    let builder = || Embedding::<f64>::builder(7, 4);
+    let expected = "Embedding: padding_idx: expected an id from 0 and below 7, got";
+    assert_says(&panic_of(|| builder().padding_idx(7)), &[expected, "got 7"]);
+    assert_says(&panic_of(|| builder().padding_idx(-1)), &[expected, "got -1"]);
+    assert_says(&panic_of(|| builder().padding_idx(u64::MAX)), &[expected, "got 18446744073709551615"]);
+    let table = builder().padding_idx(6_i64).zeros().summary().to_string();
+    assert_says(&table, &["Embedding<f64>(padding_idx 6)", "weight [7, 4]"]);
+    assert_says(&format!("{:?}", builder().padding_idx(6).zeros()), &["padding_idx: Some(6)"]);
+    assert!(!builder().zeros().summary().to_string().contains("padding"));
 }
 
 #[test]

@@ -9,9 +9,11 @@ use gradflow::{
     Causal, Layer, Sequence, TensorsExt, ZerosLike,
     attention::Attention,
     clip::{ClipNorm, clip_grad_norm},
-    compose::{BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock},
+    compose::{
+        BoxLayer, DenseConcat, Highway, NormedConv1d, Residual, Stacked, StochasticDepth, TemporalBlock, TiedEmbedding,
+    },
     layers::{Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LayerNorm, Linear, Nonlinearity},
-    loss::{BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
+    loss::{BinaryCrossEntropy, Ctc, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd, WeightAverage},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
     wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
@@ -218,6 +220,12 @@ fn mistakes_with_parts_name_the_callers_line() {
         "Stacked::new": Stacked::<Linear<f64>>::new(vec![]);
         "StochasticDepth::new": StochasticDepth::new(Linear::<f64>::new(3, 3, rng), 1.5, rng);
         "Residual::projected": Residual::projected(Linear::<f64>::new(3, 3, rng), 4, rng);
+        "TiedEmbedding::new": TiedEmbedding::new(embedding.clone(), Linear::new(2, 3, rng));
+        "TiedEmbedding, an id out of range": {
+            let tied = TiedEmbedding::new(embedding.clone(), Linear::new(2, 2, rng));
+            tied.forward(&ids, &mut (), &mut tied.cache()).to_owned()
+        };
+        "padding_idx": Embedding::<f64>::builder(5, 2).padding_idx(5);
         "Highway::new": Highway::new(Linear::<f64>::new(3, 3, rng), 4, rng);
         "Attention::bilinear": Attention::<f64>::bilinear(0, 1, rng);
         "Attention::additive": Attention::<f64>::additive(1, 1, 0, rng);
@@ -240,6 +248,11 @@ fn mistakes_with_parts_name_the_callers_line() {
         "mean squared error": MeanSquaredError::new().of(&y, &narrow);
         "binary cross-entropy": BinaryCrossEntropy::new().of(&y, &narrow);
         "huber": Huber::new(1.0).of(&y, &narrow);
+        "weights of another shape": Huber::new(1.0).of_weighted(&y, &y, &arr1(&[1.0; 3]));
+        "a negative weight": MeanSquaredError::new().value_weighted(&y, &y, &arr1(&[1.0, -1.0]));
+        "a negative weight of a sequence": Ctc::new().of_weighted(&y, &[vec![1], vec![2]], &arr1(&[1.0, -1.0]));
+        "a negative weight of a step": SoftmaxCrossEntropy::new().value_weighted(&y, &arr2(&[[0, 1], [1, 0]]), &arr1(&[1.0, -1.0]));
+        "total weight": MeanSquaredError::new().total_weight((&y).into(), &y, (&arr1(&[1.0; 3])).into());
         "huber's delta": Huber::<f64>::new(-1.0);
         "a step with another gradient": AdamW::new(0.1).step(&mut stepped, &grad);
         "a clipped step with another gradient":

@@ -14,8 +14,8 @@ use gradflow::{
         SizeError,
     },
     clip::{ClipNorm, clip_grad_norm, clip_grad_value},
-    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
-    layers::{Activation, CausalConv1d, FeedForward, LayerNorm, Linear, Nonlinearity},
+    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth, TiedEmbedding},
+    layers::{Activation, CausalConv1d, Embedding, FeedForward, LayerNorm, Linear, Nonlinearity},
     optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, RmsProp, Sgd, WeightAverage},
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
@@ -95,8 +95,12 @@ fn with_lies(lies: &Lies, what: &str, mut act: impl FnMut()) {
 
 /// Forward and backward, with and without lengths, with inference, in one cache.
 fn passes<L: Layer<Elem = f64>>(layer: &L) {
-    let x = wave((STEPS, BATCH, FEATURES), 0.3);
-    let (mut cache, x) = (layer.cache(), Sequence::from(&x));
+    passes_over(layer, (&wave((STEPS, BATCH, FEATURES), 0.3)).into());
+}
+
+/// [`passes`] over some input, `[STEPS, BATCH, ..]`.
+fn passes_over<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) {
+    let mut cache = layer.cache();
     for x in [x.train(1), x.train(1).with_lengths(&LENGTHS).unwrap(), x.eval(), x.infer(), x.steps(0..1).infer()] {
         let mut state = layer.zero_state(BATCH);
         let y = layer.forward(x, &mut state, &mut cache).to_owned();
@@ -150,6 +154,14 @@ where
         "convolutions": (convolutions.clone(), layer(), convolutions.clone());
         "WeightNorm": WeightNorm::of((layer(), around.0.clone()), "1.weight");
     }
+    let embedding = Embedding::<f64>::new(7, FEATURES, rng);
+    let ids = Array2::from_shape_fn((STEPS, BATCH), |(t, b)| (t + 2 * b) % 7);
+    with_lies(lies, "TiedEmbedding", || {
+        // The layer may lie when it is asked for its size, too.
+        let layer = (layer(), around.0.clone());
+        let tied = TiedEmbedding { embedding: embedding.clone(), layer, bias: None }.bias();
+        passes_over(&tied, (&ids).into());
+    });
     let mut count = 0;
     with_lies(lies, "Probed", || {
         count += 1;

@@ -2,6 +2,7 @@
 
 use gradflow::compose::{
     BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
+    TiedEmbedding,
 };
 use gradflow::layers::{
     Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity,
@@ -156,6 +157,10 @@ pub fn for_each(visit: &mut impl Visit) {
             embedding: Embedding::new(11, 4, rng), dropout: Dropout::new(0.3, rng),
             lstm: Lstm::builder(4, H).num_layers(2).bidirectional().build(rng), head: Linear::new(2 * H, 6, rng),
         };
+        embedding_with_padding: Size::Tokens => (Embedding::builder(11, 4).padding_idx(0).build(rng), Lstm::new(4, H, rng));
+        tied_embedding: Size::Tokens => TiedEmbedding::new(Embedding::new(11, 4, rng), (Gru::new(4, H, rng), Linear::new(H, 4, rng))).bias();
+        tied_embedding_of_both: Size::Tokens =>
+            TiedEmbedding::new(Embedding::new(11, 2 * H, rng), (BiLstm::new(2 * H, H, rng), LastStep::both_directions()));
         classifier: Size::Tokens => (Embedding::new(11, 4, rng), BiLstm::new(4, H, rng), LastStep::both_directions(), Linear::new(2 * H, 3, rng));
         encoder_decoder: Size::Tokens => (
             Embedding::new(11, 4, rng), Gru::new(4, H, rng), LastStep::new(), Repeat::new(4),

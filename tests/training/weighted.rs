@@ -239,7 +239,7 @@ fn the_mean_over_batches_is_weighted_by_the_weights() {
         let part = s![t..t + 1, .., ..];
         let (y, values, weights) = (z.slice(part), values.slice(part), weights.slice(part));
         let weight = loss.total_weight((&y).into(), &values, (&weights).into());
-        sum += weight * loss.value_weighted(&y, &values, &weights);
+        sum += weight * loss.value_weighted(y, &values, weights);
         total += weight;
     }
     assert_near(sum / total, loss.value_weighted(&z, &values, &weights), Within::relative(1e-14), "steps");

@@ -3,6 +3,7 @@
 use gradflow::author::Steps;
 use gradflow::compose::{
     BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
+    TiedEmbedding,
 };
 use gradflow::layers::{
     Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, LastStep, LayerNorm, Linear, Nonlinearity,
@@ -43,6 +44,14 @@ pub enum Node {
     Embedding {
         vocabulary: usize,
         output: usize,
+        /// Whether one more id is that of padding; no batch has it, since differences would see its vector.
+        padding: bool,
+    },
+    TiedEmbedding {
+        vocabulary: usize,
+        features: usize,
+        bias: bool,
+        layer: Box<Node>,
     },
     Recurrent(Recurrent),
     Convolution(Convolution),
@@ -172,8 +181,13 @@ impl Spec {
             Input::Features(size) => spec.body(choices, size, 3),
             Input::Tokens(vocabulary) => {
                 let output = size(choices, 20);
-                let rest = spec.body(choices, output, 2);
-                in_turn(Node::Embedding { vocabulary, output }, rest)
+                if choices.once_in(4) {
+                    let (bias, layer) = (choices.yes(), Box::new(spec.square(choices, output, 2)));
+                    Node::TiedEmbedding { vocabulary, features: output, bias, layer }
+                } else {
+                    let (padding, rest) = (choices.once_in(4), spec.body(choices, output, 2));
+                    in_turn(Node::Embedding { vocabulary, output, padding }, rest)
+                }
             }
         };
         spec
@@ -453,6 +467,7 @@ impl Node {
             | Node::LearnedState(layer)
             | Node::Probed(layer)
             | Node::Prepacked(layer)
+            | Node::TiedEmbedding { layer, .. }
             | Node::Attention { query_layer: layer, .. } => layer.output_steps(),
             _ => Steps::Same,
         }
@@ -478,7 +493,9 @@ impl Node {
                 forward.takes(steps) && reverse.takes(steps) && forward.output_steps() == reverse.output_steps()
             }
             Node::LearnedState(layer) | Node::Probed(layer) | Node::Prepacked(layer) => layer.takes(steps),
-            Node::Truncated { layer, .. } | Node::Attention { query_layer: layer, .. } => layer.takes(steps),
+            Node::Truncated { layer, .. }
+            | Node::TiedEmbedding { layer, .. }
+            | Node::Attention { query_layer: layer, .. } => layer.takes(steps),
             _ => true,
         }
     }
@@ -537,7 +554,18 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
         Node::PostNormBlock { hidden, f } => {
             (BoxLayer::new(PostNormBlock::zeros(input, *hidden, *f).eps(parts.eps)), input)
         }
-        Node::Embedding { vocabulary, output } => (BoxLayer::new(Embedding::zeros(*vocabulary, *output)), *output),
+        Node::Embedding { vocabulary, output, padding: false } => {
+            (BoxLayer::new(Embedding::zeros(*vocabulary, *output)), *output)
+        }
+        Node::Embedding { vocabulary, output, padding: true } => {
+            let builder = Embedding::builder(vocabulary + 1, *output);
+            (BoxLayer::new(builder.padding_idx(*vocabulary).zeros()), *output)
+        }
+        Node::TiedEmbedding { vocabulary, features, bias, layer } => {
+            let layer = build(layer, *features, parts).0;
+            let tied = TiedEmbedding::new(Embedding::zeros(*vocabulary, *features), layer);
+            (BoxLayer::new(if *bias { tied.bias() } else { tied }), *vocabulary)
+        }
         Node::Recurrent(recurrent) => (recurrent.build(input, parts.eps), recurrent.output()),
         Node::Convolution(convolution) => {
             let conv = convolution.build(input);

@@ -218,7 +218,7 @@ impl KerasFile {
         layer.options(&["Embedding"])?;
         let group = format!("{}/vars", layer.group);
         let array = self.arrays.read_all(&group, 1..=1)?.remove(0);
-        Ok(Embedding { weight: matrix(&group, array)? })
+        Ok(Embedding { weight: matrix(&group, array)?, padding_idx: None })
     }
 
     /// A `LayerNormalization` over the features; of one without `scale` or `center`, the weights are ones or the biases zeros.

@@ -200,7 +200,11 @@ impl<F: Float, I: Id> Ctc<F, I> {
 /// The number of sequences, or the sum of their weights.
 #[track_caller]
 fn total<F: Float>(batch: usize, weights: Option<Weights<'_, F>>) -> f64 {
-    (0..batch).map(|b| weight_at(weights, NAME, [0, b, 0])).sum()
+    let mut total = 0.0;
+    for b in 0..batch {
+        total += weight_at(weights, NAME, [0, b, 0]);
+    }
+    total
 }
 
 /// The labels of a batch, of whatever type they are.

@@ -9,7 +9,7 @@ use gradflow::{
     Causal, Layer,
     compose::{
         BoxLayer, DenseConcat, Highway, NormedConv1d, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth,
-        TemporalBlock,
+        TemporalBlock, TiedEmbedding,
     },
     layers::{
         Activation, CausalConv1d, Dropout, Embedding, FeedForward, Identity, Init, LastStep, LayerNorm, Linear,
@@ -95,6 +95,15 @@ contracts! {
     softplus: 3 => |_rng| Activation::<F>::new(Nonlinearity::Softplus);
     layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
     embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
+    // Differences would see that the padding's row is read: its id is none of these.
+    embedding_with_padding: Input::Tokens(7) => |rng| Embedding::<F>::builder(8, 3).padding_idx(7).build(rng);
+    tied_embedding: Input::Tokens(6) => |rng|
+        lively(TiedEmbedding::new(Embedding::<F>::new(6, 4, rng), GruCell::new(4, 4, rng)).bias(), rng);
+    tied_embedding_of_a_model: Input::Tokens(6) => |rng| {
+        let layer = (Dropout::<F>::new(0.3, rng), Residual::new(Lstm::new(3, 3, rng)), LayerNorm::new(3), Linear::new(3, 3, rng));
+        (TiedEmbedding::new(Embedding::new(6, 3, rng), layer), Activation::tanh())
+    };
+    tied_embedding_alone: Input::Tokens(6) => |rng| TiedEmbedding::new(Embedding::<F>::new(6, 3, rng), Identity::new());
     causal_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng);
     causal_conv1d_dilated: 3 => |rng| CausalConv1d::<F>::builder(3, 2, 2).dilation(2).bias(false).build(rng);
     causal_conv1d_of_one_tap: 3 => |rng| CausalConv1d::<F>::new(3, 4, 1, rng);
@@ -183,6 +192,12 @@ contracts! {
         let mut one = || WeightNorm::of((GruCell::<F>::new(3, 4, rng), LastStep::new()), "0.weight_ih");
         Bidirectional::new(one(), one())
     };
+    tied_embedding_of_both_directions: Input::Tokens(6) => |rng| {
+        let layer = (Gru::<F>::builder(4, 2).bidirectional().build(rng), LastStep::both_directions());
+        TiedEmbedding::new(Embedding::new(6, 4, rng), layer).bias()
+    };
+    tied_embedding_with_a_stride: Input::Tokens(6) => |rng|
+        TiedEmbedding::new(Embedding::<F>::new(6, 4, rng), CausalConv1d::new(4, 4, 2, rng).strided(2));
     strided_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng).strided(2);
     strided_conv1d_beyond_the_sequence: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(9);
     strided_conv1d_of_stride_1: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(1);

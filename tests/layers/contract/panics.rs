@@ -1,11 +1,11 @@
 //! A panic in a pass leaves no cache whose backward pass is accepted, in any layer that has parts.
 
-use gradflow::check::Contract;
+use gradflow::check::{Contract, Input};
 use gradflow::ndarray::{Array1, Array2};
 use gradflow::{
     Causal, Layer,
-    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth},
-    layers::{Activation, Dropout, Linear},
+    compose::{BoxLayer, DenseConcat, Highway, Residual, Stacked, StochasticDepth, TiedEmbedding},
+    layers::{Activation, Dropout, Embedding, Linear},
     recurrent::Recurrent,
     sequential,
     wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
@@ -87,6 +87,9 @@ where
     }
     let highway = Highway::new(layer(), FEATURES, rng);
     self::check(&format!("Highway of {name}"), &highway, fuse);
+    let tied = TiedEmbedding::new(Embedding::new(5, FEATURES, rng), (layer(), layer())).bias();
+    Contract::new(&format!("TiedEmbedding of {name}"), &tied, Input::Tokens(5))
+        .check_after_panics(&|call| fuse.arm(call));
     for p in [0.0, 0.5] {
         let of = |what: &str| format!("{what} of {name}, p = {p}");
         let depth = StochasticDepth::new(layer(), p, rng);

@@ -4,9 +4,12 @@ mod planted;
 
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{
-    Layer, Sequence, Tensors,
+    Layer, Sequence, Tensors, ZerosLike,
     check::{GradCheck, GradReport},
-    compose::{DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock},
+    compose::{
+        DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
+        TiedEmbedding,
+    },
     layers::{
         Activation, CausalConv1d, Dropout, Embedding, Identity, Init, LastStep, LayerNorm, Linear, Nonlinearity, Pool,
         Repeat,
@@ -235,6 +238,31 @@ with_bidirectional_models! { gradients_of_models }
 #[test]
 fn embedding() {
     check("embedding", &Embedding::new(7, 4, &mut rng(3)), (&tokens()).into());
+}
+
+#[test]
+fn tied_embedding() {
+    let rng = &mut rng(3);
+    let tied = TiedEmbedding::new(Embedding::new(7, 4, rng), (LstmCell::new(4, 5, rng), Linear::new(5, 4, rng)));
+    check("tied_embedding", &lively(tied.clone().bias(), rng), (&tokens()).into());
+    check("tied_embedding without bias", &tied, (&tokens()).into());
+}
+
+/// The gradient of a padding id is that of the same embedding without one, but for its row.
+#[test]
+fn embedding_with_padding() {
+    let (plain, ids) = (Embedding::<f64>::new(7, 4, &mut rng(3)), tokens());
+    let gradient = |layer: &Embedding<f64>| {
+        let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+        layer.pass(&ids, &mut (), &mut cache).backward_into(&input(4), &mut grad);
+        grad.weight
+    };
+    for id in 0..7 {
+        let mut want = gradient(&plain);
+        assert!(want.row(id).iter().all(|&d| d != 0.0));
+        want.row_mut(id).fill(0.0);
+        assert_eq!(gradient(&Embedding { padding_idx: Some(id), ..plain.clone() }), want);
+    }
 }
 
 #[test]
