@@ -49,7 +49,7 @@ use crate::layers::{
 use crate::recurrence::{Cell, LstmState};
 use crate::recurrent::Recurrent;
 use crate::wrap::{
-    Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt, WeightNorm,
+    Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt, WeightDrop, WeightNorm,
 };
 
 /// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`] not itself, such
@@ -161,6 +161,7 @@ compare_tensors! {
     [L: Causal] TruncatedBptt<L>: L::Elem;
     [L: Layer] Prepacked<L>: L::Elem;
     [L: Layer] Probed<L>: L::Elem;
+    [L: Layer] WeightDrop<L>: L::Elem;
     [L: Layer] WeightNorm<L>: L::Elem;
 }
 

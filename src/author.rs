@@ -40,4 +40,5 @@ pub use crate::recurrent::model::RecurrentCache;
 pub use crate::wrap::bidirectional::BothCache;
 pub use crate::wrap::learned_state::LearnedStateCache;
 pub use crate::wrap::truncated::TruncatedBpttCache;
+pub use crate::wrap::weight_drop::WeightDropCache;
 pub use crate::wrap::weight_norm::WeightNormCache;

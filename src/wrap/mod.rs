@@ -1,4 +1,4 @@
-//! A layer run in another way: in both directions, from a learned state, in chunks, prepacked, with a normalised weight, or with its gradients recorded.
+//! A layer run in another way: in both directions, from a learned state, in chunks, prepacked, with a normalised weight or with weights that are dropped, or with its gradients recorded.
 
 pub(crate) mod bidirectional;
 mod forwarding;
@@ -6,6 +6,7 @@ pub(crate) mod learned_state;
 mod prepacked;
 mod probed;
 pub(crate) mod truncated;
+pub(crate) mod weight_drop;
 pub(crate) mod weight_norm;
 
 pub use crate::base::{GradientFlow, GradientProbe, LayerFlow};
@@ -15,6 +16,7 @@ pub use learned_state::{LearnedState, StartedState};
 pub use prepacked::Prepacked;
 pub use probed::Probed;
 pub use truncated::TruncatedBptt;
+pub use weight_drop::WeightDrop;
 pub use weight_norm::WeightNorm;
 
 use crate::layer::{Causal, Layer, display_summary};
@@ -25,5 +27,6 @@ display_summary! {
     Prepacked<L: Layer>,
     Probed<L: Layer>,
     TruncatedBptt<L: Causal>,
+    WeightDrop<L: Layer>,
     WeightNorm<L: Layer>,
 }

@@ -16,7 +16,7 @@ use gradflow::{
     loss::{BinaryCrossEntropy, Ctc, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd, WeightAverage},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
-    wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::rng;
@@ -166,6 +166,7 @@ fn mistakes_with_layers_name_the_callers_line() {
         "BoxLayer": BoxLayer::new(Linear::<f64>::new(3, 4, rng));
         "LearnedState": LearnedState::new(LstmCell::<f64>::new(3, 4, rng));
         "CausalConv1d": CausalConv1d::<f64>::new(3, 4, 2, rng);
+        "WeightDrop": WeightDrop::new(LstmCell::<f64>::new(3, 4, rng), 0.5, rng);
         "WeightNorm": WeightNorm::new(Linear::<f64>::new(3, 4, rng));
     }
     check(&mut report, "StridedConv1d", CausalConv1d::<f64>::new(3, 4, 2, rng).strided(2), 3);
@@ -205,6 +206,9 @@ fn mistakes_with_parts_name_the_callers_line() {
         "CausalConv1d::strided": CausalConv1d::<f64>::zeros(2, 3, 2).strided(0);
         "TemporalBlock::weight_norm": TemporalBlock::<WeightNorm<CausalConv1d<f64>>>::weight_norm(2, 3, 2, 0, 0.1, rng);
         "TemporalBlock::layer_norm, dropout": TemporalBlock::layer_norm(2, 3, 2, 1, 1.0, rng) as TemporalBlock<NormedConv1d<f64>>;
+        "WeightDrop::new": WeightDrop::new(Linear::<f64>::zeros(2, 3), 0.5, rng);
+        "WeightDrop::of": WeightDrop::of(Linear::<f64>::zeros(2, 3), &["weights"], 0.5, rng);
+        "WeightDrop, p": WeightDrop::of(Linear::<f64>::zeros(2, 3), &["weight"], 1.0, rng);
         "WeightNorm::of": WeightNorm::of(Linear::<f64>::zeros(2, 3), "weights");
         "LayerNorm::new(0)": LayerNorm::<f64>::new(0);
         "LayerNorm::eps": LayerNorm::<f64>::new(1).eps(-1.0);

@@ -20,7 +20,7 @@ use gradflow::{
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
     row_layer,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::{panics, rng, wave};
@@ -152,6 +152,7 @@ where
         "TruncatedBptt, recomputed": TruncatedBptt::new(layer(), 3).pass_gradients().recompute();
         "Prepacked": Prepacked::new((layer(), around.0.clone()));
         "convolutions": (convolutions.clone(), layer(), convolutions.clone());
+        "WeightDrop": WeightDrop::of((layer(), around.0.clone()), &["1.weight"], 0.5, &mut crate::common::rng(0));
         "WeightNorm": WeightNorm::of((layer(), around.0.clone()), "1.weight");
     }
     let embedding = Embedding::<f64>::new(7, FEATURES, rng);

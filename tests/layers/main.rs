@@ -17,3 +17,4 @@ mod own_cell;
 mod prepacked;
 mod reduced;
 mod stream;
+mod weight_drop;

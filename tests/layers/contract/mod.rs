@@ -20,7 +20,7 @@ use gradflow::{
         Slstm, SlstmCell,
     },
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::{allocations, lively, rng};
@@ -115,6 +115,17 @@ contracts! {
     weight_norm_of_a_cell: 3 => |rng| lively(WeightNorm::of(LstmCell::<F>::new(3, 4, rng), "weight_hh"), rng);
     weight_norm_in_a_model: 3 => |rng|
         WeightNorm::of((Linear::<F>::new(3, 4, rng), Residual::new(GruCell::new(4, 4, rng))), "1.weight_ih");
+    weight_drop: 3 => |rng| WeightDrop::new(LstmCell::<F>::new(3, 4, rng), 0.5, rng);
+    weight_drop_of_nothing: 3 => |rng| WeightDrop::new(RnnCell::<F>::new(3, 4, rng), 0.0, rng);
+    weight_drop_of_a_model: 3 => |rng| {
+        let model = (Gru::<F>::builder(3, 4).num_layers(2).recurrent_dropout(0.3).build(rng), MguCell::new(4, 2, rng));
+        WeightDrop::new(model, 0.4, rng)
+    };
+    weight_drop_of_weight_norm: 3 => |rng|
+        WeightDrop::of(WeightNorm::of(LstmCell::<F>::new(3, 4, rng), "weight_hh"), &["weight_hh_g", "bias_hh"], 0.3, rng);
+    weight_drop_in_chunks: 3 => |rng|
+        TruncatedBptt::new(WeightDrop::new(LstmCell::<F>::new(3, 4, rng), 0.5, rng), 2).pass_gradients();
+    residual_weight_drop: 4 => |rng| Residual::new(WeightDrop::new(GruCell::<F>::new(4, 4, rng), 0.5, rng));
     residual_weight_norm: 4 => |rng| Residual::new(WeightNorm::new(Linear::<F>::new(4, 4, rng)));
     learned_state_conv: 3 => |rng| lively(LearnedState::new(CausalConv1d::<F>::new(3, 4, 3, rng)), rng);
     truncated_conv: 3 => |rng| TruncatedBptt::new(CausalConv1d::<F>::new(3, 4, 4, rng), 2).pass_gradients();
@@ -198,6 +209,8 @@ contracts! {
     };
     tied_embedding_with_a_stride: Input::Tokens(6) => |rng|
         TiedEmbedding::new(Embedding::<F>::new(6, 4, rng), CausalConv1d::new(4, 4, 2, rng).strided(2));
+    weight_drop_of_both_directions: 3 => |rng|
+        WeightDrop::new((Lstm::<F>::builder(3, 2).bidirectional().build(rng), LastStep::both_directions()), 0.5, rng);
     strided_conv1d: 3 => |rng| CausalConv1d::<F>::new(3, 4, 3, rng).strided(2);
     strided_conv1d_beyond_the_sequence: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(9);
     strided_conv1d_of_stride_1: 2 => |rng| CausalConv1d::<F>::new(2, 3, 2, rng).strided(1);

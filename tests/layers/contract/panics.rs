@@ -8,7 +8,7 @@ use gradflow::{
     layers::{Activation, Dropout, Embedding, Linear},
     recurrent::Recurrent,
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::failing::{FailingCell, FailingLayer, FailingRows, Fuse};
@@ -83,6 +83,8 @@ where
         "Prepacked": Prepacked::new(layer());
         "Probed": Probed::new(name, layer(), &probe);
         "WeightNorm": WeightNorm::of(layer(), &layer().name(0));
+        "WeightDrop": WeightDrop::of(layer(), &[&layer().name(0)], 0.5, &mut crate::common::rng(0));
+        "WeightDrop in a tuple": (WeightDrop::of((layer(), linear.clone()), &["1.weight"], 0.5, &mut crate::common::rng(0)), layer());
         "WeightNorm in a tuple": (WeightNorm::of(layer(), &layer().name(0)), layer());
     }
     let highway = Highway::new(layer(), FEATURES, rng);

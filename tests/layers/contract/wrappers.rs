@@ -7,7 +7,7 @@ use gradflow::{
     layers::{Activation, CausalConv1d, FeedForward, Linear, Nonlinearity},
     recurrent::{Lstm, LstmCell},
     sequential,
-    wrap::{GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm},
+    wrap::{GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::{assert_says, panic_of, rng};
@@ -43,6 +43,9 @@ where
     Contract::new(&what, &TruncatedBptt::new(layer(), 100).pass_gradients(), FEATURES).check_wraps(&layer());
     let what = wrapped("StochasticDepth");
     Contract::new(&what, &StochasticDepth::new(layer(), 0.0, &mut rng(1)), FEATURES).check_wraps(&layer());
+    let what = wrapped("WeightDrop");
+    let name = layer().name(0);
+    Contract::new(&what, &WeightDrop::of(layer(), &[&name], 0.0, &mut rng(1)), FEATURES).check_wraps(&layer());
     let what = wrapped("a struct");
     Contract::new(&what, &Named { layer: layer() }, FEATURES).check_wraps(&layer());
     // Tensors of these are named by position: as a wrapper of one that is named so.

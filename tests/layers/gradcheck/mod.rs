@@ -18,7 +18,7 @@ use gradflow::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
         Slstm, SlstmCell,
     },
-    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::{lively, rng};
@@ -162,6 +162,8 @@ gradients! {
     stochastic_depth_lstm: |rng| Residual::new(StochasticDepth::new(LstmCell::new(5, 5, rng), 0.5, rng));
     stochastic_depth_lstm_whole_batch: |rng|
         Residual::new(StochasticDepth::new(LstmCell::new(5, 5, rng), 0.5, rng).whole_batch());
+    weight_drop: |rng| WeightDrop::new(LstmCell::new(5, 4, rng), 0.5, rng);
+    weight_drop_of_layers: |rng| WeightDrop::new(Gru::builder(5, 4).num_layers(2).bidirectional().build(rng), 0.3, rng);
     three_highways_with_all_that_is_random: |rng| Stacked::build(3, |k| {
         let branch = (LayerNorm::new(5), GruCell::new(5, 5, rng), Dropout::new(0.3, rng));
         Highway::new(StochasticDepth::linear(branch, 0.5, k, 3, rng), 5, rng)
