@@ -45,7 +45,7 @@
 //! | [`layers`] | `Linear`, `Embedding`, `Activation`, `LayerNorm`, `Dropout`, `FeedForward`; `CausalConv1d`, `StridedConv1d`; `LastStep`, `Pool`, `Repeat` from many steps to one and back; how parameters start |
 //! | [`recurrent`] | `Rnn`, `Lstm`, `Gru`, `Mgu`, `MinGru`, `MinLstm`, `Slstm`, in one or both directions, and their cells |
 //! | [`compose`] | layers of layers: tuples and [`sequential!`], `Stacked`, `BoxLayer`; `Residual`, `Highway`, `DenseConcat` and ready-made blocks, among them `TemporalBlock`; `TiedEmbedding` |
-//! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `WeightNorm`, `Probed` |
+//! | [`wrap`] | a layer run in another way: `Bidirectional`, `LearnedState`, `TruncatedBptt`, `Prepacked`, `WeightNorm`, `WeightDrop`, `Probed` |
 //! | [`stream`] | one sequence, step after step, on a real-time thread |
 //! | [`attention`] | over an encoder's outputs: dot, bilinear, additive |
 //! | [`loss`], [`optim`], [`clip`] | training |

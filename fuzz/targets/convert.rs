@@ -3,6 +3,7 @@
 use gradflow::convert::{KerasKind, KerasLayer, KerasWeights, OnnxNode, OnnxOperator};
 use gradflow::ndarray::{Array2, Array3, ArrayD, Axis};
 use gradflow::recurrent::{BiGru, BiLstm, BiRnn, Gru, Lstm, Nonlinearity, Rnn};
+use gradflow::wrap::{Bidirectional, Merge};
 use gradflow::{Layer, TensorsExt};
 
 use super::choices::Choices;
@@ -130,7 +131,8 @@ fn keras(choices: &mut Choices<'_>) {
         };
         let forward = weights(choices);
         let backward = ((directions == 2) != choices.once_in(16)).then(|| weights(choices));
-        layers.push(KerasLayer { kind, forward, backward });
+        let merge = if choices.once_in(8) { choices.one_of(&MERGES) } else { Merge::Concat };
+        layers.push(KerasLayer { kind, forward, backward, merge });
         input = directions * hidden;
     }
     macro_rules! check {
@@ -138,13 +140,31 @@ fn keras(choices: &mut Choices<'_>) {
             if let Ok(model) = $model::<f64>::from_keras(&layers) {
                 passes(&model);
                 if let Ok(back) = model.to_keras() {
-                    assert_eq!(back, layers);
+                    // A layer in one direction merges nothing.
+                    let merges = back.iter().zip(&layers).all(|(a, b)| a.backward.is_none() || a.merge == b.merge);
+                    let plain = |layer: &KerasLayer<f64>| KerasLayer { merge: Merge::Concat, ..layer.clone() };
+                    assert!(merges && back.iter().map(plain).eq(layers.iter().map(plain)));
                 }
             }
         )+};
     }
     check!(Rnn, Lstm, Gru, BiRnn, BiLstm, BiGru);
+    macro_rules! check_merged {
+        ($($model:ident),+) => {$(
+            for layer in &layers {
+                if let Ok(model) = Bidirectional::<$model<f64>>::from_keras(layer) {
+                    passes(&model);
+                    if let Ok(back) = model.to_keras() {
+                        assert_eq!(back, *layer);
+                    }
+                }
+            }
+        )+};
+    }
+    check_merged!(Rnn, Lstm, Gru);
 }
+
+const MERGES: [Merge; 4] = [Merge::Concat, Merge::Sum, Merge::Average, Merge::Multiply];
 
 /// A model that was accepted runs.
 fn passes<L: Layer<Elem = f64>>(model: &L) {

@@ -8,6 +8,7 @@ use crate::cells::{BuiltCell, GruCell, GruOptions, GruReset, LstmCell, LstmOptio
 use crate::kernels::Float;
 use crate::layers::Nonlinearity;
 use crate::recurrent::Recurrent;
+use crate::wrap::{Bidirectional, Merge};
 
 /// Which layer of Keras it is, with the options that change what it computes.
 ///
@@ -119,14 +120,14 @@ pub struct KerasWeights<F> {
 ///
 /// ```
 /// use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights};
-/// use gradflow::{ndarray::{Array2, ArrayD}, recurrent::Gru};
+/// use gradflow::{ndarray::{Array2, ArrayD}, recurrent::Gru, wrap::Merge};
 ///
 /// let weights = KerasWeights::<f32> {
 ///     kernel: Array2::from_elem((3, 3 * 5), 0.1),           // I = 3, H = 5
 ///     recurrent_kernel: Array2::from_elem((5, 3 * 5), 0.2),
 ///     bias: Some(ArrayD::zeros(vec![2, 3 * 5])),
 /// };
-/// let layer = KerasLayer { kind: KerasKind::gru(true), forward: weights, backward: None };
+/// let layer = KerasLayer { kind: KerasKind::gru(true), forward: weights, backward: None, merge: Merge::Concat };
 /// let gru = Gru::from_keras(&[layer.clone()])?;
 /// assert_eq!(gru.cell(0, 0).weight_ih.dim(), (3 * 5, 3));
 /// assert_eq!(gru.to_keras()?, [layer]);
@@ -143,6 +144,8 @@ pub struct KerasLayer<F> {
     pub forward: KerasWeights<F>,
     /// `Bidirectional`'s `backward_layer`, if it is one.
     pub backward: Option<KerasWeights<F>>,
+    /// `Bidirectional`'s `merge_mode`; of a layer in one direction it says nothing.
+    pub merge: Merge,
 }
 
 /// A cell that is a layer of Keras too; sealed.
@@ -342,10 +345,14 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
     pub fn from_keras(layers: &[KerasLayer<Elem<C>>]) -> Result<Self, ConvertError> {
         let hidden = layers.first().ok_or(ConvertError::NoLayers)?.forward.recurrent_kernel.nrows();
         let (mut cells, mut input) = (Vec::new(), None);
-        for (layer, KerasLayer { kind, forward, backward }) in layers.iter().enumerate() {
+        for (layer, KerasLayer { kind, forward, backward, merge }) in layers.iter().enumerate() {
             let got = 1 + usize::from(backward.is_some());
             if got != DIRECTIONS {
                 return Err(ConvertError::Directions { layer, expected: DIRECTIONS, got });
+            }
+            if DIRECTIONS == 2 && *merge != Merge::Concat {
+                let option = format!("merge_mode {merge:?}, which a `Bidirectional` layer has,");
+                return Err(ConvertError::Unsupported { layer, option });
             }
             for weights in std::iter::once(forward).chain(backward) {
                 // Both directions see the same x.
@@ -373,8 +380,66 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
             }
             let mut directions = cells.iter().map(|cell| KerasWeights::of_cell(cell, kind));
             let forward = directions.next().expect("a direction");
-            Ok(KerasLayer { kind, forward, backward: directions.next() })
+            Ok(KerasLayer { kind, forward, backward: directions.next(), merge: Merge::Concat })
         };
         self.layers().enumerate().map(layer).collect()
+    }
+}
+
+impl<C: KerasCell> Bidirectional<Recurrent<C>> {
+    /// From the weights of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert). One that concatenates
+    /// is a `Recurrent` model of two directions, too.
+    ///
+    /// ```
+    /// use gradflow::convert::{KerasKind, KerasLayer, KerasWeights};
+    /// use gradflow::{Layer, ndarray::Array2, recurrent::Rnn, wrap::{Bidirectional, Merge}};
+    ///
+    /// let weights = || KerasWeights::<f32> {
+    ///     kernel: Array2::from_elem((3, 5), 0.1),
+    ///     recurrent_kernel: Array2::from_elem((5, 5), 0.2),
+    ///     bias: None,
+    /// };
+    /// // keras.layers.Bidirectional(keras.layers.SimpleRNN(5, use_bias=False, return_sequences=True), merge_mode="ave")
+    /// let (kind, merge) = (KerasKind::simple_rnn(), Merge::Average);
+    /// let layer = KerasLayer { kind, forward: weights(), backward: Some(weights()), merge };
+    /// let both = Bidirectional::<Rnn<f32>>::from_keras(&layer)?;
+    /// assert_eq!(both.output_size(3.into()), Ok(5));
+    /// assert_eq!(both.to_keras()?, layer);
+    /// # Ok::<(), gradflow::convert::ConvertError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error if the layer has one direction, is of another kind, or its arrays do not fit.
+    pub fn from_keras(layer: &KerasLayer<Elem<C>>) -> Result<Self, ConvertError> {
+        let KerasLayer { kind, forward, backward, merge } = layer;
+        let Some(backward) = backward else {
+            return Err(ConvertError::Directions { layer: 0, expected: 2, got: 1 });
+        };
+        let (input, hidden) = (forward.kernel.nrows(), forward.recurrent_kernel.nrows());
+        let direction = |weights: &KerasWeights<Elem<C>>| {
+            Ok(Model::of_cells(vec![weights.cell(*kind, 0, Some(input), hidden)?], Vec::new()))
+        };
+        Ok(Bidirectional { forward: direction(forward)?, reverse: direction(backward)?, merge: *merge })
+    }
+
+    /// As the weights of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert).
+    ///
+    /// # Errors
+    /// Returns an error if a direction has several layers, both are of different kinds, or one has an option that Keras does not have, as
+    /// of [`Recurrent::to_keras`].
+    pub fn to_keras(&self) -> Result<KerasLayer<Elem<C>>, ConvertError> {
+        let one = |direction: &Recurrent<C>| {
+            let mut layers = direction.to_keras()?;
+            match layers.pop() {
+                Some(layer) if layers.is_empty() => Ok(layer),
+                _ => Err(ConvertError::Unsupported { layer: 1, option: "a direction of several layers".into() }),
+            }
+        };
+        let (forward, reverse) = (one(&self.forward)?, one(&self.reverse)?);
+        if forward.kind != reverse.kind {
+            let option = format!("a direction that is {:?}, another {:?}", forward.kind, reverse.kind);
+            return Err(ConvertError::Unsupported { layer: 0, option });
+        }
+        Ok(KerasLayer { backward: Some(reverse.forward), merge: self.merge, ..forward })
     }
 }

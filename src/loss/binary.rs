@@ -19,7 +19,8 @@ const NAME: &str = "BinaryCrossEntropy";
 /// ```
 ///
 /// with the target `y`, a probability, `p` the [weight of a yes](BinaryCrossEntropy::pos_weight), and `w` =
-/// 1/(number of elements that count) for the mean and 1 for the sum. No sigmoid is computed before its logarithm, so
+/// 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements, `w_i`/(their
+/// sum) and `w_i`. No sigmoid is computed before its logarithm, so
 /// logits of any finite size are safe, and the loss of a sure answer keeps its digits however small it is. A logit of ±∞ is
 /// an answer without doubt: its loss is 0 if it is right.
 ///

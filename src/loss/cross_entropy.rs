@@ -28,7 +28,8 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// loss_tb = -Σ_k q_k log softmax(z_tb)_k           dL/dz_tbk = w (softmax(z_tb)_k Σ_j q_j - q_k)
 /// ```
 ///
-/// and `w` = 1/(sum of the `c_id` that count) for the mean.
+/// and `w` = 1/(sum of the `c_id` that count) for the mean. With [weights](super::Weights) `w_tb` of steps, it is
+/// `w_tb`/(sum of the `w_tb c_id` that count), and `w_tb` for the sum.
 ///
 /// The largest logit is subtracted first, in halves, so logits of any finite size are safe: the loss is finite if its value is one
 /// that f64 can hold. What all other classes add to the largest one's 1 is kept apart (`ln_1p`), so the loss of a sure prediction

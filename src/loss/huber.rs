@@ -21,7 +21,8 @@ const NAME: &str = "Huber";
 /// dL/dy = w max(-delta, min(e, delta))
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum.
+/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements,
+/// `w_i`/(their sum) and `w_i`.
 ///
 /// | | shape |
 /// | --- | --- |

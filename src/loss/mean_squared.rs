@@ -17,7 +17,8 @@ const NAME: &str = "MeanSquaredError";
 /// L = w Σ (y - target)²        dL/dy = 2 w (y - target)
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum.
+/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements,
+/// `w_i`/(their sum) and `w_i`.
 ///
 /// | | shape |
 /// | --- | --- |

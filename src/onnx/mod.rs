@@ -49,10 +49,10 @@
 //! | [`Pool`](crate::layers::Pool) | `ReduceMean`, `ReduceMax`; with lengths `Where`, `ReduceSum`, `Div` |
 //! | [`Repeat`](crate::layers::Repeat) | `Expand` |
 //! | [`Residual`](crate::compose::Residual), [`Highway`](crate::compose::Highway), [`DenseConcat`](crate::compose::DenseConcat) and the blocks | `Add`, `Mul`, `Sub`, `Sigmoid`, `Concat` around the branch |
-//! | [`Bidirectional`](crate::wrap::Bidirectional) | its parts, one with `direction="reverse"`, and `Concat` |
+//! | [`Bidirectional`](crate::wrap::Bidirectional) | its parts, one with `direction="reverse"`, and `Concat`, `Add`, `Add` and `Mul`, or `Mul` |
 //! | [`LearnedState`](crate::wrap::LearnedState) | `Expand`; with states `Mul` and `Add` |
 //! | tuples, [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer) | their layers |
-//! | `Identity`, `Dropout`, `StochasticDepth`, `TruncatedBptt`, `Probed`, `Prepacked` | nothing, or the layer inside |
+//! | `Identity`, `Dropout`, `StochasticDepth`, `TruncatedBptt`, `Probed`, `Prepacked`, `WeightDrop` | nothing, or the layer inside |
 //! | [`WeightNorm`](crate::wrap::WeightNorm) | the layer inside, with g v / \|v\| as its weight: it is not taken apart when the file is read |
 //!
 //! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator, cells with a projection,

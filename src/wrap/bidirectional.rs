@@ -1,10 +1,12 @@
 //! Any layer in both directions of time.
 
-use ndarray::{Array3, ArrayRef3, ArrayView3, s};
+use ndarray::{Array3, ArrayRef3, ArrayView3, Zip, s};
 use num_traits::Zero;
 
+use crate::base::error::mismatch;
 use crate::base::tensors::join;
 use crate::base::{Size, SizeError, Tensors};
+use crate::kernels::{Float, once};
 use crate::layer::kit::{Pending, opaque_debug, reuse};
 use crate::layer::{Gradient, Graph, Layer, Sequence, Signal, Steps, Summary, Unsupported};
 use crate::parameters;
@@ -18,7 +20,7 @@ const NAME: &str = "Bidirectional";
 /// y_t = [ →layer(x)_t ; ←layer(x)_t ]
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O + O']`. Any layers will do, whole models too, if both keep the number of steps or give the same
+/// `[T, B, I]` to `[T, B, O + O']`. [`merge`](Bidirectional::merge) puts both outputs together in another way, [`Merge`]. Any layers will do, whole models too, if both keep the number of steps or give the same
 /// number; of feed-forward parts inside them, the direction changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
 /// are better served by a [`Recurrent`](crate::recurrent::Recurrent) model, which has PyTorch's names.
 ///
@@ -39,13 +41,74 @@ pub struct Bidirectional<L> {
     pub forward: L,
     /// From the last valid step to the first.
     pub reverse: L,
+    /// How both outputs become one.
+    pub merge: Merge,
 }
-parameters! { impl<L: Layer> Tensors<L::Elem> for Bidirectional<L> { forward, reverse } }
+parameters! { impl<L: Layer> Tensors<L::Elem> for Bidirectional<L> { forward, reverse; skip merge } }
 
 impl<L: Layer> Bidirectional<L> {
     /// One layer for each direction.
     pub fn new(forward: L, reverse: L) -> Self {
-        Bidirectional { forward, reverse }
+        Bidirectional { forward, reverse, merge: Merge::Concat }
+    }
+
+    /// With another way to make both outputs one.
+    ///
+    /// ```
+    /// use gradflow::{Layer, rand::{SeedableRng, rngs::StdRng}, recurrent::Gru, wrap::{Bidirectional, Merge}};
+    ///
+    /// let rng = &mut StdRng::seed_from_u64(0);
+    /// let layer = Bidirectional::new(Gru::<f32>::new(3, 8, rng), Gru::new(3, 8, rng)).merge(Merge::Sum);
+    /// assert_eq!(layer.output_size(3.into()), Ok(8));
+    /// ```
+    pub fn merge(self, merge: Merge) -> Self {
+        Bidirectional { merge, ..self }
+    }
+}
+
+/// How the outputs of both directions of a [`Bidirectional`], f and r, become one: Keras' `merge_mode`.
+///
+/// ```text
+/// Concat      y = [f ; r]         dL/df, dL/dr = the parts of dL/dy
+/// Sum         y = f + r           dL/df = dL/dr = dL/dy
+/// Average     y = (f + r) / 2     dL/df = dL/dr = dL/dy / 2
+/// Multiply    y = f ∘ r           dL/df = r ∘ dL/dy        dL/dr = f ∘ dL/dy
+/// ```
+///
+/// All but `Concat` need directions of as many features, which y has too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Merge {
+    /// Side by side, as in PyTorch: Keras' `concat`.
+    #[default]
+    Concat,
+    /// Keras' `sum`.
+    Sum,
+    /// Keras' `ave`.
+    Average,
+    /// Keras' `mul`.
+    Multiply,
+}
+
+once! {
+    /// `y` of f and r, which have one shape.
+    fn merge<'a, F: Float>(merge: Merge, f: ArrayView3<'a, F>, r: ArrayView3<'a, F>, y: &'a mut Array3<F>) {
+        let outputs = Zip::from(y).and(f).and(r);
+        match merge {
+            Merge::Concat => unreachable!("side by side"),
+            Merge::Sum => outputs.for_each(|y, &f, &r| *y = f + r),
+            Merge::Average => outputs.for_each(|y, &f, &r| *y = (f + r) * F::of(0.5)),
+            Merge::Multiply => outputs.for_each(|y, &f, &r| *y = f * r),
+        }
+    }
+
+    /// `factors ∘ dy`.
+    fn multiply<'a, F: Float>(dy: ArrayView3<'a, F>, factors: ArrayView3<'a, F>, d: &'a mut Array3<F>) {
+        Zip::from(d).and(dy).and(factors).for_each(|d, &dy, &factor| *d = dy * factor);
+    }
+
+    /// `dy / 2`.
+    fn halve<'a, F: Float>(dy: ArrayView3<'a, F>, d: &'a mut Array3<F>) {
+        Zip::from(d).and(dy).for_each(|d, &dy| *d = dy * F::of(0.5));
     }
 }
 
@@ -70,7 +133,8 @@ pub struct BothCache<L: Layer> {
     pending: Pending,
     forward: L::Cache,
     reverse: L::Cache,
-    y: Array3<L::Elem>,  // [T, B, O + O']
+    y: Array3<L::Elem>,  // [T, B, O + O'], or [T, B, O] and, in a backward pass, dL/df
+    d: Array3<L::Elem>,  // [T, B, O], dL/dr of a product
     dx: Array3<L::Elem>, // [T, B, I]
 }
 
@@ -80,7 +144,7 @@ impl<L: Layer> Default for BothCache<L> {
     fn default() -> Self {
         let empty = || Array3::default((0, 0, 0));
         let (forward, reverse) = (L::Cache::default(), L::Cache::default());
-        BothCache { pending: Pending::default(), forward, reverse, y: empty(), dx: empty() }
+        BothCache { pending: Pending::default(), forward, reverse, y: empty(), d: empty(), dx: empty() }
     }
 }
 
@@ -103,7 +167,17 @@ impl<L: Layer> Layer for Bidirectional<L> {
             return Err(SizeError::new(NAME, reason));
         }
         let forward = self.forward.output_size(input).map_err(|error| error.inside("forward"))?;
-        Ok(forward + self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?)
+        let reverse = self.reverse.output_size(input).map_err(|error| error.inside("reverse"))?;
+        match self.merge {
+            Merge::Concat => Ok(forward + reverse),
+            Merge::Sum | Merge::Average | Merge::Multiply if forward == reverse => Ok(forward),
+            merge => {
+                let reason = format!(
+                    "takes directions of as many features for {merge:?}, got {forward} from forward and {reverse} from reverse"
+                );
+                Err(SizeError::new(NAME, reason))
+            }
+        }
     }
 
     fn output_steps(&self) -> Steps {
@@ -123,8 +197,19 @@ impl<L: Layer> Layer for Bidirectional<L> {
         let forward = graph.inside("forward", |graph| self.forward.add_to_graph(graph, x))?;
         let reversed = Signal { is_reversed: !x.is_reversed, ..x };
         let reverse = graph.inside("reverse", |graph| self.reverse.add_to_graph(graph, reversed))?;
-        let features = forward.features(NAME)? + reverse.features(NAME)?;
-        Ok(forward.with(graph.node("Concat", &[forward.value, reverse.value], &[("axis", 2.into())]), features))
+        let (features, outputs) = (forward.features(NAME)?, [forward.value, reverse.value]);
+        Ok(match self.merge {
+            Merge::Concat => {
+                let y = graph.node("Concat", &outputs, &[("axis", 2.into())]);
+                forward.with(y, features + reverse.features(NAME)?)
+            }
+            Merge::Sum => forward.with(graph.node("Add", &outputs, &[]), features),
+            Merge::Average => {
+                let (sum, half) = (graph.node("Add", &outputs, &[]), graph.scalar(0.5));
+                forward.with(graph.node("Mul", &[sum, half], &[]), features)
+            }
+            Merge::Multiply => forward.with(graph.node("Mul", &outputs, &[]), features),
+        })
     }
 
     fn forward_pass<'c>(
@@ -139,9 +224,21 @@ impl<L: Layer> Layer for Bidirectional<L> {
         let forward = self.forward.forward_pass(x, &mut state.forward, forward);
         let reverse = self.reverse.forward_pass(&x.reversed(), &mut state.reverse, reverse);
         let (steps, batch, middle) = forward.dim();
-        reuse(y, (steps, batch, middle + reverse.dim().2));
-        y.slice_mut(s![.., .., ..middle]).assign(&forward);
-        y.slice_mut(s![.., .., middle..]).assign(&reverse);
+        match self.merge {
+            Merge::Concat => {
+                reuse(y, (steps, batch, middle + reverse.dim().2));
+                y.slice_mut(s![.., .., ..middle]).assign(&forward);
+                y.slice_mut(s![.., .., middle..]).assign(&reverse);
+            }
+            how => {
+                if forward.dim() != reverse.dim() {
+                    let expected = format!("outputs of one shape, {:?}", forward.shape());
+                    mismatch(NAME, "reverse", &expected, &format!("{:?}", reverse.shape()))
+                }
+                reuse(y, forward.raw_dim());
+                merge(how, forward, reverse, y);
+            }
+        }
         mark.set();
         y.view()
     }
@@ -158,12 +255,25 @@ impl<L: Layer> Layer for Bidirectional<L> {
         cache: &'c mut BothCache<L>,
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
-        let BothCache { pending, forward, reverse, y, dx } = cache;
+        let BothCache { pending, forward, reverse, y, d, dx } = cache;
         let (steps, batch) = x.dims();
         pending.take_with_steps(NAME, &(), x, dy, [self.output_steps().of(steps), y.dim().2]);
         let middle = self.forward.output(forward).dim().2;
         let (dforward, dreverse) = dstate.map(|dstate| (&mut dstate.forward, &mut dstate.reverse)).unzip();
-        let (dy_forward, dy_reverse) = (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..]));
+        let (dy_forward, dy_reverse) = match self.merge {
+            Merge::Concat => (dy.slice(s![.., .., ..middle]), dy.slice(s![.., .., middle..])),
+            Merge::Sum => (dy.view(), dy.view()),
+            Merge::Average => {
+                halve(dy.view(), y);
+                (y.view(), y.view())
+            }
+            Merge::Multiply => {
+                reuse(d, y.raw_dim());
+                multiply(dy.view(), self.reverse.output(reverse), y);
+                multiply(dy.view(), self.forward.output(forward), d);
+                (y.view(), d.view())
+            }
+        };
         let (grad, how) = grad.parts();
         let (grad_forward, grad_reverse) =
             (Gradient::new(&mut grad.forward, how), Gradient::new(&mut grad.reverse, how));

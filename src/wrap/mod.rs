@@ -11,7 +11,7 @@ pub(crate) mod weight_norm;
 
 pub use crate::base::{GradientFlow, GradientProbe, LayerFlow};
 pub use crate::kernels::WeightPrecision;
-pub use bidirectional::{Bidirectional, BothStates};
+pub use bidirectional::{Bidirectional, BothStates, Merge};
 pub use learned_state::{LearnedState, StartedState};
 pub use prepacked::Prepacked;
 pub use probed::Probed;

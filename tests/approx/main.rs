@@ -13,13 +13,15 @@ use gradflow::{
     Layer, Tensors, TensorsExt,
     attention::Attention,
     author::NamedTensors,
-    compose::{BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth},
+    compose::{
+        BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TiedEmbedding,
+    },
     layers::{Activation, Dropout, Embedding, FeedForward, Identity, Init, LayerNorm, Linear, Nonlinearity},
     recurrent::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
         Slstm, SlstmCell,
     },
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt},
+    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop},
 };
 
 use common::{lively, rng};
@@ -102,6 +104,8 @@ fn layers_and_their_states() {
         bidirectional_gru: |rng| Bidirectional::new(GruCell::<F>::new(3, 4, rng), GruCell::new(3, 4, rng));
         bidirectional_lstm: |rng| Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng));
         learned_state: |rng| LearnedState::new(Lstm::<F>::builder(3, 4).num_layers(2).build(rng));
+        weight_drop: |rng| WeightDrop::new(LstmCell::<F>::new(3, 4, rng), 0.5, rng);
+        tied_embedding: |rng| TiedEmbedding::new(Embedding::<F>::new(5, 4, rng), GruCell::new(4, 4, rng)).bias();
         truncated_bptt: |rng| TruncatedBptt::new(Gru::<F>::builder(3, 4).num_layers(2).build(rng), 3);
         boxed: |rng| BoxLayer::new(LstmCell::<F>::new(3, 4, rng));
     }

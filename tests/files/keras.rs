@@ -10,6 +10,7 @@ use gradflow::io::{LoadOptions, StateDict};
 use gradflow::layers::{Activation, Embedding, LayerNorm, Linear};
 use gradflow::ndarray::{Array2, Array3, ArrayD, ArrayView3};
 use gradflow::recurrent::{BiLstm, Gru, Lstm, Nonlinearity, Rnn};
+use gradflow::wrap::{Bidirectional, Merge};
 use gradflow::{Float, Layer, Sequence};
 
 use crate::common::assert_says;
@@ -156,6 +157,53 @@ fn activations_of_recurrent_layers_compute_what_they_do_in_keras() {
     assert_says(&KerasFile::read_from(&broken[..]).unwrap_err().to_string(), &["JSON"]);
 }
 
+/// All of Keras' merge modes.
+#[test]
+fn directions_are_merged_as_in_keras() {
+    fn of<F: Float>(file: &KerasFile) -> impl Layer<Elem = F> {
+        let layer = |name: &str| file.recurrent(name).unwrap();
+        let merge = |name: &str| layer(name).merge;
+        assert_eq!(["sum", "ave", "mul"].map(merge), [Merge::Sum, Merge::Average, Merge::Multiply]);
+        let sum = Bidirectional::<Lstm<F>>::from_keras(&layer("sum")).unwrap();
+        assert_eq!(sum.to_keras().unwrap(), layer("sum"));
+        let ave = Bidirectional::<Gru<F>>::from_keras(&layer("ave")).unwrap();
+        let mul = Bidirectional::<Rnn<F>>::from_keras(&layer("mul")).unwrap();
+        (sum, ave, mul, BiLstm::<F>::from_keras(&[layer("concat")]).unwrap())
+    }
+    let bytes = fs::read(path("merged.keras")).unwrap();
+    let file = KerasFile::read_from(&bytes[..]).unwrap();
+    let (dict, y) = example::<f32>("merged");
+    let x = dict.tensor::<f32>("x").unwrap().into_dimensionality().unwrap(); // [B, T, D]
+    let model = of::<f32>(&file);
+    assert_near(run(&model, Sequence::batch_first(&x), 2).view(), &y);
+    let (dict, y) = example::<f64>("merged");
+    let x = dict.tensor::<f32>("x").unwrap().mapv(f64::from).into_dimensionality().unwrap();
+    assert_near(run(&of::<f64>(&file), Sequence::batch_first(&x), 2).view(), &y);
+
+    // The same of two layers that concatenate; a layer in one direction, and two outputs that stay apart, are refused.
+    let concat = file.recurrent("concat").unwrap();
+    let (one, other) =
+        (Bidirectional::<Lstm<f32>>::from_keras(&concat).unwrap(), BiLstm::from_keras(&[concat]).unwrap());
+    let x = Array3::from_shape_fn((4, 2, 6), |(t, b, k)| (t as f32 - b as f32 + 0.3 * k as f32).sin());
+    assert_eq!(run(&one, Sequence::from(&x), 2), run(&other, Sequence::from(&x), 2));
+    let single = open("tagger.keras").recurrent::<f32>("gru").unwrap();
+    let error = Bidirectional::<Gru<f32>>::from_keras(&single).unwrap_err().to_string();
+    assert_says(&error, &["layer 0: expected directions: 2, got 1"]);
+    let error = Bidirectional::<Lstm<f32>>::from_keras(&file.recurrent("ave").unwrap()).unwrap_err().to_string();
+    assert_says(&error, &["layer 0: expected LSTM, got GRU"]);
+    let deep = || Lstm::<f32>::builder(3, 4).num_layers(2).zeros();
+    let error = Bidirectional::new(deep(), deep()).to_keras().unwrap_err().to_string();
+    assert_says(&error, &["a direction of several layers"]);
+    let mode = br#""merge_mode": "mul""#;
+    let at = bytes.windows(mode.len()).position(|window| window == mode).unwrap() + mode.len() - 5;
+    for (other, got) in [(b"null ", "got null"), (b"\"max\"", r#"got "max""#)] {
+        let mut apart = bytes.clone();
+        apart[at..at + 5].copy_from_slice(other);
+        let error = KerasFile::read_from(&apart[..]).unwrap().recurrent::<f32>("mul").unwrap_err().to_string();
+        assert_says(&error, &[r#"merge_mode: expected "concat" or "sum" or "ave" or "mul""#, got]);
+    }
+}
+
 #[test]
 fn half_precision_is_widened() {
     let head = open("half.keras").dense::<f32>("head").unwrap().linear;
@@ -185,7 +233,9 @@ fn other_layers_are_refused() {
     assert_says(&recurrent("selu"), &["layers[2].config.activation", r#"got "selu", which is not supported"#]);
     assert_says(&recurrent("backwards"), &["go_backwards: expected false, got true"]);
     assert_says(&recurrent("prelu"), &["config.activation: expected one of ", "a LeakyReLU or an ELU, got PReLU"]);
-    assert_says(&recurrent("sum"), &[r#"merge_mode: expected "concat", got "sum""#]);
+    // PyTorch's models of two directions concatenate.
+    let error = BiLstm::from_keras(&[file.recurrent::<f32>("sum").unwrap()]).unwrap_err().to_string();
+    assert_says(&error, &["layer 0: merge_mode Sum, which a `Bidirectional` layer has, has no counterpart there"]);
     assert_says(&recurrent("cells"), &["cells: expected SimpleRNN or LSTM or GRU or Bidirectional, got RNN"]);
     assert_says(&recurrent("convolution"), &["got Conv1D, which is not supported"]);
     assert_says(&recurrent("absent"), &[r#"expected one called "absent", got input_layer"#]);

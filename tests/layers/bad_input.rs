@@ -21,7 +21,7 @@ use gradflow::{
         Gru, GruCell, Lstm, LstmCell, LstmState, MguCell, MinGruCell, MinLstmCell, Recurrent, RnnCell, Slstm, SlstmCell,
     },
     sequential,
-    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightNorm},
+    wrap::{Bidirectional, LearnedState, Merge, TruncatedBptt, WeightNorm},
 };
 
 use crate::common::{assert_says, evaluate, panic_of, rng};
@@ -247,6 +247,19 @@ fn tied_weights_need_a_layer_that_gives_as_much_as_it_takes() {
         tied.pass(&ids, &mut (), &mut cache).backward(&Array3::zeros((1, 2, 7)), &mut grad).dim()
     });
     assert_says(&message, &["TiedEmbedding: grad: expected 1 tensors, got 0"]);
+}
+
+#[test]
+fn only_outputs_of_one_size_are_added_and_multiplied() {
+    let (rng, x) = (&mut rng(0), Array3::zeros((4, 2, 3)));
+    let both = Bidirectional::new(GruCell::<f64>::new(3, 4, rng), GruCell::new(3, 5, rng));
+    assert_eq!(both.output_size(3.into()), Ok(9));
+    for merge in [Merge::Sum, Merge::Average, Merge::Multiply] {
+        let expected = format!(
+            "x: Bidirectional takes directions of as many features for {merge:?}, got 4 from forward and 5 from reverse"
+        );
+        assert_says(&forward_panic(&both.clone().merge(merge), (&x).into()), &[&expected]);
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use gradflow::{
     loss::{BinaryCrossEntropy, Ctc, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy},
     optim::{Adagrad, Adam, AdamW, NAdam, Optimizer, ReduceLrOnPlateau, RmsProp, Schedule, Sgd, WeightAverage},
     recurrent::{Gru, GruCell, Lstm, LstmCell, MguCell, MinGruCell, MinLstmCell, Rnn, RnnCell, SlstmCell},
-    wrap::{Bidirectional, LearnedState, Prepacked, TruncatedBptt, WeightDrop, WeightNorm},
+    wrap::{Bidirectional, LearnedState, Merge, Prepacked, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::rng;
@@ -171,6 +171,8 @@ fn mistakes_with_layers_name_the_callers_line() {
     }
     check(&mut report, "StridedConv1d", CausalConv1d::<f64>::new(3, 4, 2, rng).strided(2), 3);
     check(&mut report, "Bidirectional", Bidirectional::new(GruCell::<f64>::new(3, 4, rng), GruCell::new(3, 4, rng)), 3);
+    let product = Bidirectional::new(GruCell::<f64>::new(3, 4, rng), GruCell::new(3, 4, rng)).merge(Merge::Multiply);
+    check(&mut report, "a product of directions", product, 3);
     check(&mut report, "BiGru", Gru::<f64>::builder(3, 4).bidirectional().build(rng), 3);
     check(&mut report, "TruncatedBptt", TruncatedBptt::new(RnnCell::<f64>::new(3, 4, rng), 2), 3);
     report.end();

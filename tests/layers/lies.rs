@@ -20,7 +20,9 @@ use gradflow::{
     parameters,
     recurrent::{GruCell, LstmCell, LstmState, Recurrent},
     row_layer,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
+    wrap::{
+        Bidirectional, GradientProbe, LearnedState, Merge, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm,
+    },
 };
 
 use crate::common::{panics, rng, wave};
@@ -147,6 +149,8 @@ where
         "Stacked": Stacked::new(vec![Residual::new(layer()), Residual::new(layer())]);
         "BoxLayer": Stacked::new(vec![BoxLayer::new(layer()), BoxLayer::new(blocks.1.clone())]);
         "Bidirectional": Bidirectional::new(layer(), layer());
+        "an average of directions": Bidirectional::new(layer(), layer()).merge(Merge::Average);
+        "a product of directions": Bidirectional::new(layer(), layer()).merge(Merge::Multiply);
         "LearnedState": LearnedState::new(layer());
         "TruncatedBptt": TruncatedBptt::new((layer(), around.0.clone()), 2).pass_gradients();
         "TruncatedBptt, recomputed": TruncatedBptt::new(layer(), 3).pass_gradients().recompute();

@@ -1,11 +1,11 @@
 //! What the options of recurrent cells and models do, where the answer is known exactly.
 
-use gradflow::ndarray::{Array1, Array2, Array3, Axis, s};
+use gradflow::ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{
     Layer, Sequence, TensorsExt, ZerosLike,
     recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Nonlinearity, Rnn, RnnCell},
-    wrap::{Bidirectional, LearnedState},
+    wrap::{Bidirectional, LearnedState, Merge},
 };
 
 use crate::common::{rng, wave};
@@ -134,6 +134,35 @@ fn models_are_made_of_their_cells() {
     for (b, length) in [2, 6, 4].into_iter().enumerate() {
         assert_eq!(again.slice(s![..length, b, ..]), y.slice(s![..length;-1, b, 5..]));
     }
+}
+
+/// What is added, averaged and multiplied is what stands side by side otherwise, and so are the gradients.
+#[test]
+fn directions_are_merged_as_keras_does() {
+    let rng = &mut rng(5);
+    let concat = Bidirectional::new(GruCell::<f64>::new(4, 5, rng), GruCell::new(4, 5, rng));
+    let (x, dy) = (wave((STEPS, 3, 4), 0.0), wave((STEPS, 3, 5), 1.0));
+    let x = Sequence::from(&x).with_lengths(&[2, 6, 4]).unwrap();
+    let halves = concat.forward(x, &mut concat.zero_state(3), &mut concat.cache()).to_owned();
+    let (f, r) = (halves.slice(s![.., .., ..5]), halves.slice(s![.., .., 5..]));
+    let gradients = |layer: &Bidirectional<GruCell<f64>>, dy: &Array3<f64>| {
+        let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
+        let dx = layer.pass(x, &mut layer.zero_state(3), &mut cache).backward_into(dy, &mut grad).to_owned();
+        (dx, grad)
+    };
+    let both = |df: Array3<f64>, dr: Array3<f64>| concatenate(Axis(2), &[df.view(), dr.view()]).unwrap();
+    for (merge, y, dhalves) in [
+        (Merge::Sum, &f + &r, both(dy.clone(), dy.clone())),
+        (Merge::Average, (&f + &r) * 0.5, both(&dy * 0.5, &dy * 0.5)),
+        (Merge::Multiply, &f * &r, both(&dy * &r, &dy * &f)),
+    ] {
+        let layer = concat.clone().merge(merge);
+        assert_eq!(layer.forward(x, &mut layer.zero_state(3), &mut layer.cache()), y, "{merge:?}");
+        let (dx, grad) = gradients(&layer, &dy);
+        let (want_dx, want) = gradients(&concat, &dhalves);
+        assert_eq!((dx, grad.forward, grad.reverse), (want_dx, want.forward, want.reverse), "{merge:?}");
+    }
+    assert_eq!(concat.merge, Merge::default());
 }
 
 /// A learned start is the state from which the layer starts, and its gradient the sum of what reaches that state.

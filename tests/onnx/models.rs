@@ -9,7 +9,7 @@ use gradflow::layers::{
     Pool, Repeat,
 };
 use gradflow::recurrent::{BiGru, BiLstm, BiRnn, Gru, GruCell, GruReset, Lstm, LstmCell, Rnn, RnnCell};
-use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
+use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Merge, Prepacked, Probed, TruncatedBptt, WeightNorm};
 use gradflow::{Float, Layer, author::Size, sequential};
 
 use crate::common::{lively, rng};
@@ -139,6 +139,13 @@ pub fn for_each(visit: &mut impl Visit) {
         truncated: I => TruncatedBptt::new(GruCell::new(I, H, rng), 2);
         prepacked: I => Prepacked::new(Lstm::new(I, H, rng));
         probed: I => Probed::new("gru", GruCell::new(I, H, rng), &GradientProbe::new());
+        bidirectional_sum: I => Bidirectional::new(Gru::new(I, H, rng), Gru::new(I, H, rng)).merge(Merge::Sum);
+        bidirectional_average: I => Bidirectional::new(LstmCell::new(I, H, rng), LstmCell::new(I, H, rng)).merge(Merge::Average);
+        bidirectional_product: I => {
+            let mut direction = || (Gru::new(I, H, rng), LastStep::new(), Linear::new(H, 4, rng));
+            (Bidirectional::new(direction(), direction()).merge(Merge::Multiply), Linear::new(4, 2, rng))
+        };
+        weight_drop: I => gradflow::wrap::WeightDrop::new(Lstm::builder(I, H).num_layers(2).build(rng), 0.4, rng);
         bidirectional: I => Bidirectional::new((Gru::new(I, H, rng), Linear::new(H, 2, rng)), (Gru::new(I, H, rng), Linear::new(H, 2, rng)));
         bidirectional_last: I => {
             let mut direction = || (LstmCell::new(I, H, rng), LastStep::new());

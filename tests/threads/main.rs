@@ -15,7 +15,7 @@ use gradflow::{
     layers::{Dropout, Linear, Nonlinearity},
     parameters,
     recurrent::{CellBuilder, GruCell, Lstm, LstmCell, RnnCell},
-    wrap::{GradientProbe, Probed},
+    wrap::{Bidirectional, GradientProbe, Merge, Probed, WeightDrop},
 };
 
 use common::failing::{FailingCell, Fuse};
@@ -132,6 +132,9 @@ mod the_number_of_threads_changes_no_bit {
             lstm::<f32>().peepholes().layer_norm().recurrent_dropout(0.3).zoneout(0.1, 0.2).build(rng);
         both_directions: |rng| Lstm::<f32>::builder(INPUT, 64).num_layers(2).dropout(0.2).bidirectional().build(rng);
         a_model: |rng| (Dropout::new(0.2, rng), lstm::<f32>().build(rng), Linear::new(64, 300, rng));
+        weight_drop: |rng| WeightDrop::new(Lstm::<f32>::builder(INPUT, 64).num_layers(2).build(rng), 0.5, rng);
+        product_of_directions: |rng|
+            Bidirectional::new(lstm::<f32>().build(rng), lstm::<f32>().build(rng)).merge(Merge::Multiply);
         residual_blocks: |rng|
             Stacked::build(2, |_| PreNormBlock::<f32>::new(INPUT, 600, Nonlinearity::Gelu, rng));
     }

@@ -11,7 +11,9 @@ use gradflow::layers::{
 };
 use gradflow::rand::{RngExt, SeedableRng, rngs::StdRng};
 use gradflow::recurrent::{Gru, GruReset, Lstm, Mgu, MinGru, MinLstm, Rnn, Slstm};
-use gradflow::wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightNorm};
+use gradflow::wrap::{
+    Bidirectional, GradientProbe, LearnedState, Merge, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm,
+};
 use gradflow::{Float, Layer, Tensors};
 
 use super::assume::AssumeCausal;
@@ -56,6 +58,8 @@ pub enum Node {
     Recurrent(Recurrent),
     Convolution(Convolution),
     WeightNorm(Convolution),
+    /// Of the weights from h, or of the first weight of a cell that has none.
+    WeightDrop(Recurrent, f64),
     TemporalBlock {
         output: usize,
         kernel: usize,
@@ -76,7 +80,7 @@ pub enum Node {
         p: f64,
         whole_batch: bool,
     },
-    Bidirectional(Box<Node>, Box<Node>),
+    Bidirectional(Box<Node>, Box<Node>, Merge),
     LearnedState(Box<Node>),
     Truncated {
         layer: Box<Node>,
@@ -265,7 +269,10 @@ impl Spec {
                 let (forward, output) = boxed(self.node(choices, input, depth - 1));
                 let (reverse, more) = boxed(self.node(choices, input, depth - 1));
                 self.causal = false;
-                (Node::Bidirectional(forward, reverse), output + more)
+                let merges = [Merge::Concat, Merge::Sum, Merge::Average, Merge::Multiply];
+                let merge = if output == more { choices.one_of(&merges) } else { Merge::Concat };
+                let output = if merge == Merge::Concat { output + more } else { output };
+                (Node::Bidirectional(forward, reverse, merge), output)
             }
             9 => {
                 let (layer, output) = boxed(self.node(choices, input, depth - 1));
@@ -358,7 +365,11 @@ impl Spec {
             }
             _ => {
                 let recurrent = self.recurrent(choices);
-                return (Node::Recurrent(recurrent), recurrent.output());
+                let node = match choices.once_in(6) {
+                    true => Node::WeightDrop(recurrent, choices.one_of(&[0.0, 0.3, 0.7])),
+                    false => Node::Recurrent(recurrent),
+                };
+                return (node, recurrent.output());
             }
         };
         (node, input)
@@ -463,7 +474,7 @@ impl Node {
             Node::Convolution(Convolution { stride: Some(stride), .. }) => Steps::Every(*stride),
             Node::Sequence(first, second) => first.output_steps().then(second.output_steps()),
             Node::Stacked(layers) => layers.iter().fold(Steps::Same, |steps, layer| steps.then(layer.output_steps())),
-            Node::Bidirectional(layer, _)
+            Node::Bidirectional(layer, ..)
             | Node::LearnedState(layer)
             | Node::Probed(layer)
             | Node::Prepacked(layer)
@@ -489,7 +500,7 @@ impl Node {
             }
             Node::Residual { branch, .. } | Node::StochasticDepth { branch, .. } => keeps(branch),
             Node::Projected(branch) | Node::Highway(branch) | Node::DenseConcat(branch) => keeps(branch),
-            Node::Bidirectional(forward, reverse) => {
+            Node::Bidirectional(forward, reverse, _) => {
                 forward.takes(steps) && reverse.takes(steps) && forward.output_steps() == reverse.output_steps()
             }
             Node::LearnedState(layer) | Node::Probed(layer) | Node::Prepacked(layer) => layer.takes(steps),
@@ -567,6 +578,14 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
             (BoxLayer::new(if *bias { tied.bias() } else { tied }), *vocabulary)
         }
         Node::Recurrent(recurrent) => (recurrent.build(input, parts.eps), recurrent.output()),
+        Node::WeightDrop(recurrent, p) => {
+            let layer = recurrent.build(input, parts.eps);
+            let dropped = match recurrent.kind {
+                Kind::MinGru => WeightDrop::of(layer, &["weight_ih_l0"], *p, rng),
+                _ => WeightDrop::new(layer, *p, rng),
+            };
+            (BoxLayer::new(dropped), recurrent.output())
+        }
         Node::Convolution(convolution) => {
             let conv = convolution.build(input);
             let conv = match convolution.stride {
@@ -622,9 +641,10 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
             let depth = StochasticDepth::new(build(branch, input, parts).0, *p, rng);
             (BoxLayer::new(if *whole_batch { depth.whole_batch() } else { depth }), input)
         }
-        Node::Bidirectional(forward, reverse) => {
+        Node::Bidirectional(forward, reverse, merge) => {
             let ((forward, output), (reverse, more)) = (build(forward, input, parts), build(reverse, input, parts));
-            (causal(Bidirectional::new(forward, reverse)), output + more)
+            let output = if *merge == Merge::Concat { output + more } else { output };
+            (causal(Bidirectional::new(forward, reverse).merge(*merge)), output)
         }
         Node::LearnedState(layer) => {
             let (layer, output) = build(layer, input, parts);

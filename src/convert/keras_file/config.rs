@@ -6,6 +6,7 @@ use super::described::{About, Described};
 use crate::convert::json::{Value, malformed};
 use crate::convert::{FileError, KerasKind};
 use crate::layers::Nonlinearity;
+use crate::wrap::Merge;
 
 /// Models in models, at most so deep.
 const LEVELS: usize = 8;
@@ -123,6 +124,20 @@ impl<'t> Options<'t> {
         let Some(value) = members.optional(key) else { return Ok(()) };
         let plain: String = value.raw().split_ascii_whitespace().collect();
         if values.contains(&&*plain) { Ok(()) } else { Err(value.unsupported(values.join(" or "))) }
+    }
+
+    /// How a `Bidirectional` layer makes both outputs one.
+    pub fn merge(&self) -> Result<Merge, FileError> {
+        let modes = [
+            ("\"concat\"", Merge::Concat),
+            ("\"sum\"", Merge::Sum),
+            ("\"ave\"", Merge::Average),
+            ("\"mul\"", Merge::Multiply),
+        ];
+        self.expect("merge_mode", &modes.map(|(mode, _)| mode))?;
+        let members = self.config.members(&["merge_mode"])?;
+        let said = members.optional("merge_mode").map_or("", |value| value.raw());
+        Ok(modes.into_iter().find(|(mode, _)| *mode == said).map_or(Merge::Concat, |(_, merge)| merge))
     }
 
     pub fn text(&self, key: &str) -> Result<String, FileError> {

@@ -20,6 +20,7 @@ use crate::convert::json::{Value, malformed};
 use crate::convert::{FileError, KerasKind, KerasLayer, KerasWeights};
 use crate::kernels::Float;
 use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::wrap::Merge;
 
 /// A model that Keras 3 saved, `.keras` or `.weights.h5`, with the feature `keras`: its layers, by their names.
 ///
@@ -119,7 +120,7 @@ impl KerasFile {
         self.layers.iter().map(|layer| (&*layer.name, layer.about.as_ref().map(|about| &*about.class)))
     }
 
-    /// A `SimpleRNN`, `LSTM` or `GRU`, or a `Bidirectional` one that concatenates.
+    /// A `SimpleRNN`, `LSTM` or `GRU`, or a `Bidirectional` one, of which a file of weights is taken to concatenate.
     ///
     /// From a file of weights, a `SimpleRNN` is taken to have tanh, and a `GRU` without biases to reset after the product: `kind`
     /// can be set.
@@ -131,20 +132,25 @@ impl KerasFile {
         let layer = self.layer(name)?;
         let Some(options) = layer.options(&["SimpleRNN", "LSTM", "GRU", "Bidirectional"])? else {
             if self.arrays.has_group(&format!("{}/forward_layer", layer.group)) {
-                return self.both(layer, None);
+                return self.both(layer, None, Merge::Concat);
             }
             let (kind, forward) = self.direction(&layer.group, None)?;
-            return Ok(KerasLayer { kind, forward, backward: None });
+            return Ok(KerasLayer { kind, forward, backward: None, merge: Merge::Concat });
         };
         if options.class() == "Bidirectional" {
-            options.expect("merge_mode", &["\"concat\""])?;
-            return self.both(layer, Some(&options));
+            let merge = options.merge()?;
+            return self.both(layer, Some(&options), merge);
         }
         let (kind, forward) = self.direction(&layer.group, Some((&options, false)))?;
-        Ok(KerasLayer { kind, forward, backward: None })
+        Ok(KerasLayer { kind, forward, backward: None, merge: Merge::Concat })
     }
 
-    fn both<F: Float>(&self, layer: &Described, options: Option<&Options<'_>>) -> Result<KerasLayer<F>, FileError> {
+    fn both<F: Float>(
+        &self,
+        layer: &Described,
+        options: Option<&Options<'_>>,
+        merge: Merge,
+    ) -> Result<KerasLayer<F>, FileError> {
         let direction = |name: &str, key: &str, backward| {
             let options = options.map(|options| options.inner(key)).transpose()?;
             let group = format!("{}/{name}", layer.group);
@@ -155,7 +161,7 @@ impl KerasFile {
         if other != kind {
             return Err(malformed(layer.group.clone(), format!("{kind:?} in both directions"), format!("{other:?}")));
         }
-        Ok(KerasLayer { kind, forward, backward: Some(backward) })
+        Ok(KerasLayer { kind, forward, backward: Some(backward), merge })
     }
 
     /// One direction of a recurrent layer: its options, and whether it must be the backward one.

@@ -93,6 +93,21 @@ def activations():
     )
 
 
+def merged():
+    def both(layer, merge, name):
+        return layers.Bidirectional(layer(3, return_sequences=True), merge_mode=merge, name=name)
+
+    return keras.Sequential(
+        [
+            layers.Input((None, 3)),
+            both(layers.LSTM, "sum", "sum"),
+            both(layers.GRU, "ave", "ave"),
+            both(layers.SimpleRNN, "mul", "mul"),
+            both(layers.LSTM, "concat", "concat"),
+        ]
+    )
+
+
 def refused():
     x = layers.Input((5, 3))
     y = [
@@ -135,6 +150,9 @@ def main():
     model = with_random_weights(activations())
     model.save(FOLDER / "activations.keras")
     outputs("activations", model, x)
+    model = with_random_weights(merged())
+    model.save(FOLDER / "merged.keras")
+    outputs("merged", model, x)
 
 
 if __name__ == "__main__":

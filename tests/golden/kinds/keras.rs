@@ -2,6 +2,7 @@
 
 use gradflow::convert::{ConvertError, KerasCell, KerasKind, KerasLayer, KerasWeights};
 use gradflow::ndarray::{Axis, Ix3, s};
+use gradflow::wrap::Merge;
 use gradflow::{
     Float, Layer, Sequence,
     recurrent::{GruCell, LstmCell, Nonlinearity, Recurrent, RnnCell},
@@ -44,12 +45,12 @@ fn in_directions<F: Float, C: KerasCell + gradflow::author::BuiltCell<Elem = F>>
     };
     if case.flag("bidirectional")? {
         let (forward, backward) = (weights(case, "keras.forward.")?, weights(case, "keras.backward.")?);
-        let layer = KerasLayer { kind, forward, backward: Some(backward) };
+        let layer = KerasLayer { kind, forward, backward: Some(backward), merge: Merge::Concat };
         let model = Recurrent::<C, 2>::from_keras(std::slice::from_ref(&layer)).map_err(said)?;
         same(&layer, model.to_keras().map_err(said)?)?;
         run_layer(case, model)
     } else {
-        let layer = KerasLayer { kind, forward: weights(case, "keras.")?, backward: None };
+        let layer = KerasLayer { kind, forward: weights(case, "keras.")?, backward: None, merge: Merge::Concat };
         let model = Recurrent::<C, 1>::from_keras(std::slice::from_ref(&layer)).map_err(said)?;
         same(&layer, model.to_keras().map_err(said)?)?;
         run_layer(case, model)

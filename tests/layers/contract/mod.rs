@@ -20,7 +20,9 @@ use gradflow::{
         Slstm, SlstmCell,
     },
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
+    wrap::{
+        Bidirectional, GradientProbe, LearnedState, Merge, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm,
+    },
 };
 
 use crate::common::{allocations, lively, rng};
@@ -195,6 +197,26 @@ contracts! {
 contracts! {
     check_any;
     bidirectional_lstm_cell: 3 => |rng| Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng));
+    bidirectional_sum: 3 => |rng|
+        Bidirectional::new(LstmCell::<F>::new(3, 4, rng), LstmCell::new(3, 4, rng)).merge(Merge::Sum);
+    bidirectional_average: 3 => |rng| {
+        let mut one = || (GruCell::<F>::new(3, 4, rng), Residual::new(Linear::new(4, 4, rng)));
+        Bidirectional::new(one(), one()).merge(Merge::Average)
+    };
+    bidirectional_product: 3 => |rng| {
+        let mut one = || Gru::<F>::builder(3, 4).num_layers(2).dropout(0.3).build(rng);
+        Bidirectional::new(one(), one()).merge(Merge::Multiply)
+    };
+    bidirectional_product_of_last_steps: 3 => |rng| {
+        let mut one = || (GruCell::<F>::new(3, 4, rng), LastStep::new());
+        (Bidirectional::new(one(), one()).merge(Merge::Multiply), Linear::new(4, 2, rng))
+    };
+    bidirectional_sum_with_a_stride: 3 => |rng| {
+        let mut one = || CausalConv1d::<F>::new(3, 4, 3, rng).strided(2);
+        Bidirectional::new(one(), one()).merge(Merge::Sum)
+    };
+    residual_bidirectional_sum: 4 => |rng|
+        Residual::new(Bidirectional::new(LstmCell::<F>::new(4, 4, rng), LstmCell::new(4, 4, rng)).merge(Merge::Sum));
     bidirectional_conv: 3 => |rng| {
         let mut one = || CausalConv1d::<F>::builder(3, 2, 3).dilation(2).build(rng);
         Bidirectional::new(one(), one())

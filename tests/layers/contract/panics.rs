@@ -8,7 +8,9 @@ use gradflow::{
     layers::{Activation, Dropout, Embedding, Linear},
     recurrent::Recurrent,
     sequential,
-    wrap::{Bidirectional, GradientProbe, LearnedState, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm},
+    wrap::{
+        Bidirectional, GradientProbe, LearnedState, Merge, Prepacked, Probed, TruncatedBptt, WeightDrop, WeightNorm,
+    },
 };
 
 use crate::common::failing::{FailingCell, FailingLayer, FailingRows, Fuse};
@@ -75,6 +77,7 @@ where
         "a struct": Named { first: layer(), second: layer() };
         "BoxLayer": BoxLayer::new(layer());
         "Bidirectional": Bidirectional::new(layer(), layer());
+        "a product of directions": Bidirectional::new(layer(), layer()).merge(Merge::Multiply);
         "LearnedState": LearnedState::new(layer());
         "LearnedState of a Residual": LearnedState::new(Residual::new(layer()));
         "TruncatedBptt": TruncatedBptt::new(layer(), 1);

@@ -18,7 +18,7 @@ use gradflow::{
         Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
         Slstm, SlstmCell,
     },
-    wrap::{Bidirectional, LearnedState, TruncatedBptt, WeightDrop, WeightNorm},
+    wrap::{Bidirectional, LearnedState, Merge, TruncatedBptt, WeightDrop, WeightNorm},
 };
 
 use crate::common::{lively, rng};
@@ -185,6 +185,13 @@ gradients! {
     bidirectional_residual_gru: |rng| {
         let mut direction = || Residual::new(GruCell::new(5, 5, rng));
         Bidirectional::new(direction(), direction())
+    };
+    bidirectional_sum: |rng| Bidirectional::new(GruCell::new(5, 4, rng), GruCell::new(5, 4, rng)).merge(Merge::Sum);
+    bidirectional_average: |rng|
+        Bidirectional::new(LstmCell::new(5, 4, rng), LstmCell::new(5, 4, rng)).merge(Merge::Average);
+    bidirectional_product: |rng| {
+        let mut direction = || (LstmCell::new(5, 3, rng), Linear::new(3, 4, rng));
+        Bidirectional::new(direction(), direction()).merge(Merge::Multiply)
     };
     three_residual_lstms: |rng| Stacked::build(3, |_| Residual::new(LstmCell::new(5, 5, rng)));
     two_highway_rnns: |rng| Stacked::build(2, |_| Highway::new(RnnCell::new(5, 5, rng), 5, rng));
