@@ -184,7 +184,7 @@ fn directions_are_merged_as_in_keras() {
     let concat = file.recurrent("concat").unwrap();
     let (one, other) =
         (Bidirectional::<Lstm<f32>>::from_keras(&concat).unwrap(), BiLstm::from_keras(&[concat]).unwrap());
-    let x = Array3::from_shape_fn((4, 2, 6), |(t, b, k)| (t as f32 - b as f32 + 0.3 * k as f32).sin());
+    let x = Array3::from_shape_fn((4, 2, 3), |(t, b, k)| (t as f32 - b as f32 + 0.3 * k as f32).sin());
     assert_eq!(run(&one, Sequence::from(&x), 2), run(&other, Sequence::from(&x), 2));
     let single = open("tagger.keras").recurrent::<f32>("gru").unwrap();
     let error = Bidirectional::<Gru<f32>>::from_keras(&single).unwrap_err().to_string();
