@@ -8,7 +8,10 @@ use gradflow::{
     compose::{BoxLayer, Highway, NormedConv1d, PreNormBlock, Residual, Stacked, TemporalBlock},
     layers::{CausalConv1d, Embedding, FeedForward, Init, Linear, Nonlinearity},
     optim::{Adam, Optimizer},
-    recurrent::{Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, Rnn, RnnCell},
+    recurrent::{
+        Gru, GruCell, GruReset, Lstm, LstmCell, Mgu, MguCell, MinGru, MinGruCell, MinLstm, MinLstmCell, Rnn, RnnCell,
+        Slstm, SlstmCell,
+    },
     stream::Stream,
     wrap::{Prepacked, WeightNorm, WeightPrecision},
 };
