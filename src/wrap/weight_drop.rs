@@ -6,7 +6,7 @@ use rand::Rng;
 use crate::base::error::mismatch;
 use crate::base::random::{Mask, drop_row};
 use crate::base::{Expect, RandomDrop, Size, SizeError, TensorsExt, check_gradient, check_number};
-use crate::kernels::Accumulate;
+use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::{Pending, opaque_debug};
 use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, Stages, Steps, Summary, Unsupported};
 use crate::parameters;
@@ -256,9 +256,10 @@ impl<L: Layer> Layer for WeightDrop<L> {
             Accumulate::Overwrite => {
                 let dx = layer.backward_pass(x, dy, dstate, cache, Gradient::overwrite(sum));
                 for (i, mask) in self.masks(mask) {
-                    let masked = layer.tensor_mut(i);
+                    let (masked, zero) = (layer.tensor_mut(i), L::Elem::of(0.0));
                     drop_row(mask, sum.values(i), masked);
-                    sum.tensor_mut(i).copy_from_slice(masked);
+                    // As if added to zeros, which have no sign.
+                    sum.tensor_mut(i).iter_mut().zip(masked).for_each(|(sum, masked)| *sum = *masked + zero);
                 }
                 dx
             }

@@ -134,10 +134,11 @@ impl<'t> Options<'t> {
             ("\"ave\"", Merge::Average),
             ("\"mul\"", Merge::Multiply),
         ];
-        self.expect("merge_mode", &modes.map(|(mode, _)| mode))?;
         let members = self.config.members(&["merge_mode"])?;
-        let said = members.optional("merge_mode").map_or("", |value| value.raw());
-        Ok(modes.into_iter().find(|(mode, _)| *mode == said).map_or(Merge::Concat, |(_, merge)| merge))
+        // `null` is a mode, too: both outputs, apart.
+        let Some(value) = members.given("merge_mode") else { return Ok(Merge::Concat) };
+        let mode = modes.into_iter().find(|(mode, _)| *mode == value.raw());
+        mode.map(|(_, merge)| merge).ok_or_else(|| value.unsupported(modes.map(|(mode, _)| mode).join(" or ")))
     }
 
     pub fn text(&self, key: &str) -> Result<String, FileError> {
