@@ -79,7 +79,7 @@ class Peer:
         return f"onnxruntime {onnxruntime.__version__}"
 
     def prepare(self, point, given):
-        if point.trains:
+        if point.mode != "infer":
             raise Cannot("inference only")
         nodes, tensors = (residual if point.cell == "residual" else recurrent)(point, parameters(given))
         kind, shape = TYPES[point.dtype], [point.steps, point.batch]

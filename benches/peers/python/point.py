@@ -17,6 +17,7 @@ class Point:
     input: int
     hidden: int
     depth: int
+    vocabulary: int
 
     @property
     def trains(self):

@@ -14,7 +14,7 @@ class Peer(torch_peer.Peer):
         return f"torch {torch.__version__} (quantize_dynamic, qint8, {torch.backends.quantized.engine})"
 
     def prepare(self, point, given):
-        if point.trains:
+        if point.mode != "infer":
             raise Cannot("inference only")
         if point.cell == "rnn" and point.steps > 1:
             raise Cannot("quantize_dynamic has LSTM and GRU, and RNNCell for single steps alone")

@@ -59,6 +59,10 @@ class Peer:
         return f"torch {torch.__version__} ({blas}, {torch.backends.cpu.get_cpu_capability()})"
 
     def prepare(self, point, given):
+        if point.mode == "step":
+            from torch_steps import Steps  # which needs this module
+
+            return Steps(point, given, compiled=False)
         module = module_of(point, given)
         return (Training if point.trains else Inference)(point, module, given)
 

@@ -1,6 +1,6 @@
 """A peer in Python: answers the driver's requests, one JSON object a line (see protocol/src/lib.rs).
 
-python worker.py torch|onnx|torch_int8|onnx_int8|sgemm|sgemm_square THREADS
+python worker.py torch|torch_compile|onnx|torch_int8|onnx_int8|sgemm|sgemm_square THREADS
 """
 
 import gc

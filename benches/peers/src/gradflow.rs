@@ -21,6 +21,9 @@ impl Peer for Gradflow {
     }
 
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {
+        if point.mode == Mode::Step {
+            return Err("whole steps are of the program `steps`".into());
+        }
         Ok(match point.dtype {
             Dtype::F32 => work::<f32>(point, given),
             Dtype::F64 => work::<f64>(point, given),
@@ -46,9 +49,10 @@ fn run<L: Layer + 'static>(layer: L, point: &Point, given: &Tensors) -> Box<dyn 
 where
     L::State: 'static,
 {
-    match point.mode {
-        Mode::Train => Box::new(Run::new(layer, point, given)),
-        Mode::Infer => Box::new(Run::new(Prepacked::new(layer), point, given)),
+    if point.mode == Mode::Train {
+        Box::new(Run::new(layer, point, given))
+    } else {
+        Box::new(Run::new(Prepacked::new(layer), point, given))
     }
 }
 
@@ -99,9 +103,10 @@ impl<L: Layer> Run<L> {
 
 impl<L: Layer> Work for Run<L> {
     fn run(&mut self) {
-        match self.point.mode {
-            Mode::Train => drop(black_box(self.train())),
-            Mode::Infer => drop(black_box(self.infer())),
+        if self.point.mode == Mode::Train {
+            drop(black_box(self.train()));
+        } else {
+            drop(black_box(self.infer()));
         }
     }
 

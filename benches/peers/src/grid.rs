@@ -48,6 +48,7 @@ pub fn points(args: &Args) -> Vec<Point> {
                 input,
                 hidden,
                 depth: if cell == Cell::Residual { DEPTH } else { 1 },
+                vocabulary: 0,
             }));
         }
     }

@@ -2,11 +2,10 @@
 
 use std::env;
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::Command;
 
-use driver::build::{cargo_build, make_python, python_peer, run, rust_peer, rust_peers};
-use driver::{Worker, folder};
+use driver::Worker;
+use driver::build::{build_with_threads, make_python, python_peer, rust_peer, rust_peers, with_threads};
 
 use crate::args::Isa;
 
@@ -32,21 +31,10 @@ pub fn cannot_at_all(peer: &str, settings: &Settings) -> Option<&'static str> {
 pub fn make_ready(peers: &[String], threads: &[usize]) -> Result<(), Box<dyn Error>> {
     make_python()?;
     if threads.iter().any(|&threads| threads > 1) {
-        build_with_threads()?;
+        build_with_threads("peers")?;
     }
     let rust: Vec<&str> = peers.iter().map(String::as_str).filter(|peer| !is_python(peer)).collect();
     if rust.is_empty() { Ok(()) } else { rust_peers(&rust) }
-}
-
-/// gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so that one thread
-/// would pay for what only several gain from; a user of one thread leaves it out.
-fn with_threads_target() -> PathBuf {
-    folder().join("target/threads")
-}
-
-fn build_with_threads() -> Result<(), Box<dyn Error>> {
-    let mut build = cargo_build();
-    run(build.args(["--package", "peers", "--features", "rayon", "--target-dir"]).arg(with_threads_target()))
 }
 
 /// Starts a side.
@@ -67,7 +55,7 @@ pub fn start(name: &str, settings: &Settings) -> Result<Worker, Box<dyn Error>> 
 /// The process of a side.
 fn command(name: &str, settings: &Settings) -> Result<Command, Box<dyn Error>> {
     let mut command = match name {
-        "gradflow" if settings.threads > 1 => Command::new(with_threads_target().join("release/peers")),
+        "gradflow" if settings.threads > 1 => with_threads("peers"),
         "gradflow" => Command::new(env::current_exe()?),
         name if is_python(name) => return Ok(python_peer(name, settings.threads)),
         _ => return Ok(rust_peer(name)),

@@ -36,6 +36,27 @@ pub fn rust_peer(name: &str) -> Command {
     command
 }
 
+/// gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so that one thread
+/// would pay for what only several gain from; a user of one thread leaves it out.
+fn with_threads_target() -> PathBuf {
+    folder().join("target/threads")
+}
+
+/// Builds a package of this workspace once more, with its feature `rayon`.
+///
+/// # Errors
+/// If the build fails.
+pub fn build_with_threads(package: &str) -> Result<(), Box<dyn Error>> {
+    let mut build = cargo_build();
+    build.args(["--package", package, "--features", "rayon", "--target-dir"]);
+    run(build.arg(with_threads_target()))
+}
+
+/// The program of a package that [`build_with_threads`] built.
+pub fn with_threads(package: &str) -> Command {
+    Command::new(with_threads_target().join("release").join(package))
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors

@@ -40,10 +40,11 @@ pub fn uniform(rng: &mut StdRng, shape: impl Into<Vec<usize>>, center: f64, boun
     Tensor::new(shape, (0..count).map(|_| center + bound * rng.random_range(-1.0..1.0)))
 }
 
-/// Parameters, input and, for training, the output's gradient: the same ones at every call.
+/// Parameters, input and, for training, the output's gradient; for whole steps, `x` and `targets` of
+/// [`Point::BATCHES`] batches. The same ones at every call.
 pub fn tensors(point: &Point) -> Tensors {
     let rng = &mut StdRng::seed_from_u64(0);
-    let &Point { steps, batch, input, hidden, .. } = point;
+    let &Point { steps, batch, input, hidden, vocabulary, .. } = point;
     let mut given = Tensors::default();
     for (name, shape) in point.parameters() {
         // PyTorch's initial range; the norms somewhere near their start.
@@ -51,11 +52,28 @@ pub fn tensors(point: &Point) -> Tensors {
         let (center, bound) = match name.as_str() {
             name if name.contains("norm.weight") => (1.0, 0.1),
             name if name.contains("norm.bias") => (0.0, 0.1),
+            "0.weight" => (0.0, 1.0), // an embedding
             _ => (0.0, 1.0 / (width as f64).sqrt()),
         };
         given.insert(format!("param.{name}"), uniform(rng, shape, center, bound));
     }
-    given.insert("x", uniform(rng, [steps, batch, input], 0.0, 1.0));
+    match point.mode {
+        Mode::Step if vocabulary > 0 => {
+            for name in ["x", "targets"] {
+                let shape = [Point::BATCHES, steps, batch];
+                let ids = (0..shape.iter().product()).map(|_| rng.random_range(0..vocabulary) as f64);
+                given.insert(name, Tensor::new(shape, ids));
+            }
+        }
+        Mode::Step => {
+            for (name, features) in [("x", input), ("targets", hidden)] {
+                given.insert(name, uniform(rng, [Point::BATCHES, steps, batch, features], 0.0, 1.0));
+            }
+        }
+        Mode::Train | Mode::Infer => {
+            given.insert("x", uniform(rng, [steps, batch, input], 0.0, 1.0));
+        }
+    }
     if point.mode == Mode::Train {
         given.insert("dy", uniform(rng, [steps, batch, hidden], 0.0, 1.0));
     }

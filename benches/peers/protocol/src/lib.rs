@@ -6,11 +6,13 @@ mod point;
 mod serve;
 mod streaming;
 mod tensors;
+mod training;
 
 pub use point::{Cell, Dtype, Mode, Point};
 pub use serve::{Peer, Work, serve};
 pub use streaming::{Steps, Streaming};
 pub use tensors::{Tensor, Tensors};
+pub use training::{Trainer, Training};
 
 use std::path::PathBuf;
 
@@ -22,7 +24,8 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     /// Makes the model, input and buffers of a point, from the tensors in a file.
     Prepare { point: Point, given: PathBuf },
-    /// Runs once and writes what came out: `y`, and in training `dx` and `grad.{parameter}`.
+    /// Runs once and writes what came out: `y`, and in training `dx` and `grad.{parameter}`; of whole steps, `loss` and
+    /// `param.{parameter}`.
     Outputs { to: PathBuf },
     /// Runs a number of iterations and returns how long they took.
     Run { iterations: u64 },

@@ -23,6 +23,8 @@ pub enum Mode {
     Train,
     /// Forward alone.
     Infer,
+    /// A whole training step: batch, forward, loss, backward, clipping, optimizer.
+    Step,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,12 +58,14 @@ impl Cell {
 }
 
 impl Mode {
+    /// Those of single layers.
     pub const ALL: [Mode; 2] = [Mode::Train, Mode::Infer];
 
     pub fn name(self) -> &'static str {
         match self {
             Mode::Train => "train",
             Mode::Infer => "infer",
+            Mode::Step => "step",
         }
     }
 }
@@ -91,26 +95,45 @@ pub struct Point {
     pub input: usize,
     /// H; the width of residual blocks.
     pub hidden: usize,
-    /// Blocks one after another; 1 for cells.
+    /// Blocks or recurrent layers one after another.
     pub depth: usize,
+    /// V of a language model, an embedding, recurrent layers and a linear layer; 0 for layers alone.
+    pub vocabulary: usize,
 }
 
 impl Point {
     /// How many times as wide as outside a residual block is inside.
     pub const EXPANSION: usize = 4;
 
+    /// The batches of whole training steps, used one after another, again and again.
+    pub const BATCHES: usize = 10;
+    /// The learning rate of whole training steps, for which Adam has PyTorch's defaults.
+    pub const LEARNING_RATE: f64 = 1e-3;
+    /// What the norm of a language model's gradient is clipped to.
+    pub const CLIP_NORM: f64 = 1.0;
+
     /// Names and shapes of the parameters: PyTorch's.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let &Point { input, hidden, .. } = self;
+        let &Point { input, hidden, depth, vocabulary, .. } = self;
         if let Some(gates) = self.cell.gates() {
             let rows = gates * hidden;
-            let list = [
-                ("weight_ih", vec![rows, input]),
-                ("weight_hh", vec![rows, hidden]),
-                ("bias_ih", vec![rows]),
-                ("bias_hh", vec![rows]),
-            ];
-            return list.map(|(name, shape)| (format!("{name}_l0"), shape)).into();
+            let layer = |k| {
+                let list = [
+                    ("weight_ih", vec![rows, if k == 0 { input } else { hidden }]),
+                    ("weight_hh", vec![rows, hidden]),
+                    ("bias_ih", vec![rows]),
+                    ("bias_hh", vec![rows]),
+                ];
+                list.map(|(name, shape)| (format!("{name}_l{k}"), shape))
+            };
+            let layers = (0..depth).flat_map(layer);
+            if vocabulary == 0 {
+                return layers.collect();
+            }
+            let embedding = ("0.weight".into(), vec![vocabulary, input]);
+            let layers = layers.map(|(name, shape)| (format!("1.{name}"), shape));
+            let head = [("2.weight".into(), vec![vocabulary, hidden]), ("2.bias".into(), vec![vocabulary])];
+            return [embedding].into_iter().chain(layers).chain(head).collect();
         }
         let inner = Self::EXPANSION * hidden;
         let block = [
@@ -121,26 +144,27 @@ impl Point {
             ("fc2.weight", vec![hidden, inner]),
             ("fc2.bias", vec![hidden]),
         ];
-        let blocks = (0..self.depth).flat_map(|k| block.clone().map(|(name, shape)| (format!("{k}.{name}"), shape)));
+        let blocks = (0..depth).flat_map(|k| block.clone().map(|(name, shape)| (format!("{k}.{name}"), shape)));
         blocks.collect()
     }
 
     /// Floating-point operations of the matrix products; backward, twice those of forward.
     pub fn flops(&self) -> f64 {
-        let &Point { steps, batch, input, hidden, depth, .. } = self;
+        let &Point { steps, batch, input, hidden, depth, vocabulary, .. } = self;
         let row = match self.cell.gates() {
-            Some(gates) => gates * hidden * (input + hidden),
+            Some(gates) => gates * hidden * (input + hidden + (depth - 1) * 2 * hidden) + hidden * vocabulary,
             None => depth * 2 * hidden * Self::EXPANSION * hidden,
         };
         let forward = (2 * steps * batch * row) as f64;
-        if self.mode == Mode::Train { 3.0 * forward } else { forward }
+        if self.mode == Mode::Infer { forward } else { 3.0 * forward }
     }
 
-    /// The sizes alone: `T50 B64 I512 H512`, `N64 D256 x8`.
+    /// The sizes alone: `T50 B64 I512 H512`, `N64 D256 x8`, `V10000 T35 B20 H200 x2`.
     pub fn size(&self) -> String {
-        let Point { steps, batch, input, hidden, depth, .. } = self;
+        let Point { steps, batch, input, hidden, depth, vocabulary, .. } = self;
         match self.cell {
             Cell::Residual => format!("N{batch} D{hidden} x{depth}"),
+            _ if *vocabulary > 0 => format!("V{vocabulary} T{steps} B{batch} H{hidden} x{depth}"),
             _ => format!("T{steps} B{batch} I{input} H{hidden}"),
         }
     }

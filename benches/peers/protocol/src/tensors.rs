@@ -26,6 +26,12 @@ impl Tensor {
     pub fn f32(&self) -> Vec<f32> {
         self.values.iter().map(|&value| value as f32).collect()
     }
+
+    /// The parts along the first axis.
+    pub fn parts(&self) -> impl Iterator<Item = Tensor> {
+        let (shape, size) = (&self.shape[1..], self.shape[1..].iter().product());
+        self.values.chunks_exact(size).map(move |values| Tensor::new(shape, values.iter().copied()))
+    }
 }
 
 /// Tensors by name.

@@ -51,7 +51,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         for &steps in &args.steps {
             for &hidden in &args.hidden {
                 let (mode, dtype) = (Mode::Infer, Dtype::F32);
-                let point = Point { cell, mode, dtype, steps, batch: args.batch, input: hidden, hidden, depth: 1 };
+                let (batch, vocabulary) = (args.batch, 0);
+                let point = Point { cell, mode, dtype, steps, batch, input: hidden, hidden, depth: 1, vocabulary };
                 let row = measure(&args, point, &mut workers, &scratch)?;
                 eprintln!("{}", row.line());
                 report.rows.push(row);

@@ -23,7 +23,7 @@ impl Peer for Nexus {
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {
         let head = ["weight", "bias"].map(|name| given.0.get(&format!("param.head.{name}")).map(Tensor::f32));
         let [Some(w_out), Some(b_out)] = &head else { return Err("it has no cell without a dense head".into()) };
-        if point.mode == Mode::Train || point.dtype != Dtype::F32 || point.batch != 1 {
+        if point.mode != Mode::Infer || point.dtype != Dtype::F32 || point.batch != 1 {
             return Err("it has f32 inference of one sequence alone".into());
         }
         let parts = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];

@@ -19,6 +19,7 @@ impl Peer for RustLstm {
 
     fn prepare(&self, point: &Point, given: &Tensors) -> Result<Box<dyn Work>, String> {
         match point.cell {
+            _ if point.mode == Mode::Step => Err("single layers alone".into()),
             Cell::Lstm => Ok(Box::new(Run::new(point, given))),
             Cell::Gru => Err("its GRU resets before the product".into()),
             Cell::Rnn | Cell::Residual => Err("no such layer".into()),
@@ -67,9 +68,10 @@ impl Run {
         (cell.b_ih, cell.b_hh) = (parameter("bias_ih"), parameter("bias_hh"));
         let mut network = LSTMNetwork::from_cells(vec![cell], point.input, point.hidden, 1);
         let mut dy = Vec::new();
-        match point.mode {
-            Mode::Train => dy = steps(given.get("dy")),
-            Mode::Infer => network.eval(),
+        if point.mode == Mode::Train {
+            dy = steps(given.get("dy"));
+        } else {
+            network.eval();
         }
         Run { mode: point.mode, network, x: steps(given.get("x")), dy }
     }
@@ -83,9 +85,10 @@ impl Run {
 
 impl Work for Run {
     fn run(&mut self) {
-        match self.mode {
-            Mode::Train => drop(black_box(self.train())),
-            Mode::Infer => drop(black_box(self.network.forward_sequence(&self.x))),
+        if self.mode == Mode::Train {
+            drop(black_box(self.train()));
+        } else {
+            drop(black_box(self.network.forward_sequence(&self.x)));
         }
     }
 

@@ -24,6 +24,7 @@ impl Peer for RustyMl {
             return Err("f32 only".into());
         }
         match point.cell {
+            _ if point.mode == Mode::Step => Err("single layers alone".into()),
             Cell::Lstm | Cell::Rnn => Ok(Box::new(Run::new(point, given).map_err(|error| error.to_string())?)),
             Cell::Gru => Err("its GRU resets before the product".into()),
             Cell::Residual => Err("no residual block".into()),

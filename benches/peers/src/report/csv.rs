@@ -14,7 +14,7 @@ const HEAD: &str = "date,cpu,cell,mode,dtype,T,B,I,H,depth,threads,isa,peer,peer
 pub fn format(rows: &[Row]) -> String {
     let mut text = format!("{HEAD}\n");
     for row in rows {
-        let Point { cell, mode, dtype, steps, batch, input, hidden, depth } = row.point;
+        let Point { cell, mode, dtype, steps, batch, input, hidden, depth, vocabulary: _ } = row.point;
         let fields = [
             row.date.clone(),
             row.cpu.clone(),
@@ -70,6 +70,7 @@ fn parse_row(line: &str) -> Option<Row> {
         input: number(7)?,
         hidden: number(8)?,
         depth: number(9)?,
+        vocabulary: 0,
     };
     Some(Row {
         date: text(0)?,
@@ -102,6 +103,7 @@ mod tests {
             input: 512,
             hidden: 256,
             depth: 1,
+            vocabulary: 0,
         };
         let row = Row {
             date: "2026-01-31T00:00:00Z".into(),

@@ -47,7 +47,7 @@ pub fn write(folder: &Path, rows: &[MemoryRow]) -> io::Result<()> {
         "# Peak memory of training\n\nWhat three training steps make resident above what the process had before the point: weights, input, gradients and\nall that is kept between forward and backward; and of that, gradflow's cache for each step, sequence and unit.\n\n| | gradflow MiB | peers MiB | cache bytes | in elements |\n| --- | ---: | --- | ---: | ---: |\n",
     );
     for row in rows {
-        let Point { cell, mode, dtype, steps, batch, input, hidden, depth } = row.point;
+        let Point { cell, mode, dtype, steps, batch, input, hidden, depth, vocabulary: _ } = row.point;
         for (name, memory) in &row.measured {
             let cache = memory.cache.map_or(String::new(), |cache| cache.to_string());
             let sizes = format!("{steps},{batch},{input},{hidden},{depth},{}", row.threads);

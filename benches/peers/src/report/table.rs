@@ -114,6 +114,7 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Train => "training",
         Mode::Infer => "inference",
+        Mode::Step => "whole steps",
     }
 }
 

@@ -81,7 +81,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// A cell with a dense head, one number in and one out; `steps` is the length of a run.
 fn point(cell: Cell, hidden: usize, steps: usize) -> (Point, Tensors) {
     let (mode, dtype) = (Mode::Infer, Dtype::F32);
-    let point = Point { cell, mode, dtype, steps, batch: 1, input: 1, hidden, depth: 1 };
+    let point = Point { cell, mode, dtype, steps, batch: 1, input: 1, hidden, depth: 1, vocabulary: 0 };
     let mut given = given::tensors(&Point { steps: STEPS, ..point });
     let (rng, bound) = (&mut StdRng::seed_from_u64(1), 1.0 / (hidden as f64).sqrt());
     given.insert("param.head.weight", given::uniform(rng, [1, hidden], 0.0, bound));
