@@ -15,10 +15,33 @@ use super::float::Float;
 use super::math::{exp, sum, sum_pairs};
 use super::once::vectorised;
 
+/// The lanes of [`largest_element`]: enough that comparisons do not wait for each other.
+const LANES: usize = 64;
+
 /// The largest element; those that are NaN are passed over.
 #[inline(always)]
-pub(crate) fn largest<F: Float>(z: &[F]) -> F {
-    z.iter().fold(F::neg_infinity(), |largest, &z| if z > largest { z } else { largest })
+fn largest_element<F: Float>(z: &[F]) -> F {
+    let larger = |largest: F, z: F| if z > largest { z } else { largest };
+    let chunks = z.chunks_exact(LANES);
+    let mut most = chunks.remainder().iter().copied().fold(F::neg_infinity(), larger);
+    if z.len() >= LANES {
+        let mut lanes = [F::neg_infinity(); LANES];
+        for chunk in chunks {
+            for (largest, &z) in lanes.iter_mut().zip(chunk) {
+                *largest = larger(*largest, z);
+            }
+        }
+        let mut count = LANES;
+        while count > 1 {
+            count /= 2;
+            let (low, high) = lanes[..2 * count].split_at_mut(count);
+            for (low, &mut high) in low.iter_mut().zip(high) {
+                *low = larger(*low, high);
+            }
+        }
+        most = larger(most, lanes[0]);
+    }
+    most
 }
 
 /// `exp(scale (z - largest))` in place of z.
@@ -40,12 +63,17 @@ fn beside_one<F: Float>(z: &[F], power: impl Fn(F) -> F) -> f64 {
 }
 
 vectorised! {
+    /// The largest element; those that are NaN are passed over.
+    pub(crate) fn largest<'a, F: Float>(z: &'a [F]) -> F {
+        largest_element(z)
+    }
+
     /// Each row `z` becomes `softmax(scale z)`.
     pub(crate) fn softmax<'a, F: Float>(scale: F, rows: ArrayViewMut2<'a, F>) {
         let mut rows = rows;
         for row in rows.outer_iter_mut() {
             let z = row.into_slice().expect("contiguous rows");
-            powers(scale, largest(z), z);
+            powers(scale, largest_element(z), z);
             let total = sum([z], |[z]| z);
             for z in z.iter_mut() {
                 *z /= total;
@@ -59,7 +87,7 @@ vectorised! {
         for (s, d) in softmax.outer_iter().zip(rows.outer_iter_mut()) {
             let s = s.to_slice().expect("contiguous rows");
             let d = d.into_slice().expect("contiguous rows");
-            let top = largest(s);
+            let top = largest_element(s);
             let middle = s.iter().zip(&*d).find(|&(&s, _)| s == top).map_or(F::zero(), |(_, &d)| d);
             let mean = sum([s, d], |[s, d]| s * (d - middle));
             for (d, &s) in d.iter_mut().zip(s) {
@@ -73,9 +101,10 @@ vectorised! {
         beside_one(z, |z| exp(z - largest))
     }
 
-    /// `weight softmax(z)` in place of z, whose [`largest`] element is known; returns [`beside_largest`], and `Σ exp(z_k - largest)`
-    /// over all k but `id`, with its digits.
-    pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, largest: F, id: usize, z: &'a mut [F]) -> (f64, f64) {
+    /// `weight softmax(z)` in place of z; returns the [`largest`] element, [`beside_largest`], and `Σ exp(z_k - largest)` over all k
+    /// but `id`, with its digits.
+    pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, id: usize, z: &'a mut [F]) -> (F, f64, f64) {
+        let largest = largest_element(z);
         powers(F::one(), largest, z);
         let beside = beside_one(z, |power| power);
         let others = (1.0 - z[id].widen()) + beside;
@@ -83,7 +112,7 @@ vectorised! {
         for z in z.iter_mut() {
             *z *= scale;
         }
-        (beside, others)
+        (largest, beside, others)
     }
 
     /// Whether no element is infinite or NaN.

@@ -1,6 +1,6 @@
 //! Softmax cross-entropy from class ids.
 
-use ndarray::{Array3, ArrayRef2, ArrayRef3};
+use ndarray::{Array3, ArrayRef2, ArrayRef3, ArrayView1, ArrayViewMut2, CowArray, s};
 
 use super::reduction::{Reduction, check_weights, weighted};
 use super::traits::{Loss, Memory};
@@ -10,6 +10,7 @@ use crate::base::error::mismatch;
 use crate::kernels::softmax::{beside_largest, largest, weighted_softmax};
 use crate::kernels::{Float, once};
 use crate::layer::{Id, Ids, Sequence};
+use crate::parallel::{for_each_part, function_work, in_pass};
 
 const NAME: &str = "SoftmaxCrossEntropy";
 
@@ -63,6 +64,26 @@ struct Options {
     smoothing: f64,
     weights: Option<Vec<f64>>, // [V]
     reduction: Reduction,
+}
+
+/// The positions whose losses are added up after one another: several threads may compute them.
+const BLOCK: usize = 256;
+
+#[derive(Clone, Copy, Default)]
+struct Position {
+    /// If it counts.
+    target: Option<Target>,
+    loss: f64,
+}
+
+#[derive(Clone, Copy)]
+struct Target {
+    weight: f64,
+    id: usize,
+    /// The id's part of the target.
+    own: f64,
+    /// That of all classes together.
+    all: f64,
 }
 
 impl<F, I: Id> SoftmaxCrossEntropy<F, I> {
@@ -189,17 +210,16 @@ impl Options {
         (1.0 - self.smoothing) * self.class_weight(id)
     }
 
-    /// `max z` and `unit Σ_k q_k (z_k - max z)`. Everything is relative to the largest logit: a difference of large logits
-    /// keeps its digits. Halves of two logits have a finite difference.
-    fn target<F: Float>(&self, unit: f64, id: usize, z: &[F]) -> (F, f64) {
-        let largest = largest(z);
+    /// `unit Σ_k q_k (z_k - max z)`. Everything is relative to the largest logit: a difference of large logits keeps its
+    /// digits. Halves of two logits have a finite difference.
+    fn target<F: Float>(&self, unit: f64, id: usize, z: ArrayView1<'_, F>, largest: F) -> f64 {
         let half = |z: F| 0.5 * z.widen() - 0.5 * largest.widen();
         let mut target = weighted(unit * self.own(id), half(z[id]));
         if self.smoothing > 0.0 {
             let shares = z.iter().enumerate().map(|(k, &z_k)| weighted(unit * self.share(k, z.len()), half(z_k)));
             target += shares.sum::<f64>();
         }
-        (largest, 2.0 * target)
+        2.0 * target
     }
 }
 
@@ -235,43 +255,68 @@ once! {
             }
         }
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
-        // Of a position that counts: its weight, the id, its part of the target and that of all classes together.
-        let weight_id_own_and_all = |(t, b): (usize, usize)| {
+        // Of a position that counts.
+        let target_of = |(t, b): (usize, usize)| {
             let weight = weight_of((t, b));
             let id = ids.get(t, b);
-            (weight > 0.0).then(|| (weight, id, options.own(id), options.own(id) + shares))
+            (weight > 0.0).then(|| Target { weight, id, own: options.own(id), all: options.own(id) + shares })
         };
 
-        let mut loss = 0.0;
-        let Some(dlogits) = dlogits else {
-            let logits = logits.as_standard_layout(); // a copy only if they are not
-            let rows = logits.as_slice().expect("standard layout").chunks_exact(classes);
-            for (at, z) in positions().zip(rows) {
-                if let Some((weight, id, _, all)) = weight_id_own_and_all(at) {
-                    let unit = factors.in_sum(weight);
-                    let (largest, target) = options.target(unit, id, z);
-                    loss += unit * all * beside_largest(largest, z).ln_1p() - target;
-                }
-            }
-            return factors.finish(loss);
-        };
-        dlogits.assign(&logits);
-        let rows = dlogits.as_slice_mut().expect("a gradient in standard layout").chunks_exact_mut(classes);
-        for (at, row) in positions().zip(rows) {
-            let Some((weight, id, own, all)) = weight_id_own_and_all(at) else {
-                row.fill(F::zero());
-                continue;
+        let rows = steps * batch;
+        let mut dlogits = dlogits.map(|dlogits| {
+            let values = dlogits.as_slice_mut().expect("a gradient in standard layout");
+            ArrayViewMut2::from_shape((rows, classes), values).expect("a gradient of the logits' shape")
+        });
+        // Without a gradient to work in, a copy if they are not in standard layout.
+        let logits = if dlogits.is_some() { CowArray::from(logits) } else { logits.as_standard_layout() };
+        let logits = logits.view();
+        // The loss of a row, and its gradient into `d`. A row is copied, transformed and scaled while it is in the cache.
+        let of_row = |row: usize, target: Option<Target>, d: Option<&mut [F]>| {
+            let z = logits.slice(s![row / batch, row % batch, ..]);
+            let Some(Target { weight, id, own, all }) = target else {
+                d.into_iter().for_each(|d| d.fill(F::zero()));
+                return 0.0;
             };
             let (unit, weight) = (factors.in_sum(weight), factors.of(weight));
-            let (largest, target) = options.target(unit, id, row);
-            let (beside, others) = weighted_softmax(F::of(weight * all), largest, id, row);
-            loss += unit * all * beside.ln_1p() - target;
-            // w own (p_id - 1) by the others' probabilities: 1 - p_id has no digits if p_id is near 1.
-            row[id] = F::of(weight * (shares * (1.0 - others / (1.0 + beside)) - own * (others / (1.0 + beside))));
-            if options.smoothing > 0.0 {
-                row.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
+            let Some(d) = d else {
+                let values = z.to_slice().expect("standard layout");
+                let largest = largest(values);
+                return unit * all * beside_largest(largest, values).ln_1p() - options.target(unit, id, z, largest);
+            };
+            match z.to_slice() {
+                Some(z) => d.copy_from_slice(z),
+                None => d.iter_mut().zip(&z).for_each(|(d, &z)| *d = z),
             }
-        }
+            let (largest, beside, others) = weighted_softmax(F::of(weight * all), id, d);
+            // w own (p_id - 1) by the others' probabilities: 1 - p_id has no digits if p_id is near 1.
+            d[id] = F::of(weight * (shares * (1.0 - others / (1.0 + beside)) - own * (others / (1.0 + beside))));
+            if options.smoothing > 0.0 {
+                d.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));
+            }
+            unit * all * beside.ln_1p() - options.target(unit, id, z, largest)
+        };
+        let mut positions = [Position::default(); BLOCK];
+        let mut loss = 0.0; // times `factors`' unit
+        in_pass(|| (function_work(rows.saturating_mul(classes)), 1), || {
+            for start in (0..rows).step_by(BLOCK) {
+                let block = start..rows.min(start + BLOCK);
+                let positions = &mut positions[..block.len()];
+                for (row, position) in block.clone().zip(&mut *positions) {
+                    *position = Position { target: target_of((row / batch, row % batch)), loss: 0.0 };
+                }
+                let work = function_work(block.len().saturating_mul(classes));
+                let d = dlogits.as_mut().map(|d| d.slice_mut(s![block.clone(), ..]));
+                for_each_part((block, (&mut *positions, d)), work, 1, |(rows, (positions, d))| {
+                    let mut d = d;
+                    for (i, (row, position)) in rows.zip(positions).enumerate() {
+                        let d = d.as_mut().map(|d| d.row_mut(i).into_slice().expect("standard layout"));
+                        position.loss = of_row(row, position.target, d);
+                    }
+                });
+                // In order, so that the sum does not depend on the number of threads.
+                positions.iter().for_each(|position| loss += position.loss);
+            }
+        });
         factors.finish(loss)
     }
 }

@@ -1,5 +1,8 @@
 //! What all optimizers share: settings, parameter groups, the loop over the tensors, and the moments.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::groups::ParameterGroups;
 use super::state::{OptimizerState, OptimizerStateError, ToTake};
 use crate::base::tensors::{check_alike, check_values, join, shown};
@@ -7,9 +10,10 @@ use crate::base::{Expect, NamedTensors, Tensors, TensorsExt, check_number};
 use crate::clip::{Change, ClipNorm, ClipReport, NonFiniteGradient, grad_norm};
 use crate::kernels::Float;
 use crate::kernels::softmax::all_finite;
+use crate::parallel::{for_each_part, function_work};
 
 /// The arithmetic of one optimizer: its own settings, and the update of one tensor.
-pub(super) trait Rule<F> {
+pub(super) trait Rule<F>: Sync {
     /// The settings under PyTorch's names.
     fn settings(&self) -> Vec<(&'static str, f64)>;
 
@@ -229,17 +233,26 @@ impl<F: Float> Training<F> {
                 factor,
                 product: tensor.product.widen(),
             };
-            let count = tensor.moments.len();
-            let chunks = model.tensor_mut(tensor.index).chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate();
-            for (k, (p, g)) in chunks {
-                if must_be_finite && !all_finite(g) {
-                    refuse(self.name, &tensor.name, grad);
+            let (p, count) = (model.tensor_mut(tensor.index), tensor.moments.len());
+            let mut moments = tensor.moments.iter_mut().map(Vec::as_mut_slice);
+            let moments = (moments.next(), (moments.next(), moments.next()));
+            let (work, is_refused) = (function_work(p.len()), AtomicBool::new(false));
+            // What a step changes depends on no other element, so parts may be of any size.
+            for_each_part((p, (g, moments)), work, CHUNK, |(p, (g, (first, (second, third))))| {
+                let mut parts = [first, second, third].map(Option::unwrap_or_default);
+                for (k, (p, g)) in p.chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate() {
+                    if must_be_finite && !all_finite(g) {
+                        return is_refused.store(true, Relaxed);
+                    }
+                    let mut moments: [&mut [F]; MOST_MOMENTS] = Default::default();
+                    for (chunk, moment) in moments.iter_mut().zip(&mut parts[..count]) {
+                        *chunk = &mut moment[k * CHUNK..][..p.len()];
+                    }
+                    rule.update(at, p, g, &mut moments[..count]);
                 }
-                let mut moments: [&mut [F]; MOST_MOMENTS] = Default::default();
-                for (part, moment) in moments.iter_mut().zip(&mut tensor.moments) {
-                    *part = &mut moment[k * CHUNK..][..p.len()];
-                }
-                rule.update(at, p, g, &mut moments[..count]);
+            });
+            if is_refused.into_inner() {
+                refuse(self.name, &tensor.name, grad);
             }
         }
         Ok(clipping.map(|clipping| clipping.report))

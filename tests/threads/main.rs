@@ -6,13 +6,16 @@ mod common;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gradflow::ndarray::{Array2, Array3, ArrayView3, Axis, concatenate, s};
+use gradflow::ndarray::{Array1, Array2, Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
 use gradflow::{
     Float, Layer, Sequence, Tensors, TensorsExt, ZerosLike,
     author::{Cell, CellSizes, CellStep, CellStepBackward, Gradient},
+    clip::ClipNorm,
     compose::{PreNormBlock, Stacked},
     layers::{Dropout, Linear, Nonlinearity},
+    loss::{Loss as _, SoftmaxCrossEntropy},
+    optim::{AdamW, Optimizer, RmsProp, Sgd},
     parameters,
     recurrent::{CellBuilder, GruCell, Lstm, LstmCell, RnnCell},
     wrap::{Bidirectional, GradientProbe, Merge, Probed, WeightDrop},
@@ -158,6 +161,69 @@ mod the_number_of_threads_changes_no_bit {
     fn a_block_of_few_rows() {
         let block = PreNormBlock::<f64>::new(INPUT, 3000, Nonlinearity::Tanh, &mut rng(0));
         check_part("a block of few rows", block, 0..2, 0..BATCH);
+    }
+
+    fn check_bits<R: PartialEq + std::fmt::Debug + Send>(job: impl Fn() -> R + Sync) {
+        let alone = in_pool(1, &job);
+        for threads in [2, 3, 5] {
+            assert_eq!(in_pool(threads, &job), alone, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_loss_of_many_classes() {
+        let (logits, ids) = (batch::<f32>(900), Array2::from_shape_fn((STEPS, BATCH), |(t, b)| (7 * t + 31 * b) % 900));
+        for cross_entropy in [SoftmaxCrossEntropy::new(), SoftmaxCrossEntropy::new().ignore(31).label_smoothing(0.1)] {
+            check_bits(|| {
+                let mut cross_entropy = cross_entropy.clone();
+                let lengths = lengths();
+                let y = Sequence::from(&logits).with_lengths(&lengths).expect("lengths that fit");
+                let value = cross_entropy.value(y, &ids);
+                let loss = cross_entropy.of(y, &ids);
+                assert_eq!(loss.value().to_bits(), value.to_bits());
+                (value.to_bits(), loss.gradient().mapv(f32::to_bits))
+            });
+        }
+    }
+
+    /// Of rules with no moment to three.
+    #[test]
+    fn optimizers() {
+        fn check<O: Optimizer<f32>>(new: impl Fn() -> O + Sync) {
+            check_bits(|| {
+                let (mut optimizer, rng) = (new(), &mut rng(0));
+                let mut draw = || Array1::from_shape_simple_fn(300_001, || rng.random_range(-1.0..1.0f32));
+                let mut parameters = draw();
+                for clip in [None, Some(ClipNorm::new(0.1)), None] {
+                    let grad = draw();
+                    match clip {
+                        None => optimizer.step(&mut parameters, &grad),
+                        Some(clip) => {
+                            drop(optimizer.step_clipped(&mut parameters, &grad, clip).expect("a finite norm"))
+                        }
+                    }
+                }
+                parameters.mapv(f32::to_bits)
+            });
+        }
+        check(|| Sgd::new(0.1));
+        check(|| Sgd::new(0.1).momentum(0.9));
+        check(|| AdamW::new(0.1));
+        check(|| RmsProp::new(0.1).momentum(0.9).centered());
+    }
+}
+
+/// Wherever it is, and whichever thread finds it: the step panics, and no parameter becomes NaN.
+#[test]
+fn a_gradient_that_is_not_finite_is_refused_on_several_threads() {
+    for place in [0, 150_000, 300_000] {
+        let mut grad = Array1::<f32>::ones(300_001);
+        grad[place] = f32::NAN;
+        let message = in_pool(3, || panic_of(|| Sgd::new(0.1).step(&mut Array1::ones(300_001), &grad)));
+        assert_says(&message, &["Sgd", "not finite"]);
+        let mut parameters = Array1::<f32>::ones(300_001);
+        in_pool(3, || catch_unwind(AssertUnwindSafe(|| Sgd::new(0.1).step(&mut parameters, &grad)))).unwrap_err();
+        assert!(parameters.iter().all(|value| value.is_finite()));
     }
 }
 

@@ -172,3 +172,50 @@ fn minimum(ratios: &[f64]) -> f64 {
 fn geometric_mean(ratios: &[f64]) -> f64 {
     (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp()
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Cell, Dtype, Mode};
+
+    use super::*;
+
+    fn timed(name: &str, seconds: f64, best: f64) -> Timed {
+        Timed { name: name.into(), version: name.into(), seconds, best, rounds: 9 }
+    }
+
+    fn row(ours: f64, eager: f64, compiled: f64) -> Row {
+        let (cell, mode, dtype) = (Cell::Lstm, Mode::Step, Dtype::F32);
+        let point =
+            Point { cell, mode, dtype, steps: 64, batch: 16, input: 128, hidden: 128, depth: 1, vocabulary: 96 };
+        let peers = [timed("torch", eager, eager), timed("torch_compile", compiled, compiled), timed("burn", 9.0, 9.0)];
+        Row { point, threads: 1, timed: [timed("gradflow", ours, ours)].into_iter().chain(peers).collect() }
+    }
+
+    #[test]
+    fn the_faster_pytorch_counts() {
+        assert_eq!(row(1.0, 3.0, 2.0).faster_torch(MEDIAN), Some(2.0));
+        assert_eq!(row(2.0, 3.0, 4.0).faster_torch(BEST), Some(1.5));
+        let mut alone = row(1.0, 3.0, 2.0);
+        alone.timed.truncate(1);
+        assert_eq!(alone.faster_torch(MEDIAN), None);
+        assert_eq!((minimum(&[2.0, 8.0]), geometric_mean(&[2.0, 8.0])), (2.0, 4.0));
+    }
+
+    #[test]
+    fn tables_have_every_peer_that_was_timed() {
+        let mut report = Report::new();
+        report.rows = vec![row(1.0, 3.0, 2.0), row(1.0, 9.0, 8.0)];
+        report.refusals.push("a reason".into());
+        let text = report.markdown();
+        for part in [
+            "| | gradflow ms | torch | torch_compile | burn | the faster PyTorch |",
+            "| lstm V96 T64 B16 H128 x1 | 1000 | 3.00 (3.00) | 2.00 (2.00) | 9.00 (9.00) | 2.00 (2.00) |",
+            "| smallest | | 3.00 | 2.00 | 9.00 | 2.00 |",
+            "| geometric mean | | 5.20 | 4.00 | 9.00 | 4.00 |",
+            "- a reason",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert_eq!(report.csv().lines().count(), 1 + 2 * 4);
+    }
+}
