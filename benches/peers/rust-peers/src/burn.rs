@@ -2,14 +2,15 @@
 
 use std::hint::black_box;
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::nn::{
-    GateController, Gelu, Gru, GruConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm, LstmConfig, Rnn,
-    RnnConfig,
+    GateController, Gelu, Gru, GruConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm, LstmConfig,
+    LstmState, Rnn, RnnConfig, RnnState,
 };
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Work};
+use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Training, Work};
 
+use crate::burn_steps::Steps;
 use crate::layout::{block, joined, swapped, transposed};
 use crate::version::locked;
 
@@ -24,19 +25,31 @@ impl Peer for Burn {
         if point.dtype == Dtype::F64 {
             return Err("its recurrent layers start from f32 tensors".into());
         }
+        if point.mode == Mode::Step {
+            return Ok(Box::new(Training::new(Steps::new(point, given))));
+        }
         Ok(Box::new(Run::new(point, given)))
     }
 }
 
 enum Model {
-    Lstm(Lstm),
-    Gru(Gru),
-    Rnn(Rnn),
+    Recurrent(Recurrent),
     Blocks(Vec<Block>),
 }
 
-struct Block {
-    norm: LayerNorm,
+#[derive(Module, Debug)]
+pub enum Recurrent {
+    Lstm(Lstm),
+    Gru(Gru),
+    Rnn(Rnn),
+}
+
+/// h, and an LSTM's c: `[B, H]`.
+pub type State = (Tensor<2>, Option<Tensor<2>>);
+
+#[derive(Module, Debug)]
+pub struct Block {
+    pub norm: LayerNorm,
     fc1: Linear,
     fc2: Linear,
 }
@@ -48,32 +61,87 @@ struct Run {
     dy: Option<Tensor<3>>,
 }
 
-fn tensor<const D: usize>(values: &Values, device: &Device) -> Tensor<D> {
+pub fn tensor<const D: usize>(values: &Values, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.f32(), values.shape.clone()), device)
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Values {
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Values {
     let shape = tensor.dims();
     let values: Vec<f32> = tensor.into_data().try_to_vec().expect("f32");
     Values::new(shape, values.into_iter().map(f64::from))
 }
 
-fn fill(linear: &mut Linear, weight: &Values, bias: &Values, device: &Device) {
+pub fn fill(linear: &mut Linear, weight: &Values, bias: &Values, device: &Device) {
     // Its rows are input features.
     linear.weight = Param::from_tensor(tensor(&transposed(weight), device));
     linear.bias = Some(Param::from_tensor(tensor(bias, device)));
 }
 
-/// PyTorch's gates in the order in which a cell's controllers are listed here.
-fn gates(model: &mut Model) -> Vec<&mut GateController> {
-    match model {
-        Model::Lstm(lstm) => {
-            let forget = lstm.forget_gate.as_mut().expect("not coupled");
-            vec![&mut lstm.input_gate, forget, &mut lstm.cell_gate, &mut lstm.output_gate]
+/// The two products of a gate, by PyTorch's names.
+const TRANSFORMS: [(&str, fn(&GateController) -> &Linear); 2] =
+    [("ih", |gate| &gate.input_transform), ("hh", |gate| &gate.hidden_transform)];
+
+impl Recurrent {
+    /// Layer `k`, with the parameters that `parameter` finds by PyTorch's names.
+    pub fn new<'a>(point: &Point, k: usize, parameter: impl Fn(&str) -> &'a Values, device: &Device) -> Self {
+        let (input, hidden) = (if k == 0 { point.input } else { point.hidden }, point.hidden);
+        let mut layer = match point.cell {
+            Cell::Lstm => Recurrent::Lstm(LstmConfig::new(input, hidden, true).with_batch_first(false).init(device)),
+            Cell::Gru => Recurrent::Gru(GruConfig::new(input, hidden, true).init(device)),
+            Cell::Rnn => Recurrent::Rnn(RnnConfig::new(input, hidden, true).with_batch_first(false).init(device)),
+            Cell::Residual => unreachable!("not recurrent"),
+        };
+        let gates = layer.gates();
+        let count = gates.len();
+        for (i, gate) in gates.into_iter().enumerate() {
+            let part = |name: &str| block(parameter(&format!("{name}_l{k}")), i, count);
+            fill(&mut gate.input_transform, &part("weight_ih"), &part("bias_ih"), device);
+            fill(&mut gate.hidden_transform, &part("weight_hh"), &part("bias_hh"), device);
         }
-        Model::Gru(gru) => vec![&mut gru.reset_gate, &mut gru.update_gate, &mut gru.new_gate],
-        Model::Rnn(rnn) => vec![&mut rnn.gate],
-        Model::Blocks(_) => Vec::new(),
+        layer
+    }
+
+    /// In PyTorch's order.
+    fn gates(&mut self) -> Vec<&mut GateController> {
+        match self {
+            Recurrent::Lstm(lstm) => {
+                let forget = lstm.forget_gate.as_mut().expect("not coupled");
+                vec![&mut lstm.input_gate, forget, &mut lstm.cell_gate, &mut lstm.output_gate]
+            }
+            Recurrent::Gru(gru) => vec![&mut gru.reset_gate, &mut gru.update_gate, &mut gru.new_gate],
+            Recurrent::Rnn(rnn) => vec![&mut rnn.gate],
+        }
+    }
+
+    /// What `of` finds for weight and bias of each product, by PyTorch's names.
+    pub fn each(&mut self, k: usize, of: impl Fn(&Linear) -> [Values; 2]) -> Vec<(String, Values)> {
+        let gates = self.gates();
+        let both = TRANSFORMS.into_iter().flat_map(|(name, transform)| {
+            let parts = gates.iter().map(|gate| of(transform(gate)));
+            let (weights, biases): (Vec<_>, Vec<_>) = parts.map(|[weight, bias]| (weight, bias)).unzip();
+            [(format!("weight_{name}_l{k}"), joined(&weights)), (format!("bias_{name}_l{k}"), joined(&biases))]
+        });
+        both.collect()
+    }
+
+    /// `x` in the [`order`] of the layer.
+    pub fn forward(&self, x: Tensor<3>, state: Option<State>) -> (Tensor<3>, State) {
+        match self {
+            Recurrent::Lstm(lstm) => {
+                let state = state.map(|(h, c)| LstmState::new(c.expect("an LSTM's"), h));
+                let (y, state) = lstm.forward(x, state);
+                (y, (state.hidden, Some(state.cell)))
+            }
+            Recurrent::Gru(gru) => {
+                let y = gru.forward(x, state.map(|(h, _)| h));
+                let last = y.dims()[1] - 1;
+                (y.clone(), (y.narrow(1, last, 1).squeeze_dim(1), None))
+            }
+            Recurrent::Rnn(rnn) => {
+                let (y, state) = rnn.forward(x, state.map(|(h, _)| RnnState::new(h)));
+                (y, (state.hidden, None))
+            }
+        }
     }
 }
 
@@ -82,22 +150,12 @@ impl Run {
         let trains = point.mode == Mode::Train;
         let device = if trains { Device::flex().autodiff() } else { Device::flex() };
         let parameter = |name: &str| given.get(&format!("param.{name}"));
-        let &Point { input, hidden, .. } = point;
-        let mut model = match point.cell {
-            Cell::Lstm => Model::Lstm(LstmConfig::new(input, hidden, true).with_batch_first(false).init(&device)),
-            Cell::Gru => Model::Gru(GruConfig::new(input, hidden, true).init(&device)),
-            Cell::Rnn => Model::Rnn(RnnConfig::new(input, hidden, true).with_batch_first(false).init(&device)),
+        let model = match point.cell {
             Cell::Residual => {
                 Model::Blocks((0..point.depth).map(|k| Block::new(point, k, parameter, &device)).collect())
             }
+            _ => Model::Recurrent(Recurrent::new(point, 0, parameter, &device)),
         };
-        let gates = gates(&mut model);
-        let count = gates.len();
-        for (k, gate) in gates.into_iter().enumerate() {
-            let part = |name: &str| block(parameter(&format!("{name}_l0")), k, count);
-            fill(&mut gate.input_transform, &part("weight_ih"), &part("bias_ih"), &device);
-            fill(&mut gate.hidden_transform, &part("weight_hh"), &part("bias_hh"), &device);
-        }
         let sequence = |name: &str| tensor(&order(point, given.get(name)), &device);
         let x = if trains { sequence("x").require_grad() } else { sequence("x") };
         Run { point: *point, model, x, dy: trains.then(|| sequence("dy")) }
@@ -106,9 +164,7 @@ impl Run {
     fn forward(&self) -> Tensor<3> {
         let x = self.x.clone();
         match &self.model {
-            Model::Lstm(lstm) => lstm.forward(x, None).0,
-            Model::Gru(gru) => gru.forward(x, None),
-            Model::Rnn(rnn) => rnn.forward(x, None).0,
+            Model::Recurrent(layer) => layer.forward(x, None).0,
             Model::Blocks(blocks) => blocks.iter().fold(x, |x, block| block.forward(x)),
         }
     }
@@ -121,12 +177,13 @@ impl Run {
 }
 
 /// Batch first where the layer takes nothing else; the same way back.
-fn order(point: &Point, values: &Values) -> Values {
+pub fn order(point: &Point, values: &Values) -> Values {
     if point.cell == Cell::Gru { swapped(values) } else { values.clone() }
 }
 
 impl Block {
-    fn new<'a>(point: &Point, k: usize, parameter: impl Fn(&str) -> &'a Values, device: &Device) -> Self {
+    /// The block of index `k`, with the parameters that `parameter` finds by PyTorch's names.
+    pub fn new<'a>(point: &Point, k: usize, parameter: impl Fn(&str) -> &'a Values, device: &Device) -> Self {
         let get = |name: &str| parameter(&format!("{k}.{name}"));
         let (width, inner) = (point.hidden, Point::EXPANSION * point.hidden);
         let mut block = Block {
@@ -141,7 +198,20 @@ impl Block {
         block
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn norm_bias(&self) -> &Param<Tensor<1>> {
+        self.norm.beta.as_ref().expect("it was given one")
+    }
+
+    /// `norm`, for weight and bias of the normalisation, and what `of` finds for those of each product, by PyTorch's names.
+    pub fn each(&self, k: usize, norm: [Values; 2], of: impl Fn(&Linear) -> [Values; 2]) -> Vec<(String, Values)> {
+        let parts = [("norm", norm), ("fc1", of(&self.fc1)), ("fc2", of(&self.fc2))];
+        let both = parts.into_iter().flat_map(|(name, [weight, bias])| {
+            [(format!("{k}.{name}.weight"), weight), (format!("{k}.{name}.bias"), bias)]
+        });
+        both.collect()
+    }
+
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let inner = Gelu::new().forward(self.fc1.forward(self.norm.forward(x.clone())));
         x + self.fc2.forward(inner)
     }
@@ -179,25 +249,17 @@ impl Work for Run {
         outputs.insert("dx", order(&point, &values(self.x.grad(&gradients).expect("it requires one"))));
         if let Model::Blocks(blocks) = &self.model {
             for (k, block) in blocks.iter().enumerate() {
-                let bias = block.norm.beta.as_ref().expect("it was given one");
-                outputs.insert(format!("grad.{k}.norm.weight"), gradient(&block.norm.gamma, &gradients));
-                outputs.insert(format!("grad.{k}.norm.bias"), gradient(bias, &gradients));
-                for (name, linear) in [("fc1", &block.fc1), ("fc2", &block.fc2)] {
-                    let [weight, bias] = linear_gradients(linear, &gradients);
-                    outputs.insert(format!("grad.{k}.{name}.weight"), weight);
-                    outputs.insert(format!("grad.{k}.{name}.bias"), bias);
-                }
+                let of = |linear: &Linear| linear_gradients(linear, &gradients);
+                let norm = [gradient(&block.norm.gamma, &gradients), gradient(block.norm_bias(), &gradients)];
+                block
+                    .each(k, norm, of)
+                    .into_iter()
+                    .for_each(|(name, values)| outputs.insert(format!("grad.{name}"), values));
             }
-            return outputs;
         }
-        let gates = gates(&mut self.model);
-        let transforms: [(&str, fn(&GateController) -> &Linear); 2] =
-            [("ih", |gate| &gate.input_transform), ("hh", |gate| &gate.hidden_transform)];
-        for (name, transform) in transforms {
-            let parts = gates.iter().map(|gate| linear_gradients(transform(gate), &gradients));
-            let (weights, biases): (Vec<_>, Vec<_>) = parts.map(|[weight, bias]| (weight, bias)).unzip();
-            outputs.insert(format!("grad.weight_{name}_l0"), joined(&weights));
-            outputs.insert(format!("grad.bias_{name}_l0"), joined(&biases));
+        if let Model::Recurrent(layer) = &mut self.model {
+            let of_layer = layer.each(0, |linear| linear_gradients(linear, &gradients));
+            of_layer.into_iter().for_each(|(name, values)| outputs.insert(format!("grad.{name}"), values));
         }
         outputs
     }

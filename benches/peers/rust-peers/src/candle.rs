@@ -7,8 +7,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::rnn::{GRU, GRUConfig, LSTM, LSTMConfig, RNN};
 use candle_nn::{Linear, VarBuilder, ops};
-use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Work};
+use protocol::{Cell, Dtype, Mode, Peer, Point, Tensor as Values, Tensors, Training, Work};
 
+use crate::candle_steps::Steps;
 use crate::layout::swapped;
 use crate::version::locked;
 
@@ -23,6 +24,10 @@ impl Peer for Candle {
         if point.cell == Cell::Rnn {
             return Err("no plain RNN".into());
         }
+        if point.mode == Mode::Step {
+            let steps = Steps::new(point, given).map_err(|error| error.to_string())?;
+            return Ok(Box::new(Training::new(steps)));
+        }
         Ok(Box::new(Run::new(point, given).map_err(|error| error.to_string())?))
     }
 }
@@ -33,7 +38,7 @@ enum Model {
     Blocks(Vec<Block>),
 }
 
-struct Block {
+pub struct Block {
     norm: (Tensor, Tensor),
     fc1: Linear,
     fc2: Linear,
@@ -49,11 +54,11 @@ struct Run {
 
 const EPSILON: f32 = 1e-5;
 
-fn tensor(values: &Values, dtype: DType) -> Result<Tensor> {
+pub fn tensor(values: &Values, dtype: DType) -> Result<Tensor> {
     Tensor::from_slice(&values.values, values.shape.clone(), &Device::Cpu)?.to_dtype(dtype)
 }
 
-fn values(tensor: &Tensor) -> Result<Values> {
+pub fn values(tensor: &Tensor) -> Result<Values> {
     let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
     Ok(Values::new(tensor.dims(), values))
 }
@@ -70,17 +75,8 @@ impl Run {
         let trains = point.mode == Mode::Train;
         let used = |var: &Var| if trains { var.as_tensor().clone() } else { var.as_detached_tensor() };
         let named: HashMap<String, Tensor> = parameters.iter().map(|(name, var)| (name.clone(), used(var))).collect();
-        let get = |k: usize, name: &str| named[&format!("{k}.{name}")].clone();
         let model = match point.cell {
-            Cell::Residual => Model::Blocks(
-                (0..point.depth)
-                    .map(|k| Block {
-                        norm: (get(k, "norm.weight"), get(k, "norm.bias")),
-                        fc1: Linear::new(get(k, "fc1.weight"), Some(get(k, "fc1.bias"))),
-                        fc2: Linear::new(get(k, "fc2.weight"), Some(get(k, "fc2.bias"))),
-                    })
-                    .collect(),
-            ),
+            Cell::Residual => Model::Blocks((0..point.depth).map(|k| Block::new(k, &named)).collect()),
             cell => {
                 let builder = VarBuilder::from_tensors(named, dtype, &Device::Cpu);
                 match cell {
@@ -101,10 +97,7 @@ impl Run {
     }
 
     fn forward(&self) -> Result<Tensor> {
-        let x = match self.mode {
-            Mode::Train => self.x.as_tensor().clone(),
-            Mode::Infer => self.x.as_detached_tensor(),
-        };
+        let x = if self.mode == Mode::Train { self.x.as_tensor().clone() } else { self.x.as_detached_tensor() };
         match &self.model {
             Model::Lstm(lstm) => lstm.states_to_tensor(&lstm.seq(&x)?),
             Model::Gru(gru) => {
@@ -148,12 +141,22 @@ impl Run {
 }
 
 impl Block {
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// The block of this index, with its parameters.
+    pub fn new(k: usize, parameters: &HashMap<String, Tensor>) -> Self {
+        let get = |name: &str| parameters[&format!("{k}.{name}")].clone();
+        Block {
+            norm: (get("norm.weight"), get("norm.bias")),
+            fc1: Linear::new(get("fc1.weight"), Some(get("fc1.bias"))),
+            fc2: Linear::new(get("fc2.weight"), Some(get("fc2.bias"))),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let (weight, bias) = &self.norm;
         // The fast one has no backward.
         let normalised = match mode {
-            Mode::Train => ops::layer_norm_slow(x, weight, bias, EPSILON)?,
             Mode::Infer => ops::layer_norm(x, weight, bias, EPSILON)?,
+            Mode::Train | Mode::Step => ops::layer_norm_slow(x, weight, bias, EPSILON)?,
         };
         x + self.fc2.forward(&self.fc1.forward(&normalised)?.gelu_erf()?)?
     }

@@ -2,8 +2,12 @@
 
 #[cfg(feature = "burn")]
 mod burn;
+#[cfg(feature = "burn")]
+mod burn_steps;
 #[cfg(feature = "candle")]
 mod candle;
+#[cfg(feature = "candle")]
+mod candle_steps;
 #[allow(dead_code)] // each peer needs a part of it
 mod layout;
 #[cfg(feature = "nexus-inference")]
