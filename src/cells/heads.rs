@@ -34,6 +34,10 @@ impl Heads {
     /// `count` heads of `hidden` units in all; panics if they have not equally many.
     #[track_caller]
     pub fn new(cell: &str, count: usize, hidden: usize) -> Self {
+        // Divisions would be noticed in a step of a few units.
+        if count == 1 {
+            return Heads { count, units: hidden };
+        }
         if !hidden.is_multiple_of(count) {
             mismatch(cell, "hidden_size", &format!("a multiple of the {count} heads"), &hidden);
         }
@@ -66,6 +70,10 @@ impl<F: Float> HeadProduct<F> {
     /// For `v Wᵀ`.
     pub fn start(&mut self, weight: ArrayView2<'_, F>, heads: Heads, pass: &Unrolled<'_, F>) {
         self.heads = heads;
+        if heads.count == 1 {
+            self.products.resize_with(1, StepProduct::default);
+            return self.products[0].start(weight.t(), pass);
+        }
         self.products.resize_with(heads.blocks(weight.dim()).count(), StepProduct::default);
         for (product, Block { rows, .. }) in self.products.iter_mut().zip(heads.blocks(weight.dim())) {
             product.start(weight.slice(s![rows, ..]).t(), pass);
@@ -74,6 +82,9 @@ impl<F: Float> HeadProduct<F> {
 
     /// For `d W`.
     pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
+        if let [product] = &mut self.products[..] {
+            return product.start_backward(weight, pass);
+        }
         for (product, Block { rows, .. }) in self.products.iter_mut().zip(self.heads.blocks(weight.dim())) {
             product.start_backward(weight.slice(s![rows, ..]), pass);
         }
