@@ -581,7 +581,7 @@ fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>
         Node::WeightDrop(recurrent, p) => {
             let layer = recurrent.build(input, parts.eps);
             let dropped = match recurrent.kind {
-                Kind::MinGru => WeightDrop::of(layer, &["weight_ih_l0"], *p, rng),
+                Kind::MinGru | Kind::MinLstm => WeightDrop::of(layer, &["weight_ih_l0"], *p, rng),
                 _ => WeightDrop::new(layer, *p, rng),
             };
             (BoxLayer::new(dropped), recurrent.output())
