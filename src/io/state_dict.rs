@@ -477,7 +477,7 @@ impl<'a> LoadOptions<'a> {
     /// let weight = Array2::<f32>::from_elem((9, 4), 0.5);
     /// let file = StateDict::new().with_tensors("encoder.weight", &weight).with_tensors("decoder.weight", &weight);
     ///
-    /// let mut model = TiedEmbedding::new(Embedding::zeros(9, 4), Identity::new());
+    /// let mut model = TiedEmbedding::new(Embedding::<f32>::zeros(9, 4), Identity::new());
     /// let options = LoadOptions::new().rename(|_| "encoder.weight".into()).tied("encoder.weight", "decoder.weight");
     /// file.load_with(&options, &mut model)?;
     /// assert_eq!(model.embedding.weight, weight);

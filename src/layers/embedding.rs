@@ -116,7 +116,7 @@ impl<F: Float> EmbeddingBuilder<F> {
     /// let embedding = Embedding::<f32>::builder(10, 3).padding_idx(0).build(&mut StdRng::seed_from_u64(0));
     /// let (ids, mut grad, mut cache) = (arr2(&[[4], [0]]), Embedding::zeros(10, 3), embedding.cache());
     /// let y = embedding.forward(&ids, &mut (), &mut cache).to_owned();
-    /// assert!(y.row(1).iter().all(|&y| y == 0.0));
+    /// assert!(y.index_axis(gradflow::ndarray::Axis(0), 1).iter().all(|&y| y == 0.0));
     /// embedding.backward(&ids, &Array3::ones((2, 1, 3)), None, &mut cache, &mut grad);
     /// assert_eq!((grad.weight[[4, 0]], grad.weight[[0, 0]]), (1.0, 0.0));
     /// ```
