@@ -30,6 +30,7 @@ EXAMPLES = {
     "forecast": (5, 5),
     "char_lm": (1, 1),
     "temporal_order": (5, 2),
+    "copy_memory": (5, 2),
     "state_tracking": (5, 2),
     "seq2seq": (5, 2),
     "pronounce": (5, 2),
