@@ -134,6 +134,46 @@ mod sealed {
 }
 pub(super) use sealed::Draw;
 pub(crate) use sealed::Model;
+
+/// How one gets a cell, in three ways; `$new` says what is particular about its defaults.
+macro_rules! constructors {
+    ($Cell:ident, $new:literal) => {
+        impl<F: Float> $Cell<F> {
+            #[doc = $new]
+            ///
+            /// # Panics
+            /// Panics if a size is 0.
+            #[track_caller]
+            pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
+                Self::builder(input, hidden).build(rng)
+            }
+
+            /// To choose variants, and how each parameter starts.
+            ///
+            /// # Panics
+            /// Panics if a size is 0.
+            #[track_caller]
+            pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
+                CellBuilder::new(input, hidden)
+            }
+
+            /// All parameters zero, for weights that will be loaded.
+            ///
+            /// # Panics
+            /// Panics if a size is 0.
+            #[track_caller]
+            pub fn zeros(input: usize, hidden: usize) -> Self {
+                Self::builder(input, hidden).zeros()
+            }
+
+            /// I, the number of input features.
+            pub fn input_size(&self) -> usize {
+                self.weight_ih.ncols()
+            }
+        }
+    };
+}
+pub(super) use constructors;
 use sealed::Starts;
 
 /// A cell of this crate; sealed.

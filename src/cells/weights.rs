@@ -1,6 +1,6 @@
 //! The weights of cells: their shapes, their values, and biases.
 
-use ndarray::{Array, Array1, Array2, ArrayView2, Dimension};
+use ndarray::{Array, Array1, Array2, ArrayView2, Axis, Dimension};
 
 use super::heads::Heads;
 use super::normal::GROUPS;
@@ -16,6 +16,21 @@ pub(super) struct Weights<'a, F> {
     pub gain: Option<&'a [F]>,     // [N], with layer normalisation
     pub eps: f64,
     pub groups: [usize; GROUPS], // the widths of what is normalised together, of sum N
+}
+
+impl<'a, F: Float> Weights<'a, F> {
+    /// A whole parameter with its gain.
+    pub fn whole(weight: &'a Array2<F>, gain: &'a Option<Array1<F>>, eps: f64, groups: [usize; GROUPS]) -> Self {
+        Weights { weight: weight.view(), gain: values(gain), eps, groups }
+    }
+
+    /// The first `rows` of a parameter and the others: two products, each normalised by itself.
+    pub fn split(weight: &'a Array2<F>, gain: &'a Option<Array1<F>>, eps: f64, rows: usize) -> [Self; 2] {
+        let (first, others) = weight.view().split_at(Axis(0), rows);
+        let (gain_first, gain_others) = values(gain).map(|gain| gain.split_at(rows)).unzip();
+        let of = |weight: ArrayView2<'a, F>, gain| Weights { weight, gain, eps, groups: [weight.nrows(), 0] };
+        [of(first, gain_first), of(others, gain_others)]
+    }
 }
 
 /// `(I, H)` of a cell of `gates` gates and `heads` heads whose h has `output` features (H if nothing projects it); panics if

@@ -15,7 +15,7 @@ use self::loops::{
 };
 pub use self::options::{GruOptions, GruReset};
 use super::activations::{Chosen, STANDARD};
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -146,39 +146,9 @@ impl<F: Float> BuiltCell for GruCell<F> {
     }
 }
 
+constructors! { GruCell, "A cell with the defaults of [`CellBuilder`]." }
+
 impl<F: Float> GruCell<F> {
-    /// A cell with the defaults of [`CellBuilder`].
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.nrows() / 3
@@ -206,13 +176,8 @@ impl<F: Float> GruCell<F> {
     /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
         let (hidden, eps) = (self.hidden_size(), self.norm_eps);
-        let (w_rz, w_n) = self.weight_hh.view().split_at(Axis(0), 2 * hidden);
-        let (gain_rz, gain_n) = values(&self.norm_hh).map(|gain| gain.split_at(2 * hidden)).unzip();
-        [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups: [2 * hidden, hidden] },
-            Weights { weight: w_rz, gain: gain_rz, eps, groups: [2 * hidden, 0] },
-            Weights { weight: w_n, gain: gain_n, eps, groups: [hidden, 0] },
-        ]
+        let [rz, n] = Weights::split(&self.weight_hh, &self.norm_hh, eps, 2 * hidden);
+        [Weights::whole(&self.weight_ih, &self.norm_ih, eps, [2 * hidden, hidden]), rz, n]
     }
 }
 

@@ -15,7 +15,7 @@ use self::loops::{
 pub use self::options::LstmOptions;
 use self::options::{FORGET, INPUT, OUTPUT};
 use super::activations::{Chosen, STANDARD};
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -189,39 +189,9 @@ impl<F: Float> BuiltCell for LstmCell<F> {
     }
 }
 
+constructors! { LstmCell, "A cell with the defaults of [`CellBuilder`]: forget bias 1, orthogonal recurrent weights." }
+
 impl<F: Float> LstmCell<F> {
-    /// A cell with the defaults of [`CellBuilder`]: forget bias 1, orthogonal recurrent weights.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the size of the memory.
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.nrows() / self.gate_count()
@@ -269,8 +239,8 @@ impl<F: Float> LstmCell<F> {
     fn weights(&self) -> [Weights<'_, F>; 2] {
         let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups },
-            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), eps, groups },
+            Weights::whole(&self.weight_ih, &self.norm_ih, eps, groups),
+            Weights::whole(&self.weight_hh, &self.norm_hh, eps, groups),
         ]
     }
 }

@@ -9,7 +9,7 @@ use rand::Rng;
 
 use self::loops::{forget, forget_backward, update, update_backward};
 pub use self::options::MguOptions;
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -122,39 +122,9 @@ impl<F: Float> BuiltCell for MguCell<F> {
     }
 }
 
+constructors! { MguCell, "A cell with the defaults of [`CellBuilder`]." }
+
 impl<F: Float> MguCell<F> {
-    /// A cell with the defaults of [`CellBuilder`].
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.nrows() / 2
@@ -177,13 +147,8 @@ impl<F: Float> MguCell<F> {
     /// What comes from x; what comes from h to f; and what comes from v to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
         let (hidden, eps) = (self.hidden_size(), self.norm_eps);
-        let (w_f, w_n) = self.weight_hh.view().split_at(Axis(0), hidden);
-        let (gain_f, gain_n) = values(&self.norm_hh).map(|gain| gain.split_at(hidden)).unzip();
-        [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups: [hidden, hidden] },
-            Weights { weight: w_f, gain: gain_f, eps, groups: [hidden, 0] },
-            Weights { weight: w_n, gain: gain_n, eps, groups: [hidden, 0] },
-        ]
+        let [f, n] = Weights::split(&self.weight_hh, &self.norm_hh, eps, hidden);
+        [Weights::whole(&self.weight_ih, &self.norm_ih, eps, [hidden, hidden]), f, n]
     }
 }
 

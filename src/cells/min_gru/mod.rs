@@ -9,7 +9,7 @@ use rand::Rng;
 
 use self::loops::{update, update_backward};
 pub use self::options::MinGruOptions;
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::inputs::FromInput;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities};
 use super::units::{flat, flat_mut};
@@ -106,39 +106,9 @@ impl<F: Float> BuiltCell for MinGruCell<F> {
     }
 }
 
+constructors! { MinGruCell, "A cell with the defaults of [`CellBuilder`]." }
+
 impl<F: Float> MinGruCell<F> {
-    /// A cell with the defaults of [`CellBuilder`].
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
         self.weight_ih.nrows() / 2
@@ -153,12 +123,7 @@ impl<F: Float> MinGruCell<F> {
 
     fn weights(&self) -> Weights<'_, F> {
         let hidden = self.hidden_size();
-        Weights {
-            weight: self.weight_ih.view(),
-            gain: values(&self.norm_ih),
-            eps: self.norm_eps,
-            groups: [hidden, hidden],
-        }
+        Weights::whole(&self.weight_ih, &self.norm_ih, self.norm_eps, [hidden, hidden])
     }
 }
 

@@ -12,14 +12,14 @@ use rand::Rng;
 use self::loops::{activate, activate_backward};
 pub use self::options::RnnOptions;
 use super::activations::{Chosen, STANDARD};
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
 use super::onnx::operator_cell;
 use super::options::{CommonOptions, DEFAULT_EPS, probabilities, probability};
 use super::units::{flat, flat_mut};
-use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values, values_mut};
+use super::weights::{Weights, add_bias_gradients, add_biases, cell_sizes, values_mut};
 use crate::base::{Init, RandomDrop, TensorsExt};
 use crate::kernels::{Accumulate, Float};
 use crate::layer::kit::opaque_debug;
@@ -126,34 +126,9 @@ impl<F: Float> BuiltCell for RnnCell<F> {
     }
 }
 
+constructors! { RnnCell, "A tanh cell with the defaults of [`CellBuilder`]." }
+
 impl<F: Float> RnnCell<F> {
-    /// A tanh cell with the defaults of [`CellBuilder`].
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
     /// What it is besides its weights.
     pub fn options(&self) -> RnnOptions {
         let [zoneout, _] = probabilities(self.zoneout);
@@ -171,11 +146,6 @@ impl<F: Float> RnnCell<F> {
         }
     }
 
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.nrows()
@@ -184,8 +154,8 @@ impl<F: Float> RnnCell<F> {
     fn weights(&self) -> [Weights<'_, F>; 2] {
         let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups },
-            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), eps, groups },
+            Weights::whole(&self.weight_ih, &self.norm_ih, eps, groups),
+            Weights::whole(&self.weight_hh, &self.norm_hh, eps, groups),
         ]
     }
 }

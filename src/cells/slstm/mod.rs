@@ -12,7 +12,7 @@ use self::loops::{backward, memory, memory_gradients, output};
 use self::options::FORGET;
 pub use self::options::SlstmOptions;
 pub use self::state::SlstmState;
-use super::builder::{BuiltCell, CellBuilder, Draw};
+use super::builder::{BuiltCell, CellBuilder, Draw, constructors};
 use super::heads::Heads;
 use super::hidden::FromHidden;
 use super::inputs::FromInput;
@@ -144,39 +144,9 @@ impl<F: Float> BuiltCell for SlstmCell<F> {
     }
 }
 
+constructors! { SlstmCell, "A cell with the defaults of [`CellBuilder`]; its forget bias is 1." }
+
 impl<F: Float> SlstmCell<F> {
-    /// A cell with the defaults of [`CellBuilder`]; its forget bias is 1.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn new(input: usize, hidden: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
-        Self::builder(input, hidden).build(rng)
-    }
-
-    /// To choose variants, and how each parameter starts.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
-        CellBuilder::new(input, hidden)
-    }
-
-    /// All parameters zero, for weights that will be loaded.
-    ///
-    /// # Panics
-    /// Panics if a size is 0.
-    #[track_caller]
-    pub fn zeros(input: usize, hidden: usize) -> Self {
-        Self::builder(input, hidden).zeros()
-    }
-
-    /// I, the number of input features.
-    pub fn input_size(&self) -> usize {
-        self.weight_ih.ncols()
-    }
-
     /// H, the number of output features.
     pub fn hidden_size(&self) -> usize {
         self.weight_hh.nrows() / 4
@@ -201,8 +171,8 @@ impl<F: Float> SlstmCell<F> {
     fn weights(&self) -> [Weights<'_, F>; 2] {
         let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
-            Weights { weight: self.weight_ih.view(), gain: values(&self.norm_ih), eps, groups },
-            Weights { weight: self.weight_hh.view(), gain: values(&self.norm_hh), eps, groups },
+            Weights::whole(&self.weight_ih, &self.norm_ih, eps, groups),
+            Weights::whole(&self.weight_hh, &self.norm_hh, eps, groups),
         ]
     }
 }
