@@ -199,6 +199,27 @@ fn fold<S: Copy + num_traits::Zero>(wide: [S; WIDE]) -> [S; NARROW] {
     narrow
 }
 
+/// A chunk of each slice from `start` on. A loop compiles to much less than `array::map`, of which there would be hundreds.
+#[inline(always)]
+fn chunks<'a, T, const N: usize, const LEN: usize>(slices: &[&'a [T]; N], start: usize) -> [&'a [T; LEN]; N] {
+    let chunk = |slice: &'a [T]| slice[start..].first_chunk::<LEN>().expect("slices of one length");
+    let mut chunks = [chunk(slices[0]); N];
+    for i in 1..N {
+        chunks[i] = chunk(slices[i]);
+    }
+    chunks
+}
+
+/// The element of each chunk in a lane.
+#[inline(always)]
+fn elements<T: Copy, const N: usize, const LEN: usize>(chunks: &[&[T; LEN]; N], lane: usize) -> [T; N] {
+    let mut elements = [chunks[0][lane]; N];
+    for i in 1..N {
+        elements[i] = chunks[i][lane];
+    }
+    elements
+}
+
 /// Σ f of the elements at each place of slices as long as the first, in partial sums that the compiler keeps in vectors, since
 /// it sees that the places are within the slices: enough of them for the sums not to wait for each other.
 #[inline(always)]
@@ -210,20 +231,20 @@ where
     let whole = (count - count % WIDE, count - count % NARROW);
     let mut sums = [S::zero(); WIDE];
     for start in (0..whole.0).step_by(WIDE) {
-        let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
+        let parts = chunks(&slices, start);
         for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(parts.map(|part| part[lane]));
+            *sum += f(elements::<T, N, WIDE>(&parts, lane));
         }
     }
     let mut narrow = fold(sums);
     for start in (whole.0..whole.1).step_by(NARROW) {
-        let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
+        let parts = chunks(&slices, start);
         for (lane, sum) in narrow.iter_mut().enumerate() {
-            *sum += f(parts.map(|part| part[lane]));
+            *sum += f(elements::<T, N, NARROW>(&parts, lane));
         }
     }
     let mut total = S::zero();
-    (whole.1..count).for_each(|k| total += f(slices.map(|slice| slice[k])));
+    (whole.1..count).for_each(|k| total += f(elements::<T, N, 1>(&chunks(&slices, k), 0)));
     narrow.iter().for_each(|&sum| total += sum);
     total
 }
@@ -238,25 +259,25 @@ where
     let whole = (count - count % WIDE, count - count % NARROW);
     let (mut first, mut second) = ([S::zero(); WIDE], [S::zero(); WIDE]);
     for start in (0..whole.0).step_by(WIDE) {
-        let parts = slices.map(|slice| slice[start..].first_chunk::<WIDE>().expect("slices of one length"));
+        let parts = chunks(&slices, start);
         for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
-            let terms = f(parts.map(|part| part[lane]));
+            let terms = f(elements::<T, N, WIDE>(&parts, lane));
             *first += terms.0;
             *second += terms.1;
         }
     }
     let (mut first, mut second) = (fold(first), fold(second));
     for start in (whole.0..whole.1).step_by(NARROW) {
-        let parts = slices.map(|slice| slice[start..].first_chunk::<NARROW>().expect("slices of one length"));
+        let parts = chunks(&slices, start);
         for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
-            let terms = f(parts.map(|part| part[lane]));
+            let terms = f(elements::<T, N, NARROW>(&parts, lane));
             *first += terms.0;
             *second += terms.1;
         }
     }
     let mut totals = (S::zero(), S::zero());
     for k in whole.1..count {
-        let terms = f(slices.map(|slice| slice[k]));
+        let terms = f(elements::<T, N, 1>(&chunks(&slices, k), 0));
         totals.0 += terms.0;
         totals.1 += terms.1;
     }
