@@ -9,47 +9,82 @@ use crate::base::LengthsError;
 /// What is known of a batch's positions beside their values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Positions<'a> {
-    lengths: Option<Whole<&'a [usize]>>,         // [B]
-    mask: Option<ArrayView2<'a, bool>>,          // [T, B]: which are valid
-    resets: Option<Whole<ArrayView2<'a, bool>>>, // [T, B]: where a piece starts
+    borders: Borders<'a>,
+    mask: Option<ArrayView2<'a, bool>>, // [T, B]: which are valid
     /// If states have a row for each piece: how these are counted.
     rows: Option<PieceRows<'a>>,
+}
+
+/// Where sequences end, and where pieces of them start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Borders<'a> {
+    lengths: Option<Whole<&'a [usize]>>,         // [B]
+    resets: Option<Whole<ArrayView2<'a, bool>>>, // [T, B]: where a piece starts
+}
+
+impl<'a> Borders<'a> {
+    fn after_steps(self, first: usize) -> Self {
+        Borders {
+            lengths: self.lengths.map(|lengths| lengths.after_steps(first)),
+            resets: self.resets.map(|resets| resets.after_steps(first)),
+        }
+    }
+
+    fn of_sequences(self, range: &Range<usize>) -> Self {
+        Borders {
+            lengths: self.lengths.map(|lengths| lengths.map(|lengths| &lengths[range.clone()])),
+            resets: self.resets.map(|resets| resets.map(|resets| columns(resets, range))),
+        }
+    }
+
+    fn reborrow<'s>(self) -> Borders<'s>
+    where
+        'a: 's,
+    {
+        let reborrow = |resets: Whole<ArrayView2<'a, bool>>| resets.map(|resets| resets.reborrow());
+        Borders { lengths: self.lengths, resets: self.resets.map(reborrow) }
+    }
+
+    /// The number of marks among the steps `range` of the whole sequence `b`.
+    fn marks(&self, b: usize, range: Range<usize>) -> usize {
+        let Some(resets) = self.resets else { return 0 };
+        let end = match self.lengths {
+            Some(lengths) => (lengths.given[b] + resets.passed).saturating_sub(lengths.passed).min(range.end),
+            None => range.end,
+        };
+        (range.start..end).filter(|&step| resets.given[[step, b]]).count()
+    }
+
+    /// The steps before the first step here, if there are resets.
+    fn passed(&self) -> usize {
+        self.resets.map_or(0, |resets| resets.passed)
+    }
+}
+
+fn columns<'a>(marks: ArrayView2<'a, bool>, range: &Range<usize>) -> ArrayView2<'a, bool> {
+    marks.slice_move(s![.., range.clone()])
 }
 
 /// The pieces that states have a row for: sequence by sequence, in the order of time.
 #[derive(Clone, Copy, Debug)]
 struct PieceRows<'a> {
-    lengths: Option<Whole<&'a [usize]>>,
-    resets: Whole<ArrayView2<'a, bool>>,
+    borders: Borders<'a>,
     /// The steps of the whole sequences that are counted.
     start: usize,
     end: usize,
 }
 
 impl PieceRows<'_> {
-    /// The number of marks among the steps `range` of the whole sequence `b`.
-    fn marks(&self, b: usize, range: Range<usize>) -> usize {
-        marks(self.resets, self.lengths, b, range)
+    /// The number of marks of sequence `b`.
+    fn marks(&self, b: usize) -> usize {
+        self.borders.marks(b, self.start..self.end)
     }
 
     /// The number of marks of sequence `b`: before the `steps` steps here, among them and after them.
     fn marks_around(&self, b: usize, steps: usize) -> [usize; 3] {
-        let passed = self.resets.passed;
-        [self.start..passed, passed..passed + steps, passed + steps..self.end].map(|range| self.marks(b, range))
+        let passed = self.borders.passed();
+        [self.start..passed, passed..passed + steps, passed + steps..self.end].map(|range| self.borders.marks(b, range))
     }
-}
-
-fn marks(
-    resets: Whole<ArrayView2<'_, bool>>,
-    lengths: Option<Whole<&[usize]>>,
-    b: usize,
-    range: Range<usize>,
-) -> usize {
-    let end = match lengths {
-        Some(lengths) => (lengths.given[b] + resets.passed).saturating_sub(lengths.passed).min(range.end),
-        None => range.end,
-    };
-    (range.start..end).filter(|&step| resets.given[[step, b]]).count()
 }
 
 /// What was given of whole sequences, of which the steps here may be a chunk.
@@ -84,7 +119,7 @@ impl<'a> Positions<'a> {
         }
         match lengths.iter().position(|&length| length > steps) {
             Some(sequence) => Err(LengthsError::OutOfRange { sequence, length: lengths[sequence], steps }),
-            None => Ok(Positions { lengths: Some(Whole::new(lengths)), ..self }),
+            None => Ok(Positions { borders: Borders { lengths: Some(Whole::new(lengths)), ..self.borders }, ..self }),
         }
     }
 
@@ -93,16 +128,14 @@ impl<'a> Positions<'a> {
     }
 
     pub fn with_resets(self, resets: ArrayView2<'a, bool>) -> Self {
-        Positions { resets: Some(Whole::new(resets)), ..self }
+        Positions { borders: Borders { resets: Some(Whole::new(resets)), ..self.borders }, ..self }
     }
 
     /// With states that have a row for each piece of the `steps` steps from here.
     pub fn with_piece_states(self, steps: usize) -> Self {
-        let rows = |resets: Whole<_>| {
-            let start = resets.passed;
-            PieceRows { lengths: self.lengths, resets, start, end: start + steps }
-        };
-        Positions { rows: self.resets.map(rows), ..self }
+        let (borders, start) = (self.borders, self.borders.passed());
+        let rows = self.have_resets().then_some(PieceRows { borders, start, end: start + steps });
+        Positions { rows, ..self }
     }
 
     /// Those of an output on a time axis of its own, which is one piece for each sequence. A state starts from the row of the piece
@@ -113,7 +146,7 @@ impl<'a> Positions<'a> {
 
     /// Whether they are of an output on a time axis of its own, with states that have a row for each piece of another one.
     pub fn have_rows_of_other_steps(&self) -> bool {
-        self.rows.is_some() && self.resets.is_none()
+        self.rows.is_some() && !self.have_resets()
     }
 
     /// The same, borrowed for a shorter time. (A view is invariant.)
@@ -121,12 +154,10 @@ impl<'a> Positions<'a> {
     where
         'a: 's,
     {
-        let reborrow = |resets: Whole<ArrayView2<'a, bool>>| resets.map(|resets| resets.reborrow());
         Positions {
-            lengths: self.lengths,
+            borders: self.borders.reborrow(),
             mask: self.mask.map(|mask| mask.reborrow()),
-            resets: self.resets.map(reborrow),
-            rows: self.rows.map(|rows| PieceRows { resets: reborrow(rows.resets), ..rows }),
+            rows: self.rows.map(|rows| PieceRows { borders: rows.borders.reborrow(), ..rows }),
         }
     }
 
@@ -134,14 +165,9 @@ impl<'a> Positions<'a> {
     pub fn of_steps(self, range: Range<usize>) -> Self {
         let first = range.start;
         Positions {
-            lengths: self.lengths.map(|lengths| lengths.after_steps(first)),
+            borders: self.borders.after_steps(first),
             mask: self.mask.map(|mask| mask.slice_move(s![range, ..])),
-            resets: self.resets.map(|resets| resets.after_steps(first)),
-            rows: self.rows.map(|rows| PieceRows {
-                lengths: rows.lengths.map(|lengths| lengths.after_steps(first)),
-                resets: rows.resets.after_steps(first),
-                ..rows
-            }),
+            rows: self.rows.map(|rows| PieceRows { borders: rows.borders.after_steps(first), ..rows }),
         }
     }
 
@@ -151,27 +177,21 @@ impl<'a> Positions<'a> {
             return self;
         }
         let every = |lengths: Whole<_>| Whole { stride: lengths.stride.saturating_mul(stride), ..lengths };
-        Positions { lengths: self.lengths.map(every), ..Positions::default() }
+        let borders = Borders { lengths: self.borders.lengths.map(every), resets: None };
+        Positions { borders, ..Positions::default() }
     }
 
     /// Those of the sequences `range`.
-    pub fn of_sequences(self, range: Range<usize>) -> Self {
-        let part = |marks: ArrayView2<'a, bool>| marks.slice_move(s![.., range.clone()]);
-        let lengths = |lengths: Whole<&'a [usize]>| lengths.map(|lengths| &lengths[range.clone()]);
+    pub fn of_sequences(self, range: &Range<usize>) -> Self {
         Positions {
-            lengths: self.lengths.map(lengths),
-            mask: self.mask.map(part),
-            resets: self.resets.map(|resets| resets.map(part)),
-            rows: self.rows.map(|rows| PieceRows {
-                lengths: rows.lengths.map(lengths),
-                resets: rows.resets.map(part),
-                ..rows
-            }),
+            borders: self.borders.of_sequences(range),
+            mask: self.mask.map(|mask| columns(mask, range)),
+            rows: self.rows.map(|rows| PieceRows { borders: rows.borders.of_sequences(range), ..rows }),
         }
     }
 
     pub fn have_lengths(&self) -> bool {
-        self.lengths.is_some()
+        self.borders.lengths.is_some()
     }
 
     pub fn have_mask(&self) -> bool {
@@ -179,7 +199,7 @@ impl<'a> Positions<'a> {
     }
 
     pub fn have_resets(&self) -> bool {
-        self.resets.is_some()
+        self.borders.resets.is_some()
     }
 
     pub fn have_piece_states(&self) -> bool {
@@ -189,7 +209,7 @@ impl<'a> Positions<'a> {
     /// The length of sequence `b`, of which `steps` steps are here.
     #[inline]
     pub fn length(&self, b: usize, steps: usize) -> usize {
-        self.lengths.map_or(steps, |Whole { given, passed, stride }| {
+        self.borders.lengths.map_or(steps, |Whole { given, passed, stride }| {
             let rest = given[b].saturating_sub(passed);
             // A division at each position would be felt.
             let rest = if stride == 1 { rest } else { rest.div_ceil(stride) };
@@ -206,19 +226,19 @@ impl<'a> Positions<'a> {
     /// Whether a piece starts with step `t` of sequence `b`, which is within its length.
     #[inline]
     pub fn starts_anew(&self, t: usize, b: usize) -> bool {
-        self.resets.is_some_and(|Whole { given, passed, .. }| given[[passed + t, b]])
+        self.borders.resets.is_some_and(|Whole { given, passed, .. }| given[[passed + t, b]])
     }
 
     /// The number of marks of sequence `b` before the steps here.
     pub fn marks_before(&self, b: usize) -> usize {
-        self.resets.map_or(0, |resets| marks(resets, self.lengths, b, 0..resets.passed))
+        self.borders.marks(b, 0..self.borders.passed())
     }
 
     /// The number of rows that a state has for some of the sequences.
     pub fn state_rows(&self, sequences: Range<usize>) -> usize {
         match self.rows {
             None => sequences.len(),
-            Some(rows) => sequences.map(|b| 1 + rows.marks(b, rows.start..rows.end)).sum(),
+            Some(rows) => sequences.map(|b| 1 + rows.marks(b)).sum(),
         }
     }
 }
@@ -288,7 +308,7 @@ impl Iterator for Pieces<'_> {
         let rest = self.rest.clone();
         if let (Some(rows), false) = (positions.rows, positions.have_resets()) {
             let first = self.next_row;
-            let last = first + rows.marks(sequence, rows.start..rows.end);
+            let last = first + rows.marks(sequence);
             (self.sequence, self.next_row) = (sequence + 1, last + 1);
             self.start_sequence();
             let (initial, last) = if is_reversed { (last, first) } else { (first, last) };

@@ -193,7 +193,7 @@ impl<'a, F: Float> Sequence<'a, F> {
 
     /// The pieces of one sequence in the order of time, each with its number in the whole sequence.
     pub(crate) fn numbered_pieces(&self, b: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<'a, F> {
-        let (steps, positions) = (self.dims().0, self.positions.of_sequences(b..b + 1));
+        let (steps, positions) = (self.dims().0, self.positions.of_sequences(&(b..b + 1)));
         let pieces = Pieces::new(positions, steps, 1, false).map(|piece| piece.steps);
         (positions.marks_before(0)..).zip(pieces)
     }

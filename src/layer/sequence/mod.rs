@@ -116,7 +116,7 @@ impl<'a, F: Float> Sequence<'a, F> {
             let expected = format_args!("sequences within 0..{batch}");
             mismatch("Sequence::sequences", "range", &expected, &format_args!("{range:?}"))
         }
-        let positions = self.positions.of_sequences(range.clone());
+        let positions = self.positions.of_sequences(&range);
         let context = Context { first_sequence: self.context.first_sequence + range.start, ..self.context };
         let values = match self.values {
             Values::Features(x) => Values::Features(x.slice_move(s![.., range, ..])),
