@@ -163,19 +163,21 @@ fn by_definition(values: Values, v: &Array2<f32>, w: &Array2<f32>, start: Option
 
 /// The kernels of this machine, each with the values that it takes.
 fn kernels() -> Vec<(Kernel, Values)> {
-    let mut kernels = vec![Kernel::Portable];
     #[cfg(target_arch = "x86_64")]
-    {
+    let more = {
         use std::arch::is_x86_feature_detected as has;
         let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
-        let more = [
+        vec![
             (has!("avx2") && has!("fma"), Kernel::Avx2),
             (avx512, Kernel::Avx512),
             (avx512 && has!("avx512vnni"), Kernel::Vnni),
-        ];
-        kernels.extend(more.into_iter().filter(|(there, _)| *there).map(|(_, kernel)| kernel));
-    }
-    kernels.into_iter().flat_map(|kernel| [Values::Sixteen, Values::Eight].map(|values| (kernel, values))).collect()
+        ]
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let more = vec![];
+    let there = more.into_iter().filter(|(there, _)| *there).map(|(_, kernel)| kernel);
+    let kernels = std::iter::once(Kernel::Portable).chain(there);
+    kernels.flat_map(|kernel| [Values::Sixteen, Values::Eight].map(|values| (kernel, values))).collect()
 }
 
 #[test]
