@@ -12,9 +12,11 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::geometry::{COPY_ROW, TILE_VECTORS, even_chunks, for_height, geometry, tile_width};
-use super::operand::{Output, Strided};
-use super::tile::{AllRows, CopiedRows, CopiedTiles, InPlace, Layout, Operands, tile};
+use super::geometry::{COPY_ROW, MOST_ELEMENTS, NEON, TILE_VECTORS, even_chunks, for_height, geometry, tile_width};
+use super::operand::{Base, Output, Strided};
+use super::tile::{
+    AllRows, CopiedRows, CopiedTiles, InPlace, InPlaceColumns, InPlaceRows, Layout, Operands, finish_row, tile,
+};
 use crate::kernels::float::Float;
 use crate::kernels::once::once;
 use crate::kernels::simd::dispatch::dispatch;
@@ -117,6 +119,8 @@ impl<F: Float> Block<F> {
             unsafe {
                 if columns == width {
                     self.tile::<S, TILE_VECTORS, false>(simd, rows, &operands);
+                } else if const { geometry::<S>().by_element } && self.b.panel != width {
+                    self.edge_of_copy(simd, rows, &operands);
                 } else if const { size_of::<F::Vector<S>>() == size_of::<F>() } {
                     // Without vectors, one column is the only edge.
                     self.tile::<S, 1, false>(simd, rows, &operands);
@@ -127,6 +131,37 @@ impl<F: Float> Block<F> {
                 }
             }
             panel = panel.wrapping_add(self.b.panel);
+        }
+    }
+
+    /// A tile of `rows` rows at the end of B, which is a copy, so that whole vectors of it can be read: without masked instructions that
+    /// is faster.
+    ///
+    /// # Safety
+    ///
+    /// As the maker of the block says.
+    #[inline(always)]
+    unsafe fn edge_of_copy<S: Simd>(&self, simd: S, rows: usize, operands: &Operands<F>) {
+        let mut sums = [[F::zero(); TILE_VECTORS * MOST_ELEMENTS]; NEON.tile_rows];
+        let Operands { columns, a, b, c, .. } = *operands;
+        let row = (TILE_VECTORS * MOST_ELEMENTS) as isize;
+        let whole = Operands {
+            a,
+            b,
+            c: Output { start: sums.as_flattened_mut().as_mut_ptr(), row, base: Base::Nothing },
+            ..*operands
+        };
+        // SAFETY: as the caller says, with an output for all columns of the tile.
+        unsafe {
+            if columns <= F::lanes::<S>() {
+                self.tile::<S, 1, false>(simd, rows, &whole);
+            } else {
+                self.tile::<S, TILE_VECTORS, false>(simd, rows, &whole);
+            }
+        }
+        for (i, sums) in sums[..rows].iter().enumerate() {
+            // SAFETY: row i of C, as far as its columns go.
+            unsafe { finish_row(sums[..columns].iter(), c.from(i, 0)) };
         }
     }
 
@@ -158,6 +193,16 @@ impl<F: Float> Block<F> {
         // SAFETY: as the caller says.
         unsafe {
             match self.a {
+                Left::InPlace(a) if const { geometry::<S>().by_element } && a.column == 1 => {
+                    for_height!(rows, 1, geometry::<S>().in_place_rows, |R| {
+                        tile::<S, F, InPlaceRows, R, N, EDGE>(simd, operands)
+                    })
+                }
+                Left::InPlace(a) if const { geometry::<S>().by_element } && a.row == 1 => {
+                    for_height!(rows, 1, geometry::<S>().in_place_rows, |R| {
+                        tile::<S, F, InPlaceColumns, R, N, EDGE>(simd, operands)
+                    })
+                }
                 Left::InPlace(_) => for_height!(rows, 1, geometry::<S>().in_place_rows, |R| {
                     tile::<S, F, InPlace, R, N, EDGE>(simd, operands)
                 }),

@@ -6,7 +6,7 @@
 //!                     ->  tiles [depth][r] of r rows each            if its rows are: 8 columns at a time, over all tiles
 //! ```
 //!
-//! What lies across is transposed in registers, 8 x 8 (f64: 4 x 4) elements at a time.
+//! What lies across is transposed in registers, 8 x 8 (f64: 4 x 4) elements at a time, with NEON 4 x 4 (2 x 2).
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
@@ -17,7 +17,7 @@ use super::operand::Strided;
 use crate::kernels::float::Float;
 use crate::kernels::once::once;
 use crate::kernels::simd::dispatch::{dispatch, out_of_line};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernels::simd::vector::prefetch_l2;
 
 /// The elements of the panels of a `[depth, columns]` matrix.
@@ -231,7 +231,7 @@ unsafe fn transpose<S: Simd, F: Float>(
     #[allow(unused_mut)]
     let (mut rows_done, mut columns_done) = (0, 0);
     // On x86-64, `dispatch` knows no instruction set between none and AVX2.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if !S::IS_SCALAR && matrix.row == 1 {
         let side = F::SQUARE;
         (rows_done, columns_done) = (rows - rows % side, columns - columns % side);

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 
 use super::copy::{Copied, Order, copy};
+use super::geometry::geometry;
 use super::operand::{Base, Output, Product, Strided};
 use crate::kernels::buffer::{Buffer, with_scratch};
 use crate::kernels::float::Float;
@@ -61,6 +62,9 @@ struct Dots<F>(Product<F>);
 
 /// The most rows, and columns, whose sums are computed together.
 const SIDE: usize = 4;
+
+/// The vectors of terms between two steps of the addresses, with NEON.
+const UNROLL: usize = 4;
 
 /// The columns whose sums are computed together for a single row: enough to keep the vector units busy.
 const ROW_COLUMNS: usize = 8;
@@ -145,19 +149,34 @@ unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
     let mut sums = [[F::splat(simd, F::zero()); N]; R];
     let whole = depth - depth % lanes;
     let mut p = 0;
-    while p < whole {
-        let mut b_vectors = [F::splat(simd, F::zero()); N];
-        for j in 0..N {
-            // SAFETY: `lanes` elements of row j from column p on, which is in the matrix.
-            b_vectors[j] = unsafe { F::load(simd, b_transposed.from(j, p).start) };
-        }
-        for i in 0..R {
-            // SAFETY: likewise, of row i.
-            let a = unsafe { F::load(simd, a.from(i, p).start) };
+    macro_rules! add_terms {
+        ($a:ident, $b_transposed:ident, $p:expr) => {
+            let mut b_vectors = [F::splat(simd, F::zero()); N];
             for j in 0..N {
-                sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                // SAFETY: `lanes` elements of row j from column p on, which is in the matrix.
+                b_vectors[j] = unsafe { F::load(simd, $b_transposed.from(j, $p).start) };
             }
+            for i in 0..R {
+                // SAFETY: likewise, of row i.
+                let a = unsafe { F::load(simd, $a.from(i, $p).start) };
+                for j in 0..N {
+                    sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                }
+            }
+        };
+    }
+    if const { geometry::<S>().by_element } {
+        // To move on the address of a row takes an instruction, and a constant offset from it takes none.
+        let (a, b_transposed) = (Strided { column: 1, ..a }, Strided { column: 1, ..b_transposed });
+        while p + UNROLL * lanes <= whole {
+            for k in 0..UNROLL {
+                add_terms!(a, b_transposed, p.wrapping_add(k * lanes));
+            }
+            p = p.wrapping_add(UNROLL * lanes);
         }
+    }
+    while p < whole {
+        add_terms!(a, b_transposed, p);
         p = p.wrapping_add(lanes);
     }
     if p < depth {

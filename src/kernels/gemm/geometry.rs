@@ -4,6 +4,7 @@
 //!                      C = A B, large                        v W, W packed
 //!  registers      tile         accumulators           tile         accumulators      one row
 //!     32          14 x 2        28 of 32              6 x 4         24 of 32          16 of 32
+//!     NEON        10 x 2        20 of 32              5 x 4         20 of 32          16 of 32
 //!     16           6 x 2        12 of 16              6 x 2         12 of 16           8 of 16
 //!     WebAssembly  5 x 2        10 of 16              5 x 2         10 of 16           8 of 16
 //!     scalar       4 x 2         8 of 16              6 x 2         12 of 16           8 of 16
@@ -12,6 +13,8 @@
 //! A tile is some rows of C by some vectors. In large products it is high and narrow: B is what streams from the L2
 //! cache, and a row of it is used as often as the tile has rows. With packed weights it is wide: a panel stays in the L2
 //! cache for few rows.
+//!
+//! NEON has the other registers for factors: a vector of them is loaded at a time, and a multiply-add takes one of its elements.
 
 use pulp::{Simd, WithSimd};
 
@@ -31,21 +34,33 @@ pub(crate) struct Geometry {
     pub tile_unroll: usize,
     /// The vectors in a row of a panel of packed weights.
     pub panel_vectors: usize,
+    /// Whether a multiply-add takes a factor from an element of a vector, as NEON's does: factors are loaded a vector at a time.
+    pub by_element: bool,
 }
 
-/// AVX-512, NEON.
-pub(crate) const WIDE: Geometry = Geometry { tile_rows: 14, in_place_rows: 8, tile_unroll: 1, panel_vectors: 4 };
+/// The most elements of a vector, if [`by_element`](Geometry::by_element).
+pub(crate) const MOST_ELEMENTS: usize = 4;
+
+/// AVX-512.
+pub(crate) const WIDE: Geometry =
+    Geometry { tile_rows: 14, in_place_rows: 8, tile_unroll: 1, panel_vectors: 4, by_element: false };
+
+/// NEON: higher tiles leave no registers for the factors of several terms (`benches/instructions` counts what that costs).
+pub(crate) const NEON: Geometry =
+    Geometry { tile_rows: 10, in_place_rows: 8, tile_unroll: 1, panel_vectors: WIDE.panel_vectors, by_element: true };
 
 /// WebAssembly on a processor with 16 registers, of which its engine keeps one, and without a fused multiply-add: a tile of 5 rows needs
 /// 10 for sums, 2 for B, one for an element of A and one for a product.
-const WASM: Geometry = Geometry { tile_rows: 5, in_place_rows: 5, tile_unroll: 2, panel_vectors: NARROW.panel_vectors };
+const WASM: Geometry =
+    Geometry { tile_rows: 5, in_place_rows: 5, tile_unroll: 2, panel_vectors: NARROW.panel_vectors, by_element: false };
 
 /// AVX2.
-pub(crate) const NARROW: Geometry = Geometry { tile_rows: 6, in_place_rows: 6, tile_unroll: 4, panel_vectors: 2 };
+pub(crate) const NARROW: Geometry =
+    Geometry { tile_rows: 6, in_place_rows: 6, tile_unroll: 4, panel_vectors: 2, by_element: false };
 
 /// Without vectors. Few heights and no unrolling: it is what runs only if nothing else can, and is compiled with all others.
 const SCALAR: Geometry =
-    Geometry { tile_rows: 4, in_place_rows: 4, tile_unroll: 1, panel_vectors: NARROW.panel_vectors };
+    Geometry { tile_rows: 4, in_place_rows: 4, tile_unroll: 1, panel_vectors: NARROW.panel_vectors, by_element: false };
 
 /// The table of an instruction set.
 pub(crate) const fn geometry<S: Simd>() -> Geometry {
@@ -53,6 +68,8 @@ pub(crate) const fn geometry<S: Simd>() -> Geometry {
         SCALAR
     } else if cfg!(target_family = "wasm") {
         WASM // `pulp` says that there are 32 registers.
+    } else if cfg!(target_arch = "aarch64") {
+        NEON
     } else if S::REGISTER_COUNT >= 32 {
         WIDE
     } else {
@@ -75,8 +92,8 @@ pub(crate) fn panel_width<S: Simd, F: Float>() -> usize {
     geometry::<S>().panel_vectors * F::lanes::<S>()
 }
 
-/// The most rows of a tile over packed weights.
-pub(crate) const PANEL_ROWS: usize = if cfg!(target_family = "wasm") { WASM.tile_rows } else { 6 };
+/// The most rows of a tile over packed weights: with 6, NEON has no registers for the factors.
+pub(crate) const PANEL_ROWS: usize = if cfg!(any(target_family = "wasm", target_arch = "aarch64")) { 5 } else { 6 };
 
 /// The terms that such a tile adds between two prefetches of the next weights.
 pub(crate) const PANEL_UNROLL: usize = 4;

@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::geometry::{COPY_ROW, LINE_BYTES, ROWS_AHEAD, geometry};
+use super::geometry::{COPY_ROW, LINE_BYTES, MOST_ELEMENTS, ROWS_AHEAD, geometry, tile_width};
 use super::operand::{Base, Output, Strided};
 use crate::kernels::float::Float;
 use crate::kernels::simd::dispatch::out_of_line;
@@ -28,19 +28,56 @@ pub(super) trait Layout {
     /// Whether the rows of A, contiguous and perhaps far away, lie in a matrix whose next `R` rows are prefetched meanwhile.
     const FETCHES_NEXT: bool = false;
 
+    /// Which elements of A are known to be contiguous.
+    const CONTIGUOUS: Contiguous = Contiguous::Unknown;
+
+    /// Whether A is a copy: then B is one too, of panels as wide as a tile.
+    const IS_COPY: bool = false;
+
     /// A, with the strides that are known to the compiler.
     fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F>;
+}
+
+/// Elements of A that lie side by side, of which a vector can be loaded.
+pub(super) enum Contiguous {
+    Unknown,
+    Rows,
+    Columns,
 }
 
 /// In its place, any strides.
 pub(super) struct InPlace;
 
 impl Layout for InPlace {
-    const FETCHES_NEXT: bool = true;
+    const FETCHES_NEXT: bool = cfg!(target_arch = "x86_64");
 
     #[inline(always)]
     fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
         a
+    }
+}
+
+/// In its place, with contiguous rows.
+pub(super) struct InPlaceRows;
+
+impl Layout for InPlaceRows {
+    const CONTIGUOUS: Contiguous = Contiguous::Rows;
+
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        Strided { column: 1, ..a }
+    }
+}
+
+/// In its place, with contiguous columns.
+pub(super) struct InPlaceColumns;
+
+impl Layout for InPlaceColumns {
+    const CONTIGUOUS: Contiguous = Contiguous::Columns;
+
+    #[inline(always)]
+    fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
+        Strided { row: 1, ..a }
     }
 }
 
@@ -58,6 +95,9 @@ impl Layout for AllRows {
 pub(super) struct CopiedRows;
 
 impl Layout for CopiedRows {
+    const CONTIGUOUS: Contiguous = Contiguous::Rows;
+    const IS_COPY: bool = true;
+
     #[inline(always)]
     fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
         Strided { start: a.start, row: COPY_ROW as isize, column: 1 }
@@ -68,6 +108,9 @@ impl Layout for CopiedRows {
 pub(super) struct CopiedTiles;
 
 impl Layout for CopiedTiles {
+    const CONTIGUOUS: Contiguous = Contiguous::Columns;
+    const IS_COPY: bool = true;
+
     #[inline(always)]
     fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F> {
         Strided { start: a.start, row: 1, column: R as isize }
@@ -109,6 +152,9 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         let Operands { depth, columns, a, mut b, b_row, c } = *self.0;
         let a = A::strides::<F, R>(a);
         let lanes = F::lanes::<S>();
+        // Loads at constant offsets of one address come in pairs.
+        let b_row =
+            if const { geometry::<S>().by_element && A::IS_COPY } { tile_width::<S, F>() as isize } else { b_row };
         // The last vector of a row may be cut off.
         let edge = if EDGE { Some(F::first(simd, columns.wrapping_sub((N - 1) * lanes))) } else { None };
         let load = |from: *const F, j: usize| {
@@ -124,6 +170,13 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         prefetch_output::<S, F, R, N>(c);
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         let mut a_column = a.start;
+        macro_rules! add_factor {
+            ($i:expr, $a:expr, $b:expr) => {
+                for j in 0..N {
+                    sums[$i][j] = F::fused(simd, $a, $b[j], sums[$i][j]);
+                }
+            };
+        }
         macro_rules! add_term {
             () => {
                 let mut b_vectors = [F::splat(simd, F::zero()); N];
@@ -132,12 +185,20 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
                     b_vectors[j] = load(b.wrapping_add(j * lanes), j);
                     prefetch_l1(b.wrapping_offset(b_row.wrapping_mul(ROWS_AHEAD)).wrapping_add(j * lanes));
                 }
-                for i in 0..R {
-                    let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
-                    // SAFETY: element (i, p) of A, with p < depth.
-                    let a = F::splat(simd, unsafe { F::read(from) });
-                    for j in 0..N {
-                        sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                if const { geometry::<S>().by_element && matches!(A::CONTIGUOUS, Contiguous::Columns) } && R >= lanes {
+                    for i in 0..R {
+                        // Each vector is loaded once for all its rows; the last begins earlier, so that it does not leave the column.
+                        let first = (i - i % lanes).min(R - lanes);
+                        // SAFETY: `lanes` of the R elements of column p.
+                        let a = unsafe { F::load_factors(simd, a_column.wrapping_add(first)) };
+                        add_factor!(i, F::splat_element(simd, a, i - first), b_vectors);
+                    }
+                } else {
+                    for i in 0..R {
+                        let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
+                        // SAFETY: element (i, p) of A, with p < depth.
+                        let a = F::splat(simd, unsafe { F::read(from) });
+                        add_factor!(i, a, b_vectors);
                     }
                 }
                 a_column = a_column.wrapping_offset(a.column);
@@ -146,6 +207,28 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         }
         let unroll = const { geometry::<S>().tile_unroll };
         let mut left = depth;
+        if const { geometry::<S>().by_element && matches!(A::CONTIGUOUS, Contiguous::Rows) } {
+            // As many terms at a time as a vector of a row of A has: it is loaded once, and its elements are the factors.
+            while left >= lanes {
+                let mut b_vectors = [[F::splat(simd, F::zero()); N]; MOST_ELEMENTS];
+                for p in 0..lanes {
+                    for j in 0..N {
+                        b_vectors[p][j] = load(b.wrapping_add(j * lanes), j);
+                    }
+                    b = b.wrapping_offset(b_row);
+                }
+                for i in 0..R {
+                    let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
+                    // SAFETY: `lanes` elements of row i, of which at least as many are left.
+                    let a = unsafe { F::load_factors(simd, from) };
+                    for p in 0..lanes {
+                        add_factor!(i, F::splat_element(simd, a, p), b_vectors[p]);
+                    }
+                }
+                a_column = a_column.wrapping_add(lanes);
+                left = left.wrapping_sub(lanes);
+            }
+        }
         while left > 0 {
             let mut run = left;
             if A::FETCHES_NEXT {
@@ -197,6 +280,22 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
     c: Output<F>,
 ) {
     let lanes = F::lanes::<S>();
+    if EDGE && const { geometry::<S>().by_element } {
+        // There are no masked instructions. Of sums whose place in an array is computed, the loop before would write each to memory.
+        let mut elements = [[[F::zero(); MOST_ELEMENTS]; N]; R];
+        for i in 0..R {
+            for j in 0..N {
+                // SAFETY: as many elements as a vector has, or more.
+                unsafe { F::store(simd, elements[i][j].as_mut_ptr(), sums[i][j]) };
+            }
+        }
+        for (i, elements) in elements.iter().enumerate() {
+            let elements = elements.iter().flat_map(|elements| &elements[..lanes]);
+            // SAFETY: row i of C, as far as its columns go.
+            unsafe { finish_row(elements.take(columns), c.from(i, 0)) };
+        }
+        return;
+    }
     // How many columns each vector has.
     let mask = |j: usize| F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
     let mut masks = [None; N];
@@ -238,6 +337,26 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
                 }
             };
             store(c.at(i, j * lanes), j, F::plus(simd, base, sums[i][j]));
+        }
+    }
+}
+
+/// `C <- base + sums` for a row.
+///
+/// # Safety
+///
+/// As many elements of C are writable, and those of its base are readable.
+#[inline(always)]
+pub(super) unsafe fn finish_row<'a, F: Float>(sums: impl Iterator<Item = &'a F>, c: Output<F>) {
+    for (j, &sum) in sums.enumerate() {
+        let to = c.at(0, j);
+        // SAFETY: as the caller says.
+        unsafe {
+            *to = match c.base {
+                Base::Nothing => sum,
+                Base::Output => *to + sum,
+                Base::Row(row) => *row.wrapping_add(j) + sum,
+            };
         }
     }
 }

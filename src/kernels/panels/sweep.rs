@@ -170,7 +170,7 @@ impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
     fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>) {
         let width = N * F::lanes::<S>();
         // Where nothing is prefetched, loops that are unrolled are faster for any number of rows.
-        let few = rows.len() <= PANEL_FEW_ROWS && cfg!(target_arch = "x86_64");
+        let few = rows.len() <= PANEL_FEW_ROWS && cfg!(target_arch = "x86_64") || const { geometry::<S>().by_element };
         for first in self.columns.clone().step_by(width) {
             let panel = &self.values[first * self.depth..][..width * self.depth];
             // Sums of the same parts as in other products: a step alone may be one of those.
@@ -265,33 +265,49 @@ impl<F: Float, W: Stored<F>, const N: usize, const T: usize, const R: usize, con
             prefetch_output::<S, F, R, N>(c);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
-        // Term k of the T from term p on.
+        // A term, with its factor for row i.
         macro_rules! add_term {
-            ($p:expr, $k:expr, $T:expr) => {
+            (|$i:ident| $factor:expr) => {
                 // The vectors of weights and one factor at a time: with the sums, 15 of 16 registers.
                 // SAFETY: a row of the panel, which has N vectors.
                 let w: [_; N] = unsafe { W::load_row(simd, weights) };
-                for i in 0..R {
-                    // SAFETY: T elements of row i of v, as p + T is at most the depth.
-                    let factor = F::splat(simd, unsafe { F::read_of::<{ $T }>(v[i].wrapping_add($p), $k) });
+                for $i in 0..R {
+                    let factor = $factor;
                     for j in 0..N {
-                        sums[i][j] = F::fused(simd, factor, w[j], sums[i][j]);
+                        sums[$i][j] = F::fused(simd, factor, w[j], sums[$i][j]);
                     }
                 }
                 weights = weights.wrapping_add(N * lanes);
             };
         }
-        let whole = depth - depth % T;
         let mut p = 0_usize;
-        while p < whole {
-            for k in 0..T {
-                add_term!(p, k, T);
+        if const { geometry::<S>().by_element } {
+            let whole = depth - depth % lanes;
+            while p < whole {
+                let mut factors = [F::splat(simd, F::zero()); R];
+                for i in 0..R {
+                    // SAFETY: `lanes` elements of row i of v, as p + lanes is at most the depth.
+                    factors[i] = unsafe { F::load_factors(simd, v[i].wrapping_add(p)) };
+                }
+                for k in 0..lanes {
+                    add_term!(|i| F::splat_element(simd, factors[i], k));
+                }
+                p = p.wrapping_add(lanes);
             }
-            p = p.wrapping_add(T);
-            prefetch.some(T);
+        } else {
+            let whole = depth - depth % T;
+            while p < whole {
+                for k in 0..T {
+                    // SAFETY: T elements of row i of v, as p + T is at most the depth.
+                    add_term!(|i| F::splat(simd, unsafe { F::read_of::<T>(v[i].wrapping_add(p), k) }));
+                }
+                p = p.wrapping_add(T);
+                prefetch.some(T);
+            }
         }
         while p < depth {
-            add_term!(p, 0, 1);
+            // SAFETY: an element of row i of v.
+            add_term!(|i| F::splat(simd, unsafe { F::read_of::<1>(v[i].wrapping_add(p), 0) }));
             p = p.wrapping_add(1);
             prefetch.some(1);
         }
@@ -360,23 +376,40 @@ unsafe fn row_sums<S: Simd, F: Float, W: Stored<F>, const N: usize, const P: usi
 ) -> [[F::Vector<S>; N]; P] {
     let lanes = F::lanes::<S>();
     let mut sums = [[F::splat(simd, F::zero()); N]; P];
-    for p in 0..depth {
-        // SAFETY: as the caller says.
-        let factor = F::splat(simd, unsafe { F::read(v.wrapping_add(p)) });
-        for k in 0..P {
-            let from = weights.wrapping_add(k.wrapping_mul(panel));
-            for j in (0..N).step_by(size_of::<F>() / size_of::<W>()) {
-                if FAR {
-                    prefetch_l1(from.wrapping_add(j * lanes).wrapping_byte_add(FAR_AHEAD_BYTES));
+    macro_rules! add_term {
+        ($factor:expr) => {
+            let factor = $factor;
+            for k in 0..P {
+                let from = weights.wrapping_add(k.wrapping_mul(panel));
+                for j in (0..N).step_by(size_of::<F>() / size_of::<W>()) {
+                    if FAR {
+                        prefetch_l1(from.wrapping_add(j * lanes).wrapping_byte_add(FAR_AHEAD_BYTES));
+                    }
+                }
+                // SAFETY: row p of the panel.
+                let w: [_; N] = unsafe { W::load_row(simd, from) };
+                for j in 0..N {
+                    sums[k][j] = F::fused(simd, factor, w[j], sums[k][j]);
                 }
             }
-            // SAFETY: row p of the panel.
-            let w: [_; N] = unsafe { W::load_row(simd, from) };
-            for j in 0..N {
-                sums[k][j] = F::fused(simd, factor, w[j], sums[k][j]);
+            weights = weights.wrapping_add(N * lanes);
+        };
+    }
+    let mut p = 0_usize;
+    if const { geometry::<S>().by_element } {
+        let whole = depth - depth % lanes;
+        while p < whole {
+            // SAFETY: as the caller says, and p + lanes is at most the depth.
+            let factors = unsafe { F::load_factors(simd, v.wrapping_add(p)) };
+            for i in 0..lanes {
+                add_term!(F::splat_element(simd, factors, i));
             }
+            p = p.wrapping_add(lanes);
         }
-        weights = weights.wrapping_add(N * lanes);
+    }
+    for p in p..depth {
+        // SAFETY: as the caller says.
+        add_term!(F::splat(simd, unsafe { F::read(v.wrapping_add(p)) }));
     }
     sums
 }

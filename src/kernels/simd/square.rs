@@ -1,5 +1,4 @@
 //! Transposes of squares, in registers.
-#![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
 /// Copies `[8, 8]` with contiguous columns, `column` apart, to rows `row` apart.

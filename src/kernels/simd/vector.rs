@@ -1,10 +1,16 @@
 //! The vector primitives of the element types.
 #![allow(unsafe_code)]
 
+#[cfg(not(target_arch = "aarch64"))]
 use pulp::MemMask;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::{
+    load_first_f32, load_first_f64, splat_f32, splat_f64, transpose_2x2 as transpose_f64,
+    transpose_4x4 as transpose_f32, whole_f32, whole_f64,
+};
 #[cfg(target_arch = "x86_64")]
-use super::square::{transpose_4x4, transpose_8x8};
+use super::square::{transpose_4x4 as transpose_f64, transpose_8x8 as transpose_f32};
 
 /// What the address of a [streamed](Simd::stream) vector must be a multiple of.
 pub(crate) const STREAM_ALIGNMENT: usize = 16;
@@ -91,6 +97,17 @@ pub trait Simd: Copy + 'static {
     /// `x` in every lane.
     fn splat<S: pulp::Simd>(simd: S, x: Self) -> Self::Vector<S>;
 
+    /// Reads a vector whose elements are going to be factors.
+    ///
+    /// # Safety
+    ///
+    /// As [`load`](Self::load).
+    unsafe fn load_factors<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
+
+    /// Element `k` in every lane, of `a` that was read by [`load_factors`](Self::load_factors). With NEON, it takes no instruction as a
+    /// factor of [`fused`](Self::fused).
+    fn splat_element<S: pulp::Simd>(simd: S, a: Self::Vector<S>, k: usize) -> Self::Vector<S>;
+
     /// `a + b`.
     fn plus<S: pulp::Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
@@ -168,18 +185,22 @@ pub trait Simd: Copy + 'static {
     ///
     /// # Safety
     ///
-    /// The elements are readable, and writable where they go; the machine has AVX.
-    #[cfg(target_arch = "x86_64")]
+    /// The elements are readable, and writable where they go; on x86-64, the machine has AVX.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
 }
 
 macro_rules! simd {
     ($element:ident, $count:ident, $vector:ident, $mask:ident, $lanes:ident, $splat:ident, $add:ident, $mul_add:ident,
      $sum:ident, $between:ident, $load:ident, $store:ident,
-     $side:literal, $transpose:ident) => {
+     $side:literal, $transpose:ident, $whole:ident, $splat_element:ident, $load_first:ident) => {
         impl Simd for $element {
             type Vector<S: pulp::Simd> = S::$vector;
+            #[cfg(not(target_arch = "aarch64"))]
             type Mask<S: pulp::Simd> = MemMask<S::$mask>;
+            // NEON has no masked instructions: the number of elements.
+            #[cfg(target_arch = "aarch64")]
+            type Mask<S: pulp::Simd> = usize;
 
             #[inline(always)]
             fn lanes<S: pulp::Simd>() -> usize {
@@ -189,6 +210,33 @@ macro_rules! simd {
             #[inline(always)]
             fn splat<S: pulp::Simd>(simd: S, x: Self) -> Self::Vector<S> {
                 simd.$splat(x)
+            }
+
+            #[inline(always)]
+            unsafe fn load_factors<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S> {
+                // SAFETY: as the caller says.
+                let a = unsafe { Self::load(simd, from) };
+                #[cfg(target_arch = "aarch64")]
+                if size_of::<Self::Vector<S>>() == 16 {
+                    // SAFETY: as below.
+                    return unsafe { std::mem::transmute_copy(&$whole(std::mem::transmute_copy(&a))) };
+                }
+                a
+            }
+
+            #[inline(always)]
+            fn splat_element<S: pulp::Simd>(simd: S, a: Self::Vector<S>, k: usize) -> Self::Vector<S> {
+                #[cfg(target_arch = "aarch64")]
+                if size_of::<Self::Vector<S>>() == 16 {
+                    // SAFETY: vectors of 16 bytes are vectors of NEON, which every such processor has.
+                    unsafe {
+                        let element = $splat_element(std::mem::transmute_copy(&a), k);
+                        return std::mem::transmute_copy(&element);
+                    }
+                }
+                assert!(k < Self::lanes::<S>(), "element {k} of a vector");
+                // SAFETY: an element of the vector.
+                simd.$splat(unsafe { at((&raw const a).cast::<Self>().wrapping_add(k)).0 })
             }
 
             #[inline(always)]
@@ -211,6 +259,13 @@ macro_rules! simd {
                 simd.$sum(a)
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[inline(always)]
+            fn first<S: pulp::Simd>(_: S, count: usize) -> Self::Mask<S> {
+                count
+            }
+
+            #[cfg(not(target_arch = "aarch64"))]
             #[inline(always)]
             fn first<S: pulp::Simd>(simd: S, count: usize) -> Self::Mask<S> {
                 // A mask made anew, for the masked instructions: the one that pulp returns jumps through a table.
@@ -265,24 +320,53 @@ macro_rules! simd {
                 unsafe { Self::store(simd, to, a) }
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[inline(always)]
+            unsafe fn load_first<S: pulp::Simd>(simd: S, count: usize, from: *const Self) -> Self::Vector<S> {
+                if count >= Self::lanes::<S>() {
+                    // SAFETY: the caller vouches for the selected elements, which are all.
+                    return unsafe { Self::load(simd, from) };
+                }
+                if size_of::<Self::Vector<S>>() != 16 {
+                    return simd.$splat(0.0);
+                }
+                // SAFETY: the caller vouches for the selected elements, and vectors of 16 bytes are vectors of NEON.
+                unsafe { std::mem::transmute_copy(&$load_first(from, count)) }
+            }
+
+            #[cfg(not(target_arch = "aarch64"))]
             #[inline(always)]
             unsafe fn load_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S> {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$load(mask, from) }
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[inline(always)]
+            unsafe fn store_first<S: pulp::Simd>(simd: S, count: usize, to: *mut Self, a: Self::Vector<S>) {
+                let mut elements = [0.0; 16 / size_of::<$element>()];
+                // SAFETY: as many elements as a vector has, or more; and the caller vouches for the selected ones.
+                unsafe {
+                    Self::store(simd, elements.as_mut_ptr(), a);
+                    for k in 0..count.min(Self::lanes::<S>()) {
+                        at_mut(to.wrapping_add(k)).0 = elements[k];
+                    }
+                }
+            }
+
+            #[cfg(not(target_arch = "aarch64"))]
             #[inline(always)]
             unsafe fn store_first<S: pulp::Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, a: Self::Vector<S>) {
                 // SAFETY: the caller vouches for the selected elements.
                 unsafe { simd.$store(mask, to, a) }
             }
 
-            const SQUARE: usize = $side;
+            const SQUARE: usize = if cfg!(target_arch = "aarch64") { 16 / size_of::<$element>() } else { $side };
 
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             #[inline(always)]
             unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize) {
-                // SAFETY: the caller vouches for the elements and for AVX.
+                // SAFETY: the caller vouches for the elements and for AVX; every AArch64 has NEON.
                 unsafe { $transpose(from, column, to, row) }
             }
         }
@@ -303,7 +387,10 @@ simd!(
     mask_load_ptr_f32s,
     mask_store_ptr_f32s,
     8,
-    transpose_8x8
+    transpose_f32,
+    whole_f32,
+    splat_f32,
+    load_first_f32
 );
 simd!(
     f64,
@@ -319,5 +406,8 @@ simd!(
     mask_load_ptr_f64s,
     mask_store_ptr_f64s,
     4,
-    transpose_4x4
+    transpose_f64,
+    whole_f64,
+    splat_f64,
+    load_first_f64
 );
