@@ -150,33 +150,41 @@ unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
     let whole = depth - depth % lanes;
     let mut p = 0;
     macro_rules! add_terms {
-        ($a:ident, $b_transposed:ident, $p:expr) => {
+        (|$i:ident| $a:expr, |$j:ident| $b:expr) => {
             let mut b_vectors = [F::splat(simd, F::zero()); N];
-            for j in 0..N {
+            for $j in 0..N {
                 // SAFETY: `lanes` elements of row j from column p on, which is in the matrix.
-                b_vectors[j] = unsafe { F::load(simd, $b_transposed.from(j, $p).start) };
+                b_vectors[$j] = unsafe { F::load(simd, $b) };
             }
-            for i in 0..R {
+            for $i in 0..R {
                 // SAFETY: likewise, of row i.
-                let a = unsafe { F::load(simd, $a.from(i, $p).start) };
+                let a = unsafe { F::load(simd, $a) };
                 for j in 0..N {
-                    sums[i][j] = F::fused(simd, a, b_vectors[j], sums[i][j]);
+                    sums[$i][j] = F::fused(simd, a, b_vectors[j], sums[$i][j]);
                 }
             }
         };
     }
     if const { geometry::<S>().by_element } {
         // To move on the address of a row takes an instruction, and a constant offset from it takes none.
-        let (a, b_transposed) = (Strided { column: 1, ..a }, Strided { column: 1, ..b_transposed });
+        let (mut a_rows, mut b_rows) = ([a.start; R], [b_transposed.start; N]);
+        for i in 0..R {
+            a_rows[i] = a.from(i, 0).start;
+        }
+        for j in 0..N {
+            b_rows[j] = b_transposed.from(j, 0).start;
+        }
         while p + UNROLL * lanes <= whole {
             for k in 0..UNROLL {
-                add_terms!(a, b_transposed, p.wrapping_add(k * lanes));
+                add_terms!(|i| a_rows[i].wrapping_add(k * lanes), |j| b_rows[j].wrapping_add(k * lanes));
             }
+            a_rows = a_rows.map(|row| row.wrapping_add(UNROLL * lanes));
+            b_rows = b_rows.map(|row| row.wrapping_add(UNROLL * lanes));
             p = p.wrapping_add(UNROLL * lanes);
         }
     }
     while p < whole {
-        add_terms!(a, b_transposed, p);
+        add_terms!(|i| a.from(i, p).start, |j| b_transposed.from(j, p).start);
         p = p.wrapping_add(lanes);
     }
     if p < depth {
