@@ -269,7 +269,8 @@ fn places_that_cannot_be_read_are_named() {
     for (path, kind) in [(&missing, ErrorKind::NotFound), (&folder.0, ErrorKind::IsADirectory)] {
         match Checkpoint::open(path) {
             Err(LoadError::Io(error)) => {
-                assert_eq!(error.kind(), kind);
+                // What is wrong with a folder is not the same everywhere.
+                assert!(error.kind() == kind || path == &folder.0 && !cfg!(unix), "{error:?}");
                 assert_says(&error.to_string(), &[path.to_str().unwrap()]);
             }
             other => panic!("{other:?}"),
