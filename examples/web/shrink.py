@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes model.safetensors of a checkpoint of `char_lm`: its model alone, in BF16.
+"""Makes a small file of weights of a large one, in BF16: of a checkpoint of `char_lm` its model alone, of other files all.
 
     cargo run --release --example char_lm -- --cell gru --hidden 96 --embedding 24 --steps 8000 --save out/char_lm.safetensors
-    python3 examples/web/shrink.py out/char_lm.safetensors
+    python3 examples/web/shrink.py out/char_lm.safetensors examples/web/model.safetensors
 
 A bfloat16 is the upper half of a float, rounded.
 """
@@ -20,11 +20,15 @@ def bfloat16(numbers):
 
 
 def main():
-    data = Path(sys.argv[1]).read_bytes()
+    source, path = map(Path, sys.argv[1:])
+    data = source.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    names = sorted(name for name in header if name.startswith("model."))
-    small, values = {"__metadata__": {"vocabulary": header["__metadata__"]["vocabulary"]}}, b""
+    metadata = header.pop("__metadata__", {})
+    names = sorted(name for name in header if name.startswith("model.")) or sorted(header)
+    small, values = {}, b""
+    if "vocabulary" in metadata:
+        small["__metadata__"] = {"vocabulary": metadata["vocabulary"]}
     for name in names:
         start, end = header[name]["data_offsets"]
         halves = bfloat16(body[start:end])
@@ -33,7 +37,6 @@ def main():
         values += halves
     text = json.dumps(small, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path = Path(__file__).parent / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + values)
     print(f"{path.name}: {path.stat().st_size} bytes")
 
