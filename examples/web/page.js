@@ -36,19 +36,25 @@ const lines = {
 
 const LOW = -14, HIGH = 8; // powers of ten
 
-function draw() {
-  const canvas = byId("flow"), scale = window.devicePixelRatio || 1;
+// A pen for an empty canvas, in the page's pixels.
+function penOn(id) {
+  const canvas = byId(id), scale = window.devicePixelRatio || 1;
   const { clientWidth: width, clientHeight: height } = canvas;
   canvas.width = width * scale;
   canvas.height = height * scale;
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
+  pen.font = "12px system-ui, sans-serif";
+  pen.lineWidth = 1;
+  return { pen, width, height };
+}
+
+function draw() {
+  const { pen, width, height } = penOn("flow");
   const [left, right, top, bottom] = [52, width - 64, 10, height - 34];
   const x = (distance) => left + (distance / (STEPS - 1)) * (right - left);
   const y = (log) => bottom - ((Math.min(Math.max(log, LOW), HIGH) - LOW) / (HIGH - LOW)) * (bottom - top);
 
-  pen.font = "12px system-ui, sans-serif";
-  pen.lineWidth = 1;
   pen.textBaseline = "middle";
   for (let log = LOW; log <= HIGH; log += 2) {
     pen.strokeStyle = color("line");
@@ -111,12 +117,15 @@ function goOn() {
 }
 
 // What serve.py --check compares with the same numbers from the machine itself.
-function numbers() {
+async function numbers() {
   const settings = [[0, 1.0, 0.1], [0, 1.5, 0.1], [0, 1.5, 3.0], [1, 0.0, 0.0], [1, 3.0, 0.0], [2, 3.0, 0.0]];
   wasm.writer_restart(1);
   read("the gradient ");
   const after = logits();
-  return { norms: settings.map(([kind, a, b]) => norms(kind, a, b, 40)), logits: after, text: write(40, 0.2) };
+  return {
+    norms: settings.map(([kind, a, b]) => norms(kind, a, b, 40)), logits: after, text: write(40, 0.2),
+    probabilities: await probabilities("voice.wav"),
+  };
 }
 
 async function main() {
@@ -124,16 +133,21 @@ async function main() {
   wasm = (await WebAssembly.instantiate(bytes, {})).instance.exports;
   wasm.writer_restart(1);
   if (location.search === "?check") {
-    document.body.replaceChildren(Object.assign(document.createElement("pre"), { textContent: JSON.stringify(numbers()) }));
+    const textContent = JSON.stringify(await numbers());
+    document.body.replaceChildren(Object.assign(document.createElement("pre"), { textContent }));
     return;
   }
   for (const id of ["gain", "input"]) byId(id).addEventListener("input", () => measure("rnn"));
   byId("forget").addEventListener("input", () => measure("lstm"));
   byId("update").addEventListener("input", () => measure("gru"));
   for (const id of ["typed", "temperature"]) byId(id).addEventListener("input", goOn);
-  window.addEventListener("resize", draw);
+  byId("listen").addEventListener("click", toggle);
+  for (const redraw of [draw, drawVoice]) window.addEventListener("resize", redraw);
   measure("rnn", "lstm", "gru");
   goOn();
+  drawVoice();
+  if (location.search === "?picture") await showClip();
+  if (location.search === "?listen") await report(24);
 }
 
 main().catch((error) => {

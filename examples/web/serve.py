@@ -2,7 +2,8 @@
 """Builds the page and serves it on this machine alone.
 
     python3 examples/web/serve.py                    then open http://127.0.0.1:8000
-    python3 examples/web/serve.py --check            compares the page's numbers with those of this machine, in Chromium
+    python3 examples/web/serve.py --check            compares the page's numbers with those of this machine, in Chromium, and has
+                                                     it listen to a file in place of a microphone
     python3 examples/web/serve.py --picture page.png takes a picture of it, in Chromium
 
 Needs the target: `rustup target add wasm32-unknown-unknown`, or the nightly toolchain with its rust-src, from which the standard
@@ -15,6 +16,7 @@ import html
 import http.server
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
@@ -26,7 +28,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TARGET = "wasm32-unknown-unknown"
-FILES = ["index.html", "page.js"]
+FILES = ["index.html", "page.js", "voice.js", "listener.js"]
+MODULES = ["gradflow_web.wasm", "gradflow_voice.wasm"]
+BLOCKS = 125 # of samples, a second: see voice/src/exports.rs
 
 
 def run(command, **options):
@@ -46,43 +50,82 @@ def build():
         command = ["cargo", "+nightly", *command[1:], "-Zbuild-std=std,panic_abort"]
     run(command, env=os.environ | {"RUSTFLAGS": "-Ctarget-feature=+simd128"})
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
-    module = target / TARGET / "release" / "gradflow_web.wasm"
+    modules = [target / TARGET / "release" / name for name in MODULES]
     folder = target / "page"
     folder.mkdir(exist_ok=True)
-    for file in [*(HERE / name for name in FILES), module]:
+    for file in [*(HERE / name for name in FILES), *modules]:
         shutil.copy(file, folder)
-    size, small = module.stat().st_size, len(gzip.compress(module.read_bytes(), 9))
-    print(f"{module.name}: {size / 1024:.0f} KiB, {small / 1024:.0f} KiB compressed by gzip")
+    for module in modules:
+        size, small = module.stat().st_size, len(gzip.compress(module.read_bytes(), 9))
+        print(f"{module.name}: {size / 1024:.0f} KiB, {small / 1024:.0f} KiB compressed by gzip")
     return folder
+
+
+def native(program, *arguments):
+    """The JSON that a program of these crates prints on this machine."""
+    command = ["cargo", "run", "--locked", "--quiet", "--release", "--bin", program, "--", *arguments]
+    return json.loads(run(command, capture_output=True, text=True).stdout)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_POST(self):
+        """The page says what it has heard."""
+        self.server.heard.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
 
 def serve(folder, port):
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=folder))
+    server.heard = queue.Queue()
+    return server
 
 
-def chromium(*arguments):
+def chromium(profile, *arguments):
+    """The command that runs it without a window."""
     browser = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     if browser is None:
         sys.exit("no Chromium on the path: apt-get install chromium")
+    return [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *arguments]
+
+
+def visit(*arguments):
+    """Opens a page, and gives what Chromium prints when it has come to rest."""
     with tempfile.TemporaryDirectory() as profile:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--virtual-time-budget=60000"]
-        return run([browser, *flags, *arguments], capture_output=True, text=True).stdout
+        command = chromium(profile, "--virtual-time-budget=60000", *arguments)
+        return run(command, capture_output=True, text=True).stdout
 
 
-def check(address):
+def listen(server, address, wav):
+    """What the page hears of a microphone at which the file is played again and again: pairs of a time and a probability."""
+    microphone = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
+    allowed = ["--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = chromium(profile, *microphone, *allowed, "--remote-debugging-port=0", f"{address}/?listen")
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            heard = server.heard.get(timeout=120)
+        except queue.Empty:
+            sys.exit("the page has not told what it hears")
+        finally:
+            browser.terminate()
+            browser.wait()
+    if isinstance(heard, str):
+        sys.exit(f"the page says: {heard}")
+    return heard
+
+
+def check(address, clip):
     """Compares what the page computes with what the same functions compute on this machine."""
-    page = re.search(r"<pre>(.*?)</pre>", chromium("--dump-dom", f"{address}/?check"), re.S)
+    page = re.search(r"<pre>(.*?)</pre>", visit("--dump-dom", f"{address}/?check"), re.S)
     if page is None:
         sys.exit("the page shows no numbers")
     page = json.loads(html.unescape(page[1]))
-    own = run(["cargo", "run", "--locked", "--quiet", "--release", "--bin", "numbers"], capture_output=True, text=True)
-    own = json.loads(own.stdout)
-    for name, tolerance in [("norms", 1e-3), ("logits", 1e-4)]:
+    own = native("numbers") | clip
+    for name, tolerance in [("norms", 1e-3), ("logits", 1e-4), ("probabilities", 1e-3)]:
         pairs = list(zip(flat(page[name]), flat(own[name]), strict=True))
         # Of norms from 1e-20 to 1e6 each counts by itself: rounding grows along the way.
         scale = (lambda a: abs(a)) if name == "norms" else (lambda _: max(abs(b) for _, b in pairs))
@@ -93,6 +136,23 @@ def check(address):
     print(f"text: {page['text']!r}")
     if page["text"] != own["text"]:
         sys.exit(f"text: expected {own['text']!r}")
+
+
+def check_stream(heard, clip):
+    """Compares what the page heard of the microphone with what this machine heard in the file, which began at a time unknown."""
+    expected, voice = clip["probabilities"], clip["voice"]
+    place = lambda time, start: round((time + start) * BLOCKS) % len(expected)
+    distance = lambda start: sum(abs(p - expected[place(time, start)]) for time, p in heard) / len(heard)
+    starts = [n / BLOCKS for n in range(len(expected))]
+    start = min(starts, key=distance)
+    means = []
+    for speaks in (True, False):
+        part = [p for time, p in heard if voice[place(time, start)] == speaks]
+        means.append(sum(part) / len(part))
+    print(f"microphone: {len(heard)} probabilities in {heard[-1][0] - heard[0][0]:.0f} s, mean distance {distance(start):.3f}")
+    print(f"microphone: mean probability {means[0]:.2f} during voice, {means[1]:.2f} during noise")
+    if not (distance(start) <= 0.15 and means[0] >= means[1] + 0.5):
+        sys.exit("microphone: expected a distance of at most 0.15, and means at least 0.5 apart")
 
 
 def flat(numbers):
@@ -116,10 +176,13 @@ def main():
         except KeyboardInterrupt:
             return
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    wav = folder / "voice.wav"
+    clip = native("clip", str(wav))
     if arguments.check:
-        check(address)
+        check(address, clip)
+        check_stream(listen(server, address, wav), clip)
     if arguments.picture:
-        chromium(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,1560", address)
+        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,1960", f"{address}/?picture")
     server.shutdown()
 
 
