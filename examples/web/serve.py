@@ -99,23 +99,19 @@ def visit(*arguments):
         return run(command, capture_output=True, text=True).stdout
 
 
-def listen(server, address, wav):
-    """What the page hears of a microphone at which the file is played again and again: pairs of a time and a probability."""
-    microphone = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
-    allowed = ["--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"]
+def listen(server, address, *arguments):
+    """What the page hears of the microphone, as pairs of a time and a probability, or what it says of an error."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = chromium(profile, *microphone, *allowed, "--remote-debugging-port=0", f"{address}/?listen")
+        # With a port for debugging it stays until it is ended.
+        command = chromium(profile, *arguments, "--remote-debugging-port=0", f"{address}/?listen")
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            heard = server.heard.get(timeout=120)
+            return server.heard.get(timeout=120)
         except queue.Empty:
             sys.exit("the page has not told what it hears")
         finally:
             browser.terminate()
             browser.wait()
-    if isinstance(heard, str):
-        sys.exit(f"the page says: {heard}")
-    return heard
 
 
 def check(address, clip):
@@ -138,8 +134,17 @@ def check(address, clip):
         sys.exit(f"text: expected {own['text']!r}")
 
 
-def check_stream(heard, clip):
-    """Compares what the page heard of the microphone with what this machine heard in the file, which began at a time unknown."""
+def check_microphone(server, address, wav, clip):
+    """Has the page listen: without leave, and to the file, which is played again and again from a time unknown."""
+    microphone = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
+    refused = listen(server, address, *microphone, "--deny-permission-prompts")
+    print(f"microphone: {refused!r}")
+    if "refused" not in refused:
+        sys.exit("microphone: expected that it is refused")
+    allowed = ["--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"]
+    heard = listen(server, address, *microphone, *allowed)
+    if isinstance(heard, str):
+        sys.exit(f"microphone: {heard}")
     expected, voice = clip["probabilities"], clip["voice"]
     place = lambda time, start: round((time + start) * BLOCKS) % len(expected)
     distance = lambda start: sum(abs(p - expected[place(time, start)]) for time, p in heard) / len(heard)
@@ -180,9 +185,9 @@ def main():
     clip = native("clip", str(wav))
     if arguments.check:
         check(address, clip)
-        check_stream(listen(server, address, wav), clip)
+        check_microphone(server, address, wav, clip)
     if arguments.picture:
-        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,1960", f"{address}/?picture")
+        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,2140", f"{address}/?picture")
     server.shutdown()
 
 

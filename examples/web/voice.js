@@ -1,7 +1,7 @@
 "use strict";
 
 const RATE = 16000, BLOCK = 128; // as in voice/src
-const SHOWN = 10; // seconds
+const SHOWN = 10, KEPT = 30; // seconds
 
 let heard = []; // [seconds, probability of voice]
 let listening; // the microphone's stream and its audio context, if there are any
@@ -53,21 +53,22 @@ async function listen() {
   // Only pages from https or from this machine may ask.
   if (!navigator.mediaDevices) throw new Error("a page must come from https, or from this machine.");
   const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-  const [module, microphone] = await Promise.all([compiled(), navigator.mediaDevices.getUserMedia({ audio: raw })]);
-  const context = new AudioContext({ sampleRate: RATE });
-  listening = { microphone, context };
+  const module = await compiled();
+  listening = { microphone: await navigator.mediaDevices.getUserMedia({ audio: raw }) };
+  const context = listening.context = new AudioContext({ sampleRate: RATE });
   await context.audioWorklet.addModule("listener.js");
   const listener = new AudioWorkletNode(context, "listener", {
     channelCount: 1, channelCountMode: "explicit", outputChannelCount: [1], processorOptions: { module },
   });
   const meter = new AnalyserNode(context, { fftSize: 32 }), newest = new Float32Array(32);
-  context.createMediaStreamSource(microphone).connect(listener).connect(meter);
+  context.createMediaStreamSource(listening.microphone).connect(listener).connect(meter);
   await context.resume();
   heard = [];
   listening.timer = setInterval(() => {
     meter.getFloatTimeDomainData(newest);
     const probability = newest[newest.length - 1];
     heard.push([context.currentTime, probability]);
+    while (heard[0][0] < context.currentTime - KEPT) heard.shift();
     show(probability > 0.5 ? "voice" : "no voice");
     drawVoice();
   }, 20);
@@ -76,20 +77,17 @@ async function listen() {
 function stopListening() {
   clearInterval(listening?.timer);
   listening?.microphone.getTracks().forEach((track) => track.stop());
-  listening?.context.close();
+  listening?.context?.close();
   listening = undefined;
+  show("");
 }
 
 async function toggle() {
   const button = byId("listen");
   button.disabled = true;
   try {
-    if (listening) {
-      stopListening();
-      show("");
-    } else {
-      await listen();
-    }
+    if (!listening) await listen();
+    else stopListening();
   } catch (error) {
     stopListening();
     show(inWords(error));
