@@ -18,7 +18,7 @@ const FLOOR_FRAMES: usize = 200;
 const TRAINED: u64 = 0;
 const SEEDS: u64 = 5;
 
-/// What is claimed for every seed: of the frames that the better threshold gets wrong, at most this share is wrong.
+/// Claimed with every seed: the detector has at most this share of the errors of the better threshold.
 const SHARE: f64 = 0.5;
 
 /// The frames of a clip: which are voice, and the scores of the detector, of the level above the floor and of the level.
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
     print_row("all", &judged, thresholds);
     println!(
-        "With every seed at most {SHARE} times as many as by a threshold: {}",
+        "With every seed, at most {SHARE} of the errors of the better threshold: {}",
         if holds { "holds" } else { "FAILS" }
     );
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
