@@ -190,7 +190,7 @@ def main():
         check(address, clip)
         check_microphone(server, address, wav, clip)
     if arguments.picture:
-        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,2140", f"{address}/?picture")
+        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,2220", f"{address}/?picture")
     server.shutdown()
 
 
