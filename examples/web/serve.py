@@ -12,12 +12,10 @@ library is built then.
 
 import argparse
 import gzip
-import html
 import http.server
 import json
 import os
 import queue
-import re
 import shutil
 import subprocess
 import sys
@@ -75,15 +73,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        """The page says what it has heard."""
-        self.server.heard.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        """The page tells its numbers."""
+        self.server.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(204)
         self.end_headers()
 
 
 def serve(folder, port):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=folder))
-    server.heard = queue.Queue()
+    server.told = queue.Queue()
     return server
 
 
@@ -95,34 +93,33 @@ def chromium(profile, *arguments):
     return [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *arguments]
 
 
-def visit(*arguments):
-    """Opens a page, and gives what Chromium prints when it has come to rest."""
+def picture(address, file):
+    """Takes a picture when the page has come to rest."""
     with tempfile.TemporaryDirectory() as profile:
-        command = chromium(profile, "--virtual-time-budget=60000", *arguments)
-        return run(command, capture_output=True, text=True).stdout
+        command = chromium(profile, "--virtual-time-budget=60000", f"--screenshot={file}", "--window-size=1000,2220")
+        run([*command, f"{address}/?picture"], capture_output=True)
 
 
-def listen(server, address, *arguments):
-    """What the page hears of the microphone, as pairs of a time and a probability, or what it says of an error."""
+def told(server, address, *arguments):
+    """What a page tells: numbers, or what went wrong."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # With a port for debugging it stays until it is ended.
-        command = chromium(profile, *arguments, "--remote-debugging-port=0", f"{address}/?listen")
+        command = chromium(profile, *arguments, "--remote-debugging-port=0", address)
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return server.heard.get(timeout=120)
+            return server.told.get(timeout=120)
         except queue.Empty:
-            sys.exit("the page has not told what it hears")
+            sys.exit(f"{address} has told nothing")
         finally:
             browser.terminate()
             browser.wait()
 
 
-def check(address, clip):
+def check(server, address, clip):
     """Compares what the page computes with what the same functions compute on this machine."""
-    page = re.search(r"<pre>(.*?)</pre>", visit("--dump-dom", f"{address}/?check"), re.S)
-    if page is None:
-        sys.exit("the page shows no numbers")
-    page = json.loads(html.unescape(page[1]))
+    page = told(server, f"{address}/?check")
+    if isinstance(page, str):
+        sys.exit(f"the page: {page}")
     own = native("numbers") | clip
     for name, tolerance in [("norms", 1e-3), ("logits", 1e-4), ("probabilities", 1e-3)]:
         pairs = list(zip(flat(page[name]), flat(own[name]), strict=True))
@@ -140,12 +137,12 @@ def check(address, clip):
 def check_microphone(server, address, wav, clip):
     """Has the page listen: without leave, and to the file, which is played again and again from a time unknown."""
     microphone = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
-    refused = listen(server, address, *microphone, "--deny-permission-prompts")
+    refused = told(server, f"{address}/?listen", *microphone, "--deny-permission-prompts")
     print(f"microphone: {refused!r}")
     if "refused" not in refused:
         sys.exit("microphone: expected that it is refused")
     allowed = ["--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"]
-    heard = listen(server, address, *microphone, *allowed)
+    heard = told(server, f"{address}/?listen", *microphone, *allowed)
     if isinstance(heard, str):
         sys.exit(f"microphone: {heard}")
     expected, voice = clip["probabilities"], clip["voice"]
@@ -187,10 +184,10 @@ def main():
     wav = folder / "voice.wav"
     clip = native("clip", str(wav))
     if arguments.check:
-        check(address, clip)
+        check(server, address, clip)
         check_microphone(server, address, wav, clip)
     if arguments.picture:
-        visit(f"--screenshot={arguments.picture.resolve()}", "--window-size=1000,2220", f"{address}/?picture")
+        picture(address, arguments.picture.resolve())
     server.shutdown()
 
 

@@ -116,9 +116,9 @@ async function showClip() {
   drawVoice();
 }
 
-// For serve.py --check: what is heard in so many seconds of the microphone goes to the server, or what went wrong.
+// For serve.py --check: tells what is heard in so many seconds of the microphone, or what went wrong.
 async function report(seconds) {
   await toggle();
   if (listening) await new Promise((done) => setTimeout(done, 1000 * seconds));
-  await fetch("heard", { method: "POST", body: JSON.stringify(listening ? heard : byId("verdict").textContent) });
+  await tell(listening ? heard : byId("verdict").textContent);
 }
