@@ -132,6 +132,7 @@ async function numbers() {
 }
 
 async function main() {
+  if (location.search === "?picture") fetch("rest"); // see serve.py
   const bytes = await (await fetch("gradflow_web.wasm")).arrayBuffer();
   wasm = (await WebAssembly.instantiate(bytes, {})).instance.exports;
   wasm.writer_restart(1);
@@ -145,7 +146,10 @@ async function main() {
   measure("rnn", "lstm", "gru");
   goOn();
   drawVoice();
-  if (location.search === "?picture") await showClip();
+  if (location.search === "?picture") {
+    await showClip();
+    await tell("drawn");
+  }
   if (location.search === "?listen") await report(24);
 }
 

@@ -72,6 +72,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_GET(self):
+        """An answer to `rest` comes when the page has told that it is drawn: until then Chromium's virtual time stands still."""
+        if self.path != "/rest":
+            return super().do_GET()
+        self.server.told.get(timeout=60)
+        self.send_response(204)
+        self.end_headers()
+
     def do_POST(self):
         """The page tells its numbers."""
         self.server.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
