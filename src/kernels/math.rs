@@ -286,11 +286,14 @@ where
     totals
 }
 
+/// Whether the architecture mostly has an instruction for `a b + c`, rounded once.
+pub(crate) const FUSES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
 /// `a b + c`, rounded once on architectures that mostly have an instruction for it; elsewhere that would be a slow
 /// call.
 macro_rules! fused {
     ($a:expr, $b:expr, $c:expr) => {
-        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { $a.mul_add($b, $c) } else { $a * $b + $c }
+        if $crate::kernels::math::FUSES { $a.mul_add($b, $c) } else { $a * $b + $c }
     };
 }
 pub(crate) use fused;
@@ -449,9 +452,13 @@ macro_rules! elementary {
                 // e^(-times y) = 2^n e^r = s (1 + p)
                 let rounded = fused!(y, times * -LOG2_E, ROUND_BIASED);
                 let n = rounded - ROUND_BIASED;
-                let r = fused!(n, -LN2, -(times * y));
                 let s = power_with_exponent(rounded);
-                let s = fused!(s, n * -$ln2_rest, s);
+                let (r, s) = if super::FUSES {
+                    (fused!(n, -LN2, -(times * y)), fused!(s, n * -$ln2_rest, s))
+                } else {
+                    // A product that is rounded needs a high part with which it is exact.
+                    (fused!(n, -LN2_LOW, fused!(n, -LN2_HIGH, -(times * y))), s)
+                };
                 let square = r * r;
                 let p = fused!(square * r, rest_of_q(r, square), fused!(square, Q[0], r));
 

@@ -25,7 +25,7 @@ use gradflow::{
     },
 };
 
-use crate::common::{panics, rng, wave};
+use crate::common::{panics, rng, temporary, wave};
 
 const FEATURES: usize = 3;
 const STEPS: usize = 4;
@@ -430,7 +430,7 @@ fn tensors_that_lie_while_they_are_saved_or_loaded() {
     use gradflow::io::{Checkpoint, StateDict};
 
     let lies = Lies::new();
-    let file = std::env::temp_dir().join(format!("gradflow-lies-{}", std::process::id()));
+    let file = temporary("lies");
     let readable = |dict: &StateDict| {
         for name in dict.names() {
             let tensor = dict.tensor::<f64>(name).expect("a tensor of its name");

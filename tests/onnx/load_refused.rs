@@ -11,7 +11,7 @@ use gradflow::wrap::{LearnedState, WeightNorm};
 use gradflow::{Float, Layer, TensorsExt, author::Size, parameters, row_layer};
 use prost::Message;
 
-use crate::common::{assert_says, bits, lively, rng};
+use crate::common::{assert_says, bits, lively, rng, temporary};
 use crate::decoded;
 
 /// The file of a model, changed.
@@ -429,7 +429,7 @@ fn constants_are_folded() {
 
 #[test]
 fn values_in_a_second_file_are_read_if_it_is_beside_the_first() {
-    let folder = std::env::temp_dir().join(format!("gradflow-onnx-external-{}", std::process::id()));
+    let folder = temporary("onnx-external");
     std::fs::create_dir_all(folder.join("inner")).unwrap();
     let model = Linear::<f32>::new(3, 4, &mut rng(7));
     let path = folder.join("inner/model.onnx");
@@ -682,7 +682,7 @@ fn files_that_ask_for_much_memory_are_refused() {
 
 #[test]
 fn errors_name_the_file() {
-    let path = std::env::temp_dir().join(format!("gradflow-onnx-named-{}.onnx", std::process::id()));
+    let path = temporary("onnx-named.onnx");
     let mut model = Linear::<f32>::zeros(2, 1);
     let error = load_into(&mut model, &path).unwrap_err();
     assert!(matches!(error, LoadError::Io(_)));
