@@ -450,14 +450,15 @@ macro_rules! elementary {
                 let y = x.abs();
                 let y = if y > limit { limit } else { y };
                 // e^(-times y) = 2^n e^r = s (1 + p)
-                let rounded = fused!(y, times * -LOG2_E, ROUND_BIASED);
-                let n = rounded - ROUND_BIASED;
-                let s = power_with_exponent(rounded);
-                let (r, s) = if super::FUSES {
-                    (fused!(n, -LN2, -(times * y)), fused!(s, n * -$ln2_rest, s))
+                let (s, r) = if super::FUSES {
+                    let rounded = fused!(y, times * -LOG2_E, ROUND_BIASED);
+                    let n = rounded - ROUND_BIASED;
+                    let s = power_with_exponent(rounded);
+                    (fused!(s, n * -$ln2_rest, s), fused!(n, -LN2, -(times * y)))
                 } else {
-                    // A product that is rounded needs a high part with which it is exact.
-                    (fused!(n, -LN2_LOW, fused!(n, -LN2_HIGH, -(times * y))), s)
+                    // Products that are rounded need a high part of ln 2 with which they are exact.
+                    let (rounded, r) = reduce(-(times * y), ROUND_BIASED);
+                    (power_with_exponent(rounded), r)
                 };
                 let square = r * r;
                 let p = fused!(square * r, rest_of_q(r, square), fused!(square, Q[0], r));

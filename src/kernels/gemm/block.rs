@@ -143,14 +143,10 @@ impl<F: Float> Block<F> {
     #[inline(always)]
     unsafe fn edge_of_copy<S: Simd>(&self, simd: S, rows: usize, operands: &Operands<F>) {
         let mut sums = [[F::zero(); TILE_VECTORS * MOST_ELEMENTS]; NEON.tile_rows];
-        let Operands { columns, a, b, c, .. } = *operands;
+        let Operands { columns, c, .. } = *operands;
         let row = (TILE_VECTORS * MOST_ELEMENTS) as isize;
-        let whole = Operands {
-            a,
-            b,
-            c: Output { start: sums.as_flattened_mut().as_mut_ptr(), row, base: Base::Nothing },
-            ..*operands
-        };
+        let start = sums.as_flattened_mut().as_mut_ptr();
+        let whole = Operands { c: Output { start, row, base: Base::Nothing }, ..*operands };
         // SAFETY: as the caller says, with an output for all columns of the tile.
         unsafe {
             if columns <= F::lanes::<S>() {
