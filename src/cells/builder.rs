@@ -134,6 +134,7 @@ mod sealed {
 }
 pub(super) use sealed::Draw;
 pub(crate) use sealed::Model;
+use sealed::Starts;
 
 /// How one gets a cell, in three ways; `$new` says what is particular about its defaults.
 macro_rules! constructors {
@@ -174,7 +175,6 @@ macro_rules! constructors {
     };
 }
 pub(super) use constructors;
-use sealed::Starts;
 
 /// A cell of this crate; sealed.
 pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem, State: StackState<<Self as BuiltCell>::Elem>> {
