@@ -46,7 +46,20 @@ function penOn(id) {
   pen.scale(scale, scale);
   pen.font = "12px system-ui, sans-serif";
   pen.lineWidth = 1;
+  pen.textBaseline = "middle";
   return { pen, width, height };
+}
+
+// A faint line across a picture, with a number at its left end.
+function rule(pen, left, right, y, label) {
+  pen.strokeStyle = color("line");
+  pen.beginPath();
+  pen.moveTo(left, y);
+  pen.lineTo(right, y);
+  pen.stroke();
+  pen.fillStyle = color("faint");
+  pen.textAlign = "right";
+  pen.fillText(label, left - 8, y);
 }
 
 function draw() {
@@ -55,17 +68,7 @@ function draw() {
   const x = (distance) => left + (distance / (STEPS - 1)) * (right - left);
   const y = (log) => bottom - ((Math.min(Math.max(log, LOW), HIGH) - LOW) / (HIGH - LOW)) * (bottom - top);
 
-  pen.textBaseline = "middle";
-  for (let log = LOW; log <= HIGH; log += 2) {
-    pen.strokeStyle = color("line");
-    pen.beginPath();
-    pen.moveTo(left, y(log));
-    pen.lineTo(right, y(log));
-    pen.stroke();
-    pen.fillStyle = color("faint");
-    pen.textAlign = "right";
-    pen.fillText(log === 0 ? "1" : `1e${log}`, left - 8, y(log));
-  }
+  for (let log = LOW; log <= HIGH; log += 2) rule(pen, left, right, y(log), log === 0 ? "1" : `1e${log}`);
   pen.textAlign = "center";
   for (let distance = 0; distance <= STEPS; distance += 20) {
     pen.fillText(distance, x(Math.min(distance, STEPS - 1)), bottom + 14);

@@ -14,17 +14,7 @@ function drawVoice() {
   const end = heard.length > 0 ? heard[heard.length - 1][0] : 0;
   const x = (time) => right - ((end - time) / SHOWN) * (right - left);
   const y = (probability) => bottom - probability * (bottom - top);
-  pen.textBaseline = "middle";
-  pen.textAlign = "right";
-  for (const probability of [0, 0.5, 1]) {
-    pen.strokeStyle = color("line");
-    pen.beginPath();
-    pen.moveTo(left, y(probability));
-    pen.lineTo(right, y(probability));
-    pen.stroke();
-    pen.fillStyle = color("faint");
-    pen.fillText(probability, left - 8, y(probability));
-  }
+  for (const probability of [0, 0.5, 1]) rule(pen, left, right, y(probability), probability);
   pen.textAlign = "center";
   pen.fillText(`probability of voice, the last ${SHOWN} seconds`, (left + right) / 2, bottom + 12);
   pen.lineWidth = 2;
@@ -36,6 +26,11 @@ function drawVoice() {
 
 function show(words) {
   byId("verdict").textContent = words;
+}
+
+// What the newest probability says.
+function judge() {
+  show(heard[heard.length - 1][1] > 0.5 ? "voice" : "no voice");
 }
 
 // What went wrong, in words.
@@ -66,10 +61,9 @@ async function listen() {
   heard = [];
   listening.timer = setInterval(() => {
     meter.getFloatTimeDomainData(newest);
-    const probability = newest[newest.length - 1];
-    heard.push([context.currentTime, probability]);
+    heard.push([context.currentTime, newest[newest.length - 1]]);
     while (heard[0][0] < context.currentTime - KEPT) heard.shift();
-    show(probability > 0.5 ? "voice" : "no voice");
+    judge();
     drawVoice();
   }, 20);
 }
@@ -112,7 +106,7 @@ async function probabilities(address) {
 // For serve.py --picture.
 async function showClip() {
   heard = (await probabilities("voice.wav")).map((probability, n) => [((n + 1) * BLOCK) / RATE, probability]);
-  show("voice");
+  judge();
   drawVoice();
 }
 
