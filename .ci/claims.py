@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the examples on several instruction sets and seeds, and prints what each of their claims came to.
+"""Runs the examples on several instruction sets and seeds, and prints the result of each of their claims.
 
     python3 .ci/claims.py --quick                         the quick forms: a quarter of an hour
     python3 .ci/claims.py                                 the full forms: hours
     python3 .ci/claims.py agreement --isa avx2 --seed 5   one example, one run
 
-A run that has a log in --logs is not repeated, so a second call goes on after the first. For every claim the table shows how many
-runs it held in and the lowest and highest of each number; fails if a claim failed or a run did not end.
+A run that has a log in --logs is not repeated, so a second call continues the first. For every claim, the table shows in how many runs
+it held, and the lowest and highest value of each number. Fails if a claim failed or a run did not end.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def number(text):
 
 
 def available():
-    """The instruction sets of this machine; where they are unknown, all."""
+    """The instruction sets of this machine, or all if they are unknown."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -59,7 +59,7 @@ def available():
 
 
 def starts(firsts, count):
-    """The seeds to begin runs of `count` seeds with, so that the five seeds from each of `firsts` on take part."""
+    """The first seeds of runs of `count` seeds each, which cover the five seeds from each of `firsts` on."""
     found = []
     for seed in sorted(seed for first in firsts for seed in range(first, first + 5)):
         if not found or seed >= found[-1] + count:
@@ -84,7 +84,7 @@ def claims(log):
 
 
 def spread(texts):
-    """Texts that differ in their numbers, as one with the lowest and highest of each number."""
+    """Texts that differ in their numbers, merged into one with the lowest and highest of each number."""
     shapes = {NUMBER.sub("#", text) for text in texts}
     if len(set(texts)) == 1:
         return texts[0]
@@ -121,7 +121,7 @@ def run(binary, name, variant, isa, seed, arguments):
 def table(name, logs):
     rows = defaultdict(list)
     for text in logs:
-        # A title may be there several times.
+        # A title may occur several times.
         times = defaultdict(int)
         for what, _, expected, here, verdict in claims(text):
             what = NUMBER.sub("#", what) if name == "lr_range" else what

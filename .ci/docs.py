@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the documents say what is there.
+"""Checks that the documents agree with the repository.
 
 - Files that Markdown links to, or names in backticks with a folder, exist.
 - The README's first program is examples/quickstart.rs; with --run, it prints what the README shows, up to 0.1.
@@ -37,7 +37,7 @@ def check_files(document):
         path = target.split("#")[0]
         if path and not re.match(r"[a-z]+:", path) and "::" not in path:
             check((folder / path).exists(), f"{document}: a link to {path}, which does not exist")
-    # Patterns (`tests/{a,b}`, `src/*.rs`) and what a run writes (`out/…`) are no files.
+    # Patterns (`tests/{a,b}`, `src/*.rs`) and outputs of a run (`out/…`) are not files of the repository.
     for name in re.findall(r"`((?:src|tests|examples|benches|docs|fuzz|\.ci|\.github)/[\w./-]+)`", text):
         check((ROOT / name).exists() or (folder / name).exists(), f"{document}: {name} does not exist")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-# The crate's face, which only re-exports, and texts.
+# Modules that only re-export, and texts.
 NO_FLOOR = {"lib", "prelude", "author", "guide"}
 PATH = re.compile(r"(?<![A-Za-z0-9_:])\$?(crate|super)((?:::[A-Za-z0-9_]+)+)")
 
@@ -28,7 +28,7 @@ def code_of(file):
 
 
 def leaves(tree, prefix=()):
-    """`a::{b, c::d}` as [(a, b), (a, c, d)]; the last name as the importing module knows the item elsewhere."""
+    """`a::{b, c::d}` as [(a, b), (a, c, d)]; a renamed item has its original name."""
     head, brace, rest = tree.strip().partition("{")
     prefix = prefix + tuple(part for part in head.split("::") if part.strip())
     if not brace:
@@ -54,7 +54,7 @@ USES = {
 
 
 def absolute(module, path):
-    """A path as written in `module`, from the crate root; None if it leads to another crate."""
+    """A path as written in `module`, as a path from the crate root; None if it leads to another crate."""
     if path[0] == "crate":
         return path[1:]
     module, path = list(module), list(path)
@@ -68,7 +68,7 @@ def absolute(module, path):
 
 
 def definition(path, seen=()):
-    """The module that defines what `path` names, seen through re-exports."""
+    """The module that defines the item at `path`, seen through re-exports."""
     if path in MODULES:
         return path
     depth = max(n for n in range(len(path)) if path[:n] in MODULES)
@@ -108,7 +108,7 @@ for file in FILES:
 
 
 def graph_of(folder):
-    """Who imports whom among the children of a folder; `mod` is what its mod.rs defines."""
+    """Which children of a folder import which; `mod` stands for the items of its mod.rs."""
     graph = {}
     depth = len(folder)
     for module in MODULES:

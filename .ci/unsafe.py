@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts what is unsafe in each file of src; with --check, fails unless docs/unsafe.md has the same counts.
+"""Counts the unsafe code in each file of src; with --check, fails unless docs/unsafe.md has the same counts.
 
 A row of its tables stands for one block or implementation, or for several of one kind if it says so ("(3)"); functions are
 listed by name, those of a trait once.

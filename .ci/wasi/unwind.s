@@ -1,5 +1,5 @@
-# What the standard library needs of a C toolchain for WASI in order to unwind, and Debian's wasi-libc lacks: the tag of the
-# exceptions that are panics, how one is thrown and dropped, and threads, of which none can be started.
+# Symbols that the standard library needs from a C toolchain for WASI in order to unwind, and that Debian's wasi-libc lacks: the tag of
+# exceptions that are panics, functions that throw and drop one, and the functions of threads, none of which can be started.
 
 	.globl	__cpp_exception
 	.tagtype	__cpp_exception i32
