@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures gradflow-mpi on one and two ranks, in turn, and puts a model of larger clusters beside it.
+"""Measures gradflow-mpi on one and two ranks, in turn, and extrapolates to larger clusters with a model.
 
     cargo build --release --example scaling
     python3 measure.py target/release/examples/scaling [--rounds 5] [--steps 5] [--before "chrt -f 50"]
 
 Each round starts mpirun once for each row, so that rows of 1 and 2 ranks alternate; the best step of all rounds counts. Prints the
-tables of README.md. Needs Open MPI (for `--mca`) and two free cores. Networks of 10 and 1 Gbit/s are a loopback device of its own,
-whose rate is limited (`unshare -n`, `tc`): that needs root. Both directions share the device, so it has twice the rate.
+tables of README.md. Needs Open MPI (for `--mca`) and two free cores. For networks of 10 and 1 Gbit/s, a separate loopback device with
+limited rate is set up (`unshare -n`, `tc`), which needs root. Both directions share the device, so it has twice the rate.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MODELS = {
     "char_lm": "`char_lm`'s model, T 64, B 8",
 }
 WAYS = [("plain", 1), ("tree", 1), ("tree", 2), ("mpi", 2), ("bf16", 2)]
-# The rate of the loopback device; None is no device at all.
+# Rate limits of the loopback device: "" is unlimited, None is no device at all.
 TRANSPORTS = {"shared memory": None, "TCP": "", "TCP, 10 Gbit/s": "20gbit", "TCP, 1 Gbit/s": "2gbit"}
 LOOPBACK = "--mca btl tcp,self --mca btl_tcp_if_include lo --mca oob_tcp_if_include lo".split()
 
@@ -50,7 +50,7 @@ best = {}
 
 
 def keep(key, times):
-    """The whole of the fastest step; of its parts, the least of any step."""
+    """Keeps the least time of a whole step, and the least time of each of its parts over all steps."""
     times = list(map(float, times))
     best[key] = [min(pair) for pair in zip(best.get(key, [math.inf] * 3), times)]
 
@@ -91,12 +91,12 @@ print("\n| eight residual blocks, two ranks | " + " | ".join(TRANSPORTS) + " |\n
 for way, text in [("none", "no gradients are sent"), ("after", "`TreeSum`, after the backward pass"), ("during", "`BucketSum`, during it")]:
     print(f"| {text} | " + " | ".join(ms(best[name, "buckets", way][0]) for name in TRANSPORTS) + " |")
 
-# t(n, R) = 2 log2(R) a + 2 n (R - 1) / R / b + n m: latency, bandwidth, and the memory's own work on n bytes.
+# t(n, R) = 2 log2(R) a + 2 n (R - 1) / R / b + n m: latency, bandwidth, and the work of the memory on n bytes.
 large = 1 << 25
 memory = best["shared memory", "message", large, 1][2] / large
 fitted = {}
 for name in ["shared memory", "TCP"]:
-    latency = best[name, "message", 4, 2][2] / 2  # the weights' message and the gradient's
+    latency = best[name, "message", 4, 2][2] / 2  # one message for the weights, one for the gradient
     slope = (best[name, "message", large, 2][2] - 2 * latency) / large
     fitted[name] = (latency, 1 / (slope - memory))
     print(f"\n{name}: a = {1e6 * latency:.1f} µs, b = {fitted[name][1] / 1e9:.2f} GB/s; m = {1e9 * memory:.3f} ns/B")

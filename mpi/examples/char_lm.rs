@@ -5,12 +5,12 @@
 //! mpirun -n 2 target/release/examples/char_lm --help
 //! ```
 //!
-//! Embedding, LSTM and linear layer on gradflow's own text, by truncated backpropagation through time. A batch of 32 places of the
-//! text is cut into 8 shards, each with a state that is carried on. Rank 0 prints, and writes the curve and the checkpoints; a
-//! training is continued by any number of ranks.
+//! An embedding, an LSTM and a linear layer learn gradflow's own text by truncated backpropagation through time. A batch of 32 places
+//! of the text is cut into 8 shards, each of which carries its state on. Rank 0 prints, and writes the curve and the checkpoints. Any
+//! number of ranks can continue a training.
 
 #[path = "../../examples/char_lm/corpus.rs"]
-#[allow(dead_code)] // what the other example uses
+#[allow(dead_code)] // the other example uses the rest
 mod corpus;
 
 use std::f64::consts::LN_2;
@@ -33,7 +33,7 @@ use corpus::{Corpus, IGNORED, Readers};
 
 const TEXT: &str = include_str!("../../examples/data/text.txt");
 
-/// How many pieces of the validation text are read side by side.
+/// Number of pieces of the validation text that are read side by side.
 const LANES: usize = 32;
 
 const HELP: &str = "\
@@ -244,7 +244,7 @@ fn train(ranks: &Ranks, settings: &Settings) -> Result<(), RankError> {
     ranks.agree(written)
 }
 
-/// Bits per character of the validation text, each shard's lanes on the rank that has it.
+/// Bits per character of the validation text; each rank reads the lanes of its own shards.
 fn validate(ranks: &Ranks, model: &CharLm, corpus: &Corpus) -> f64 {
     let (ids, targets) = corpus.lanes(LANES);
     let (mut all, mut cache) = (Perplexity::new().ignore(IGNORED), model.cache());

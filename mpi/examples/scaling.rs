@@ -1,6 +1,6 @@
-//! Measures what `measure.py` puts together: steps of three models, messages, and buckets that go out during the backward pass.
+//! Measures what `measure.py` puts into tables: steps of three models, messages, and buckets that are sent during the backward pass.
 //!
-//! Rank 0 prints a line of `row:` and numbers for each measurement; times are those of its best step, in seconds.
+//! For each measurement, rank 0 prints a line of `row:` and numbers. Times are those of its best step, in seconds.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -43,7 +43,7 @@ impl Best {
         Best([f64::INFINITY; 3])
     }
 
-    /// Of the whole and of two parts of it.
+    /// Takes the times of a whole step and of two parts of it.
     fn add(&mut self, times: [f64; 3]) {
         if times[0] < self.0[0] {
             self.0 = times;
@@ -130,7 +130,7 @@ fn measure<L: Layer<Elem = f32>, T>(
     let mut optimizer = Sgd::new(1e-4);
     let mut best = Best::new();
     for step in 0..count + 2 {
-        // All begin together.
+        // All ranks begin together.
         ranks.sum_numbers(&mut [0.0]);
         let begin = Instant::now();
         let (mut waited, mut sent) = (0.0, 0.0);
@@ -185,7 +185,7 @@ fn messages(ranks: &Ranks) -> Result<(), String> {
     Ok(())
 }
 
-/// What is told of each complete gradient: the shard, the number of the block, and the gradient.
+/// Called with each complete gradient: the shard, the number of the block, and the gradient.
 type Complete<'c> = Box<dyn FnMut(&Shard, usize, &PreNormBlock<f32>) + 'c>;
 
 /// Gradients of eight residual blocks: not sent, summed after the backward pass, and block by block while it runs.

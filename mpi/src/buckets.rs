@@ -1,4 +1,4 @@
-//! Gradients that go out layer by layer, while the backward pass still runs.
+//! Gradients that are sent layer by layer, while the backward pass still runs.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +15,15 @@ use crate::ranks::{BUCKETS, Call, Ranks, reciprocal};
 use crate::shard::Shard;
 use crate::tree::{Tree, add};
 
-/// The most parts: each has tags of its own.
+/// Maximum number of parts: each needs tags of its own.
 const MOST_PARTS: usize = 500;
 
-/// As [`TreeSum`](crate::TreeSum), of a gradient in several parts that become complete one after the other: the messages of a part are on
-/// their way while the backward pass goes on. The bits are those of `TreeSum`.
+/// A [`TreeSum`](crate::TreeSum) that sends a gradient in parts while the backward pass still runs.
 ///
-/// It pays if the network is slow and moves bytes without the processor: see the
+/// The parts become complete one after the other, and the messages of each are on their way while the backward pass goes on. The bits
+/// are those of `TreeSum`.
+///
+/// It pays off if the network is slow and moves bytes without the processor: see the
 /// [measurements](crate#gradients-that-go-out-during-the-backward-pass). [`Ranks::bucket_sum`] makes one.
 ///
 /// ```
@@ -65,9 +67,9 @@ pub struct BucketSum<'r, F> {
 /// The memory of a part's messages.
 #[derive(Debug, Default)]
 struct Part<F> {
-    /// The sum of this rank's shards; then, in this rank's piece, that of all.
+    /// The sum of this rank's shards; later, in this rank's piece, the sum of all shards.
     own: Vec<F>,
-    /// What other ranks add, level after level.
+    /// Received summands, level after level.
     received: Vec<F>,
     /// The other ranks' pieces.
     pieces: Vec<F>,
@@ -78,7 +80,7 @@ impl<'r, F: Element> BucketSum<'r, F> {
     pub(crate) fn new(ranks: &'r Ranks, parts: &[&dyn Tensors<F>]) -> Self {
         let (count, wire) = (parts.len(), ranks.options().wire);
         assert!(count <= MOST_PARTS, "Ranks: bucket_sum: expected at most {MOST_PARTS} parts, got {count}");
-        // A half may be one element longer than the other, at each level.
+        // At each level, one half may be one element longer than the other.
         let levels = bits(ranks.count()).count();
         let memory = |length| {
             let [own, received, pieces] = [0, levels, 0].map(|more| vec![F::zero(); length + more]);
@@ -92,11 +94,11 @@ impl<'r, F: Element> BucketSum<'r, F> {
         }
     }
 
-    /// Runs the passes over this rank's shards, which hand over each part of the gradient when it is complete, and waits until all have
-    /// been summed.
+    /// Runs the passes over this rank's shards and waits until all parts of the gradient are summed. The passes hand over each part as
+    /// soon as it is complete.
     ///
     /// # Panics
-    /// Panics if ranks have parts of other numbers of elements, or the sums before were not taken by [`mean`](BucketSum::mean).
+    /// Panics if the ranks' parts differ in their numbers of elements, or if the previous sums were not taken by [`mean`](BucketSum::mean).
     #[track_caller]
     pub fn during<T>(&mut self, passes: impl FnOnce(&mut Going<'_, '_, F>) -> T) -> T {
         let BucketSum { ranks, parts, trees, numbers } = self;
@@ -110,7 +112,7 @@ impl<'r, F: Element> BucketSum<'r, F> {
             let waiting = parts.iter_mut().map(|part| State::Adds { part, next: shards.start }).collect();
             let mut going =
                 Going { ranks, scope, call, shards, trees, numbers, parts: waiting, current: None, counted: 0 };
-            // Unwinding would end the process where messages are on their way, and not say on which rank.
+            // Unwinding would end the process while messages are on their way, without saying on which rank.
             match catch_unwind(AssertUnwindSafe(|| passes(&mut going))) {
                 Ok(done) => {
                     going.finish();
@@ -121,11 +123,11 @@ impl<'r, F: Element> BucketSum<'r, F> {
         })
     }
 
-    /// The gradient of the whole batch's mean loss, into the parts of a gradient, and that loss, on all ranks: as
+    /// Writes the gradient of the whole batch's mean loss into the parts of a gradient, and returns that loss, on all ranks. See
     /// [`TreeSum::mean`](crate::TreeSum::mean).
     ///
     /// # Panics
-    /// Panics if the parts are others than those that were summed, or none were.
+    /// Panics if the parts differ in number or length from those that were summed, or if none were summed.
     #[track_caller]
     pub fn mean(&mut self, grads: &mut [&mut dyn Tensors<F>]) -> f64 {
         let (ranks, call) = (self.ranks, self.ranks.called(Call::Mean));
@@ -155,24 +157,24 @@ impl<'r, F: Element> BucketSum<'r, F> {
     }
 }
 
-/// Whether parts are sent at all before the end.
+/// Whether parts are sent before the end at all.
 fn goes_out(ranks: &Ranks) -> bool {
     let options = ranks.options();
     options.reduction == Reduction::Tree && options.wire == Wire::Exact
 }
 
-/// The elements of which a rank gets the whole sum, by recursive halving.
+/// The elements whose sum is completed on a rank by recursive halving.
 fn piece_of(rank: usize, count: usize, length: usize) -> Range<usize> {
     bits(count).fold(0..length, |part, bit| half(&part, rank, bit))
 }
 
-/// What a rank keeps of a part at a level.
+/// The half of a part that a rank keeps at a level.
 fn half(part: &Range<usize>, rank: usize, bit: usize) -> Range<usize> {
     let middle = part.start + part.len() / 2;
     if rank & bit == 0 { part.start..middle } else { middle..part.end }
 }
 
-/// What the passes hand their gradients to: see [`BucketSum::during`].
+/// Takes the gradients of the passes in [`BucketSum::during`].
 pub struct Going<'a, 's, F> {
     ranks: &'a Ranks,
     scope: &'s LocalScope<'a>,
@@ -181,9 +183,9 @@ pub struct Going<'a, 's, F> {
     trees: &'a mut [Tree<F>],
     numbers: &'a mut Tree<f64>,
     parts: Vec<State<'a, 's, F>>,
-    /// The shard whose parts come, and its weight.
+    /// The shard whose parts are being added, and its weight.
     current: Option<(usize, f64)>,
-    /// How many shards were counted, the empty ones too.
+    /// Number of shards so far, including empty ones.
     counted: usize,
 }
 
@@ -195,11 +197,12 @@ impl<F> std::fmt::Debug for Going<'_, '_, F> {
 
 type Message<'a, 's, F> = Request<'a, [F], &'s LocalScope<'a>>;
 
-/// How far a part is.
+/// The progress of a part.
 enum State<'a, 's, F> {
     /// It is summed on this rank; `next` is the next shard.
     Adds { part: &'a mut Part<F>, next: usize },
-    /// Halves are exchanged and added: the bit in which the other rank differs, what is kept, and memory for the levels to come.
+    /// Halves are exchanged and added: the bit in which the other rank's number differs, the kept half, and memory for the levels to
+    /// come.
     Down {
         bit: usize,
         kept: &'a mut [F],
@@ -208,7 +211,7 @@ enum State<'a, 's, F> {
         receiving: Message<'a, 's, F>,
         sending: Vec<Message<'a, 's, F>>,
     },
-    /// Finished pieces are exchanged; those that are here, with their ranks.
+    /// Finished pieces are exchanged; `here` holds those that have arrived, with their ranks.
     Up {
         bit: usize,
         here: Vec<(usize, &'a [F])>,
@@ -216,20 +219,20 @@ enum State<'a, 's, F> {
         receiving: Vec<(usize, Message<'a, 's, F>)>,
         sending: Vec<Message<'a, 's, F>>,
     },
-    /// All is here; some of it may not have been sent yet.
+    /// Everything has arrived; some messages may not have been sent yet.
     Here { sending: Vec<Message<'a, 's, F>> },
-    /// Nothing is to be sent, or a change of state is under way.
+    /// There is nothing to send, or a change of state is under way.
     Done,
 }
 
-/// Memory for the pieces of all ranks, by rank.
+/// Memory for the pieces of all ranks, indexed by rank.
 type Pieces<'a, F> = Vec<Option<&'a mut [F]>>;
 
 impl<'a, F: Element> Going<'a, '_, F> {
-    /// The shard whose gradient comes next, its loss, and how much they weigh.
+    /// Announces the shard whose gradient comes next, with its loss and its weight.
     ///
     /// # Panics
-    /// Panics if it is not one of the shards after those that came.
+    /// Panics if it is not one of the shards after those already announced.
     #[track_caller]
     pub fn shard(&mut self, shard: &Shard, loss: f64, weight: f64) {
         let expected = self.shards.start + self.counted..self.shards.end;
@@ -241,7 +244,7 @@ impl<'a, F: Element> Going<'a, '_, F> {
         self.current = Some((index, weight));
     }
 
-    /// Zeros for the shards before `index`, which had no sequence.
+    /// Adds zeros for the shards before `index`, which have no sequences.
     fn count_to(&mut self, index: usize) {
         while self.shards.start + self.counted < index {
             self.numbers.add_leaf([&[0.0; 2][..]].into_iter(), 1.0);
@@ -249,10 +252,10 @@ impl<'a, F: Element> Going<'a, '_, F> {
         }
     }
 
-    /// The gradient of a part, by its number, of the current shard. If it is the last one of this rank, the messages begin.
+    /// Adds part number `part` of the current shard's gradient. After this rank's last shard, the messages begin.
     ///
     /// # Panics
-    /// Panics if there is no such part, it has another number of elements, or it came before for this shard.
+    /// Panics if there is no such part, if it has another number of elements, or if it was added before for this shard.
     #[track_caller]
     pub fn add(&mut self, part: usize, grad: &dyn Tensors<F>) {
         let (index, weight) = self.current.expect("Going: add: expected a shard before its gradient, got none");
@@ -284,14 +287,14 @@ impl<'a, F: Element> Going<'a, '_, F> {
         }
     }
 
-    /// Moves messages on that are on their way. Every [`add`](Going::add) does so; in a long backward pass, more often is better.
+    /// Makes progress on pending messages. Every [`add`](Going::add) calls it; in a long backward pass, calling it more often helps.
     pub fn poll(&mut self) {
         for k in 0..self.parts.len() {
             while self.moves_on(k, false) {}
         }
     }
 
-    /// Sends the first messages of a part, whose sum on this rank is complete.
+    /// Sends the first messages of a part whose sum on this rank is complete.
     fn start(&mut self, k: usize) {
         let State::Adds { part, .. } = std::mem::replace(&mut self.parts[k], State::Done) else { return };
         let total = self.trees[k].total();
@@ -300,7 +303,7 @@ impl<'a, F: Element> Going<'a, '_, F> {
         if !goes_out(self.ranks) || count == 1 {
             return;
         }
-        // The pieces of all ranks lie side by side, in an order of their own.
+        // The pieces of all ranks lie side by side, but not in the order of the ranks.
         let mut ranges: Vec<_> = (0..count).map(|rank| (piece_of(rank, count, length), rank)).collect();
         ranges.sort_by_key(|(range, _)| (range.start, range.end));
         let (mut pieces, mut rest): (Pieces<'a, F>, _) = ((0..count).map(|_| None).collect(), &mut part.pieces[..]);
@@ -348,12 +351,12 @@ impl<'a, 's, F: Element> Going<'a, 's, F> {
     ) -> State<'a, 's, F> {
         let other = self.ranks.rank() ^ bit;
         let (process, tag) = (self.ranks.other(other), Self::tag(k, bit, true));
-        // The other rank has as many pieces, of the ranks that differ from those of the pieces here in this bit.
+        // The other rank has as many pieces: those of the ranks that differ in this bit from the ranks of the pieces here.
         let receive = |&(rank, _): &(usize, _)| {
             let piece = pieces[rank ^ bit].take().expect("memory for each piece");
             (rank ^ bit, process.immediate_receive_into_with_tag(self.scope, piece, tag))
         };
-        // Both sides go through them in the order of the ranks that receive.
+        // Both sides process the pieces in the order of the receiving ranks.
         let mut ordered = here.clone();
         ordered.sort_by_key(|&(rank, _)| rank ^ bit);
         let receiving = ordered.iter().map(receive).collect();
@@ -364,7 +367,7 @@ impl<'a, 's, F: Element> Going<'a, 's, F> {
         State::Up { bit, here, pieces, receiving, sending }
     }
 
-    /// Takes what has come for part `k`, and sends what follows from it; with `waits`, waits for it. Whether anything changed.
+    /// Takes what has arrived for part `k` and sends what follows from it; waits for it if `waits`. Returns whether anything changed.
     fn moves_on(&mut self, k: usize, waits: bool) -> bool {
         let (ranks, call, count) = (self.ranks, self.call, self.ranks.count());
         let come = |request: Message<'a, 's, F>, bit: usize| {
@@ -410,7 +413,7 @@ impl<'a, 's, F: Element> Going<'a, 's, F> {
         moved
     }
 
-    /// Waits until all parts are here, and all that was sent has gone.
+    /// Waits until all parts have arrived and all messages are sent.
     fn finish(mut self) {
         self.count_to(self.shards.end);
         for k in 0..self.parts.len() {

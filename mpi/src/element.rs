@@ -31,14 +31,14 @@ impl Element for f64 {
     }
 }
 
-/// The most elements of a message: while one is added up, the next ones are on their way. Fewer than MPI's counts go.
+/// Maximum number of elements per message: while one is added, the next are on their way. Below the limit of MPI's counts.
 pub(crate) const PIECE: usize = 1 << 16;
 
 /// Memory that is reused from call to call.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Buffers<F> {
-    /// Tensors, one after the other.
+    /// The elements of all tensors, one tensor after the other.
     flat: Vec<F>,
     received: Vec<F>,
     halves_to_send: Vec<u16>,
@@ -46,7 +46,7 @@ pub struct Buffers<F> {
 }
 
 impl<F: Element> Buffers<F> {
-    /// `factor_of_all` times the sum over all ranks of `factor` times `tensors`.
+    /// Replaces `tensors` by `factor_of_all` times the sum over all ranks of `factor` times `tensors`.
     pub(crate) fn sum_of_tensors(
         &mut self,
         ranks: &Ranks,
@@ -65,7 +65,7 @@ impl<F: Element> Buffers<F> {
         self.flat = flat;
     }
 
-    /// The sum of a few numbers, exact on the wire, for any number of ranks.
+    /// Sums a few numbers, exactly on the wire, for any number of ranks.
     pub(crate) fn sum_of_any(&mut self, ranks: &Ranks, call: Call, numbers: &mut [F]) {
         if ranks.count().is_power_of_two() {
             self.whole(ranks, call, numbers, Wire::Exact);
@@ -74,7 +74,7 @@ impl<F: Element> Buffers<F> {
         }
     }
 
-    /// `factor` times the sum of all ranks' `own`.
+    /// Replaces `own` by `factor` times the sum of all ranks' `own`.
     pub(crate) fn total(&mut self, ranks: &Ranks, call: Call, own: &mut [F], factor: F) {
         let options = ranks.options();
         let scale = |values: &mut [F]| {
@@ -92,7 +92,7 @@ impl<F: Element> Buffers<F> {
         }
     }
 
-    /// By recursive doubling: log₂ R messages of all elements.
+    /// Sums by recursive doubling, in log₂ R messages of all elements.
     fn whole(&mut self, ranks: &Ranks, call: Call, own: &mut [F], wire: Wire) {
         for bit in bits(ranks.count()) {
             ranks.at_level_of(bit);
@@ -105,10 +105,10 @@ impl<F: Element> Buffers<F> {
         }
     }
 
-    /// By recursive halving and doubling: 2 log₂ R messages, all together of 2 (R - 1) / R times all elements.
+    /// Sums by recursive halving and doubling, in 2 log₂ R messages that together hold 2 (R - 1) / R times all elements.
     ///
-    /// On the way down, each rank sends the half that it gives up and adds to the half that it keeps; both have the same sums as in
-    /// recursive doubling. On the way up, finished parts are exchanged.
+    /// On the way down, each rank sends the half that it gives up and adds to the half that it keeps; the sums are those of recursive
+    /// doubling. On the way up, finished parts are exchanged.
     fn by_halves(&mut self, ranks: &Ranks, call: Call, own: &mut [F], wire: Wire, finish: impl Fn(&mut [F])) {
         let (rank, mut part, mut parents) = (ranks.rank(), 0..own.len(), Vec::new());
         let levels = bits(ranks.count());
@@ -127,7 +127,7 @@ impl<F: Element> Buffers<F> {
                 let sums = &mut kept[place..place + piece.len()];
                 add(sums, piece);
                 if is_last {
-                    finish(sums); // while it is in the cache
+                    finish(sums); // while they are in the cache
                 }
             });
             parents.push(part);
@@ -151,7 +151,7 @@ impl<F: Element> Buffers<F> {
         ranks.at_level_of(1);
         self.received.resize(own.len().max(self.received.len()), F::zero());
         let received = &mut self.received[..own.len()];
-        // Fewer elements than MPI's counts go.
+        // Stays below the limit of MPI's counts.
         for (own, received) in own.chunks(1 << 30).zip(received.chunks_mut(1 << 30)) {
             scope(|scope| {
                 let sum = SystemOperation::sum();
@@ -162,12 +162,12 @@ impl<F: Element> Buffers<F> {
     }
 }
 
-/// 1, 2, 4 … below `ranks`.
+/// The powers of two below `ranks`.
 pub(crate) fn bits(ranks: usize) -> impl DoubleEndedIterator<Item = usize> + Clone {
     (0..ranks.ilog2()).map(|level| 1 << level)
 }
 
-/// `flat` back into the tensors.
+/// Copies `flat` back into the tensors.
 pub(crate) fn scatter<F: Float>(flat: &[F], tensors: &mut dyn Tensors<F>) {
     let mut rest = flat;
     for i in 0..tensors.count() {
@@ -178,7 +178,8 @@ pub(crate) fn scatter<F: Float>(flat: &[F], tensors: &mut dyn Tensors<F>) {
     }
 }
 
-/// Sends `own` to a rank and receives as much from it as `received` holds; hands over each piece that has come, with its place.
+/// Sends `own` to a rank and receives as many elements from it as `received` holds; hands over each piece that has arrived, with its
+/// place.
 #[allow(clippy::too_many_arguments)]
 fn swap<F: Element>(
     ranks: &Ranks,
@@ -203,7 +204,7 @@ fn swap<F: Element>(
     });
 }
 
-/// Sends `own` to a rank and receives as much from it as `received` holds, in pieces.
+/// Sends `own` to a rank and receives as many elements from it as `received` holds, in pieces.
 fn exchange<T: Equivalence>(
     ranks: &Ranks,
     with: usize,
@@ -240,7 +241,7 @@ pub(crate) fn send<T: Equivalence>(ranks: &Ranks, to: usize, call: Call, own: &[
     });
 }
 
-/// Receives from a rank as much as `received` holds.
+/// Receives from a rank as many elements as `received` holds.
 pub(crate) fn receive<T: Equivalence>(ranks: &Ranks, from: usize, call: Call, received: &mut [T]) {
     exchange::<T>(ranks, from, call, &[], received, |_, _| {});
 }

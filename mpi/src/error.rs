@@ -1,13 +1,13 @@
-//! What went wrong, and on which rank.
+//! Errors, with the rank on which they happened.
 
 use std::fmt;
 
-/// An error of one rank, as all ranks are told it: those that are told return the same.
+/// An error of one rank. It is sent to all ranks, which return the same error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankError {
-    /// The rank on which it happened; of several, the lowest.
+    /// The rank on which it happened; the lowest if there are several.
     pub rank: usize,
-    /// What happened there.
+    /// What went wrong.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! The beginning and the end of a program that runs on several ranks.
+//! Start and end of a program that runs on several ranks.
 
 use std::any::Any;
 use std::fmt::Display;
@@ -10,12 +10,11 @@ use mpi::Threading;
 use crate::options::Options;
 use crate::ranks::Ranks;
 
-/// Runs `act` on every rank that `mpirun` started; without `mpirun`, on the only one.
+/// Runs `act` on every rank that `mpirun` started, or on a single rank without `mpirun`.
 ///
-/// Nothing hangs: if `act` returns an error or panics on one rank, that rank says so with its number and all ranks end, with a status
-/// that is not 0. If a rank is silent, those that wait for it say for which rank and in which call they waited, once their
-/// [patience](Options::patience) is over. If one returned while another one waits for it, that one says so at once. A rank that is
-/// killed is reported by `mpirun`, which ends the others.
+/// Nothing hangs. If `act` returns an error or panics on one rank, that rank says so with its number, and all ranks end with a nonzero
+/// status. If a rank sends nothing, those that wait for it report the rank and the call once their [patience](Options::patience) is
+/// over. If it has returned, they report that at once. If a rank is killed, `mpirun` reports it and ends the others.
 ///
 /// ```
 /// use std::process::ExitCode;
@@ -32,7 +31,7 @@ use crate::ranks::Ranks;
 /// ```
 ///
 /// # Panics
-/// Panics if it was called before: MPI starts once a process.
+/// Panics if it was called before: MPI can be started only once per process.
 #[track_caller]
 pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), E>) -> ExitCode {
     let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
@@ -48,7 +47,7 @@ pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), 
     match catch_unwind(AssertUnwindSafe(|| act(&ranks))) {
         Ok(Ok(())) => ranks.leave(),
         Ok(Err(error)) => ranks.end_all(&error),
-        // Where it was, the panic itself has said.
+        // The panic itself has printed where it happened.
         Err(panic) => ranks.end_all(&format_args!("panicked: {}", message(&*panic))),
     }
     drop(ranks);
@@ -56,7 +55,7 @@ pub fn run<E: Display>(options: Options, act: impl FnOnce(&Ranks) -> Result<(), 
     ExitCode::SUCCESS
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-/// How partial gradients of ranks become the gradient of the whole batch.
+/// How the ranks' partial gradients become the gradient of the whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reduction {
-    /// Along the [tree of shards](crate#the-tree-of-shards), which is the same for any number of ranks: so are the bits. The number of
-    /// ranks is a power of two.
+    /// Along the [tree of shards](crate#the-tree-of-shards). The tree is the same for any number of ranks, and so are the bits. The
+    /// number of ranks must be a power of two.
     #[default]
     Tree,
-    /// By `MPI_Iallreduce`, in whatever order the MPI library chooses: any number of ranks, but the last bits depend on it.
+    /// By `MPI_Iallreduce`, in an order that the MPI library chooses. It takes any number of ranks, but the last bits depend on that
+    /// number.
     AllReduce,
 }
 
-/// How a gradient's elements travel.
+/// How a gradient's elements are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wire {
@@ -23,18 +24,18 @@ pub enum Wire {
     Exact,
     /// Rounded to bfloat16: half the bytes of `f32`, a quarter of `f64`. Only with [`Reduction::Tree`].
     ///
-    /// The operands of each sum of the tree are rounded, and so is the result, also where no message is sent: the bits still do
-    /// not depend on the number of ranks. With 2ᵏ shards the error of an element of the mean is at most
+    /// The operands of each sum of the tree and the result are rounded even if no message is sent, so the bits still do not depend on
+    /// the number of ranks. With 2ᵏ shards the error of an element of the mean is at most
     ///
     /// ```text
     /// |error| ≤ ((1 + u)^(k + 1) - 1) Σ_s w_s |g_s| / Σ_s w_s        u = 2⁻⁸, a half unit in the last place
     /// ```
     ///
-    /// and what the sums of the element type themselves err by; with 8 shards, 1.6 % of the mean magnitude.
+    /// plus the rounding of the sums in the element type itself; with 8 shards, 1.6 % of the mean magnitude.
     Bf16,
 }
 
-/// How ranks work together: every rank must be given the same.
+/// How ranks work together. Every rank must be given the same options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,7 +54,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// 8 shards, summed along the tree, elements as they are, and a patience of 5 minutes.
+    /// 8 shards, summed along the tree with exact elements, and a patience of 5 minutes.
     #[must_use]
     pub fn new() -> Self {
         Options {
@@ -65,13 +66,13 @@ impl Options {
         }
     }
 
-    /// The number of shards that every batch is cut into, a power of two: at least the number of ranks. It decides the bits of a
-    /// training, together with what each shard computes; the number of ranks does not.
+    /// Sets the number of shards that every batch is cut into: a power of two, and at least the number of ranks. It decides the bits of
+    /// a training, together with what each shard computes; the number of ranks does not.
     ///
-    /// A shard is a pass of its own, so more shards than ranks have smaller products.
+    /// Each shard is a separate pass, so more shards than ranks mean smaller matrix products.
     ///
     /// # Panics
-    /// Panics if it is not a power of two.
+    /// Panics if `shards` is not a power of two.
     #[must_use]
     #[track_caller]
     pub fn shards(self, shards: usize) -> Self {
@@ -79,26 +80,26 @@ impl Options {
         Options { shards, ..self }
     }
 
-    /// How many shards a batch has.
+    /// The number of shards of a batch.
     #[must_use]
     pub fn shards_of_a_batch(&self) -> usize {
         self.shards
     }
 
-    /// How gradients are summed.
+    /// Sets how gradients are summed.
     #[must_use]
     pub fn reduction(self, reduction: Reduction) -> Self {
         Options { reduction, ..self }
     }
 
-    /// How gradients travel.
+    /// Sets how gradients are sent.
     #[must_use]
     pub fn wire(self, wire: Wire) -> Self {
         Options { wire, ..self }
     }
 
-    /// How long a rank waits for another one that sends nothing, before all end with an error. It must be longer than any rank
-    /// computes alone: longer than a shard's pass, and than whatever one rank does while the others wait for it.
+    /// Sets how long a rank waits for another one that sends nothing before all ranks end with an error. It must exceed the time that
+    /// any rank computes alone: a shard's pass, and whatever one rank does while the others wait for it.
     ///
     /// # Panics
     /// Panics if it is zero.
@@ -109,14 +110,14 @@ impl Options {
         Options { patience, ..self }
     }
 
-    /// Gradients of up to this many bytes are exchanged whole (fewest messages), larger ones by halves (fewest bytes); 16 KiB unless
-    /// set. It changes no bit.
+    /// Sets up to how many bytes a gradient is exchanged whole (fewest messages); larger ones are exchanged by halves (fewest bytes).
+    /// The default is 16 KiB. It changes no bit.
     #[must_use]
     pub fn whole_up_to(self, bytes: usize) -> Self {
         Options { whole_up_to: bytes, ..self }
     }
 
-    /// Why this many ranks cannot work in this way.
+    /// The reason why this many ranks cannot work with these options.
     pub(crate) fn misfit(&self, ranks: usize) -> Option<String> {
         let Options { shards, reduction, wire, .. } = self;
         match reduction {

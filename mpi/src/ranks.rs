@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::shard::{Shard, start};
 use crate::sum::TreeSum;
 
-/// What a rank was called to do, for the messages' tags and the errors' words.
+/// The operations of a rank, for the tags of messages and the texts of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Mean = 1,
@@ -51,7 +51,7 @@ impl Call {
     }
 }
 
-/// As the end of "it is waiting in …".
+/// Completes "it is waiting in …".
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -67,31 +67,31 @@ impl fmt::Display for Call {
     }
 }
 
-/// Tags from here on are of [buckets](crate::BucketSum).
+/// First tag of the [buckets](crate::BucketSum).
 pub(crate) const BUCKETS: Tag = 100;
 
-/// How often a request is tested before the rank lets others run.
+/// Number of tests of a request before the rank yields its core.
 const SPINS: u32 = 2000;
 
-/// How much longer a rank waits for each level of the tree: a rank that waits for a silent one speaks before those that wait for it.
+/// Extra waiting time for each level of the tree, so that a rank that waits for a silent one reports before those that wait for it.
 const LONGER: Duration = Duration::from_millis(500);
 
-/// How long a message may be on its way while its sender is already doing something else.
+/// How long a message may still be on its way after its sender has gone on to another call.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// The processes that train together, each with its number, the rank. [`run`](crate::run) makes it.
+/// The processes that train together, each with its number, the rank.
 ///
-/// All ranks must call the same methods in the same order, as in any program over MPI.
+/// [`run`](crate::run) makes it. All ranks must call the same methods in the same order, as in any program over MPI.
 pub struct Ranks {
     world: SimpleCommunicator,
     options: Options,
     rank: usize,
     count: usize,
-    /// How many calls there were, for errors.
+    /// Number of calls so far, for errors.
     calls: Cell<u64>,
-    /// The level of the tree at which it exchanges messages.
+    /// The level of the tree at which this rank exchanges messages.
     level: Cell<u32>,
-    /// The numbers of elements that all ranks are known to have, for each call and type.
+    /// The numbers of elements already checked to be equal on all ranks, for each call and type.
     lengths: RefCell<Vec<(Call, &'static str, usize)>>,
     pub(crate) f32: RefCell<Buffers<f32>>,
     pub(crate) f64: RefCell<Buffers<f64>>,
@@ -112,19 +112,19 @@ impl Ranks {
         Ranks { world, options, rank, count, calls, level, lengths, f32, f64 }
     }
 
-    /// The number of this process, from 0 up.
+    /// The number of this process, counted from 0.
     #[must_use]
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// How many ranks there are.
+    /// The number of ranks.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether this is rank 0: the one that prints, and that writes files.
+    /// Whether this is rank 0, which prints and writes files.
     ///
     /// ```
     /// # gradflow_mpi::run(gradflow_mpi::Options::new(), |ranks| {
@@ -138,15 +138,15 @@ impl Ranks {
         self.rank == 0
     }
 
-    /// How they work together.
+    /// The options that were given to `run`.
     #[must_use]
     pub fn options(&self) -> Options {
         self.options
     }
 
-    /// This rank's part of a batch of `batch` sequences: those of all its shards, in one. For the shortest loop, which ends with
-    /// [`mean`](Ranks::mean) or [`weighted_mean`](Ranks::weighted_mean); its bits depend on the number of ranks, unlike those of a loop
-    /// over [`shards`](Ranks::shards).
+    /// This rank's part of a batch of `batch` sequences: the sequences of all its shards, as one shard. It is meant for the shortest
+    /// loop, which ends with [`mean`](Ranks::mean) or [`weighted_mean`](Ranks::weighted_mean). Unlike the bits of a loop over
+    /// [`shards`](Ranks::shards), its bits depend on the number of ranks.
     ///
     /// # Panics
     /// Panics if there are fewer sequences than ranks.
@@ -158,14 +158,14 @@ impl Ranks {
         Shard { index: rank, place: 0, sequences: start(batch, rank, count)..start(batch, rank + 1, count) }
     }
 
-    /// The numbers of the shards that belong to a rank.
+    /// The numbers of a rank's shards.
     pub(crate) fn shards_of(&self, rank: usize) -> Range<usize> {
         let shards = self.options.shards;
         start(shards, rank, self.count)..start(shards, rank + 1, self.count)
     }
 
     /// The shards of a batch of `batch` sequences that this rank computes, in order. Shard s of S has the sequences from `s B / S` to
-    /// `(s + 1) B / S`, rounded down; shards without a sequence are left out.
+    /// `(s + 1) B / S`, rounded down; shards without sequences are left out.
     pub fn shards(&self, batch: usize) -> impl DoubleEndedIterator<Item = Shard> + use<> {
         let (own, shards) = (self.shards_of(self.rank), self.options.shards);
         let first = own.start;
@@ -176,15 +176,15 @@ impl Ranks {
         .filter(|shard| !shard.sequences.is_empty())
     }
 
-    /// How many shards of a batch this rank has at most: one more than the largest [`place`](Shard::place).
+    /// The largest number of shards of a batch that this rank can have: one more than the largest [`place`](Shard::place).
     #[must_use]
     pub fn own_shards(&self) -> usize {
         self.shards_of(self.rank).len()
     }
 
-    /// The state before the first step of each of this rank's shards, by [`place`](Shard::place), for a batch of `batch` sequences.
+    /// The states before the first step of this rank's shards, by [`place`](Shard::place), for a batch of `batch` sequences.
     ///
-    /// A shard without a sequence has the state of an empty batch.
+    /// A shard without sequences has the state of an empty batch.
     #[must_use]
     pub fn zero_states<L: Layer>(&self, model: &L, batch: usize) -> Vec<L::State> {
         let shards = self.options.shards;
@@ -198,7 +198,7 @@ impl Ranks {
         TreeSum::new(self, model.element_count())
     }
 
-    /// A sum over all shards of a gradient in parts like `parts`, which go out while the backward pass still runs.
+    /// A sum over all shards of a gradient in parts like `parts`, which are sent while the backward pass still runs.
     ///
     /// # Panics
     /// Panics if there are more than 500 parts.
@@ -208,7 +208,7 @@ impl Ranks {
         BucketSum::new(self, parts)
     }
 
-    /// Another rank, to send to and to receive from.
+    /// Another rank, to send to or to receive from.
     pub(crate) fn other(&self, rank: usize) -> Process<'_> {
         self.world.process_at_rank(rank as mpi::Rank)
     }
@@ -223,8 +223,8 @@ impl Ranks {
         call
     }
 
-    /// Checks that all ranks sum as many elements, the first time for this number: messages of another length than is expected would
-    /// end the program without a word.
+    /// Checks that all ranks sum the same number of elements, the first time that this number occurs. A message of unexpected length
+    /// would end the program without an explanation.
     #[track_caller]
     pub(crate) fn check_length<F: Element>(&self, call: Call, length: usize) {
         let key = (call, std::any::type_name::<F>(), length);
@@ -236,13 +236,13 @@ impl Ranks {
         }
     }
 
-    /// That the next messages are exchanged between ranks that differ in this bit.
+    /// Notes that the next messages are exchanged between ranks that differ in this bit.
     pub(crate) fn at_level_of(&self, bit: usize) {
         self.level.set(bit.ilog2());
     }
 
-    /// Waits until `request` is done, for which `from` must do its part of `call`; of a call of MPI's own, any rank. Does not return if
-    /// that takes longer than the patience, or cannot happen.
+    /// Waits until `request` is done, for which rank `from`, or any rank if it is `None`, must do its part of `call`. Does not return
+    /// if the request takes longer than the patience, or can never be done.
     pub(crate) fn wait<'a, D: ?Sized, S: Scope<'a>>(
         &self,
         mut request: Request<'a, D, S>,
@@ -263,11 +263,12 @@ impl Ranks {
                 Ok(done) => return done,
                 Err(again) => request = again,
             }
-            // More ranks than cores: the others need this one to work.
+            // If there are more ranks than cores, the others need this core to work.
             yield_now();
             let waited = begin.elapsed();
             if waited > GRACE {
-                // What it does instead, if that is known, and since when: its message to this call would have been here before.
+                // What the other rank does instead, if known, and since when: had it sent a message for this call, that would have
+                // arrived first.
                 let other =
                     from.and_then(|from| self.other(from).immediate_probe()).and_then(|s| Call::of_tag(s.tag()));
                 let (place, since) = *elsewhere.get_or_insert((other, waited));
@@ -293,30 +294,30 @@ impl Ranks {
         }
     }
 
-    /// Says why, and ends all ranks.
+    /// Prints the reason and ends all ranks.
     pub(crate) fn end_all(&self, why: &dyn fmt::Display) -> ! {
         let Ranks { rank, count, .. } = self;
-        // As a whole: the other ranks may write too.
+        // In one piece, since other ranks may write too.
         let line = format!("error: rank {rank} of {count}: {why}\n");
         let mut stderr = std::io::stderr();
         let _ = stderr.write_all(line.as_bytes()).and_then(|()| stderr.flush());
-        // The line is on its way to rank 0's terminal through the starter, which ends with the ranks.
+        // The line reaches rank 0's terminal through the launcher, which ends with the ranks.
         sleep(Duration::from_millis(100));
         self.world.abort(1)
     }
 
-    /// Returns when all ranks have come here.
+    /// Returns once all ranks have reached this call.
     pub(crate) fn leave(&self) {
         let call = self.called(Call::Leave);
         let mut none = [0.0];
         self.f64.borrow_mut().sum_of_any(self, call, &mut none);
     }
 
-    /// Sums of numbers over all ranks, along the tree: losses, weights, counts. Of metrics, which are tensors, by
+    /// Sums numbers such as losses, weights and counts over all ranks, along the tree. For metrics, which are tensors, use
     /// [`sum`](Ranks::sum).
     ///
     /// # Panics
-    /// Panics if ranks have other numbers of them.
+    /// Panics if the number of numbers differs between ranks.
     #[track_caller]
     pub fn sum_numbers(&self, numbers: &mut [f64]) {
         let call = self.called(Call::Numbers);
@@ -324,7 +325,7 @@ impl Ranks {
         self.f64.borrow_mut().sum_of_any(self, call, numbers);
     }
 
-    /// The sum over all ranks of tensors that each of them has: of metrics, or of gradients of sums.
+    /// Sums tensors, such as metrics or gradients of summed losses, over all ranks.
     ///
     /// ```
     /// use gradflow::{metrics::Accuracy, ndarray::{arr2, arr3}};
@@ -337,7 +338,7 @@ impl Ranks {
     /// ```
     ///
     /// # Panics
-    /// Panics if ranks have other numbers of elements.
+    /// Panics if the number of elements differs between ranks.
     #[track_caller]
     pub fn sum<F: Element>(&self, tensors: &mut (impl Tensors<F> + ?Sized)) {
         let call = self.called(Call::Sum);
@@ -345,15 +346,15 @@ impl Ranks {
         F::buffers(self).borrow_mut().sum_of_tensors(self, call, &mut { tensors }, F::one(), F::one());
     }
 
-    /// The mean over all ranks of a gradient, if every rank has as many terms in its loss: the one line that a training loop needs
-    /// after its backward pass.
+    /// Replaces a gradient by its mean over all ranks, if every rank has the same number of terms in its loss. It is the one line that
+    /// a training loop needs after its backward pass.
     ///
     /// ```text
     /// g = 1/R Σ_r g_r
     /// ```
     ///
     /// # Panics
-    /// Panics if ranks have other numbers of elements.
+    /// Panics if the number of elements differs between ranks.
     #[track_caller]
     pub fn mean<F: Element>(&self, grad: &mut (impl Tensors<F> + ?Sized)) {
         let call = self.called(Call::Mean);
@@ -362,17 +363,17 @@ impl Ranks {
         F::buffers(self).borrow_mut().sum_of_tensors(self, call, &mut { grad }, F::one(), factor);
     }
 
-    /// The mean over all ranks of a gradient and a loss, each weighted by the number of terms in it: that of the whole batch, for
-    /// parts and lengths that differ. Returns the loss.
+    /// Replaces a gradient by its mean over all ranks, weighted by the number of terms in each loss, and returns the loss averaged in
+    /// the same way: gradient and loss of the whole batch, even if parts and lengths differ.
     ///
     /// ```text
     /// g = Σ_r w_r g_r / Σ_r w_r        L = Σ_r w_r L_r / Σ_r w_r
     /// ```
     ///
-    /// The weight is what [`Loss::weight`](gradflow::loss::Loss::weight) gives.
+    /// [`Loss::weight`](gradflow::loss::Loss::weight) computes the weight.
     ///
     /// # Panics
-    /// Panics if ranks have other numbers of elements.
+    /// Panics if the number of elements differs between ranks.
     #[track_caller]
     pub fn weighted_mean<F: Element>(&self, grad: &mut (impl Tensors<F> + ?Sized), loss: f64, weight: f64) -> f64 {
         let call = self.called(Call::Mean);
@@ -387,7 +388,7 @@ impl Ranks {
     }
 }
 
-/// 1 / x; 0 of 0, as the mean of no terms.
+/// 1 / x, or 0 for x = 0, so that a mean of no terms is 0.
 pub(crate) fn reciprocal(x: f64) -> f64 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use gradflow::ndarray::{ArrayRef, ArrayView, Axis, Dimension, Slice};
 use gradflow::{Float, Sequence};
 
-/// Some neighbouring sequences of a batch, which are computed by themselves.
+/// Neighbouring sequences of a batch that are computed separately from the others.
 ///
 /// ```
 /// use gradflow::{Sequence, ndarray::{Array2, Array3}};
@@ -34,13 +34,13 @@ impl Shard {
         self.index
     }
 
-    /// Its number among the shards of this rank: where its state and its cache are, if they are kept in a list.
+    /// Its number among the shards of this rank: the index of its state and its cache, if they are kept in a list.
     #[must_use]
     pub fn place(&self) -> usize {
         self.place
     }
 
-    /// Which sequences of the batch it has.
+    /// The sequences of the batch that it has.
     #[must_use]
     pub fn sequences(&self) -> Range<usize> {
         self.sequences.clone()
@@ -52,7 +52,7 @@ impl Shard {
         self.sequences.len()
     }
 
-    /// Its sequences of the whole batch `x`, with their lengths and the mode. Dropout draws for them what it draws for the batch.
+    /// Its sequences of the whole batch `x`, with their lengths and the mode. Dropout draws the same numbers as for the whole batch.
     ///
     /// # Panics
     /// Panics if the batch has fewer sequences.
@@ -73,10 +73,10 @@ impl Shard {
         whole.slice_axis(Axis(1), Slice::from(self.sequences()))
     }
 
-    /// Sequences that are these already, for a rank that read its own part of the data: with their place in the whole batch.
+    /// Marks sequences as this shard's, with their place in the whole batch: for a rank that read only its own part of the data.
     ///
     /// # Panics
-    /// Panics if it is another number of sequences.
+    /// Panics if the number of sequences is not that of the shard.
     #[must_use]
     #[track_caller]
     pub fn own<'x, F: Float>(&self, x: impl Into<Sequence<'x, F>>) -> Sequence<'x, F> {
@@ -87,7 +87,7 @@ impl Shard {
     }
 }
 
-/// Where part `i` of `count` parts of `all` begins that are about equally long.
+/// The start of part `i` if `all` elements are cut into `count` parts of about equal length.
 pub(crate) fn start(all: usize, i: usize, count: usize) -> usize {
     all / count * i + all % count * i / count
 }

@@ -1,4 +1,4 @@
-//! What all ranks must have alike: the model, the optimizer's state, a checkpoint, an error.
+//! What all ranks must have in common: the model, the optimizer's state, a checkpoint, an error.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::error::RankError;
 use crate::ranks::{Call, Ranks};
 use crate::shard::start;
 
-/// The longest reason that travels to the other ranks, in bytes.
+/// Maximum length in bytes of a reason that is sent to the other ranks.
 const REASON: usize = 1 << 10;
 
 impl Ranks {
-    /// The result of `this` rank, unless one failed: then the error of the lowest rank that did, on all ranks.
+    /// Returns the result of `this` rank or, if some rank failed, the error of the lowest such rank, on all ranks.
     ///
     /// ```
     /// # gradflow_mpi::run(gradflow_mpi::Options::new(), |ranks| {
@@ -27,11 +27,11 @@ impl Ranks {
     /// ```
     ///
     /// # Errors
-    /// Returns an error on all ranks if `this` is one on some.
+    /// Returns an error on all ranks if `this` is an error on any rank.
     pub fn agree<T, E: Display>(&self, this: Result<T, E>) -> Result<T, RankError> {
         let call = self.called(Call::Agree);
         self.at_level_of(1);
-        // 1 and the text; 0 if all is well.
+        // 1 and the text; 0 if there is no error.
         let mut own = this.as_ref().map_or_else(|error| format!("\u{1}{error}"), |_| String::new()).into_bytes();
         own.resize(REASON, 0);
         let mut first = vec![0_u8; REASON + 8];
@@ -58,7 +58,8 @@ impl Ranks {
         Err(RankError { rank, reason: String::from_utf8_lossy(&first[1..end]).into_owned() })
     }
 
-    /// Rank 0's `values`, along a binomial tree: a rank that has them sends them on to those that differ from it in a higher bit.
+    /// Sends rank 0's `values` to all ranks along a binomial tree: a rank that has them sends them on to those that differ from it in a
+    /// higher bit.
     fn broadcast_values<T: Equivalence>(&self, call: Call, values: &mut [T]) {
         let (rank, count) = (self.rank(), self.count());
         let mut bit = 1;
@@ -73,7 +74,7 @@ impl Ranks {
         }
     }
 
-    /// Rank 0's bytes, however many.
+    /// Sends rank 0's bytes, of any length, to all ranks.
     fn broadcast_bytes(&self, call: Call, own: Vec<u8>) -> Vec<u8> {
         let mut length = [own.len() as u64];
         self.broadcast_values(call, &mut length);
@@ -92,7 +93,7 @@ impl Ranks {
         self.agree(if same { Ok(()) } else { Err(misfit()) })
     }
 
-    /// Checks that all ranks sum as many elements in a call.
+    /// Checks that all ranks sum the same number of elements in a call.
     pub(crate) fn check_same_length(&self, call: Call, length: usize) -> Result<(), RankError> {
         let mut first = [length as u64];
         self.broadcast_values(Call::Length, &mut first);
@@ -108,8 +109,8 @@ impl Ranks {
     /// Checks that all ranks have tensors of the same names, shapes and element type, in the same order.
     ///
     /// # Errors
-    /// Returns an error on all ranks otherwise: the lowest rank whose tensors differ from those of rank 0, and the first tensor that
-    /// does.
+    /// Returns an error on all ranks otherwise. It names the lowest rank whose tensors differ from those of rank 0, and the first
+    /// tensor that differs.
     pub fn check_alike<F: Float>(&self, tensors: &(impl Tensors<F> + ?Sized)) -> Result<(), RankError> {
         let call = self.called(Call::Broadcast);
         let element = std::any::type_name::<F>();
@@ -131,12 +132,12 @@ impl Ranks {
         self.agree(misfit)
     }
 
-    /// Checks that all ranks have the same bits in their tensors, as after every step of a training: a rank that does not has another
-    /// machine, another version or a loop that differs.
+    /// Checks that all ranks' tensors have the same bits, as they do after every step of a training. If a rank's bits differ, it has
+    /// another machine, another version or another loop.
     ///
     /// # Errors
-    /// Returns an error on all ranks otherwise: the lowest rank whose tensors differ from those of rank 0, and the first tensor that
-    /// does.
+    /// Returns an error on all ranks otherwise. It names the lowest rank whose tensors differ from those of rank 0, and the first
+    /// tensor that differs.
     pub fn check_equal<F: Float>(&self, tensors: &(impl Tensors<F> + ?Sized)) -> Result<(), RankError> {
         self.check_alike(tensors)?;
         let call = self.called(Call::Broadcast);
@@ -149,11 +150,11 @@ impl Ranks {
         })
     }
 
-    /// Gives all ranks the values of rank 0: a model's initial weights.
+    /// Gives all ranks the values of rank 0, such as a model's initial weights.
     ///
     /// # Errors
-    /// Returns an error on all ranks, as [`check_alike`](Ranks::check_alike), if they do not have the same tensors; nothing is changed
-    /// then.
+    /// Returns an error on all ranks, as [`check_alike`](Ranks::check_alike) does, if they do not have the same tensors; then nothing
+    /// is changed.
     pub fn broadcast<F: Element>(&self, tensors: &mut (impl Tensors<F> + ?Sized)) -> Result<(), RankError> {
         self.check_alike(tensors)?;
         let call = self.called(Call::Broadcast);
@@ -163,11 +164,10 @@ impl Ranks {
         Ok(())
     }
 
-    /// Gives all ranks the model and the optimizer of rank 0, as they are there: at the start, or after rank 0 read them from a file of
-    /// its own.
+    /// Gives all ranks the model and the optimizer of rank 0: at the start, or after rank 0 has read them from a file of its own.
     ///
     /// # Errors
-    /// Returns an error on all ranks if they do not have the same tensors or the same kind of optimizer with the same settings.
+    /// Returns an error on all ranks if their tensors, their kinds of optimizer or the optimizers' settings differ.
     pub fn broadcast_training<F: Element>(
         &self,
         model: &mut (impl Tensors<F> + ?Sized),
@@ -185,7 +185,7 @@ impl Ranks {
         self.agree(read.and_then(|checkpoint| checkpoint.load_optimizer(&{ model }, optimizer)))
     }
 
-    /// Saves a checkpoint, on rank 0 alone; the other ranks wait for it.
+    /// Saves a checkpoint on rank 0 alone, while the other ranks wait.
     ///
     /// ```no_run
     /// # use gradflow::{io::Checkpoint, ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -207,13 +207,13 @@ impl Ranks {
         self.agree(saved.map_err(|error| format!("{}: {error}", path.display())))
     }
 
-    /// Reads a checkpoint on rank 0, and gives it to all ranks: the others need not see the file.
+    /// Reads a checkpoint on rank 0 and gives it to all ranks: the others need no access to the file.
     ///
     /// # Errors
     /// Returns an error on all ranks if it could not be read.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, RankError> {
         let mut bytes = Vec::new();
-        // With its checksum verified, and again on every rank.
+        // The checksum is verified here, and again on every rank.
         let read = if self.is_first() {
             Checkpoint::open(path).map(|checkpoint| checkpoint.save_to(&mut bytes).expect("memory takes all bytes"))
         } else {
@@ -225,8 +225,8 @@ impl Ranks {
         self.agree(Checkpoint::read_from(&bytes[..]))
     }
 
-    /// The state of the whole batch of `batch` sequences, from those of all ranks' shards (by [`place`](crate::Shard::place)): for a
-    /// checkpoint that any number of ranks can continue. [`Layer::select_state`] gives a shard's part of it back.
+    /// The state of the whole batch of `batch` sequences, gathered from all ranks' shards (by [`place`](crate::Shard::place)), for a
+    /// checkpoint that any number of ranks can continue. [`Layer::select_state`] extracts a shard's part again.
     ///
     /// ```
     /// use gradflow::{Layer, recurrent::LstmCell};

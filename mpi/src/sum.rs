@@ -9,10 +9,10 @@ use crate::ranks::{Call, Ranks, reciprocal};
 use crate::shard::Shard;
 use crate::tree::Tree;
 
-/// The gradient and the loss of a batch, from those of its shards, along the [tree of shards](crate#the-tree-of-shards).
+/// The gradient and the loss of a batch, summed from those of its shards along the [tree of shards](crate#the-tree-of-shards).
 ///
 /// Each rank [adds](TreeSum::add) its shards in order; then all call [`mean`](TreeSum::mean) or [`sum`](TreeSum::sum).
-/// [`Ranks::tree_sum`] makes one, which serves all steps.
+/// [`Ranks::tree_sum`] makes one, which can be reused for all steps.
 #[derive(Debug)]
 pub struct TreeSum<'r, F> {
     ranks: &'r Ranks,
@@ -31,11 +31,11 @@ impl<'r, F: Element> TreeSum<'r, F> {
         TreeSum { ranks, length, tensors: Tree::new(length, wire), numbers: Tree::new(2, Wire::Exact), next }
     }
 
-    /// The gradient and the loss of a shard, and how much they weigh in the mean: the number of terms in the loss, which
+    /// Adds the gradient and the loss of a shard. Their weight in the mean is the number of terms in the loss, which
     /// [`Loss::weight`](gradflow::loss::Loss::weight) gives.
     ///
     /// # Panics
-    /// Panics if it is not one of the shards after those that were added, or `grad` has another number of elements than the model.
+    /// Panics if it is not one of the shards after those already added, or if `grad` has another number of elements than the model.
     #[track_caller]
     pub fn add(&mut self, shard: &Shard, grad: &(impl Tensors<F> + ?Sized), loss: f64, weight: f64) {
         let (index, last) = (shard.index(), self.ranks.shards_of(self.ranks.rank()).end);
@@ -49,7 +49,7 @@ impl<'r, F: Element> TreeSum<'r, F> {
         self.next = index + 1;
     }
 
-    /// Zeros for the shards before `index`, which had no sequence.
+    /// Adds zeros for the shards before `index`, which have no sequences.
     fn skip_to(&mut self, index: usize) {
         if self.next < index {
             let zeros = vec![F::zero(); self.length];
@@ -60,7 +60,7 @@ impl<'r, F: Element> TreeSum<'r, F> {
         }
     }
 
-    /// The gradient of the whole batch's mean loss, into `grad`, and that loss, on all ranks.
+    /// Writes the gradient of the whole batch's mean loss into `grad` and returns that loss, on all ranks.
     ///
     /// ```text
     /// g = Σ_s w_s g_s / Σ_s w_s        L = Σ_s w_s L_s / Σ_s w_s
@@ -73,13 +73,13 @@ impl<'r, F: Element> TreeSum<'r, F> {
         self.finish(grad, reciprocal)
     }
 
-    /// The sums over all shards, weighted but not divided, of gradients and losses:
+    /// Writes the weighted sum of the gradients over all shards, without division, into `sums`, and returns that of the losses:
     ///
     /// ```text
     /// g = Σ_s w_s g_s        L = Σ_s w_s L_s
     /// ```
     ///
-    /// Of a loss that is a sum, with weights of 1; of [metrics](gradflow::metrics), which are tensors.
+    /// Use it with weights of 1 for a loss that is a sum, or for [metrics](gradflow::metrics), which are tensors.
     ///
     /// # Panics
     /// Panics if `sums` has another number of elements than the model.

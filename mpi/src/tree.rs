@@ -5,13 +5,13 @@ use gradflow::author::{from_bf16, to_bf16};
 
 use crate::options::Wire;
 
-/// The nearest bfloat16, in the element type.
+/// The nearest bfloat16, as a value of the element type.
 #[inline(always)]
 pub(crate) fn rounded<F: Float>(x: F) -> F {
     F::of(from_bf16(to_bf16(x.widen() as f32)).into())
 }
 
-/// `values` as they are on the wire.
+/// Rounds `values` as they are sent.
 pub(crate) fn round<F: Float>(wire: Wire, values: &mut [F]) {
     if wire == Wire::Bf16 {
         values.iter_mut().for_each(|x| *x = rounded(*x));
@@ -23,7 +23,7 @@ pub(crate) fn add<F: Float>(sums: &mut [F], others: &[F]) {
     sums.iter_mut().zip(others).for_each(|(sum, &other)| *sum += other);
 }
 
-/// A binary tree that is summed leaf after leaf, in the memory of one path from the root: a node is added to its left neighbour as soon as
+/// A binary tree that is summed leaf by leaf, in the memory of one path from the root: a node is added to its left neighbour as soon as
 /// both are complete.
 ///
 /// ```text
@@ -43,21 +43,21 @@ pub(crate) struct Tree<F> {
 }
 
 impl<F: Float> Tree<F> {
-    /// Of leaves of `length` elements.
+    /// A tree whose leaves have `length` elements.
     pub fn new(length: usize, wire: Wire) -> Self {
         Tree { length, wire, nodes: Vec::new(), spare: Vec::new() }
     }
 
-    /// Whether no leaf waits.
+    /// Whether no sum is pending.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The next leaf: `factor` times the elements of all `parts`, one after the other.
+    /// Adds the next leaf: `factor` times the elements of all `parts`, one after the other.
     pub fn add_leaf<'a>(&mut self, parts: impl Iterator<Item = &'a [F]>, factor: F) {
         let Tree { length, wire, nodes, spare } = self;
         if let (Some((level @ 0, sum)), Wire::Exact) = (nodes.last_mut(), *wire) {
-            // The sum with the leaf before it, without a copy of this one.
+            // Adds to the leaf before it without a copy of this one.
             let mut place = &mut sum[..];
             for part in parts {
                 let (own, rest) = place.split_at_mut(part.len());
@@ -93,7 +93,8 @@ impl<F: Float> Tree<F> {
         self.spare.push(right);
     }
 
-    /// The sum of all leaves, of which there was at least one; the tree is empty afterwards. Give the memory [back](Tree::give_back).
+    /// Returns the sum of all leaves, of which there must be at least one, and empties the tree. Give the memory
+    /// [back](Tree::give_back).
     pub fn total(&mut self) -> Vec<F> {
         while self.nodes.len() > 1 {
             self.join();
@@ -101,7 +102,7 @@ impl<F: Float> Tree<F> {
         self.nodes.pop().expect("a leaf").1
     }
 
-    /// Memory for the next leaves.
+    /// Takes back memory for the next leaves.
     pub fn give_back(&mut self, memory: Vec<F>) {
         self.spare.push(memory);
     }
@@ -111,7 +112,7 @@ impl<F: Float> Tree<F> {
 mod tests {
     use super::*;
 
-    /// The sum of a power of two of leaves, by its definition.
+    /// The sum of leaves, whose number is a power of two, computed by its definition.
     fn defined(leaves: &[Vec<f32>], wire: Wire) -> Vec<f32> {
         if let [leaf] = leaves {
             return leaf.clone();

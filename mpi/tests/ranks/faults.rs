@@ -1,4 +1,4 @@
-//! A rank that fails: all end, nobody hangs, and the message says which rank and why.
+//! If a rank fails, all ranks end, none hangs, and the message says which rank failed and why.
 
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
@@ -43,7 +43,7 @@ pub const TESTS: [Test; 16] = [
     ("fault_exit", || ends("exit", &[], 20)),
 ];
 
-/// On 2 and on 4 ranks the program ends with an error in `seconds`, and one of them says all of `words`.
+/// Checks that on 2 and on 4 ranks the program ends with an error within `seconds`, and that its output contains all of `words`.
 fn ends(fault: &str, words: &[&str], seconds: u64) {
     for count in [2, 4] {
         let ended = mpirun(count, &format!("fault {fault}"));
@@ -59,7 +59,7 @@ pub fn rank(words: &[&str]) -> ExitCode {
     let fault = words[0].to_owned();
     let options = Options::new().patience(Duration::from_secs(if fault.starts_with("silent") { 2 } else { 120 }));
     let options = if fault == "silent_mpi" { options.reduction(Reduction::AllReduce) } else { options };
-    // Ranks are told of it by Open MPI or by MPICH.
+    // Open MPI or MPICH tells each rank its number.
     let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK"].into_iter().find_map(|name| std::env::var(name).ok());
     let other = fault == "other_options" && rank.as_deref() == Some("1");
     let options = if other { options.shards(16) } else { options };
@@ -69,9 +69,9 @@ pub fn rank(words: &[&str]) -> ExitCode {
         ranks.sum_numbers(&mut [0.0]);
         act(ranks, &fault, &mut grad)?;
         if fault == "returned" && ranks.rank() == 1 {
-            return Ok(()); // as a loop that has fewer batches than those of the others
+            return Ok(()); // as a loop with fewer batches than the others' would
         }
-        // All but rank 1 go on, and need it.
+        // All but rank 1 go on, and need rank 1.
         for _ in 0..10 {
             ranks.mean(&mut grad);
         }

@@ -1,4 +1,4 @@
-//! Programs on several ranks: this file starts `mpirun` with itself, and looks at what the ranks print and how they end.
+//! Programs on several ranks: this file starts `mpirun` with itself and checks what the ranks print and how they end.
 //!
 //! `cargo test --test ranks NAME` runs the tests whose names contain NAME.
 
@@ -12,10 +12,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// The variable that tells a rank what to do.
+/// The environment variable that tells a rank what to do.
 const SCENARIO: &str = "GRADFLOW_MPI_SCENARIO";
 
-/// A test that takes longer hangs.
+/// A test that takes longer is considered to hang.
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 /// A test's name, and the test.
 type Test = (&'static str, fn());
 
-/// What a run of `mpirun` left.
+/// The result of a run of `mpirun`.
 struct Ended {
     success: bool,
     stdout: String,
@@ -61,12 +61,12 @@ struct Ended {
 }
 
 impl Ended {
-    /// The lines that begin with `result: `, without it.
+    /// The lines that begin with `result: `, without that prefix.
     fn results(&self) -> Vec<&str> {
         self.stdout.lines().filter_map(|line| line.strip_prefix("result: ")).collect()
     }
 
-    /// Both streams: which of them a message of `mpirun` goes to depends on its version.
+    /// Both streams: it depends on the version of `mpirun` which of them gets its messages.
     fn all(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -78,14 +78,15 @@ impl Ended {
     }
 }
 
-/// Runs a scenario on `count` ranks, by `mpirun` or what `MPIRUN` says. Flags of both Open MPI and MPICH: none but `-n`.
+/// Runs a scenario on `count` ranks with `mpirun`, or with the command in `MPIRUN`. `-n` is the only flag, since Open MPI and MPICH
+/// share it.
 fn mpirun(count: usize, scenario: &str) -> Ended {
     let clock = Instant::now();
     let mut child = Command::new(env::var_os("MPIRUN").unwrap_or_else(|| "mpirun".into()))
         .args(["-n", &count.to_string()])
         .arg(env::current_exe().expect("this file"))
         .env(SCENARIO, scenario)
-        // As root, on fewer cores than ranks, in a container.
+        // To run as root, on fewer cores than ranks, in a container.
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")

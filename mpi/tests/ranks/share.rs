@@ -1,4 +1,4 @@
-//! What all ranks have alike: weights, optimizers, checkpoints, states, sums and errors.
+//! What all ranks have in common: weights, optimizers, checkpoints, states, sums and errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -60,10 +60,10 @@ fn sums(ranks: &Ranks) {
     let mut grad = arr1(&[rank as f32]);
     assert_eq!(ranks.weighted_mean(&mut grad, rank, weight), count - 1.0);
     assert_eq!(grad, arr1(&[count as f32 - 1.0]));
-    // None: a mean of nothing is 0.
+    // No rank's terms count: a mean of nothing is 0.
     assert_eq!((ranks.weighted_mean(&mut grad, 1.0, 0.0), grad), (0.0, arr1(&[0.0])));
 
-    // More elements than a message has, and a number that no halves share equally.
+    // More elements than fit into a message, in a number that cannot be halved evenly.
     let mut long = gradflow::ndarray::Array1::from_shape_fn(200_003, |i| (i % 1000) as f32 + rank as f32);
     ranks.sum(&mut long);
     let of_ranks = count as f32 * (count as f32 - 1.0) / 2.0;
@@ -77,7 +77,7 @@ fn weights_and_optimizers(ranks: &Ranks) -> Result<(), RankError> {
         let error = ranks.check_equal(&model).unwrap_err();
         assert_eq!((error.rank, error.reason.as_str()), (1, "0.weight_ih_l0: other values than on rank 0"));
     }
-    // Rank 0 has taken a step, the others have not.
+    // Rank 0 has taken a step; the others have not.
     if ranks.is_first() {
         let grad = model.clone();
         optimizer.step(&mut model, &grad);
@@ -96,7 +96,7 @@ fn checkpoints(ranks: &Ranks) -> Result<(), RankError> {
     let path = std::env::temp_dir().join(format!("gradflow_mpi_{}.safetensors", std::process::id()));
     let (mut saved, mut read) = (model(7), model(8));
     ranks.save(&path, || Checkpoint::new().with_tensors("model", &saved).with_number("step", 5))?;
-    // Each rank has another name for it, and rank 0's is the one that counts.
+    // Each rank has its own name for the file; rank 0's name counts.
     let checkpoint = ranks.open(&path)?;
     assert_eq!(checkpoint.number("step").unwrap(), 5);
     ranks.agree(checkpoint.load_tensors("model", &mut read))?;
@@ -117,12 +117,12 @@ fn errors(ranks: &Ranks) {
     if ranks.count() == 1 {
         return;
     }
-    // Of two that fail, the lower one.
+    // If two ranks fail, the lower one's error counts.
     let this = if ranks.rank() == 0 { Ok(()) } else { Err(format!("no file on rank {}", ranks.rank())) };
     let error = ranks.agree(this).unwrap_err();
     assert_eq!(error, RankError { rank: 1, reason: "no file on rank 1".into() });
     assert_eq!(error.to_string(), "rank 1: no file on rank 1");
-    // A reason too long for a message, of characters of several bytes.
+    // A reason that is too long for a message, with characters of several bytes.
     let error = ranks.agree(if ranks.rank() == 1 { Err("é".repeat(5000)) } else { Ok(()) }).unwrap_err();
     assert!(error.reason.starts_with("ééé") && error.reason.len() < 1100);
 
@@ -142,7 +142,7 @@ fn errors(ranks: &Ranks) {
     assert!(alike.unwrap_err().reason.contains("expected (without a name): [1] of f32 as on rank 0, got"), "f64");
 }
 
-/// The state of the whole batch, and back, also where shards are empty.
+/// The state of the whole batch, gathered and given back, also if shards are empty.
 fn states(ranks: &Ranks) {
     let model = model(3);
     for batch in [9, 2] {
@@ -165,7 +165,7 @@ fn states(ranks: &Ranks) {
     }
 }
 
-/// Parts with fewer elements than ranks, or none; shards without a sequence; and sums that nobody took or made.
+/// Parts with fewer elements than ranks, or none; shards without sequences; and sums that were never taken or never made.
 fn small_buckets(ranks: &Ranks) {
     let parts = [arr1(&[8.0_f64]), arr1(&[1.0, -2.0, 3.0]), arr1(&[])];
     let mut sum = ranks.bucket_sum::<f64>(&[&parts[0], &parts[1], &parts[2]]);

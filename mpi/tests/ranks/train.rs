@@ -33,7 +33,7 @@ fn check_bits(training: &str) {
     same_bits(training);
 }
 
-/// The bits of a training, which are the same on 1, 2, 4 and 8 ranks.
+/// The bits of a training, checked to be the same on 1, 2, 4 and 8 ranks.
 fn same_bits(training: &str) -> String {
     let results = [1, 2, 4, 8].map(|count| {
         let ended = mpirun(count, &format!("train {training}")).succeeded();
@@ -44,14 +44,14 @@ fn same_bits(training: &str) -> String {
     results[0].clone()
 }
 
-/// Any number of ranks, also those that are no power of two; the bits may differ, the numbers do not (each rank 0 checks that).
+/// Any number of ranks, also if it is no power of two. The bits may differ; the numbers may not (each rank 0 checks that).
 fn all_reduce() {
     for count in [1, 2, 3, 4] {
         mpirun(count, "train mpi f64 13").succeeded();
     }
 }
 
-/// Threads in a rank: neither their number nor that of the ranks changes a bit.
+/// Threads within a rank: neither their number nor the number of ranks changes a bit.
 fn threads() {
     if !cfg!(feature = "rayon") {
         return println!("train_threads: skipped, without the feature rayon there are none");
@@ -73,7 +73,7 @@ const CLASSES: usize = 7;
 const EPOCHS: usize = 4;
 
 sequential! {
-    /// Dropout between layers and within one, normalisation, several layers.
+    /// Dropout between layers and within one, normalisation, and several layers.
     #[derive(Clone, Debug)]
     struct Model<F: Float>: Layer<F> {
         embedding: Embedding<F>,
@@ -115,13 +115,13 @@ impl Data {
         Sequence::from(&self.ids).with_lengths(&self.lengths).expect("lengths that fit")
     }
 
-    /// The chunks: their steps, and the seed of the step.
+    /// The chunks: their steps, and the step's seed.
     fn chunks(epoch: usize) -> impl Iterator<Item = (std::ops::Range<usize>, u64)> {
         (0..STEPS / CHUNK).map(move |k| (k * CHUNK..(k + 1) * CHUNK, (epoch * STEPS + k) as u64))
     }
 }
 
-/// What a training leaves.
+/// The result of a training.
 struct Trained<F: Float> {
     model: Model<F>,
     first: Model<F>,
@@ -158,7 +158,7 @@ fn sharded<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Tra
     Ok(Trained { model, first: first.expect("a step"), losses })
 }
 
-/// The same, layer by layer, with gradients that go out during the backward pass.
+/// The same, layer by layer, with gradients that are sent during the backward pass.
 fn by_buckets<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Trained<F>, RankError> {
     let mut model = Model::<F>::new(hidden);
     let (mut optimizer, mut cross_entropy) = (AdamW::new(1e-2), SoftmaxCrossEntropy::new());
@@ -204,7 +204,7 @@ fn by_buckets<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<
     Ok(Trained { model, first: first.expect("a step"), losses })
 }
 
-/// The same with the shortest loop: a part for each rank.
+/// The same with the shortest loop: one part for each rank.
 fn one_line<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Trained<F>, RankError> {
     let mut model = Model::new(hidden);
     let (mut optimizer, mut cross_entropy) = (AdamW::new(1e-2), SoftmaxCrossEntropy::new());
@@ -214,7 +214,7 @@ fn one_line<F: Element>(ranks: &Ranks, batch: usize, hidden: usize) -> Result<Tr
         let data = Data::new(batch, epoch);
         let mut state = model.zero_state(shard.count());
         for (steps, seed) in Data::chunks(epoch) {
-            // As a rank that has its own part of the data alone.
+            // As on a rank that has only its own part of the data.
             let [ids, targets] =
                 [&data.ids, &data.targets].map(|all| shard.part(&all.slice(s![steps.clone(), ..])).to_owned());
             let lengths = &data.lengths[shard.sequences()];
@@ -290,7 +290,7 @@ fn check_bf16(got: &Model<f32>, batch: usize, hidden: usize, shards: usize) {
             }
         }
     }
-    // The last term is for the sums in f32.
+    // The last term is for the rounding of sums in f32.
     let bound = (1.0 + 2_f64.powi(-8)).powi(shards.ilog2() as i32 + 1) - 1.0 + 1e-6;
     let mut largest: f64 = 0.0;
     for i in 0..grad.count() {
@@ -311,7 +311,7 @@ pub fn rank(words: &[&str]) -> ExitCode {
     let mut hidden = 8;
     #[cfg(feature = "rayon")]
     if let Some(threads) = words.get(3) {
-        hidden = 128; // as many as threads are woken for
+        hidden = 128; // enough to wake the threads
         let threads = threads.parse().expect("a number");
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the first pool");
     }
