@@ -1,5 +1,5 @@
-//! Bytes as a checkpoint, and any state dict as a checkpoint with the right checksum, which only somebody who computes it
-//! can make: no panic, and nothing changes where something does not fit.
+//! Bytes as a checkpoint, and any state dict as a checkpoint with the right checksum, which no random bytes would have: no panic, and
+//! nothing changes if something does not fit.
 
 use gradflow::io::{Checkpoint, LoadError, StateDict};
 use gradflow::layers::Linear;
@@ -43,14 +43,14 @@ fn check(checkpoint: &Checkpoint) {
             let unchanged = (0..2).all(|i| before.values(i).iter().zip(model.values(i)).all(|(&a, &b)| same(a, b)));
             assert!(unchanged && optimizer.state() == remembered, "changed by an error");
         } else {
-            // It goes on, whatever the values are.
+            // The training goes on, whatever the values are.
             let grad = Linear::zeros(2, 1);
             optimizer.step(&mut model, &grad);
         }
     }
     let mut average = WeightAverage::<f32>::ema(0.5);
     if checkpoint.load_average("average", &model, &mut average).is_ok() {
-        // It goes on, and its weights are finite.
+        // The average goes on, and its weights are finite.
         average.update(&Linear::zeros(2, 1)).expect("finite weights");
         assert!(average.state().tensors.names() == ["weight", "bias"]);
     } else {

@@ -1,7 +1,6 @@
-//! Choices that the bytes of an input make.
+//! Choices made by the bytes of an input.
 
-/// Reads choices from bytes; after the last byte every choice is the first one, so that all inputs mean something and a
-/// shorter input is a simpler one.
+/// Reads choices from bytes. After the last byte every choice is the first one, so all inputs are valid and shorter inputs are simpler.
 pub struct Choices<'a> {
     bytes: &'a [u8],
 }
@@ -26,7 +25,7 @@ impl<'a> Choices<'a> {
         self.below(2) == 1
     }
 
-    /// True once in so many times.
+    /// True once in `times` times.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == times - 1
     }
@@ -39,13 +38,13 @@ impl<'a> Choices<'a> {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
-    /// A text of some of these characters.
+    /// A text of some of `characters`.
     pub fn text(&mut self, characters: &str) -> String {
         let characters: Vec<char> = characters.chars().collect();
         (0..self.below(8)).map(|_| characters[self.below(characters.len())]).collect()
     }
 
-    /// A number as people set it, or as nobody would.
+    /// A usual setting, or an unusual one.
     pub fn float(&mut self) -> f64 {
         let ordinary = [0.0, 1.0, 0.1, 0.5, 0.9, 0.999, 1e-8, 3.0];
         let odd = [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, 1e-320, -0.0];

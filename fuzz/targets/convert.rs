@@ -1,4 +1,4 @@
-//! Weights of ONNX and Keras in shapes that fit or do not: refused, or converted so that they come back.
+//! Weights of ONNX and Keras in shapes that fit or do not: refused, or converted so that the conversion back restores them.
 
 use gradflow::convert::{KerasKind, KerasLayer, KerasWeights, OnnxNode, OnnxOperator};
 use gradflow::ndarray::{Array2, Array3, ArrayD, Axis};
@@ -22,7 +22,7 @@ fn about(size: usize, choices: &mut Choices<'_>) -> usize {
     }
 }
 
-/// Values that are all different, in a layout that a caller may have made.
+/// Distinct values in a layout that a caller may use.
 fn values2(rows: usize, columns: usize, choices: &mut Choices<'_>) -> Array2<f64> {
     let value = |row: usize, column: usize| (row * 100 + column) as f64 + 0.5;
     if choices.yes() {
@@ -78,13 +78,13 @@ fn onnx(choices: &mut Choices<'_>) {
                     Ok(mut back) => {
                         let again = $model::<f64>::from_onnx(&back).expect("what went to ONNX");
                         assert_eq!(again.names(), model.names());
-                        // Activations that are the operator's need not be named.
+                        // Default activations of the operator need not be named.
                         for (back, node) in back.iter_mut().zip(&nodes) {
                             if back.activations.is_empty() {
                                 back.activations.clone_from(&node.activations);
                             }
                         }
-                        // Rows of a coupled gate mean nothing and come back as zeros; all else is the same.
+                        // The rows of a coupled gate are unused and come back as zeros; all else is the same.
                         if nodes.iter().all(|node| node.operator != OnnxOperator::Lstm { input_forget: true }) {
                             assert_eq!(back, nodes);
                         }
@@ -140,7 +140,7 @@ fn keras(choices: &mut Choices<'_>) {
             if let Ok(model) = $model::<f64>::from_keras(&layers) {
                 passes(&model);
                 if let Ok(back) = model.to_keras() {
-                    // A layer in one direction merges nothing.
+                    // A layer in one direction ignores `merge`.
                     let merges = back.iter().zip(&layers).all(|(a, b)| a.backward.is_none() || a.merge == b.merge);
                     let plain = |layer: &KerasLayer<f64>| KerasLayer { merge: Merge::Concat, ..layer.clone() };
                     assert!(merges && back.iter().map(plain).eq(layers.iter().map(plain)));

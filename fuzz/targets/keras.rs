@@ -1,4 +1,5 @@
-//! Bytes as a file of Keras: whatever they are, no panic; and every layer that is read, as whatever it may be, makes a layer.
+//! Bytes as a file of Keras: no panic, whatever they are, and every layer, requested as each kind that it may be, makes at most one
+//! model.
 
 use gradflow::convert::KerasFile;
 use gradflow::recurrent::{BiLstm, Gru, Lstm, Rnn};
@@ -10,7 +11,7 @@ pub fn run(data: &[u8]) {
     };
     for (name, _) in file.layers() {
         if let Ok(layer) = file.recurrent::<f32>(name) {
-            // At most one kind of model; none if its arrays disagree.
+            // At most one kind of model, or none if its arrays disagree.
             let layers = [layer];
             let models = [
                 Lstm::from_keras(&layers).is_ok(),

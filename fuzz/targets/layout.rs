@@ -1,9 +1,9 @@
-//! Arrays in the layouts that a caller may have made.
+//! Arrays in memory layouts that a caller may use.
 
 use gradflow::Float;
 use gradflow::ndarray::{Array3, ArrayView3, s};
 
-/// How an array lies in memory.
+/// How an array is laid out in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Layout {
     Standard,
@@ -11,7 +11,7 @@ pub enum Layout {
     ColumnMajor,
     EverySecond,
     Reversed,
-    /// The same row for all sequences, by a stride of 0.
+    /// The same row for all sequences, with a stride of 0.
     BroadcastBatch,
     /// The same row for all steps.
     BroadcastSteps,
@@ -27,12 +27,12 @@ impl Layout {
         Layout::BroadcastBatch,
         Layout::BroadcastSteps,
     ];
-    /// Those that can hold any values.
+    /// The layouts that can hold any values.
     pub const OF_ANY_VALUES: [Layout; 5] =
         [Layout::Standard, Layout::BatchFirst, Layout::ColumnMajor, Layout::EverySecond, Layout::Reversed];
 }
 
-/// `values` in a layout, with what stands between them in memory.
+/// `values` in a layout, with junk between them in memory if the layout has gaps.
 pub struct Laid<F> {
     memory: Array3<F>,
     layout: Layout,

@@ -1,5 +1,5 @@
-//! Losses of random outputs and targets, with weights too: value, gradient and weight are those of the formulas and of central differences,
-//! in any memory layout, with lengths, in parts, and on every instruction set.
+//! Losses of random outputs and targets, also with weights: value, gradient and weight agree with the formulas and with central
+//! differences, in any memory layout, with lengths, in parts, and on every instruction set.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,11 +21,11 @@ pub fn run(data: &[u8]) {
 
 /// Targets of a batch, `[T, B]` or `[T, B, D]`.
 trait Targets: ToOwned {
-    /// Those of some steps and sequences.
+    /// The targets of some steps and sequences.
     fn part(&self, steps: Range<usize>, sequences: Range<usize>) -> Self::Owned;
-    /// Those of one more step.
+    /// The targets with one more step.
     fn and_one_step(&self) -> Self::Owned;
-    /// What no target may be at the positions that do not count.
+    /// The targets with invalid values at positions that do not count.
     fn with_junk(&self, counts: &dyn Fn(usize, usize) -> bool) -> Self::Owned;
 }
 
@@ -54,19 +54,19 @@ impl Targets for ArrayRef2<i64> {
     }
 }
 
-/// What the formulas say of a position: its loss, the slope of each feature, and what it weighs in a mean. Losses are sums of
-/// terms of one sign, so they can be compared to their own last digits.
+/// A position according to the formulas: its loss, the slope of each feature, and its weight in a mean. Losses are sums of terms of one
+/// sign, so they can be compared to their own last digits.
 #[derive(Default)]
 struct Position {
     loss: f64,
     slopes: Vec<f64>,
     weight: f64,
-    /// The largest term of a slope, of which others may be subtracted.
+    /// The largest term of a slope, from which others may be subtracted.
     largest: f64,
 }
 
 impl Position {
-    /// From the loss and the slope of each feature that counts.
+    /// Sums up elements, each with its loss and its slope, or `None` if it does not count.
     fn of_elements(elements: impl Iterator<Item = Option<(f64, f64)>>) -> Position {
         let mut position = Position::default();
         for element in elements {
@@ -106,12 +106,12 @@ impl<F: Float> Batch<F> {
     }
 }
 
-/// `-log σ(z)`, with its digits.
+/// `-log σ(z)`, without cancellation.
 fn softplus_of_minus(z: f64) -> f64 {
     (-z).max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
-/// `weight · loss`, where what has no weight counts for nothing.
+/// `weight · loss`, or 0 for a weight of 0 even if the loss is not finite.
 fn weighted(weight: f64, loss: f64) -> f64 {
     if weight == 0.0 { 0.0 } else { weight * loss }
 }
@@ -126,7 +126,7 @@ fn choose<F: Float>(choices: &mut Choices<'_>) {
     let size = choices.one_of(&[1.0, 1.0, 1.0, 1e-3, 30.0, 1e3, huge]);
     let mut y = Array3::from_shape_simple_fn((steps, batch, features), || F::of(size * rng.random_range(-1.0..1.0)));
     if choices.once_in(4) {
-        // Masked classes, and answers without doubt. The first class is never masked.
+        // Masked classes, and certain answers. The first class is never masked.
         let infinity = if kind == 0 { -f64::INFINITY } else { f64::INFINITY };
         for ((_, _, k), value) in y.indexed_iter_mut() {
             if kind < 2 && k > 0 && rng.random_range(0..4) == 0 {
@@ -174,7 +174,7 @@ fn cross_entropy<F: Float>(batch: &Batch<F>, weights: Option<Vec<f64>>, choices:
         let all: f64 = (0..classes).map(target).sum();
         let probability = |k: usize| (z[k] - z[first]).exp() / (1.0 + beside);
         let rest = |k: usize| others(k).map(probability).sum::<f64>();
-        // Of the id, p - 1 is minus the others' probabilities.
+        // At the id, p - 1 is minus the probabilities of the others.
         let slope = |k: usize| match k == id {
             false => all * probability(k) - share(k),
             true => {
@@ -189,7 +189,7 @@ fn cross_entropy<F: Float>(batch: &Batch<F>, weights: Option<Vec<f64>>, choices:
             largest: smoothing * all,
         }
     };
-    // An id out of range is refused, unless it is padding.
+    // An id out of range is refused, except in padding.
     let at = (choices.below(steps), choices.below(sequences));
     let mut wrong = ids.clone();
     wrong[at] = choices.one_of(&[classes as i64, -1, i64::MAX, i64::MIN]);
@@ -203,7 +203,7 @@ fn values<F: Float>(batch: &Batch<F>, choices: &mut Choices<'_>, of: &[f64]) -> 
     Array3::from_shape_simple_fn(batch.y.dim(), || F::of(choices.one_of(of)))
 }
 
-/// A target that some elements have, and that may be ignored.
+/// A target value that some elements have and that may be ignored.
 fn ignored(choices: &mut Choices<'_>) -> Option<f64> {
     choices.once_in(3).then(|| choices.one_of(&[0.0, 1.0, 0.3, f64::NAN]))
 }
@@ -270,7 +270,7 @@ fn huber<F: Float>(batch: &Batch<F>, choices: &mut Choices<'_>) {
     check(batch, loss, &*targets, &position);
 }
 
-/// Panics unless `act` panics with a message that says so.
+/// Panics unless `act` panics with a message that contains `what`.
 fn refused<R>(what: &str, act: impl FnOnce() -> R) {
     match panic_of(act) {
         Ok(_) => panic!("accepted, where {what:?} is expected"),
@@ -282,7 +282,7 @@ fn near(got: f64, want: f64, tolerance: f64) -> bool {
     got == want || (got - want).abs() <= tolerance
 }
 
-/// All comparisons. `position` is the formula.
+/// Makes all comparisons. `position` is the formula.
 fn check<F: Float, L>(
     batch: &Batch<F>,
     mut loss: L,
@@ -299,7 +299,7 @@ fn check<F: Float, L>(
     gradflow::for_each_instruction_set(|_| drop(formulas(batch, &mut loss.clone(), targets, position, None, &text)));
     weights(batch, &loss, targets, position, &text);
 
-    // Another layout, in a used memory, with junk where nothing counts: the same bits.
+    // Another layout, reused memory, and junk at positions that do not count: the same bits.
     let counts = |t: usize, b: usize| batch.counts(t, b);
     let mut junk = batch.y.clone();
     for ((t, b, _), value) in junk.indexed_iter_mut() {
@@ -345,17 +345,17 @@ fn check<F: Float, L>(
     }
 }
 
-/// What was found to be what the formulas say.
+/// Results that agree with the formulas.
 struct Formulas<F> {
     value: f64,
     gradient: Array3<F>,
-    /// A position has a loss but no weight, as one of a class of weight 0 has by smoothing: a part of such positions alone has no
-    /// mean.
+    /// Whether a position has a loss but no weight, as label smoothing causes for a class of weight 0: a part of such positions alone
+    /// has no mean.
     weightless: bool,
 }
 
-/// Weights of steps: the formulas with them, and what has the weight 0 is not read. Those of elements and sequences that are the
-/// same give the same bits.
+/// Checks the formulas with weights of steps, and that positions of weight 0 are not read. Weights of sequences give the same bits as
+/// equal weights of their steps.
 fn weights<F: Float, L>(
     batch: &Batch<F>,
     loss: &L,
@@ -391,7 +391,7 @@ fn weights<F: Float, L>(
     assert_eq!(one.to_bits(), other.to_bits(), "{text}: weights of sequences: {of_sequences}, {batch:?}");
 }
 
-/// Value and gradient, compared with the formulas.
+/// Checks value and gradient against the formulas.
 fn formulas<F: Float, L: Loss<F>>(
     batch: &Batch<F>,
     loss: &mut L,
@@ -429,7 +429,7 @@ fn formulas<F: Float, L: Loss<F>>(
         (0..steps).flat_map(|t| (0..sequences).map(move |b| (t, b))).map(|(t, b)| at(t, b)).collect();
     let weight: f64 = positions.iter().map(|position| position.weight).sum();
     let want = if batch.sum { 1.0 } else { weight };
-    // Weights of elements are added up one by one.
+    // Weights of elements are summed one by one.
     let same = if weights.is_some() { near(weighs, want, 1e-13 * want) } else { weighs == want };
     assert!(same, "{text}: weight {weighs} for {want}: {batch:?}");
     let factor = match batch.sum {
@@ -454,7 +454,7 @@ fn formulas<F: Float, L: Loss<F>>(
     Formulas { value, gradient, weightless }
 }
 
-/// The derivative along a random direction, by central differences.
+/// Checks the derivative along a random direction by central differences.
 fn differences<F: Float, L: Loss<F>>(
     batch: &Batch<F>,
     loss: &L,
@@ -471,7 +471,7 @@ fn differences<F: Float, L: Loss<F>>(
     let (h, analytic) = (1e-5, (gradient * &along).sum().widen());
     let numeric = (value(h) - value(-h)) / (2.0 * h);
     let size: f64 = gradient.iter().zip(&along).map(|(slope, along)| (*slope * *along).widen().abs()).sum();
-    // A bend of Huber's slope that the step crosses changes it by less than the step.
+    // If the step crosses a bend of Huber's slope, the slope changes by less than the step.
     let factor = if batch.sum { 1.0 } else { 1.0 / loss.weight(batch.sequence(&batch.y), targets).max(1.0) };
     let tolerance = 1e-6 * size + 1e-9 * value(0.0).abs() + 4.0 * h * factor;
     assert!(near(numeric, analytic, tolerance), "{text}: differences {numeric:e} for {analytic:e}: {batch:?}");

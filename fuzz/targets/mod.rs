@@ -1,9 +1,9 @@
-//! What is done with each input. The fuzzer runs these with inputs that it makes up; `tests/fuzz` runs them, without
-//! nightly, with those that are kept in `fuzz/seeds` and `fuzz/regressions`.
+//! The fuzz targets. The fuzzer runs them with inputs that it makes up; `tests/fuzz` runs them without nightly, with the inputs in
+//! `fuzz/seeds` and `fuzz/regressions`.
 //!
 //! A target panics if something is wrong, and only then.
 
-// Each binary uses a part of it.
+// Each binary uses only a part of this module.
 #![allow(dead_code)]
 
 #[cfg(feature = "safetensors")]
@@ -29,7 +29,7 @@ pub mod state_dict;
 use std::panic;
 use std::sync::Once;
 
-/// Runs a target under libFuzzer, whose own hook ends the process at every panic: some are expected, and caught.
+/// Runs a target under libFuzzer. Its own panic hook would end the process at every panic, but some panics are expected and caught.
 pub fn fuzz(target: fn(&[u8]), data: &[u8]) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| panic::set_hook(Box::new(|_| {})));
@@ -40,7 +40,7 @@ pub fn fuzz(target: fn(&[u8]), data: &[u8]) {
     }
 }
 
-/// The message of the panic that `act` ends in, if it does.
+/// Runs `act`; returns the message if it panics.
 pub fn panic_of<R>(act: impl FnOnce() -> R) -> Result<R, String> {
     panic::catch_unwind(panic::AssertUnwindSafe(act)).map_err(|found| match found.downcast::<String>() {
         Ok(text) => *text,

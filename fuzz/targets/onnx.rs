@@ -1,4 +1,4 @@
-//! Bytes as an ONNX file: whatever they are, no panic; a model is loaded whole or not at all, and what is loaded is written and
+//! Bytes as an ONNX file: no panic, whatever they are. A model is loaded completely or not at all, and a loaded model is written and
 //! read again.
 
 use gradflow::compose::{BoxLayer, Residual, Stacked};
@@ -9,12 +9,12 @@ use gradflow::recurrent::{BiLstm, Gru, LstmCell, Rnn};
 use gradflow::wrap::LearnedState;
 use gradflow::{Float, Layer, TensorsExt, author::Size};
 
-/// What is done with a model and its input.
+/// An action on a model and its input.
 trait Visit {
     fn visit<M: Layer>(&mut self, model: M, input: Size);
 }
 
-/// Several models, of which a file may be for each; the last one is PyTorch's in the seeds.
+/// Several models that a file may belong to; the last one is PyTorch's in the seeds.
 fn models(visit: &mut impl Visit, rng: &mut StdRng) {
     let lstm = LstmCell::<f32>::builder(3, 4).peepholes().build(rng);
     visit.visit((lstm, LastStep::new(), Linear::new(4, 2, rng)), 3.into());
@@ -26,7 +26,7 @@ fn models(visit: &mut impl Visit, rng: &mut StdRng) {
     visit.visit((Embedding::new(11, 4, rng), both, last, LayerNorm::new(10), Linear::new(10, 3, rng)), Size::Tokens);
 }
 
-/// How many of the models a file was for.
+/// The number of these models that the file can be loaded into.
 pub fn loaded(data: &[u8]) -> usize {
     struct Into<'a>(&'a [u8], usize);
     impl Visit for Into<'_> {
@@ -62,7 +62,7 @@ fn bits<M: Layer>(model: &M) -> Vec<u64> {
     (0..model.count()).flat_map(|i| model.values(i).iter().map(|value| value.bits())).collect()
 }
 
-/// Whether the file is for the model.
+/// 1 if the file can be loaded into the model, 0 if not.
 fn into<M: Layer>(model: M, input: Size, data: &[u8]) -> usize {
     let mut count = 0;
     let before = bits(&model);
@@ -86,7 +86,7 @@ fn into<M: Layer>(model: M, input: Size, data: &[u8]) -> usize {
             }
         }
     }
-    // A lower limit refuses more, and never something else.
+    // A lower limit refuses more, and never accepts anything else.
     let lower = LoadOptions::new().max_fields(data.len() / 8);
     if load_from(&mut model.clone(), data, &lower).is_ok() {
         load_from(&mut model.clone(), data, &LoadOptions::new()).expect("what is within a lower limit");

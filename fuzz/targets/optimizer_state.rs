@@ -1,4 +1,4 @@
-//! States of optimizers, right ones and wrong ones: refused with nothing changed, or restored so that they come out again.
+//! States of optimizers, valid or not: refused with nothing changed, or restored so that the optimizer returns the same state.
 
 use gradflow::author::NamedTensors;
 use gradflow::layers::Linear;
@@ -41,7 +41,7 @@ pub fn run(data: &[u8]) {
             assert_eq!(restored.settings.len(), before.settings.len());
             let expected = if only_moments { &before } else { &state };
             let same = |name: &str, value: f64| expected.setting(name) == Some(value);
-            // States of earlier versions do not have it.
+            // States of earlier versions lack this setting.
             let was_added = |name: &str, value: f64| (name, value, state.setting(name)) == ("amsgrad", 0.0, None);
             assert!(restored.settings.iter().all(|(name, value)| same(name, *value) || was_added(name, *value)));
             assert_eq!(sorted(&restored.tensors), sorted(&state.tensors));
@@ -51,7 +51,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Names, shapes and bits.
+/// Names, shapes and bits, sorted.
 fn sorted(tensors: &NamedTensors<f64>) -> Vec<(String, Vec<usize>, Vec<u64>)> {
     let one = |i| {
         let (shape, values) = tensors.tensor(i);
@@ -62,7 +62,7 @@ fn sorted(tensors: &NamedTensors<f64>) -> Vec<(String, Vec<usize>, Vec<u64>)> {
     list
 }
 
-/// A state with some things changed, or none.
+/// A state with some changes, or none.
 fn changed(state: OptimizerState<f64>, choices: &mut Choices<'_>) -> OptimizerState<f64> {
     let OptimizerState { mut kind, mut steps, mut settings, tensors } = state;
     let mut list: Vec<_> = (0..tensors.count())

@@ -1,4 +1,4 @@
-//! Bytes as the file of a plug-in: whatever they are, no panic; what is read runs, and what is saved is read again.
+//! Bytes as the file of a plug-in: no panic, whatever they are; what is read runs, and what is saved can be read again.
 
 use gradflow::convert::FileError;
 use gradflow::convert::keras_json::KerasJson;
@@ -19,14 +19,14 @@ pub fn run(data: &[u8]) {
         Ok(file) => {
             let (model, input) = (file.model(), file.input_size().expect("a layer with weights"));
             passes(&model, model.zero_state(1), input);
-            // Zeros in place of biases that there were not, once.
+            // The first time, missing biases are saved as zeros.
             let once = saved(|to| file.save_to(to));
             let again = KerasJson::<f64>::read_from(&once[..]).expect("what was saved");
             assert_eq!(saved(|to| again.save_to(to)), once);
         }
         Err(error) => says_something(&error),
     }
-    // A lower limit refuses more, and never something else.
+    // A lower limit refuses more, and never accepts anything else.
     if NamModel::<f32>::read_with(data, data.len() / 2).is_ok() {
         assert!(data.len() < 2);
     }

@@ -1,4 +1,4 @@
-//! Bytes as a file of `torch.save`: whatever they are, no panic; and what is read can be saved as safetensors.
+//! Bytes as a file of `torch.save`: no panic, whatever they are, and what is read can be saved as safetensors.
 
 use gradflow::io::{LoadError, ReadLimits, StateDict};
 
@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
         Ok(dict) => {
             match tight {
                 Ok(tight) => assert_eq!(tight, dict),
-                // Within fewer bytes, an older file's pickle has no end.
+                // Within fewer bytes, the pickle of an older file has no end.
                 Err(error) => assert!(matches!(error, LoadError::Limit { .. } | LoadError::PyTorch { .. }), "{error}"),
             }
             survives(&dict);

@@ -13,7 +13,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// It is read back from its own text, whatever metrics it is told, and never raises the learning rate.
+/// Its text parses to the same value, whatever metrics it gets, and it never raises the learning rate.
 fn check_plateau(mut plateau: ReduceLrOnPlateau) {
     for metric in [f64::NAN, 1.0, 0.5, 0.5, 2.0, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0] {
         let text = plateau.to_string();
@@ -26,7 +26,7 @@ fn check_plateau(mut plateau: ReduceLrOnPlateau) {
     }
 }
 
-/// It is read back from its own text, and gives a learning rate at every step.
+/// Its text parses to the same schedule, and it gives a learning rate at every step.
 pub fn check(schedule: &Schedule) {
     let text = schedule.to_string();
     assert_eq!(text.parse().as_ref(), Ok(schedule), "{text}");

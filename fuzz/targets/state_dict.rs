@@ -1,4 +1,4 @@
-//! Bytes as a state dict: whatever they are, no panic; and what is read can be saved and read again, to the bit.
+//! Bytes as a state dict: no panic, whatever they are, and what is read can be saved and read again, to the bit.
 
 use gradflow::author::NamedTensors;
 use gradflow::io::{LoadError, LoadOptions, ReadLimits, StateDict};
@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What is saved again is read again, and gives the same bytes the second time.
+/// A saved dict can be read again, and gives the same bytes the second time.
 pub fn survives(dict: &StateDict) {
     let save = |dict: &StateDict| {
         let mut file = Vec::new();
@@ -37,7 +37,7 @@ pub fn survives(dict: &StateDict) {
     assert_eq!(save(&again), file);
 }
 
-/// Every tensor is read by its name, and by a model that has just these; nothing changes in one that has others.
+/// Every tensor is read by its name, and by a model that has exactly these tensors; a model that has others is not changed.
 fn loads<F: Float>(dict: &StateDict) {
     let mut model = Vec::new();
     for name in dict.names() {
@@ -65,7 +65,7 @@ fn loads<F: Float>(dict: &StateDict) {
         }
         Err(error) => panic!("{error}"),
     }
-    // Strictly, all of the file must have a place, but integers and truth values.
+    // In strict mode, every tensor of the file needs a place, except integers and booleans.
     let strict = dict.load(&mut zeros);
     let counts = |name: &&str| dict.dtype(name).is_some_and(|dtype| dtype.starts_with(['I', 'U']) || dtype == "BOOL");
     let skipped = dict.names().filter(counts).count();

@@ -1,4 +1,4 @@
-//! A layer that is taken to be causal, so that it can be boxed: the comparisons know which are.
+//! Wraps a layer as a causal one, so that it can be boxed; the comparisons know which layers are causal.
 
 use gradflow::author::{Gradient, Size, SizeError, Steps};
 use gradflow::ndarray::{ArrayRef3, ArrayView3};

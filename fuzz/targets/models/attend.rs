@@ -1,4 +1,4 @@
-//! Attention as a layer: over its input, of queries that another layer makes of the input.
+//! Attention as a layer: over its input, with queries that another layer computes from the input.
 
 use gradflow::attention::{AdditiveScore, Attention, BilinearScore};
 use gradflow::author::{AttentionCache, Gradient, Size, SizeError, Steps};
@@ -7,7 +7,7 @@ use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3, s};
 use gradflow::rand::rngs::StdRng;
 use gradflow::{Float, Layer, Sequence, parameters};
 
-/// What query and memory are compared by.
+/// The score by which query and memory are compared.
 #[derive(Clone, Copy, Debug)]
 pub enum Score {
     Dot { scaled: bool },
@@ -16,7 +16,7 @@ pub enum Score {
 }
 
 impl Score {
-    /// For so many features of queries and of the memory.
+    /// Attention for `query` features of the queries and `memory` features of the memory.
     pub fn attention<F: Float>(self, query: usize, memory: usize, rng: &mut StdRng) -> Attention<F> {
         match self {
             Score::Dot { scaled: false } => Attention::dot(),
@@ -32,10 +32,10 @@ impl Score {
 
 #[derive(Clone)]
 pub struct Attend<F: Float> {
-    /// What makes the queries.
+    /// Computes the queries.
     layer: BoxLayer<F>,
     attention: Attention<F>,
-    /// How many queries attend in one call.
+    /// Number of queries that attend in one call.
     at_once: usize,
 }
 parameters! { impl<F: Float> Tensors<F> for Attend<F> { layer, attention; skip at_once } }
@@ -55,7 +55,7 @@ impl<F: Float> Attend<F> {
     }
 }
 
-/// Weights of the positions of the memory: a share for each valid one, for each valid query, if there is any to see.
+/// Checks the weights of the positions of the memory: for each valid query that sees any, the valid positions share a weight of 1.
 fn check_weights<F: Float>(weights: ArrayView3<'_, F>, query: &Sequence<'_, F>, memory: &Sequence<'_, F>) {
     let (steps, batch, _) = weights.dim();
     for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))) {
@@ -63,7 +63,7 @@ fn check_weights<F: Float>(weights: ArrayView3<'_, F>, query: &Sequence<'_, F>, 
         let sum: f64 = row.iter().map(|weight| weight.widen()).sum();
         let sees = query.valid(t, b) && memory.valid_steps(b).next().is_some();
         let want = if sees { 1.0 } else { 0.0 };
-        // Infinities and NaN of a model before it are no mistake.
+        // Infinities and NaN from an earlier layer are no mistake.
         assert!(sum.is_nan() || (sum - want).abs() < 1e-4, "weights of query {t} of sequence {b} sum to {sum}");
         let mut padding = row.iter().enumerate().filter(|&(s, _)| !memory.valid(s, b));
         assert!(padding.all(|(_, &weight)| weight == F::zero()), "padding has a weight");

@@ -1,4 +1,4 @@
-//! The input of a model, in a layout that a caller may have made.
+//! The input of a model, in a memory layout that a caller may use.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::targets::choices::Choices;
 use crate::targets::layout::Layout;
 use crate::targets::panic_of;
 
-/// The sizes of a batch, which a model is made for.
+/// The sizes of a batch. The model is made for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub steps: usize,
@@ -36,7 +36,7 @@ impl Shape {
     }
 }
 
-/// A batch, and how it is given to a model.
+/// A batch, and how it is passed to a model.
 pub struct Batch {
     pub shape: Shape,
     pub layout: Layout,
@@ -65,15 +65,15 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// About how much work one pass may be, in multiplications.
+/// Rough limit for the work of one pass, in multiplications.
 const WORK: usize = 1 << 20;
 
 impl Batch {
     pub fn choose(choices: &mut Choices<'_>, mut shape: Shape, spec: &Spec) -> Batch {
         use gradflow::TensorsExt;
-        // Large models get small batches, mostly.
+        // Large models usually get small batches.
         let work = if choices.once_in(32) { 8 * WORK } else { WORK };
-        // Some of the models that take no input at all cannot be built either.
+        // Some models that accept no input at all cannot be built either.
         let weights = panic_of(|| spec.build::<f32>().element_count()).unwrap_or(0).max(1);
         while shape.steps * shape.batch * weights > work && shape.steps * shape.batch > 1 {
             let larger = if shape.steps >= shape.batch { &mut shape.steps } else { &mut shape.batch };
@@ -88,7 +88,7 @@ impl Batch {
             f64::from(rng.random_range(-1.0..1.0_f32)) * size
         });
         x.mapv_inplace(|value| f64::from(value as f32));
-        // What a stride of 0 shows.
+        // Makes the values fit a stride of 0.
         for (layout_is, axis) in [(Layout::BroadcastBatch, Axis(1)), (Layout::BroadcastSteps, Axis(0))] {
             if layout == layout_is && x.len_of(axis) > 0 {
                 let first = x.index_axis(axis, 0).to_owned();
@@ -128,7 +128,7 @@ impl Batch {
         self.x.mapv(F::of)
     }
 
-    /// How the model is given `x`, which holds the values in whatever layout.
+    /// The model's input: `x`, which holds the values in any layout, with the settings of the batch.
     pub fn sequence<'a, F: Float>(&'a self, x: ArrayView3<'a, F>, lengths: Option<&'a [usize]>) -> Sequence<'a, F> {
         let mut sequence = if self.shape.tokens { Sequence::from(&self.ids) } else { Sequence::from(x) };
         if let Some(lengths) = lengths {

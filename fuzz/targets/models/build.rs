@@ -1,4 +1,4 @@
-//! What a model is made of, and the model itself in either element type.
+//! The description of a model, and the model itself in either element type.
 
 use gradflow::author::Steps;
 use gradflow::compose::{
@@ -20,7 +20,7 @@ use super::assume::AssumeCausal;
 use super::attend::{Attend, Score};
 use crate::targets::choices::Choices;
 
-/// A layer, with its input and output sizes where they are free.
+/// A layer, with those of its sizes that can be chosen.
 #[derive(Clone, Debug)]
 pub enum Node {
     Identity,
@@ -46,7 +46,7 @@ pub enum Node {
     Embedding {
         vocabulary: usize,
         output: usize,
-        /// Whether one more id is that of padding; no batch has it, since differences would see its vector.
+        /// Whether there is one more id, for padding. No batch has it, since finite differences would see its vector.
         padding: bool,
     },
     TiedEmbedding {
@@ -58,7 +58,7 @@ pub enum Node {
     Recurrent(Recurrent),
     Convolution(Convolution),
     WeightNorm(Convolution),
-    /// Of the weights from h, or of the first weight of a cell that has none.
+    /// For the hidden weights, or for the first weight of a cell that has none.
     WeightDrop(Recurrent, f64),
     TemporalBlock {
         output: usize,
@@ -97,7 +97,7 @@ pub enum Node {
         max: bool,
     },
     Repeat(usize),
-    /// The queries are what the layer gives, which has `query` features; `at_once` of them attend in one call.
+    /// The queries are the outputs of `query_layer`, with `query` features; `at_once` of them attend in one call.
     Attention {
         query_layer: Box<Node>,
         query: usize,
@@ -135,12 +135,12 @@ pub struct Recurrent {
     layer_norm: bool,
     dropout: f64,
     recurrent_dropout: f64,
-    /// Of all but a minGRU and a minLSTM.
+    /// For all cells but minGRU and minLSTM.
     heads: usize,
     zoneout: [f64; 2],
-    /// Of an LSTM and a GRU: of the gates, and of what could be written.
+    /// For LSTM and GRU: of the gates, and of the candidate.
     activations: [Nonlinearity; 2],
-    /// Of an RNN, an LSTM and a GRU.
+    /// For RNN, LSTM and GRU.
     clip: Option<f64>,
 }
 
@@ -152,7 +152,7 @@ pub struct Convolution {
     dilation: usize,
     groups: usize,
     bias: bool,
-    /// `None`: a causal one.
+    /// `None` for a causal convolution.
     stride: Option<usize>,
 }
 
@@ -160,13 +160,13 @@ pub struct Convolution {
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub root: Node,
-    /// The sizes of its input, or of its vocabulary.
+    /// The size of its input, or of its vocabulary.
     pub input: Input,
-    /// Whether its outputs need no later input: it runs in chunks and step by step.
+    /// Whether no output needs later inputs, so that the model can run in chunks and step by step.
     pub causal: bool,
-    /// Whether its gradient is that of the loss: it is not, if it is cut.
+    /// Whether its gradient is that of the loss, which it is not if it is truncated.
     pub exact_gradient: bool,
-    /// Of all normalisations.
+    /// The eps of all normalisations.
     pub eps: f64,
     seed: u64,
 }
@@ -201,7 +201,7 @@ impl Spec {
         if choices.once_in(4) { self.many_to_one(choices, input, depth) } else { self.node(choices, input, depth).0 }
     }
 
-    /// A model that reads all steps, makes one of them, and goes on from it, with as many steps as it likes.
+    /// A model that reads all steps, reduces them to one, and goes on from that with any number of steps.
     fn many_to_one(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> Node {
         let (reads, features) = self.node(choices, input, depth - 1);
         let one = self.many_to_one_layer(choices, features);
@@ -213,7 +213,7 @@ impl Spec {
         then.into_iter().chain([last]).fold(in_turn(reads, one), in_turn)
     }
 
-    /// From all steps to one.
+    /// A layer that reduces all steps to one.
     fn many_to_one_layer(&mut self, choices: &mut Choices<'_>, features: usize) -> Node {
         self.causal = false;
         match choices.below(4) {
@@ -223,7 +223,7 @@ impl Spec {
         }
     }
 
-    /// A layer for `input` features, and how many it gives. `depth` bounds how deeply layers are nested.
+    /// A layer for `input` features, and its number of outputs. `depth` bounds how deeply layers are nested.
     fn node(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> (Node, usize) {
         let leaf = depth == 0 || choices.below(3) == 0;
         if leaf {
@@ -281,7 +281,7 @@ impl Spec {
             10 => {
                 let was_causal = std::mem::replace(&mut self.causal, true);
                 let (layer, output) = boxed(self.node(choices, input, depth - 1));
-                // Chunks of what is not causal are another model.
+                // A layer that is not causal computes something else in chunks.
                 if !self.causal {
                     return (*layer, output);
                 }
@@ -302,12 +302,12 @@ impl Spec {
         }
     }
 
-    /// Attention over the input, of queries that are made of it too.
+    /// Attention over the input, with queries that are computed from the input too.
     fn attention(&mut self, choices: &mut Choices<'_>, input: usize, depth: usize) -> (Node, usize) {
         let dot = choices.yes();
         let (made, query) =
             if dot { (self.square(choices, input, depth - 1), input) } else { self.node(choices, input, depth - 1) };
-        // As many queries as there are steps, one, or any number of them.
+        // As many queries as steps, a single one, or any number of them.
         let query_layer = match choices.below(3) {
             0 => made,
             1 => in_turn(made, self.many_to_one_layer(choices, query)),
@@ -326,7 +326,7 @@ impl Spec {
         (Node::Attention { query_layer: Box::new(query_layer), query, score, at_once }, input)
     }
 
-    /// A layer of as many output as input features.
+    /// A layer with as many output as input features.
     fn square(&mut self, choices: &mut Choices<'_>, size: usize, depth: usize) -> Node {
         match self.node(choices, size, depth) {
             (node, output) if output == size => node,
@@ -347,7 +347,7 @@ impl Spec {
             6 => Node::FeedForward { hidden: size(choices, 70), f: nonlinearity(choices) },
             7 => Node::PreNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
             8 => Node::PostNormBlock { hidden: size(choices, 40), f: nonlinearity(choices) },
-            // Refused by most of what may be around it.
+            // Most surroundings refuse it.
             9 if choices.once_in(4) => self.many_to_one_layer(choices, input),
             9 => Node::Identity,
             10 | 11 => {
@@ -376,7 +376,7 @@ impl Spec {
     }
 
     fn convolution(&mut self, choices: &mut Choices<'_>, input: usize) -> Convolution {
-        // Refused by most of what may be around it.
+        // Most surroundings refuse it.
         let stride = choices.once_in(8).then(|| 1 + choices.below(4));
         self.causal &= stride.is_none();
         let (kernel, dilation, bias) = (1 + choices.below(9), 1 + choices.below(6), choices.yes());
@@ -429,18 +429,18 @@ impl Spec {
         recurrent
     }
 
-    /// Whether there is a normalisation in it.
+    /// Whether the model contains a normalisation.
     pub fn normalises(&self) -> bool {
         let text = format!("{:?}", self.root);
         ["LayerNorm", "NormBlock", "layer_norm: true"].iter().any(|name| text.contains(name))
     }
 
-    /// Whether there is a layer with an output for one of every few steps, which takes no mask and no resets.
+    /// Whether the model contains a layer that gives only one output for every few steps; it takes no mask and no resets.
     pub fn has_stride(&self) -> bool {
         format!("{:?}", self.root).contains("stride: Some")
     }
 
-    /// The model; its parameters are the same numbers in both element types, to rounding of `f32`.
+    /// The model. Its parameters are the same numbers in both element types, up to rounding to `f32`.
     pub fn build<F: Float>(&self) -> BoxLayer<F> {
         let input = match self.input {
             Input::Features(size) => size,
@@ -466,7 +466,7 @@ fn in_turn(first: Node, second: Node) -> Node {
 }
 
 impl Node {
-    /// How many steps it gives, if not as many as it gets.
+    /// The number of output steps, if it is not the number of input steps.
     fn output_steps(&self) -> Steps {
         match self {
             Node::LastStep { .. } | Node::Pool { .. } => Steps::Count(1),
@@ -484,7 +484,7 @@ impl Node {
         }
     }
 
-    /// Whether it takes `steps` steps: a skip connection needs a branch that keeps their number, and [`Repeat`] a single one.
+    /// Whether the node accepts `steps` steps: a skip connection needs a branch that keeps their number, and [`Repeat`] a single step.
     pub fn takes(&self, steps: usize) -> bool {
         let keeps = |branch: &Node| branch.output_steps() == Steps::Same && branch.takes(steps);
         match self {
@@ -522,7 +522,7 @@ impl Recurrent {
     }
 }
 
-/// A size of at most `most`, small ones more often.
+/// A size of at most `most`; small sizes are more likely.
 pub fn size(choices: &mut Choices<'_>, most: usize) -> usize {
     1 + if choices.yes() { choices.below(most.min(9)) } else { choices.below(most) }
 }
@@ -532,15 +532,15 @@ fn nonlinearity(choices: &mut Choices<'_>) -> Nonlinearity {
     choices.one_of(&[Tanh, Sigmoid, Relu, LeakyRelu { slope: 0.1 }, Gelu, Silu])
 }
 
-/// What the parts of a model share while they are built.
+/// State that the parts of a model share while they are built.
 struct Parts {
-    /// Numbers what needs a name or an id of its own.
+    /// Numbers the layers that need a unique name or id.
     serial: u64,
-    /// Of all normalisations.
+    /// The eps of all normalisations.
     eps: f64,
 }
 
-/// The layer for `input` features, and how many it gives.
+/// The layer for `input` features, and its number of outputs.
 fn build<F: Float>(node: &Node, input: usize, parts: &mut Parts) -> (BoxLayer<F>, usize) {
     parts.serial += 1;
     // The same ids in both element types, whatever else is drawn.

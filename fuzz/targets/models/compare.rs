@@ -1,5 +1,5 @@
-//! The comparisons. What must agree to the bit, does; the rest agrees to rounding, of which a reference with slightly other
-//! numbers says how far it is carried.
+//! The comparisons. Some require the same bits. The others allow for rounding, whose effect is measured with passes of slightly
+//! different numbers.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,7 @@ use crate::targets::choices::Choices;
 use crate::targets::layout::{Laid, Layout};
 use crate::targets::panic_of;
 
-/// `dL/dy` of a loss without a pattern, and of the final state.
+/// `dL/dy` of a loss without a pattern; also used for the gradient of the final state.
 fn weight(at: usize) -> f64 {
     f64::from((0.7 * at as f64 + 0.3).sin() as f32)
 }
@@ -38,7 +38,8 @@ fn state_gradient<F: Float, S: Tensors<F>>(mut state: S) -> S {
     state
 }
 
-/// Of a tensor's largest number, and of the outcome's, what is rounding in any case; and by how much numbers are disturbed.
+/// Rounding that is always allowed, relative to the largest number of the tensor and to that of the outcome; and the relative size of a
+/// disturbance.
 const F64: [f64; 3] = [1e-12, 1e-15, 1e-12];
 const F32: [f64; 3] = [2e-5, 2e-6, 3e-7];
 
@@ -48,7 +49,7 @@ struct Way<'a, F: Float> {
     x: ArrayView3<'a, F>,
     dy_layout: Layout,
     overwrite: bool,
-    /// By how much the gradients of output and state are disturbed, and the seed.
+    /// The relative disturbance of the gradients of output and state, and its seed.
     disturbed: Option<(f64, u64)>,
 }
 
@@ -90,7 +91,7 @@ fn pass<F: Float>(batch: &Batch, way: &Way<'_, F>, cache: &mut <BoxLayer<F> as L
     outcome
 }
 
-/// What all is compared with.
+/// The outcome that all others are compared with.
 pub fn reference(spec: &Spec, batch: &Batch) -> Outcome {
     whole::<f64>(&spec.build(), batch, &batch.values())
 }
@@ -100,7 +101,7 @@ fn whole<F: Float>(model: &BoxLayer<F>, batch: &Batch, x: &Array3<F>) -> Outcome
     pass(batch, &way, &mut model.cache())
 }
 
-/// What a pass computes from parameters, `x` and gradients with relative errors of about `size`.
+/// The outcome of a pass from parameters, `x` and gradients with relative errors of about `size`.
 fn disturbed<F: Float>(spec: &Spec, batch: &Batch, size: f64, seed: u64) -> Outcome {
     let (mut model, mut x, rng) = (spec.build::<F>(), batch.values::<F>(), &mut StdRng::seed_from_u64(seed));
     (0..model.count()).for_each(|i| model.tensor_mut(i).iter_mut().for_each(disturb(size, rng)));
@@ -117,36 +118,36 @@ fn disturbed<F: Float>(spec: &Spec, batch: &Batch, size: f64, seed: u64) -> Outc
     pass(batch, &way, &mut model.cache())
 }
 
-/// The number of disturbed passes that are made for every model, and how many if they do not explain a difference: of two sides
-/// of a kink, a few of them may have seen one only.
+/// Number of disturbed passes that are made for every model, and the number if these do not explain a difference: a few passes may all
+/// lie on one side of a kink.
 const DISTURBED: [u64; 2] = [2, 40];
 
 /// How far apart two outcomes may be.
 ///
-/// Rounding is measured, not bounded. Passes in the same precision, from numbers that differ in their last digits, differ by what
-/// the model makes of these digits and by the rounding within: also of sums whose terms cancel whatever the numbers are, as in
-/// the gradients of a normalisation or of a softmax.
+/// Rounding is measured, not bounded. Passes in the same precision, from numbers that differ in their last digits, show how the model
+/// carries these differences on, and the rounding within the model. This includes sums whose terms always cancel, as in the gradients
+/// of a normalisation or of a softmax.
 pub struct Judge<'a> {
     want: &'a Outcome,
-    /// A disturbed pass, by its seed.
+    /// Makes a disturbed pass from a seed.
     disturbed: Box<dyn Fn(u64) -> Outcome + 'a>,
-    /// An undisturbed one, in the same precision.
+    /// An undisturbed pass, in the same precision.
     plain: &'a Outcome,
-    /// For each tensor: what is rounding in any case.
+    /// For each tensor: the rounding that is always allowed.
     floors: Vec<f64>,
-    /// For each tensor: how far disturbed passes are from the plain one; and their number.
+    /// For each tensor: the largest difference between disturbed passes and the plain one; and the number of passes.
     carried: RefCell<(Vec<f64>, u64)>,
     /// The largest number in the outcome.
     largest: f64,
 }
 
 impl<'a> Judge<'a> {
-    /// For another order of operations in `f64`.
+    /// A judge of other orders of operations in `f64`.
     pub fn of(spec: &'a Spec, batch: &'a Batch, want: &'a Outcome) -> Judge<'a> {
         Judge::with::<f64>(spec, batch, want, want)
     }
 
-    /// For `plain`, a pass in another precision.
+    /// A judge of `plain`, a pass in another precision.
     fn with<F: Float>(spec: &'a Spec, batch: &'a Batch, want: &'a Outcome, plain: &'a Outcome) -> Judge<'a> {
         let largest = |values: &[f64]| values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
         let all = want.tensors.iter().map(|(_, values)| largest(values)).fold(0.0, f64::max);
@@ -157,7 +158,7 @@ impl<'a> Judge<'a> {
         Judge { want, disturbed, plain, floors, carried, largest: all }
     }
 
-    /// The largest difference of a tensor that is rounding, by so many disturbed passes.
+    /// The largest difference of a tensor that counts as rounding, from `passes` disturbed passes.
     fn tolerance(&self, at: usize, passes: u64) -> f64 {
         let (carried, made) = &mut *self.carried.borrow_mut();
         while *made < passes {
@@ -170,7 +171,7 @@ impl<'a> Judge<'a> {
         self.floors[at] + 30.0 * carried[at]
     }
 
-    /// Panics unless a number of a tensor is near.
+    /// Panics unless one number of a tensor is near.
     fn one_near(&self, what: &dyn std::fmt::Display, at: usize, k: usize, got: f64) {
         let (name, want) = (&self.want.tensors[at].0, self.want.tensors[at].1[k]);
         let near = |passes| (got - want).abs() <= self.tolerance(at, passes) || got.to_bits() == want.to_bits();
@@ -186,7 +187,7 @@ impl<'a> Judge<'a> {
         at.unwrap_or_else(|| panic!("{what}: {name} is not expected"))
     }
 
-    /// Panics unless `got`, all of the outcome or a part of it, is near.
+    /// Panics unless `got`, which is all of the outcome or a part of it, is near.
     pub fn near(&self, what: &str, got: &Outcome) {
         for (name, values) in &got.tensors {
             let at = self.index(what, name);
@@ -202,12 +203,12 @@ fn same(what: &str, got: &Outcome, want: &Outcome) {
     }
 }
 
-/// Every comparison.
+/// Makes every comparison.
 pub fn all(spec: &Spec, batch: &Batch, choices: &mut Choices<'_>) -> Report {
     let (model, x) = (spec.build::<f64>(), batch.values::<f64>());
     let want = reference(spec, batch);
     let mut report = Report { models: 1, ..Report::default() };
-    // Infinities and NaN are no mistake of a random model, but nothing can be compared then.
+    // Infinities and NaN are no mistake of a random model, but then nothing can be compared.
     if want.tensors.iter().flat_map(|(_, values)| values).any(|value| !value.is_finite() || value.abs() > 1e30) {
         return report;
     }
@@ -229,10 +230,10 @@ pub fn all(spec: &Spec, batch: &Batch, choices: &mut Choices<'_>) -> Report {
     report
 }
 
-/// Another layout of x and dy, another cache, a gradient that is overwritten: the same bits.
+/// Another layout of `x` and `dy`, a used cache, a gradient that is overwritten: the same bits.
 fn layouts(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Choices<'_>, want: &Outcome) {
     let laid = Laid::new(x, batch.layout);
-    // A gradient that is the same for all steps is another one.
+    // `dy` needs a layout that can hold any values: a gradient that is the same for all steps would be a different one.
     let way = Way {
         model,
         x: laid.view(),
@@ -241,14 +242,14 @@ fn layouts(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut 
         disturbed: None,
     };
     let mut cache = model.cache();
-    // Another batch first: what it leaves in the cache must not show.
+    // Another batch first: its remains in the cache must have no effect.
     let steps = 1 + choices.below(batch.shape.steps);
     let other = batch.sequence(x.view(), batch.lengths.as_deref()).steps(0..steps);
     model.forward(other, &mut model.zero_state(batch.shape.batch), &mut cache);
     same("another layout, in a used cache", &pass(batch, &way, &mut cache), want);
 }
 
-/// Any number of threads: the same bits.
+/// Any number of threads gives the same bits.
 #[cfg(feature = "rayon")]
 fn threads(spec: &Spec, batch: &Batch, want: &Outcome) {
     use std::sync::OnceLock;
@@ -264,8 +265,8 @@ fn threads(spec: &Spec, batch: &Batch, want: &Outcome) {
 #[cfg(not(feature = "rayon"))]
 fn threads(_: &Spec, _: &Batch, _: &Outcome) {}
 
-/// Every instruction set of this machine. The limit is read once a process; builds of a fuzzer can lower it, and the
-/// others compare processes.
+/// Compares every instruction set of this machine. The limit is read once per process, and only builds of a fuzzer can lower it; other
+/// builds compare processes.
 #[cfg(fuzzing)]
 fn instruction_sets(spec: &Spec, batch: &Batch, judge: &Judge<'_>) {
     gradflow::for_each_instruction_set(|name| judge.near(name, &reference(spec, batch)));
@@ -274,7 +275,7 @@ fn instruction_sets(spec: &Spec, batch: &Batch, judge: &Judge<'_>) {
 #[cfg(not(fuzzing))]
 fn instruction_sets(_: &Spec, _: &Batch, _: &Judge<'_>) {}
 
-/// In chunks, with states and gradients passed on, and step by step.
+/// Compares passes in chunks, with states and gradients passed on, and step by step.
 fn chunks(
     batch: &Batch,
     model: &BoxLayer<f64>,
@@ -318,7 +319,7 @@ fn chunks(
         outcome.add_all("grad", &grad);
     }
     judge.near("in chunks", &outcome);
-    // A stream has no lengths and no direction, and nothing is dropped.
+    // A stream has no lengths, no direction and no dropout.
     if batch.lengths.is_none() && !batch.reversed && batch.train.is_none() {
         let (mut state, mut cache) = (model.zero_state(batch.shape.batch), model.cache());
         for t in 0..batch.shape.steps {
@@ -332,7 +333,7 @@ fn chunks(
     }
 }
 
-/// A sequence alone, cut to its length, gives what it gives in its batch.
+/// Compares a sequence alone, cut to its length, with the same sequence in its batch.
 fn alone(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Choices<'_>, judge: &Judge<'_>) {
     let b = choices.below(batch.shape.batch);
     let length = batch.lengths.as_ref().map_or(batch.shape.steps, |lengths| lengths[b]);
@@ -348,7 +349,7 @@ fn alone(batch: &Batch, model: &BoxLayer<f64>, x: &Array3<f64>, choices: &mut Ch
     }
 }
 
-/// Inference, of the bare model and of one with packed weights, twice.
+/// Compares inference, of the plain model and of one with packed weights, twice.
 fn inference(batch: &Batch, spec: &Spec, model: &BoxLayer<f64>, x: &Array3<f64>, judge: &Judge<'_>) {
     let x = batch.sequence(x.view(), batch.lengths.as_deref()).infer();
     fn run<L: Layer<Elem = f64>>(model: &L, x: Sequence<'_, f64>, batch: usize) -> Outcome {
@@ -364,10 +365,10 @@ fn inference(batch: &Batch, spec: &Spec, model: &BoxLayer<f64>, x: &Array3<f64>,
     same("prepacked, again", &run(&prepacked, x, batch.shape.batch), &first);
 }
 
-/// In `f32`.
+/// Compares a pass in `f32`.
 ///
-/// A normalisation holds back the gradient of a row whose variance is lost beside eps, in the precision that it computes in: in a
-/// few models, of a row that `f64` still lets through. With an eps of 1 there is nothing to hold back, and they must agree.
+/// If a row's variance is lost beside eps in the precision of the computation, a normalisation suppresses its gradient. In a few models
+/// this happens in `f32` and not in `f64`. With an eps of 1 nothing is suppressed, and the two must agree.
 fn precision(spec: &Spec, batch: &Batch, want: &Outcome, report: &mut Report) {
     if let Err(message) = panic_of(|| single_precision(spec, batch, want)) {
         let mut tame = spec.clone();
@@ -379,7 +380,7 @@ fn precision(spec: &Spec, batch: &Batch, want: &Outcome, report: &mut Report) {
     }
 }
 
-/// Gives the number of numbers that were compared.
+/// Returns how many numbers were compared.
 fn single_precision(spec: &Spec, batch: &Batch, want: &Outcome) -> usize {
     let single = whole::<f32>(&spec.build(), batch, &batch.values());
     let values = || single.tensors.iter().flat_map(|(_, values)| values);
@@ -390,7 +391,7 @@ fn single_precision(spec: &Spec, batch: &Batch, want: &Outcome) -> usize {
     values().count()
 }
 
-/// The derivative along a random direction of parameters and `x`, by central differences with two step sizes.
+/// Compares the derivative along a random direction of parameters and `x` with central differences of two step sizes.
 fn differences(
     batch: &Batch,
     model: &BoxLayer<f64>,
@@ -429,8 +430,8 @@ fn differences(
         .zip(along_x_first(moves_x, &along_x, &along_model))
         .map(|(values, along)| values.iter().zip(along).map(|(value, along)| value * along).sum::<f64>())
         .sum();
-    // Halving the step divides the error of a central difference by four, and the distance between the differences to either
-    // side by two. If it does not, there is a kink between, or right here.
+    // Halving the step divides the error of a central difference by four, and the difference between the two one-sided differences by
+    // two. If it does not, there is a kink nearby.
     let here = loss(0.0);
     let [(coarse, coarse_sides), (fine, fine_sides)] = [1e-5, 5e-6].map(|step| {
         let (after, before) = (loss(step), loss(-step));
@@ -447,7 +448,7 @@ fn differences(
     assert!(error <= 1e-4 * size, "finite differences: {numeric:e} for {analytic:e}");
 }
 
-/// The directions in the order of an outcome: that of x, if it has one, then those of the parameters.
+/// The directions in the order of an outcome: first that of `x`, if it has one, then those of the parameters.
 fn along_x_first<'a>(
     moves_x: bool,
     along_x: &'a [f64],

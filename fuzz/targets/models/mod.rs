@@ -1,4 +1,4 @@
-//! Random models of all public layers, over random batches: whatever ways there are to compute the same numbers agree.
+//! Random models of all public layers, over random batches: all ways to compute the same numbers agree.
 
 mod assume;
 mod attend;
@@ -13,18 +13,18 @@ use crate::targets::choices::Choices;
 use crate::targets::panic_of;
 use build::Spec;
 
-/// What became of an input.
+/// The result for an input, or the sum over several.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
-    /// A model was run.
+    /// Models that were run.
     pub models: u64,
-    /// Sizes that are refused, and were.
+    /// Sizes that should be refused, and were.
     pub refused: u64,
     /// Finite differences that were compared with a gradient.
     pub differences: u64,
-    /// Finite differences that disagree with themselves at two step sizes: there is a kink between.
+    /// Finite differences that disagree with themselves at two step sizes, because of a kink.
     pub kinks: u64,
-    /// Models in which a normalisation holds back a gradient in `f32` and not in `f64`.
+    /// Models in which a normalisation suppresses a gradient in `f32` and not in `f64`.
     pub held_back: u64,
 }
 
@@ -44,14 +44,14 @@ pub fn check(data: &[u8]) -> Report {
         assert!(["expected", "takes"].iter().any(|word| message.contains(word)), "{message}\n{spec:#?}\n{batch:?}");
         return Report { refused: 1, ..Report::default() };
     }
-    // What is wrong can be read from the message alone.
+    // The message alone must show what is wrong.
     match panic_of(|| compare::all(&spec, &batch, choices)) {
         Ok(report) => report,
         Err(message) => panic!("{message}\n{spec:#?}\n{batch:?}"),
     }
 }
 
-/// What the model that `data` describes computes in `f64`, if it is not refused: for comparisons between processes.
+/// The outcome in `f64` of the model that `data` describes, if it is not refused: for comparisons between processes.
 pub fn outcome(data: &[u8]) -> Option<Outcome> {
     let choices = &mut Choices::new(data);
     let batch = batch::Shape::choose(choices);
@@ -60,7 +60,7 @@ pub fn outcome(data: &[u8]) -> Option<Outcome> {
     (!batch.is_empty() && spec.root.takes(batch.shape.steps)).then(|| compare::reference(&spec, &batch))
 }
 
-/// The largest difference that rounding explains between what two processes compute for `data`.
+/// Panics unless rounding explains the difference between the outcomes of two processes for `data`.
 pub fn assert_agrees(data: &[u8], got: &Outcome, want: &Outcome) {
     let choices = &mut Choices::new(data);
     let batch = batch::Shape::choose(choices);

@@ -1,4 +1,4 @@
-//! All that a pass computes.
+//! All results of a pass.
 
 use gradflow::ndarray::Array3;
 use gradflow::{Float, Tensors, TensorsExt};
@@ -20,7 +20,7 @@ impl Outcome {
 
     pub fn add_all<F: Float>(&mut self, prefix: &str, tensors: &(impl Tensors<F> + ?Sized)) {
         for i in 0..tensors.count() {
-            // Layers inside layers may have tensors of one name.
+            // Layers inside layers may have tensors with the same name.
             self.add(format!("{prefix} {i} {}", tensors.name(i)), tensors.values(i).iter().copied());
         }
     }
@@ -29,7 +29,7 @@ impl Outcome {
         self.tensors.iter().find(|(other, _)| other == name).map(|(_, values)| &values[..])
     }
 
-    /// Only what is called so, or starts so.
+    /// Only the tensors whose names start with one of `prefixes`.
     pub fn only(&self, prefixes: &[&str]) -> Outcome {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         Outcome { tensors: self.tensors.iter().filter(|(name, _)| wanted(name)).cloned().collect() }
@@ -56,7 +56,7 @@ impl Outcome {
         self.tensors.iter().flat_map(|(_, values)| values).flat_map(|value| value.to_le_bytes()).collect()
     }
 
-    /// The same tensors with other values, as [`to_bytes`](Outcome::to_bytes) gave them.
+    /// The same tensors with other values, in the format of [`to_bytes`](Outcome::to_bytes).
     pub fn with_bytes(&self, bytes: &[u8]) -> Outcome {
         let mut values = bytes.chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().expect("8 bytes")));
         let mut outcome = self.clone();
