@@ -1,4 +1,4 @@
-//! Layers, states and named tensors are compared up to a tolerance.
+//! Comparison of layers, states and named tensors up to a tolerance.
 
 #[path = "../common/mod.rs"]
 #[macro_use]
@@ -28,7 +28,7 @@ use common::{lively, rng};
 
 type F = f64;
 
-/// Equal to itself; with any one value moved by 1e-6, equal up to more than that and to no less.
+/// Checks that the value equals itself, and that after a change of any one value by 1e-6 it is equal within a larger tolerance only.
 fn check<T: Tensors<F> + RelativeEq<Epsilon = F>>(name: &str, mut value: impl FnMut() -> T) {
     let (one, mut other) = (value(), value());
     assert!(relative_eq!(one, other) && abs_diff_eq!(one, other), "{name}");
@@ -48,7 +48,7 @@ fn check<T: Tensors<F> + RelativeEq<Epsilon = F>>(name: &str, mut value: impl Fn
     }
 }
 
-/// `name: layer;`, and its state.
+/// Takes `name: layer;` and checks the layer and its state.
 macro_rules! check_layers {
     ($($name:ident: |$rng:ident| $layer:expr;)+) => {$(
         let layer = || {
@@ -111,7 +111,7 @@ fn layers_and_their_states() {
     }
 }
 
-/// A stack's state is a `Vec`, no type of the crate.
+/// A stack's state is a `Vec`, which is not a type of the crate.
 #[test]
 fn stacks() {
     check("stacked", || Stacked::build(2, |k| Linear::<F>::new(3 + k, 4 + k, &mut rng(1))));

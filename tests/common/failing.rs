@@ -1,4 +1,4 @@
-//! Layers and cells that panic when they are told to.
+//! Layers and cells that panic on request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use gradflow::{
     parameters, row_layer,
 };
 
-/// Counts calls, on any thread, and panics at the one that it is told.
+/// Counts calls, on any thread, and panics at a given call.
 #[derive(Clone)]
 pub struct Fuse(Arc<AtomicUsize>);
 
@@ -24,7 +24,7 @@ impl Fuse {
         Fuse(Arc::new(AtomicUsize::new(NEVER)))
     }
 
-    /// Panics at the call of this number from now on.
+    /// Panics at the call of this number, counted from now, or never.
     pub fn arm(&self, call: Option<usize>) {
         self.0.store(call.unwrap_or(NEVER), SeqCst);
     }
@@ -125,12 +125,12 @@ impl<F: Float> RowLayer for FailingRows<F> {
 }
 row_layer! { impl<F: Float> Layer for FailingRows<F> }
 
-/// `y_t = s_t = s_{t-1} + gain ∘ x_t`, a layer by hand.
+/// `y_t = s_t = s_{t-1} + gain ∘ x_t`, implemented by hand.
 #[derive(Clone)]
 pub struct FailingLayer {
     pub gain: Array1<f64>, // [D]
     pub fuse: Fuse,
-    /// As no layer should: it sets its mark before the work is done.
+    /// Sets its mark before the work is done, as no layer should.
     pub marks_first: bool,
 }
 parameters! { impl Tensors<f64> for FailingLayer { gain; skip fuse, marks_first } }
@@ -225,7 +225,7 @@ impl Layer for FailingLayer {
     }
 }
 
-/// Steps in the order in which they are read.
+/// Steps in the order in which they are processed.
 fn in_order(x: &Sequence<'_, f64>, steps: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut steps: Vec<_> = steps.collect();
     if x.is_reversed() {

@@ -1,6 +1,6 @@
-//! What several tests need.
+//! Helpers that several tests need.
 
-// Each binary uses a part of it.
+// Each binary uses only a part of this module.
 #![allow(dead_code, unused_macros)]
 
 pub mod failing;
@@ -17,9 +17,9 @@ use gradflow::ndarray::{Array3, ArrayRef3};
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use gradflow::{Float, Sequence, Tensors, TensorsExt, loss::Loss};
 
-/// A path among temporary files, which no other process has.
+/// A temporary path that no other process uses.
 pub fn temporary(name: &str) -> PathBuf {
-    // WASI has no numbers of processes, and says of no folder that it is for temporary files.
+    // WASI has no process ids and no standard folder for temporary files.
     if cfg!(target_os = "wasi") {
         return format!("/tmp/gradflow-{name}").into();
     }
@@ -30,7 +30,7 @@ pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Whether `act` panics; nothing is printed, as there may be thousands.
+/// Whether `act` panics. Prints nothing, since there may be thousands of panics.
 pub fn panics(act: &mut dyn FnMut()) -> bool {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
@@ -48,7 +48,7 @@ pub fn panics(act: &mut dyn FnMut()) -> bool {
     panicked
 }
 
-/// The message of the panic that `act` ends in.
+/// Runs `act`, which must panic, and returns the message.
 pub fn panic_of<R>(act: impl FnOnce() -> R) -> String {
     let Err(panic) = catch_unwind(AssertUnwindSafe(act)) else { panic!("expected a panic") };
     match panic.downcast::<String>() {
@@ -65,7 +65,7 @@ pub fn assert_says(message: &str, parts: &[&str]) {
     }
 }
 
-/// How far two numbers may be apart: at most `epsilon`, or `max_relative` times the larger one.
+/// How far apart two numbers may be: at most `epsilon`, or `max_relative` times the larger one.
 #[derive(Clone, Copy, Debug)]
 pub struct Within {
     pub epsilon: f64,
@@ -81,20 +81,20 @@ impl Within {
         Within { epsilon: 0.0, max_relative }
     }
 
-    /// Of numbers below 1 the absolute difference counts, of larger ones the relative one.
+    /// The absolute difference for numbers below 1, the relative one for larger numbers.
     pub const fn either(tolerance: f64) -> Within {
         Within { epsilon: tolerance, max_relative: tolerance }
     }
 }
 
-/// `approx::assert_relative_eq!` of one number, with a message that says what was compared.
+/// `approx::assert_relative_eq!` for one number, with a message that says what was compared.
 #[track_caller]
 pub fn assert_near(got: f64, want: f64, within: Within, what: &str) {
     let Within { epsilon, max_relative } = within;
     assert!(relative_eq!(got, want, epsilon = epsilon, max_relative = max_relative), "{what}: {got:e} for {want:e}");
 }
 
-/// [`assert_near`] of each element.
+/// [`assert_near`] for each element.
 #[track_caller]
 pub fn assert_all_near<F: Float>(got: &[F], want: &[F], within: Within, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
@@ -111,7 +111,7 @@ pub fn allocations(act: impl FnOnce()) -> u64 {
     allocation_counter::measure(act).count_total
 }
 
-/// Every element's bits.
+/// The bits of every element.
 pub fn bits<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
 }
@@ -131,7 +131,7 @@ pub fn lively<F: Float, T: Tensors<F>>(mut layer: T, rng: &mut impl Rng) -> T {
     layer
 }
 
-/// The loss of `y`, and its gradient in `dy`; the loss without a gradient is the same.
+/// The loss of `y`, with its gradient in `dy`. Checks that the loss without a gradient is the same.
 #[track_caller]
 pub fn evaluate<F: Float, L: Loss<F> + Clone>(
     loss: &L,

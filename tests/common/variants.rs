@@ -1,8 +1,8 @@
-//! The variants of the recurrent cells and models, once: the contract and the gradient checks go through all of them.
+//! The variants of the recurrent cells and models, in one place: the contract and the gradient checks go through all of them.
 
-/// Calls the macro `$then` with every option of the cells alone, and with all options of a cell together.
+/// Calls the macro `$then` with each option of the cells alone, and with all options of a cell together.
 ///
-/// A line is `name: |input, hidden| builder;`, with `F` the element type that is in scope where the macro is called.
+/// A line is `name: |input, hidden| builder;`, where `F` is the element type in scope at the call of the macro.
 macro_rules! with_cell_variants {
     ($then:ident) => {
         $then! {
@@ -111,7 +111,7 @@ macro_rules! with_cell_variants {
     };
 }
 
-/// Calls the macro `$then` with models of several layers in one direction, as [`with_cell_variants`].
+/// Calls the macro `$then` with models of several layers in one direction, in the form of [`with_cell_variants`].
 macro_rules! with_recurrent_models {
     ($then:ident) => {
         $then! {
@@ -128,7 +128,7 @@ macro_rules! with_recurrent_models {
     };
 }
 
-/// Calls the macro `$then` with models in both directions, as [`with_cell_variants`].
+/// Calls the macro `$then` with models in both directions, in the form of [`with_cell_variants`].
 macro_rules! with_bidirectional_models {
     ($then:ident) => {
         $then! {
