@@ -69,7 +69,7 @@ pub fn rank(words: &[&str]) -> ExitCode {
         ranks.sum_numbers(&mut [0.0]);
         act(ranks, &fault, &mut grad)?;
         if fault == "returned" && ranks.rank() == 1 {
-            return Ok(()); // as a loop with fewer batches than the others' would
+            return Ok(()); // as in a loop with fewer batches than the others have
         }
         // All but rank 1 go on, and need rank 1.
         for _ in 0..10 {
