@@ -1,6 +1,6 @@
-//! Weights of ONNX and Keras: what comes of models of several layers, there and back, and what is refused.
+//! Weights of ONNX and Keras: models of several layers make the round trip, and unsupported models are refused.
 //!
-//! That the converted weights compute what ONNX Runtime and Keras compute is `tests/golden`'s matter.
+//! `tests/golden` checks that the converted weights compute what ONNX Runtime and Keras compute.
 
 use gradflow::convert::{ConvertError, KerasKind, KerasLayer, KerasWeights, OnnxNode, OnnxOperator};
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Axis, s};
@@ -14,7 +14,7 @@ use crate::common::{lively, rng};
 const INPUT: usize = 3;
 const HIDDEN: usize = 4;
 
-/// With parameters drawn from one seed, whatever they start from.
+/// The layer with random values added to its parameters, always from the same seed.
 fn drawn<L: Layer<Elem = f64>>(layer: L) -> L {
     lively(layer, &mut rng(1))
 }
@@ -27,7 +27,7 @@ fn assert_same<L: Layer<Elem = f64>>(got: &L, want: &L) {
     }
 }
 
-/// The output for an input, to compare models whose parameters differ.
+/// The output for a fixed input, to compare models whose parameters differ.
 fn output<L: Layer<Elem = f64>>(model: &L) -> Array3<f64> {
     let x = Array3::from_shape_fn((5, 2, INPUT), |(t, b, k)| (t as f64 + 2.0 * b as f64 + 0.7 * k as f64).sin());
     model.forward(&x, &mut model.zero_state(2), &mut model.cache()).to_owned()
@@ -58,7 +58,7 @@ fn models_of_several_layers_come_back_from_onnx_to_the_bit() {
             .candidate_activation(Nonlinearity::Identity).output_activation(Nonlinearity::Elu { alpha: 0.5 });
         Gru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).gate_activation(Nonlinearity::HARD_SIGMOID);
     }
-    // A node may have other activations in each direction.
+    // A node may have different activations in each direction.
     let cell = |f| LstmCell::<f64>::builder(INPUT, HIDDEN).candidate_activation(f).zeros();
     let mixed = BiLstm::from_cells(vec![[cell(Nonlinearity::Tanh), cell(Nonlinearity::Relu)]]);
     let node = mixed.to_onnx().unwrap().remove(0);
@@ -75,7 +75,7 @@ fn models_of_several_layers_come_back_from_keras_with_one_bias() {
             assert_eq!(layers.len(), 2);
             let back = <$model>::from_keras(&layers).unwrap();
             assert!(output(&back).iter().zip(&output(&model)).all(|(a, b)| (a - b).abs() < 1e-14));
-            // Once the biases are one, or where there are two or none, nothing is lost.
+            // Once the two biases are merged into one, nothing more is lost; nothing is lost either if there are two, or none.
             assert_same(&<$model>::from_keras(&back.to_keras().unwrap()).unwrap(), &back);
             assert_eq!(back.to_keras().unwrap(), layers);
         })+};
@@ -91,12 +91,12 @@ fn models_of_several_layers_come_back_from_keras_with_one_bias() {
             .candidate_activation(Nonlinearity::Relu).output_activation(Nonlinearity::Relu);
         BiGru<f64>: Gru::builder(INPUT, HIDDEN).num_layers(2).bidirectional().candidate_activation(Nonlinearity::Gelu);
     }
-    // With `reset_after` both biases are there, to the bit.
+    // With `reset_after` both biases are kept, to the bit.
     let gru: Gru<f64> = drawn(Gru::builder(INPUT, HIDDEN).num_layers(2).zeros());
     assert_same(&Gru::from_keras(&gru.to_keras().unwrap()).unwrap(), &gru);
 }
 
-/// Gates by hand: block k of a tensor holds the value k.
+/// Gates set by hand: block k of a tensor holds the value k.
 #[test]
 fn gates_stand_where_the_other_systems_have_them() {
     let blocks = |gates: usize| Array1::from_shape_fn(gates * HIDDEN, |row| (row / HIDDEN) as f64);
@@ -276,10 +276,10 @@ fn options_without_a_counterpart_are_refused() {
     }
     assert_refused(builder().peepholes().zeros().to_keras(), unsupported("peephole"), &text("peephole"));
     assert_refused(builder().coupled().zeros().to_keras(), unsupported("coupled"), &text("coupled"));
-    // What drops at random in training alone is no part of the weights.
+    // Dropout acts only in training and is no part of the weights.
     let dropped = builder().num_layers(2).dropout(0.5).recurrent_dropout(0.5).zeros();
     assert!(dropped.to_onnx().is_ok() && dropped.to_keras().is_ok());
-    // Each has activations of its own.
+    // Each system has activations that the other lacks.
     for (model, option) in [
         (builder().clip(2.0).zeros(), "clip"),
         (builder().output_activation(Nonlinearity::Relu).zeros(), "an output_activation of its own"),
@@ -295,14 +295,14 @@ fn options_without_a_counterpart_are_refused() {
     let silu = builder().gate_activation(Nonlinearity::Silu).zeros();
     assert!(silu.to_keras().is_ok());
     assert_refused(silu.to_onnx(), unsupported("activation SiLU"), &text("activation SiLU"));
-    // One set of attributes for both directions.
+    // Both directions share one set of attributes.
     let cell = |coupled: bool| if coupled { builder().coupled().zeros() } else { builder().zeros() }.cell(0, 0).clone();
     let mixed = BiLstm::from_cells(vec![[cell(false), cell(true)]]);
     assert!(mixed.to_onnx().unwrap_err().to_string().contains("a direction that is"));
     assert!(mixed.to_keras().is_err());
 }
 
-/// Directions that differ in what they have, not in what they are: the message says in what.
+/// Directions with different tensors but the same kind of cell: the message names the tensor.
 #[test]
 fn directions_that_differ_in_a_tensor_are_told_apart() {
     let builder = || LstmCell::<f64>::builder(INPUT, HIDDEN);
@@ -315,7 +315,7 @@ fn directions_that_differ_in_a_tensor_are_told_apart() {
     }
 }
 
-/// The forget gate's rows of coupled gates mean nothing: whatever they hold, the model is the same.
+/// The forget gate's rows have no meaning if gates are coupled: whatever they hold, the model is the same.
 #[test]
 fn rows_that_mean_nothing_are_not_read() {
     let model: Lstm<f64> = drawn(Lstm::builder(INPUT, HIDDEN).coupled().peepholes().zeros());

@@ -1,4 +1,4 @@
-//! Models that Keras saved compute here what they compute there, and what would not is refused.
+//! Models saved by Keras compute here what they compute in Keras, and models that would not are refused.
 //!
 //! `tests/files/data/keras_files.py` wrote the files.
 
@@ -23,7 +23,7 @@ fn open(name: &str) -> KerasFile {
     KerasFile::open(path(name)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The ids and outputs beside a file, with time first.
+/// The content and the outputs beside a file, with time first.
 fn example<F: Float>(name: &str) -> (StateDict, Array3<F>) {
     let dict = StateDict::open(path(&format!("{name}.safetensors"))).unwrap();
     let mut y = ArrayD::zeros(dict.shape("y").unwrap());
@@ -44,13 +44,13 @@ fn assert_near<F: Float>(got: ArrayView3<'_, F>, want: &Array3<F>) {
     assert!(largest < 2e-6 && want.iter().any(|y| y.widen().abs() > 0.1), "{largest}");
 }
 
-/// The layers of `tagger.keras` but Dropout.
+/// The layers of `tagger.keras` without Dropout.
 type Tagger<F> = (
     (Embedding<F>, BiLstm<F>, LayerNorm<F>, Gru<F>, Gru<F>),
     (Rnn<F>, Linear<F>, LayerNorm<F>, Linear<F>, Activation<F>),
 );
 
-/// From a file of weights, the activation and the epsilons are the caller's.
+/// The model of a file. A file of weights lacks the activation and the epsilons, which the caller adds.
 fn tagger<F: Float>(file: &KerasFile, gru: &str, plain: &str) -> Tagger<F> {
     let mut rnn = file.recurrent(plain).unwrap();
     rnn.kind = KerasKind::SimpleRnn { activation: Nonlinearity::Relu };
@@ -85,11 +85,11 @@ fn a_model_computes_what_it_does_in_keras() {
     let model = tagger::<f32>(&file, "gru", "simple_rnn");
     let ids = ids(&dict);
     assert_near(run(&model, Sequence::from(&ids), 3).view(), &y);
-    // The file has f32, which f64 holds as they are.
+    // The file holds f32, which convert to f64 without loss.
     let (_, y) = example::<f64>("tagger");
     assert_near(run(&tagger::<f64>(&file, "gru", "simple_rnn"), Sequence::from(&ids), 3).view(), &y);
 
-    // The same weights without the model; a name of the layer or of its group.
+    // The same weights without the model; a layer is found by its name or that of its group.
     let weights = open("tagger.weights.h5");
     assert!(weights.layers().all(|(_, class)| class.is_none()));
     for gru in ["gru", "layers/gru"] {
@@ -116,7 +116,7 @@ fn models_in_models_and_classes_of_models_have_their_layers_names() {
     assert_near(run(&model, Sequence::from(&ids(&dict)), 3).view(), &y);
 }
 
-/// All activations that are known, in the layers that have them.
+/// All supported activations, in the layers that have them.
 #[test]
 fn activations_of_recurrent_layers_compute_what_they_do_in_keras() {
     fn of<F: Float>(file: &KerasFile) -> impl Layer<Elem = F> {
@@ -143,7 +143,7 @@ fn activations_of_recurrent_layers_compute_what_they_do_in_keras() {
     assert_eq!(kind(&file, "leaky"), KerasKind::Gru { reset_after, activation: leaky, recurrent_activation });
     assert_eq!(kind(&file, "linear"), KerasKind::SimpleRnn { activation: Nonlinearity::Identity });
 
-    // The hard sigmoid of Keras 2 is another.
+    // The hard sigmoid of Keras 2 is a different one.
     let version = b"\"keras_version\": \"3.";
     let at = bytes.windows(version.len()).position(|window| window == version).unwrap() + version.len() - 2;
     let mut older = bytes.clone();
@@ -151,7 +151,7 @@ fn activations_of_recurrent_layers_compute_what_they_do_in_keras() {
     let older = KerasFile::read_from(&older[..]).unwrap();
     assert_eq!(kind(&older, "lstm"), hard(Nonlinearity::HARD_SIGMOID_ONNX));
     assert_eq!(kind(&older, "silu"), kind(&file, "silu"));
-    // What the version is cannot be seen.
+    // The version cannot be read.
     let mut broken = bytes;
     broken[at - 1] = b' ';
     assert_says(&KerasFile::read_from(&broken[..]).unwrap_err().to_string(), &["JSON"]);
@@ -180,7 +180,8 @@ fn directions_are_merged_as_in_keras() {
     let x = dict.tensor::<f32>("x").unwrap().mapv(f64::from).into_dimensionality().unwrap();
     assert_near(run(&of::<f64>(&file), Sequence::batch_first(&x), 2).view(), &y);
 
-    // The same of two layers that concatenate; a layer in one direction, and two outputs that stay apart, are refused.
+    // A `Bidirectional` layer that concatenates equals a `BiLstm`; a layer in one direction, and two outputs that stay separate,
+    // are refused.
     let concat = file.recurrent("concat").unwrap();
     let (one, other) =
         (Bidirectional::<Lstm<f32>>::from_keras(&concat).unwrap(), BiLstm::from_keras(&[concat]).unwrap());
@@ -218,7 +219,7 @@ fn half_precision_is_widened() {
     assert!(head.weight.iter().all(|weight| (weight * 2_f32.powi(24)).fract() == 0.0));
 }
 
-/// What computes something else than this crate would is refused by its place and name.
+/// A layer that would compute something else in this crate is refused with its place and name.
 #[test]
 fn other_layers_are_refused() {
     let file = open("refused.keras");
@@ -233,7 +234,7 @@ fn other_layers_are_refused() {
     assert_says(&recurrent("selu"), &["layers[2].config.activation", r#"got "selu", which is not supported"#]);
     assert_says(&recurrent("backwards"), &["go_backwards: expected false, got true"]);
     assert_says(&recurrent("prelu"), &["config.activation: expected one of ", "a LeakyReLU or an ELU, got PReLU"]);
-    // PyTorch's models of two directions concatenate.
+    // PyTorch's bidirectional models concatenate.
     let error = BiLstm::from_keras(&[file.recurrent::<f32>("sum").unwrap()]).unwrap_err().to_string();
     assert_says(&error, &["layer 0: merge_mode Sum, which a `Bidirectional` layer has, has no counterpart there"]);
     assert_says(&recurrent("cells"), &["cells: expected SimpleRNN or LSTM or GRU or Bidirectional, got RNN"]);
@@ -245,7 +246,7 @@ fn other_layers_are_refused() {
     assert_says(&norm("over_time"), &["axis: expected -1 or [-1] or 2 or [2], got "]);
     assert_says(&norm("plain"), &["expected a scale or a center"]);
 
-    // From a file of weights, shapes are all there is.
+    // In a file of weights, shapes are the only information.
     let weights = open("tagger.weights.h5");
     assert_says(&weights.recurrent::<f32>("head").unwrap_err().to_string(), &["layers/dense/cell/vars"]);
     assert_says(&weights.embedding::<f32>("norm").unwrap_err().to_string(), &["expected arrays: 1, got 2"]);
@@ -270,7 +271,7 @@ fn other_files_are_refused() {
     assert_says(&error, &["a Keras model", "`gradflow::convert::KerasFile` reads it"]);
 }
 
-/// How many layers can be read as something.
+/// The number of layers that can be read as some kind of layer.
 fn readable(file: &[u8]) -> usize {
     let Ok(file) = KerasFile::read_from(file) else { return 0 };
     let is_readable = |name: &str| {

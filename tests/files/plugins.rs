@@ -1,8 +1,8 @@
-//! Files of plug-ins: what other programs wrote computes what it computed there, and damaged files are refused.
+//! Files of plug-ins: models written by other programs compute here what they compute there, and damaged files are refused.
 //!
-//! `tests/files/data/plugins.py` wrote the files, and compares what these tests leave in `target/tmp/plugins`. RTNeural (commit
-//! 1fb1f07, its `parseJson`) and NeuralAmpModelerCore (commit daae2d0, its `get_dsp`) loaded both kinds of files as well, by hand,
-//! and gave the same samples to 2e-7.
+//! `tests/files/data/plugins.py` wrote the files, and compares the files that these tests leave in `target/tmp/plugins`. In a run by
+//! hand, RTNeural (commit 1fb1f07, its `parseJson`) and NeuralAmpModelerCore (commit daae2d0, its `get_dsp`) loaded both kinds of files
+//! as well and gave the same samples to 2e-7.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(data(name)).unwrap()
 }
 
-/// A signal beside a file: input and output, `[T, features]`.
+/// The signal beside a file: input and output, `[T, features]`.
 fn signal(name: &str) -> [Array2<f32>; 2] {
     let both: Value = serde_json::from_str(&text(&format!("{name}.signal"))).unwrap();
     ["input", "output"].map(|key| {
@@ -37,7 +37,7 @@ fn signal(name: &str) -> [Array2<f32>; 2] {
     })
 }
 
-/// The output of a model, which is that of its stream.
+/// The output of a model; checks that a stream gives the same.
 fn run<L: Causal<Elem = f32>>(model: &L, state: &L::State, x: &Array2<f32>) -> Array2<f32> {
     let mut stream = Stream::new(model, x.ncols()).unwrap();
     stream.set_state(state);
@@ -110,12 +110,12 @@ fn files_of_guitarml_sound_as_in_pytorch() {
     }
 }
 
-/// A model of `f32` with random biases of both kinds.
+/// The cell with random values added to its parameters, including both biases.
 fn cell<L: Layer<Elem = f32>>(cell: L) -> L {
     lively(cell, &mut rng(3))
 }
 
-/// Files with their signals, for the other programs.
+/// Leaves files with their signals for the other programs.
 #[test]
 fn files_are_left_for_the_other_programs() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
@@ -204,14 +204,14 @@ fn what_a_format_does_not_have_is_not_written() {
     assert_says(&skip.save_to(Vec::new()).unwrap_err().to_string(), &["2 outputs"]);
 }
 
-/// A file with one value replaced, by its place.
+/// A file in which the value at one place is replaced.
 fn altered(name: &str, place: &str, value: Value) -> String {
     let mut file: Value = serde_json::from_str(&text(name)).unwrap();
     *file.pointer_mut(place).unwrap_or_else(|| panic!("{name} has no {place}")) = value;
     file.to_string()
 }
 
-/// Of either format, what is wrong with a text.
+/// The error for a text in either format.
 fn fault(name: &str, text: &str) -> String {
     let error = if name.ends_with(".nam") {
         NamModel::<f32>::read_from(text.as_bytes()).err()
@@ -349,7 +349,7 @@ fn what_is_not_json_is_refused_by_line_and_column() {
     }
     let error = NamModel::<f32>::read_from(&b"{\"version\": \"\xff\"}"[..]).unwrap_err().to_string();
     assert_says(&error, &["expected JSON, got bytes that are not UTF-8, from byte 13 on"]);
-    // A byte order mark is no fault.
+    // A byte order mark is accepted.
     let marked = format!("\u{feff}{}", text("lstm.nam"));
     assert_eq!(NamModel::<f32>::read_from(marked.as_bytes()).unwrap(), NamModel::open(data("lstm.nam")).unwrap());
 }
@@ -365,7 +365,7 @@ fn a_file_cut_anywhere_is_refused() {
     }
 }
 
-/// Reads a text that must be refused, and returns the error and the largest memory that was taken, for each byte of the text.
+/// Reads a text that must be refused; returns the error and the peak memory per byte of the text.
 fn memory_of(name: &str, text: &str) -> (String, f64) {
     let mut error = String::new();
     let memory = allocation_counter::measure(|| error = fault(name, text));
@@ -412,7 +412,7 @@ fn a_file_that_is_too_long_is_refused() {
     assert!(NamModel::<f32>::read_with(text.as_bytes(), text.len()).is_ok());
     let error = NamModel::<f32>::read_with(text.as_bytes(), text.len() - 1).unwrap_err();
     assert!(matches!(error, FileError::Limit { what: "bytes", .. }), "{error}");
-    // One that never ends as well.
+    // A file that never ends is refused too.
     let error = KerasJson::<f32>::read_with(std::io::repeat(b' '), 1 << 20).unwrap_err();
     assert_says(&error.to_string(), &["more than 1048576 bytes"]);
 }

@@ -1,6 +1,7 @@
-//! State dicts of PyTorch's recurrent modules: they load as they are, and what is saved here is what PyTorch saved.
+//! State dicts of PyTorch's recurrent modules load unchanged, and are saved again as PyTorch saved them.
 //!
-//! `tests/files/data/torch_recurrent.py` wrote the file, and says how PyTorch reads what these tests leave in `target/tmp`.
+//! `tests/files/data/torch_recurrent.py` wrote the file, and describes how PyTorch reads the file that these tests leave in
+//! `target/tmp`.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ fn example(name: &str) -> Array3<f32> {
     array
 }
 
-/// Loads a part of the file by its prefix, runs the example, and compares; gives the outputs.
+/// Loads a part of the file by its prefix, runs the example, compares, and returns the outputs.
 fn load<L: Layer<Elem = f32>>(prefix: &str, model: &mut L) -> StateDict {
     dict().load_with(&LoadOptions::new().prefix(prefix), model).unwrap();
     let x = example("x");
@@ -63,7 +64,7 @@ fn models() -> (BiLstm<f32>, Gru<f32>, Lstm<f32>, BiRnn<f32>) {
     )
 }
 
-/// PyTorch to here and back: the same names, shapes and bits.
+/// A round trip from PyTorch and back: the same names, shapes and bits.
 #[test]
 fn a_state_dict_of_pytorch_loads_as_it_is_and_is_saved_as_it_was() {
     let (mut lstm, mut gru, mut projected, mut plain) = models();
@@ -92,7 +93,7 @@ fn a_state_dict_of_pytorch_loads_as_it_is_and_is_saved_as_it_was() {
         assert_eq!(bits(&ours), bits(&theirs), "{name}");
     }
 
-    // For PyTorch to read: the weights as they came back, and what this crate computes with them.
+    // For PyTorch to read: the weights after the round trip, and the outputs that this crate computes with them.
     let mut file = ours.with_metadata("format", "pt");
     for outputs in outputs {
         for name in outputs.names().map(str::to_owned).collect::<Vec<_>>() {
@@ -109,7 +110,7 @@ fn a_state_dict_of_pytorch_loads_as_it_is_and_is_saved_as_it_was() {
     assert!((0..lstm.count()).all(|i| again.values(i) == lstm.values(i)));
 }
 
-/// Without a prefix too, and as a part of a model of several layers.
+/// A model without a prefix, and as a part of a model of several layers.
 #[test]
 fn a_model_alone_and_in_a_model_has_pytorchs_names() {
     let mut lstm = models().0;
@@ -142,7 +143,7 @@ fn a_model_of_another_make_is_refused_by_name() {
     assert_eq!((gru.missing.len(), gru.unexpected.len(), gru.shapes.len()), (0, 0, 24));
 }
 
-/// `batch_first=True`: the example as PyTorch has it with the batch first, seen without a copy.
+/// `batch_first=True`: PyTorch's layout of the example, with the batch first, is read without a copy.
 #[test]
 fn a_batch_that_comes_first_is_the_same_batch() {
     let mut lstm = models().0;
@@ -157,7 +158,7 @@ fn a_batch_that_comes_first_is_the_same_batch() {
         lstm.forward(x, &mut lstm.zero_state(LENGTHS.len()), &mut lstm.cache()).to_owned()
     };
     assert_eq!(y(sequence), y((&x).into()));
-    // One sequence, without an axis for the batch, is its own memory too.
+    // A single sequence, without an axis for the batch, is read without a copy too.
     let alone = x.index_axis(Axis(1), 1).to_owned();
     let unbatched = Sequence::unbatched(&alone);
     assert_eq!((unbatched.dims(), unbatched.features("test", Some(3)).as_ptr()), ((7, 1), alone.as_ptr()));

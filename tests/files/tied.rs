@@ -1,4 +1,4 @@
-//! A language model with tied weights and a padding id against PyTorch's: its state dict, its gradients and its training.
+//! A language model with tied weights and a padding id, compared with PyTorch's: its state dict, its gradients and its training.
 //!
 //! `tests/files/data/tied.py` wrote the file.
 
@@ -24,7 +24,7 @@ fn file() -> StateDict {
     StateDict::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/data/tied.safetensors")).unwrap()
 }
 
-/// PyTorch's names.
+/// Maps names to PyTorch's.
 fn rename(name: &str) -> String {
     match name {
         "embedding.weight" => "encoder.weight".into(),
@@ -71,7 +71,7 @@ fn it_trains_as_in_pytorch() {
         pass.backward_into(loss.gradient(), &mut grad);
         if step == 0 {
             let mut wanted = grad.zeros_like();
-            // A parameter's gradient is there under its first name alone.
+            // The file has a tied parameter's gradient under its first name only.
             file().load_with(&options("gradient"), &mut wanted).unwrap();
             for i in 0..grad.count() {
                 assert_all_near(grad.values(i), wanted.values(i), within, "gradient");
@@ -99,7 +99,7 @@ fn padding_gets_no_gradient_from_the_embedding() {
     embedding.pass(&ids, &mut (), &mut cache).backward_into(&dy, &mut grad);
     assert_all_near(grad.weight.as_slice().unwrap(), want.as_slice().unwrap(), Within::either(1e-12), "gradient");
     assert!(grad.weight.row(0).iter().all(|&d| d == 0.0) && ids.iter().any(|&id| id == 0));
-    // What is in the row is what is read, as with loaded weights.
+    // The values in the padding row are read as they are, as with loaded weights.
     let mut loaded = embedding.clone();
     let file = StateDict::new().with_tensors("weight", &Array2::from_elem((11, 6), 0.25));
     file.load(&mut loaded).unwrap();
@@ -114,7 +114,7 @@ fn one_tensor_under_two_names() {
     assert_eq!(StateDict::of(&model).names().filter(|name| name.ends_with(".weight")).count(), 1, "saved once");
     assert_eq!(model.summary().parameters(), 11 * 6 + 11 + 4 * 6 * (6 + 6 + 2));
 
-    // Without the option, the second name is unexpected; with it, either name will do.
+    // Without the option, the second name is unexpected; with it, either name is accepted.
     let plain = || LoadOptions::new().rename(rename);
     let error = file.load_with(&plain().prefix("first"), &mut model.clone()).unwrap_err();
     assert_eq!(error.unexpected, ["first.decoder.weight"]);
@@ -125,16 +125,16 @@ fn one_tensor_under_two_names() {
         let mut loaded = model.zeros_like();
         one.load_with(&plain().tied(FIRST[1], FIRST[0]), &mut loaded).unwrap();
         assert_eq!(loaded, model);
-        // Three names of one, by two pairs.
+        // Three names of one tensor, tied by two pairs.
         let mut loaded = model.zeros_like();
         let options = plain().tied("decoder.weight", "lm_head.weight").tied("encoder.weight", "lm_head.weight");
         one.load_with(&options, &mut loaded).unwrap();
         assert_eq!(loaded, model);
-        // As PyTorch reads it: under both.
+        // With both names, as in PyTorch.
         let other = FIRST.into_iter().find(|&name| name != kept).unwrap();
         let both = one.clone().with_tensors(other, &model.embedding.weight);
         both.load_with(&plain().tied(FIRST[0], FIRST[1]), &mut loaded).unwrap();
-        // Two tensors that differ are not one.
+        // Two tensors that differ cannot be tied.
         let mut wrong = model.embedding.weight.clone();
         wrong[[10, 5]] += 1e-9;
         let before = loaded.clone();

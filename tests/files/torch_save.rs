@@ -1,4 +1,4 @@
-//! Files of `torch.save`: what they hold is what PyTorch says, and nothing else in them does any harm.
+//! Files of `torch.save`: their content is read as PyTorch reads it, and nothing else in them does any harm.
 //!
 //! `tests/files/data/torch_files.py` wrote the files, each with the same content as a safetensors file beside it.
 
@@ -60,14 +60,15 @@ fn every_file_holds_what_pytorch_says() {
         let expected = StateDict::open(path(&format!("{expected}.safetensors"))).unwrap();
         assert_eq!(got.metadata(), expected.metadata(), "{file}");
         assert!(got == expected, "{file}: {got:#?}\n{expected:#?}");
-        // And it can be saved.
+        // It can be saved, too.
         let mut saved = Vec::new();
         got.save_to(&mut saved).unwrap();
         assert!(StateDict::read_from(&saved[..]).unwrap() == got, "{file}");
     }
 }
 
-/// A part of a checkpoint by its prefix; the prefixes of wrappers; ids and masks have no place in a model and do not matter.
+/// A part of a checkpoint is loaded by its prefix, also with the prefixes of wrappers; the file's ids and masks have no place in a
+/// model and are ignored.
 #[test]
 fn models_load_from_parts_of_a_file() {
     let mut models = [(); 3].map(|()| tagger());
@@ -100,7 +101,7 @@ fn halves_are_converted() {
         let mut narrow = ArrayD::<f32>::zeros(vec![2, 3]);
         dict.load_with(&LoadOptions::new().prefix(name).convert(), &mut narrow).unwrap();
         assert_eq!(narrow, wide.mapv(|value| value as f32));
-        // PyTorch's own numbers have as many digits as the type.
+        // PyTorch's conversion is only as precise as the type.
         let step = match name {
             "f16" => 2_f64.powi(-24),
             "bf16" => 2_f64.powi(-16),
@@ -137,7 +138,7 @@ fn foreign_files_are_told_apart() {
     }
 }
 
-/// Cut off anywhere, or with any byte changed: an error, or the same names.
+/// A file that is cut off anywhere, or has any byte changed, gives an error or the same names.
 #[test]
 fn damaged_files_are_refused() {
     for name in ["everything.pt", "everything_legacy.pt", "views.pt"] {
@@ -158,7 +159,7 @@ fn damaged_files_are_refused() {
     }
 }
 
-/// A file before 1.6 of the given pickle, with one storage of 4 `f32`, 0 to 3.
+/// A file in the format before PyTorch 1.6 with the given pickle and one storage of 4 `f32`, 0 to 3.
 fn legacy(pickle: &[u8]) -> Vec<u8> {
     let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
     file.extend([b"\x80\x02", pickle, b".\x80\x02]"].concat());
@@ -172,7 +173,7 @@ fn legacy(pickle: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A tensor of that storage: offset, shape, strides as pickles.
+/// A tensor of that storage, from the pickles of its offset, shape and strides.
 fn tensor(offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
     let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ";
     let rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(";
@@ -210,7 +211,7 @@ fn views_outside_their_storage_are_refused() {
             b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85",
             "strides",
         ),
-        // 2^40 elements of a storage of 4.
+        // 2^40 elements from a storage of 4.
         (b"K\0", b"\x8a\x06\0\0\0\0\0\x01\x85", b"K\0\x85", "bytes of tensors that are repeated or transposed"),
     ] {
         match view(offset, shape, strides) {
@@ -248,11 +249,11 @@ fn pickles_are_read_as_data_only() {
             Ok(dict) => panic!("{}: {dict:?}", pickle.escape_ascii()),
         }
     }
-    // A list in itself; one that is in the next twice, and so on, 24 times.
+    // A list that contains itself; then a tuple that the next one contains twice, and so on, 24 times.
     says_so(&read(b"]q\0h\0a").unwrap_err(), "at most 64 lists and dictionaries in each other");
     let doubled = [b"K\x01".to_vec(), b"q\0\x85q\0h\0\x86".repeat(24)].concat();
     says_so(&read(&doubled).unwrap_err(), "the file has more than ");
-    // What a state dict says besides is left out.
+    // Attributes of a state dict are ignored.
     assert_eq!(read(b"}").unwrap(), StateDict::new());
     let attributes = read(b"ccollections\nOrderedDict\n)RX\x01\0\0\0aK\x05s}X\x09\0\0\0_metadata}sb").unwrap();
     assert_eq!(attributes.metadata()["a"], "5");
@@ -272,7 +273,7 @@ fn limits_hold() {
     says_so(&error.to_string(), "bytes of names and strings");
 }
 
-/// Tied tensors stay two, and a model that ties them saves one.
+/// Tied tensors are read as two, and a model that ties them saves one.
 #[test]
 fn tied_tensors_are_both_there() {
     let dict = StateDict::open_pytorch(path("everything.pt")).unwrap();

@@ -1,4 +1,4 @@
-//! Damaged files: refused wherever they end and whatever was altered, without a panic or a large allocation.
+//! Damaged files are refused wherever they end and whatever was altered, without a panic or a large allocation.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -16,7 +16,7 @@ fn file_of(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// Reads a file that may be bad: a panic or an allocation out of proportion fails.
+/// Reads a file that may be bad; fails if it panics or allocates out of proportion.
 #[track_caller]
 fn read<T>(file: &[u8], read: impl FnOnce(&[u8]) -> Result<T, LoadError>) -> Result<T, LoadError> {
     let mut result = None;
@@ -70,7 +70,7 @@ fn every_altered_bit_of_a_checkpoint_is_found() {
     assert!(refused > 100 * same, "{same}");
 }
 
-/// A state dict has no checksum, but a model that takes it has its own names, shapes and types.
+/// A state dict has no checksum, but a model accepts only its own names, shapes and types.
 #[test]
 fn an_altered_header_of_a_state_dict_is_refused_or_gives_the_same_model() {
     let saved = Linear::<f32>::new(2, 3, &mut rng(0));
@@ -186,7 +186,7 @@ fn headers_that_lie_are_refused() {
         let reason = assert_malformed(&file_of(header, &zeros[..*data]));
         assert!(!reason.is_empty(), "{what}");
     }
-    // Colons, braces and quotes in strings are no keys.
+    // Colons, braces and quotes inside strings are no keys.
     let tricky = format!(r#"{{"__metadata__":{{"\":{{\\":"\"a\":"}},"\"a\":{{}}\\":{a}}}"#);
     assert_eq!(
         StateDict::read_from(&file_of(&tricky, &zeros[..8])[..]).unwrap().names().collect::<Vec<_>>(),
@@ -217,7 +217,7 @@ fn tensors_of_other_types_are_named() {
         }
         assert_eq!(values, arr1(&[1.0, 2.0]));
     }
-    // Halves are converted if that is asked for.
+    // Half-precision values are converted if the options ask for it.
     for (dtype, bits) in [("F16", [0xc000_u16, 0x3800]), ("BF16", [0xc000, 0x3f00])] {
         let header = format!(r#"{{"":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,4]}}}}"#);
         let dict = StateDict::read_from(&file_of(&header, bits.map(u16::to_le_bytes).as_flattened())[..]).unwrap();
@@ -245,7 +245,7 @@ fn what_is_no_checkpoint_says_so() {
     let error = with(&[("gradflow.format", "1"), ("gradflow.checksum", "0000000000000000")]).unwrap_err();
     assert!(matches!(error, LoadError::Checksum { .. }), "{error}");
 
-    // Right checksums over values that make no sense: only somebody who computes them can make such a file.
+    // The right checksum over values that make no sense: such a file can only be made on purpose.
     let forged = |key, value| match with(&[("gradflow.format", "1"), (key, value), ("gradflow.checksum", "")]) {
         Err(LoadError::Checksum { actual, .. }) => {
             with(&[("gradflow.format", "1"), (key, value), ("gradflow.checksum", &actual)]).unwrap()
@@ -269,7 +269,7 @@ fn places_that_cannot_be_read_are_named() {
     for (path, kind) in [(&missing, ErrorKind::NotFound), (&folder.0, ErrorKind::IsADirectory)] {
         match Checkpoint::open(path) {
             Err(LoadError::Io(error)) => {
-                // What is wrong with a folder is not the same everywhere.
+                // The error for a folder differs between platforms.
                 assert!(error.kind() == kind || path == &folder.0 && !cfg!(unix), "{error:?}");
                 assert_says(&error.to_string(), &[path.to_str().unwrap()]);
             }
@@ -282,7 +282,7 @@ fn places_that_cannot_be_read_are_named() {
         Err(error @ LoadError::Malformed { .. }) => assert_says(&error.to_string(), &[file.to_str().unwrap()]),
         other => panic!("{other:?}"),
     }
-    // What cannot be a safetensors file is not read to its end, which need not exist.
+    // Input that cannot be a safetensors file is not read to its end, since it may have none.
     assert!(matches!(StateDict::read_from(io::repeat(0)), Err(LoadError::Malformed { .. })));
     assert!(matches!(StateDict::read_from(io::repeat(b'{')), Err(LoadError::Malformed { .. })));
     // A disk that fails in the middle.
@@ -329,13 +329,13 @@ fn files_of_other_kinds_are_named_with_their_path_and_advice() {
             assert_says(&error.to_string(), says);
         }
     }
-    // A state dict that is taken for a checkpoint says where it is, too.
+    // If a state dict is opened as a checkpoint, the error contains the path, too.
     let path = folder.path("state_dict");
     StateDict::of(&arr1(&[1.0])).save(&path).unwrap();
     assert_says(&Checkpoint::open(&path).unwrap_err().to_string(), &[path.to_str().unwrap(), "no checkpoint"]);
 }
 
-/// Headers that would take many times their size in memory: refused before they are parsed, unless they are allowed.
+/// Headers that would take many times their size in memory are refused before they are parsed, unless the limits allow them.
 #[test]
 fn headers_beyond_the_limits_are_refused_before_they_are_parsed() {
     let axes = |count: usize| {
@@ -365,15 +365,15 @@ fn headers_beyond_the_limits_are_refused_before_they_are_parsed() {
         let memory = allocation_counter::measure(|| error = StateDict::read_with(&beyond[..], strict).err());
         assert!(matches!(error, Some(LoadError::Limit { what: found, .. }) if found == *what), "{what}: {error:?}");
         assert_says(&error.unwrap().to_string(), &[what, "ReadLimits"]);
-        // The file itself, in a buffer that grows by doubling.
+        // The memory for the file itself, in a buffer that grows by doubling.
         assert!(memory.bytes_max < 4 * beyond.len() as u64 + 1000, "{what}: {} for {}", memory.bytes_max, beyond.len());
     }
-    // What this crate saves, it can read again, whatever the limits.
+    // Files that this crate saves can be read again, if the limits are raised.
     let dict = (0..100_000).fold(StateDict::new(), |dict, k| dict.with_metadata(k.to_string(), ""));
     let file = bytes(|file| dict.save_to(file));
     assert!(matches!(StateDict::read_from(&file[..]), Err(LoadError::Limit { .. })));
     assert_eq!(StateDict::read_with(&file[..], ReadLimits::new().metadata_entries(100_000)).unwrap(), dict);
-    // A header as long as the format allows and no more bytes: nothing is reserved for it.
+    // A header length at the format's maximum, but no more bytes: no memory is reserved for them.
     let memory = allocation_counter::measure(|| {
         let file = [&100_000_000_u64.to_le_bytes()[..], b"{"].concat();
         let limits = ReadLimits::new().header_bytes(usize::MAX);

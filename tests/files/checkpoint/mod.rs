@@ -1,5 +1,5 @@
-//! State dicts and checkpoints: what was saved comes back to the bit, a training goes on as if it had not been
-//! interrupted, and neither a crash, nor a full disk, nor a damaged file does harm.
+//! State dicts and checkpoints: saved values are restored to the bit, a training continues as if it had not been interrupted, and
+//! neither a crash, nor a full disk, nor a damaged file does harm.
 
 mod damage;
 mod saving;
@@ -21,7 +21,7 @@ use gradflow::{
 
 use crate::common::{rng, temporary};
 
-/// A new, empty folder, removed at the end.
+/// A new, empty folder that is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

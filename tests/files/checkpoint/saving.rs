@@ -1,4 +1,4 @@
-//! Writers that fail, places that cannot be written, processes that are killed while they save.
+//! Writers that fail, paths that cannot be written, and processes that are killed while they save.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -12,7 +12,7 @@ use gradflow::rand::RngExt;
 use super::{Folder, bytes, small_checkpoint};
 use crate::common::{assert_says, rng};
 
-/// Takes so many bytes, one or a few at a time and now and then interrupted, then fails.
+/// Takes at most `most` bytes, one or a few at a time, with an interruption now and then, and then fails.
 struct Failing {
     taken: Vec<u8>,
     most: usize,
@@ -81,7 +81,7 @@ fn a_full_device_and_a_read_only_one_are_reported() {
     assert_says(&small_checkpoint().save("/proc/model.safetensors").unwrap_err().to_string(), &["/proc/model"]);
 }
 
-/// The state number `k` of the process that is killed: about a megabyte that only `k` determines.
+/// State number `k` of the process that is killed: about a megabyte that depends only on `k`.
 fn state_number(k: u64) -> Checkpoint {
     let values = Array1::from_elem(1 << 18, k as f32);
     Checkpoint::new().with_tensors("model", &values).with_number("k", k)
@@ -97,7 +97,7 @@ fn saves_until_killed() {
     }
 }
 
-/// The file is always whole, and holds the last state whose saving was reported, or the one after it.
+/// The file is always complete, and holds the last state whose saving was reported, or the one after it.
 #[test]
 #[cfg_attr(target_family = "wasm", ignore = "starts a process")]
 fn a_process_killed_while_saving_leaves_a_whole_file() {
@@ -127,7 +127,7 @@ fn a_process_killed_while_saving_leaves_a_whole_file() {
         assert_eq!(checkpoint, state_number(k));
         saved += k + 1;
         cut_short += u64::from(folder.names().len() > 1);
-        // What was left behind is not in the way.
+        // Leftover files do not get in the way.
         state_number(k + 1).save(&path).unwrap();
         assert_eq!(Checkpoint::open(&path).unwrap(), state_number(k + 1));
     }

@@ -1,4 +1,4 @@
-//! State dicts: to the bit, readable by others, and every misfit named.
+//! State dicts: bits are kept, other programs can read the files, and every mismatch is named.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn a_model_comes_back_to_the_bit() {
 
 #[test]
 fn values_are_not_judged() {
-    // Quiet and signalling NaN with payloads, infinities, both zeros, the smallest number.
+    // Quiet and signalling NaN with payloads, infinities, both zeros, and the smallest number.
     let single = [0x7fc0_1234_u32, 0xff80_0001, 0x7f80_0000, 0xff80_0000, 0x8000_0000, 0, 1];
     let double = [0x7ff8_0000_0000_1234_u64, 0xfff0_0000_0000_0001, 0x7ff0_0000_0000_0000, 1 << 63, 0, 1];
     let (single, double) = (single.map(f32::from_bits).to_vec(), double.map(f64::from_bits).to_vec());
@@ -68,7 +68,7 @@ fn the_same_content_gives_the_same_bytes() {
     assert_eq!(one, other);
     assert_eq!(bytes(|file| one.save_to(file)), bytes(|file| other.save_to(file)));
     assert_ne!(one, checkpoint(&["a", "b", "c"]));
-    // One bit of one value, the sign of a zero, makes another dict.
+    // One different bit in one value, the sign of a zero, makes another dict.
     assert_ne!(StateDict::of(&arr1(&[0.0])), StateDict::of(&arr1(&[-0.0])));
 }
 
@@ -91,7 +91,7 @@ fn the_reference_implementation_reads_what_is_written() {
     assert_eq!(tensors.tensor("double").unwrap().shape(), [1, 2]);
     assert_eq!(tensors.tensor("scalar").unwrap().data(), 1.5_f32.to_le_bytes());
     assert_eq!(tensors.tensor(tricky).unwrap().shape(), [0]);
-    // Aligned, so that a file in memory can be used in place.
+    // The data is aligned, so that a file in memory can be used in place.
     for name in header.tensors().into_values() {
         assert_eq!(name.data_offsets.0 % (name.dtype.bitsize() / 8), 0);
     }
@@ -101,7 +101,7 @@ fn the_reference_implementation_reads_what_is_written() {
     assert_eq!(StateDict::read_from(&empty[..]).unwrap(), StateDict::new());
 }
 
-/// A dict that fits a `Linear<f64>` of 3 to 2 in nothing.
+/// A dict of which no tensor fits a `Linear<f64>` of 3 to 2.
 fn misfit() -> StateDict {
     let other_type = |name: &str| NamedTensors::new([(name.to_owned(), vec![2], vec![0.5_f32, 0.25])]);
     StateDict::new()
@@ -130,7 +130,7 @@ fn everything_that_does_not_fit_is_named_in_one_error() {
     );
     assert_eq!(bits(&model), bits(&before));
 
-    // Lenient or not, another shape or type is an error; the one with the other does not hide it.
+    // Lenient or not, another shape or type is an error, and neither error hides the other.
     let error = misfit().load_with(&options().lenient(), &mut model).unwrap_err();
     assert_eq!((error.missing.len(), error.unexpected.len()), (0, 0));
     assert_eq!((&*error.shapes[0].name, &*error.types[0].name), ("model.weight", "model.bias"));
@@ -174,7 +174,7 @@ fn types_are_converted_only_when_asked() {
         assert_eq!((to_single.values(i), to_double.values(i)), (&rounded[..], &widened[..]));
     }
     assert_ne!(bits(&to_double), bits(&double), "f32 has lost nothing");
-    // What is of the right type already is not touched.
+    // A tensor of the right type already is loaded unchanged.
     from_double.load_with(&convert, &mut to_double).unwrap();
     assert_eq!(bits(&to_double), bits(&double));
 }
@@ -212,7 +212,7 @@ fn a_file_of_pytorch_loads() {
     let error = (&y - &expected).iter().fold(0.0_f32, |largest, error| largest.max(error.abs()));
     assert!(error < 1e-6, "{error}");
 
-    // One cell from one layer of the two: the other one's tensors are in the file and have no use.
+    // One cell from one of two layers: the tensors of the other layer are in the file and have no use.
     let mut cell = LstmCell::<f32>::new(3, 4, rng);
     let first = LoadOptions::new().prefix("encoder.lstm").rename(|name| format!("{name}_l0"));
     let error = dict.load_with(&first, &mut cell).unwrap_err();
@@ -226,7 +226,7 @@ fn a_file_of_pytorch_loads() {
     assert_eq!(skipped.unexpected, error.unexpected);
     assert_eq!(cell.weight_hh, net.0.layers()[0].weight_hh);
 
-    // An integer is no parameter, and it survives being saved again.
+    // An integer is no parameter, and it can be saved again.
     let error = dict.load_with(&LoadOptions::new().prefix("batches").convert(), &mut ArrayD::<f32>::zeros(vec![]));
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -244,7 +244,7 @@ fn lenient_loading_that_loads_nothing_is_an_error() {
     assert_eq!((error.missing.len(), error.unexpected.len()), (2, 2));
     assert_says(&error.to_string(), &["weight", r#"the file has encoder.weight: `LoadOptions::prefix("encoder")`"#]);
     assert_eq!(bits(&model), bits(&before));
-    // One tensor is enough, and so is a model that has none.
+    // One tensor is enough; a model without tensors needs none.
     let error = StateDict::new().load_with(&LoadOptions::new().lenient(), &mut model).unwrap_err();
     assert_eq!(error.missing, ["weight", "bias"]);
     let skipped = file.load_with::<f64>(&LoadOptions::new().lenient(), &mut ()).unwrap();
@@ -268,7 +268,7 @@ fn a_forgotten_prefix_is_said_and_so_is_one_too_many() {
         error.elsewhere.into_iter().map(|there| (there.prefix, there.name)).collect::<Vec<_>>()
     };
     let at = |prefix: &str, name: &str| (prefix.to_owned(), name.to_owned());
-    // Only where all of it is, in its shapes.
+    // Only prefixes under which all tensors of the model exist, with their shapes.
     assert_eq!(prefixes(LoadOptions::new(), &mut linear(4)), [at("head", "head.weight")]);
     let both = [at("encoder.0", "encoder.0.weight"), at("tail", "tail.weight")];
     assert_eq!(prefixes(LoadOptions::new(), &mut linear(2)), both);
@@ -290,7 +290,7 @@ fn one_tensor_is_read_by_its_name() {
     let weight = dict.tensor::<f32>("head.weight").unwrap();
     assert_eq!(weight.shape(), [2, 4]);
     assert_eq!(weight, {
-        // the same as through a model
+        // the same as when loaded into a model
         let mut head = Linear::<f32>::zeros(4, 2);
         dict.load_with(&LoadOptions::new().prefix("head"), &mut head).unwrap();
         head.weight.into_dyn()
@@ -332,12 +332,12 @@ fn indices_of_every_integer_type_are_read() {
     assert_eq!(file("U64", &u64::MAX.to_le_bytes(), 1).indices("ids").unwrap()[[0, 0]], usize::MAX);
 }
 
-/// A list of tensors written by hand, in safe code, whose shapes and values do not agree.
+/// A list of tensors implemented by hand, in safe code, whose shapes and values do not agree.
 #[derive(Clone)]
 struct Liar {
     shape: Vec<usize>,
     values: Vec<f32>,
-    /// What it gives when it is written to.
+    /// The values that it returns for writing.
     written: Vec<f32>,
 }
 
@@ -363,7 +363,7 @@ fn tensors_that_lie_about_their_shape_are_neither_saved_nor_loaded() {
         values: vec![1.0; values],
         written: vec![2.0; written],
     };
-    // Of whose product nothing but 0 is left.
+    // The product of these wraps to 0.
     let wrapping = [1 << (usize::BITS - 1), 4];
     let lies = [(&[2, 3][..], 5), (&[2, 3], 7), (&[], 0), (&[], 2), (&[0], 1), (&[usize::MAX, 2], 6), (&wrapping, 0)];
     for (shape, values) in lies {

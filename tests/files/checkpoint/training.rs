@@ -1,4 +1,4 @@
-//! Checkpoints: a training goes on to the bit.
+//! Checkpoints: a training continues to the bit.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use gradflow::{
 use super::{Folder, Model, model};
 use crate::common::{assert_says, bits, panic_of, rng};
 
-/// Trains on batches that only `seed` and the step determine, with a carried state; the losses' bits.
+/// Trains with a carried state on batches that depend only on `seed` and the step; returns the bits of the losses.
 fn train(
     model: &mut Model<f32>,
     optimizer: &mut dyn Optimizer<f32>,
@@ -92,7 +92,7 @@ fn a_training_goes_on_to_the_bit() {
         assert_eq!((resumed_state.steps, &resumed_state.settings), (20, &state.settings));
         assert_eq!(bits(&resumed_state.tensors), bits(&state.tensors));
 
-        // Each part counts: without the optimizer's state, or without the carried one, the numbers are others.
+        // Each part matters: without the optimizer's state, or without the carried one, the numbers differ.
         for (with_optimizer, with_state) in [(false, true), (true, false)] {
             let (mut model, mut stepping) = (model::<f32>(99), optimizer());
             let mut state = model.zero_state(2);
@@ -135,7 +135,7 @@ fn what_a_checkpoint_lacks_is_named_and_nothing_changes() {
     assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::Kind { .. })), "{error}");
     let error = whole.load_training("model", &mut model, &mut AdamW::new(0.1).eps(1e-3)).unwrap_err();
     assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::Setting { .. })), "{error}");
-    // The optimizer of a model with the same names in other shapes, and one in another type.
+    // The state of an optimizer whose model has the same names in other shapes, and one of another type.
     let wider = Linear::<f32>::new(3, 2, &mut rng(0));
     let error = whole.load_optimizer(&wider, &mut optimizer).unwrap_err();
     assert!(matches!(error, LoadError::Optimizer(OptimizerStateError::MissingTensor { .. })), "{error}");
@@ -149,7 +149,7 @@ fn what_a_checkpoint_lacks_is_named_and_nothing_changes() {
     assert_eq!((optimizer.state().steps, optimizer.learning_rate()), (1, 0.1));
 }
 
-/// Several averages beside the model and the optimizer, each with its own settings.
+/// Several averages besides the model and the optimizer, each with its own settings.
 #[test]
 fn averages_go_on_to_the_bit() {
     let folder = Folder::new("averages");
@@ -187,7 +187,7 @@ fn averages_go_on_to_the_bit() {
         assert_eq!(resumed.state(), average.state(), "{name}");
     }
 
-    // What is not there, is another's, or does not fit is named, and changes nothing.
+    // An average that is missing, has other settings, or does not fit is named in the error, and nothing changes.
     let [(_, mut fast), (_, mut slow), _] = new();
     let error = loaded.load_average("none", &trained, &mut fast).unwrap_err();
     assert!(matches!(&error, LoadError::Absent { key } if key == "gradflow.average.none.kind"), "{error}");
@@ -206,7 +206,7 @@ fn averages_go_on_to_the_bit() {
     }
 }
 
-/// A file of a version that had no AMSGrad.
+/// A file written by a version without AMSGrad.
 #[test]
 fn checkpoints_without_amsgrad_load() {
     let file = include_bytes!("../data/adamw_before_amsgrad.safetensors");

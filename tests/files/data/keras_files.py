@@ -1,6 +1,6 @@
-"""Writes the files in keras/: models as Keras saves them, and beside each an input and what Keras computes from it.
+"""Writes the files in keras/: models as Keras saves them, each with an input and the output that Keras computes from it.
 
-By hand, where Keras 3, JAX and safetensors are installed:
+Run by hand; needs Keras 3, JAX and safetensors:
 
     python tests/files/data/keras_files.py
 """
@@ -21,7 +21,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def with_random_weights(model):
-    # As Keras makes them, biases are zeros and scales ones.
+    # Keras initializes biases with zeros and scales with ones.
     model.set_weights([RANDOM.normal(0, 0.6, weights.shape) for weights in model.get_weights()])
     return model
 

@@ -1,14 +1,14 @@
-"""Models of audio plug-ins, by the programs that define their formats.
+"""Models of audio plug-ins, run by the programs that define their formats.
 
-    python tests/files/data/plugins.py            writes plugins/: files, and what their models make of a signal
+    python tests/files/data/plugins.py            writes plugins/: files, and the outputs of their models for a signal
     python tests/files/data/plugins.py FOLDER     loads the files that gradflow wrote there, and compares
 
-needs neural-amp-modeler, keras, torch and numpy. Run by hand; the files are committed. The test `plugins` leaves files in
+Needs neural-amp-modeler, keras, torch and numpy. Run by hand; the files are committed. The test `plugins` leaves files in
 `target/tmp/plugins`:
 
     cargo test --features plugin-formats --test files plugins
 
-A file `x.nam` or `x.json` has its signal in `x.signal`: an object in JSON with `input`, a list of steps, and `output`.
+A file `x.nam` or `x.json` has its signal in `x.signal`: a JSON object with `input`, a list of steps, and `output`.
 """
 
 import json
@@ -30,7 +30,7 @@ STEPS = 64
 
 
 def signal(features):
-    """A decaying sine; further features are constants, as a knob's position is."""
+    """A decaying sine; further features are constant, like the position of a knob."""
     t = np.arange(STEPS)
     x = np.tile(np.linspace(0.3, 0.7, features), (STEPS, 1))
     x[:, 0] = np.sin(0.3 * t) * np.exp(-t / 40)
@@ -55,14 +55,14 @@ def nam_files():
         for parameter in model.parameters():
             parameter.data.uniform_(-0.8, 0.8)
         model.export(HERE, basename=name, other_metadata={"date": None, "name": f"random, {layers} layers"})
-        # What a plug-in computes starts in the file's state.
+        # A plug-in starts with the state in the file.
         loaded = init_from_nam(json.loads((HERE / f"{name}.nam").read_text())).eval()
         x = signal(1)
         save(name, x, by_nam(loaded, x))
 
 
 def described(model, features):
-    """The model as the plug-ins read it."""
+    """The model in the format that the plug-ins read."""
     kinds = {"LSTM": "lstm", "GRU": "gru", "Dense": "dense", "TimeDistributed": "time-distributed-dense"}
     layers = []
     for layer in model.layers:
@@ -101,14 +101,14 @@ def keras_files():
         if name.endswith("skip"):
             file["in_skip"] = 1
             y = y + x[:, :1]
-            # Others of AIDA-X' keys.
+            # Other keys of AIDA-X.
             file |= {"in_gain": -6.0, "out_gain": 1.5, "metadata": {"samplerate": "48000"}, "input_batch": x.tolist()}
         (HERE / f"{name}.json").write_text(json.dumps(file) + "\n")
         save(name, x, y)
 
 
 class SimpleRnn(torch.nn.Module):
-    """What GuitarML's files describe."""
+    """The model that GuitarML's files describe."""
 
     def __init__(self, unit, features, hidden, layers, skip):
         super().__init__()
@@ -135,7 +135,7 @@ def guitarml_files():
 
 
 def by_keras(file, x):
-    """The model of a file, built in Keras."""
+    """Builds the model of a file in Keras and runs it."""
     layers = []
     for layer in file["layers"]:
         size, activation = layer["shape"][-1], layer["activation"] or None

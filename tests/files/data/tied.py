@@ -1,6 +1,6 @@
-"""Writes tied.safetensors: a language model with tied weights and a padding id, as PyTorch trains it in float64.
+"""Writes tied.safetensors: a language model with tied weights and a padding id, trained by PyTorch in float64.
 
-By hand, where PyTorch is installed: python tests/files/data/tied.py; tied.rs reads it.
+Run by hand; needs PyTorch: python tests/files/data/tied.py. The test tied.rs reads the file.
 """
 
 from pathlib import Path
@@ -56,7 +56,7 @@ for step in range(STEPS):
     optimizer.step()
 tensors |= state(model, "last") | {"curve": torch.stack(curve), "norms": torch.stack(norms)}
 
-# The embedding alone: its padding row gets nothing, whatever is looked up.
+# The embedding alone: its padding row gets no gradient, whatever is looked up.
 alone = nn.Embedding(V, D, padding_idx=0)
 dy = torch.randn(T, B, D)
 alone(ids).backward(dy)

@@ -1,6 +1,6 @@
-"""Writes the files in pytorch/: what `torch.save` makes of state dicts and the like, and beside each the same as safetensors.
+"""Writes the files in pytorch/: state dicts and the like as `torch.save` writes them, each with the same content as safetensors.
 
-By hand, where PyTorch and safetensors are installed:
+Run by hand; needs PyTorch and safetensors:
 
     python tests/files/data/torch_files.py
 """
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "pytorch"
 
 
 def flat(value, name=""):
-    """Tensors and strings by name, as the reader should give them."""
+    """Tensors and strings by name, as the reader should return them."""
     if isinstance(value, torch.Tensor):
         return {name: value.detach()}, {}
     if isinstance(value, (dict, list, tuple, set)):
@@ -63,7 +63,7 @@ class View:
 
 
 class OldPickler(pickle.Pickler):
-    """Storages as views, as PyTorch 0.3 wrote them: of one root."""
+    """Writes storages as PyTorch 0.3 did: as views of one root."""
 
     def persistent_id(self, value):
         return ("storage", torch.FloatStorage, "root", "cpu", 8, value.place) if isinstance(value, View) else None
@@ -143,7 +143,7 @@ def main():
     ]:
         expected(name, value)
         torch.save(value, FOLDER / f"{name}.pt")
-    # The file before 1.6, later protocols, and no checksums.
+    # The format before PyTorch 1.6, later protocols, and no checksums.
     torch.save(values, FOLDER / "checkpoint_legacy.pt", _use_new_zipfile_serialization=False)
     torch.save(values, FOLDER / "checkpoint_protocol_5.pt", pickle_protocol=5)
     legacy = {k: v for k, v in everything.items() if k not in ["u16", "f8"]}
@@ -152,7 +152,7 @@ def main():
     torch.serialization.set_crc32_options(False)
     torch.save(everything, FOLDER / "everything_no_checksums.pt")
 
-    # As PyTorch 0.3 wrote it.
+    # In the format of PyTorch 0.3.
     old = io.BytesIO()
     for value in [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]:
         pickle.dump(value, old, protocol=2)
@@ -167,7 +167,7 @@ def main():
     root = torch.arange(8.0)
     expected("views", {"a": root[3:7].reshape(2, 2), "b": root[:3], "c": root[2:]})
 
-    # What is refused: a whole module, another class.
+    # Refused: a whole module, another class.
     torch.save(nn.Linear(2, 1), FOLDER / "module.pt")
     (FOLDER / "plain.pickle").write_bytes(pickle.dumps({"a": 1}, protocol=2))
 

@@ -1,6 +1,6 @@
-"""Writes torch_lstm.safetensors: a module's state dict as PyTorch saves it, with an input and its output.
+"""Writes torch_lstm.safetensors: a module's state dict saved by PyTorch, with an input and its output.
 
-By hand, where PyTorch is installed:  python tests/files/data/torch_lstm.py
+Run by hand; needs PyTorch:  python tests/files/data/torch_lstm.py
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ class Tagger(torch.nn.Module):
         self.encoder = torch.nn.Module()
         self.encoder.lstm = torch.nn.LSTM(3, 4, num_layers=2)
         self.head = torch.nn.Linear(4, 2)
-        self.register_buffer("batches", torch.tensor(7))  # an integer, as batch norm has one
+        self.register_buffer("batches", torch.tensor(7))  # an integer, like the one in batch norm
 
     def forward(self, x):
         return self.head(self.encoder.lstm(x)[0])

@@ -1,12 +1,12 @@
-"""Writes torch_recurrent.safetensors: a module's state dict as PyTorch saves it, with inputs and outputs.
+"""Writes torch_recurrent.safetensors: a module's state dict saved by PyTorch, with inputs and outputs.
 
-By hand, where PyTorch is installed:
+Run by hand; needs PyTorch:
 
     python tests/files/data/torch_recurrent.py                     writes it
     python tests/files/data/torch_recurrent.py round_trip FILE     checks the file that `cargo test --test files` leaves
 
-The second loads what came back from this crate, `target/tmp/round_trip.safetensors`, strictly, compares each weight with
-what was written and each output with what this crate computed, and prints the largest differences.
+The second command strictly loads the file that this crate saved, `target/tmp/round_trip.safetensors`. It compares each weight with the
+one that was written and each output with the one that this crate computed, and prints the largest differences.
 """
 
 import sys
