@@ -1,4 +1,4 @@
-//! The same models on other instruction sets. The choice is made once a process, so each set is a process of its own.
+//! The same models on other instruction sets. The choice is made once per process, so each set runs in a process of its own.
 
 use std::fs;
 use std::process::{Command, Stdio};

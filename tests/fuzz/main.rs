@@ -1,6 +1,6 @@
-//! The fuzzer's targets without the fuzzer: over seeds, over inputs that once found something, and over random ones.
+//! The fuzzer's targets without the fuzzer: over seeds, over inputs that once revealed a mistake, and over random ones.
 //!
-//! `fuzz/README.md` says how the fuzzer itself is run.
+//! `fuzz/README.md` describes how to run the fuzzer itself.
 
 #[path = "../../fuzz/targets/mod.rs"]
 mod targets;
@@ -54,7 +54,7 @@ fn model_number(k: u64) -> Vec<u8> {
     bytes
 }
 
-/// `GRADFLOW_LOSSES=1000000` for more of them.
+/// Set `GRADFLOW_LOSSES=1000000` for more of them.
 #[test]
 fn losses_are_what_their_formulas_say() {
     replay("losses", targets::losses::run);
@@ -71,7 +71,7 @@ fn kept_models_agree_with_themselves() {
     replay("models", targets::models::run);
 }
 
-/// `GRADFLOW_MODELS=100000` for more of them, `GRADFLOW_FIRST_MODEL=5000` for others.
+/// Set `GRADFLOW_MODELS=100000` for more of them, `GRADFLOW_FIRST_MODEL=5000` for others.
 #[test]
 fn random_models_agree_with_themselves() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());

@@ -14,12 +14,12 @@ fn folder() -> std::path::PathBuf {
 #[test]
 fn kept_onnx_files() {
     replay("onnx", targets::onnx::run);
-    // This crate's own and one of PyTorch's are for one of the models each.
+    // Each of this crate's own files and one of PyTorch's fits one of the models.
     let count = kept("onnx").iter().map(|(_, file)| targets::onnx::loaded(file)).sum::<usize>();
     assert!(count >= 5, "{count}");
 }
 
-/// The seeds that this crate writes, written anew.
+/// Rewrites the seeds that this crate makes.
 #[test]
 #[ignore = "writes into the source tree"]
 fn writes_onnx_seeds() {
@@ -28,8 +28,8 @@ fn writes_onnx_seeds() {
     }
 }
 
-/// Bytes altered, put in, taken out and copied from elsewhere in the file, so that lengths, names and kinds of fields change.
-/// `GRADFLOW_FILES=20000` for more of each seed.
+/// Bytes are altered, inserted, removed and copied from elsewhere in the file, so that lengths, names and kinds of fields change. Set
+/// `GRADFLOW_FILES=20000` for more files per seed.
 #[test]
 fn altered_onnx_files() {
     let mut seeds: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -19,7 +19,7 @@ fn kept_files() {
     }
 }
 
-/// Pieces of JSON, in place of pieces of the seeds.
+/// Pieces of JSON replace pieces of the seeds.
 #[test]
 fn altered_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/plugins");

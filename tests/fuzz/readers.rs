@@ -21,7 +21,7 @@ fn kept_files_of_keras() {
     replay("keras", targets::keras::run);
 }
 
-/// Bytes that are lengths and addresses, in place of bytes of the seeds.
+/// Bytes that are lengths and addresses replace bytes of the seeds.
 #[cfg(feature = "keras")]
 #[test]
 fn altered_files_of_keras() {
@@ -40,7 +40,7 @@ fn altered_files_of_keras() {
     }
 }
 
-/// Operations of pickles, in place of bytes of the seeds.
+/// Operations of pickles replace bytes of the seeds.
 #[cfg(feature = "pytorch")]
 #[test]
 fn altered_files_of_pytorch() {
@@ -103,7 +103,7 @@ fn kept_conversions() {
     replay("convert", targets::convert::run);
 }
 
-/// Inputs that are made of choices need no fuzzer to reach everything.
+/// Inputs that are made of choices reach everything without a fuzzer.
 #[test]
 fn random_optimizer_states_and_conversions() {
     let rng = &mut StdRng::seed_from_u64(0);
