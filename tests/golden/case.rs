@@ -8,22 +8,22 @@ use gradflow::{Float, Tensors, TensorsExt};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
-/// Shape and values of one tensor, the latter widened: `f32` and `f64` are compared by one code.
+/// Shape and values of one tensor. The values are widened to f64, so that the same code compares `f32` and `f64`.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub shape: Vec<usize>,
     pub values: Vec<f64>,
 }
 
-/// The given tensors that hold no floats.
+/// The given tensors that hold integers.
 const INTEGERS: [&str; 6] =
     ["input.ids", "input.lengths", "input.query_lengths", "input.memory_lengths", "input.mask", "input.resets"];
 
-/// Named settings; what nobody asked for is an option that nobody knows.
+/// Named settings. Each one that is read is removed, so any that remain are unknown options.
 pub struct Options(Map<String, Value>);
 
 impl Options {
-    /// The value under `key`, which is then settled.
+    /// Reads the value under `key` and removes it.
     fn take<T>(&mut self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, String> {
         self.0.remove(key).map(|value| read(&value).ok_or(format!("{key}: unknown value {value}"))).transpose()
     }
@@ -48,7 +48,7 @@ impl Options {
         self.take(key, |value| value.as_str().map(String::from))?.ok_or(format!("{key} is missing"))
     }
 
-    /// Nothing is left that could have a meaning: what is spelled out as switched off has none.
+    /// Fails if any option remains, unless it is explicitly switched off.
     pub fn finish(self) -> Result<(), String> {
         match self.0.iter().find(|(_, value)| !matches!(value, Value::Null | Value::Bool(false))) {
             Some((key, value)) => Err(format!("unknown option {key} = {value}")),
@@ -120,22 +120,22 @@ impl Case {
         self.option(key, Value::as_bool)?.ok_or(format!("{key} is missing"))
     }
 
-    /// A list of settings; nothing if it is not there.
+    /// A list of settings, or `None` if the key is absent.
     pub fn list(&self, key: &str) -> Result<Option<&[Value]>, String> {
         self.option(key, |value| value.as_array().map(Vec::as_slice))
     }
 
-    /// Whatever is set, if anything is.
+    /// The value under `key`, of any type, or `None`.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.options.get(key)
     }
 
-    /// Settings inside the settings.
+    /// Settings nested in the settings.
     pub fn nested(&self, key: &str) -> Result<Options, String> {
         Ok(Options(self.option(key, |value| value.as_object().cloned())?.ok_or(format!("{key} is missing"))?))
     }
 
-    /// Fails unless the option is the one that is supported so far.
+    /// Fails unless the option has the only value that is supported so far.
     pub fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), String> {
         match self.options.get(key) {
             Some(value) if *value == supported.into() => Ok(()),
@@ -144,14 +144,14 @@ impl Case {
         }
     }
 
-    /// A given tensor, where there is one.
+    /// A given tensor, or `None`.
     pub fn given(&self, name: &str) -> Option<&Tensor> {
         let tensor = self.tensors.get(name)?;
         self.used.borrow_mut().insert(name.to_owned());
         Some(tensor)
     }
 
-    /// A given tensor that must be there.
+    /// A given tensor that must exist.
     pub fn tensor(&self, name: &str) -> Result<&Tensor, String> {
         self.given(name).ok_or(format!("{name} is missing"))
     }
@@ -173,7 +173,7 @@ impl Case {
         }
     }
 
-    /// Sets all of `parameters` from `state_dict.*`, where they have the names that `file_name` makes of theirs.
+    /// Sets all of `parameters` from `state_dict.*`; `file_name` maps their names to those in the file.
     pub fn load<F: Float>(
         &self,
         parameters: &mut (impl Tensors<F> + ?Sized),
@@ -186,7 +186,7 @@ impl Case {
         Ok(())
     }
 
-    /// Sets tensor `i` of `tensors` from a given one, which may have more, leading axes.
+    /// Sets tensor `i` of `tensors` from a given one, which may have additional leading axes.
     pub fn fill<F: Float>(
         &self,
         name: &str,
@@ -205,12 +205,12 @@ impl Case {
         Ok(())
     }
 
-    /// What must come out.
+    /// The expected tensors.
     pub fn expected(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).filter(|(name, _)| must_come_out(name))
     }
 
-    /// The first given tensor that was not used: something that the test does not know of.
+    /// The first given tensor that was not used, which means that the test does not know it.
     pub fn unused(&self) -> Option<&str> {
         let used = self.used.borrow();
         self.tensors.keys().map(String::as_str).find(|name| !must_come_out(name) && !used.contains(*name))
@@ -225,7 +225,7 @@ fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec
     bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
 }
 
-/// What came out, under the names of a case's tensors.
+/// The results, under the names of a case's tensors.
 #[derive(Debug, Default)]
 pub struct Results(BTreeMap<String, Tensor>);
 
@@ -235,14 +235,14 @@ impl Results {
         self.0.insert(name.into(), Tensor { shape: array.shape().to_vec(), values });
     }
 
-    /// Tensor `i` of `tensors`, given leading axes of length 1.
+    /// Adds tensor `i` of `tensors`, with leading axes of length 1.
     pub fn tensor<F: Float>(&mut self, name: &str, leading: &[usize], tensors: &(impl Tensors<F> + ?Sized), i: usize) {
         let (shape, values) = tensors.tensor(i);
         let values = values.iter().map(|value| value.widen()).collect();
         self.0.insert(name.into(), Tensor { shape: [leading, shape].concat(), values });
     }
 
-    /// All of `tensors`, under `prefix` and the names that `file_name` makes of theirs.
+    /// Adds all of `tensors` under `prefix`; `file_name` maps their names to those in the file.
     pub fn tensors<F: Float>(
         &mut self,
         prefix: &str,

@@ -1,11 +1,11 @@
 """Writes the golden cases into `cases/`, with PyTorch, ONNX Runtime and Keras as the references.
 
-    python tests/golden/generate.py            writes all, in place of those that are there
+    python tests/golden/generate.py            writes all, replacing existing ones
     python tests/golden/generate.py NAME...    writes these, and leaves the others alone
 
-needs torch, onnx, onnxruntime, keras, numpy and safetensors. Run by hand, never by CI: the files are committed. Every
-case draws its numbers from a seed made of its name, so a case is the same whichever others exist. `README.md` says what is in a file; `generator/` has a module per kind of case, and `generator/case.py`
-says what makes a case worth having.
+Needs torch, onnx, onnxruntime, keras, numpy and safetensors. Run by hand, never by CI: the files are committed. Every case draws its
+numbers from a seed made of its name, so a case is the same whichever others exist. `README.md` describes the content of a file;
+`generator/` has a module per kind of case, and `generator/case.py` says what makes a case worth having.
 """
 
 import os
@@ -33,7 +33,7 @@ def main():
     variants.check_against_torch()
     case.only = set(sys.argv[1:]) or None
     for old in FOLDER.glob("*.safetensors"):
-        # Those of `random_cases.py` are kept.
+        # The cases of `random_cases.py` are kept.
         if old.stem in case.only if case.only else not old.stem.startswith("random_"):
             old.unlink()
     for section in SECTIONS:

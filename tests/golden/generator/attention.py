@@ -1,8 +1,8 @@
 """Kind `attention`, with PyTorch as the reference.
 
-Each sequence of a batch is computed by itself, cut to its lengths, so that the reference never sees padding; in the
-cases it holds large numbers or NaN. A dot score is `scaled_dot_product_attention`, the others are made of `nn.Bilinear`
-and of three `nn.Linear`.
+Each sequence of a batch is computed separately, cut to its lengths, so that the reference never sees padding, which holds large
+numbers or NaN in the cases. A dot score is `scaled_dot_product_attention`; the other scores consist of `nn.Bilinear` and of three
+`nn.Linear`.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.double()
 
     def names(self):
-        """Our names of the parameters, and how many leading axes of length 1 PyTorch's have more."""
+        """Our names of the parameters, and how many more leading axes of length 1 PyTorch's have."""
         if self.score == "bilinear":
             return {"weight": (self.general.weight, 1)}
         if self.score != "additive":
@@ -124,7 +124,7 @@ def attentions():
             junk=np.nan,
         )  # fmt: skip
         case("one_step_f32", score, features, 1, 20, 3, bias=bias, memory_lengths=[17, 3, 20], dtype="F32")
-        # More rows than the products treat as few.
+        # More rows than matrix products treat as few.
         case("q20_m30_b2", score, features, 20, 30, 2, bias=bias, memory_lengths=[30, 19])
     case("all_1", "dot", (1, 1, 0), 1, 1, 1)
     case("sharp", "dot", (7, 7, 0), 4, 9, 3, scale=30.0)

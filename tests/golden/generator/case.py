@@ -1,15 +1,14 @@
-"""One case: its references' common tools, what makes it worth having, and its file.
+"""One case: helpers that the references share, the conditions that make a case worth having, and its file.
 
-References are computed in double precision, those of F32 cases too: their given tensors are exact in F32 and what must
-come out is rounded to it. Only ONNX Runtime's own numbers are F32 from the start.
+References are computed in double precision, even those of F32 cases: their given tensors are exact in F32, and the expected results are
+rounded to F32. Only ONNX Runtime's own numbers are F32 from the start.
 
-A case is only worth having if it can be passed and can be failed, so before it is written
+A case is only worth having if it can be passed and can be failed. Before it is written, these conditions are checked:
 
-- it must be well-conditioned: one rounding error in every float that is given moves the results by less than a tenth of
-  the tolerance that `verdict.rs` allows;
-- where relu is used, no pre-activation may be near the kink and not all units may be dead;
-- another setting of any one option that leaves the tensors' shapes alone must move the results by far more than the
-  tolerance.
+- It must be well-conditioned: one rounding error in every given float moves the results by less than a tenth of the tolerance that
+  `verdict.rs` allows.
+- If relu is used, no pre-activation may be near the kink, and not all units may be dead.
+- Another setting of any one option that leaves the tensors' shapes alone must move the results by far more than the tolerance.
 
 Numbers are drawn until the first two hold.
 """
@@ -23,13 +22,13 @@ import torch
 from safetensors.numpy import save_file
 
 FOLDER = Path(__file__).parent.parent / "cases"
-# The names of the cases to write; None: all.
+# The names of the cases to write, or None for all.
 only = None
 DTYPES = {"F32": np.float32, "F64": np.float64}
 
 
 class Unfit(AssertionError):
-    """No numbers were found that make the case worth having."""
+    """No numbers were found with which the case is worth having."""
 
 
 def tolerance(case):
@@ -39,7 +38,7 @@ def tolerance(case):
     return 1e-5 if case["dtype"] == "F32" else 1e-9 if case["kind"] == "train" else 1e-12
 
 
-# --- For the references: given tensors in, the tensors that must come out and the distance from any kink out. ---
+# --- For the references: from given tensors to the expected tensors and the distance from any kink. ---
 
 
 def tensors_under(given, prefix):
@@ -52,7 +51,7 @@ def leaf(given, name):
 
 
 def gradients(leaves, parameters, outputs, given):
-    """`grad.*` of everything that was given, for the `grad_output.*` of each output."""
+    """`grad.*` of all given tensors, for the `grad_output.*` of each output."""
     dy = [torch.from_numpy(given[f"grad_output.{name}"]) for name in outputs]
     torch.autograd.backward(list(outputs.values()), dy)
     results = {f"output.{name}": y.detach().numpy() for name, y in outputs.items()}
@@ -61,7 +60,7 @@ def gradients(leaves, parameters, outputs, given):
 
 
 def worst(got, want):
-    """The largest error of any tensor, relative to the largest element but at least 1: what the test looks at."""
+    """The largest error of any tensor, relative to the largest element or to 1, if that is larger, as in the test."""
     return max(np.abs(got[name] - x).max() / max(1.0, np.abs(x).max()) for name, x in want.items())
 
 
@@ -81,18 +80,18 @@ def is_well_conditioned(case, run, given, want, rng):
 
 
 def check_options_show(name, case, run, others, given, want):
-    """No option may be one that could be left out, or set otherwise, unnoticed."""
+    """Checks that no option could be left out, or set to another value, unnoticed."""
     for what, options in others.items():
-        # The norms of a training are a report, not what comes of it.
+        # The norms of a training are only reported; they are not its result.
         error = worst(run(case | options, given)[0], {key: x for key, x in want.items() if key != "output.norms"})
         assert error > 1e3 * tolerance(case), f"{name}: {what}: differs by {error:.1e} only"
 
 
 def write(name, draw, run, others=lambda case: {}, *, attempts=200, floor=None, **case):
-    """Writes the case that `draw(rng, case)` gives the tensors of, at the first try that is fit.
+    """Writes the case whose tensors `draw(rng, case)` gives, at the first try that is fit.
 
-    `run(case, given)` is the reference, and `others(case)` are the options that must make a difference, each by what
-    to call it where it makes none. Pre-activations of relu are at least `floor` away from 0.
+    `run(case, given)` is the reference. `others(case)` has the options that must make a difference, under the names to report if they
+    make none. Pre-activations of relu are at least `floor` away from 0.
     """
     if only is not None and name not in only:
         return
@@ -112,7 +111,7 @@ def write(name, draw, run, others=lambda case: {}, *, attempts=200, floor=None, 
         raise Unfit(f"{name}: always near a kink, zero or ill-conditioned")
     check_options_show(name, case, run, others(case), given, want)
     assert all(np.isfinite(x).all() for x in want.values()), f"{name}: not finite"
-    # Junk last: the reference never sees it.
+    # Junk is added last, so that the reference never sees it.
     for key, padding in junk.items():
         given[key] = np.where(padding["where"], padding["values"], given[key])
     tensors = {key: x if x.dtype == np.int64 else x.astype(dtype) for key, x in (given | want).items()}

@@ -1,4 +1,4 @@
-"""The parameters of ONNX and Keras in PyTorch's layouts, to check their numbers against the reference cells."""
+"""The parameters of ONNX and Keras in PyTorch's layouts, to compare their results with the reference cells."""
 
 import numpy as np
 import torch
@@ -9,13 +9,13 @@ ORDER = {"RNN": "h", "GRU": "rzn", "LSTM": "ifgo"}
 
 
 def reordered(blocks, order, wanted):
-    """The blocks of axis 0, in another order; what is not wanted is left out."""
+    """The blocks of axis 0 in the order of `wanted`; others are left out."""
     blocks = dict(zip(order, np.split(blocks, len(order))))
     return np.concatenate([blocks[gate] for gate in wanted])
 
 
 def reference(case, options, parameters, x, given):
-    """y, hn and cn by the reference cells, for one layer of one direction or two; how near relu's kink comes."""
+    """y, hn and cn of the reference cells, for one layer in one or two directions, and the distance from relu's kink."""
     parameters = [{name: torch.from_numpy(np.ascontiguousarray(p)) for name, p in own.items()} for own in parameters]
     state = {part: torch.from_numpy(given[f"input.{part}0"]) for part in "hc" if f"input.{part}0" in given}
     lengths = torch.from_numpy(given["input.lengths"]) if "input.lengths" in given else None

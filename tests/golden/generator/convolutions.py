@@ -1,7 +1,7 @@
 """Kind `conv`: `torch.nn.functional.conv1d` over sequences that are padded on the left, by zeros or by a state.
 
-Each sequence of a batch is computed by itself, cut to its length, so that the reference never sees padding; in the cases it
-holds large numbers or NaN.
+Each sequence of a batch is computed separately, cut to its length, so that the reference never sees padding, which holds large
+numbers or NaN in the cases.
 """
 
 import numpy as np
@@ -83,12 +83,12 @@ def conv(
     def others(case):
         options = {}
         if case["stride"] == 1 and case["kernel"] > 1 and not given.get("state"):
-            # Shapes of y stay; that of the state does not, and is left out.
+            # The shape of y stays the same; that of the state does not, so the state is left out.
             options["dilation"] = {"dilation": case["dilation"] + 1}
         return options
 
     def run_as(case, tensors):
-        """Another dilation has a state of another size, which is left out of the comparison."""
+        """Runs the case; with another dilation, the state has another size and is left out of the comparison."""
         if case["dilation"] == dilation:
             return run(case, tensors)
         reach = (case["kernel"] - 1) * case["dilation"]

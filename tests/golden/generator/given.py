@@ -8,7 +8,7 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 def recurrent_parameters(
     rng, module, inputs, hidden, bias=True, gain=0.8, projection=0, suffix="_l0", prefix="state_dict.", gates=None
 ):  # fmt: skip
-    """Normal weights: `gain` is roughly the standard deviation of what a gate receives from x and from h."""
+    """Normal weights: `gain` is roughly the standard deviation of a gate's inputs from x and from h."""
     rows = (gates or GATES[module]) * hidden
     parameters = {
         f"weight_ih{suffix}": rng.normal(size=(rows, inputs)) * gain / np.sqrt(inputs),
@@ -26,10 +26,10 @@ def sequence(
     rng, inputs, sizes, batch, steps=None, *, leading=(), directions=1, state=True, lengths=None, mask=None, resets=None, scale=1.0,
     junk=1e30, backward=True,
 ):  # fmt: skip
-    """x, the state, lengths, and the outputs' gradients where `backward`.
+    """x, the state, lengths, and, if `backward`, the gradients of the outputs.
 
-    `sizes` has the state's parts and their sizes, and `state` says whether they are given, or which of them (`"h"`).
-    Without `steps` it is one step of a cell, which has no output y.
+    `sizes` has the state's parts and their sizes, and `state` says whether they are given, or which of them (`"h"`). Without `steps` it
+    is one step of a cell, which has no output y.
     """
     given_parts = state if isinstance(state, str) else "".join(sizes) if state else ""
     time = [] if steps is None else [steps]

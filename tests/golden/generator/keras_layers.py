@@ -1,6 +1,6 @@
-"""Kind `keras`: Keras's SimpleRNN, LSTM and GRU, by Keras, forward only.
+"""Kind `keras`: SimpleRNN, LSTM and GRU, run by Keras, forward only.
 
-On PyTorch, Keras computes its products in F32, whatever the policy says (`keras.src.backend.common.dtypes`).
+On PyTorch, Keras computes its products in F32, whatever the policy is (`keras.src.backend.common.dtypes`).
 """
 
 import keras
@@ -11,7 +11,7 @@ from . import conventions
 from .case import tolerance, worst, write
 from .given import GATES, sequence
 
-# The gates' order in Keras's kernels and biases, by the letters of PyTorch's.
+# The gates' order in Keras's kernels and biases, in the letters of PyTorch's gates.
 ORDER = {"SimpleRNN": "h", "GRU": "zrn", "LSTM": "ifgo"}
 WEIGHTS = ["kernel", "recurrent_kernel", "bias"]
 
@@ -54,7 +54,7 @@ def by_keras(case, given):
 
 
 def by_cells(case, given):
-    """The same by the reference cells, with parameters in PyTorch's layouts."""
+    """The results of the reference cells, with parameters in PyTorch's layouts."""
     module, order = case["module"], ORDER[case["module"]]
     wanted = conventions.ORDER[module.removeprefix("Simple")]
     parameters = []

@@ -1,6 +1,6 @@
-"""Kind `onnx`: the ONNX operators RNN, LSTM and GRU, by ONNX Runtime, forward only.
+"""Kind `onnx`: the ONNX operators RNN, LSTM and GRU, run by ONNX Runtime, forward only.
 
-ONNX Runtime computes them in F32 alone.
+ONNX Runtime computes them only in F32.
 """
 
 import functools
@@ -15,9 +15,9 @@ from . import conventions, reference_cells
 from .case import tolerance, worst, write
 from .given import GATES, sequence
 
-# The gates' order in ONNX's W, R and B, by the letters of PyTorch's; ONNX calls g c, and n h.
+# The gates' order in ONNX's W, R and B, in the letters of PyTorch's gates; ONNX calls g c, and n h.
 ORDER = {"RNN": "h", "GRU": "zrn", "LSTM": "iofg"}
-# What an activation is called there; of its numbers, the first is alpha and the second beta.
+# ONNX's names of the activations. The first of an activation's numbers is alpha, the second beta.
 NAMES = {
     "tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "affine": "Affine", "leaky_relu": "LeakyRelu",
     "thresholded_relu": "ThresholdedRelu", "scaled_tanh": "ScaledTanh", "hard_sigmoid": "HardSigmoid", "elu": "Elu",
@@ -32,7 +32,7 @@ INPUTS = {
 
 @functools.cache
 def session(module, inputs, **attributes):
-    """A model of one node; `inputs` are the names and the shapes of what is given."""
+    """A model of one node; `inputs` are the names and the shapes of the given tensors."""
     types = {name: TensorProto.INT32 if name == "sequence_lens" else TensorProto.FLOAT for name, _ in inputs}
     operands = [name if name in types else "" for name in INPUTS]
     while not operands[-1]:
@@ -78,7 +78,7 @@ def by_runtime(case, given):
 
 
 def by_cells(case, given):
-    """The same by the reference cells, with parameters in PyTorch's layouts."""
+    """The results of the reference cells, with parameters in PyTorch's layouts."""
     module, order = case["module"], ORDER[case["module"]]
     coupled = bool(case["input_forget"])
     wanted = "igo" if coupled else conventions.ORDER[module]
@@ -96,7 +96,7 @@ def by_cells(case, given):
     options["nonlinearity"] = case["nonlinearity"]
     options["clip"] = case.get("clip")
     if case.get("activations"):
-        # Of one direction.
+        # Those of one direction.
         keys = ["gate_activation", "candidate_activation", "output_activation"] if module != "RNN" else ["nonlinearity"]
         options |= dict(zip(keys, case["activations"]))
     x = given["input.x"]

@@ -1,8 +1,8 @@
-"""Kind `recurrence`: cells that `torch.nn` has not at all, over a sequence of one layer and one direction.
+"""Kind `recurrence`: cells that `torch.nn` lacks altogether, over a sequence, with one layer in one direction.
 
-The equations are written as their papers write them: MGU, Zhou et al. 2016, "Minimal gated unit for recurrent neural networks";
-minGRU and minLSTM, Feng et al. 2024, "Were RNNs all we needed?", the forms without logarithms; sLSTM, Beck et al. 2024, "xLSTM".
-With heads, of that paper too, the recurrent weights of each gate are a block-diagonal matrix, here written out.
+The equations are written as in their papers: MGU, Zhou et al. 2016, "Minimal gated unit for recurrent neural networks"; minGRU and
+minLSTM, Feng et al. 2024, "Were RNNs all we needed?", the forms without logarithms; sLSTM, Beck et al. 2024, "xLSTM". With heads, which
+are from the last paper too, the recurrent weights of each gate are a block-diagonal matrix, which is written out here.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ from .given import sequence
 
 
 def received(options, p, of, x, gate):
-    """What the `gate`th of two gates receives from x (`of` is `ih`) or from h (`hh`), its bias left out."""
+    """The contribution of x (`of` is `ih`) or of h (`hh`) to gate number `gate` of two, without its bias."""
     return of_gates(options, p, of, x, [(p[f"weight_{of}"].chunk(2)[gate], lambda gain: gain.chunk(2)[gate])])
 
 
 def of_gates(options, p, of, x, groups):
-    """What gates receive from x or from h; each group of them, its weights and its part of the gain, is normalised on its own."""
+    """The contribution of x or of h to gates. Each group of gates (weights and a part of the gain) is normalised separately."""
     sums = []
     for weight, gain in groups:
         a = x @ weight.T
@@ -60,7 +60,7 @@ def slstm(options, p, x, h, c, n, m):
     a = of_gates(options, p, "ih", x, of_all["ih"]) + of_gates(options, p, "hh", h, of_all["hh"]) + p.get("bias_ih", 0.0)
     a_i, a_f, a_z, a_o = a.chunk(4, dim=-1)
     u = (a_f if options.get("exponential_forget") else logsigmoid(a_f)) + m
-    # Nothing is remembered in the beginning, whatever m is.
+    # At the beginning there is nothing to remember, whatever m is.
     remembered = n != 0
     m = torch.where(remembered, torch.maximum(u, a_i), a_i)
     i, f = torch.exp(a_i - m), torch.exp(u - m)
@@ -76,7 +76,7 @@ WITHOUT_PRODUCT = ["minGRU", "minLSTM"]
 
 
 def written_out(weight, gates, heads):
-    """`[G H, K / heads]` as `[G H, K]`: gate by gate the heads' blocks along the diagonal."""
+    """`[G H, K / heads]` as `[G H, K]`: for each gate, the heads' blocks along the diagonal."""
     return torch.cat([torch.block_diag(*gate.chunk(heads)) for gate in weight.chunk(gates)])
 
 
@@ -96,7 +96,7 @@ def run_recurrence(case, given):
 
 
 def other_recurrences(case):
-    """Options that have no parameter of their own: those show by their random values."""
+    """Options without a parameter; the others show by their parameters' random values."""
     others = {"zoneout_h left out": {"zoneout_h": 0.0}} if case["zoneout_h"] else {}
     if case["cell"] == "sLSTM":
         others["the other forget gate"] = {"exponential_forget": not case["exponential_forget"]}

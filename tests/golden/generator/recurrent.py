@@ -10,7 +10,7 @@ from .given import recurrent_parameters, sequence
 
 
 def check_cells(case, given, want):
-    """That the reference cells give what PyTorch gives; how near relu's pre-activations come to 0."""
+    """Checks that the reference cells agree with PyTorch; returns how near relu's pre-activations come to 0."""
     cell, step = case["module"].removesuffix("Cell"), case["kind"] == "cell"
     tensors = tensors_under(given, "state_dict.")
 
@@ -55,7 +55,7 @@ def run_rnn(case, given):
 
 
 def run_marked(case, given):
-    """With a mask, resets or lengths of 0, which PyTorch's modules do not take: the reference cells."""
+    """Runs the reference cells for a mask, resets or lengths of 0, which PyTorch's modules do not support."""
     parameters = {name: p.requires_grad_() for name, p in tensors_under(given, "state_dict.").items()}
     ends = ["", "_reverse"][: 1 + case["bidirectional"]]
     of_layers = [
@@ -93,7 +93,7 @@ def run_cell(case, given):
 
 
 def shift_gates(rng, given, shift, hidden):
-    """Pushes `bias_ih` gate by gate (`shift` a list), or every second unit far to either side (a number)."""
+    """Shifts `bias_ih` gate by gate (if `shift` is a list), or every second unit far to either side (if a number)."""
     bias = next(x for name, x in given.items() if "bias_ih" in name)
     if isinstance(shift, list):
         bias += np.repeat(shift, hidden)
@@ -170,7 +170,7 @@ def sequences():
     rnn("h33_b2_f32", "gru", 9, 33, 2, 3, dtype="F32")
     rnn("h33_b17", "rnn_tanh", 9, 33, 17, 2)
     rnn("h33_b17_f32", "rnn_relu", 9, 33, 17, 2, dtype="F32")
-    # Neither biases nor states; junk in the padding that would spread wherever it were read.
+    # Neither biases nor states; junk in the padding that would spread if it were read anywhere.
     for kind, _, _ in CELLS:
         rnn("bare_nan_padding", kind, 3, 5, 4, 6, lengths=[3, 6, 1, 4], bias=False, state=False, junk=np.nan)
     # A projection of h, narrow and wide.
@@ -180,7 +180,7 @@ def sequences():
     # No sequence reaches the last step.
     rnn("lengths_below_t", "lstm", 3, 4, 3, 7, lengths=[4, 1, 5])
     rnn("lengths_below_t", "gru", 3, 4, 3, 7, lengths=[4, 1, 5])
-    # Gates shut and open: large weights, large inputs, and biases past where a plain exp overflows.
+    # Gates shut and open: large weights, large inputs, and biases at which a plain exp overflows.
     for kind in ["rnn_tanh", "lstm", "gru"]:
         rnn("saturated", kind, 5, 7, 3, 6, gain=8.0, scale=5.0)
     for kind in ["lstm", "gru"]:

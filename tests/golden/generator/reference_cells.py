@@ -1,10 +1,10 @@
-"""Recurrent cells in plain torch, with the options that `torch.nn` has not: the reference of kind `variant`.
+"""Recurrent cells in plain torch, with the options that `torch.nn` lacks: the reference of kind `variant`.
 
-Every sequence case of another kind is also run through them, so that PyTorch, ONNX Runtime and Keras vouch for
-everything in here that they have.
+Every sequence case of another kind is also run through them, so that PyTorch, ONNX Runtime and Keras confirm everything in here that
+they support too.
 
-Which parameters there are says which options are on; the others are `coupled`, `reset`, `nonlinearity`,
-`*_activation`, `clip` and `zoneout_*`. An activation is its name, or a list of its name and its numbers.
+The parameters that are present decide which options are on; the others are `coupled`, `reset`, `nonlinearity`, `*_activation`, `clip`
+and `zoneout_*`. An activation is its name, or a list of its name and its numbers.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm
 
 EPS = 1e-5
 
-# By its name: its value, from its numbers; the points at which its slope jumps; the numbers that Keras has for it.
+# By name: the activation with its numbers, the points at which its slope jumps, and the numbers in Keras.
 ACTIVATIONS = {
     "tanh": (torch.tanh, lambda: [], []),
     "sigmoid": (torch.sigmoid, lambda: [], []),
@@ -39,7 +39,7 @@ ACTIVATIONS = {
 
 
 def activated(activation, a, near, clip=None):
-    """f(a), a being clipped. How near a comes to a kink, row by row, is added to the list `near`."""
+    """f(a), with a clipped. Appends a's distance from a kink, row by row, to the list `near`."""
     name, *numbers = activation if isinstance(activation, (list, tuple)) else [activation]
     value, kinks, by_keras = ACTIVATIONS[name]
     numbers = numbers or by_keras
@@ -50,7 +50,7 @@ def activated(activation, a, near, clip=None):
 
 
 def received(p, of, x, rows=slice(None)):
-    """What gates receive from x (`of` is `ih`) or from h (`hh`)."""
+    """The contribution of x (`of` is `ih`) or of h (`hh`) to gates."""
     a, bias = x @ p[f"weight_{of}"][rows].T, p.get(f"bias_{of}")
     bias = None if bias is None else bias[rows]
     if f"norm_{of}" in p:
@@ -92,7 +92,7 @@ def lstm(options, p, x, h, c):
     c = f * c + i * activated(options.get("candidate_activation", "tanh"), a["g"], near, clip)
     o = gate(a["o"] + peephole.get("o", 0.0) * c)
     shown = layer_norm(c, c.shape[-1:], p["norm_c.weight"], p["norm_c.bias"], EPS) if "norm_c.weight" in p else c
-    # What is shown of the memory is not clipped, as in ONNX Runtime.
+    # The memory is not clipped before its activation, as in ONNX Runtime.
     h = o * activated(options.get("output_activation", "tanh"), shown, near)
     return [h @ p["weight_hr"].T if "weight_hr" in p else h, c], near
 
@@ -101,7 +101,7 @@ STEPS = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
 
 
 def backwards(x, lengths):
-    """Each sequence from its last valid step to its first; what lies past it stays."""
+    """Each sequence from its last valid step to its first; later steps stay in place."""
     t = torch.arange(len(x))[:, None]
     return x[torch.where(t < lengths, lengths - 1 - t, t), torch.arange(x.shape[1])]
 
@@ -109,20 +109,20 @@ def backwards(x, lengths):
 def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, resets=None):
     """`cell` over a sequence: y `[T, B, H]`, the last state, and how near pre-activations come to a kink.
 
-    Where `mask`, `[T, B]`, is false, the state stays as it is. Where `resets` is true, the state before the step is zero; in
+    If `mask`, `[T, B]`, is false at a step, the state stays as it is. If `resets` is true, the state before the step is zero; in
     reverse, the state after it.
     """
     lengths = torch.full([x.shape[1]], len(x)) if lengths is None else lengths
     inside = torch.arange(len(x))[:, None] < lengths
     mask = inside if mask is None else inside & mask
-    # Before which steps the state is zero, in the order in which they are done, and whether it is zero in the end.
+    # The steps before which the state is zero, in the order of processing, and whether it is zero at the end.
     resets = torch.zeros_like(inside) if resets is None else inside & resets
     last_reset = torch.zeros_like(resets[0])
     if reverse:
         x, mask, resets = backwards(x, lengths), backwards(mask, lengths), backwards(resets, lengths)
         at_first = resets[(lengths - 1).clamp(min=0), torch.arange(x.shape[1])] & (lengths > 0)
         resets, last_reset = torch.cat([last_reset[None], resets[:-1]]), at_first
-        # What is past the end are not steps of the sequence.
+        # Steps past the end are not part of the sequence.
         resets = resets & inside
     y, margin = [], float("inf")
     for t, x_t in enumerate(x):
@@ -142,16 +142,16 @@ def unroll(cell, options, p, x, state, lengths=None, reverse=False, mask=None, r
 
 
 def zero_state(cell, p, batch):
-    """`[B, H]`, of an LSTM `[B, H or P]` and `[B, H]`."""
+    """`[B, H]`, or for an LSTM `[B, H or P]` and `[B, H]`."""
     h = torch.zeros(batch, p["weight_hh"].shape[1], dtype=torch.float64)
     gates = p["weight_hr"].shape[1] if "weight_hr" in p else h.shape[1]
     return [h, torch.zeros(batch, gates, dtype=torch.float64)] if cell == "LSTM" else [h]
 
 
 def layers(cell, options, parameters, x, given, lengths=None, mask=None, resets=None):
-    """Layers upon each other, each a list of one direction or two: `parameters[layer][direction]`.
+    """A stack of layers, each a list of one or two directions: `parameters[layer][direction]`.
 
-    `given` has the states that are given, by `h` and `c`, `[layers * directions, B, H]`; the last states are such too.
+    `given` has the given states under `h` and `c`, `[layers * directions, B, H]`; the last states are returned in the same form.
     """
     final, margin = [], float("inf")
     for directions in parameters:

@@ -16,7 +16,7 @@ def run_train(case, given):
     parameters = list(model.parameters())
     arguments = {key: tuple(x) if isinstance(x, list) else x for key, x in case["optimizer_args"].items()}
     optimizer = getattr(torch.optim, case["optimizer"])(parameters, **arguments)
-    # NAdam keeps its product in the default type, whatever the type of the parameters, and makes it in its first step.
+    # NAdam creates its product in its first step, in the default type, whatever the type of the parameters.
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     state, losses, norms = None, [], []

@@ -1,4 +1,4 @@
-"""Kind `variant`: cells with options that `torch.nn` has not, over a sequence of one layer and one direction."""
+"""Kind `variant`: cells with options that `torch.nn` lacks, over a sequence, with one layer in one direction."""
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ def run_variant(case, given):
 
 
 def other_variants(case):
-    """Options that have no parameter of their own: those show by their random values."""
+    """Options without a parameter; the others show by their parameters' random values."""
     others = {f"{key} left out": {key: 0.0} for key in ("zoneout_h", "zoneout_c") if case.get(key)}
-    # Those that say nothing of activations and clip have Keras' and PyTorch's.
+    # Cases without activations and clip have those of Keras and PyTorch.
     for key in ("gate_activation", "candidate_activation", "output_activation"):
         if key in case:
             others[f"the other {key}"] = {key: "softsign" if case[key] != "softsign" else "tanh"}
@@ -37,7 +37,7 @@ def other_variants(case):
 
 
 def check_against_torch():
-    """The reference cells against `torch.nn`, outputs and gradients: those that PyTorch's parameters can express.
+    """Checks the reference cells against `torch.nn`, outputs and gradients, with the options that PyTorch's parameters can express.
 
     `generator/reference_cells.py` says what the cases of the other kinds check.
     """
@@ -86,7 +86,7 @@ def check_against_torch():
 
 
 def recurrent(inputs, hidden, batch, steps, *, norm_gain=1.0, **given_by):
-    """`norm_gain` is roughly the standard deviation of what a normalised gate receives from x and from h."""
+    """`norm_gain` is roughly the standard deviation of a normalised gate's inputs from x and from h."""
 
     def draw(rng, case):
         cell, coupled = case["cell"], case.get("coupled", False)
@@ -112,7 +112,7 @@ def recurrent(inputs, hidden, batch, steps, *, norm_gain=1.0, **given_by):
 
 # --- The cases. ---
 
-# Every option of a cell is in its cases, these where nothing else is said.
+# Every case has all options of its cell; these are the defaults.
 OFF = {
     "LSTM": {
         "peephole": False, "coupled": False, "projection": 0, "layer_norm": False, "zoneout_h": 0.0, "zoneout_c": 0.0,
@@ -121,7 +121,7 @@ OFF = {
     "RNN": {"nonlinearity": "tanh", "layer_norm": False, "zoneout_h": 0.0},
 }  # fmt: skip
 
-# In those cases alone that have them.
+# Only in the cases that have them.
 ACTIVATED = {
     "LSTM": {"gate_activation", "candidate_activation", "output_activation", "clip"},
     "GRU": {"gate_activation", "candidate_activation", "clip"},

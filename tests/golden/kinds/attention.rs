@@ -1,4 +1,4 @@
-//! Kind `attention`: the whole sequence at once, of every score.
+//! Kind `attention`: the whole sequence at once, for every score.
 
 use gradflow::ndarray::{Array3, Ix1, Ix3};
 use gradflow::rand::{SeedableRng, rngs::StdRng};
@@ -54,7 +54,7 @@ fn with_lengths<'a, F: Float>(x: &'a Array3<F>, lengths: Option<&'a [usize]>) ->
     }
 }
 
-/// As [`super::use_cache`], for two inputs.
+/// Uses the cache as [`super::use_cache`] does, for two inputs.
 fn use_cache<F: Float>(
     attention: &Attention<F>,
     query: Sequence<'_, F>,
