@@ -1,4 +1,4 @@
-//! Activations of cells, and sums that are clipped.
+//! Activations of cells, and clipped sums.
 
 use gradflow::{
     Float, Layer, Sequence, TensorsExt, ZerosLike,
@@ -11,7 +11,7 @@ use crate::common::{Within, assert_all_near, lively, rng, wave};
 
 type Formula = (Nonlinearity, fn(f64) -> f64);
 
-/// Each with its formula in f64.
+/// Each activation with its formula in f64.
 fn formulas() -> Vec<Formula> {
     vec![
         (Nonlinearity::Identity, |x| x),
@@ -59,7 +59,7 @@ fn numbers<L: Layer<Elem = f64>>(cell: &L) -> Vec<f64> {
     [y.into_iter().collect(), dx.into_iter().collect(), tensors(&state), tensors(&dstate), tensors(&grad)].concat()
 }
 
-/// The same function by another name, and a limit that no sum reaches, leave a cell as it is.
+/// A cell stays the same if its function has another name, or if no sum reaches the limit.
 #[test]
 fn what_is_sigmoid_and_tanh_by_other_names_is_the_same_cell() {
     const TANH: Nonlinearity = Nonlinearity::ScaledTanh { scale: 1.0, slope: 1.0 };
@@ -105,7 +105,7 @@ fn options_say_which_they_are() {
     }
 }
 
-/// A sum beyond the limit is the limit, and what led to it has no gradient; one within it is as without.
+/// A sum beyond the limit becomes the limit, and its terms get no gradient; a sum within the limit is unaffected.
 #[test]
 fn a_clipped_sum_is_the_limit_and_has_no_gradient() {
     let mut cell = RnnCell::<f64>::builder(1, 3).nonlinearity(Nonlinearity::Identity).clip(2.0).zeros();
@@ -128,7 +128,7 @@ fn a_memory_is_not_clipped() {
     cell.bias_ih.as_mut().unwrap()[2] = 7.0;
     let mut state = cell.zero_state(1);
     let y = cell.forward(&Array3::zeros((4, 1, 1)), &mut state, &mut cell.cache()).to_owned();
-    // Each step adds what is left of 7 to all of the memory before.
+    // Each step adds the 7, clipped, to the whole memory before it.
     assert_eq!(y.iter().copied().collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
     assert_eq!(state.c[[0, 0]], 4.0);
 }

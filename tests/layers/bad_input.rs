@@ -1,5 +1,4 @@
-//! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is carried along
-//! and never masked.
+//! Wrong sizes, empty batches, wrong lengths, ids out of range, NaN: each gives one clear message, or is passed on and never masked.
 
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayD, Ix3, arr2, s};
 use gradflow::{
@@ -26,7 +25,7 @@ use gradflow::{
 
 use crate::common::{assert_says, evaluate, panic_of, rng};
 
-/// What `forward` over `x` panics with, in a new cache.
+/// The panic message of `forward` over `x`, in a new cache.
 fn forward_panic<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) -> String {
     let batch = x.dims().1;
     panic_of(|| layer.forward(x, &mut layer.zero_state(batch), &mut layer.cache()).to_owned())
@@ -343,7 +342,7 @@ fn recurrent_models_name_what_does_not_fit() {
     let rng = &mut rng(0);
     let x = Array3::<f64>::zeros((4, 3, 2));
     let bi = Lstm::builder(2, 5).num_layers(2).bidirectional().build(rng);
-    // States of another batch, of one layer, of one direction.
+    // States of another batch size, of one layer, of one direction.
     let forward = |mut state: LstmState<f64, Ix3>| panic_of(|| bi.forward(&x, &mut state, &mut bi.cache()).sum());
     assert_says(&forward(bi.zero_state(2)), &["Recurrent", "state", "[4, 3, 5]", "[4, 2, 5]", "batch_first"]);
     let layer = Lstm::builder(2, 5).num_layers(2).build(rng);
@@ -355,7 +354,7 @@ fn recurrent_models_name_what_does_not_fit() {
     crooked.c = narrow.zero_state(3).c;
     assert_says(&forward(crooked), &["Recurrent", "state.c", "[4, 3, 5]", "[4, 3, 4]"]);
 
-    // Gradients of another shape, of states and of outputs.
+    // Gradients of states and of outputs with other shapes.
     let backward = |dstate: &mut LstmState<f64, Ix3>, dy: Array3<f64>| {
         let (mut cache, mut grad) = (bi.cache(), bi.zeros_like());
         bi.forward(&x, &mut bi.zero_state(3), &mut cache);
@@ -372,7 +371,7 @@ fn recurrent_models_name_what_does_not_fit() {
     });
     assert_says(&message, &["Recurrent", "grad", "weight_ih_l0", "[20, 2]", "[16, 2]"]);
 
-    // Inputs of another size, deep inside as well.
+    // Inputs of another size, also deep inside.
     let error = bi.output_size(3.into()).unwrap_err();
     assert_says(&error.to_string(), &["l0", "LstmCell", "takes 2 features, got 3"]);
     let cells = vec![[GruCell::<f64>::new(2, 5, rng)], [GruCell::new(4, 5, rng)]];
@@ -388,19 +387,19 @@ fn recurrent_models_name_what_does_not_fit() {
         assert_says(&panic_of(|| LstmCell::<f64>::builder(2, 5).zoneout(0.0, p).zeros()), &["zoneout", "0..1"]);
         assert_says(&panic_of(|| RnnCell::<f64>::builder(2, 5).recurrent_dropout(p).zeros()), &["p", "0..1"]);
     }
-    // Dropout between layers needs layers.
+    // Dropout between layers needs several layers.
     for builder in [Lstm::<f64>::builder(2, 5).dropout(0.1), Lstm::builder(2, 5).num_layers(1).dropout(0.1)] {
         let says = ["LstmCell", "dropout", "several layers", "`Dropout`", "got 1 layer"];
         assert_says(&panic_of(|| builder.clone().build(rng)), &says);
         assert_says(&panic_of(|| builder.bidirectional().zeros()), &says);
     }
     Lstm::<f64>::builder(2, 5).dropout(0.0).build(rng);
-    // What is random needs a mode.
+    // Randomness needs a mode.
     for cell in [LstmCell::<f64>::builder(2, 5).zoneout(0.2, 0.2), LstmCell::builder(2, 5).recurrent_dropout(0.2)] {
         assert_says(&forward_panic(&cell.build(rng), (&x).into()), &["LstmCell", "a mode"]);
     }
 
-    // Parameters that someone put in another shape.
+    // Parameters that were replaced by ones of another shape.
     let mut cell = LstmCell::<f64>::builder(2, 5).peepholes().projection(3).build(rng);
     cell.peephole = Some(Array2::zeros((2, 5)));
     assert_says(&forward_panic(&cell, (&x).into()), &["LstmCell", "peephole", "[3, 5]", "[2, 5]"]);
@@ -464,7 +463,7 @@ fn token_ids_out_of_range_are_named_with_their_place() {
     let (logits, mut gradient) = (Array3::<f64>::zeros((2, 2, 7)), Array3::default((0, 0, 0)));
     let message = panic_of(|| evaluate(&SoftmaxCrossEntropy::new(), &logits, &ids, None, &mut gradient));
     assert_says(&message, &["SoftmaxCrossEntropy", "ids below 7", "7 at step 1 of sequence 1"]);
-    // Past a length, and where it is ignored, an id may be anything.
+    // In padding, and where it is ignored, an id may be anything.
     let x = Sequence::from(&ids).with_lengths(&[2, 1]).unwrap();
     let embedding = Embedding::<f64>::new(7, 2, rng);
     embedding.forward(x, &mut (), &mut embedding.cache());
@@ -502,7 +501,7 @@ fn logits_of_ten_thousand_are_safe_and_nan_is_not_hidden() {
             loss
         );
     }
-    // In f32 too, the loss depends on differences of logits alone.
+    // In f32 too, the loss depends only on the differences of logits.
     for offset in [0.0, 100.0, -1e3, 1e4] {
         let equal = Array3::from_elem((1, 1, 2), offset as f32);
         let loss = evaluate(&SoftmaxCrossEntropy::new(), &equal, &arr2(&[[0]]), None, &mut Array3::default((0, 0, 0)));
@@ -574,7 +573,7 @@ fn a_non_finite_gradient_changes_neither_gradient_nor_weights() {
     for i in 0..gradflow::Tensors::count(&model) {
         assert_eq!(model.values(i), before.values(i));
     }
-    // The next step is as if nothing had been.
+    // The next step is not affected.
     grad.set_zero();
     optimizer.step(&mut model, &grad);
     assert!((0..gradflow::Tensors::count(&model)).all(|i| model.values(i).iter().all(|value| value.is_finite())));
@@ -600,7 +599,7 @@ fn optimizers_refuse_settings_and_gradients_that_make_no_sense() {
     assert_says(&panic_of(|| adam.step(&mut another, &other)), &["AdamW", "weight", "[2, 3]", "[4, 3]"]);
 }
 
-/// Each of these panics, and says so in words that begin with who refuses what.
+/// Each of these panics, with a message that starts with the name of the type that refuses the value.
 macro_rules! refused {
     ($($act:expr, $says:literal;)+) => {$(
         let message = panic_of(|| $act);
@@ -670,7 +669,7 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
             BinaryCrossEntropy::<f64>::new().pos_weight(&[1.0, bad]), "BinaryCrossEntropy: pos_weight: expected";
         }
     }
-    // What is a number in f64 may be none in f32.
+    // A number in f64 may not be one in f32.
     refused! {
         LayerNorm::<f32>::new(3).eps(1e-60), "LayerNorm: eps: expected a finite number above 0, got 1e-60, which is 0 in f32";
         LstmCell::<f32>::builder(3, 4).layer_norm_eps(1e39), "cell: layer_norm_eps: expected a finite number above 0, got 1e39, \
@@ -694,13 +693,13 @@ fn numbers_are_checked_where_they_are_set_in_their_element_type() {
         GradCheck::new().step(1e-60).check(&Linear::<f32>::zeros(3, 3), (&Array3::ones((1, 1, 3))).into(), &()),
             "GradCheck: step";
     }
-    // No limit is a limit, of either type.
+    // An infinite limit is no limit, in either type.
     assert!(clip_grad_value(&mut Array2::<f32>::ones((2, 2)), f64::INFINITY).is_ok());
     assert!(clip_grad_value(&mut Array2::<f32>::ones((2, 2)), 1e300).is_ok());
     assert!(ClipNorm::new(f64::INFINITY).clip(&mut Array2::<f32>::ones((2, 2))).is_ok());
 }
 
-/// Options are checked whatever they are for: dropout between layers of which there is one, and fields that are set at once.
+/// Options are checked even if they have no effect, such as dropout between layers of a single layer, or are set directly as fields.
 #[test]
 fn options_of_cells_are_checked_when_a_cell_is_made() {
     for p in [-0.1, 1.0, 1.5, f64::NAN, f64::INFINITY] {
@@ -811,7 +810,7 @@ fn an_inference_pass_and_another_seed_have_no_backward() {
     assert_says(&message, &["Linear", "in its mode"]);
 }
 
-/// `steps` training steps of a layer of 3 features, on other data each; `seed` gives each its seed.
+/// Makes `steps` training steps of a layer of 3 features, each with other data; `seed` gives the seed of each step.
 fn train_on<L: Layer<Elem = f64>>(layer: &L, steps: usize, seed: impl Fn(usize) -> u64) {
     let (mut cache, mut grad) = (layer.cache(), layer.zeros_like());
     for step in 0..steps {
@@ -822,7 +821,7 @@ fn train_on<L: Layer<Elem = f64>>(layer: &L, steps: usize, seed: impl Fn(usize) 
     }
 }
 
-/// The same seed in every step always drops the same units.
+/// With the same seed in every step, always the same units would be dropped.
 #[test]
 fn a_seed_that_never_changes_is_refused_by_all_that_drop() {
     fn check<L: Layer<Elem = f64>>(layer: L, name: &str) {
@@ -861,7 +860,7 @@ fn a_seed_that_never_changes_is_refused_by_all_that_drop() {
     }
 }
 
-/// A model may hold a layer that cannot run on a stream; it is then a `Layer` and not `Causal`.
+/// A model may contain a layer that cannot run on a stream; then it implements `Layer` but not `Causal`.
 mod not_causal {
     use gradflow::ndarray::{ArrayRef3, ArrayView3};
     use gradflow::{
@@ -924,7 +923,7 @@ fn a_model_with_a_layer_that_is_not_causal_is_a_layer() {
     gradflow::check::Contract::new("Reader", &model, 2).check();
 }
 
-/// A field can hold an array in any layout. What is not row-major is refused in inference as in training, before any work.
+/// A field can hold an array in any layout. Layouts that are not row-major are refused in inference as in training, before any work.
 #[test]
 fn parameters_in_another_layout_are_refused() {
     fn check<L: Layer<Elem = f64>>(layer: L, change: impl FnOnce(&mut L), features: usize) {
@@ -995,7 +994,7 @@ fn parameters_in_another_layout_are_refused() {
     assert_says(&forward_panic(&embedding, Sequence::from(&ids).infer()), &["standard (row-major) layout"]);
 }
 
-/// Those that have no function of their own in `Activation`.
+/// The activations that have no constructor of their own in `Activation`.
 const EVERY_OTHER: [Nonlinearity; 8] = [
     Nonlinearity::Identity,
     Nonlinearity::Affine { slope: 0.5, offset: 0.1 },

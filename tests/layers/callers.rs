@@ -1,4 +1,4 @@
-//! A panic names the line of the program that made the mistake, not one of this crate.
+//! A panic names the line of the program that made the mistake, not one in this crate.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -25,7 +25,7 @@ thread_local! {
     static FILE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// The file that a panic of `act` on this thread names.
+/// The file named by a panic of `act` on this thread.
 fn file_of(what: &str, act: impl FnOnce()) -> String {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -40,7 +40,7 @@ fn file_of(what: &str, act: impl FnOnce()) -> String {
     FILE.take().expect("a place")
 }
 
-/// Calls through a `dyn` and in closures have no caller: what an inner layer finds there names a line of this crate.
+/// Calls through a `dyn` and in closures do not track the caller: panics of an inner layer name a line in this crate.
 const INSIDE: [&str; 6] = [
     "BoxLayer, ",
     "Stacked, no steps",
@@ -50,7 +50,7 @@ const INSIDE: [&str; 6] = [
     "TruncatedBptt, a state of another batch",
 ];
 
-/// What names a line of another file than this one.
+/// Mistakes whose panic named a line in another file than this one.
 struct Report(Vec<String>);
 
 impl Report {
@@ -66,7 +66,7 @@ impl Report {
     }
 }
 
-/// Everything that can be wrong with the arguments of a layer of `input` features.
+/// Checks everything that can be wrong with the arguments of a layer of `input` features.
 fn check<L: Layer<Elem = f64>>(report: &mut Report, name: &str, layer: L, input: usize) {
     let (x, wide) = (Array3::zeros((3, 2, input)), Array3::zeros((3, 2, input + 1)));
     let output = layer.output_size(input.into()).unwrap();

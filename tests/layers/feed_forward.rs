@@ -1,5 +1,5 @@
-//! Many rows, which a feed-forward layer takes in blocks of rows and hidden units, and packed weights, against the layers it
-//! is made of.
+//! Feed-forward layers over many rows, which are processed in blocks of rows and hidden units, and with packed weights, compared with
+//! the layers that they consist of.
 
 use gradflow::ndarray::{Array3, ArrayView3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
@@ -13,7 +13,7 @@ use gradflow::{
 use crate::common::{Within, assert_all_near, rng};
 
 const FEATURES: usize = 9;
-const HIDDEN: usize = 1030; // three blocks of units, none a whole number of registers
+const HIDDEN: usize = 1030; // three blocks of units, none of them a whole number of registers
 
 type Parts = (Linear<f64>, Activation<f64>, Linear<f64>);
 
@@ -21,14 +21,14 @@ fn values(steps: usize, batch: usize, rng: &mut StdRng) -> Array3<f64> {
     Array3::from_shape_simple_fn((steps, batch, FEATURES), || rng.random_range(-1.0..1.0))
 }
 
-/// As near as 1e-12 of the largest element.
+/// Panics unless all elements are within 1e-12 of the largest element.
 #[track_caller]
 fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
     let scale = expected.iter().fold(1.0_f64, |most, value| most.max(value.abs()));
     assert_all_near(found, expected, Within::absolute(1e-12 * scale), what);
 }
 
-/// Output, dx and the gradients of both, for the rows that `lengths` leave valid.
+/// Compares output, dx and the gradients of both, for the rows that are valid by `lengths`.
 fn compare(layer: &FeedForward<f64>, steps: usize, batch: usize, lengths: Option<&[usize]>) {
     let rng = &mut rng(1);
     let parts: Parts = (layer.fc1.clone(), layer.activation.clone(), layer.fc2.clone());
@@ -83,7 +83,7 @@ fn biases_may_be_absent() {
 
 #[test]
 fn packed_weights_give_a_row_the_same_bits_among_any_number() {
-    const MOST: usize = 300; // 127 rows are the most whose units are taken all at once
+    const MOST: usize = 300; // up to 127 rows, all units are processed at once
     let (layer, x) = (layer(), values(1, MOST, &mut rng(1)));
     let y = layer.forward(&x, &mut (), &mut layer.cache()).to_owned();
     let (packed, mut cache) = (Prepacked::new(layer.clone()), layer.cache());

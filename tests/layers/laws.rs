@@ -1,4 +1,4 @@
-//! Gradients whose exact value is known: powers that vanish or explode, connections that carry them undiminished.
+//! Gradients whose exact value is known: powers that vanish or explode, and connections that carry them undiminished.
 
 use gradflow::ndarray::{Array1, Array2, Array3, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
@@ -24,7 +24,7 @@ fn norm(values: &Array2<f64>) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// dL/d(initial state), for L whose gradient by the final state is `dstate`, at zero input over `steps` steps.
+/// dL/d(initial state) at zero input over `steps` steps, for a loss L whose gradient at the final state is `dstate`.
 fn carried<L: Layer<Elem = f64>>(layer: &L, mut state: L::State, mut dstate: L::State, steps: usize) -> L::State {
     let x = Array3::zeros((steps, 1, 1));
     let mut cache = layer.cache();
@@ -56,7 +56,7 @@ fn an_lstm_with_only_a_forget_bias_keeps_the_memorys_gradient_by_its_sigmoid() {
             let mut dstate = cell.zero_state(1);
             dstate.c.assign(&Array2::from_shape_fn((1, hidden), |(_, k)| k as f64 - 1.5));
             let want = &dstate.c * sigmoid(bias).powi(steps);
-            // From c = 0 the output gate reads a memory that stays 0; its gradient is not zero, but h's is here.
+            // From c = 0 the output gate reads a memory that stays 0. Its gradient is not zero, but that of h is zero here.
             let got = carried(&cell, cell.zero_state(1), dstate, steps as usize);
             for (&got, &want) in got.c.iter().zip(&want) {
                 assert_near(got, want, EXACT, &format!("forget bias {bias}, {steps} steps"));
@@ -118,7 +118,7 @@ fn a_highway_stack_with_zero_weights_keeps_the_gradient_by_what_its_gates_let_pa
     assert!(new.gate.bias.unwrap().iter().all(|&bias| bias == -2.0));
 }
 
-/// What each of `shape`'s elements is multiplied by.
+/// The factor that each element of `shape` is multiplied by.
 fn factors(layer: &impl Layer<Elem = f64>, shape: (usize, usize, usize), seed: u64) -> Array3<f64> {
     let x = Array3::ones(shape);
     let mut cache = layer.cache();
@@ -137,7 +137,7 @@ fn dropout_drops_its_share_and_keeps_the_mean() {
         let count = f64::from(seeds) * (7 * 5 * 11) as f64;
         let masks: Vec<_> = (0..seeds).map(|seed| factors(&dropout, shape, seed.into())).collect();
         assert!(masks.iter().flatten().all(|&m| m == 0.0 || m == 1.0 / (1.0 - p)), "kept or not");
-        // Five standard deviations: of the share p, and of each element's mean.
+        // Five standard deviations: for the share p, and for each element's mean.
         let deviation = (p * (1.0 - p)).sqrt();
         let dropped = masks.iter().flatten().filter(|&&m| m == 0.0).count() as f64;
         assert!((dropped / count - p).abs() <= 5.0 * deviation / count.sqrt(), "p {p}: {}", dropped / count);
@@ -146,7 +146,7 @@ fn dropout_drops_its_share_and_keeps_the_mean() {
             let bound = 5.0 * deviation / (1.0 - p) / f64::from(seeds).sqrt();
             assert!((mean - 1.0).abs() <= bound, "p {p}: {mean}");
         }
-        // Neighbours in any direction are independent: their product's mean is 1 too.
+        // Neighbours in any direction are independent: the mean of their product is 1 too.
         for axis in [0, 1, 2] {
             let axis = gradflow::ndarray::Axis(axis);
             let products: Vec<f64> = masks
@@ -174,7 +174,7 @@ fn a_mask_follows_from_seed_id_and_position_alone() {
     assert_eq!(mask.slice(s![..4, ..3, ..]), factors(&one, small, 1), "in a batch of any size");
     for another in [factors(&one, large, 2), factors(&other, large, 1)] {
         let same = mask.iter().zip(&another).filter(|(a, b)| a == b).count();
-        // 270 fair coins: 135 ± 5 standard deviations.
+        // Like 270 fair coins: 135 ± 5 standard deviations.
         assert!((94..=176).contains(&same), "{same} of 270 elements are the same");
     }
     let net = Stacked::build(2, |_| Residual::new(Dropout::<f64>::new(0.5, rng)));
@@ -272,7 +272,7 @@ fn a_clipped_sgd_step_is_never_longer_than_learning_rate_times_limit() {
     }
 }
 
-/// The norm of the gradient of `Σ y` over 24 steps, of the parameters and of the initial state.
+/// The norms of the gradients of `Σ y` over 24 steps, for the parameters and for the initial state.
 fn gradient_after<L: Layer<State: ZerosLike<L::Elem>>>(layer: &L, silent: usize, silence: f64) -> [f64; 2]
 where
     L::Elem: Float,
@@ -298,7 +298,7 @@ where
             parameters < 30.0 * usual && state < 1e4,
             "{name}, {silent} zeros: {parameters:e} for {usual:e}, {state:e}"
         );
-        // A whisper that is lost beside eps: the gradient grows from where it can be heard, not over all the steps before.
+        // Inputs that are lost beside eps: the gradient grows from the step at which the input counts, not over all the steps before.
         let [parameters, state] = gradient_after(layer, silent, 1e-30);
         assert!(
             parameters < 1e13 * usual && state < 1e13,
@@ -330,7 +330,7 @@ fn layer_norm_cells_train_on_sequences_that_start_with_zeros() {
     check::<f64>();
 }
 
-/// A learned state starts at 0, where the recurrent product has no variance: it must get a gradient all the same.
+/// A learned state starts at 0, where the recurrent product has no variance; it must get a gradient nevertheless.
 #[test]
 fn a_state_of_zeros_before_a_layer_norm_cell_is_learned() {
     let layer = LearnedState::new(RnnCell::<f32>::builder(3, 8).layer_norm().build(&mut rng(0)));
@@ -342,7 +342,7 @@ fn a_state_of_zeros_before_a_layer_norm_cell_is_learned() {
     assert!(norm > 1e-3 && norm < 1e2, "{}: {norm}", grad.name(learned));
 }
 
-/// Zeros through blocks whose biases are 0 stay zeros: each normalisation sees a row without a variance.
+/// Zeros stay zeros in blocks whose biases are 0: each normalisation sees a row without variance.
 #[test]
 fn zeros_through_a_deep_stack_of_norms_keep_a_finite_gradient() {
     let (depth, width, rng) = (40, 16, &mut rng(5));
@@ -360,7 +360,7 @@ fn zeros_through_a_deep_stack_of_norms_keep_a_finite_gradient() {
     let growth = (dx.mapv(|d| d * d).sum() / dy.mapv(|d| d * d).sum()).sqrt();
     assert!(growth < 1e4, "{growth:e} through {depth} blocks");
 
-    // A layer of zeros before a norm, as for an identity at the start, still learns.
+    // A layer of zeros before a norm, as used for an identity at the start, still learns.
     let net = (Linear::<f32>::zeros(3, 4), LayerNorm::new(4));
     let (x, mut cache, mut grad) = (Array3::ones((1, 1, 3)), net.cache(), net.zeros_like());
     net.forward(&x, &mut net.zero_state(1), &mut cache);
@@ -379,7 +379,7 @@ fn reads_its_input<L: Layer>(mut cell: L) -> L {
     cell
 }
 
-/// Two gates that are closed as far as numbers go still have a quotient, and its gradient.
+/// Even if both gates underflow to 0, their quotient and its gradient exist.
 #[test]
 fn a_min_lstm_shares_out_what_two_closed_gates_let_through() {
     fn check<F: Float>() {
@@ -409,7 +409,7 @@ fn a_min_lstm_shares_out_what_two_closed_gates_let_through() {
     check::<f64>();
 }
 
-/// Exponential gates neither overflow nor vanish, and the stabiliser's scale is no part of the output.
+/// Exponential gates neither overflow nor vanish, and the stabiliser's scale has no effect on the output.
 #[test]
 fn an_slstm_is_a_weighted_mean_whatever_its_gates() {
     fn check<F: Float>(exponential: bool) {
@@ -419,7 +419,7 @@ fn an_slstm_is_a_weighted_mean_whatever_its_gates() {
             let values = rows.iter().flatten().map(|&a| F::of(a)).collect();
             Array3::from_shape_vec((rows.len(), 1, 4), values).unwrap()
         };
-        // The only thing that was written is what is read, however small its weight: z = 1, o = 1.
+        // The only value that was written is read, however small its weight: z = 1, o = 1.
         for a_i in [-3000.0, -100.0, 0.0, 80.0, 3000.0] {
             for a_f in [-3000.0, 0.0, 3000.0] {
                 let x = of(&[[a_i, a_f, 30.0, 50.0], [-1e4, 0.0, 0.0, 50.0]]);
@@ -450,7 +450,7 @@ fn an_slstm_is_a_weighted_mean_whatever_its_gates() {
     }
 }
 
-/// Of heads, each is a cell of its own units: without the others its output has the same bits.
+/// Each head is a cell of its own units: without the other heads, its output has the same bits.
 #[test]
 fn heads_do_not_see_each_other() {
     let rng = &mut rng(5);

@@ -1,6 +1,6 @@
-//! Layers, cells and tensors that lie: implementations in safe code that give other sizes, shapes or counts from call to call.
-//! A pass then panics or gives nonsense. That it stays within its memory is what AddressSanitizer sees
-//! (`bash .ci/nightly 0 address_sanitizer`); without it, a test fails by a crash, or if no lie was told or none was found out.
+//! Layers, cells and tensors that lie: implementations in safe code that return different sizes, shapes or counts from call to call. A
+//! pass then panics or computes nonsense. AddressSanitizer checks that it stays within its memory
+//! (`bash .ci/nightly 0 address_sanitizer`). Without it, a test fails if it crashes, if no lie was told, or if no lie was detected.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const STEPS: usize = 4;
 const BATCH: usize = 5;
 const LENGTHS: [usize; BATCH] = [3, 4, 1, 2, 4];
 
-/// Answers truthfully until a call, and then not.
+/// Answers truthfully up to a certain call, and then lies.
 #[derive(Clone)]
 struct Lies(Arc<[AtomicUsize; 3]>);
 
@@ -43,14 +43,14 @@ impl Lies {
         Lies(Arc::new([usize::MAX, usize::MAX, 0].map(AtomicUsize::new)))
     }
 
-    /// From call `at` on, lies in this way.
+    /// Lies in way number `way` from call `at` on.
     fn start(&self, at: usize, way: usize) {
         for (to, value) in self.0.iter().zip([at, at + way % 2, way / 2]) {
             to.store(value, SeqCst);
         }
     }
 
-    /// Another size than `truth`: in one call, or in that and all after it.
+    /// Another size than `truth`, in one call or in all calls from then on.
     fn of(&self, truth: usize) -> usize {
         let [left, last, way] = &*self.0;
         let now = left.load(SeqCst);
@@ -74,7 +74,7 @@ impl Lies {
     }
 }
 
-/// Runs `act` for lies from every call on and in every way, until there are no more calls.
+/// Runs `act` with lies in every way from every call on, until there are no more calls.
 fn with_lies(lies: &Lies, what: &str, mut act: impl FnMut()) {
     lies.start(usize::MAX, 0);
     act(); // the truth
@@ -95,12 +95,12 @@ fn with_lies(lies: &Lies, what: &str, mut act: impl FnMut()) {
     assert!(refused > 0, "{what}: none of {told} lies was refused");
 }
 
-/// Forward and backward, with and without lengths, with inference, in one cache.
+/// Forward and backward passes, with and without lengths, and inference, all in one cache.
 fn passes<L: Layer<Elem = f64>>(layer: &L) {
     passes_over(layer, (&wave((STEPS, BATCH, FEATURES), 0.3)).into());
 }
 
-/// [`passes`] over some input, `[STEPS, BATCH, ..]`.
+/// [`passes`] over a given input, `[STEPS, BATCH, ..]`.
 fn passes_over<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) {
     let mut cache = layer.cache();
     for x in [x.train(1), x.train(1).with_lengths(&LENGTHS).unwrap(), x.eval(), x.infer(), x.steps(0..1).infer()] {
@@ -113,7 +113,7 @@ fn passes_over<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) {
     }
 }
 
-/// Through everything that takes a layer. Its neighbours are layers of this crate, whose kernels get what it gives.
+/// Runs the layer in everything that takes a layer. Its neighbours are layers of this crate, whose kernels get its outputs.
 fn everywhere<L>(lies: &Lies, layer: L)
 where
     L: Causal<Elem = f64> + 'static,
@@ -162,7 +162,7 @@ where
     let embedding = Embedding::<f64>::new(7, FEATURES, rng);
     let ids = Array2::from_shape_fn((STEPS, BATCH), |(t, b)| (t + 2 * b) % 7);
     with_lies(lies, "TiedEmbedding", || {
-        // The layer may lie when it is asked for its size, too.
+        // The layer may also lie about its size.
         let layer = (layer(), around.0.clone());
         let tied = TiedEmbedding { embedding: embedding.clone(), layer, bias: None }.bias();
         passes_over(&tied, (&ids).into());
@@ -235,7 +235,7 @@ fn cells_that_lie() {
     with_lies(&lies, "Recurrent", || passes(&model));
 }
 
-/// A layer of rows whose numbers of features change.
+/// A row-wise layer whose numbers of features change.
 #[derive(Clone)]
 struct LyingRows<F> {
     weight: Array2<F>,
@@ -275,7 +275,7 @@ fn row_layers_that_lie() {
     everywhere(&lies, LyingRows { weight: Array2::ones((2, 2)), lies: lies.clone() });
 }
 
-/// A layer whose outputs and gradients have other shapes each time, and other layouts.
+/// A layer whose outputs and gradients change their shapes and layouts.
 #[derive(Clone)]
 struct LyingLayer {
     weight: Array2<f64>,
@@ -369,7 +369,7 @@ impl Tensors<f64> for LyingTensors {
         self.lies.of(i).to_string()
     }
     fn tensor(&self, _: usize) -> (&[usize], &[f64]) {
-        // Each lie is another of the shapes.
+        // Each lie selects another of the shapes.
         let shape = &self.shapes[self.lies.of(5) % self.shapes.len()];
         (shape, &self.values[..self.lies.of(12).min(self.values.len())])
     }
@@ -423,7 +423,7 @@ fn tensors_that_lie() {
     });
 }
 
-/// What is saved can be read, whatever was said meanwhile; or a panic says what is wrong with which tensor.
+/// A saved file can be read, whatever was claimed meanwhile; otherwise a panic names the tensor and what is wrong with it.
 #[cfg(feature = "safetensors")]
 #[test]
 fn tensors_that_lie_while_they_are_saved_or_loaded() {
@@ -469,7 +469,7 @@ fn tensors_that_lie_while_they_are_saved_or_loaded() {
     let dict = StateDict::of(&LyingTensors::new(&Lies::new()));
     with_lies(&lies, "StateDict: load", || {
         check(&|| {
-            // An error is an answer too: another name, another shape.
+            // An error is acceptable too: another name, another shape.
             if let Err(error) = dict.load(&mut LyingTensors::new(&lies)) {
                 assert!(!error.to_string().is_empty());
                 panic!("StateDict: expected its tensors: {error}");
@@ -478,10 +478,10 @@ fn tensors_that_lie_while_they_are_saved_or_loaded() {
     });
     std::fs::remove_file(&file).unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(saved > 3, "no lie passes unnoticed: {saved}"); // as a smaller count does
+    assert!(saved > 3, "no lie passes unnoticed: {saved}"); // a smaller count does
 }
 
-/// A model that says that its tensors are elsewhere: packed weights are found by their address.
+/// A model that claims that its tensors are elsewhere: packed weights are found by their address.
 #[test]
 fn a_prepacked_model_that_lies_about_its_tensors() {
     #[derive(Clone)]
@@ -556,7 +556,7 @@ fn a_prepacked_model_that_lies_about_its_tensors() {
     });
 }
 
-/// What the kernels are given is looked at there: a matrix product of shapes that do not fit is refused.
+/// The kernels check their arguments: a matrix product of shapes that do not fit is refused.
 #[test]
 fn views_of_other_shapes_are_refused() {
     let (linear, rows): (_, ArrayView2<'_, f64>) =

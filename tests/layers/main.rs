@@ -1,4 +1,4 @@
-//! Layers, each by itself: the contract, gradients, laws, options, prepacked weights, wrong input.
+//! Single layers: the contract, gradients, laws, options, prepacked weights, wrong input.
 
 #[path = "../common/mod.rs"]
 #[macro_use]

@@ -1,4 +1,4 @@
-//! What the options of recurrent cells and models do, where the answer is known exactly.
+//! The options of recurrent cells and models, in cases whose results are known exactly.
 
 use gradflow::ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
 use gradflow::rand::rngs::StdRng;
@@ -20,7 +20,7 @@ fn share(values: impl ExactSizeIterator<Item = bool>) -> f64 {
     values.filter(|&value| value).count() as f64 / count
 }
 
-/// With `h_t = relu(m ∘ h_{t-1})`, a unit is gone from the first step on or grows by 1 / (1 - p) at each: one mask for all
+/// With `h_t = relu(m ∘ h_{t-1})`, a unit is either gone from the first step on or grows by 1 / (1 - p) at each step: one mask for all
 /// steps.
 #[test]
 fn recurrent_dropout_has_one_mask_for_all_steps() {
@@ -46,8 +46,7 @@ fn recurrent_dropout_has_one_mask_for_all_steps() {
     assert!(run(x.eval()).iter().all(|&value| value == 1.0));
 }
 
-/// Where every candidate is 1, a unit that starts at 0 is still there after t steps with probability p^t; in evaluation it
-/// is at 1 - p^t.
+/// If every candidate is 1, a unit that starts at 0 is still 0 after t steps with probability p^t; in evaluation it is at 1 - p^t.
 #[test]
 fn zoneout_keeps_a_unit_with_its_probability() {
     let builder = RnnCell::<f64>::builder(1, HIDDEN).nonlinearity(Nonlinearity::Relu).weight_ih(0.0).weight_hh(0.0);
@@ -64,7 +63,7 @@ fn zoneout_keeps_a_unit_with_its_probability() {
     }
 }
 
-/// h and c of an LSTM are kept each with a probability of its own, by masks of their own.
+/// h and c of an LSTM have separate probabilities and separate masks.
 #[test]
 fn zoneout_keeps_a_memory_apart_from_the_output() {
     let run = |h: f64, c: f64| {
@@ -84,7 +83,7 @@ fn zoneout_keeps_a_memory_apart_from_the_output() {
     assert!((share(h.iter().zip(&c).map(|(h, c)| *h && *c).collect::<Vec<_>>().into_iter()) - 0.1).abs() < 0.02);
 }
 
-/// Dropout stands between layers: the last one's output passes, and each step has a mask of its own.
+/// Dropout acts only between layers: the last layer's output passes, and each step has its own mask.
 #[test]
 fn dropout_stands_between_layers_alone() {
     let rng = &mut rng(3);
@@ -103,7 +102,7 @@ fn dropout_stands_between_layers_alone() {
     assert!(run(3, rng).iter().all(|&y| y == 0.0 || y == 4.0));
 }
 
-/// A model of layers and directions is its cells, one after another, and side by side.
+/// A model of several layers and directions equals its cells, one after another and side by side.
 #[test]
 fn models_are_made_of_their_cells() {
     let rng = &mut rng(4);
@@ -122,7 +121,7 @@ fn models_are_made_of_their_cells() {
     let y = lstm.forward(x, &mut state, &mut lstm.cache()).to_owned();
     assert_eq!(y, cells.forward(x, &mut both, &mut cells.cache()));
     assert_eq!(state.c.index_axis(Axis(0), 1), both.reverse.c);
-    // The reverse direction is the forward one over the sequences turned around.
+    // The reverse direction equals the forward one over the reversed sequences.
     let cell = lstm.cell(0, 1);
     let values = x.features("test", None);
     let mut turned = Array3::zeros(values.raw_dim());
@@ -136,7 +135,7 @@ fn models_are_made_of_their_cells() {
     }
 }
 
-/// What is added, averaged and multiplied is what stands side by side otherwise, and so are the gradients.
+/// Merging adds, averages or multiplies the halves that are otherwise concatenated, and the gradients match.
 #[test]
 fn directions_are_merged_as_keras_does() {
     let rng = &mut rng(5);
@@ -165,7 +164,7 @@ fn directions_are_merged_as_keras_does() {
     assert_eq!(concat.merge, Merge::default());
 }
 
-/// A learned start is the state from which the layer starts, and its gradient the sum of what reaches that state.
+/// A learned state is the state from which the layer starts; its gradient is the sum of the gradients that reach that state.
 #[test]
 fn a_learned_state_is_where_sequences_start() {
     let cell = LstmCell::<f64>::new(3, 4, &mut rng(5));
@@ -191,7 +190,7 @@ fn a_learned_state_is_where_sequences_start() {
     assert_eq!(grad.layer.values(0), own.values(0));
 }
 
-/// A bias for each gate, and those of a GRU's candidate on either side of the reset gate.
+/// Each gate has its own bias; a GRU's candidate has one on either side of the reset gate.
 #[test]
 fn each_gate_has_its_bias() {
     let rng = &mut rng(6);

@@ -1,5 +1,5 @@
-//! Cells from outside the crate whose state is neither h alone nor h and c: an sLSTM with its stabiliser, and a memory that is
-//! a matrix. They get the loop over time, lengths, directions, chunks, streams and models of several layers like any other.
+//! Cells from outside the crate whose state is neither h alone nor h and c: an sLSTM with its stabiliser, and a memory that is a
+//! matrix. Like any other cell, they get the loop over time, lengths, directions, chunks, streams and models of several layers.
 
 use gradflow::check::Contract;
 use gradflow::ndarray::{Array, Array1, Array2, Array3, ArrayView1, ArrayViewMut1, Axis, Dimension, Ix2, Ix3, Ix4, s};
@@ -65,7 +65,7 @@ parameters! { impl<F: Float> Tensors<F> for Slstm<F> { input, recurrent, bias; s
 
 impl<F: Float> Slstm<F> {
     fn new(input: usize, hidden: usize, rng: &mut impl Rng) -> Self {
-        // Of some units the input gate is the larger one, of others the forget gate: both sides of the maximum.
+        // In some units the input gate is larger, in others the forget gate: both sides of the maximum occur.
         let mut bias = Array1::zeros(4 * hidden);
         for k in 0..hidden {
             bias[2 * hidden + k] = F::of(if k % 2 == 0 { 0.2 } else { -0.8 });
@@ -156,7 +156,7 @@ impl<F: Float> Cell for Slstm<F> {
                 dn -= dh * o * c / (n * n);
                 let (da_i, da_f) = ((dc * z + dn) * i, (dc * c_before + dn * n_before) * f);
                 dm -= da_i + da_f;
-                // The larger one under the maximum, whose gate is 1, takes the gradient of m.
+                // The gradient of m goes to the larger operand of the maximum, whose gate is 1.
                 let (dm_i, dm_f) = if f >= i { (F::zero(), dm) } else { (dm, F::zero()) };
                 let da_z = dc * i * (F::one() - z * z);
                 let da_o = dh * c / n * o * (F::one() - o);
@@ -180,7 +180,7 @@ impl<F: Float> Cell for Slstm<F> {
     }
 }
 
-/// Linear attention as a recurrence (Katharopoulos et al. 2020): a matrix remembers pairs of keys and values.
+/// Linear attention as a recurrence (Katharopoulos et al. 2020): a matrix stores pairs of keys and values.
 ///
 /// ```text
 /// (q, k, v) = W x_t        S_t = S_{t-1} + v kᵀ        y_t = S_t q
@@ -288,7 +288,7 @@ fn allocations(run: &mut dyn FnMut()) -> u64 {
     allocation_counter::measure(run).count_total
 }
 
-/// The contract for a cell alone, started from a learned state, in chunks, in a model of two layers, and in both directions.
+/// Checks the contract for a cell alone, with a learned state, in chunks, in a model of two layers, and in both directions.
 fn check_everywhere<C: Cell>(name: &str, make: impl Fn(usize, usize, &mut StdRng) -> C)
 where
     C::State: StackState<C::Elem>,
@@ -320,7 +320,7 @@ fn slstm_with_zoneout_keeps_the_contract() {
         let zoneout = Some(Zoneout::new(0.3, 0.2, rng));
         Slstm::<f64> { zoneout, ..Slstm::new(input, hidden, rng) }
     };
-    // A chunk of the stream is given what the whole sequence is, whatever the tensor of the memory.
+    // A chunk gets the same masks as that part of the whole sequence, for every tensor of the memory.
     check_everywhere("Slstm with zoneout", make);
 }
 
@@ -330,7 +330,7 @@ fn matrix_memory_keeps_the_contract() {
     check_everywhere("MatrixMemory", MatrixMemory::<f32>::new);
 }
 
-/// The gates' exponents are far past what `exp` can take; the stabiliser is the tensor that makes the difference.
+/// The gates' exponents are far beyond the range of `exp`; the stabiliser is the tensor that keeps the result finite.
 #[test]
 fn the_stabiliser_keeps_large_exponents_finite() {
     let mut cell = Slstm::<f32>::new(3, 4, &mut rng());
@@ -346,7 +346,7 @@ fn the_stabiliser_keeps_large_exponents_finite() {
     assert!(state.m.iter().all(|m| (300.0..320.0).contains(m)), "{}", state.m);
 }
 
-/// With lengths, each sequence's memory is the sum over its own steps, in both directions and every layer's place.
+/// With lengths, each sequence's memory is the sum over its own steps, in both directions and in every layer.
 #[test]
 fn the_final_state_is_that_of_the_last_valid_step() {
     let (rng, lengths) = (&mut rng(), [2, 5, 3]);
@@ -399,7 +399,7 @@ fn a_state_that_does_not_fit_is_named() {
     let message = panic_of(|| model.forward(&x, &mut state, &mut model.cache()).sum());
     assert!(message.contains("Recurrent: state.s") && message.contains("[1, 2, 2, 3]"), "{message}");
 
-    // Sizes that do not say what the state holds.
+    // Sizes that contradict the state.
     #[derive(Clone)]
     struct Liar(MatrixMemory<f32>);
     impl Tensors<f32> for Liar {
@@ -434,7 +434,7 @@ fn a_state_that_does_not_fit_is_named() {
     assert!(message.contains("MatrixMemory: initial_state"), "{message}");
 }
 
-/// A batch that is cut into shards gives the bits that it gives in one piece, for any number of threads.
+/// A batch that is cut into shards gives the same bits as in one piece, for any number of threads.
 #[cfg(feature = "rayon")]
 #[test]
 fn shards_change_no_bit_of_outputs_and_states() {
@@ -462,7 +462,7 @@ fn shards_change_no_bit_of_outputs_and_states() {
     };
     let (one, three) = (in_pool(1), in_pool(3));
     assert!(one == three);
-    // Seven sequences are too few to be cut.
+    // Seven sequences are too few to be cut into shards.
     for first in (0..batch).step_by(7) {
         let own = first..first + 7;
         let (y, state, dx, dstate, _) = run(x.sequences(own.clone()), first);

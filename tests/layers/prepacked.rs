@@ -1,4 +1,4 @@
-//! A prepacked model is the model itself, whatever happens to its weights.
+//! A prepacked model computes what the model computes, whatever happens to its weights.
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3, ArrayRef3, ArrayView3, Axis};
@@ -37,7 +37,7 @@ fn assert_same<F: Float>(found: &Array3<F>, expected: &Array3<F>, context: &str)
     assert_all_near(found.values(0), expected.values(0), within, context);
 }
 
-/// In all shapes: one step, few and many, also with lengths.
+/// Checks batches of all shapes: one step, few and many, also with lengths.
 fn check<L: Layer>(name: &str, model: &L) {
     let prepacked = Prepacked::new(model.clone());
     for (steps, sequences) in [(1, 1), (1, 2), (1, 40), (7, 1), (7, 5), (40, 17)] {
@@ -53,7 +53,7 @@ fn check<L: Layer>(name: &str, model: &L) {
     }
 }
 
-/// A prepacked model gives what the model gives: `name: model;`, in f32 and f64.
+/// Takes `name: model;` and checks, in f32 and f64, that the prepacked model computes the same.
 macro_rules! models {
     ($($name:ident: |$rng:ident| $model:expr;)+) => {$(
         #[test]
@@ -152,7 +152,7 @@ fn single_steps_have_the_bits_of_the_whole() {
     }
 }
 
-/// A layer whose weight is made anew in each pass, from its input: at the same place in memory, but another matrix.
+/// A layer that recomputes its weight from its input in each pass: at the same address, but another matrix.
 #[derive(Clone, Debug)]
 struct Hyper {
     scale: Array2<f64>, // [1, 1]
@@ -261,7 +261,7 @@ fn only_inference_packs() {
         let mut cache = model.cache();
         measure(|| assert!(!model.forward(mode((&x).into()), &mut (), &mut cache).is_empty())).bytes_max
     };
-    bytes(|x| x.eval()); // what is allocated once in a process, the instruction set's name among it
+    bytes(|x| x.eval()); // allocations made once per process, such as the instruction set's name
     let (eval, train, infer) = (bytes(|x| x.eval()), bytes(|x| x.train(0)), bytes(|x| x.infer()));
     assert!(eval == train && infer >= eval + (INPUT * 64 * 4) as u64, "{eval}, {train}, {infer} bytes");
 }

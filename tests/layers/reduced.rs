@@ -1,4 +1,4 @@
-//! Prepacked models with weights in fewer bits: what they compute, and that everything else stays as it was.
+//! Prepacked models with weights in fewer bits: what they compute, and what stays unchanged.
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3, Axis, s};
@@ -36,13 +36,13 @@ fn infer<L: Layer<Elem = f32>>(model: &L, x: &Array3<f32>, lengths: Option<&[usi
     model.forward(x, &mut model.zero_state(x.dims().1), &mut model.cache()).to_owned()
 }
 
-/// The nearest number of 16 bits, of one that is neither huge nor NaN.
+/// The nearest 16-bit number to one that is neither huge nor NaN.
 fn bf16(x: f32) -> f32 {
     let bits = x.to_bits();
     f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
-/// `model` with the rows of its products' weights changed by `change`; they are those that `precision` is about.
+/// `model` with `change` applied to the rows of its products' weights, to which `precision` applies.
 fn with_weights<L: Layer<Elem = f32>>(model: &L, change: impl Fn(&mut [f32])) -> L {
     let mut model = model.clone();
     for i in 0..model.count() {
@@ -71,7 +71,8 @@ fn mean(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
 }
 
-/// What the precisions are, in all shapes of batches; equal passes have equal bits, and a sequence has those that it has alone.
+/// Checks the results of each precision, for batches of all shapes; equal passes give equal bits, and a sequence alone gives the same
+/// bits as in its batch.
 fn check<L: Layer<Elem = f32>>(name: &str, model: &L) {
     let rounded = Prepacked::new(with_weights(model, |row| row.iter_mut().for_each(|x| *x = bf16(*x))));
     let scaled = Prepacked::new(with_weights(model, eight_bits));
@@ -83,8 +84,8 @@ fn check<L: Layer<Elem = f32>>(name: &str, model: &L) {
         for lengths in [None, Some(&lengths[..])] {
             let [sixteen, eight, dynamic] = reduced.each_ref().map(|model| infer(model, &x, lengths));
             let context = format!("{name}, {steps} steps of {sequences}, {lengths:?}");
-            // A model whose weights are those of 16 bits computes the same, to the bit.
-            // A single row is multiplied with weights where they lie, if they are as they were, and its sums have another order.
+            // A model whose weights are rounded to 16 bits computes the same, to the bit. A single row is multiplied with
+            // full-precision weights in place, and its sums have another order.
             let single_rows = steps * sequences == 1 || lengths.is_some();
             let expected = infer(&rounded, &x, lengths);
             let apart = worst(&sixteen, &expected);
@@ -92,7 +93,7 @@ fn check<L: Layer<Elem = f32>>(name: &str, model: &L) {
                 if single_rows { apart <= 2e-5 } else { bits(&sixteen) == bits(&expected) },
                 "{context}: {apart:e}"
             );
-            // With those of 8 bits, the same but for the rounding of values to 16.
+            // With weights of 8 bits, the same except for the rounding of values to 16 bits.
             let apart = worst(&eight, &infer(&scaled, &x, lengths));
             assert!(apart <= 1e-2, "{context}: {apart:e}");
             let exact = infer(&full, &x, lengths);
@@ -115,7 +116,7 @@ fn check<L: Layer<Elem = f32>>(name: &str, model: &L) {
     }
 }
 
-/// The same for layers that can be read in chunks.
+/// The same for layers that can run in chunks.
 fn check_causal<L: Causal<Elem = f32>>(name: &str, model: &L) {
     check(name, model);
     let x = batch(13, 3);
@@ -133,7 +134,7 @@ fn check_causal<L: Causal<Elem = f32>>(name: &str, model: &L) {
             }
             assert_eq!(at, 13);
         }
-        // The second pass of each shape allocates nothing.
+        // The second pass of each shape does not allocate.
         let (mut state, mut cache) = (model.zero_state(3), model.cache());
         for steps in [13, 1] {
             let x = Sequence::from(x.slice(s![..steps, .., ..])).infer();
@@ -195,7 +196,7 @@ layers! {
     a_whole_model: |rng| (Gru::<F>::new(INPUT, 24, rng), Linear::<F>::new(24, 5, rng));
 }
 
-/// Hidden units that are taken all at once for few rows, and 512 at a time for many.
+/// Hidden units are processed all at once for few rows, and 512 at a time for many.
 #[test]
 fn feed_forward_layers_give_a_row_the_same_bits_among_any_number() {
     const MOST: usize = 300;
@@ -214,7 +215,7 @@ fn feed_forward_layers_give_a_row_the_same_bits_among_any_number() {
 #[test]
 fn only_products_read_fewer_bits() {
     let rng = &mut rng(1);
-    // Rows of an embedding are looked up, a depthwise convolution multiplies element by element, and a norm's weight is made anew.
+    // An embedding looks up rows, a depthwise convolution multiplies element by element, and a norm's weight is recomputed.
     let embedding = Embedding::<f32>::new(50, 8, rng);
     let depthwise = CausalConv1d::<f32>::builder(INPUT, INPUT, 3).groups(INPUT).build(rng);
     let normed = WeightNorm::new(Linear::<f32>::new(INPUT, 8, rng));
@@ -309,7 +310,7 @@ fn a_cache_goes_from_precision_to_precision() {
     }
 }
 
-/// A layer inside may have a precision of its own.
+/// An inner layer may have its own precision.
 #[test]
 fn the_innermost_precision_counts() {
     let rng = &mut rng(1);
@@ -323,7 +324,7 @@ fn the_innermost_precision_counts() {
 #[test]
 fn streams_have_the_weights_as_they_are() {
     let rng = &mut rng(1);
-    // The second has no kernel for streams, and does a forward pass at each step.
+    // The second layer has no kernel for streams, and makes a forward pass at each step.
     let model = (LstmCell::<f32>::new(INPUT, 20, rng), LstmCell::<f32>::builder(20, 9).layer_norm().build(rng));
     let x = batch(6, 1);
     let run = |mut stream: Stream<_>| -> Vec<f32> {
@@ -348,7 +349,7 @@ fn they_take_as_much_memory_as_they_say() {
         let mut another = model.cache();
         first as i64 - measure(|| assert_eq!(model.step(&x, &mut state, &mut another).dim(), (1, H))).bytes_total as i64
     };
-    bytes(WeightPrecision::Full); // what is allocated once in a process
+    bytes(WeightPrecision::Full); // allocations made once per process
     for (precision, each) in [
         (WeightPrecision::Full, 4),
         (WeightPrecision::Bf16, 2),
@@ -363,7 +364,7 @@ fn they_take_as_much_memory_as_they_say() {
     }
 }
 
-/// Rows without weights, in each layer.
+/// Rows of zero weights, in each layer.
 #[test]
 fn weights_of_zero_give_the_bias() {
     for precision in REDUCED {
@@ -377,7 +378,7 @@ fn weights_of_zero_give_the_bias() {
             infer(&Prepacked::with_precision(cell, precision), &batch(3, 2), None),
             Array3::<f32>::zeros((3, 2, 8))
         );
-        // With everything else at random.
+        // With everything else random.
         let cell = lively(LstmCell::<f32>::new(INPUT, 8, &mut rng(0)), &mut rng(1));
         assert!(infer(&Prepacked::with_precision(cell, precision), &batch(3, 2), None).iter().all(|y| y.abs() < 1.0));
     }

@@ -1,4 +1,4 @@
-//! Streams of all sizes and models. What a stream is to a layer is part of the contract.
+//! Streams of all sizes and models. The contract covers the relation of a stream to its layer.
 
 use gradflow::ndarray::Array3;
 use gradflow::rand::RngExt;
@@ -14,7 +14,7 @@ use gradflow::{
 
 use crate::common::{Within, assert_all_near, assert_says, panic_of, rng};
 
-/// The largest difference from a forward pass, of outputs and states about 1.
+/// The largest difference from a forward pass whose outputs and states are about 1.
 fn within<F: Float>() -> Within {
     Within::absolute(100.0 * F::epsilon().widen())
 }
@@ -36,7 +36,7 @@ fn check<M: Causal>(context: &str, model: &M, input: usize) {
     }
 }
 
-/// All numbers of groups of sixteen and of four units, and of those past the last.
+/// Hidden sizes with every combination of groups of sixteen and four units, and remainders.
 #[test]
 fn cells_of_all_sizes() {
     fn all<F: Float>() {
@@ -110,7 +110,7 @@ fn models_of_many_layers() {
     all::<f64>();
 }
 
-/// Nothing that is not a number is masked, and it stays in the state until a reset.
+/// NaN is never masked, and it stays in the state until a reset.
 #[test]
 fn nan_comes_through() {
     let rng = &mut rng(2);
@@ -131,7 +131,7 @@ fn nan_comes_through() {
     }
 }
 
-/// A stream goes on in a forward pass, and the other way round.
+/// A stream can be continued by a forward pass, and a forward pass by a stream.
 #[test]
 fn a_state_goes_both_ways() {
     let rng = &mut rng(3);

@@ -1,4 +1,4 @@
-//! Weights that are dropped at random: against PyTorch with the same masks, the mask itself, and where it stays the same.
+//! Weights that are dropped at random: compared with PyTorch under the same masks, the mask itself, and when it stays the same.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::{Within, allocations, assert_all_near, assert_says, bits, panic_of, rng, wave};
 
-/// Gives the id of `tests/layers/data/weight_drop.py`.
+/// Returns the id of `tests/layers/data/weight_drop.py`.
 struct Id;
 
 impl TryRng for Id {
@@ -37,7 +37,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// As `wave` of the script.
+/// The `wave` of the script.
 fn script_wave(len: usize, phase: f64) -> Vec<f64> {
     (0..len).map(|k| 0.8 * (1.3 * k as f64 + phase).sin()).collect()
 }
@@ -109,13 +109,13 @@ fn a_mask_is_that_of_the_seed_and_of_one_weight() {
     assert_eq!(one, kept(5));
     let half = one.len() / 2;
     let share = |mask: &[f64]| mask.iter().sum::<f64>() / mask.len() as f64;
-    // Of 12800 elements, with a standard deviation of 0.004.
+    // A share of 12800 elements, with a standard deviation of 0.004.
     assert!((share(&one) - 0.3).abs() < 0.02 && (share(&other) - 0.3).abs() < 0.02);
     let both = |a: &[f64], b: &[f64]| share(&a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>());
     for (a, b) in [(&one[..], &other[..]), (&one[..half], &one[half..]), (&one[1..], &one[..one.len() - 1])] {
         assert!((both(a, b) - 0.09).abs() < 0.02, "seeds, layers and neighbours are independent");
     }
-    // Another wrapper has other masks; a clone has the same.
+    // Another wrapper has other masks; a clone has the same ones.
     let again = WeightDrop::new(layer.layer.clone(), 0.3, rng);
     assert_ne!(bits(&again.dropped(5)), bits(&layer.dropped(5)));
     assert_eq!(bits(&layer.clone().dropped(5)), bits(&layer.dropped(5)));
@@ -204,7 +204,7 @@ fn what_cannot_be_dropped_is_refused() {
     let forward = |x: Sequence<'_, f64>| layer.forward(x, &mut (), &mut layer.cache()).to_owned();
     assert_says(&panic_of(|| forward((&x).into())), &["WeightDrop: x: expected a mode: say x.train(seed)"]);
     assert_ne!(forward(Sequence::from(&x).train(1)), forward(Sequence::from(&x).eval()));
-    // The same units in a hundred steps.
+    // The same units in a hundred steps are refused.
     let message = panic_of(|| {
         let mut cache = layer.cache();
         for k in 0..100 {
@@ -214,7 +214,7 @@ fn what_cannot_be_dropped_is_refused() {
         }
     });
     assert_says(&message, &["WeightDrop: x", "another seed in each training step"]);
-    // NaN is not dropped.
+    // NaN stays NaN even if it is dropped.
     let mut broken = LstmCell::<f64>::new(3, 5, rng);
     broken.weight_hh.fill(f64::NAN);
     let dropped = WeightDrop::new(broken, 0.9, rng).dropped(0);

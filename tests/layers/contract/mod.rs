@@ -1,4 +1,4 @@
-//! Every layer keeps the contract of `Layer`: a line a layer, in f64 and f32.
+//! Every layer keeps the contract of `Layer`: one line per layer, in f64 and f32.
 
 mod overwriting;
 mod panics;
@@ -44,7 +44,7 @@ fn report<L: Layer>(name: &str, worst: f64) {
     println!("{name:<28} {:>4}  {worst:.1e}", std::any::type_name::<L::Elem>());
 }
 
-/// `name: input => layer`, with `F` its element type and `rng` to draw from.
+/// Takes `name: input => layer`, where `F` is the element type and `rng` a random number generator.
 macro_rules! contracts {
     ($($name:ident: $input:expr => |$rng:ident| $layer:expr;)+) => {
         contracts! { check_causal; $($name: $input => |$rng| $layer;)+ }
@@ -66,7 +66,7 @@ macro_rules! contracts {
     )+};
 }
 
-/// [`contracts!`] of the builders in a table of `common/variants.rs`.
+/// [`contracts!`] for the builders in a table of `common/variants.rs`.
 macro_rules! contracts_of_builders {
     (@ $check:ident; $($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
         contracts! { $check; $($name: 3 => |rng| {
@@ -97,7 +97,7 @@ contracts! {
     softplus: 3 => |_rng| Activation::<F>::new(Nonlinearity::Softplus);
     layer_norm: 5 => |_rng| LayerNorm::<F>::new(5);
     embedding: Input::Tokens(7) => |rng| Embedding::<F>::new(7, 3, rng);
-    // Differences would see that the padding's row is read: its id is none of these.
+    // The padding id is not among these: finite differences would see that its row is read.
     embedding_with_padding: Input::Tokens(7) => |rng| Embedding::<F>::builder(8, 3).padding_idx(7).build(rng);
     tied_embedding: Input::Tokens(6) => |rng|
         lively(TiedEmbedding::new(Embedding::<F>::new(6, 4, rng), GruCell::new(4, 4, rng)).bias(), rng);
@@ -273,7 +273,7 @@ contracts! {
         Embedding::<F>::new(6, 3, rng), Gru::new(3, 4, rng), LastStep::new(), Repeat::new(3), Gru::new(4, 3, rng),
         Linear::new(3, 2, rng),
     );
-    // As many steps out as in: the output still has a time axis of its own.
+    // As many output as input steps: the output still has its own time axis.
     encoder_and_decoder_of_equal_steps: 3 => |rng|
         (GruCell::<F>::new(3, 4, rng), Pool::mean(), Repeat::new(4), GruCell::new(4, 2, rng));
     pooled_directions: 3 => |rng| {
@@ -290,7 +290,7 @@ contracts! {
         lively(LearnedState::new(Lstm::<F>::builder(3, 4).bidirectional().build(rng)), rng);
 }
 
-// A boxed layer gives its state and cache behind a pointer, and allocates no more than the layer inside.
+// A boxed layer has its state and cache behind a pointer, and allocates no more than the inner layer.
 contracts! {
     boxed: 3 => |rng| Stacked::new(vec![
         BoxLayer::new(LstmCell::<F>::new(3, 5, rng)),
@@ -335,7 +335,7 @@ sequential! {
     }
 }
 
-/// At its start, a ReZero branch has no gradient: a scale of 0.4 shows it.
+/// At its start, a ReZero branch gets no gradient; a scale of 0.4 gives it one.
 fn rezero<L: Layer>(block: Residual<L>) -> Residual<L> {
     let mut block = block.rezero();
     let scale = gradflow::Tensors::count(&block) - 1;

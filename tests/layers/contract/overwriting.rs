@@ -1,4 +1,4 @@
-//! Layers that say they overwrite gradients: the contract tells those that do from those that do not.
+//! Layers that claim to overwrite gradients: the contract recognizes those that do not.
 
 use gradflow::check::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3};
@@ -11,17 +11,17 @@ use gradflow::{
 
 use crate::common::{assert_says, panic_of, rng};
 
-/// What a layer does with a gradient that it is asked to overwrite.
+/// The behavior of a layer whose gradient is to be overwritten.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Right,
-    /// It only adds.
+    /// Only adds.
     OnlyAdds,
     AddsAll,
     AddsBias,
-    /// Also what it is asked to add to.
+    /// Overwrites even if it should add.
     OverwritesAlways,
-    /// Both uses of its part.
+    /// Overwrites in both uses of its part.
     OverwritesTwice,
     NothingWithoutRows,
 }
@@ -128,7 +128,7 @@ fn layers_that_do_not_overwrite_as_they_say_are_found() {
         (Way::AddsBias, ["overwriting gives another gradient", "bias: NaN in place of"]),
         (Way::OverwritesTwice, ["overwriting gives another gradient", "weight"]),
         (Way::NothingWithoutRows, ["overwriting gives another gradient", "where all sequences are over"]),
-        // Gradient checks see it first: they start from a gradient that is not zero.
+        // Gradient checks find it first: they start from a nonzero gradient.
         (Way::OverwritesAlways, ["gradients", "FAIL"]),
     ] {
         let message = panic_of(|| Contract::new("Twice", &twice(way), 3).check());
@@ -137,7 +137,7 @@ fn layers_that_do_not_overwrite_as_they_say_are_found() {
     }
 }
 
-/// A model with a part that only adds: its gradient is set to zero, that of the others overwritten.
+/// If a model has a part that only adds, that part's gradient is set to zero, and that of the others overwritten.
 #[test]
 fn a_part_may_only_add() {
     let model = (twice(Way::Right).linear, twice(Way::OnlyAdds));

@@ -1,4 +1,4 @@
-//! A panic in a pass leaves no cache whose backward pass is accepted, in any layer that has parts.
+//! After a panic in a pass, no layer with parts accepts a backward pass with the cache.
 
 use gradflow::check::{Contract, Input};
 use gradflow::ndarray::{Array1, Array2};
@@ -46,7 +46,7 @@ sequential! {
     }
 }
 
-/// In everything that takes any layer.
+/// Checks the layer inside everything that takes any layer.
 fn check_everywhere<L>(name: &str, layer: L, fuse: &Fuse)
 where
     L: Causal<Elem = f64> + 'static,
@@ -129,7 +129,7 @@ fn of_a_layer_by_hand() {
     check_everywhere("a layer by hand", by_hand(&fuse), &fuse);
 }
 
-/// They are what they seem.
+/// Without failures, these layers are correct.
 #[test]
 fn layers_that_can_fail_keep_the_contract() {
     let fuse = Fuse::new();

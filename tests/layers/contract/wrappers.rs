@@ -1,4 +1,4 @@
-//! A wrapper computes to the bit what the layer inside does, alone and as the branch of a residual connection.
+//! A wrapper computes the same bits as the inner layer, alone and as the branch of a residual connection.
 
 use gradflow::check::Contract;
 use gradflow::{
@@ -21,7 +21,7 @@ sequential! {
     }
 }
 
-/// The layer in every wrapper of the crate; gradients are compared by the names that a wrapper keeps.
+/// Checks the layer in every wrapper of the crate; gradients are compared by the names that a wrapper keeps.
 fn check<L>(name: &str, layer: &L)
 where
     L: Causal + 'static,
@@ -48,7 +48,7 @@ where
     Contract::new(&what, &WeightDrop::of(layer(), &[&name], 0.0, &mut rng(1)), FEATURES).check_wraps(&layer());
     let what = wrapped("a struct");
     Contract::new(&what, &Named { layer: layer() }, FEATURES).check_wraps(&layer());
-    // Tensors of these are named by position: as a wrapper of one that is named so.
+    // These name tensors by position, so they are compared with another wrapper that does the same.
     let what = wrapped("Stacked");
     Contract::new(&what, &Stacked::new(vec![layer()]), FEATURES).check_wraps(&(layer(),));
     let what = wrapped("a tuple");
@@ -86,7 +86,7 @@ fn around_a_model_and_a_residual_block() {
     check("Residual", &Residual::new(Linear::<f32>::new(FEATURES, FEATURES, rng)).scaled(0.5));
 }
 
-/// The check finds a layer that is another.
+/// The check finds a different inner layer.
 #[test]
 fn another_layer_is_found() {
     let (layer, other) = (Linear::<f32>::new(4, 4, &mut rng(0)), Linear::new(4, 4, &mut rng(1)));

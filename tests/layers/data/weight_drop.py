@@ -1,6 +1,6 @@
-"""Writes weight_drop.json: recurrent layers of PyTorch whose weights from h are dropped, in float64. Run by hand; weight_drop.rs reads it.
+"""Writes weight_drop.json: recurrent layers of PyTorch with dropped hidden weights, in float64. Run by hand; weight_drop.rs reads it.
 
-The masks are those of gradflow, written once more: SplitMix64 of the seed, the id, the number of the weight and the element's place.
+The masks are gradflow's, computed independently: SplitMix64 of the seed, the id, the number of the weight and the element's place.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Every layer's gradients against central differences in f64, in full: a test a layer.
+//! Every layer's gradients against central differences in f64, in full: one test per layer.
 
 mod planted;
 
@@ -44,13 +44,13 @@ fn varied_state<L: Layer<Elem = f64>>(layer: &L) -> L::State {
     state
 }
 
-/// Checks in full, without and with lengths, and prints the line of the table.
+/// Checks in full, with and without lengths, and prints the line of the table.
 fn check<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
     check_by(GradCheck::default(), name, layer, x);
 }
 
-/// With a smaller step. Normalising the small sums of a few hidden units is steep, and the error of central differences
-/// falls with the square of their step.
+/// Checks with a smaller step. Normalising the small sums of a few hidden units is steep, and the error of central differences falls
+/// with the square of their step.
 fn check_finely<L: Layer<Elem = f64>>(name: &str, layer: &L, x: Sequence<'_, f64>) {
     check_by(GradCheck::default().step(1e-6), name, layer, x);
 }
@@ -65,8 +65,8 @@ fn check_by<L: Layer<Elem = f64>>(differences: GradCheck, name: &str, layer: &L,
     }
 }
 
-/// `name: layer;`, with `rng` to draw from: a test of each, over the features of [`input`], in each of the ways that
-/// `|x| [..]` makes of them.
+/// Takes `name: layer;`, with `rng` as random number generator: a test for each, over the features of [`input`], in each of the ways
+/// that `|x| [..]` lists.
 macro_rules! gradients {
     ($check:ident |$x:ident| $ways:expr; $($name:ident: |$rng:ident| $layer:expr;)+) => {$(
         #[test]
@@ -214,7 +214,7 @@ gradients! {
 /// The element type of the tables in `common/variants.rs`.
 type F = f64;
 
-/// Every option of the cells alone, and all together, in training and evaluation, forwards and backwards in time.
+/// Every option of the cells alone, and all together, in training and evaluation, forward and backward in time.
 macro_rules! gradients_of_variants {
     ($($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
         gradients! {
@@ -227,7 +227,7 @@ macro_rules! gradients_of_variants {
     };
 }
 
-/// Layers, directions, connections between layers.
+/// Layers, directions, and connections between layers.
 macro_rules! gradients_of_models {
     ($($name:ident: |$input:ident, $hidden:ident| $builder:expr;)+) => {
         gradients! {
@@ -257,7 +257,7 @@ fn tied_embedding() {
     check("tied_embedding without bias", &tied, (&tokens()).into());
 }
 
-/// The gradient of a padding id is that of the same embedding without one, but for its row.
+/// The gradient with a padding id is that of the same embedding without one, except in its row.
 #[test]
 fn embedding_with_padding() {
     let (plain, ids) = (Embedding::<f64>::new(7, 4, &mut rng(3)), tokens());

@@ -23,13 +23,13 @@ parameters! { impl Tensors<f64> for Flawed { cell as ""; skip flaw } }
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
     None,
-    /// The gradient by the cell state does not reach the initial state.
+    /// The gradient from the cell state does not reach the initial state.
     DroppedTerm,
     WrongSign,
     FactorTwo,
-    /// `=` for `+=`.
+    /// `=` instead of `+=`.
     Overwritten,
-    /// The input gate's rows for the forget gate's.
+    /// The input gate's rows in place of the forget gate's.
     GatesSwapped,
     /// One element of the input's gradient is NaN.
     NotANumber,
