@@ -1,16 +1,16 @@
-//! Golden parity: forward, backward and training against PyTorch, recurrent outputs against ONNX Runtime's and Keras' too,
-//! case by case.
+//! Golden parity: forward, backward and training against PyTorch, and recurrent outputs against ONNX Runtime and Keras too, case by
+//! case.
 //!
-//! Every `*.safetensors` file of `tests/golden/cases/` is a case and, if the environment variable `GRADFLOW_GOLDEN` names
-//! a folder, every one of that folder too. One line a case says how far off the worst tensor is:
+//! Every `*.safetensors` file of `tests/golden/cases/` is a case. If the environment variable `GRADFLOW_GOLDEN` names a folder, so is
+//! every such file in it. One line per case says how far off the worst tensor is:
 //!
 //! ```text
 //! GRADFLOW_GOLDEN=some/folder cargo test --test golden -- --nocapture
 //! ```
 //!
-//! `max|got - want| <= tolerance * max(1, max|want|)` must hold for every tensor that a case expects, with a tolerance
-//! of 1e-12 for F64 (1e-9 after training) and 1e-5 for F32, or the case's own. What cannot be read, run or compared has
-//! failed; nothing is skipped. `tests/golden/generate.py` writes the cases, and `tests/golden/random_cases.py` random ones.
+//! `max|got - want| <= tolerance * max(1, max|want|)` must hold for every tensor that a case expects, with a tolerance of 1e-12 for F64
+//! (1e-9 after training) and 1e-5 for F32, or the case's own. A case that cannot be read, run or compared has failed; nothing is
+//! skipped. `tests/golden/generate.py` writes the cases, and `tests/golden/random_cases.py` random ones.
 
 mod case;
 mod kinds;
@@ -28,7 +28,7 @@ fn own_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases")
 }
 
-/// Our own cases and, if there are any, those of the environment variable.
+/// The folder of this crate's cases and, if set, that of the environment variable.
 fn folders() -> Vec<PathBuf> {
     std::iter::once(own_folder()).chain(std::env::var_os("GRADFLOW_GOLDEN").map(PathBuf::from)).collect()
 }
@@ -43,13 +43,13 @@ fn cases(folder: &Path) -> Result<Vec<PathBuf>, String> {
     if files.is_empty() { Err(format!("{}: no case in it", folder.display())) } else { Ok(files) }
 }
 
-/// The kind that a case says it is of, or why it cannot be read.
+/// The kind of a case, or why the case cannot be read.
 fn kind_of(bytes: &[u8]) -> Result<String, String> {
     Case::parse(bytes)?.kind().map(String::from)
 }
 
-/// Runs the cases of every folder whose kind `wanted` accepts and prints one line each, and a count; says how many
-/// passed, or what is wrong. What cannot be read is of no kind, and wanted by none: it is wrong in any run.
+/// Runs the cases of every folder whose kind `wanted` accepts, and prints one line for each and a count. Returns how many passed, or
+/// what is wrong. A case that cannot be read has no kind; it is an error in any run.
 fn run(folders: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Result<usize, String> {
     let (mut passed, mut wrong) = (0, Vec::new());
     for folder in folders {
@@ -77,7 +77,7 @@ fn run(folders: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Result<usize, Stri
     if wrong.is_empty() { Ok(passed) } else { Err(wrong.join("\n")) }
 }
 
-/// A test of each kind's cases; there is one at least.
+/// A test of each kind's cases; there must be at least one case per kind.
 macro_rules! kinds {
     ($($kind:ident)+) => {
         const KINDS: &[&str] = &[$(stringify!($kind)),+];
@@ -96,7 +96,7 @@ macro_rules! kinds {
 
 kinds! { rnn cell residual_ff train variant recurrence onnx keras attention conv }
 
-/// So that none is left out by the tests of the kinds.
+/// Checks that the tests of the kinds leave no case out.
 #[test]
 fn every_case_is_of_a_kind_that_is_run() {
     let mut found = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Planted mistakes: whatever is wrong with a case or with what comes out makes it fail.
+//! Planted mistakes: a case fails whatever is wrong with it or with its results.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Verdict, own_folder, run};
 
-/// A case taken apart, for a mistake to be planted in it.
+/// A case taken apart, so that a mistake can be planted in it.
 struct Planted {
     options: Value,
     tensors: HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
@@ -60,7 +60,7 @@ impl Planted {
         self
     }
 
-    /// The largest element of a tensor of floats, and 1 at least.
+    /// The largest element of a tensor of floats, or 1 if that is larger.
     fn size(&self, tensor: &str) -> f64 {
         let (dtype, _, bytes) = &self.tensors[tensor];
         let values: Vec<f64> = match dtype {
@@ -86,7 +86,7 @@ impl Planted {
     }
 }
 
-/// A case of each kind, and an output of it.
+/// A case of each kind, and one of its outputs.
 const CASES: [(&str, &str); 9] = [
     ("lstm_lengths_below_t", "output.y"),
     ("gru_2layer_bi_lengths_below_t", "output.y"),
@@ -111,7 +111,7 @@ fn a_case_with_nothing_planted_passes() {
 fn a_wrong_value_fails() {
     for (case, output) in CASES {
         let planted = Planted::in_case(case);
-        // Every tensor that must come out counts, and barely more than the tolerance is too much.
+        // Every expected tensor counts, and a little more than the tolerance is too much.
         let error = match case {
             case if case.starts_with("train") => 2e-9,
             case if case.starts_with("onnx") || case.starts_with("keras") => 2e-5,
@@ -159,7 +159,7 @@ fn nan_fails() {
         Planted::in_case(case).change(output, |_| f64::NAN).fails("NaN");
         Planted::in_case(case).change(output, |_| f64::INFINITY).fails("NaN");
     }
-    // What comes out is NaN where a weight is.
+    // A NaN in a weight makes the results NaN.
     for (case, parameter) in [
         ("lstm_lengths_below_t", "state_dict.bias_hh_l0"),
         ("gru_2layer_bi_lengths_below_t", "state_dict.bias_hh_l1_reverse"),
@@ -178,7 +178,7 @@ fn nan_fails() {
 fn a_missing_tensor_fails() {
     for (case, _) in CASES {
         for name in Planted::in_case(case).tensors.keys() {
-            // A state or lengths may be absent, which is another case: its results differ.
+            // A state or lengths may be absent, but then it is another case with other results.
             let verdict = Verdict::on(&Planted::in_case(case).without(name).bytes());
             assert!(!verdict.passed(), "{case} without {name}: {verdict}");
         }
@@ -191,7 +191,7 @@ fn a_tensor_too_many_fails() {
     planted().with_copy("input.h0", "input.mask").fails("input.mask");
     planted().with_copy("grad.h0", "grad.mask").fails("grad.mask");
     planted().with_copy("state_dict.weight_hh_l0", "state_dict.weight_hr_l0").fails("state_dict.weight_hr_l0");
-    // Biases, in a case that says that it has none.
+    // Biases, in a case whose options say that it has none.
     planted().set("/bias", json!(false)).fails("state_dict.bias_");
 }
 

@@ -4,8 +4,8 @@
     python tests/golden/random_cases.py FOLDER --seed 1 --only 17 42    writes two of them
     cargo test … -- --nocapture | python tests/golden/random_cases.py --summary
 
-needs torch, numpy and safetensors. Each case is drawn from the seed and its number alone, so that it can be written
-again by its name, which begins with both: `random_1_17_…`. `README.md` says how the cases are run.
+Needs torch, numpy and safetensors. Each case is drawn from the seed and its number alone, so it can be written again by its name, which
+begins with both: `random_1_17_…`. `README.md` describes how to run the cases.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from generator.recurrent import CELLS, recurrent, run_cell, run_rnn
 LARGEST = 130
 # Sizes at which kernels take another path: the widths of vectors, and multiples of them.
 EDGES = [8, 16, 32, 64, 128]
-# The numbers that a file may hold: 3.2 MB in F64.
+# The most numbers in a file: 3.2 MB in F64.
 NUMBERS = 400_000
 TOLERANCES = {"F64": 1e-11, "F32": 3e-5}
-# How far relu's pre-activations stay away from 0: more than rounding can move them.
+# The least distance of relu's pre-activations from 0: more than rounding can move them.
 FLOORS = {"F64": 1e-10, "F32": 1e-5}
 LAYOUTS = ["batch_first", "features_first", "every_second", "reversed"]
 
 
 def size(rng):
-    """One of three: a small one, one near an edge, any."""
+    """A small size, one near an edge, or any, each with equal probability."""
     how = rng.integers(3)
     if how == 0:
         return int(rng.integers(1, 9))
@@ -44,7 +44,7 @@ def size(rng):
 
 
 def numbers(options, batch, steps):
-    """How many numbers a case has, given and expected."""
+    """Number of values in a case, given and expected."""
     inputs, hidden = options["input_size"], options["hidden_size"]
     module = options["module"].removesuffix("Cell")
     layers, directions = options.get("num_layers", 1), 1 + options.get("bidirectional", False)
@@ -57,7 +57,7 @@ def numbers(options, batch, steps):
 
 
 def draw(rng):
-    """The options of a case, what `recurrent` takes to draw its tensors, and how its name describes it."""
+    """The options of a case, the arguments of `recurrent` to draw its tensors, and the words for its name."""
     kind, module, nonlinearity = CELLS[rng.integers(len(CELLS))]
     of_sequence = rng.random() < 0.85
     hidden, batch = size(rng), size(rng)
@@ -94,7 +94,7 @@ def draw(rng):
 
 
 def write(seed, number):
-    """Writes case `number`: the first that is small enough and fit to be compared. Returns how many were not fit."""
+    """Writes case `number`: the first one that is small enough and fit to be compared. Returns how many were unfit."""
     rng, unfit = np.random.default_rng([seed, number]), 0
     while True:
         options, sizes, given, words, fits = draw(rng)
@@ -112,7 +112,7 @@ def write(seed, number):
 
 
 def summary(lines):
-    """Of what the golden test prints: how many random cases there were of each kind and type, and the largest error."""
+    """Reads the golden test's output: the number of random cases of each kind and type, and the largest error."""
     line_of_case = re.compile(r"(random_\d+_\d+_(\w+?)_(f32|f64)_\w+)\s+(\S+)\s+(\S+)\s+(ok|FAIL)")
     errors, failed = {}, []
     for line in lines:

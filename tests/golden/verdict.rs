@@ -1,4 +1,4 @@
-//! Whether what came out is what must come out.
+//! Compares results with the expected tensors.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::case::{Case, Results, Tensor};
 use crate::kinds;
 
-/// What became of one case.
+/// The outcome of one case.
 #[derive(Debug)]
 pub enum Verdict {
     /// Everything could be compared.
@@ -15,7 +15,7 @@ pub enum Verdict {
         error: f64,
         /// The tensor that has it.
         tensor: String,
-        /// What is allowed.
+        /// The allowed error.
         tolerance: f64,
     },
     /// Why it could not be read, run or compared.
@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on the bytes of a file; a panic is a failure like any other.
+    /// The verdict on the bytes of a file; a panic counts as a failure.
     pub fn on(bytes: &[u8]) -> Verdict {
         catch_unwind(AssertUnwindSafe(|| {
             let case = Case::parse(bytes)?;
@@ -37,7 +37,7 @@ impl Verdict {
         .unwrap_or_else(Verdict::Failed)
     }
 
-    /// NaN is no number below the tolerance.
+    /// Whether the error is within the tolerance; NaN never is.
     pub fn passed(&self) -> bool {
         matches!(self, Verdict::Compared { error, tolerance, .. } if error <= tolerance)
     }
@@ -53,7 +53,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The tolerance of the case's kind and type, or the case's own, which may be up to a few times larger.
+/// The tolerance of the case's kind and type, or the case's own, which may be a few times larger.
 fn tolerance(case: &Case) -> Result<f64, String> {
     let (usual, largest) = match (case.dtype()?, case.kind()?) {
         ("F64", "train") => (1e-9, 1e-9),
@@ -67,7 +67,7 @@ fn tolerance(case: &Case) -> Result<f64, String> {
     }
 }
 
-/// How far `results` are from what must come out; that each is there where the other is comes first.
+/// How far `results` are from the expected tensors. First checks that both have the same tensors.
 pub fn compare(case: &Case, results: &Results) -> Result<Verdict, String> {
     let tolerance = tolerance(case)?;
     if let Some(name) = case.unused() {
@@ -91,7 +91,7 @@ pub fn compare(case: &Case, results: &Results) -> Result<Verdict, String> {
     Ok(Verdict::Compared { error, tensor, tolerance })
 }
 
-/// `max|got - want| / max(1, max|want|)`: NaN where anything is NaN or infinite.
+/// `max|got - want| / max(1, max|want|)`, or NaN if anything is NaN or infinite.
 fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
     let difference = largest(got.values.iter().zip(&want.values).map(|(got, want)| (got - want).abs()));
     let size = largest(want.values.iter().map(|want| want.abs()));
@@ -102,7 +102,7 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, |largest, value| if larger(value, largest) { value } else { largest })
 }
 
-/// NaN is larger than any number, where `f64::max` would drop it.
+/// Whether `a` is larger; NaN is larger than any number, unlike in `f64::max`.
 fn larger(a: f64, b: f64) -> bool {
     a > b || (a.is_nan() && !b.is_nan())
 }

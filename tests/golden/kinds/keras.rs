@@ -77,10 +77,10 @@ fn run_layer<L: Layer>(case: &Case, model: L) -> Result<Results, String> {
 
     let mut results = Results::default();
     if case.flag("return_sequences")? {
-        // Keras gives the steps in the order in which they were taken.
+        // Keras returns the steps in the order in which they were processed.
         results.array("output.y", &if backwards { y.slice(s![..;-1, .., ..]) } else { y.view() });
     } else {
-        // Each direction's last output: of a bidirectional model the reverse one's is at the first step.
+        // Each direction's last output: for a bidirectional model, that of the reverse direction is at the first step.
         let (steps, _, width) = y.dim();
         let mut last = y.index_axis(Axis(0), if backwards { 0 } else { steps - 1 }).to_owned();
         if case.flag("bidirectional")? {

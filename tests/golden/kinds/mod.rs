@@ -1,4 +1,4 @@
-//! What the library makes of what a case gives. A module per kind of case.
+//! Computes a case's results with the library. A module per kind of case.
 
 mod attention;
 mod conv;
@@ -14,7 +14,7 @@ use gradflow::{Float, Layer, Sequence, ZerosLike};
 
 use crate::{Case, Results};
 
-/// What the library makes of what a case gives.
+/// The library's results for a case.
 pub fn run(case: &Case) -> Result<Results, String> {
     match case.dtype()? {
         "F32" => run_in::<f32>(case),
@@ -39,8 +39,7 @@ fn run_in<F: Float>(case: &Case) -> Result<Results, String> {
     }
 }
 
-/// Leaves an earlier pass's numbers all over `cache`: a case that reads any of them, or leaves any standing in the
-/// padding, comes out wrong.
+/// Fills `cache` with the numbers of an earlier pass: a case that reads any of them, or leaves any in the padding, gives wrong results.
 fn use_cache<L: Layer>(layer: &L, shape: Ix3, cache: &mut L::Cache) {
     let x = Array3::ones(shape);
     let pass = layer.pass(Sequence::from(&x).eval(), &mut layer.zero_state(shape[1]), cache);

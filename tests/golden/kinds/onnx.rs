@@ -75,7 +75,8 @@ fn in_direction<F: Float, C: OnnxCell + gradflow::author::BuiltCell<Elem = F>>(
     }
 }
 
-/// What was converted comes back to the bit; the forget gate's weights of coupled gates, which mean nothing, as zeros.
+/// Checks that converted weights convert back to the same bits; with coupled gates, the forget gate's weights, which have no meaning,
+/// are zeros.
 fn same_weights<F: Float>(node: &OnnxNode<F>, back: &OnnxNode<F>) -> Result<(), String> {
     let mut want = node.clone();
     if node.operator == (OnnxOperator::Lstm { input_forget: true }) {

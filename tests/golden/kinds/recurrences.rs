@@ -1,4 +1,4 @@
-//! Kind `recurrence`: cells and options that PyTorch has not, over a sequence.
+//! Kind `recurrence`: cells and options that PyTorch lacks, over a sequence.
 
 use gradflow::{
     Float,
@@ -8,7 +8,7 @@ use gradflow::{
 use super::recurrent::pass;
 use super::{Case, Results};
 
-/// Cells of one layer in one direction; options that a case has not are off.
+/// Cells of one layer in one direction; options that a case does not have are off.
 pub fn run<F: Float>(case: &Case) -> Result<Results, String> {
     let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
     let zoneout = case.number("zoneout_h")?.ok_or("zoneout_h is missing")?;

@@ -34,7 +34,7 @@ pub fn run_sequence<F: Float>(case: &Case) -> Result<Results, String> {
     }
 }
 
-/// What [`in_directions`] builds, in one direction or in both.
+/// Runs the model that [`in_directions`] builds, in one direction or in both.
 trait Directions<F: Float> {
     fn run(self, case: &Case, both: bool) -> Result<Results, String>;
 }
@@ -70,7 +70,7 @@ pub fn run_cell<F: Float>(case: &Case) -> Result<Results, String> {
     }
 }
 
-/// Cells with options that PyTorch has not.
+/// Cells with options that PyTorch lacks.
 pub fn run_variant<F: Float>(case: &Case) -> Result<Results, String> {
     let (input, hidden, bias) = (case.size("input_size")?, case.size("hidden_size")?, case.flag("bias")?);
     let norm = case.flag("layer_norm")?;
@@ -172,13 +172,13 @@ pub fn optional_nonlinearity(case: &Case, key: &str) -> Result<Option<Nonlineari
     case.value(key).map(nonlinearity).transpose()
 }
 
-/// The lengths of a case, where it has some.
+/// The lengths of a case, or `None`.
 pub fn lengths(case: &Case) -> Result<Option<Vec<usize>>, String> {
     let lengths = case.given("input.lengths").map(|_| case.integers::<Ix1>("input.lengths")).transpose()?;
     Ok(lengths.map(|lengths| lengths.to_vec()))
 }
 
-/// A mask or resets, where the case has some.
+/// A mask or resets of a case, or `None`.
 fn marks(case: &Case, name: &str) -> Result<Option<Array2<bool>>, String> {
     let marks = case.given(name).map(|_| case.integers::<Ix2>(name)).transpose()?;
     Ok(marks.map(|marks| marks.mapv(|mark| mark != 0)))
@@ -194,12 +194,12 @@ pub fn with_lengths<'a, F: Float>(
     }
 }
 
-/// The parts of a state: h, of an LSTM c, and of an sLSTM n and m.
+/// The parts of a state: h; for an LSTM also c; for an sLSTM also c, n and m.
 pub fn parts<F: Float>(state: &impl Tensors<F>) -> &'static [&'static str] {
     &["h", "c", "n", "m"][..state.count()]
 }
 
-/// The initial state: what of it is not given is zero.
+/// The initial state; parts that are not given are zero.
 pub fn initial_state<L: Layer>(case: &Case, layer: &L, batch: usize) -> Result<L::State, String> {
     let mut state = layer.zero_state(batch);
     for (i, part) in parts(&state).iter().enumerate() {
@@ -211,7 +211,7 @@ pub fn initial_state<L: Layer>(case: &Case, layer: &L, batch: usize) -> Result<L
     Ok(state)
 }
 
-/// A given sequence, in the memory layout that the case says.
+/// A given sequence, in the case's memory layout.
 fn sequence<F: Float>(case: &Case, name: &str) -> Result<Array3<F>, String> {
     laid_out(case.array(name)?, case.optional_text("memory_layout")?)
 }
@@ -243,7 +243,7 @@ pub fn pass<L: Layer>(case: &Case, layer: L) -> Result<Results, String> {
     Ok(results)
 }
 
-/// Forward and backward for one step: only the final state has a gradient, and only it comes out.
+/// Forward and backward for one step: only the final state has a gradient, and only the final state is a result.
 fn pass_step<C: Cell>(case: &Case, cell: C) -> Result<Results, String> {
     let x = case.array::<C::Elem, Ix2>("input.x")?.insert_axis(Axis(0));
     let x = laid_out(x, case.optional_text("memory_layout")?)?;

@@ -77,7 +77,7 @@ fn one_hot<F: Float>(ids: ArrayView2<'_, usize>, vocabulary: usize) -> Array3<F>
     x
 }
 
-/// `optimizer` and `optimizer_args`, as `torch.optim` has them.
+/// `optimizer` and `optimizer_args`, as in `torch.optim`.
 fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
     let mut arguments = case.nested("optimizer_args")?;
     let name = case.text("optimizer")?;
@@ -108,7 +108,7 @@ fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
             Box::new(if arguments.flag("amsgrad")? { adam.amsgrad() } else { adam })
         }};
     }
-    // Sets what is given, under the same name here and there; what is not has the same default.
+    // Sets the given options, whose names are the same in both libraries; the defaults of the others are the same.
     macro_rules! set {
         ($optimizer:ident; $($option:ident),+) => {$(
             if let Some(value) = arguments.number(stringify!($option))? {
@@ -147,7 +147,7 @@ fn optimizer<F: Float>(case: &Case) -> Result<Box<dyn Optimizer<F>>, String> {
     Ok(optimizer)
 }
 
-/// `clip`, as PyTorch's `clip_grad_norm_` and `clip_grad_value_`.
+/// `clip`, with the semantics of PyTorch's `clip_grad_norm_` and `clip_grad_value_`.
 enum Clip {
     None,
     Norm(ClipNorm),
@@ -172,7 +172,7 @@ impl Clip {
         Ok(clip)
     }
 
-    /// The norm before clipping, where there is any.
+    /// The norm before clipping, if there is one.
     fn clip<F: Float>(&self, grad: &mut impl gradflow::Tensors<F>) -> Result<Option<f64>, String> {
         match self {
             Clip::None => Ok(None),
