@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the files that `GRADFLOW_ONNX=folder cargo test --features onnx --test onnx written` wrote.
+"""Checks the files written by `GRADFLOW_ONNX=folder cargo test --features onnx --test onnx written`.
 
     python3 tests/onnx/check.py folder
 
-Needs onnx, onnxruntime and safetensors. Each model goes through onnx.checker with shape inference and through ONNX Runtime; those
-that onnx's reference evaluator computes as the operators say go through it too. Outputs and states must be gradflow's to 1e-5, of doubles
-to 1e-12.
+Needs onnx, onnxruntime and safetensors. Each model goes through onnx.checker with shape inference and through ONNX Runtime, and through
+onnx's reference evaluator if that follows the operators' definitions. Outputs and states must agree with gradflow's to 1e-5, or to
+1e-12 for doubles.
 """
 
 import sys
@@ -19,9 +19,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load_file
 
-# By the elements of the model.
+# By the model's element type.
 LIMITS = {TensorProto.FLOAT: 1e-5, TensorProto.DOUBLE: 1e-12}
-# 32 bits in any case: the statistics of LayerNormalization, the attributes of activations, and Erf in the reference evaluator.
+# Computed in 32 bits in any case: the statistics of LayerNormalization, the attributes of activations, and Erf in the reference evaluator.
 COARSE = {"LayerNormalization", "LeakyRelu", "HardSigmoid", "ThresholdedRelu", "Elu", "Erf"}
 
 
@@ -31,7 +31,7 @@ def limit_of(model):
 
 
 def is_in_reference(model):
-    """The reference evaluator has neither coupled gates, nor clip, nor other activations in recurrences, and does not look at their
+    """The reference evaluator supports neither coupled gates, nor clip, nor other activations in recurrences, and ignores their
     lengths."""
     for node in model.graph.node:
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -72,7 +72,7 @@ def main(folder):
                 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
                 outputs = session.run(names, inputs)
             except (errors.NotImplemented, errors.RuntimeException) as refusal:
-                # It has recurrences of floats alone, and says so in one of these ways.
+                # It supports recurrences only for floats, and says so in one of these ways.
                 is_known = "Could not find an implementation" in str(refusal) or "does not support double" in str(refusal)
                 if not (path.stem.startswith("f64") and is_known):
                     raise

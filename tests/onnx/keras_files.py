@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what tf2onnx and Keras' own `Model.export` make of Keras models, with inputs and Keras' outputs, for `load`.
+"""Exports Keras models with tf2onnx and Keras' own `Model.export`, with inputs and Keras' outputs, for `load`.
 
     python3 tests/onnx/keras_files.py tests/onnx/data
 
@@ -49,7 +49,7 @@ def models():
     yield "keras_lstm_both_last", sequences(layers.Bidirectional(layers.LSTM(HIDDEN, **last)), layers.Dense(2))
     yield "keras_classifier", tokens(layers.Embedding(VOCABULARY, 4), layers.LSTM(HIDDEN, **last), layers.Dense(3))
     yield "keras_norm", sequences(layers.Dense(4), layers.LayerNormalization(), layers.LSTM(HIDDEN, **last), layers.Dense(1))
-    # Of this one tf2onnx makes a loop, and of `SimpleRNN` and other activations: refused.
+    # tf2onnx writes this one as a loop, as it does `SimpleRNN` and other activations: refused.
     yield "keras_gru", sequences(layers.GRU(HIDDEN, **every), layers.Dense(2, activation="tanh"))
 
 

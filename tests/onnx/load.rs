@@ -1,4 +1,4 @@
-//! Files read back into models: those that this crate writes, to the bit, and those of PyTorch, by its outputs.
+//! Files read back into models: those of this crate, to the bit, and those of PyTorch, compared by their outputs.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::common::{Within, assert_all_near, assert_says, bits, rng};
 use crate::models::{self, Visit};
 
-/// Each model, written in each interface, is read into one with other weights.
+/// Reads each model, written in each interface, into one with other weights.
 struct RoundTrip<F> {
     count: usize,
     elem: std::marker::PhantomData<F>,
@@ -55,7 +55,7 @@ fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/onnx/data").join(name)
 }
 
-/// Inputs and outputs of another program, `[T, B, D]`; ids `[T, B]`.
+/// Inputs and outputs of another program, `[T, B, D]`; ids are `[T, B]`.
 struct Expected<F> {
     x: Result<Array3<F>, Array2<i64>>,
     y: Array3<F>,
@@ -101,7 +101,7 @@ impl<F: Float> Expected<F> {
     }
 }
 
-/// The model, loaded from each of the files, has the outputs.
+/// Checks that the model, loaded from each of the files, has the expected outputs.
 #[track_caller]
 fn reads<M: Layer>(model: M, name: &str, exporters: &[&str]) {
     let expected = Expected::open(name);
@@ -126,7 +126,7 @@ fn recurrent_models_of_pytorch_have_its_outputs() {
     reads((both, Linear::new(2 * H, 2, rng)), "lstm_both", &BOTH);
     reads((Lstm::<f32>::builder(I, H).bias(false).build(rng), Linear::new(H, 2, rng)), "lstm_no_bias", &BOTH);
     reads(Lstm::<f32>::new(I, H, rng), "lstm_alone", &BOTH);
-    // With states as inputs and outputs, which a layer here has anyway.
+    // With states as inputs and outputs, which a layer in this crate always has.
     reads((Lstm::<f32>::builder(I, H).num_layers(2).build(rng), Linear::new(H, 2, rng)), "stateful", &BOTH);
     reads((Gru::<f32>::new(I, H, rng), Linear::new(H, 2, rng)), "gru", &BOTH);
     reads((Gru::<f32>::builder(I, H).num_layers(2).build(rng), Linear::new(H, 2, rng)), "gru_two_layers", &BOTH);
@@ -166,7 +166,7 @@ fn classifiers_of_pytorch_have_its_outputs() {
     reads(model, "classifier_both", &BOTH);
 }
 
-/// Files for one sequence of six steps, whose axes of size 1 could be taken for others.
+/// Files for one sequence of six steps, whose axes of size 1 could be mistaken for others.
 #[test]
 fn files_of_fixed_sizes_have_its_outputs() {
     let rng = &mut rng(8);
@@ -214,7 +214,7 @@ fn models_of_keras_have_its_outputs() {
     reads((dense, Lstm::new(4, H, rng), LastStep::new(), Linear::new(H, 1, rng)), "keras_norm", &KERAS);
 }
 
-/// Recurrences that are no operators in the file are refused by the name of what they are.
+/// Recurrences that are written out, instead of being one operator, are refused by their name.
 #[test]
 fn recurrences_that_are_written_out_are_refused() {
     let rng = &mut rng(7);

@@ -1,4 +1,4 @@
-//! Files that are read in other forms, and files that are refused: what they say.
+//! Files in other forms that can be read, and the messages for files that are refused.
 
 use gradflow::author::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Unsupported};
 use gradflow::compose::Residual;
@@ -14,7 +14,7 @@ use prost::Message;
 use crate::common::{assert_says, bits, lively, rng, temporary};
 use crate::decoded;
 
-/// The file of a model, changed.
+/// The file of a model, with a change.
 fn changed<M: Layer>(model: &M, input: impl Into<Size>, change: impl FnOnce(&mut File)) -> Vec<u8> {
     let mut file = decoded(model, input, &ExportOptions::new());
     change(file.graph.as_mut().unwrap());
@@ -61,7 +61,7 @@ fn new_node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attri
     }
 }
 
-/// What loading the file into a model of zeros says.
+/// The error from loading the file into a model of zeros; checks that nothing has changed.
 #[track_caller]
 fn refusal<M: Layer>(model: &M, file: &[u8]) -> String {
     let mut model = model.clone();
@@ -98,7 +98,7 @@ fn attributes_that_a_cell_does_not_have_are_refused_by_name() {
     assert_says(&refusal(&lstm, &with(int("input_forget", 1))), &["input_forget: expected 0", "got 1"]);
     let reverse = Attribute { s: Some(b"reverse".to_vec()), ..attribute("direction", AttributeType::String) };
     assert_says(&refusal(&lstm, &with(reverse)), &["direction: expected forward", "got reverse"]);
-    // The defaults, in words and in another case, are no difference.
+    // The defaults, written out and in another case, make no difference.
     loads(&lstm, &with(words("activations", &["sigmoid", "TANH", "Tanh"])), &LoadOptions::new());
     loads(&lstm, &with(int("layout", 0)), &LoadOptions::new());
 
@@ -111,7 +111,7 @@ fn attributes_that_a_cell_does_not_have_are_refused_by_name() {
     assert_says(&refusal(&rnn, &file), &["RNN", "activations: expected Tanh", "got Softsign"]);
 }
 
-/// Alphas and betas are taken by the activations that have some, in their order; those that are not given are ONNX' defaults.
+/// Activations with alphas and betas take them from the lists in order; missing ones are ONNX' defaults.
 #[test]
 fn activations_of_other_programs_are_read_with_their_numbers() {
     let rng = &mut rng(0);
@@ -158,7 +158,7 @@ fn activations_of_other_programs_are_read_with_their_numbers() {
         &["clip: expected 0", "got 3.0", "activations: expected Sigmoid, Tanh, Tanh"],
     );
 
-    // The identity is an affine function, and what has no number is the same in any case.
+    // The identity is an affine function, and activations without numbers are the same in any case.
     let rnn = Rnn::<f64>::builder(3, 4).nonlinearity(Nonlinearity::Identity).build(rng);
     let same = Rnn::<f64>::builder(3, 4).nonlinearity(Nonlinearity::Affine { slope: 1.0, offset: 0.0 }).zeros();
     loads(&rnn, &export(&rnn, 3, &ExportOptions::new()).unwrap(), &LoadOptions::new());
@@ -171,7 +171,7 @@ fn activations_of_other_programs_are_read_with_their_numbers() {
     let file = changed(&gru, 3, |file| set(node(file, "GRU"), words("activations", &["Sigmoid", "Mish"])));
     assert_says(&refusal(&gru, &file), &["activations: expected Sigmoid, Softsign", "got Sigmoid, Mish"]);
 
-    // Numbers of operators that are activations by themselves.
+    // Default numbers of operators that are single activations.
     let elu = (Linear::<f32>::new(3, 4, rng), Activation::new(Nonlinearity::Elu { alpha: 1.0 }));
     loads(&elu, &changed(&elu, 3, |file| node(file, "Elu").attribute.clear()), &LoadOptions::new());
     let hard = (Linear::<f32>::new(3, 4, rng), Activation::new(Nonlinearity::HARD_SIGMOID_ONNX));
@@ -192,7 +192,7 @@ fn inputs_of_a_recurrence_that_a_model_does_not_have_are_refused_by_name() {
     assert_says(&refusal(&peepholes, &plain_file), &["LSTM", "P: expected `P`, [12]", "got none"]);
     let bare = LstmCell::<f32>::builder(3, 4).bias(false).build(rng);
     assert_says(&refusal(&bare, &plain_file), &["LSTM", "B: expected none"]);
-    // Biases that are not there are zero, and biases of zero are none.
+    // Missing biases are zero, and biases of zero count as missing.
     let file = export(&bare, 3, &ExportOptions::new()).unwrap();
     let mut model = plain.clone();
     load_from(&mut model, &file[..], &LoadOptions::new()).unwrap();
@@ -360,7 +360,7 @@ fn constants_are_read_from_every_field() {
     assert_says(&refusal(&double, &file), &["there is no array of shape [-3, 4]"]);
 }
 
-/// A weight that nodes make of other constants, as exporters do.
+/// A weight that nodes compute from other constants, as exporters write it.
 #[test]
 fn constants_are_folded() {
     let rng = &mut rng(6);
@@ -507,7 +507,7 @@ fn the_output_may_be_what_comes_before_a_softmax() {
     loads(&model, &file, &LoadOptions::new().output("logits"));
 }
 
-/// Without recurrences and names of axes, a pool says which axis is time.
+/// Without recurrences and names of axes, a pool determines the axis of time.
 #[test]
 fn time_is_the_axis_that_fits() {
     let rng = &mut rng(15);
@@ -591,7 +591,7 @@ fn damaged_files_are_refused_and_nothing_panics() {
     for cut in 0..file.len() {
         let mut copy = model.clone();
         let Err(error) = load_from(&mut copy, &file[..cut], &LoadOptions::new()) else {
-            // Only what comes after the graph may be cut.
+            // Only what follows the graph may be cut.
             panic!("cut at {cut} of {}", file.len());
         };
         assert!(!error.to_string().is_empty());
@@ -614,7 +614,7 @@ fn damaged_files_are_refused_and_nothing_panics() {
     assert_says(&refusal(&model, &old.encode_to_vec()), &["opset_import: expected operator set 7 or later, got 6"]);
 }
 
-/// Files whose size in memory would be out of proportion.
+/// Files whose size in memory would be out of proportion are refused.
 #[test]
 fn files_that_ask_for_much_memory_are_refused() {
     let model = Linear::<f32>::new(2, 1, &mut rng(12));
@@ -622,7 +622,7 @@ fn files_that_ask_for_much_memory_are_refused() {
     let file =
         Model { graph: Some(File { node: vec![Node::default(); 2_000_000], ..File::default() }), ..Model::default() };
     assert_eq!(refusal(&model, &file.encode_to_vec()), "more than 1048576 fields");
-    // A constant that doubles, and a shape, and what is put together.
+    // A constant, a shape, and a computed value, each doubled again and again.
     for (first, operator) in [("weight", "Concat"), ("sizes", "Concat"), ("x", "Concat"), ("x", "Mul"), ("y", "Where")]
     {
         let file = changed(&model, 2, |file| {
@@ -648,7 +648,7 @@ fn files_that_ask_for_much_memory_are_refused() {
         }
         assert!(started.elapsed().as_secs() < 20);
     }
-    // Many nodes that put all together, or add an axis.
+    // Many nodes that concatenate the value many times, or add an axis.
     for (operator, axes) in [("Concat", 2), ("Unsqueeze", 0)] {
         let file = changed(&model, 2, |file| {
             let sizes =
@@ -665,7 +665,7 @@ fn files_that_ask_for_much_memory_are_refused() {
         assert!(file.len() < 4_000_000);
         loads(&model, &file, &LoadOptions::new());
     }
-    // An array of all memory, and one of all memory without elements.
+    // An array that takes all memory, and one without elements whose dimensions would.
     for dims in [vec![1 << 62], vec![i64::MAX, i64::MAX, 0]] {
         let file = changed(&model, 2, |file| {
             let (name, data_type) = ("huge".into(), 1);
@@ -699,7 +699,7 @@ fn errors_name_the_file() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// The file has W alone; a layer that is W takes it.
+/// The file has only W, which a layer with the parameter W can load.
 #[test]
 fn a_weight_that_is_made_of_two_parameters_is_not_taken_apart() {
     let rng = &mut rng(4);
@@ -714,7 +714,7 @@ fn a_weight_that_is_made_of_two_parameters_is_not_taken_apart() {
     assert_eq!(bits(&plain), bits(&model.into_inner()));
 }
 
-/// What a convolution is differs by its attributes.
+/// Convolutions are distinguished by their attributes.
 #[test]
 fn another_convolution_is_refused() {
     let rng = &mut rng(4);

@@ -1,4 +1,4 @@
-//! Whole models as ONNX files: what is in them, and what is refused.
+//! Whole models as ONNX files: their content, and refused models.
 //!
 //! With `GRADFLOW_ONNX=folder` the models are written to a folder, with inputs and gradflow's outputs, for `check.py`.
 
@@ -26,7 +26,7 @@ const STEPS: usize = 6;
 const BATCH: usize = 3;
 const LENGTHS: [usize; BATCH] = [6, 2, 5];
 
-/// Bytes of tensors by name, as a safetensors file has them.
+/// Bytes of tensors by name, in the form of a safetensors file.
 #[derive(Default)]
 struct File(Vec<(String, Dtype, Vec<usize>, Vec<u8>)>);
 
@@ -55,7 +55,7 @@ impl File {
     }
 }
 
-/// Writes a model in some interfaces, each with its inputs and gradflow's outputs.
+/// Writes a model in several interfaces, each with its inputs and gradflow's outputs.
 struct Write<F> {
     folder: PathBuf,
     count: usize,

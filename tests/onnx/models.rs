@@ -1,4 +1,4 @@
-//! Models of every layer that can be exported.
+//! Models that contain every layer that can be exported.
 
 use gradflow::compose::{
     BoxLayer, DenseConcat, Highway, PostNormBlock, PreNormBlock, Residual, Stacked, StochasticDepth, TemporalBlock,
@@ -14,7 +14,7 @@ use gradflow::{Float, Layer, author::Size, sequential};
 
 use crate::common::{lively, rng};
 
-/// What is done with each model.
+/// An action on each model.
 pub trait Visit {
     type Elem: Float;
 
@@ -151,7 +151,7 @@ pub fn for_each(visit: &mut impl Visit) {
             let mut direction = || (LstmCell::new(I, H, rng), LastStep::new());
             (Bidirectional::new(direction(), direction()), Linear::new(2 * H, 2, rng))
         };
-        // A reversed bidirectional model: the directions change places.
+        // A reversed bidirectional model, in which the directions are swapped.
         bidirectional_of_both: I => {
             let mut direction = || Lstm::builder(I, H).num_layers(2).bidirectional().build(rng);
             Bidirectional::new((direction(), LastStep::both_directions()), (direction(), LastStep::both_directions()))
@@ -194,7 +194,7 @@ pub fn for_each(visit: &mut impl Visit) {
     }
 }
 
-/// Models of layers whose constants are made of several parameters: they are written, but not read back.
+/// Models of layers whose constants are computed from several parameters: they are written, but not read back.
 pub fn for_each_written_only(visit: &mut impl Visit) {
     let rng = &mut rng(8);
     let weight_norm = WeightNorm::new(CausalConv1d::builder(I, H, 3).dilation(2).build(rng));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the files of PyTorch's two exporters that `load` reads, with inputs and PyTorch's outputs.
+"""Writes the files that `load` reads, from PyTorch's two exporters, with inputs and PyTorch's outputs.
 
     python3 tests/onnx/torch_files.py tests/onnx/data [NAME …]
 
@@ -20,7 +20,7 @@ STEPS, BATCH, INPUT, HIDDEN, VOCABULARY = 6, 2, 3, 5, 11
 
 
 class Sequences(nn.Module):
-    """A recurrent layer and a linear one; `batch_first` is the layer's."""
+    """A recurrent layer and a linear one; `batch_first` depends on the layer."""
 
     def __init__(self, recurrent, output=2):
         super().__init__()
@@ -32,7 +32,7 @@ class Sequences(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Token ids, `[B, T]`, to classes by the last hidden state of each direction."""
+    """Token ids, `[B, T]`, to classes, from the last hidden state of each direction."""
 
     def __init__(self, bidirectional, by_state):
         super().__init__()
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 
 
 class Blocks(nn.Module):
-    """A projection, pre-norm residual blocks, a mean over time."""
+    """A projection, pre-norm residual blocks, and a mean over time."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ class Blocks(nn.Module):
 
 
 class Stateful(nn.Module):
-    """The state comes from the caller and goes back to it, as in a program that reads a stream."""
+    """The caller passes the state and gets it back, as in a program that reads a stream."""
 
     def __init__(self):
         super().__init__()
@@ -107,7 +107,7 @@ def models():
     yield "classifier_both", Classifier(True, True), "ids"
     yield "blocks", Blocks(), "time"
     yield "stateful", Stateful(), "batch"
-    # As `torch.onnx.export(model, x, path)` does it, for one sequence of as many steps.
+    # As in `torch.onnx.export(model, x, path)`, for one sequence of a fixed number of steps.
     yield "static_lstm", Sequences(nn.LSTM(INPUT, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)), "static"
     yield "static_gru", Sequences(nn.GRU(INPUT, HIDDEN, batch_first=True)), "static"
     yield "static_classifier", Classifier(True, True), "static ids"
@@ -176,7 +176,7 @@ def main(folder, *chosen):
                 shapes = ({axis: auto for axis in axes},) + ({1: auto},) * (len(arguments) - 1)
                 torch.onnx.export(model, arguments, path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
             file = onnx.load(path)
-            # The lines of the program that each node comes from are of no use here.
+            # The source lines of each node are of no use here.
             for node in file.graph.node:
                 node.ClearField("doc_string")
                 del node.metadata_props[:]
