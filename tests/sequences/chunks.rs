@@ -1,4 +1,4 @@
-//! Chunks of any size equal the whole sequence, and truncated BPTT is what a loop over chunks computes.
+//! Chunks of any size equal the whole sequence, and truncated BPTT equals a loop over chunks.
 
 use gradflow::ndarray::{Array3, ArrayView3, Axis, concatenate, s};
 use gradflow::{
@@ -14,7 +14,7 @@ use crate::common::{allocations, bits, rng, wave};
 const STEPS: usize = 11;
 const BATCH: usize = 4;
 const INPUT: usize = 5;
-/// Unsorted, one full, one that ends in the first chunk of all but the smallest sizes.
+/// Unsorted; one is full, and one ends in the first chunk for all but the smallest sizes.
 const LENGTHS: [usize; BATCH] = [7, 11, 1, 4];
 
 fn fill<F: Float, T: Tensors<F>>(mut tensors: T, phase: f64) -> T {
@@ -25,7 +25,7 @@ fn fill<F: Float, T: Tensors<F>>(mut tensors: T, phase: f64) -> T {
     tensors
 }
 
-/// All that one pass gives.
+/// All results of one pass.
 struct Outcome<L: Layer> {
     y: Array3<L::Elem>,
     state: L::State,
@@ -44,7 +44,7 @@ impl<L: Layer> Outcome<L> {
         Outcome { y, state, dx, dstate, grad }
     }
 
-    /// By hand: forward over chunks with a cache each, and back with the gradient passed on.
+    /// By hand: forward over chunks with a cache for each, and backward with the gradient passed on.
     fn by_chunks(layer: &L, x: Sequence<'_, L::Elem>, steps: usize) -> Self {
         let mut state = fill(layer.zero_state(x.dims().1), 0.3);
         let mut caches: Vec<_> = x.chunks(steps).map(|_| layer.cache()).collect();
@@ -63,8 +63,8 @@ impl<L: Layer> Outcome<L> {
         Outcome { y, state, dx: joined(&dx), dstate, grad }
     }
 
-    /// Outputs and states to the bit where the model is recurrent throughout; feed-forward parts pick the fastest product
-    /// for the number of rows.
+    /// Outputs and states must agree to the bit if the model is recurrent throughout. Feed-forward parts choose the fastest product for
+    /// the number of rows.
     #[track_caller]
     fn assert_equals<M: Layer<Elem = L::Elem>>(&self, whole: &Outcome<M>, recurrent: bool, what: &str) {
         if recurrent {
@@ -99,7 +99,7 @@ fn joined<F: Float>(parts: &[Array3<F>]) -> Array3<F> {
     concatenate(Axis(0), &parts.iter().map(|part| part.view()).collect::<Vec<_>>()).unwrap()
 }
 
-/// In training, without and with lengths, forwards and reversed: by hand and by [`TruncatedBptt`].
+/// In training, without and with lengths, forward and reversed, by hand and with [`TruncatedBptt`].
 fn check<L: Causal>(name: &str, recurrent: bool, layer: L) {
     let x = wave::<L::Elem>((STEPS, BATCH, INPUT), 0.1);
     let x = Sequence::from(&x).train(5);
@@ -135,7 +135,7 @@ fn chunks_of_any_size_equal_the_whole() {
             true,
             Gru::<F>::builder(INPUT, 6).reset(GruReset::BeforeProduct).layer_norm().build(rng),
         );
-        // Sums of more terms than one block of a product has.
+        // The sums have more terms than one block of a product.
         check("wide RNN", true, RnnCell::<F>::new(INPUT, 530, rng));
         check("learned state", true, fill(LearnedState::new(LstmCell::<F>::new(INPUT, 6, rng)), 0.2));
         check("residual LSTMs", true, {
@@ -148,7 +148,7 @@ fn chunks_of_any_size_equal_the_whole() {
     models::<f32>();
 }
 
-/// Two chunks, as the plain loop has them: passes held open, the state's gradient handed on.
+/// Two chunks, as in a plain loop: both passes are kept, and the state's gradient is passed on.
 #[test]
 fn two_passes_with_the_gradient_passed_on_are_one() {
     let layer = Lstm::<f64>::builder(INPUT, 6).num_layers(2).build(&mut rng(0));
@@ -169,7 +169,7 @@ fn two_passes_with_the_gradient_passed_on_are_one() {
     }
 }
 
-/// The loop over chunks that detaches the state.
+/// A loop over chunks that detaches the state.
 fn cut_by_hand<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, steps: usize) -> (Array3<L::Elem>, L) {
     let (mut state, mut grad) = (fill(layer.zero_state(x.dims().1), 0.3), layer.zeros_like());
     let (mut dx, mut cache) = (Vec::new(), layer.cache());
@@ -232,7 +232,7 @@ fn a_cut_gradient_reaches_the_start_of_its_chunk_and_no_further() {
     assert!(dinitial.h.iter().chain(&dinitial.c).all(|&d| d != 0.0));
 }
 
-/// With lengths, what a sequence's final state gets reaches the chunk in which the sequence ended, as it does alone.
+/// With lengths, the gradient of a sequence's final state reaches the chunk in which the sequence ends, as for the sequence alone.
 #[test]
 fn cut_gradients_do_not_depend_on_the_rest_of_the_batch() {
     fn check<L: Causal<Elem = f64>>(layer: L) {
@@ -300,7 +300,7 @@ fn nothing_is_allocated_from_the_second_pass_on() {
     }
 }
 
-/// A chunk knows its place: what is dropped in it is what is dropped there in the whole.
+/// A chunk knows its place: dropout draws the same mask as at that place of the whole sequence.
 #[test]
 fn no_two_chunks_are_dropped_alike() {
     let dropout = Dropout::<f64>::new(0.5, &mut rng(6));

@@ -40,7 +40,7 @@ fn output<L: Layer<Elem = f64>>(layer: &L, x: Sequence<'_, f64>) -> Array3<f64> 
     layer.forward(x, &mut layer.zero_state(x.dims().1), &mut layer.cache()).to_owned()
 }
 
-/// A seventh of the widths that the kernels have ways of their own for, and blocks of several hundred rows.
+/// One in seven of the widths for which the kernels have special code, and blocks of several hundred rows.
 #[test]
 fn outputs_are_those_of_plain_loops() {
     let rng = &mut rng(1);
@@ -72,7 +72,7 @@ fn outputs_are_those_of_plain_loops() {
     }
 }
 
-/// A layer, in chunks that begin at multiples of its stride, passes state and gradients as the whole sequence does.
+/// In chunks that begin at multiples of its stride, a layer passes on state and gradients as over the whole sequence.
 #[test]
 fn strided_convolutions_run_in_chunks() {
     let rng = &mut rng(2);
@@ -105,7 +105,7 @@ fn strided_convolutions_run_in_chunks() {
     }
 }
 
-/// The next layer is given the lengths of the shorter sequences, also those of a chunk.
+/// The next layer gets the lengths of the shortened sequences, also for a chunk.
 #[test]
 fn a_stride_divides_lengths() {
     let rng = &mut rng(3);
@@ -123,12 +123,12 @@ fn a_stride_divides_lengths() {
         let y = model.output_sequence(&x, y.view());
         let lengths: Vec<_> = (0..y.dims().1).map(|b| y.length(b)).collect();
         assert_eq!(lengths, expected[..y.dims().1].iter().map(|length: &usize| length.div_ceil(2)).collect::<Vec<_>>());
-        // A chunk of what was made shorter.
+        // A chunk of a shortened sequence.
         assert_eq!(y.steps(1..2).length(0), lengths[0].saturating_sub(1).min(1));
     }
 }
 
-/// The reverse direction reads each sequence's steps from its last to its first.
+/// The reverse direction reads each sequence's steps from last to first.
 #[test]
 fn the_reverse_direction_is_the_forward_one_of_sequences_turned_round() {
     let rng = &mut rng(4);
@@ -146,7 +146,7 @@ fn the_reverse_direction_is_the_forward_one_of_sequences_turned_round() {
     }
 }
 
-/// A gradient by v is orthogonal to v, and the weight depends on g and the direction of v alone.
+/// The gradient of v is orthogonal to v, and the weight depends only on g and the direction of v.
 #[test]
 fn a_normalised_weight_has_the_length_that_is_learned() {
     let rng = &mut rng(5);
@@ -166,7 +166,7 @@ fn a_normalised_weight_has_the_length_that_is_learned() {
     }
 }
 
-/// Packed weights of all groups, and those that a weight norm makes anew.
+/// Packed weights of all groups, and weights that a weight norm recomputes.
 #[test]
 fn prepacked_convolutions_compute_the_same() {
     let rng = &mut rng(6);

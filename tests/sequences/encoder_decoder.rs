@@ -1,4 +1,4 @@
-//! Encoder and decoder: the final states of one model start another, and their gradient flows back.
+//! Encoder and decoder: the final states of one model are the initial states of another, and their gradient flows back.
 
 use gradflow::ndarray::{Array2, Array3, s};
 use gradflow::rand::Rng;
@@ -19,7 +19,7 @@ const TARGET: usize = 4;
 const SOURCE_LENGTHS: [usize; BATCH] = [3, 5, 1];
 const TARGET_LENGTHS: [usize; BATCH] = [4, 2, 3];
 
-/// Central differences of `loss` by every element of `tensors`, against `grad`.
+/// Checks `grad` against central differences of `loss` for every element of `tensors`.
 fn check<T: Tensors<f64> + Clone>(what: &str, tensors: &T, grad: &impl Tensors<f64>, loss: impl Fn(&T) -> f64) {
     let (mut worst, mut moved) = (0.0f64, tensors.clone());
     for i in 0..tensors.count() {
@@ -41,7 +41,7 @@ fn check<T: Tensors<f64> + Clone>(what: &str, tensors: &T, grad: &impl Tensors<f
     println!("{what:<44} worst error {worst:.1e}");
 }
 
-/// A model that reads, and one that goes on from where the first ended.
+/// A model that reads, and one that continues from the final state of the first.
 #[derive(Clone)]
 struct Pair<E, D> {
     encoder: E,
@@ -49,7 +49,7 @@ struct Pair<E, D> {
 }
 parameters! { impl<E: Layer<Elem = f64>, D: Layer<Elem = f64>> Tensors<f64> for Pair<E, D> { encoder, decoder } }
 
-/// What the two are given.
+/// The inputs of both models.
 struct Task {
     source: Array3<f64>,
     target: Array3<f64>,
@@ -67,13 +67,13 @@ impl Task {
 }
 
 impl<S: gradflow::author::State<f64>, E: Layer<Elem = f64, State = S>, D: Layer<Elem = f64, State = S>> Pair<E, D> {
-    /// `Σ w ∘ y` of the decoder, and its gradients: the parameters', `dL/dsource` and `dL/d(initial state)`.
+    /// `Σ w ∘ y` of the decoder, and its gradients: for the parameters, `dL/dsource` and `dL/d(initial state)`.
     fn gradients(&self, task: &Task, initial: &S) -> (f64, Self, Array3<f64>, S) {
         let (source, target) = task.sequences();
         let mut state = initial.clone();
         let (mut encoder, mut decoder) = (self.encoder.cache(), self.decoder.cache());
         let mut grad = Pair { encoder: self.encoder.zeros_like(), decoder: self.decoder.zeros_like() };
-        let dread = self.encoder.forward(source, &mut state, &mut encoder).mapv(|_| 0.0); // nobody looks at its outputs
+        let dread = self.encoder.forward(source, &mut state, &mut encoder).mapv(|_| 0.0); // its outputs are not used
         let y = self.decoder.forward(target, &mut state.clone(), &mut decoder).to_owned();
         let dy = wave(y.dim(), 0.4);
         let loss = (&y * &dy).sum();
@@ -151,7 +151,7 @@ fn the_gradient_of_the_decoders_start_flows_into_the_encoder() {
     );
 }
 
-/// With lengths, the decoder starts from each source sequence's last valid step.
+/// With lengths, the decoder starts from the state after each source sequence's last valid step.
 #[test]
 fn padding_of_the_source_does_not_reach_the_decoder() {
     let rng = &mut rng(2);
@@ -173,8 +173,8 @@ fn padding_of_the_source_does_not_reach_the_decoder() {
     }
 }
 
-/// A bidirectional encoder, whose reverse direction starts the decoder, with attention over its outputs, a head and a
-/// loss: every gradient by hand, against the loss itself.
+/// A bidirectional encoder, whose reverse direction starts the decoder, with attention over its outputs, a head and a loss. Every
+/// gradient is computed by hand and compared with the loss itself.
 #[derive(Clone)]
 struct Translator {
     embedding: Embedding<f64>,
@@ -240,7 +240,7 @@ impl Translator {
         dfinal.c.slice_mut(s![1.., .., ..]).assign(&dstate.c);
         let dread =
             self.encoder.backward(read, &dmemory, Some(&mut dfinal), &mut encoder, &mut grad.encoder).to_owned();
-        // One embedding for both languages: its gradients add up.
+        // One embedding serves both languages, so its gradients add up.
         self.embedding.backward(input, &dspoken, None, &mut inward, &mut grad.embedding);
         self.embedding.backward(source, &dread, None, &mut embedded, &mut grad.embedding);
         (loss, grad)

@@ -1,4 +1,4 @@
-//! Variable lengths: padding changes no bit of anything that is valid, and no work is spent on it.
+//! Variable lengths: padding changes no bit of valid values, and no work is spent on it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,8 +33,8 @@ fn padded(steps: usize, junk: f64) -> Array3<f64> {
     Array3::from_shape_fn((steps, BATCH, INPUT), |(t, b, k)| if t < LENGTHS[b] { value(t, b, k) } else { junk })
 }
 
-/// All numbers of a training step, to the bit: loss, outputs and `dL/dx` where they are valid, final states and their
-/// gradients, parameters' gradients, norms before and after clipping, and what a probe sees.
+/// All numbers of a training step, to the bit: loss, valid outputs and `dL/dx`, final states and their gradients, parameters'
+/// gradients, norms before and after clipping, and the probe's records.
 fn training_step<L: Layer<Elem = f64>>(model: &L, probe: &GradientProbe, x: &Array3<f64>, junk: f64) -> Vec<u64> {
     let (steps, batch, _) = x.dim();
     let targets =
@@ -86,7 +86,7 @@ fn padding_changes_no_bit_of_a_training_step() {
         for junk in [f64::NAN, f64::INFINITY, -1e30] {
             assert!(training_step(&model, &probe, &padded(STEPS, junk), junk) == want, "{name}: padding of {junk}");
         }
-        // More of it, past the longest sequence.
+        // More padding, after the longest sequence.
         assert!(training_step(&model, &probe, &padded(STEPS + 6, f64::NAN), f64::NAN) == want, "{name}: more padding");
     }
     check("RNN", Rnn::builder(INPUT, 5).num_layers(2).dropout(0.2).build(rng), rng);
@@ -99,7 +99,7 @@ fn padding_changes_no_bit_of_a_training_step() {
     check("residual", (Linear::new(INPUT, 5, rng), Residual::new(Lstm::builder(5, 5).build(rng))), rng);
 }
 
-/// The order of a batch is nobody's business: each sequence gets what it gets in any other.
+/// The order of a batch does not matter: each sequence gets the same results in any order.
 #[test]
 fn lengths_may_come_in_any_order() {
     let model = Lstm::<f64>::builder(INPUT, 6).num_layers(2).bidirectional().build(&mut rng(1));
@@ -131,7 +131,7 @@ fn lengths_may_come_in_any_order() {
     }
 }
 
-/// A cell that counts the rows that it is given.
+/// A cell that counts the rows that it gets.
 #[derive(Clone)]
 struct Counting {
     weight: Array2<f64>,
@@ -166,8 +166,8 @@ impl Cell for Counting {
     }
 }
 
-/// A step is done for the sequences that reach it and for no other: as many rows as there are valid positions, in every
-/// layer and direction, there and back.
+/// A step runs only for the sequences that reach it: as many rows as there are valid positions, in every layer and direction, forward
+/// and backward.
 #[test]
 fn no_work_is_spent_on_padding() {
     static ROWS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];

@@ -16,7 +16,7 @@ use crate::common::{assert_says, panic_of, rng, wave};
 
 const LENGTHS: [usize; 3] = [5, 1, 3];
 
-/// The last outputs of both directions are the last layer's final states, as PyTorch's `h_n` has them.
+/// The last outputs of both directions are the last layer's final states, as in PyTorch's `h_n`.
 #[test]
 fn last_steps_are_final_states() {
     let rng = &mut rng(0);
@@ -37,7 +37,7 @@ fn last_steps_are_final_states() {
     let y = last.forward(x, &mut last.zero_state(3), &mut last.cache()).to_owned();
     assert_eq!(y.slice(s![0, .., ..4]), state.h.index_axis(Axis(0), 2));
     assert_eq!(y.slice(s![0, .., 4..]), state.h.index_axis(Axis(0), 3));
-    // Read backwards, the directions change places.
+    // Read backward, the directions are swapped.
     let mut cache = last.1.cache();
     let plain = wave::<f64>((5, 3, 2), 1.0);
     let reversed = last.1.forward(x.with(plain.view()).reversed(), &mut (), &mut cache);
@@ -47,7 +47,7 @@ fn last_steps_are_final_states() {
     }
 }
 
-/// Two directions that end before they are joined are one bidirectional layer and its last steps.
+/// Two directions with a last step each, joined afterwards, equal one bidirectional layer with its last steps.
 #[test]
 fn a_last_step_inside_each_direction_is_the_one_of_both() {
     let rng = &mut rng(1);
@@ -82,7 +82,7 @@ fn pools_are_means_and_maxima_of_valid_steps() {
     }
 }
 
-/// NaN at a valid step is carried on; of equal maxima the first has the gradient.
+/// NaN at a valid step is passed on; of equal maxima the first gets the gradient.
 #[test]
 fn a_pool_masks_no_nan_and_divides_no_gradient() {
     let max = Pool::<f64>::max();
@@ -110,7 +110,7 @@ fn a_repeated_step_sums_its_gradients() {
     assert_eq!(dx, arr3(&[[[300.0, 303.0], [330.0, 333.0]]]));
 }
 
-/// In chunks, a model gives what it knows after each of them.
+/// After each chunk, a model returns the output for the steps so far.
 #[test]
 fn after_each_chunk_the_output_is_that_of_the_steps_so_far() {
     let rng = &mut rng(2);
@@ -123,14 +123,14 @@ fn after_each_chunk_the_output_is_that_of_the_steps_so_far() {
         let whole = model.forward(so_far, &mut model.zero_state(3), &mut model.cache()).to_owned();
         assert_eq!(y, whole);
     }
-    // A sequence that has ended has nothing to give.
+    // A sequence that ended before the chunk gives zero.
     let lengths = [6, 2, 3];
     let chunk = Sequence::from(&x).with_lengths(&lengths).unwrap().steps(2..4);
     let y = LastStep::new().forward(chunk, &mut (), &mut Default::default()).to_owned();
     assert_eq!(y.slice(s![0, .., 0]).to_vec(), [x[[3, 0, 0]], 0.0, x[[2, 2, 0]]]);
 }
 
-/// All of the output counts, whatever the lengths of the input: those are of another time axis, also if both have as many
+/// The whole output counts, whatever the lengths of the input: these belong to another time axis, even if both have the same number of
 /// steps.
 #[test]
 fn a_loss_sees_the_output_without_the_lengths_of_the_input() {
@@ -153,13 +153,13 @@ fn a_loss_sees_the_output_without_the_lengths_of_the_input() {
     let pass = model.pass(x, &mut state, &mut cache);
     assert_eq!(loss.of(&pass, &targets).value(), all);
     assert_eq!(loss.value(model.output_sequence(&x, y.view()), &targets), all);
-    // The lengths of the answers are given to the loss.
+    // The lengths of the answers are passed to the loss.
     let answers = Sequence::from(&pass).with_lengths(&[2, 5, 4]).unwrap();
     let some = loss.of(answers, &targets);
     assert!(some.value() != all && some.gradient().slice(s![2.., 0, ..]).iter().all(|&d| d == 0.0));
 }
 
-/// Whether an X or a Y came first, somewhere in a sequence of unequal length.
+/// The task: whether an X or a Y came first in a sequence of varying length.
 #[test]
 fn a_classifier_and_an_encoder_with_its_decoder_learn() {
     let rng = &mut rng(4);

@@ -1,4 +1,4 @@
-//! Masks, resets and sequences without steps. That all layers keep them apart is in the contract; here is what else there is to them.
+//! Masks, resets and sequences without steps. The contract checks that all layers keep pieces apart; these tests check the rest.
 
 use gradflow::check::Contract;
 use gradflow::data::Samples;
@@ -20,8 +20,8 @@ fn marks(steps: usize, batch: usize, share: f64, seed: u64) -> Array2<bool> {
     Array2::from_shape_simple_fn((steps, batch), || rng.random_bool(share))
 }
 
-/// Outputs and states of a piece are those of a chunk with its steps, to the bit. (A single step of one sequence adds in another
-/// order.)
+/// Outputs and states of a piece have the same bits as those of a chunk with the same steps. (A single step of one sequence adds in
+/// another order.)
 #[test]
 fn pieces_have_the_bits_of_chunks() {
     fn check<L: Layer>(name: &str, layer: &L) {
@@ -60,7 +60,7 @@ fn pieces_have_the_bits_of_chunks() {
     check("RNN", &RnnCell::<f64>::builder(5, 8).build(rng));
 }
 
-/// Cut between chunks, gradients with resets are those of a loop over chunks.
+/// If cut between chunks, gradients with resets are those of a loop over chunks.
 #[test]
 fn truncated_gradients_are_those_of_chunks() {
     let lstm = Lstm::<f64>::builder(3, 4).num_layers(2).build(&mut rng(1));
@@ -90,7 +90,7 @@ fn truncated_gradients_are_those_of_chunks() {
     }
 }
 
-/// A learned state is learned from every start, wherever chunks lie in the model.
+/// A learned state is learned from every start, whether the chunks are inside or outside it.
 #[test]
 fn a_learned_state_starts_every_piece() {
     let rng = &mut rng(2);
@@ -119,7 +119,7 @@ fn a_learned_state_starts_every_piece() {
         assert_eq!(got.len(), want.len());
         got.iter().zip(&want).for_each(|(got, want)| assert!((got - want).abs() < 1e-13, "{got} for {want}"));
     }
-    // The sum over all starts is not that of one.
+    // The sum over all starts differs from the gradient of a single one.
     let mut grad = plain.zeros_like();
     plain.pass(x, &mut plain.zero_state(3), &mut plain.cache()).backward(&dy, &mut grad);
     let mut of_first = plain.zeros_like();
@@ -135,7 +135,7 @@ fn a_learned_state_starts_every_piece() {
     Contract::new("both directions from learned states", &both, 3).check();
 }
 
-/// Behind a change of steps there are no pieces, but states still have their rows.
+/// After a change of steps there are no pieces, but states still have their rows.
 #[test]
 fn a_learned_state_reaches_past_a_change_of_steps() {
     let rng = &mut rng(6);
@@ -158,7 +158,7 @@ fn a_learned_state_reaches_past_a_change_of_steps() {
             assert_eq!(y, apart.forward(x, &mut want_state, &mut want_cache));
             let dx = both.backward(x, &dy, Some(&mut dstate), &mut cache, &mut grad).to_owned();
             assert_eq!(dx, apart.backward(x, &dy, Some(&mut want_dstate), &mut want_cache, &mut want));
-            // The first layer's state, after a reset at the end, is the learned one here, and one that has not started there.
+            // After a reset at the end, the first layer's state is the learned one here, and one that has not started there.
             assert_eq!(state.state.2, want_state.2.state);
             assert_eq!(dstate.state.2, want_dstate.2.state);
         }
@@ -166,7 +166,7 @@ fn a_learned_state_reaches_past_a_change_of_steps() {
     }
 }
 
-/// The state of one sequence, in which the batch's axis cannot be told, has as many pieces as any other.
+/// The state of a single sequence, whose batch axis cannot be identified, has as many pieces as any other.
 #[test]
 fn a_learned_state_of_one_sequence_starts_every_piece() {
     let mut layer = LearnedState::new(Lstm::<f64>::builder(3, 4).num_layers(3).build(&mut rng(7)));
@@ -179,7 +179,7 @@ fn a_learned_state_of_one_sequence_starts_every_piece() {
     assert_eq!((alone.view(), last), (y.slice(s![2.., .., ..]), state));
 }
 
-/// Marks are those of the whole sequence in its chunks, and those of a chunk if they are given to it.
+/// Marks given to a whole sequence apply to its chunks, and marks given to a chunk apply to that chunk.
 #[test]
 fn marks_belong_to_what_they_were_given_to() {
     let x = wave::<f64>((6, 2, 1), 0.0);
@@ -189,7 +189,7 @@ fn marks_belong_to_what_they_were_given_to() {
     let pieces: Vec<_> = chunk.pieces().map(|piece| (piece.sequence, piece.steps)).collect();
     assert_eq!(pieces, [(0, 0..0), (0, 0..3), (1, 0..1), (1, 1..2)]);
     assert_eq!((chunk.valid_count(), chunk.valid(0, 0), chunk.valid(1, 1)), (2, true, true));
-    // In the other direction they are read from the end.
+    // In the reverse direction they are read from the end.
     let pieces: Vec<_> = chunk.reversed().pieces().map(|piece| (piece.steps, piece.initial, piece.last)).collect();
     assert_eq!(pieces[..2], [(0..3, Some(0), None), (0..0, None, Some(0))]);
     assert_eq!(pieces[2..], [(1..2, Some(1), None), (0..1, None, Some(1))]);
@@ -199,7 +199,7 @@ fn marks_belong_to_what_they_were_given_to() {
     assert_eq!(part.pieces().map(|piece| piece.steps).collect::<Vec<_>>(), [0..0, 0..1]);
 }
 
-/// No gradient passes a reset, and a probe sees that.
+/// No gradient passes a reset, and a probe shows that.
 #[test]
 fn no_gradient_passes_a_reset() {
     let rng = &mut rng(4);
@@ -222,7 +222,7 @@ fn no_gradient_passes_a_reset() {
     }
 }
 
-/// Losses and metrics count what the mask leaves, CTC too.
+/// Losses and metrics count only positions that the mask keeps, CTC too.
 #[test]
 fn losses_take_the_mask_of_their_input() {
     let (mut y, mut mask) = (wave::<f64>((5, 3, 4), 0.2), marks(5, 3, 0.6, 9));
@@ -273,7 +273,7 @@ fn losses_take_the_mask_of_their_input() {
     same(got, want);
 }
 
-/// Layers that change the number of steps give zeros for a sequence without any.
+/// For a sequence without steps, layers that change the number of steps give zeros.
 #[test]
 fn nothing_is_made_of_no_steps() {
     let x = wave::<f64>((4, 3, 2), 0.2);
@@ -309,7 +309,7 @@ fn nothing_is_made_of_no_steps() {
     }
 }
 
-/// A batch of which no sequence has a step is legal: nothing happens, and nothing counts.
+/// A batch in which no sequence has a step is legal: nothing happens, and nothing counts.
 #[test]
 fn a_batch_may_be_all_padding() {
     let lstm = Lstm::<f64>::builder(2, 3).bidirectional().build(&mut rng(5));
@@ -329,7 +329,7 @@ fn a_batch_may_be_all_padding() {
     assert_eq!(state, before);
 }
 
-/// Samples may be empty; a batch of nothing but these has one step of padding.
+/// Samples may be empty; a batch of only empty samples has one step of padding.
 #[test]
 fn samples_may_be_empty() {
     let samples = Samples::<f32>::ids([vec![3_u8, 4], vec![], vec![5]]).with_tags([vec![1_u8, 0], vec![], vec![1]]);

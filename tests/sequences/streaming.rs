@@ -1,4 +1,4 @@
-//! Streams: one step at a time, a state that is the caller's, one model for many.
+//! Streams: one step at a time, a state that belongs to the caller, and one model for many streams.
 
 use std::thread;
 
@@ -17,7 +17,7 @@ use crate::common::{allocations, bits, rng, wave};
 const STEPS: usize = 12;
 const INPUT: usize = 5;
 
-/// The outputs of the steps `x`, `[T, B, I]`, from `state` on.
+/// The outputs of the steps `x`, `[T, B, I]`, starting from `state`.
 fn stream<L: Causal<Elem = f32>>(model: &L, x: &Array3<f32>, state: &mut L::State) -> Array3<f32> {
     let mut cache = model.cache();
     let steps = x.axis_chunks_iter(Axis(0), 1).map(|step| model.step(step, state, &mut cache).to_owned());
@@ -57,7 +57,7 @@ fn step_by_step_equals_the_whole_sequence() {
     check(Stacked::build(2, |_| Highway::new(GruCell::new(INPUT, INPUT, rng), INPUT, rng)));
 }
 
-/// To try several continuations, a state is cloned; each goes its own way, and the one it was cloned from stays.
+/// To try several continuations, a state is cloned; each clone continues independently, and the original stays.
 #[test]
 fn a_cloned_state_goes_on_alone() {
     let model = model();
@@ -92,7 +92,7 @@ fn a_saved_state_goes_on_to_the_bit() {
     dict.load(&mut loaded).unwrap();
     assert_eq!(bits(&loaded), bits(&state));
     assert_eq!(stream(&model, &future, &mut loaded), stream(&model, &future, &mut state));
-    // A state of another batch is refused, and nothing changed.
+    // A state of another batch size is refused, and nothing changes.
     assert!(dict.load(&mut model.zero_state(3)).unwrap_err().to_string().contains("0.h"));
 }
 
@@ -108,7 +108,7 @@ fn a_step_allocates_nothing() {
             }
         });
         assert_eq!(more.count_total, 0);
-        // A state is cloned into memory that is there.
+        // A state is cloned into existing memory.
         let mut kept = state.clone();
         assert_eq!(allocations(|| kept.copy_from(&state)), 0);
     }
@@ -121,7 +121,7 @@ fn a_step_allocates_nothing() {
     }
 }
 
-/// Each stream has its state and its cache; the model is shared, and what a thread computes depends on no other.
+/// Each stream has its own state and cache, and the model is shared; no thread's results depend on another thread.
 #[test]
 #[cfg_attr(target_family = "wasm", ignore = "starts threads")]
 fn many_streams_share_one_model_on_several_threads() {
@@ -137,7 +137,7 @@ fn many_streams_share_one_model_on_several_threads() {
     assert_eq!(together, alone);
 }
 
-/// A stream may end while others in its batch go on, and another take its place: its rows of the state are set to zero.
+/// A stream may end while others in its batch continue, and another may take its place: its rows of the state are set to zero.
 #[test]
 fn a_stream_is_replaced_in_its_batch() {
     let model = GruCell::<f32>::new(INPUT, 17, &mut rng(7));

@@ -1,4 +1,4 @@
-//! Large batches on several threads: the number of threads changes no bit, and shards are what the whole batch is.
+//! Large batches on several threads: the number of threads changes no bit, and shards equal the whole batch.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -37,7 +37,7 @@ fn lengths() -> Vec<usize> {
     (0..BATCH).map(|b| 1 + b * 5 % STEPS).collect()
 }
 
-/// All that a pass gives: the output, the final state, dL/dx, the gradients of the parameters and of the initial state.
+/// All results of a pass: the output, the final state, dL/dx, and the gradients of the parameters and of the initial state.
 #[derive(Debug, PartialEq)]
 struct Results<F> {
     y: Array3<F>,
@@ -51,7 +51,7 @@ fn run<L: Layer>(layer: &L, x: Sequence<'_, L::Elem>, dy: ArrayView3<'_, L::Elem
     let (mut y, mut dx) = (Array3::default((0, 0, 0)), Array3::default((0, 0, 0)));
     let mut state = layer.zero_state(batch);
     for _ in 0..2 {
-        // The second time with buffers in use and a state that is not zero.
+        // The second time, the buffers are in use and the state is not zero.
         grad.set_zero();
         let before = state.clone();
         y = layer.forward(x, &mut state, &mut cache).to_owned();
@@ -85,7 +85,7 @@ fn check<L: Layer>(name: &str, layer: L) {
     check_part(name, layer, 0..STEPS, 0..BATCH);
 }
 
-/// With some of the steps and sequences.
+/// Checks some of the steps and sequences.
 fn check_part<L: Layer>(name: &str, layer: L, steps: Range<usize>, sequences: Range<usize>) {
     let (x, lengths) = (batch(INPUT), lengths());
     let dy = batch::<L::Elem>(layer.output_size(INPUT.into()).expect("a layer of this size"));
@@ -101,7 +101,7 @@ fn check_part<L: Layer>(name: &str, layer: L, steps: Range<usize>, sequences: Ra
         for threads in [2, 3, 5] {
             assert_eq!(in_pool(threads, || run(&layer, sequence, dy.view())), alone, "{name}, {threads} threads");
         }
-        // A thread that is not one of the pool, which then is the global one.
+        // A thread outside the pool uses the global pool.
         assert_eq!(run(&layer, sequence, dy.view()), alone, "{name}, from outside");
     }
 }
@@ -110,7 +110,7 @@ fn lstm<F: Float>() -> CellBuilder<LstmCell<F>> {
     LstmCell::builder(INPUT, 64)
 }
 
-/// `name: layer;`, with `rng` to draw from: a test of each.
+/// Takes `name: layer;`, with `rng` as random number generator: a test for each.
 macro_rules! layers {
     ($($name:ident: |$rng:ident| $layer:expr;)+) => {$(
         #[test]
@@ -121,7 +121,7 @@ macro_rules! layers {
     )+};
 }
 
-/// The number of threads changes no bit of a batch that is split, nor of products, activations and normalisations.
+/// The number of threads changes no bit of a split batch, nor of products, activations and normalisations.
 mod the_number_of_threads_changes_no_bit {
     use super::*;
 
@@ -186,7 +186,7 @@ mod the_number_of_threads_changes_no_bit {
         }
     }
 
-    /// Of rules with no moment to three.
+    /// Rules with zero to three moments.
     #[test]
     fn optimizers() {
         fn check<O: Optimizer<f32>>(new: impl Fn() -> O + Sync) {
@@ -213,7 +213,7 @@ mod the_number_of_threads_changes_no_bit {
     }
 }
 
-/// Wherever it is, and whichever thread finds it: the step panics, and no parameter becomes NaN.
+/// Wherever the value is, and whichever thread finds it, the step panics and no parameter becomes NaN.
 #[test]
 fn a_gradient_that_is_not_finite_is_refused_on_several_threads() {
     for place in [0, 150_000, 300_000] {
@@ -289,7 +289,7 @@ fn a_wrong_state_is_named() {
     cell.forward(&x, &mut cell.zero_state(BATCH + 1), &mut cell.cache());
 }
 
-/// `h_t = W x_t`, and no way back.
+/// `h_t = W x_t`, without a backward pass.
 #[derive(Clone)]
 struct OneWay {
     weight: Array2<f64>,
@@ -334,8 +334,8 @@ fn a_panic_in_a_shard_leaves_the_gradient_where_it_was() {
     assert!(grad.weight.iter().any(|&value| value != 0.0));
 }
 
-/// A cell that panics at some call of a pass on several threads: no backward pass is accepted, and the next forward pass in the
-/// same cache gives what it gives in a new one.
+/// A cell that panics at some call of a pass on several threads: no backward pass is accepted, and the next forward pass in the same
+/// cache gives the same results as in a new one.
 #[test]
 fn a_panic_in_a_shard_leaves_no_cache_that_is_accepted() {
     let fuse = Fuse::new();

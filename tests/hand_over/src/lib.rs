@@ -1,18 +1,18 @@
-//! `src/parallel/hand_over.rs` in every order in which its threads can come, with everything that the memory model allows them
-//! to see: a value that is read while it is written, or a part that is not done or done twice, fails.
+//! Tests `src/parallel/hand_over.rs` in every order in which its threads can run, and with everything that the memory model allows them
+//! to see. A test fails if a value is read while it is written, or if a part is not done or is done twice.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release
 //! ```
 //!
-//! Loom bounds neither the number of threads nor their steps, but the time grows with both: two or three threads, and two calls.
+//! Loom limits neither the number of threads nor their steps, but its time grows with both: two or three threads, and two calls.
 #![cfg(test)]
 
 #[path = "../../../src/parallel/hand_over.rs"]
 #[allow(dead_code)]
 mod hand_over;
 
-/// What the file is made of, by loom.
+/// The primitives that the file uses, from loom.
 mod sync {
     use std::sync::atomic::Ordering;
 
@@ -20,8 +20,8 @@ mod sync {
     pub(super) use loom::sync::Mutex;
     pub(super) use loom::sync::atomic::AtomicUsize;
 
-    /// `untaken`. Loom 0.7 lets a thread that has stored a value read the result of another's read-modify-write of the value
-    /// before, as if its store could come between the two, which no memory model allows; a swap cannot.
+    /// For `untaken`. In Loom 0.7, a thread that has stored a value may read the result of another thread's read-modify-write of the
+    /// previous value, as if its store could come between the two. No memory model allows that, and with a swap it cannot happen.
     #[derive(Default)]
     pub(super) struct AtomicU64(loom::sync::atomic::AtomicU64);
 
@@ -55,15 +55,14 @@ use loom::thread;
 
 use hand_over::HandOver;
 
-/// A place that one part writes, with no other order than that of the protocol: loom refuses anything that is not one after
-/// the other.
+/// A place that one part writes, ordered only by the protocol: loom rejects any accesses that are not one after the other.
 struct Place(Cell<usize>);
 
 // SAFETY: loom checks it.
 unsafe impl Sync for Place {}
 
-/// Runs `act` on a thread with as many helpers, who each look for parts a few times, from any moment on, and with at most
-/// `preemptions` switches between threads that neither waits for.
+/// Runs `act` on a thread with `helpers` helpers, each of which looks for parts a few times, starting at any moment. At most
+/// `preemptions` switches occur between threads of which neither waits.
 fn model(helpers: usize, preemptions: Option<usize>, act: impl Fn(&HandOver) + Sync + Send + 'static) {
     const LOOKS: usize = 2;
     let mut builder = Builder::new();
@@ -87,7 +86,7 @@ fn model(helpers: usize, preemptions: Option<usize>, act: impl Fn(&HandOver) + S
     });
 }
 
-/// Shares `parts` parts, each of which adds its number and `round` to a place of its own; then they are all there.
+/// Shares `parts` parts, each of which adds its number and `round` to its own place; afterwards all sums must be there.
 fn share(work: &HandOver, parts: usize, round: usize) {
     let places: Vec<_> = (0..parts).map(|_| Place(Cell::new(0))).collect();
     work.share(parts, &|part| {
@@ -104,7 +103,7 @@ fn every_part_is_done_once_and_seen() {
     model(1, None, |work| share(work, 2, 1));
 }
 
-/// What is on the caller's stack in the first call is gone in the second.
+/// The data on the caller's stack in the first call is gone in the second.
 #[test]
 fn a_helper_that_comes_late_finds_the_next_work() {
     model(1, Some(4), |work| {

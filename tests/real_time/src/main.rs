@@ -1,5 +1,5 @@
 //! Runs streams of all kinds of layers in a real-time context, which `rtsan-standalone` watches if the program is built with
-//! `RTSAN_ENABLE=1`: an allocation, a lock or a system call ends it with an error. `.ci/real_time` runs it.
+//! `RTSAN_ENABLE=1`: an allocation, a lock or a system call ends the program with an error. `.ci/real_time` runs it.
 //!
 //!     real_time <steps>       streams of all kinds
 //!     real_time violate       a step that allocates: the sanitizer must see it
@@ -18,7 +18,7 @@ use gradflow::{
 };
 use rtsan_standalone::nonblocking;
 
-/// The steps of one stream, one at a time and in a block, from a reset and from a given state.
+/// Runs a stream's steps, one at a time and in a block, from a reset and from a given state.
 #[nonblocking]
 fn run<M: Causal<Elem = f32>>(stream: &mut Stream<M>, state: &M::State, x: &[f32], y: &mut [f32], steps: usize) {
     for _ in 0..steps {
@@ -64,7 +64,7 @@ fn main() {
         steps,
     );
     check("FeedForward", FeedForward::new(6, 9, Nonlinearity::Silu, rng), steps);
-    // Those without kernels for single steps.
+    // Layers without kernels for single steps.
     check("LSTM with options", LstmCell::builder(3, 12).peepholes().layer_norm().projection(5).build(rng), steps);
     check("GRU, reset before", GruCell::builder(3, 12).reset(GruReset::BeforeProduct).build(rng), steps);
     check("Gru with layer normalisation", Gru::builder(3, 12).num_layers(2).layer_norm().build(rng), steps);

@@ -1,4 +1,4 @@
-//! Where the answer is known exactly, and what a new attention is made of.
+//! Cases whose result is known exactly, and the parameters of a new attention.
 
 use gradflow::ndarray::{Array3, Axis, s};
 use gradflow::{
@@ -9,7 +9,7 @@ use gradflow::{
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, STEPS, every_score, whole};
 use crate::common::{rng, wave};
 
-/// No difference between positions, no preference: the context is the mean.
+/// Without parameters no position is preferred, so the context is the mean.
 #[test]
 fn without_parameters_the_context_is_the_mean() {
     let (query, memory) = (wave((STEPS, BATCH, 3), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
@@ -27,7 +27,7 @@ fn without_parameters_the_context_is_the_mean() {
     }
 }
 
-/// Scores of which `exp` overflows: all weight is on the largest.
+/// Scores for which `exp` overflows: all weight is on the largest.
 #[test]
 fn large_scores_do_not_overflow() {
     for (sign, at) in [(1.0, 2), (-1.0, 0)] {
@@ -41,13 +41,13 @@ fn large_scores_do_not_overflow() {
         assert_eq!(weights, [f32::from(at == 0), 0.0, f32::from(at == 2)]);
         let dcontext = Array3::ones((1, 1, 1));
         let (dquery, dmemory) = attention.backward(&query, &memory, &dcontext, &mut cache, &mut attention.zeros_like());
-        // The scores pull at nothing; the memory's gradient is that of its mean.
+        // The scores get no gradient; the memory's gradient is that of its weighted mean.
         assert_eq!(dquery[[0, 0, 0]], 0.0);
         assert_eq!(dmemory.iter().copied().collect::<Vec<_>>(), weights);
     }
 }
 
-/// Scores that overflow themselves, in f32 and f64: the weights are those of the exact scores.
+/// Scores that overflow, in f32 and f64: the weights are those of the exact scores.
 #[test]
 fn scores_beyond_the_largest_number_have_a_softmax() {
     fn check<F: Float>(attention: Attention<F>, query: &[f64], memory: &[&[f64]], want: &[f64]) {
@@ -66,7 +66,7 @@ fn scores_beyond_the_largest_number_have_a_softmax() {
     for attention in [Attention::<f32>::dot(), Attention::scaled_dot()] {
         // Products of 1e20: inf, inf and -inf in f32.
         check(attention.clone(), &[1e20, 1e20], &[&[1e20, 1e20], &[2e20, 1e20], &[-1e20, -1e20]], &[0.0, 1.0, 0.0]);
-        // Two of the same score share; inf - inf within a product.
+        // Two equal scores share the weight; inf - inf within a product.
         check(attention.clone(), &[1e20, 1e20], &[&[3e20, -1e20], &[1e20, 1e20]], &[0.5, 0.5]);
         // A partial sum of -inf in front of the largest score.
         check(attention, &[3e19, 3e19, 3e19], &[&[-1e19, -1e19, 1.9e19], &[-1.9e19, 0.0, 0.0]], &[1.0, 0.0]);
@@ -80,7 +80,7 @@ fn scores_beyond_the_largest_number_have_a_softmax() {
         );
         check(attention, &[1e300, 1e-300], &[&[1e10, 1.0], &[1e10, 1.0]], &[0.5, 0.5]);
     }
-    // By far the largest alone, scaled or not.
+    // One score is by far the largest, scaled or not.
     check(Attention::<f32>::scaled_dot(), &[2e19; 4], &[&[2e19; 4], &[1.9e19; 4]], &[1.0, 0.0]);
     let mut additive = Attention::<f32>::additive(2, 2, 3, &mut rng(2));
     if let AttentionScore::Additive(score) = &mut additive.score {

@@ -1,4 +1,4 @@
-//! Gradients against differences, alone and through feedback, and the contract of a layer.
+//! Gradients against differences, directly and through feedback, and the contract of a layer.
 
 use gradflow::check::Contract;
 use gradflow::ndarray::{Array3, ArrayRef3, ArrayView3, Axis, concatenate, s};
@@ -14,7 +14,7 @@ use gradflow::{
 use super::{BATCH, MEMORY_LENGTHS, MEMORY_STEPS, QUERY_LENGTHS, STEPS, every_score};
 use crate::common::{allocations, rng, wave};
 
-/// Attention over a memory that counts among the parameters, so that [`GradCheck`] varies it too.
+/// Attention over a memory that is one of the parameters, so that [`GradCheck`] varies it too.
 #[derive(Clone)]
 struct OverMemory {
     attention: Attention<f64>,
@@ -127,7 +127,7 @@ fn gradients_of_both_inputs_and_all_parameters_are_right() {
     }
 }
 
-/// Self-attention: x is the query and the memory, and so everything that a layer promises holds for both.
+/// Self-attention: x is both the query and the memory, so everything that a layer promises holds for both.
 #[derive(Clone)]
 struct SelfAttention<F> {
     attention: Attention<F>,

@@ -1,4 +1,4 @@
-//! What each query sees: masks of the inputs, masks for each query, and pieces.
+//! The positions that each query sees: masks of the inputs, masks for each query, and pieces.
 
 use gradflow::attention::{Attention, AttentionMask};
 use gradflow::check::GradCheck;
@@ -12,7 +12,7 @@ use gradflow::{
 use super::{BATCH, MEMORY_STEPS, STEPS, every_score, whole};
 use crate::common::{Within, assert_all_near, assert_says, panic_of, wave};
 
-/// Which positions each query sees: some, all, one or none.
+/// The positions that each query sees: some, all, one or none.
 fn allowed() -> Array3<bool> {
     Array3::from_shape_fn((STEPS, BATCH, MEMORY_STEPS), |(t, b, s)| match (t + b) % 4 {
         0 => (s + t) % 2 == 0,
@@ -22,7 +22,7 @@ fn allowed() -> Array3<bool> {
     })
 }
 
-/// Each query over the positions that it sees, alone, is what it is with the mask: contexts, weights, and all gradients.
+/// Contexts, weights and all gradients of each query with the mask equal those over the visible positions alone.
 #[test]
 fn a_mask_leaves_what_is_seen_alone() {
     let (query, memory) = (wave((STEPS, BATCH, 5), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
@@ -68,7 +68,7 @@ fn a_mask_leaves_what_is_seen_alone() {
     }
 }
 
-/// What is added to scores is added after they are scaled; -∞ hides a position, and one mask serves all sequences.
+/// Numbers are added to scores after scaling; -∞ hides a position, and one mask serves all sequences.
 #[test]
 fn numbers_are_added_to_scaled_scores() {
     let (query, memory) = (wave((STEPS, BATCH, 4), 0.2), wave((MEMORY_STEPS, BATCH, 4), 1.3));
@@ -92,7 +92,7 @@ fn numbers_are_added_to_scaled_scores() {
     assert_eq!(by_numbers, attention.attend_masked(&query, &memory, &allowed, &mut cache));
 }
 
-/// Documents side by side in one row see themselves alone: bits of each alone, NaN in one of them stays there.
+/// Documents side by side in one row see only themselves: each has the same bits as alone, and NaN stays in its document.
 #[test]
 fn pieces_see_themselves() {
     let resets = arr2(&[[false, false], [true, false], [false, true], [false, true], [true, false]]);
@@ -110,12 +110,12 @@ fn pieces_see_themselves() {
         assert_eq!(bits(&got), bits(&alone), "{piece:?}");
     }
     assert_eq!(cache.weights()[[1, 0, 0]], 0.0);
-    // A chunk of the queries is in the same pieces.
+    // A chunk of the queries belongs to the same pieces.
     attention.memorize(all, &mut cache);
     let step = attention.attend(all.steps(3..4), all, &mut cache);
     assert_eq!(step.index_axis(Axis(0), 0).row(1), context.slice(s![3, 1, ..]));
 
-    // Without resets in one of the two, all see all.
+    // If only one of the two has resets, all positions see each other.
     let memory = wave((3, 2, 4), 0.9);
     let want = attention.forward(&x, &memory, &mut attention.cache()).to_owned();
     let got = attention.forward(all, &memory, &mut cache).to_owned();
@@ -137,7 +137,7 @@ fn masks_of_another_shape_are_refused() {
     }
 }
 
-/// Attention with masks of all kinds over a memory that counts among the parameters.
+/// Attention with masks of all kinds over a memory that is one of the parameters.
 #[derive(Clone)]
 struct Masked {
     attention: Attention<f64>,
@@ -208,7 +208,7 @@ fn gradients_with_masks_are_right() {
     let mask = allowed().mapv(|allowed| if allowed { 0.0 } else { f64::NEG_INFINITY });
     for (name, attention) in every_score::<f64>(5, 5) {
         for mask in [None, Some(mask.clone())] {
-            // Where nothing is read there may be anything.
+            // Positions that are not read may hold anything.
             let mut memory = wave((MEMORY_STEPS, BATCH, 5), 1.3);
             for ((s, b), _) in valid.indexed_iter().filter(|&(_, &valid)| !valid) {
                 memory.slice_mut(s![s, b, ..]).fill(1e300);

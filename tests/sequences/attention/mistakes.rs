@@ -78,7 +78,7 @@ fn calls_out_of_order_are_refused() {
         let message = panic_of(|| backward(query, &dcontext, &mut cache, &mut grad));
         assert_says(&message, &["Attention: cache", "an `attend` that awaits its backward", "none"]);
 
-        // In the order of the forward passes, not its reverse.
+        // Backward in the order of the forward passes instead of the reverse order.
         attention.attend(query, memory, &mut cache);
         attention.attend(other_query, memory, &mut cache);
         let message = panic_of(|| backward(query, &dcontext, &mut cache.clone(), &mut grad));
@@ -96,14 +96,14 @@ fn calls_out_of_order_are_refused() {
         attention.memorize_backward(memory, &mut cache, &mut grad);
         assert_says(&panic_of(|| backward(query, &dcontext, &mut cache, &mut grad)), &["call `memorize`", "stale"]);
 
-        // A call that is refused changes nothing.
+        // A refused call changes nothing.
         attention.memorize(memory, &mut cache);
         attention.attend(query, memory, &mut cache);
         panic_of(|| backward(other_query, &dcontext, &mut cache, &mut grad));
         backward(query, &dcontext, &mut cache, &mut grad);
         attention.memorize_backward(memory, &mut cache, &mut grad);
 
-        // Inference keeps nothing.
+        // Inference keeps nothing for a backward pass.
         attention.memorize(memory.infer(), &mut cache);
         attention.attend(query, memory.infer(), &mut cache);
         let infer = memory.infer();
@@ -118,7 +118,7 @@ fn calls_out_of_order_are_refused() {
     }
 }
 
-/// In debug builds, every value of memory, queries and parameters.
+/// In debug builds, every value of memory, queries and parameters is compared.
 #[test]
 #[cfg(debug_assertions)]
 fn what_changed_after_forward_is_refused() {
@@ -152,7 +152,7 @@ fn what_changed_after_forward_is_refused() {
     }
 }
 
-/// A forward pass that panics leaves no older one that a backward pass accepts; here, as its weights are column-major.
+/// After a forward pass that panics, here because its weights are column-major, no older pass is accepted by a backward pass.
 #[test]
 fn a_panic_leaves_nothing_that_is_accepted() {
     let mut turned = Attention::<f64>::bilinear(5, 5, &mut rng(1));

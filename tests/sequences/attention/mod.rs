@@ -1,6 +1,6 @@
-//! Attention: gradients, whole and step by step, lengths, masks, exact cases, mistakes.
+//! Attention: gradients, whole and step by step, lengths, masks, exact cases, and mistakes.
 //!
-//! PyTorch's numbers are golden cases: `cargo test --test golden`.
+//! The comparisons with PyTorch are golden cases: `cargo test --test golden`.
 
 mod exact;
 mod gradients;
@@ -23,7 +23,7 @@ const BATCH: usize = 3;
 const QUERY_LENGTHS: [usize; BATCH] = [4, 1, 3];
 const MEMORY_LENGTHS: [usize; BATCH] = [2, 6, 5];
 
-/// One of every score, for queries of `query` features and a memory of `memory`.
+/// An attention of every score, for queries of `query` features and a memory of `memory` features.
 fn every_score<F: Float>(query: usize, memory: usize) -> Vec<(&'static str, Attention<F>)> {
     let rng = &mut rng(11);
     let mut scores = vec![
@@ -34,12 +34,12 @@ fn every_score<F: Float>(query: usize, memory: usize) -> Vec<(&'static str, Atte
     if query == memory {
         scores.extend([("dot", Attention::dot()), ("scaled dot", Attention::scaled_dot())]);
     }
-    // Weights large enough to tell one position from another.
+    // The weights are large enough to tell one position from another.
     scores.iter_mut().for_each(|(_, attention)| attention.scale(F::of(2.0)));
     scores
 }
 
-/// What one pass gives.
+/// The results of one pass.
 struct Outcome<F> {
     context: Array3<F>,
     weights: Array3<F>,
@@ -66,7 +66,7 @@ impl<F: Float> Outcome<F> {
     }
 }
 
-/// The whole sequence at once.
+/// Runs the whole sequence at once.
 fn whole<F: Float>(
     attention: &Attention<F>,
     query: Sequence<'_, F>,
@@ -81,7 +81,7 @@ fn whole<F: Float>(
     Outcome { context, weights, dquery: dquery.to_owned(), dmemory: dmemory.to_owned(), grad }
 }
 
-/// `size` queries at a time.
+/// Runs `size` queries at a time.
 fn by_steps<F: Float>(
     attention: &Attention<F>,
     query: &Array3<F>,
@@ -98,7 +98,7 @@ fn by_steps<F: Float>(
         let query = part(query, t);
         context.push(attention.attend(&query, memory, cache).to_owned());
         weights.push(cache.weights().to_owned());
-        // Looking ahead keeps nothing and disturbs nothing.
+        // An inference call in between keeps nothing and disturbs nothing.
         attention.attend(Sequence::from(&Array3::ones(query.raw_dim())).infer(), memory, cache);
     }
     let mut grad = attention.zeros_like();

@@ -1,5 +1,5 @@
-//! A pass over the whole sequence against its parts: steps, pieces, sequences alone, padding, gradients that nobody
-//! wants, and what is allocated.
+//! A pass over the whole sequence against its parts: steps, pieces, single sequences, padding, gradients that are not needed, and
+//! allocations.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,7 +15,7 @@ use crate::common::{allocations, wave};
 
 fn check_steps<F: Float>() {
     for (query_size, memory_size) in [(5, 5), (3, 5), (40, 33)] {
-        // More queries than the products treat as few.
+        // More queries than matrix products treat as few.
         let (query, memory) = (wave((20, BATCH, query_size), 0.2), wave((MEMORY_STEPS, BATCH, memory_size), 1.3));
         let dcontext = wave::<F>((20, BATCH, memory_size), 2.1);
         for (name, attention) in every_score::<F>(query_size, memory_size) {
@@ -38,7 +38,7 @@ fn step_by_step_equals_the_whole_sequence() {
     check_steps::<f32>();
 }
 
-/// The decoder may go back over its queries piece by piece, each before the next, over one memory.
+/// The decoder may run over its queries piece by piece, forward and backward for each piece before the next, over one memory.
 #[test]
 fn pieces_there_and_back_equal_the_whole_sequence() {
     let (query, memory) = (wave((STEPS, BATCH, 3), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
@@ -56,13 +56,14 @@ fn pieces_there_and_back_equal_the_whole_sequence() {
         let dmemory = attention.memorize_backward(memory, &mut cache, &mut grad).to_owned();
         let got = Outcome { dmemory, grad, ..whole(&attention, (&query).into(), memory, &dcontext, &mut cache) };
         got.assert_near(&want, name);
-        // And the comparison sees a difference.
+        // The comparison detects a difference.
         want.dmemory[[0, 0, 0]] += 1e-9;
         assert!(catch_unwind(AssertUnwindSafe(|| got.assert_near(&want, name))).is_err());
     }
 }
 
-/// What `grad` held is not read: whole, and step by step where the first step back and the memory overwrite.
+/// The old content of `grad` is not read, either for the whole sequence or step by step, where the first backward step and the memory
+/// overwrite.
 #[test]
 fn gradients_are_overwritten() {
     let (query, memory) = (wave((STEPS, BATCH, 3), 0.2), wave((MEMORY_STEPS, BATCH, 5), 1.3));
@@ -115,7 +116,7 @@ fn check_padding<F: Float>() {
             whole(attention, query, memory, &dcontext, cache)
         };
         for (name, attention) in every_score::<F>(query_size, memory_size) {
-            // A cache full of other numbers: they must not show either.
+            // A cache full of other numbers, which must have no effect either.
             let mut used = attention.cache();
             let ones = |features| Array3::ones((MEMORY_STEPS + 2, BATCH + 1, features));
             let (query, memory) = (ones(query_size), ones(memory_size));
@@ -162,7 +163,7 @@ fn a_sequence_alone_gives_what_it_gives_in_the_batch() {
         );
         for b in 0..BATCH {
             let (last, length) = (QUERY_LENGTHS[b], MEMORY_LENGTHS[b]);
-            // Views with the batch's strides, too.
+            // Also as views with the strides of the batch.
             let (query, memory) = (query.slice(s![..last, b..=b, ..]), memory.slice(s![..length, b..=b, ..]));
             let dcontext = dcontext.slice(s![..last, b..=b, ..]);
             let got = whole(&attention, query.into(), memory.into(), &dcontext, &mut attention.cache());
