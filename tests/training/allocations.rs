@@ -1,4 +1,4 @@
-//! From the second step on, training allocates nothing: forward, loss, backward, clipping and optimizer together.
+//! From the second step on, training does not allocate: forward, loss, backward, clipping and optimizer together.
 
 use allocation_counter::measure;
 use gradflow::ndarray::{Array2, Array3};
@@ -21,7 +21,7 @@ const BATCH: usize = 5;
 const VOCABULARY: usize = 37;
 const HIDDEN: usize = 50;
 
-/// Allocations of the first step, and of twenty more.
+/// The number of allocations in the first step, and in twenty more.
 fn count<L: Layer>(model: &mut L, optimizer: &mut dyn Optimizer<L::Elem>, lengths: Option<&[usize]>) -> (u64, u64) {
     let ids = Array2::from_shape_fn((STEPS + 1, BATCH), |(t, b)| (5 * t + 3 * b) % VOCABULARY);
     let (x, targets) = (ids.slice(gradflow::ndarray::s![..STEPS, ..]), ids.slice(gradflow::ndarray::s![1.., ..]));
@@ -56,8 +56,8 @@ fn check<M: Layer>(name: &str, mut model: M, optimizer: &mut dyn Optimizer<M::El
     assert_eq!(more, 0, "{name}: allocations after the first step");
 }
 
-/// `name: body, optimizer, lengths;`, the body between an embedding of 20 features and a head of `features`: a test of
-/// each, in f32 and f64.
+/// Takes `name: body, optimizer, lengths;`, where the body stands between an embedding of 20 features and a head of `features`: a test
+/// for each, in f32 and f64.
 macro_rules! training_allocates_nothing {
     ($($name:ident: |$rng:ident| $body:expr, $features:expr, $optimizer:expr, $lengths:expr;)+) => {$(
         #[test]
@@ -107,7 +107,7 @@ fn streaming_allocates_nothing_after_the_first_step() {
     assert_eq!(allocations(|| (0..20).for_each(|_| step())), 0);
 }
 
-/// A shorter last batch, and the long one again, take the memory that is there.
+/// A shorter last batch, and the long one after it, reuse the existing memory.
 #[test]
 fn a_smaller_batch_in_between_costs_nothing() {
     let cell = LstmCell::<f32>::new(8, HIDDEN, &mut rng(0));
@@ -123,7 +123,7 @@ fn a_smaller_batch_in_between_costs_nothing() {
     assert_eq!(allocations(&mut round), 0);
 }
 
-/// On one thread: allocations of others are not counted, and to call them takes some.
+/// Runs the check on one thread: allocations of other threads are not counted, and calling them allocates.
 fn on_one_thread(check: impl FnOnce() + Send) {
     #[cfg(feature = "rayon")]
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(check);
@@ -146,7 +146,7 @@ fn cache_bytes<C: Cell<Elem = f32>>(cell: &C, steps: usize, input: usize, train:
     held.bytes_current.try_into().expect("a cache only grows")
 }
 
-/// Elements of the cache for each step and sequence, as `docs/kernels.md` has them.
+/// Elements of the cache for each step and sequence, as in `docs/kernels.md`.
 #[test]
 fn a_cache_holds_what_its_formula_says() {
     const I: usize = 20;
@@ -154,9 +154,9 @@ fn a_cache_holds_what_its_formula_says() {
     const P: usize = 12;
     fn check<C: Cell<Elem = f32>>(name: &str, cell: C, train: usize, infer: usize) {
         for (mode, expected) in [(true, train), (false, infer)] {
-            // Enough steps for the rows of inference to be projected in parts.
+            // Enough steps that the rows of inference are projected in parts.
             let (few, many) = (100, 150);
-            // The blocks of products are the thread's, and stay.
+            // The blocks of products belong to the thread and stay allocated.
             for steps in [few, many] {
                 cache_bytes(&cell, steps, I, mode);
             }

@@ -1,4 +1,4 @@
-//! CTC against PyTorch, against the sum over all paths written out, and against differences; and its decoding.
+//! CTC against PyTorch, against the explicit sum over all paths, and against differences; and its decoding.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ fn log_softmax(logits: &Array3<f64>) -> Array3<f64> {
     log_p
 }
 
-/// What a path reads.
+/// The label sequence of a path.
 fn labels_of(path: &[usize], blank: usize) -> Vec<usize> {
     let mut labels = Vec::new();
     for (t, &class) in path.iter().enumerate() {
@@ -34,7 +34,7 @@ fn labels_of(path: &[usize], blank: usize) -> Vec<usize> {
     labels
 }
 
-/// The probability of every label sequence, by going through all paths of sequence `b`.
+/// The probability of every label sequence, from all paths of sequence `b`.
 fn all_paths(logits: &Array3<f64>, b: usize, steps: usize, blank: usize) -> HashMap<Vec<usize>, f64> {
     let (log_p, classes) = (log_softmax(logits), logits.dim().2);
     let mut found = HashMap::new();
@@ -58,7 +58,7 @@ fn the_loss_is_that_of_all_paths() {
             let y = Sequence::from(&logits).with_lengths(&[6, 5]).unwrap();
             let alone = ctc.value(y.sequences(1..2), &targets[1..]);
             assert_near(alone, -p.ln(), Within::either(1e-12), &format!("{labels:?}"));
-            // The first sequence reads nothing: blanks only.
+            // The first sequence has no labels: only blanks.
             let blanks: f64 = (0..6).map(|t| -log_softmax(&logits)[[t, 0, blank]]).sum();
             assert_near(ctc.value(y, &targets), alone + blanks, Within::either(1e-12), "both");
         }
@@ -96,7 +96,7 @@ fn loss_and_gradient_are_pytorchs() {
         if loss.is_infinite() {
             infinite += 1;
             assert_eq!(got.value(), f64::INFINITY, "{k}");
-            // A gradient is there for the sequences that fit; without a path, there is none, here and there.
+            // Sequences that fit have a gradient; without a path, there is none in either library.
             for ((at, got), want) in got.gradient().indexed_iter().zip(&want) {
                 assert!(got.is_nan() == want.is_nan(), "{k}: {at:?}: {got} for {want}");
             }
@@ -142,7 +142,7 @@ fn the_gradient_is_that_of_differences() {
         assert_near(got, want, Within::either(1e-8), &format!("{at:?}"));
         assert_eq!(got == 0.0, at.0 >= lengths[at.1], "{at:?}");
     }
-    // Whatever is past the lengths changes nothing.
+    // Values past the lengths change nothing.
     let mut padded = logits.clone();
     padded.slice_mut(s![4.., 1, ..]).fill(f64::NAN);
     assert_eq!(value(&padded), value(&logits));
@@ -151,7 +151,7 @@ fn the_gradient_is_that_of_differences() {
 #[test]
 fn labels_that_do_not_fit_have_no_path() {
     let logits = wave::<f64>((3, 2, 3), 0.0);
-    // Two equal labels need a blank between them; four need four steps.
+    // Two equal labels need a blank between them; four labels need four steps.
     for labels in [vec![1, 1, 1], vec![1, 1, 2], vec![1, 2, 1, 2]] {
         let targets = [labels, vec![2]];
         let mut ctc = Ctc::new().sum();
@@ -207,7 +207,7 @@ fn nothing_is_allocated_from_the_second_time_on() {
     assert_eq!(allocations(|| assert!(ctc.value(&logits, &targets) > 0.0)), 0);
 }
 
-/// With room for all beginnings, the search finds every label sequence with its probability.
+/// If it can keep all prefixes, the search finds every label sequence with its probability.
 #[test]
 fn a_wide_search_is_exact() {
     let logits = wave::<f64>((5, 2, 3), 0.7) * 1.5;
@@ -226,10 +226,10 @@ fn a_wide_search_is_exact() {
             Within::either(1e-12),
             "the loss of what was decoded",
         );
-        // A narrow one finds the best of these here, and the greedy path's labels are among all.
+        // A narrow search finds the best of these here, and the greedy path's labels are among them.
         assert_eq!(BeamSearch::new(6).blank(blank).decode(y)[1][0].labels, decoded[0].labels);
         assert!(found.contains_key(&greedy(y, blank)[1]));
-        // So does one that adds few classes a step; with one class, it cannot always.
+        // So does a search that adds few classes per step; with one class, it cannot always.
         assert_eq!(BeamSearch::new(1000).blank(blank).best_classes(2).decode(y)[1], *decoded);
     }
 }
@@ -238,14 +238,14 @@ fn a_wide_search_is_exact() {
 fn a_language_model_has_its_say() {
     let logits = Array3::from_shape_fn((3, 1, 3), |(t, _, k)| if k == [1, 0, 2][t] { 2.0_f64 } else { 1.9 });
     let plain = BeamSearch::new(50).decode(&logits);
-    // Never a 1 first.
+    // The first label is never 1.
     let forbids = BeamSearch::new(50)
         .language_model(|labels, next| if labels.is_empty() && next == 1 { f64::NEG_INFINITY } else { 0.0 });
     let decoded = &forbids.decode(&logits)[0];
     assert!(decoded.iter().all(|one| one.labels.first() != Some(&1)));
     let kept: Vec<_> = plain[0].iter().filter(|one| one.labels.first() != Some(&1)).cloned().collect();
     assert_eq!(decoded, &kept);
-    // A bonus for each label makes more of them.
+    // A bonus for each label gives longer sequences.
     let generous = BeamSearch::new(50).language_model(|_, _| 5.0).decode(&logits);
     assert_eq!(generous[0][0].labels.len(), 3);
     assert!(plain[0][0].labels.len() < 3);

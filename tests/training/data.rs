@@ -1,4 +1,4 @@
-//! Batches: what is in them, that every sample is in one, and that nothing of their making changes a number.
+//! Batches: their content, that every sample is in one, and that building them changes no number.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ fn every_sample_is_in_one_batch_of_an_epoch() {
     assert!(samples.bucketed(4, 100, rng).padding() < samples.shuffled(4, rng).padding() / 2.0);
 }
 
-/// A padded batch gives each sequence the loss that it has alone.
+/// In a padded batch, each sequence has the same loss as alone.
 #[test]
 fn padding_changes_no_loss() {
     let rng = &mut rng(1);
@@ -77,7 +77,7 @@ fn padding_changes_no_loss() {
     assert!((alone - together).abs() < 1e-12, "{alone} {together}");
 }
 
-/// Ids and classes of every integer type are the same ids and classes.
+/// Ids and classes of every integer type give the same results.
 #[test]
 fn ids_of_any_integer_type_give_the_same_bits() {
     let rng = &mut rng(2);
@@ -108,7 +108,7 @@ fn ids_of_any_integer_type_give_the_same_bits() {
     let message = panic_of(|| SoftmaxCrossEntropy::new().value(&y, &negative));
     assert_says(&message, &["SoftmaxCrossEntropy: ids: expected ids below 7, got -2 at step 1 of sequence 0"]);
     assert!(SoftmaxCrossEntropy::new().ignore(-2).value(&y, &negative) > 0.0);
-    // Past a length they may be anything.
+    // Past a length, ids may be anything.
     let cut = Sequence::from(&negative).with_lengths(&[1]).unwrap();
     assert!(SoftmaxCrossEntropy::new().value(Sequence::from(&y).with_lengths(&[1]).unwrap(), &negative).is_finite());
     assert_eq!(model.forward(cut, &mut ((), ()), &mut model.cache()).dim(), (2, 1, 7));
@@ -140,7 +140,7 @@ fn windows_are_the_rows_and_what_comes_after_them() {
 
 #[test]
 fn a_normaliser_is_the_mean_and_the_deviation_and_goes_back() {
-    let far = 1e8; // squares of it would leave no digits of the deviation
+    let far = 1e8; // its squares would leave no digits for the deviation
     let x = Array2::from_shape_fn((50, 3), |(n, k)| if k == 2 { 4.0 } else { far * k as f64 + (n as f64).sin() });
     let normalizer = Normalizer::standard(x.rows());
     for k in 0..3 {

@@ -1,8 +1,8 @@
-//! The losses against PyTorch's numbers and central differences, at their edges, and with settings that make no sense.
+//! The losses against PyTorch's numbers and central differences, at their edges, and with invalid settings.
 //!
-//! PyTorch's numbers were printed once, in float64, by `torch.autograd.grad` of `cross_entropy`, `huber_loss` and
-//! `binary_cross_entropy_with_logits` of `torch.nn.functional`, at the inputs below; positions past the lengths were
-//! left out by a mask.
+//! PyTorch's numbers were computed once, in float64, by `torch.autograd.grad` of `cross_entropy`, `huber_loss` and
+//! `binary_cross_entropy_with_logits` of `torch.nn.functional`, at the inputs below. Positions past the lengths were left out by a
+//! mask.
 
 use gradflow::ndarray::{Array2, Array3, arr2, s};
 use gradflow::{
@@ -44,10 +44,10 @@ fn empty() -> Array3<f64> {
     Array3::default((0, 0, 0))
 }
 
-/// A loss of its first argument, whose gradient goes to the second.
+/// A loss of its first argument; its gradient is written to the second.
 type Loss<'a> = &'a dyn Fn(&Array3<f64>, &mut Array3<f64>) -> f64;
 
-/// Mean and sum at [`logits`] against PyTorch's mean, which is over `count`, and against differences.
+/// Compares mean and sum at [`logits`] with PyTorch's mean, which is over `count`, and with differences.
 fn check(what: &str, mean: Loss<'_>, sum: Loss<'_>, count: f64, (value, gradient): (f64, [f64; 24])) {
     for (what, loss, factor) in [(format!("mean, {what}"), mean, 1.0), (format!("sum, {what}"), sum, count)] {
         let (x, mut dx, step) = (logits(), empty(), 1e-5);
@@ -117,7 +117,7 @@ fn cross_entropy_smoothed_and_weighted_is_pytorchs() {
             if weighted { 5.75 } else { 5.0 },
             (value, gradient),
         );
-        // A length leaves out what an ignored id leaves out.
+        // A length leaves out the same position as an ignored id.
         let (mut dx, mut want) = (empty(), empty());
         let mut ignored = ids();
         ignored[[2, 1]] = IGNORED;
@@ -129,7 +129,7 @@ fn cross_entropy_smoothed_and_weighted_is_pytorchs() {
 
 #[test]
 fn huber_is_pytorchs() {
-    // At no element is the error delta, where the slope has a kink.
+    // At no element is the error equal to delta, where the slope has a kink.
     #[rustfmt::skip]
     let cases = [
         (1.05, 1.2470625, [
@@ -220,7 +220,7 @@ fn positions_that_do_not_count_have_no_loss_and_no_gradient() {
     assert_eq!(evaluate(&loss, &logits(), &Array2::zeros((3, 2)), None, &mut dx), 0.0);
     assert!(dx.iter().all(|&d| d == 0.0));
 
-    // Padding may hold anything; NaN elsewhere shows.
+    // Padding may hold anything; NaN elsewhere is not hidden.
     let (mut z, mut t) = (logits(), targets());
     for k in 0..4 {
         (z[[2, 1, k]], t[[2, 1, k]]) = (f64::NAN, f64::INFINITY);
@@ -262,14 +262,14 @@ fn logits_of_ten_thousand_are_safe() {
         }
         let logits = Array3::from_shape_vec((1, 1, 3), [1e4, -1e4, 0.0].map(F::of).to_vec()).unwrap();
         let mut dlogits = Array3::default((0, 0, 0));
-        // The two others' targets, 0.2 and 0.1, are 2e4 and 1e4 from the largest logit.
+        // The targets of the two others, 0.2 and 0.1, belong to logits 2e4 and 1e4 below the largest.
         let loss = SoftmaxCrossEntropy::new().label_smoothing(0.3).class_weights(&[1.0, 2.0, 1.0]);
         assert_near(evaluate(&loss, &logits, &arr2(&[[0]]), None, &mut dlogits), 5e3, Within::either(1e-6), "smoothed");
         assert!(dlogits.iter().all(|d| d.is_finite()));
     }
     check::<f64>();
     check::<f32>();
-    // What is nearly certain keeps its digits.
+    // A nearly certain prediction keeps its digits.
     let at = |value: f64| Array3::from_elem((1, 1, 1), value);
     for (logit, target) in [(-50.0, 0.0), (50.0, 1.0)] {
         let mut dz = empty();
@@ -386,13 +386,13 @@ fn cross_entropy_of_the_largest_logits_is_finite() {
     let (loss, _) = of_logits(plain().label_smoothing(1.0), &[3e38, 3e38, -3e38], 2);
     assert_near(loss, 2.0 * widened / 3.0, DIGITS, "smoothing 1");
 
-    // f64: of halves, since the difference itself is infinite.
+    // In f64 computed by halves, since the difference itself is infinite.
     let plain = SoftmaxCrossEntropy::<f64>::new;
     let far = [1.5e308, -1.5e308];
     assert_near(of_logits(plain().label_smoothing(0.1), &far, 0).0, 1.5e307, DIGITS, "smoothing 0.1");
     assert_near(of_logits(plain().sum().class_weights(&[1.0, 0.25]), &far, 1).0, 7.5e307, DIGITS, "weight 1/4");
     assert_eq!(of_logits(plain(), &far, 1).0, f64::INFINITY, "3e308 is no f64");
-    // A mean of losses of which the sum is infinite.
+    // A mean of losses whose sum is infinite.
     let logits = Array3::from_shape_fn((4, 1, 2), |(.., k)| if k == 0 { 1.2e308 } else { 0.0 });
     let ids = Array2::ones((4, 1));
     let loss = evaluate(&plain(), &logits, &ids, None, &mut empty());
@@ -416,7 +416,7 @@ fn cross_entropy_of_a_sure_prediction_keeps_its_digits() {
         for (got, want) in slopes.iter().zip([-p, p]) {
             assert_near(*got, want, DIGITS_F32, &format!("gradient, gap {gap}, f32"));
         }
-        // The other class: nothing is small there.
+        // For the other class, nothing is small.
         let (loss, _) = of_logits(SoftmaxCrossEntropy::<f64>::new(), &[gap, 0.0], 1);
         assert_near(loss, gap + want, DIGITS, &format!("the other class, gap {gap}"));
     }
@@ -434,7 +434,7 @@ fn a_logit_of_minus_infinity_masks_a_class() {
     assert_near(loss, two.0, DIGITS, "the classes that are left");
     assert_eq!(slopes, [two.1[0], 0.0, two.1[1]]);
 
-    // Of weight 0 it adds nothing, with smoothing and as an id.
+    // With weight 0, the masked class adds nothing, with smoothing or as an id.
     let weights = [1.0, 0.0, 2.0];
     let smoothed = || SoftmaxCrossEntropy::<f64>::new().class_weights(&weights).label_smoothing(0.3);
     for id in [0, 1, 2] {
@@ -443,15 +443,15 @@ fn a_logit_of_minus_infinity_masks_a_class() {
         assert_eq!(slopes[1], 0.0);
     }
     assert_eq!(of_logits(SoftmaxCrossEntropy::<f64>::new().class_weights(&weights), &masked, 1).0, 0.0);
-    // What has a probability of 0 and counts: PyTorch's infinity.
+    // A class with probability 0 that counts: infinity, as in PyTorch.
     for loss in [SoftmaxCrossEntropy::<f64>::new().label_smoothing(0.3), SoftmaxCrossEntropy::new()] {
         let (loss, slopes) = of_logits(loss, &masked, 1);
         assert!(loss == f64::INFINITY && slopes.iter().all(|slope| slope.is_finite()), "{loss}, {slopes:?}");
     }
-    // No id has a weight, so that the mean is 0, but smoothing gives the masked class one.
+    // No id has a weight, so the mean is 0, although smoothing gives the masked class one.
     let (loss, slopes) = of_logits(smoothed(), &[1.0, 0.5, f64::NEG_INFINITY], 1);
     assert_eq!((loss, slopes), (0.0, vec![0.0; 3]));
-    // NaN is hidden by no weight.
+    // No weight hides NaN.
     assert!(of_logits(smoothed(), &[1.0, f64::NAN, 0.5], 0).0.is_nan());
     assert!(of_logits(SoftmaxCrossEntropy::<f64>::new().class_weights(&weights), &[1.0, 0.0, f64::NAN], 1).0.is_nan());
 }
@@ -483,7 +483,7 @@ fn binary_cross_entropy_of_any_logit() {
         assert_near(of(new(), z, y).0, want, DIGITS, &format!("{z}, {y}"));
     }
     assert_eq!(of(BinaryCrossEntropy::<f32>::new(), 3e38, 0.0).0, f64::from(3e38_f32));
-    // Without doubt: right, wrong, and of no weight.
+    // Certain predictions: right, wrong, and without weight.
     let (yes, no) = (f64::INFINITY, f64::NEG_INFINITY);
     assert_eq!((of(new(), yes, 1.0), of(new(), no, 0.0)), ((0.0, 0.0), (0.0, 0.0)));
     assert_eq!((of(new(), yes, 0.0), of(new(), no, 1.0)), ((f64::INFINITY, 1.0), (f64::INFINITY, -1.0)));

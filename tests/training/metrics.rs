@@ -1,4 +1,4 @@
-//! Metrics against plain loops over all positions together, and against known answers.
+//! Metrics against plain loops over all positions, and against known results.
 
 use gradflow::metrics::{Accuracy, ConfusionMatrix, EditDistance, Errors, Perplexity, argmax, edit_distance};
 use gradflow::ndarray::{Array2, Array3, arr2, arr3, s};
@@ -38,7 +38,7 @@ fn counted() -> Vec<(usize, usize, usize, f64)> {
     list
 }
 
-/// Adds all of the batch in two parts of unequal size, with padding that holds NaN.
+/// Adds the whole batch in two parts of unequal size, with padding that holds NaN.
 fn in_two_parts(mut add: impl FnMut(Sequence<'_, f64>, &Array2<i64>, &Array2<f64>)) {
     let (mut z, targets, weights) = (logits(), targets(), weights());
     for (b, length) in LENGTHS.into_iter().enumerate() {
@@ -79,7 +79,7 @@ fn accuracies_are_shares_of_all_positions_together() {
     }
 }
 
-/// One class of equal logits is right, not all of them; and NaN is the class that argmax says.
+/// Of classes with equal logits, exactly one is right; for NaN, it is the class that argmax returns.
 #[test]
 fn ties_and_nan_are_those_of_argmax() {
     let z = arr3(&[[[1.0, 1.0, 0.0], [0.0, f64::NAN, f64::NAN]]]);
@@ -95,7 +95,7 @@ fn ties_and_nan_are_those_of_argmax() {
     assert_eq!(argmax(&one), Array2::from_shape_fn((2, 3), |at| if at == (1, 2) { 3 } else { 0 }));
 }
 
-/// The nats of a data set are the mean of the loss over its positions, not of its batches.
+/// The nats of a data set are the mean loss over its positions, not over its batches.
 #[test]
 fn perplexity_is_that_of_all_positions_together() {
     let (mut plain, mut weighted) = (Perplexity::new().ignore(IGNORED), Perplexity::new().ignore(IGNORED));
@@ -205,7 +205,7 @@ fn errors_are_those_of_all_elements_together() {
     assert_eq!((ignoring.mae(), ignoring.total()), (2.0, 1.0));
 }
 
-/// Against the recursion by its definition.
+/// Against the recursive definition.
 #[test]
 fn edit_distances_are_the_smallest() {
     fn by_definition(a: &[usize], b: &[usize]) -> usize {

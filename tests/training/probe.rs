@@ -1,4 +1,4 @@
-//! The gradient probe: its norms against norms by hand, and that it changes nothing.
+//! The gradient probe: its norms against norms computed by hand, and that it changes nothing.
 
 use gradflow::ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use gradflow::rand::{RngExt, rngs::StdRng};
@@ -23,8 +23,8 @@ fn draw(rng: &mut StdRng, shape: (usize, usize, usize)) -> Array3<f64> {
     Array3::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
 }
 
-/// dL/d(state after step t), the part that comes through step t + 1 and later, from one backward pass a step; last
-/// that of the final state.
+/// dL/d(state after step t), the part that comes through step t + 1 and later, from one backward pass per step; the last one is that of
+/// the final state.
 fn states_by_hand<L: Layer<Elem = f64>>(
     cell: &L,
     x: &Array3<f64>,
@@ -51,7 +51,7 @@ fn norms(rows: impl IntoIterator<Item = Array2<f64>>) -> Vec<f64> {
     rows.into_iter().map(|rows| rows.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
 }
 
-/// What is recorded of one backward pass of `cell`.
+/// The records of one backward pass of `cell`.
 fn flow<L: Layer<Elem = f64, Cache: RecordsState>>(
     cell: &L,
     x: Sequence<'_, f64>,
@@ -74,7 +74,7 @@ fn random_state<S: Tensors<f64>>(mut state: S, rng: &mut StdRng) -> S {
     state
 }
 
-/// For a cell whose state is h alone.
+/// Checks a cell whose state is h alone.
 fn check_hidden<L>(cell: &L, rng: &mut StdRng)
 where
     L: Layer<Elem = f64, State = Array2<f64>, Cache: RecordsState>,
@@ -88,7 +88,7 @@ where
     assert_all_near(&got.output, &norms(dy.outer_iter().map(|dy| dy.to_owned())), NEAR, "dL/dy");
     assert!(got.memory.is_empty());
 
-    // With lengths: each sequence by itself, ending where it ends.
+    // With lengths, each sequence alone, up to its own end.
     let mut squares = Array1::<f64>::zeros(STEPS);
     for (b, length) in LENGTHS.into_iter().enumerate() {
         let one = s![..length, b..b + 1, ..];
@@ -143,7 +143,7 @@ fn norms_of_an_lstms_states_are_those_of_single_step_backward_passes() {
         let by_hand = states_by_hand(&cell, &x, &dy, &dstate);
         let dh: Vec<Array2<f64>> = by_hand.iter().zip(dy.outer_iter()).map(|(state, dy)| &state.h + &dy).collect();
 
-        // c_t and h_t of every step, by running step by step.
+        // c_t and h_t of every step, computed step by step.
         let mut state: LstmState<f64> = cell.zero_state(BATCH);
         let (mut h, mut c) = (vec![state.h.clone()], vec![]);
         for step in x.axis_chunks_iter(Axis(0), 1) {
@@ -233,7 +233,7 @@ fn a_stack_of_residual_blocks_is_listed_by_name() {
     let (mut state, mut cache, mut grad) = (net.zero_state(BATCH), net.cache(), net.zeros_like());
     net.pass(&x, &mut state, &mut cache).backward(&dy, &mut grad);
     let flow = probe.flow();
-    // What arrives at block k is dL/dx of the blocks past it.
+    // Block k receives dL/dx of the blocks after it.
     let blocks: Vec<_> = net.layers().iter().map(|block| block.layer.clone()).collect();
     let mut inputs = vec![x];
     for block in &blocks {
@@ -291,7 +291,7 @@ fn the_table_shows_a_vanishing_gradient() {
     let (mut state, mut cache, mut grad) = (cell.zero_state(1), cell.cache(), cell.zeros_like());
     cell.pass(&x, &mut state, &mut cache).backward(&dy, &mut grad);
     let flow = probe.flow();
-    // 1e-4 to the power of the distance, far past where a square underflows.
+    // 1e-4 to the power of the distance, far beyond the point at which a square underflows.
     for (distance, norm) in flow.layers[0].hidden.iter().rev().enumerate().take(75) {
         let want = 2.0 * 1e-4_f64.powi(distance as i32);
         assert!((norm / want - 1.0).abs() < 1e-10, "distance {distance}: {norm:e} for {want:e}");

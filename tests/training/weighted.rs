@@ -1,4 +1,4 @@
-//! Weights of sequences, steps and elements: losses against PyTorch, against differences, and against masks; and what is refused.
+//! Weights of sequences, steps and elements: losses against PyTorch, against differences, and against masks; and refusals.
 
 use std::ops::ControlFlow::Continue;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// The weights of a case, of the shape that they have.
+/// Passes the weights of a case to `act`, in the shape that their number implies.
 fn with_weights<F: Float, R>(weights: &[f64], act: impl FnOnce(Weights<'_, F>) -> R) -> R {
     let shape: &[usize] = match weights.len() {
         2 => &[2],
@@ -59,7 +59,7 @@ fn with_weights<F: Float, R>(weights: &[f64], act: impl FnOnce(Weights<'_, F>) -
     }
 }
 
-/// Value, gradient and weight of one case against PyTorch's, and the gradient against differences.
+/// Compares value, gradient and weight of one case with PyTorch's, and the gradient with differences.
 fn check<F: Float, L: Loss<F>>(case: &Value, mut loss: L, targets: &L::Targets) {
     let tolerance = if size_of::<F>() == 8 { 1e-12 } else { 1e-5 };
     let within = Within::either(tolerance);
@@ -133,7 +133,7 @@ fn losses_are_pytorchs() {
     check_all::<f32>(&cases);
 }
 
-/// Each loss with its targets, for checks that go over all of them.
+/// Each loss with its targets, for checks that cover all of them.
 macro_rules! for_each_loss {
     ($F:ty, |$loss:ident, $targets:ident| $body:expr) => {{
         let ($loss, $targets) = (MeanSquaredError::<$F>::new(), &*targets::<$F>());
@@ -158,7 +158,7 @@ fn weights_of_one_change_no_bit_and_a_factor_of_all_changes_no_mean() {
         let gradient = loss.of(&z, targets).gradient().to_owned();
         let ones = loss.of_weighted(&z, targets, &Array1::ones(2));
         assert_eq!((ones.value().to_bits(), ones.gradient()), (want.to_bits(), &*gradient));
-        // The smallest number above 0 is a weight like any other.
+        // The smallest number above 0 is a valid weight.
         for factor in [0.37, 1e-30, 3e38, 5e-324] {
             let got = loss.of_weighted(&z, targets, &Array1::from_elem(2, factor));
             assert_near(got.value(), want, Within::relative(1e-14), &format!("{factor}"));
@@ -187,7 +187,7 @@ fn what_has_no_weight_counts_as_little_as_padding() {
                 !loss.value_weighted(&z, targets, &arr1(&[1.0, 1e-30].map(F::of))).is_finite(),
                 "any weight shows it"
             );
-            // Nothing has a weight: no loss and no gradient.
+            // If nothing has a weight, there is neither loss nor gradient.
             let none = loss.of_weighted(&z, targets, &Array1::zeros(2));
             assert!(none.value() == 0.0 && none.gradient().iter().all(|&d| d == F::zero()));
             let y = Sequence::from(&z);
@@ -207,12 +207,12 @@ fn what_has_no_weight_counts_as_little_as_padding() {
         check(cross_entropy, &*ids, |loss, z| loss.value(first(z), &ids.slice(s![.., ..1])));
         let labels = [vec![1, 2], vec![3]];
         check(Ctc::<F>::new(), &labels, |loss, z| loss.value(first(z), &labels[..1]));
-        // A target that is none: not read without a weight.
+        // An invalid target is not read without a weight.
         let wrong = arr2(&[[0, 77], [9, 77], [2, 77]]);
         let loss = SoftmaxCrossEntropy::<F>::new().ignore(9);
         let want = loss.value_weighted(&logits(), &ids, &arr1(&[1.0, 0.0].map(F::of)));
         assert_eq!(loss.value_weighted(&logits(), &wrong, &arr1(&[1.0, 0.0].map(F::of))), want);
-        // One element alone, of an infinite loss.
+        // A single element with an infinite loss.
         let (mut y, mut weights) = (logits::<F>(), Array3::ones(SHAPE));
         (y[[1, 0, 2]], weights[[1, 0, 2]]) = (F::infinity(), F::zero());
         let mut squared = MeanSquaredError::new();
@@ -228,7 +228,7 @@ fn what_has_no_weight_counts_as_little_as_padding() {
     check_all::<f32>();
 }
 
-/// The mean over batches by [`Loss::total_weight`] is the mean of all.
+/// The mean over batches, weighted by [`Loss::total_weight`], is the mean over all.
 #[test]
 fn the_mean_over_batches_is_weighted_by_the_weights() {
     let (z, values) = (logits::<f64>(), targets::<f64>());
@@ -266,7 +266,7 @@ fn weights_that_make_no_sense_are_refused() {
         assert_says(&message, &["SoftmaxCrossEntropy: weights", &shown, "at step 1 of sequence 1"]);
         let message = panic_of(|| Ctc::new().value_weighted(&z, &[vec![1], vec![2]], &arr1(&[1.0, bad])));
         assert_says(&message, &["Ctc: weights", &shown, "of sequence 1"]);
-        // Where nothing counts, they are not read.
+        // At positions that do not count, weights are not read.
         let y = Sequence::from(&z).with_lengths(&[3, 1]).unwrap();
         assert!(Huber::new(1.0).value_weighted(y, &targets(), &steps).is_finite());
         let mut ignored = ids();
@@ -289,7 +289,7 @@ fn weights_that_make_no_sense_are_refused() {
     let total = panic_of(|| cross_entropy.total_weight((&z).into(), &ids(), (&Array2::ones((4, 2))).into()));
     assert_says(&total, &["SoftmaxCrossEntropy: weights: expected [3, 2], got [4, 2]"]);
 
-    /// A loss that is written without weights.
+    /// A loss that does not support weights.
     struct Plain(Array3<f64>);
     impl Loss<f64> for Plain {
         type Targets = ArrayRef3<f64>;
@@ -318,7 +318,7 @@ fn a_second_evaluation_allocates_nothing() {
     for_each_loss!(f32, |loss, targets| check(loss, targets));
 }
 
-/// `fit` of weighted batches is the plain loop.
+/// `fit` on weighted batches equals the plain loop.
 #[test]
 fn fit_takes_weights() {
     let rng = &mut rng(3);

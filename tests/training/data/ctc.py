@@ -1,6 +1,6 @@
-"""Writes ctc.safetensors: random batches, and what PyTorch's CTC loss makes of them in float64.
+"""Writes ctc.safetensors: random batches, and the results of PyTorch's CTC loss in float64.
 
-By hand, where PyTorch is installed:
+Run by hand; needs PyTorch:
 
     python tests/training/data/ctc.py             writes it
     python tests/training/data/ctc.py time        prints PyTorch's times for the shapes of benches/ctc.rs

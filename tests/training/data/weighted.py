@@ -1,7 +1,7 @@
 """Writes weighted.json: losses with weights for sequences, steps and elements, by PyTorch, in f64. Run by hand; losses.rs reads it.
 
-The inputs are those of losses.rs, [3, 2, 4]. Each loss is `reduction="none"`, times its weights, divided by their sum for the mean; what
-is past the lengths is left out before anything is computed. Weights are 0 in places.
+The inputs are those of losses.rs, [3, 2, 4]. Each loss is `reduction="none"`, times its weights, divided by their sum for the mean;
+positions past the lengths are left out before anything is computed. Some weights are 0.
 """
 
 import json
@@ -121,7 +121,7 @@ for parts in ["sequences", "steps", "elements"]:
             case("ctc", parts, lengths, {}, ctc)
             del cases[before + 1]
 
-# The mean of mse_loss(weight=) is this one.
+# mse_loss(weight=) computes the same mean.
 w, z = weights_of("elements"), logits()
 same = next(c for c in cases if c["kind"] == "mse" and c["parts"] == "elements" and c["lengths"] == [3, 3])
 assert abs(F.mse_loss(z, targets, weight=w).item() - same["value"]) < 1e-14

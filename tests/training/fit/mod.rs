@@ -1,4 +1,4 @@
-//! `fit` is the plain loop, to the bit, and goes on from a checkpoint as if it had not been interrupted.
+//! `fit` computes the same bits as the plain loop, and continues from a checkpoint as if it had not been interrupted.
 
 #[cfg(feature = "safetensors")]
 mod resume;
@@ -29,7 +29,7 @@ fn model(seed: u64) -> Model {
     (GruCell::new(2, 6, rng), Dropout::new(0.3, rng), Linear::new(6, 3, rng))
 }
 
-/// `count` batches that only `seed` determines, of unequal sequences; the last batch is smaller.
+/// `count` batches of sequences of different lengths that depend only on `seed`; the last batch is smaller.
 fn batches(seed: u64, count: usize) -> Vec<Batch> {
     let rng = &mut rng(seed);
     let batch = |k| {
@@ -45,7 +45,7 @@ fn schedule() -> Schedule {
     Schedule::cosine(0.05, 12, 1e-3).warm_up(3, 0.1)
 }
 
-/// A value and its weight for each batch, as the mean.
+/// The mean of values, given with a weight for each batch.
 fn mean(of: impl IntoIterator<Item = (f64, f64)>) -> f64 {
     let (sum, weight) =
         of.into_iter().fold((0.0, 0.0), |(sum, total), (value, weight)| (sum + weight * value, total + weight));
@@ -157,7 +157,7 @@ fn the_means_are_those_over_all_positions_that_count() {
 }
 
 /// `y = w x` with `x` = 1 and target 0: a step multiplies `w` by 1 - 2 lr. The learning rates 0.1, 0.2, 0.4, 0.8, 1.6 … give the
-/// factors 0.8, 0.6, 0.2, -0.6, -2.2, -5.4 …: the loss falls for four epochs, then it grows.
+/// factors 0.8, 0.6, 0.2, -0.6, -2.2, -5.4 …: the loss falls for four epochs and then grows.
 #[test]
 fn patience_ends_the_training_and_the_best_weights_come_back() {
     let batch = [(Array3::ones((1, 1, 1)), Array3::zeros((1, 1, 1)))];
@@ -206,13 +206,13 @@ fn a_plateau_reduces_the_learning_rate_as_by_hand() {
     assert!(reductions >= 2, "{history:?}");
 }
 
-/// The average is judged, reported, kept as the best and left in the model; the training goes on without it.
+/// The average is evaluated, reported, kept as the best and left in the model; the training continues without it.
 #[test]
 fn an_average_is_the_plain_loops() {
     let (clip, validation) = (ClipNorm::new(0.3), batches(99, 2));
     let averages = || [WeightAverage::ema(0.8), WeightAverage::ema(0.99).warm_up(), WeightAverage::swa().start(5)];
     for (average, mut expected_average) in averages().into_iter().zip(averages()) {
-        // The training without an average, and beside it the average.
+        // The training without an average, together with the average.
         let (mut plain, mut optimizer, mut cross_entropy) = (model(0), Adam::new(1.0), SoftmaxCrossEntropy::new());
         let (mut cache, mut grad, mut step) = (plain.cache(), plain.zeros_like(), 0);
         let (mut scores, mut averaged, mut losses) = (Vec::new(), Vec::new(), Vec::new());
@@ -269,7 +269,7 @@ fn an_average_is_the_plain_loops() {
     }
 }
 
-/// A step so large that the next one would find only infinite weights.
+/// A step so large that the next one would start from infinite weights.
 #[test]
 fn weights_that_are_not_finite_end_a_training_with_an_average() {
     let batch = [(Array3::ones((1, 1, 1)), Array3::from_elem((1, 1, 1), 1e30_f32))];

@@ -1,4 +1,4 @@
-//! Trainings that were stopped by their report, and go on.
+//! Trainings that were stopped by their report and continue.
 
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
@@ -12,7 +12,7 @@ use gradflow::optim::{AdamW, OptimizerStateError, ReduceLrOnPlateau, Sgd, Weight
 use super::{Model, batches, model, schedule};
 use crate::common::{bits, lively, rng, temporary};
 
-/// A new, empty folder, removed at the end.
+/// A new, empty folder that is removed when dropped.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -31,9 +31,9 @@ impl Drop for Folder {
 
 pub const EPOCHS: usize = 4;
 
-/// Trains with its checkpoint at `path`, from there if it is there, as long as `go_on` says.
+/// Trains with its checkpoint at `path`, from which it resumes if the file exists, as long as `go_on` returns true.
 pub fn train(path: &Path, mut go_on: impl FnMut(&Report<'_, Model>) -> bool) -> (Model, History) {
-    // Another run's weights are not those of the file, but its dropout is the same.
+    // A new run has other weights than the file, but the same dropout.
     let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
     let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
     let fit = Fit::new(&mut model, &mut optimizer, &mut loss).epochs(EPOCHS).schedule(schedule()).checkpoint(path);
@@ -43,14 +43,14 @@ pub fn train(path: &Path, mut go_on: impl FnMut(&Report<'_, Model>) -> bool) -> 
     (model, history)
 }
 
-/// Dropout, the learning rate, the optimizer's moments, the means and the best weights: all of it goes on.
+/// Dropout, the learning rate, the optimizer's moments, the means and the best weights all continue.
 #[test]
 fn a_training_stopped_after_any_step_or_epoch_goes_on_to_the_bit() {
     let folder = Folder::new("stopped");
     let whole = folder.0.join("whole");
     let (expected, history) = train(&whole, |_| true);
     assert_eq!(history.epochs.len(), EPOCHS);
-    // Among the stops are some before and some after the best epoch.
+    // Some of the stops are before and some after the best epoch.
     assert!((1..EPOCHS).contains(&history.best().unwrap()), "{history:?}");
     let saved = Checkpoint::open(&whole).unwrap();
     for stop in 1..4 * EPOCHS {
@@ -65,7 +65,7 @@ fn a_training_stopped_after_any_step_or_epoch_goes_on_to_the_bit() {
         assert_eq!((bits(&model), &resumed), (bits(&expected), &history), "after {stop} reports");
         assert_eq!(Checkpoint::open(&path).unwrap(), saved);
     }
-    // Stopped at each report, it ends all the same.
+    // Even if it is stopped at each report, it ends.
     let path = folder.0.join("each");
     while train(&path, |_| false).1.epochs.len() < EPOCHS {}
     assert_eq!(train(&path, |_| true).1, history);
@@ -98,7 +98,7 @@ fn a_file_that_does_not_fit_changes_nothing() {
     let mut optimizer = AdamW::new(1.0);
     let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(folder.0.join("missing")).unwrap_err();
     assert!(matches!(error, LoadError::Io(_)), "{error}");
-    // A checkpoint, but not one of a fit; and one whose history is not one.
+    // A checkpoint that is not of a fit, and one with an invalid history.
     Checkpoint::new().with_tensors("model", &model).with_optimizer(&optimizer).save(&path).unwrap();
     let error = Fit::new(&mut model, &mut optimizer, &mut loss).resume(&path).unwrap_err();
     assert!(matches!(error, LoadError::Absent { .. }), "{error}");
@@ -110,7 +110,7 @@ fn a_file_that_does_not_fit_changes_nothing() {
     assert_eq!(bits(&model), before);
 }
 
-/// Trains at `path` as [`train`] does, with an average and a plateau that falls often.
+/// Trains at `path` as [`train`] does, with an average and a plateau that often reduces the rate.
 fn train_on_plateaus(path: &Path, go_on: impl Fn(&Report<'_, Model>) -> bool) -> (Model, History) {
     let (mut model, mut optimizer) = (lively(model(0), &mut rng(path.exists().into())), AdamW::new(1.0));
     let (mut loss, validation) = (SoftmaxCrossEntropy::new(), batches(99, 2));
@@ -130,7 +130,7 @@ fn plateaus_and_averages_go_on_to_the_bit() {
     let (expected, history) = train_on_plateaus(&whole, |_| true);
     let rates: Vec<f64> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
     assert!(rates[9] < rates[2] * 0.3, "too few reductions: {rates:?}");
-    // Stopped at each report, it ends all the same.
+    // Even if it is stopped at each report, it ends.
     let path = folder.0.join("each");
     while train_on_plateaus(&path, |_| false).1.epochs.len() < 10 {}
     let (model, resumed) = train_on_plateaus(&path, |_| true);
@@ -149,7 +149,7 @@ fn plateaus_and_averages_go_on_to_the_bit() {
     Checkpoint::open(&path).unwrap().with_metadata("fit.reduce_lr_on_plateau", "soon").save(&path).unwrap();
     let error = resume(&path);
     assert!(matches!(error, LoadError::Schedule(_)), "{error}");
-    // The average of the file is another one, or there is none.
+    // The file has another average, or none.
     let mut resume = |path: &Path, average| {
         Fit::new(&mut model, &mut optimizer, &mut loss).average(average).resume(path).unwrap_err()
     };
@@ -161,7 +161,7 @@ fn plateaus_and_averages_go_on_to_the_bit() {
     let error = resume(&folder.0.join("plain"), WeightAverage::swa());
     assert!(matches!(&error, LoadError::Absent { key } if key == "gradflow.average.average.kind"), "{error}");
     assert_eq!(bits(&model), before);
-    // Weights of their own are the training's, and the average's are those that it ended with or better.
+    // "model" has the training's weights, and "average" those that it ended with, or better ones.
     let (mut own, mut averaged) = (super::model(3), super::model(3));
     Checkpoint::open(&whole).unwrap().load_tensors("model", &mut own).unwrap();
     Checkpoint::open(&whole).unwrap().load_tensors("average", &mut averaged).unwrap();

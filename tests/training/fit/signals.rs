@@ -1,4 +1,4 @@
-//! Trainings that are interrupted by Ctrl-C, or killed, and go on.
+//! Trainings that are interrupted by Ctrl-C, or killed, and continue.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -26,7 +26,7 @@ fn trains_slowly() {
     });
 }
 
-/// Interrupts `train` again and again, each time after up to 30 ms, until all epochs are saved; how often.
+/// Interrupts `train` again and again, each time after up to 30 ms, until all epochs are saved; returns how often.
 fn interrupt(path: &Path, signal: &str) -> usize {
     let rng = &mut rng(u64::from(std::process::id()));
     for count in 0..200 {

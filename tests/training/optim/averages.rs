@@ -1,4 +1,4 @@
-//! Averages of weights: PyTorch's numbers, weights that are swapped and come back, states, refusals.
+//! Averages of weights: PyTorch's numbers, weights that are swapped in and restored, states, refusals.
 
 use gradflow::ndarray::{Array1, Array2, arr1};
 use gradflow::{
@@ -25,7 +25,7 @@ fn average<F: Float>(case: &Value) -> WeightAverage<F> {
     if case["warm_up"].as_bool() == Some(true) { average.warm_up() } else { average }
 }
 
-/// One of each kind, with what it is.
+/// An average of each kind, with its description.
 fn all<F: Float>() -> Vec<(String, WeightAverage<F>)> {
     let golden = golden();
     let cases = golden["averages"].as_array().expect("averages").iter();
@@ -65,7 +65,7 @@ fn averages_are_pytorchs() {
     println!("{} averages over 300 updates, {compared} numbers: largest difference {largest:.1e}", cases.len());
 }
 
-/// By the definition, for weights that are known.
+/// By the definition, for known weights.
 #[test]
 fn the_mean_of_all_is_their_mean() {
     let mut average = WeightAverage::swa().start(3);
@@ -92,7 +92,7 @@ fn weights_that_are_swapped_come_back_to_the_bit() {
                 average.update(&model).unwrap();
             }
             let (own, averaged) = (bits(&model), bits(average.tensors().unwrap()));
-            // Without a decay, the average is the weights.
+            // Without decay, the average equals the weights.
             assert_eq!(own == averaged, average.state().setting("decay") == Some(0.0), "{what}");
             {
                 let swapped = average.swap_in(&mut model);
@@ -100,7 +100,7 @@ fn weights_that_are_swapped_come_back_to_the_bit() {
                 assert_eq!(format!("{swapped:?}"), "Averaged { .. }");
             }
             assert_eq!((bits(&model), bits(average.tensors().unwrap())), (own.clone(), averaged.clone()), "{what}");
-            // As `dyn`, and after a panic in a validation, too.
+            // As `dyn`, and after a panic during validation, too.
             {
                 let swapped = average.swap_in(&mut model as &mut dyn Tensors<F>);
                 assert_eq!(swapped.values(0).iter().map(|x| x.bits()).collect::<Vec<_>>(), averaged[..6], "{what}");
@@ -120,7 +120,7 @@ fn weights_that_are_swapped_come_back_to_the_bit() {
     check::<f64>();
 }
 
-/// What never comes back is noticed by the next call, whichever it is.
+/// If a swapped average is leaked, any next call detects it.
 #[test]
 fn an_average_that_is_leaked_in_the_model_is_noticed() {
     let (mut model, mut average) = (Model::<f64>::new(), WeightAverage::ema(0.5));
@@ -135,7 +135,7 @@ fn an_average_that_is_leaked_in_the_model_is_noticed() {
     assert_eq!(panic_of(|| drop(average.state())), says("tensors"));
 }
 
-/// What the optimizer does not change, no average changes: `(1 - w) p + w p` would, by rounding.
+/// A parameter that the optimizer does not change is not changed by an average: `(1 - w) p + w p` would change it by rounding.
 #[test]
 fn frozen_parameters_stay_to_the_bit() {
     fn check<F: Float>() {
@@ -224,7 +224,7 @@ fn settings_that_make_no_sense_are_refused() {
         let message = panic_of(|| WeightAverage::<f64>::ema(bad));
         assert_eq!(message, format!("WeightAverage: decay: expected a number in 0..1, got {bad:?}"));
     }
-    // That number is 1 in f32: the average would never move.
+    // In f32 this number is 1, so the average would never move.
     let message = panic_of(|| WeightAverage::<f32>::ema(0.999_999_999));
     assert!(
         message.starts_with("WeightAverage: decay: expected a number in 0..1, got 0.999999999, which"),
@@ -322,7 +322,7 @@ fn states_that_do_not_fit_are_refused_and_change_nothing() {
         assert!(error.to_string().starts_with(says), "{error}");
         assert_eq!(average.state(), good, "a refused state left a trace");
     }
-    // Another decay on purpose.
+    // Another decay, on purpose.
     let mut slower = WeightAverage::ema(0.99);
     slower.load_state(&model, &good.clone().with_setting("decay", 0.99)).unwrap();
     assert_eq!((slower.updates(), bits(slower.tensors().unwrap())), (1, bits(&good.tensors)));

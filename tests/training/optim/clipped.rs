@@ -1,4 +1,4 @@
-//! A clipped step in one pass is clipping and a step, to the bit.
+//! A clipped step in one pass equals clipping and then a step, to the bit.
 
 use gradflow::ndarray::{Array1, arr1};
 use gradflow::{
@@ -10,7 +10,7 @@ use gradflow::{
 use super::{Model, all, with_groups};
 use crate::common::{bits, panic_of};
 
-/// Every optimizer, and every one with groups.
+/// Every optimizer, without and with groups.
 fn optimizers<F: Float>() -> Vec<Box<dyn Optimizer<F>>> {
     let groups = ParameterGroups::new()
         .add(Select::Vectors, Group::new().weight_decay(0.3).learning_rate_factor(0.5))
@@ -19,7 +19,7 @@ fn optimizers<F: Float>() -> Vec<Box<dyn Optimizer<F>>> {
     alike.chain(with_groups(&groups)).collect()
 }
 
-/// Clips a copy, and steps with it.
+/// Clips a copy and makes a step with it.
 fn clip_then_step<F: Float>(
     optimizer: &mut dyn Optimizer<F>,
     model: &mut Model<F>,
@@ -32,7 +32,7 @@ fn clip_then_step<F: Float>(
     Ok(report)
 }
 
-/// One way against the other, for the gradients that `spoil` makes of those of a few steps; what the last one gave.
+/// Compares the two ways, with gradients of several steps that `spoil` changes; returns the results of the last step.
 fn compare<F: Float>(clip: ClipNorm, spoil: impl Fn(&mut Model<F>)) -> Vec<Result<ClipReport, NonFiniteGradient>> {
     let mut last = Vec::new();
     for (mut two, mut one) in optimizers::<F>().into_iter().zip(optimizers()) {
@@ -46,7 +46,7 @@ fn compare<F: Float>(clip: ClipNorm, spoil: impl Fn(&mut Model<F>)) -> Vec<Resul
             let before = bits(&grad);
             let want = clip_then_step(&mut *two, &mut expected, &grad, clip);
             let is = one.step_clipped(&mut got, &grad, clip);
-            // By their text, in which NaN equals itself.
+            // Compared as text, in which NaN equals itself.
             assert_eq!(format!("{is:?}"), format!("{want:?}"));
             assert_eq!(bits(&grad), before, "the gradient has changed");
             let (state, expected_state) = (one.state(), two.state());
@@ -103,7 +103,7 @@ fn gradients_that_are_not_finite_are_treated_as_by_clipping() {
             for outcome in compare(clip.non_finite(NonFinite::Skip), spoil) {
                 assert_eq!(outcome.unwrap().scale, 0.0);
             }
-            // A step alone would refuse it.
+            // A plain step would refuse it.
             for mut optimizer in optimizers::<f64>() {
                 let mut model = Model::new();
                 let mut grad = model.gradient(1);
@@ -116,7 +116,7 @@ fn gradients_that_are_not_finite_are_treated_as_by_clipping() {
     }
 }
 
-/// The second refusal is of a model that was stepped before.
+/// The second refusal is for a model that has made steps before.
 #[test]
 fn a_gradient_that_is_refused_changes_nothing() {
     for mut optimizer in optimizers::<f64>() {
@@ -137,7 +137,7 @@ fn a_gradient_that_is_refused_changes_nothing() {
     }
 }
 
-/// As in PyTorch, where a frozen parameter has no `grad`: it counts in no norm and no report, and NaN there stops nothing.
+/// As in PyTorch, where a frozen parameter has no `grad`: it counts in no norm and no report, and its NaN does not stop the step.
 #[test]
 fn frozen_parameters_have_no_gradient() {
     let frozen = ParameterGroups::new().add(Select::prefix("w"), Group::new().frozen());
@@ -156,7 +156,7 @@ fn frozen_parameters_have_no_gradient() {
                 let mut grad = model.gradient(step);
                 grad.w.fill([f64::NAN, 1e300, f64::INFINITY, 0.0][step % 4]);
                 let report = optimizer.step_clipped(&mut model, &grad, clip).unwrap();
-                // The optimizer of `with_groups` may have other settings; the norm and the factor are the gradient's.
+                // The optimizer of `with_groups` may have other settings; norm and factor depend only on the gradient.
                 let want = alone.step_clipped(&mut b, &grad.b, clip).unwrap();
                 assert_eq!(report, want, "{clip:?}, step {step}");
                 assert!(report.clipped == 1 && report.non_finite.is_none());
@@ -166,7 +166,7 @@ fn frozen_parameters_have_no_gradient() {
             assert!(model.b != initial.b && model.b.iter().all(|value| value.is_finite()));
             assert_eq!(optimizer.state().steps, 4);
 
-            // What is trained still stops the step.
+            // NaN in a trained parameter still stops the step.
             let mut grad = model.gradient(5);
             grad.b[0] = f64::NAN;
             let before = model.clone();
@@ -174,7 +174,7 @@ fn frozen_parameters_have_no_gradient() {
             assert_eq!((stopped.tensor.as_str(), &model, optimizer.state().steps), ("b", &before, 4));
         }
     }
-    // With all frozen, there is nothing to clip.
+    // If all parameters are frozen, there is nothing to clip.
     let all_frozen = ParameterGroups::new().add(Select::contains(""), Group::new().frozen());
     for mut optimizer in with_groups::<f64>(&all_frozen) {
         let mut model = Model::new();
@@ -184,7 +184,7 @@ fn frozen_parameters_have_no_gradient() {
     }
 }
 
-/// An optimizer from elsewhere, with no clipped step of its own.
+/// An optimizer from outside the crate, which does not implement a clipped step.
 struct Plain(Sgd<f64>);
 
 impl Optimizer<f64> for Plain {

@@ -1,5 +1,5 @@
-//! Optimizers, parameter groups, schedules and gradient accumulation: PyTorch's numbers, laws, states that restore to
-//! the bit, refusals and no allocation.
+//! Optimizers, parameter groups, schedules and gradient accumulation: PyTorch's numbers, laws, states that are restored to the bit,
+//! refusals, and no allocation.
 
 mod averages;
 mod clipped;
@@ -28,7 +28,7 @@ use crate::common::{Within, allocations, assert_all_near, assert_says, evaluate,
 
 const NEAR: Within = Within::either(1e-12);
 
-/// Steps that `optimizers.py` takes, unless a case says otherwise.
+/// Number of steps in `optimizers.py`, unless a case has its own.
 const STEPS: usize = 7;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +131,7 @@ fn optimizer<F: Float>(case: &Value) -> Box<dyn Optimizer<F>> {
     optimizer
 }
 
-/// One of each kind and variant, in `F`, with what it is.
+/// An optimizer of each kind and variant, in `F`, with its description.
 fn all<F: Float>() -> Vec<(String, Box<dyn Optimizer<F>>)> {
     let golden = golden();
     let cases = golden["optimizers"].as_array().expect("cases").iter().filter(|case| case.get("steps").is_none());
@@ -168,7 +168,7 @@ fn optimizers_are_pytorchs() {
     println!("{} optimizers: largest difference {largest:.1e}", cases.len());
 }
 
-/// The same code in f32, to its precision.
+/// The same code in f32, to the precision of f32.
 #[test]
 fn single_precision_follows_double() {
     let steps_of = |(mut optimizer, mut model): (Box<dyn Optimizer<f64>>, Model<f64>)| {
@@ -185,7 +185,7 @@ fn single_precision_follows_double() {
     }
 }
 
-/// Rounding puts the variance of equal gradients below zero, and PyTorch's next step is NaN then.
+/// Rounding makes the variance of equal gradients negative, and PyTorch's next step is NaN then.
 #[test]
 fn a_centered_mean_square_never_gives_nan_of_its_own() {
     let mut optimizer = RmsProp::new(1e-9).alpha(0.5).centered();
@@ -198,18 +198,18 @@ fn a_centered_mean_square_never_gives_nan_of_its_own() {
     let state = optimizer.state();
     let (v, m) = (state.tensors.get("square_avg").unwrap().1, state.tensors.get("grad_avg").unwrap().1);
     assert!(v.iter().zip(m).any(|(v, m)| v - m * m < 0.0), "nothing was rounded below zero");
-    // NaN that comes from outside stays.
+    // A NaN from outside stays.
     let pass = ClipNorm::new(1.0).non_finite(NonFinite::Pass);
     optimizer.step_clipped(&mut p, &Array1::from_elem(64, f32::NAN), pass).unwrap();
     assert!(p.iter().all(|p| p.is_nan()));
 }
 
-/// A NaN or an infinity would stay in the weights: it is named before it gets there.
+/// A NaN or an infinity would stay in the weights, so it is reported before it gets there.
 #[test]
 fn a_gradient_that_is_not_finite_reaches_no_weight() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for mut optimizer in with_groups::<f32>(&ParameterGroups::new()) {
-            // Past the first of the pieces in which a tensor is stepped.
+            // After the first of the pieces in which a tensor is processed.
             let mut model = (Array1::<f32>::ones(5), Array1::<f32>::ones(20_000));
             let mut gradient = model.clone();
             gradient.1[19_000] = bad;
@@ -221,7 +221,7 @@ fn a_gradient_that_is_not_finite_reaches_no_weight() {
     }
 }
 
-/// A tensor that is stepped in pieces is stepped as each of its elements.
+/// A tensor that is processed in pieces gets the same steps as its elements would alone.
 #[test]
 fn large_tensors_are_stepped_as_small_ones() {
     let gradient = |step: usize| Array1::from_shape_fn(20_001, |k| ((k * step) as f32).sin());
@@ -365,7 +365,7 @@ fn frozen_parameters_do_not_change_and_have_no_moments() {
         assert_eq!(model.w, before.w, "{kind}");
         assert!(model.b.iter().zip(&before.b).all(|(a, b)| a != b), "{kind}");
         assert!(optimizer.state().tensors.names().iter().all(|name| name.ends_with(".b")), "{kind}");
-        // A frozen parameter's gradient is not even looked at.
+        // A frozen parameter's gradient is not even read.
         let (mut gradient, w) = (model.gradient(6), model.w.clone());
         gradient.w.fill(f64::NAN);
         optimizer.step(&mut model, &gradient);
@@ -387,7 +387,7 @@ fn what_is_frozen_is_part_of_a_state() {
 fn without_decay_a_zero_gradient_changes_nothing() {
     let rng = &mut rng(0);
     let mut model = (LstmCell::<f64>::new(3, 4, rng), LayerNorm::new(4), Linear::new(4, 2, rng));
-    // What neither decay nor gradient moves must stay as it is, so it must not be zero from the start.
+    // Parameters that neither decay nor gradient moves must stay as they are, so they must not be zero from the start.
     for i in 0..model.count() {
         model.tensor_mut(i).iter_mut().for_each(|value| *value = rng.random_range(0.5..1.0));
     }
@@ -462,7 +462,7 @@ fn schedules_begin_and_end_where_they_say() {
     assert_eq!(Schedule::step(0.5, 10, 0.0).learning_rate(10), 0.0);
 }
 
-/// Numbers with no short decimal form come back to the bit.
+/// Numbers without a short decimal form survive the round trip to the bit.
 #[test]
 fn a_schedules_text_is_exact() {
     let rng = &mut rng(3);
@@ -526,7 +526,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
     let target = Array3::from_shape_simple_fn((6, 8, 4), || rng.random_range(-1.0..1.0));
     let ids = Array2::from_shape_simple_fn((6, 8), || rng.random_range(0..4));
     let lengths = [6, 1, 4, 2, 5, 6, 3, 1];
-    // Batches of different sizes and, by their lengths, of very different weights.
+    // Batches of different sizes and, because of their lengths, of very different weights.
     let parts = [0..1, 1..4, 4..6, 6..8];
     let mut dy = Array3::default((0, 0, 0));
     for classes in [false, true] {
@@ -641,7 +641,7 @@ fn settings_that_make_no_sense_are_refused() {
         Adagrad::<f64>::new(0.1).eps(0.0), "Adagrad", "eps";
         Adam::<f32>::new(0.1).set_learning_rate(1e39), "Adam", "learning rate";
     }
-    // Each of them is a number of f32, together they are not.
+    // Each of them is a number in f32, but together they are not.
     let groups = || {
         let factor = || Group::new().learning_rate_factor(1e30);
         ParameterGroups::new().add(Select::prefix("w"), factor()).add(Select::prefix("w"), factor())
@@ -657,7 +657,7 @@ fn settings_that_make_no_sense_are_refused() {
     assert_eq!(twice, "Schedule: warm_up: there is one already");
 }
 
-/// At every step, however large, and from every text that is understood.
+/// At every step, however large, and from every text that can be parsed.
 #[test]
 fn learning_rates_are_finite() {
     let largest = f64::from(f32::MAX);
@@ -703,7 +703,7 @@ fn states_that_no_training_has_are_refused() {
             assert_eq!(error.to_string(), format!("the state has taken {steps} steps, more than any training can"));
             assert_eq!(optimizer.state(), good, "{what}: changed by a refusal");
         }
-        // The last one that is accepted steps on, to finite parameters.
+        // The last accepted state can make steps, and parameters stay finite.
         let mut old = model.clone();
         optimizer.load_state(&old, &OptimizerState { steps: 1 << 53, ..good.clone() }).unwrap();
         old.train(&mut *optimizer, 1..=2);

@@ -1,4 +1,4 @@
-//! AMSGrad's maximum, NAdam's product, and moments that go on with other settings.
+//! AMSGrad's maximum, NAdam's product, and moments that continue under other settings.
 
 use gradflow::ndarray::arr1;
 use gradflow::{
@@ -21,7 +21,8 @@ fn edited(state: &OptimizerState<f64>, change: impl Fn(&mut Triple)) -> Optimize
     OptimizerState { kind, steps, settings, tensors: NamedTensors::new(list) }
 }
 
-/// After a large gradient the maximum stays while the mean square falls: the steps by equal gradients grow without it and stay with it.
+/// After a large gradient the mean square falls but the maximum stays. Under equal gradients, the steps then grow without AMSGrad and
+/// stay equal with it.
 #[test]
 fn the_maximum_never_falls() {
     let (mut plain, mut amsgrad) = (Adam::new(0.1).betas(0.0, 0.5), Adam::new(0.1).betas(0.0, 0.5).amsgrad());
@@ -53,7 +54,7 @@ fn the_maximum_never_falls() {
     assert_near(steps_of_b[39], small, crate::common::Within::relative(1e-6), "the maximum is that of the large one");
 }
 
-/// A state of a version that had no AMSGrad is one without it.
+/// A state from a version without AMSGrad counts as a state without it.
 #[test]
 fn states_without_amsgrad_load() {
     let (mut old, mut model) = (Adam::new(0.1), Model::<f64>::new());
@@ -129,7 +130,7 @@ fn a_product_that_is_none_is_refused() {
     assert_eq!(nadam.state(), good, "a refused state left a trace");
 }
 
-/// Without averages of the gradient there is nothing in which NAdam differs from Adam.
+/// Without averages of the gradient, NAdam does not differ from Adam.
 #[test]
 fn nadam_without_momentum_is_adam() {
     for decay in [0.0, 0.3] {
@@ -145,7 +146,7 @@ fn nadam_without_momentum_is_adam() {
     }
 }
 
-/// Moments that are loaded go on under every setting of the optimizer that loads them: as if each setting of the state had been changed.
+/// Loaded moments continue under all settings of the optimizer that loads them, as if each setting of the state had been changed.
 #[test]
 fn moments_go_on_with_other_settings() {
     for (case, (what, mut first)) in golden()["optimizers"].as_array().expect("cases").iter().zip(all::<f64>()) {
@@ -180,7 +181,7 @@ fn moments_go_on_with_other_settings() {
     }
 }
 
-/// The step after it, by the formula.
+/// The step after loading, by the formula.
 #[test]
 fn a_step_with_other_settings_is_the_formulas() {
     let (mut first, mut p) = (AdamW::new(0.1), arr1(&[1.0, -2.0]));

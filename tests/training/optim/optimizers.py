@@ -1,4 +1,4 @@
-"""Writes optimizers.json: what PyTorch's optimizers and schedules give, in f64. Run by hand; mod.rs beside it reads it.
+"""Writes optimizers.json: results of PyTorch's optimizers and schedules, in f64. Run by hand; mod.rs beside it reads it.
 
 Two parameters, w [3, 2] and b [3], and gradients that depend on them and on the step:
 g[k] = 0.3 p[k] + sin(1.3 t + 0.7 k + offset), t from 1, offset 0 for w and 0.4 for b.
@@ -13,9 +13,9 @@ import torch
 
 warnings.filterwarnings("ignore")
 STEPS = 7
-# For maxima and products, which take longer to settle.
+# For maxima and products, which settle more slowly.
 LONG_STEPS = 500
-# That of NAdam's product, whatever the type of the parameters.
+# NAdam's product has the default type, whatever the type of the parameters.
 torch.set_default_dtype(torch.float64)
 
 OPTIMIZERS = [
@@ -93,7 +93,7 @@ AVERAGE_AT = [1, 2, 3, 10, 50, 300]
 
 
 def averages():
-    """The average after some updates, one a step of plain descent."""
+    """The average after some updates, one for each step of plain gradient descent."""
     s = torch.optim.swa_utils
     cases = []
     for kind, decay, warm_up, start in [
@@ -114,7 +114,7 @@ def averages():
         average, found = s.AveragedModel(module, **how), {}
         for t in range(1, AVERAGE_AT[-1] + 1):
             run(optimizer, tensors, t, first=t)
-            if t <= start + 1:  # the first that counts, too, is a copy
+            if t <= start + 1:  # the first counted one is a copy, too
                 average = s.AveragedModel(module, **how)
             average.update_parameters(module)
             if t in AVERAGE_AT:

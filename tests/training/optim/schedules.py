@@ -1,7 +1,7 @@
-"""Writes schedules.safetensors: what PyTorch's schedules give in hundreds of steps, in f64. Run by hand; schedules.rs beside it reads it.
+"""Writes schedules.safetensors: PyTorch's schedules over hundreds of steps, in f64. Run by hand; schedules.rs beside it reads it.
 
-`schedule.<text>` [STEPS] has the learning rate of each step. `metric.<name>` [STEPS] is what `ReduceLROnPlateau` sees, and
-`plateau.<name>.<text>` [N, 2] the calls after which the learning rate is another one, with that one.
+`schedule.<text>` [STEPS] has the learning rate of each step. `metric.<name>` [STEPS] has the inputs of `ReduceLROnPlateau`, and
+`plateau.<name>.<text>` [N, 2] has the calls after which the learning rate changes, with the new learning rate.
 """
 
 import itertools
@@ -40,7 +40,7 @@ def linear(lr, steps, end):
 
 
 def schedules():
-    """Text to base rate and schedule."""
+    """Maps texts to base rate and schedule."""
     cases = {}
     for lr, steps, end in [(0.1, 100, 0.02), (0.1, 1, 0.0), (0.001, 50, 0.1), (0.3, 299, 0.3), (0.2, 1000, 0.1), (3e-4, 7, 1e-6)]:
         cases[f"linear({lr}, {steps}, {end})"] = linear(lr, steps, end)

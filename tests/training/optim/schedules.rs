@@ -9,7 +9,7 @@ use crate::common::{Within, assert_all_near, assert_near, panic_of, rng};
 /// Rates are at most 1, so the relative difference says more.
 const NEAR: Within = Within { epsilon: 1e-15, max_relative: 1e-12 };
 
-/// What `schedules.py` wrote.
+/// The file that `schedules.py` wrote.
 fn golden() -> StateDict {
     StateDict::read_from(&include_bytes!("schedules.safetensors")[..]).expect("golden schedules")
 }
@@ -64,7 +64,7 @@ fn plateaus_are_pytorchs() {
             let reduced = plateau.step(value);
             got.push(plateau.learning_rate(call as u64));
             assert_eq!(reduced, got[call] != before, "{name}: call {call}");
-            // As from a checkpoint, in every state that it is ever in.
+            // As if restored from a checkpoint, in every state that it reaches.
             plateau = plateau.to_string().parse().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         assert_all_near(&got, &want, NEAR, name);
@@ -75,7 +75,7 @@ fn plateaus_are_pytorchs() {
     println!("{cases} plateaus over 300 calls, {reductions} reductions: largest difference {difference:.1e}");
 }
 
-/// The golden texts are made by the methods that are named like PyTorch's arguments.
+/// The methods named like PyTorch's arguments produce the golden texts.
 #[test]
 fn the_methods_set_what_the_text_says() {
     let new = || ReduceLrOnPlateau::new(0.1);
@@ -119,12 +119,12 @@ fn new_schedules_begin_and_end_where_they_say() {
     for step in 0..50 {
         let (a, b) = (Schedule::exponential(0.3, 0.9), Schedule::step(0.3, 1, 0.9));
         assert_eq!(a.learning_rate(step), b.learning_rate(step));
-        // Of equal lengths, the restarts are a plain cosine in each of them.
+        // If all lengths are equal, each restart is a plain cosine.
         let (a, b) = (Schedule::cosine_warm_restarts(0.3, 10, 1, 0.01), Schedule::cosine(0.3, 10, 0.01));
         assert_eq!(a.learning_rate(step), b.learning_rate(step % 10));
         assert_near(Schedule::polynomial(0.3, 50, 1.0).learning_rate(step), 0.3 * (1.0 - step as f64 / 50.0), NEAR, "");
     }
-    // The lengths are whole numbers, so no restart is lost, however late: 3 · (2ⁿ - 1).
+    // The lengths are whole numbers, so no restart is missed, however late: 3 · (2ⁿ - 1).
     let doubling = Schedule::cosine_warm_restarts(0.3, 3, 2, 0.0);
     for n in 0..62 {
         let restart = 3 * ((1_u64 << n) - 1);
@@ -135,7 +135,7 @@ fn new_schedules_begin_and_end_where_they_say() {
     }
 }
 
-/// At every step, however large, and back from their text.
+/// At every step, however large, and after a round trip through their text.
 #[test]
 fn new_learning_rates_are_finite() {
     let largest = f64::from(f32::MAX);
@@ -169,7 +169,7 @@ fn new_learning_rates_are_finite() {
     }
 }
 
-/// Numbers with no short decimal form come back to the bit.
+/// Numbers without a short decimal form survive the round trip to the bit.
 #[test]
 fn new_texts_are_exact() {
     let rng = &mut rng(5);
