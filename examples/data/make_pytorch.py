@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the files of the example load_pytorch: a character model of PyTorch, and what it computes.
+"""Writes the files of the example load_pytorch: a character model of PyTorch, and its outputs.
 
 pytorch_model.safetensors is the model's state dict, nothing else. pytorch_outputs.safetensors holds token ids (as
 numbers, [T, B]), the logits that PyTorch computes from them ([T, B, V]) and the final state ([B, H]); its metadata has

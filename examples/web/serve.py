@@ -36,18 +36,18 @@ def run(command, **options):
 
 
 def installed():
-    """Whether the standard library for the target is there."""
+    """Whether the standard library for the target is installed."""
     found = subprocess.run(["rustc", "--print", "target-libdir", "--target", TARGET], capture_output=True, text=True)
     return found.returncode == 0 and Path(found.stdout.strip()).is_dir()
 
 
 def build():
-    """Builds the page in a folder, and gives that."""
+    """Builds the page in a folder, and returns the folder."""
     command = ["cargo", "build", "--locked", "--release", "--lib", "--target", TARGET]
     flags = "-Ctarget-feature=+simd128"
     if not installed():
         command = ["cargo", "+nightly", *command[1:], "-Zbuild-std=std"]
-        # A panic ends the module without making a message, which nobody would see: 8 % less to download.
+        # A panic ends the module without a message, which nobody would see: 8 % less to download.
         flags += " -Zunstable-options -Cpanic=immediate-abort"
     run(command, env=os.environ | {"RUSTFLAGS": flags})
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
@@ -73,7 +73,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        """An answer to `rest` comes when the page has told that it is drawn: until then Chromium's virtual time stands still."""
+        """Answers `rest` when the page has reported that it is drawn: until then Chromium's virtual time stands still."""
         if self.path != "/rest":
             return super().do_GET()
         self.server.told.get(timeout=60)
@@ -81,7 +81,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
 
     def do_POST(self):
-        """The page tells its numbers."""
+        """Takes the numbers that the page reports."""
         self.server.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(204)
         self.end_headers()
@@ -94,7 +94,7 @@ def serve(folder, port):
 
 
 def chromium(profile, *arguments):
-    """The command that runs it without a window."""
+    """The command that runs Chromium without a window."""
     browser = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     if browser is None:
         sys.exit("no Chromium on the path: apt-get install chromium")
@@ -102,16 +102,16 @@ def chromium(profile, *arguments):
 
 
 def picture(address, file):
-    """Takes a picture when the page has come to rest."""
+    """Takes a picture once the page is drawn."""
     with tempfile.TemporaryDirectory() as profile:
         command = chromium(profile, "--virtual-time-budget=60000", f"--screenshot={file}", "--window-size=1000,2220")
         run([*command, f"{address}/?picture"], capture_output=True)
 
 
 def told(server, address, *arguments):
-    """What a page tells: numbers, or what went wrong."""
+    """The report of a page: numbers, or an error."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # With a port for debugging it stays until it is ended.
+        # With a port for debugging, the browser runs until it is ended.
         command = chromium(profile, *arguments, "--remote-debugging-port=0", address)
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -124,14 +124,14 @@ def told(server, address, *arguments):
 
 
 def check(server, address, clip):
-    """Compares what the page computes with what the same functions compute on this machine."""
+    """Compares the page's results with those of the same functions on this machine."""
     page = told(server, f"{address}/?check")
     if isinstance(page, str):
         sys.exit(f"the page: {page}")
     own = native("numbers") | clip
     for name, tolerance in [("norms", 1e-3), ("logits", 1e-4), ("probabilities", 1e-3)]:
         pairs = list(zip(flat(page[name]), flat(own[name]), strict=True))
-        # Of norms from 1e-20 to 1e6 each counts by itself: rounding grows along the way.
+        # Norms range from 1e-20 to 1e6, so each has its own scale: rounding grows along the way.
         scale = (lambda a: abs(a)) if name == "norms" else (lambda _: max(abs(b) for _, b in pairs))
         largest = max(abs(a - b) / scale(b) for a, b in pairs)
         print(f"{name}: {len(pairs)} numbers, largest relative difference {largest:.1e}")
@@ -143,7 +143,7 @@ def check(server, address, clip):
 
 
 def check_microphone(server, address, wav, clip):
-    """Has the page listen: without leave, and to the file, which is played again and again from a time unknown."""
+    """Lets the page listen: without permission, and to the file, which is played repeatedly, from an unknown starting time."""
     microphone = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
     refused = told(server, f"{address}/?listen", *microphone, "--deny-permission-prompts")
     print(f"microphone: {refused!r}")

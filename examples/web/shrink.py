@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a small file of weights of a large one, in BF16: of a checkpoint of `char_lm` its model alone, of other files all.
+"""Makes a small file of weights from a large one, in BF16: of a checkpoint of `char_lm` only the model, of other files everything.
 
     cargo run --release --example char_lm -- --cell gru --hidden 96 --embedding 24 --steps 8000 --save out/char_lm.safetensors
     python3 examples/web/shrink.py out/char_lm.safetensors examples/web/model.safetensors
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def bfloat16(numbers):
-    """Rounds to the nearest, to even if there are two."""
+    """Rounds to nearest, ties to even."""
     bits = struct.unpack(f"<{len(numbers) // 4}I", numbers)
     return struct.pack(f"<{len(bits)}H", *((word + 0x7FFF + (word >> 16 & 1)) >> 16 for word in bits))
 

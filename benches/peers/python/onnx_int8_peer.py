@@ -1,4 +1,4 @@
-"""ONNX Runtime with `quantize_dynamic`: weights in 8 bits, values quantised at each product."""
+"""ONNX Runtime with `quantize_dynamic`: weights in 8 bits, values quantised for each product."""
 
 import logging
 import tempfile

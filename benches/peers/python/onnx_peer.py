@@ -1,4 +1,4 @@
-"""ONNX Runtime: inference, with its own operators and outputs bound once."""
+"""ONNX Runtime: inference with its own operators; outputs are bound once."""
 
 from contextlib import nullcontext
 
@@ -12,7 +12,7 @@ OPSET = 20  # the first with Gelu
 NODES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 GATES = {"lstm": "iofc", "gru": "zrh", "rnn": "n"}
 TORCH_GATES = {"lstm": "ifco", "gru": "rzh", "rnn": "n"}
-# Given, though zero, as to the other sides: without it some operators leave out the first step's recurrent product.
+# Passed even though it is zero, as for every other library: without it some operators skip the first step's recurrent product.
 STATE = {"lstm": ["initial_h", "initial_c"], "gru": ["initial_h"], "rnn": ["initial_h"], "residual": []}
 TYPES = {"f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE}
 
@@ -38,7 +38,7 @@ def recurrent(point, given):
 
 
 def residual(point, given):
-    """Nodes and tensors of blocks one after another."""
+    """Nodes and tensors of consecutive blocks."""
     nodes, tensors, x = [], {}, "x"
 
     def node(operator, inputs, output, **attributes):

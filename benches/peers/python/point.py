@@ -1,4 +1,4 @@
-"""What a worker is asked to do."""
+"""A worker's task."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ PARAMETER = "param."
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: what protocol/src/point.rs says."""
+    """One measurement, as defined in protocol/src/point.rs."""
 
     cell: str
     mode: str
@@ -29,5 +29,5 @@ class Cannot(Exception):
 
 
 def parameters(given):
-    """The given parameters by PyTorch's names."""
+    """The given parameters under PyTorch's names."""
     return {name.removeprefix(PARAMETER): value for name, value in given.items() if name.startswith(PARAMETER)}

@@ -1,4 +1,4 @@
-"""Not a peer but a measure: the rate of one large product by PyTorch's sgemm, [3200, 512] by [512, 2048]."""
+"""Not a peer but a reference rate: one large product by PyTorch's sgemm, [3200, 512] by [512, 2048]."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""As sgemm_peer, for a large square product."""
+"""Like sgemm_peer, for a large square product."""
 
 import sgemm_peer
 

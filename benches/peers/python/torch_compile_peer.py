@@ -1,4 +1,4 @@
-"""PyTorch with `torch.compile`: whole training steps, the model and the loss compiled."""
+"""PyTorch with `torch.compile`: whole training steps, with the model and the loss compiled."""
 
 import signal
 
@@ -8,7 +8,7 @@ import torch_peer
 from point import Cannot
 from torch_steps import Steps
 
-# In which a point must have compiled.
+# Time limit for compiling a point.
 SECONDS = 300
 
 

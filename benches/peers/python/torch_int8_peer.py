@@ -1,4 +1,4 @@
-"""PyTorch with `quantize_dynamic`: weights in 8 bits, values quantised at each product."""
+"""PyTorch with `quantize_dynamic`: weights in 8 bits, values quantised for each product."""
 
 import warnings
 
@@ -20,7 +20,7 @@ class Peer(torch_peer.Peer):
             raise Cannot("quantize_dynamic has LSTM and GRU, and RNNCell for single steps alone")
         module = torch_peer.module_of(point, given).eval()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is to be replaced by another package
+            warnings.simplefilter("ignore")  # to be replaced by another package
             quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(module), {type(module)}, dtype=torch.qint8)
         if type(quantized[0]) is type(module):
             raise Cannot(f"quantize_dynamic left {type(module).__name__} as it was")

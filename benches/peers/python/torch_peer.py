@@ -1,4 +1,4 @@
-"""PyTorch, eager: training by `torch.autograd.grad`, inference under `inference_mode`."""
+"""PyTorch, eager: training with `torch.autograd.grad`, inference under `inference_mode`."""
 
 from contextlib import nullcontext
 
@@ -13,7 +13,7 @@ LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 
 
-LAYER = "_l0"  # what a layer's parameters have at their names' end, and a cell's have not
+LAYER = "_l0"  # suffix of a layer's parameter names, which a cell's lack
 
 
 def set_threads(threads):
@@ -68,7 +68,7 @@ class Peer:
 
 
 class Forward:
-    """The forward pass; a recurrent module gets a zero state made once, which is faster than having one made a call."""
+    """The forward pass; a recurrent module gets a zero state that is made once, which is faster than making one in each call."""
 
     def __init__(self, point, module, given):
         self.module = module
@@ -81,7 +81,7 @@ class Forward:
             self.has_pair = point.cell == "lstm"
 
     def squeezed(self, tensor):
-        """Without the axis of time, where there is a single step."""
+        """Without the axis of time if there is a single step."""
         return tensor[0] if self.single_step else tensor
 
     def given_shape(self, tensor):

@@ -1,4 +1,4 @@
-"""Whole training steps in PyTorch: forward, loss, backward, clipping, optimizer; a state that is carried."""
+"""Whole training steps in PyTorch: forward, loss, backward, clipping, optimizer, with a carried state."""
 
 from contextlib import nullcontext
 
@@ -9,14 +9,14 @@ from torch import nn
 from point import Cannot, Point, parameters
 from torch_peer import LAYERS, PreNormBlock
 
-# What protocol/src/point.rs says.
+# The values of protocol/src/point.rs.
 LEARNING_RATE = 1e-3
 CLIP_NORM = 1.0
 EXPANSION = 4
 
 
 class LanguageModel(nn.Sequential):
-    """Embedding, recurrent layers and head: loss and next state of a batch."""
+    """Embedding, recurrent layers and head: computes loss and next state of a batch."""
 
     def __init__(self, point: Point):
         super().__init__(
@@ -33,7 +33,7 @@ class LanguageModel(nn.Sequential):
 
 
 class Blocks(nn.Sequential):
-    """Pre-norm blocks: the loss of a batch."""
+    """Pre-norm blocks: compute the loss of a batch."""
 
     def __init__(self, point: Point):
         super().__init__(*(PreNormBlock(point.hidden, EXPANSION * point.hidden) for _ in range(point.depth)))
@@ -85,6 +85,6 @@ class Steps:
     def outputs(self):
         self.restart()
         losses = [self.run().item() for _ in self.batches]
-        # A copy: training goes on.
+        # A copy, since training continues.
         weights = {f"param.{name}": value.detach().numpy().copy() for name, value in self.module.named_parameters()}
         return {"loss": np.array(losses, np.float32), **weights}

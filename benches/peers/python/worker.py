@@ -1,4 +1,4 @@
-"""A peer in Python: answers the driver's requests, one JSON object a line (see protocol/src/lib.rs).
+"""A peer in Python: answers the driver's requests, one JSON object per line (see protocol/src/lib.rs).
 
 python worker.py torch|torch_compile|onnx|torch_int8|onnx_int8|sgemm|sgemm_square THREADS
 """
@@ -72,7 +72,7 @@ class Worker:
 
 def main():
     name, threads = sys.argv[1], int(sys.argv[2])
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not be taken for an answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # a library's output must not be mistaken for an answer
     worker = Worker(importlib.import_module(f"{name}_peer").Peer(threads))
     print(json.dumps({"version": worker.peer.version()}), file=answers, flush=True)
     for line in sys.stdin:
