@@ -599,7 +599,7 @@ fn optimizers_refuse_settings_and_gradients_that_make_no_sense() {
     assert_says(&panic_of(|| adam.step(&mut another, &other)), &["AdamW", "weight", "[2, 3]", "[4, 3]"]);
 }
 
-/// Each of these panics, with a message that starts with the name of the type that refuses the value.
+/// Each of these panics, with a message that first names the part that refuses and the argument that is refused.
 macro_rules! refused {
     ($($act:expr, $says:literal;)+) => {$(
         let message = panic_of(|| $act);

@@ -36,7 +36,7 @@ fn check<M: Causal>(context: &str, model: &M, input: usize) {
     }
 }
 
-/// Hidden sizes with every combination of groups of sixteen and four units, and remainders.
+/// Hidden sizes with all numbers of groups of sixteen and of four units, and of remaining units.
 #[test]
 fn cells_of_all_sizes() {
     fn all<F: Float>() {

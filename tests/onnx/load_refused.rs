@@ -648,7 +648,7 @@ fn files_that_ask_for_much_memory_are_refused() {
         }
         assert!(started.elapsed().as_secs() < 20);
     }
-    // Many nodes that concatenate the value many times, or add an axis.
+    // Many nodes that concatenate everything so far, or add an axis.
     for (operator, axes) in [("Concat", 2), ("Unsqueeze", 0)] {
         let file = changed(&model, 2, |file| {
             let sizes =
