@@ -1,5 +1,5 @@
-//! The adding problem: the sum of two marked numbers of a long sequence is asked for at its end. LSTM, GRU and tanh RNN
-//! (Hochreiter and Schmidhuber 1997, experiment 4).
+//! The adding problem (Hochreiter and Schmidhuber 1997, experiment 4): LSTM, GRU and tanh RNN must give the sum of two marked
+//! numbers at the end of a long sequence.
 //!
 //! ```text
 //! cargo run --release --example adding_problem
@@ -43,7 +43,7 @@ const SHORT: usize = 20;
 const GATED_RATE: f64 = 0.01;
 const RNN_RATES: [f64; 3] = [0.0003, 0.001, 0.003];
 
-/// Sequences from check to check.
+/// Sequences between two checks.
 const CHECK_EVERY: usize = 2000;
 
 fn main() -> ExitCode {
@@ -87,7 +87,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// The models that a task is given to, the RNN last.
+/// The models that are trained on a task, the RNN last.
 fn competitors(task: Adding, plan: Plan, quick: bool) -> Vec<Entry<Adding>> {
     let entry = |name, settings| Entry { task, name, settings, plan };
     let default_lstm = Cell::Lstm { forget: 1.0, input: 0.0 };
@@ -112,7 +112,7 @@ fn competitors(task: Adding, plan: Plan, quick: bool) -> Vec<Entry<Adding>> {
     ]
 }
 
-/// What is claimed of one task: the gated models solve it, and with the same budget the RNN does not.
+/// The claims about one task: the gated models solve it, and with the same budget the RNN does not.
 fn judge([lstm, gru, rnn]: [&Runs<Adding>; 3], claims: &mut Claims) {
     let task = lstm.task;
     let published = task.form == Form::Original && task.steps == 100;
@@ -120,7 +120,7 @@ fn judge([lstm, gru, rnn]: [&Runs<Adding>; 3], claims: &mut Claims) {
         let (name, seeds) = (format!("{}: {}", gated.task_name(), gated.name), gated.outcomes.len());
         let is_lstm = gated.name == lstm.name;
         let solved = if published && is_lstm { "yes, 1 of 2560 wrong" } else { "" };
-        // One seed may fail: another machine rounds otherwise.
+        // One seed may fail: another machine rounds differently.
         let least = seeds - 1;
         let expected = format!("at least {least} of {seeds}");
         claims.check(format!("{name} solves it"), solved, expected, gated.rate(), gated.needed().len() >= least);
@@ -137,7 +137,7 @@ fn judge([lstm, gru, rnn]: [&Runs<Adding>; 3], claims: &mut Claims) {
     claims.check(format!("{name} solves it"), published, "none", rnn.rate(), rnn.needed().is_empty());
 }
 
-/// The RNN where the gap is short: not a failure of its own.
+/// The RNN at a short gap: its error must be small, but it need not solve the task.
 fn note_short(rnn: &Runs<Adding>, claims: &mut Claims) {
     let name = format!("{}: {}", rnn.task_name(), rnn.name);
     claims.note(format!("{name} solves it"), "", "", rnn.rate());

@@ -6,10 +6,10 @@ use gradflow::rand::{Rng, RngExt};
 
 use crate::trial::{Batch, Task};
 
-/// How far a right output may be off.
+/// An output is right if its error is below this.
 pub const TOLERANCE: f32 = 0.04;
 
-/// Which numbers are marked, and what is asked of them.
+/// Which numbers are marked, and what the target is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     /// Hochreiter and Schmidhuber 1997: T to 1.1 T pairs, numbers in [-1, 1]; one of the first ten is marked and one of
@@ -20,7 +20,7 @@ pub enum Form {
     Halves,
 }
 
-/// Two numbers of a long sequence are to be added at its end.
+/// The task: two numbers of a long sequence are to be added at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adding {
     pub form: Form,
@@ -96,13 +96,13 @@ impl Task for Adding {
 }
 
 impl Adding {
-    /// Where the two marks stand.
+    /// The steps of the two marks.
     fn marks(&self, rng: &mut impl Rng) -> [usize; 2] {
         match self.form {
             Form::Original => {
                 let first = rng.random_range(0..10);
                 let second = rng.random_range(0..self.steps / 2 - 1);
-                // The place of the second is one among the others.
+                // The second step is drawn from the others.
                 [first, second + usize::from(second >= first)]
             }
             Form::Halves => [rng.random_range(0..self.steps / 2), rng.random_range(self.steps / 2..self.steps)],
