@@ -1,4 +1,4 @@
-//! Which setting of a model is the best for a language, and what becomes of it with all seeds.
+//! Chooses the best setting of each model for a language, and trains it with all seeds.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::common::{Cell, Progress, in_parallel};
 use crate::grammar::{Gap, Language, Sentence};
 use crate::model::{LanguageModel, Plan, Recipe, Role, stream};
 
-/// Sentences by which settings are compared.
+/// Sentences for the comparison of settings.
 const VALIDATED: usize = 500;
 
 /// A kind of model, with the settings that are tried.
@@ -18,7 +18,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Every start of the cell with every learning rate.
+    /// Every initialisation of the cell with every learning rate.
     pub fn new(name: &'static str, cells: &[Cell], hidden: usize, rates: &[f64]) -> Self {
         let recipes = cells
             .iter()
@@ -33,7 +33,7 @@ pub struct Learned {
     pub language: Language,
     /// The setting with the best validation.
     pub recipe: Recipe,
-    /// `None` where a gradient was not finite.
+    /// `None` if a gradient was not finite.
     models: Vec<(u64, Option<LanguageModel>)>,
 }
 
@@ -45,8 +45,8 @@ fn validation(language: Language, seed: u64) -> Vec<Sentence> {
     (0..VALIDATED).map(|_| Sentence::draw(language.gap(rng), rng)).collect()
 }
 
-/// Trains every entry on every plan's language: each setting with the first `tried` seeds, the best of them with the
-/// others too. By plans, then by entries.
+/// Trains every entry on every plan's language: each setting with the first `tried` seeds, and the best setting with the others
+/// too. Results are ordered by plan, then by entry.
 pub fn compare(entries: &[Entry], plans: &[Plan], seeds: Range<u64>, tried: u64) -> Vec<Learned> {
     let first = seeds.start..(seeds.start + tried).min(seeds.end);
     let settings: usize = entries.iter().map(|entry| entry.recipes.len()).sum();
@@ -87,8 +87,8 @@ pub fn compare(entries: &[Entry], plans: &[Plan], seeds: Range<u64>, tried: u64)
 }
 
 impl Learned {
-    /// For each seed, in how many of `count` new sentences with this gap the right verb is the more probable one, as a
-    /// share. All models of a seed are asked about the same sentences.
+    /// For each seed, the share of `count` new sentences with this gap in which the right verb is the more probable one. All models
+    /// of a seed are tested on the same sentences.
     pub fn accuracies(&self, gap: Gap, count: usize) -> Vec<f64> {
         let accuracy = |(seed, model): &(u64, Option<LanguageModel>)| {
             model.as_ref().map_or(0.0, |model| model.accuracy(&test(gap, count, *seed)))
@@ -96,7 +96,7 @@ impl Learned {
         self.models.iter().map(accuracy).collect()
     }
 
-    /// How it starts and learns, and its size.
+    /// Its initialisation, learning rate and size.
     pub fn setting(&self) -> String {
         format!("{}; rate {}; {} parameters", self.recipe.cell, self.recipe.learning_rate, self.parameters())
     }

@@ -1,4 +1,4 @@
-//! The models' accuracies over what is varied.
+//! The models' accuracies over the gap or the number of attractors.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::common::picture::Line;
 use crate::compare::Learned;
 use crate::grammar::{Between, Gap, Language};
 
-/// A model has broken where the median of the seeds has fewer right.
+/// A model breaks at the first point at which the median accuracy of its seeds is below this.
 pub const BROKEN: f64 = 0.9;
 
 /// New sentences of each test.
@@ -25,33 +25,34 @@ fn spread(numbers: &[f64]) -> [f64; 3] {
     [sorted[0], (sorted[last / 2] + sorted[sorted.len() / 2]) / 2.0, sorted[last]]
 }
 
-/// A model's accuracies over what is varied.
+/// A model's accuracies over the gap or the number of attractors.
 pub struct Curve {
     pub name: &'static str,
     settings: Vec<String>,
-    /// What is varied, and the accuracy of each seed.
+    /// The gap or the number of attractors, and the accuracy of each seed.
     points: Vec<(usize, Vec<f64>)>,
 }
 
 impl Curve {
-    /// Of the seeds, where it was tested.
+    /// The median of the seeds at each point.
     pub fn medians(&self) -> impl Iterator<Item = (usize, f64)> {
         self.points.iter().map(|(at, accuracies)| (*at, spread(accuracies)[1]))
     }
 
-    /// Where it first breaks.
+    /// The first point at which the model breaks.
     pub fn breaks(&self) -> Option<usize> {
         self.medians().find(|&(_, accuracy)| accuracy < BROKEN).map(|(at, _)| at)
     }
 
-    /// The mean of all seeds where `at` says.
+    /// The mean of all seeds over the points `at`.
     pub fn mean(&self, at: &[usize]) -> f64 {
         let accuracies = || self.points.iter().filter(|(point, _)| at.contains(point)).flat_map(|(_, each)| each);
         accuracies().sum::<f64>() / accuracies().count() as f64
     }
 
-    /// How many words the models of each seed reach across: the area under 2 · accuracy - 1 over the gap. It is the same as if
-    /// all verbs were right up to this gap and were guessed beyond it. Gaps below the first count as that one.
+    /// The number of words that the models reach across, over the seeds: the area under 2 · accuracy - 1 over the gap. A model that
+    /// gets all verbs right up to this gap and guesses beyond it has the same area. Gaps shorter than the first one count as that
+    /// one.
     pub fn reach(&self) -> Reach {
         let skill = |accuracy: f64| (2.0 * accuracy - 1.0).max(0.0);
         let reach = |seed: usize| {
@@ -79,7 +80,7 @@ impl Curve {
     }
 }
 
-/// How many words a model reaches across, over the seeds.
+/// The number of words that a model reaches across, over the seeds.
 #[derive(Clone, Copy)]
 pub struct Reach {
     mean: f64,
@@ -107,7 +108,7 @@ pub fn by_learned_gap(learned: &[Learned], models: usize) -> Vec<Curve> {
     (0..models).map(curve).collect()
 }
 
-/// A curve for each model, over tests of it.
+/// A curve for each model, over the points `at`.
 pub fn tests(learned: &[Learned], at: &[usize], gap: impl Fn(usize) -> Gap) -> Vec<Curve> {
     let curve = |learned: &Learned| Curve {
         name: learned.name,

@@ -27,7 +27,7 @@ const PREPOSITIONS: [&str; 4] = ["of", "near", "behind", "with"];
 const FILLERS: [&str; 8] = ["again", "indeed", "perhaps", "often", "really", "there", "today", "still"];
 const OTHERS: [&str; 3] = ["the", ",", "."];
 
-/// Where each kind of words begins among the ids.
+/// The first id of each kind of word.
 const NOUN: usize = 0;
 const VERB: usize = NOUN + 2 * NOUNS.len();
 const PREPOSITION: usize = VERB + 2 * VERBS.len();
@@ -42,16 +42,16 @@ pub const WORDS: usize = THE + OTHERS.len();
 /// A preposition, an article and a noun.
 const PHRASE: usize = 3;
 
-/// Which numbers the nouns between the subject and the verb have.
+/// The grammatical numbers of the nouns between the subject and the verb.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Between {
-    /// Each its own, singular or plural alike: how the models learn.
+    /// Each noun is singular or plural at random: for training.
     Any,
-    /// All of the number that the subject does not have, so that each attracts the verb: for the tests.
+    /// All nouns have the number that the subject does not have, so each attracts the verb: for the tests.
     Other,
 }
 
-/// What stands between subject and verb.
+/// The words between subject and verb.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gap {
     /// How many nouns.
@@ -87,14 +87,14 @@ impl Language {
     }
 }
 
-/// Words, and where the verb is.
+/// Words, and the index of the verb.
 pub struct Sentence {
     pub words: Vec<usize>,
     pub verb: usize,
 }
 
 impl Sentence {
-    /// With a given gap; everything else is random.
+    /// A sentence with a given gap; everything else is random.
     ///
     /// # Panics
     /// Panics if the gap does not have enough words for its nouns.
@@ -137,7 +137,7 @@ impl Sentence {
         nearest.is_some_and(|noun| noun % 2 == self.words[self.verb] % 2)
     }
 
-    /// To be read.
+    /// The sentence as text.
     pub fn text(&self) -> String {
         self.words.iter().map(|&word| spelling(word)).collect::<Vec<_>>().join(" ")
     }
@@ -162,7 +162,7 @@ fn spelling(word: usize) -> &'static str {
     }
 }
 
-/// Sentences side by side, for a language model: `[T, B]` words, and as targets the words after them.
+/// A batch of sentences for a language model: `[T, B]` words, and as targets the words after them.
 pub fn batch(sentences: &[Sentence]) -> Batch<f32, Array2<usize>> {
     let words = sentences.iter().map(|sentence| &sentence.words[..sentence.words.len() - 1]);
     let next = sentences.iter().map(|sentence| &sentence.words[1..]);

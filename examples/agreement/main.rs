@@ -10,10 +10,10 @@
 //! (attractors). A model that follows the nearest noun is then always wrong. One that follows the first noun of the sentence is
 //! right in three of four, as half of the sentences begin with a phrase that has a noun of its own.
 //!
-//! There are two kinds of languages. In some, all sentences have the same number of words between subject and verb. A gradient
-//! must cross that gap before anything is learned, and the question is how far each model reaches. In another one most gaps are
-//! short, as in a natural language. What the models, the RNN included, learn from the short gaps carries over to gaps longer
-//! than any that were seen.
+//! There are two kinds of languages. In one kind, all sentences have the same number of words between subject and verb. A gradient
+//! must cross that gap before anything is learned, and the question is how far each model reaches. In the other kind, most gaps are
+//! short, as in a natural language. The rule that the models learn from the short gaps, the RNN included, carries over to gaps
+//! longer than any that were seen.
 //!
 //! Scaled down: the paper's language is English, its sentences are from Wikipedia, and its model has 50 units and is also
 //! trained to predict number. Here are 39 words, six rules, 5600 to 5700 parameters and 48,000 sentences. The results say nothing
@@ -35,14 +35,14 @@ use curve::{BROKEN, Curve, TESTED, by_learned_gap, gap, print, tests};
 use grammar::Language;
 use model::Plan;
 
-/// How many nouns attract the verb, and the number of words among which they stand.
+/// The numbers of nouns that attract the verb, and the number of words among which they stand.
 const ATTRACTORS: [usize; 5] = [0, 1, 2, 3, 4];
 const AMONG: usize = 20;
 
 /// The gaps at which the models of the mixed language are tested, with one attractor; they learned from gaps up to 32.
 const TESTED_GAPS: [usize; 7] = [3, 6, 12, 24, 48, 96, 192];
 
-/// Gaps that are far for the RNN, and how much more often the gated models are to be right there.
+/// Gaps that are long for the RNN, and by how much the accuracy of the gated models must be higher there.
 const FAR: [usize; 2] = [16, 20];
 const BETTER: f64 = 0.05;
 
@@ -125,7 +125,7 @@ fn judge([only, by_attractors, by_gap]: [&[Curve]; 3], quick: bool, claims: &mut
             claims.check(what, "", "nowhere", broken(gated.breaks()), gated.breaks().is_none());
         }
     } else {
-        // One model of five, or a setting chosen otherwise, moves the gap where a median breaks by several words.
+        // One model of five, or a different choice of setting, moves the gap at which a median breaks by several words.
         let gated = (lstm.mean(&FAR) + gru.mean(&FAR)) / 2.0;
         let (there, better) = (100.0 * rnn.mean(&FAR), 100.0 * BETTER);
         let what = format!("same gap, mean of {} and {} words: LSTM and GRU right, %", FAR[0], FAR[1]);

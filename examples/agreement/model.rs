@@ -20,7 +20,7 @@ const FEATURES: usize = 16;
 /// The largest norm of a gradient.
 const CLIP: f64 = 1.0;
 
-/// How many sentences are judged together.
+/// Sentences that are judged together.
 const CHUNK: usize = 100;
 
 sequential! {
@@ -47,11 +47,11 @@ pub struct Plan {
     pub updates: usize,
     /// Sentences of an update.
     pub batch: usize,
-    /// What they learn.
+    /// The language that they learn.
     pub language: Language,
 }
 
-/// What random numbers are for: each role of a seed has its own stream.
+/// The use of random numbers: each role of a seed has its own stream.
 #[derive(Clone, Copy)]
 pub enum Role {
     Weights,
@@ -60,7 +60,7 @@ pub enum Role {
     Test,
 }
 
-/// Its random numbers.
+/// The random numbers of a seed for a role.
 pub fn stream(seed: u64, role: Role) -> StdRng {
     StdRng::seed_from_u64(4 * seed + role as u64)
 }
@@ -99,7 +99,7 @@ impl Recipe {
 }
 
 impl LanguageModel {
-    /// In how many of the sentences the verb is more probable than the same verb in the wrong number, as a share.
+    /// The share of the sentences in which the verb is more probable than the same verb in the wrong number.
     pub fn accuracy(&self, sentences: &[Sentence]) -> f64 {
         let mut cache = self.cache();
         let right = sentences.chunks(CHUNK).map(|sentences| {
