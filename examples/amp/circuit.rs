@@ -1,4 +1,4 @@
-//! The circuit: a diode clipper, the middle of many distortion pedals.
+//! The circuit: a diode clipper, the core of many distortion pedals.
 //!
 //! ```text
 //!          R
@@ -26,8 +26,8 @@ const I: f64 = 2.52e-9;
 /// The diodes' thermal voltage, times their ideality, in V.
 const V: f64 = 45.3e-3;
 
-/// The voltage v over the diodes for the voltage u at the input, both `SAMPLE_RATE` times a second: the trapezoidal rule with
-/// `oversampling` steps a sample, between which u is a straight line. v is not filtered before it is sampled.
+/// The voltage v over the diodes for the voltage u at the input, both `SAMPLE_RATE` times a second, by the trapezoidal rule with
+/// `oversampling` steps a sample. Between two samples u is a straight line. v is not filtered before it is sampled.
 pub fn clip(input: &[f32], oversampling: usize) -> Vec<f32> {
     let step = 1.0 / (SAMPLE_RATE * oversampling) as f64;
     let slope = |u: f64, v: f64| ((u - v) / R - 2.0 * I * (v / V).sinh()) / C;
@@ -47,8 +47,8 @@ pub fn clip(input: &[f32], oversampling: usize) -> Vec<f32> {
     input.iter().map(sample).collect()
 }
 
-/// The zero of a function that is given with its derivative, by Newton's method from `v` on. Steps are no longer than the
-/// diodes' exponential function can bear.
+/// The zero of a function that is given with its derivative, by Newton's method from `v`. Steps are limited to what the diodes'
+/// exponential function can bear.
 fn solve(mut v: f64, function: impl Fn(f64) -> (f64, f64)) -> f64 {
     for _ in 0..100 {
         let (error, derivative) = function(v);

@@ -33,7 +33,7 @@ pub fn play(seconds: f64, seed: u64) -> Vec<f32> {
     audio.iter().map(|sample| *sample as f32).collect()
 }
 
-/// Adds a string to `out`: noise that goes round a delay line, through a low pass that takes the high notes first.
+/// Adds a string to `out`: noise that circulates in a delay line, through a low-pass filter that damps the high frequencies first.
 fn pluck(frequency: f64, loudness: f64, rng: &mut StdRng, out: &mut [f64]) {
     // The low pass delays by half a sample, and the all-pass below by the rest of the period.
     let period = SAMPLE_RATE as f64 / frequency - 0.5;
@@ -41,7 +41,7 @@ fn pluck(frequency: f64, loudness: f64, rng: &mut StdRng, out: &mut [f64]) {
     let delay = period - whole; // from 0.5 up to 1.5
     let coefficient = (1.0 - delay) / (1.0 + delay);
     let mut line: Vec<f64> = (0..whole as usize).map(|_| rng.random_range(-1.0..1.0)).collect();
-    // Pickups give little above 5 kHz: each round takes 5 % there, and 20 % at 10 kHz.
+    // Pickups give little above 5 kHz: each round removes 5 % there, and 20 % at 10 kHz.
     for _ in 0..12 {
         let mut before = *line.last().expect("a period of some samples");
         for value in &mut line {
@@ -50,7 +50,7 @@ fn pluck(frequency: f64, loudness: f64, rng: &mut StdRng, out: &mut [f64]) {
     }
     let peak = line.iter().fold(0.0, |peak: f64, value| peak.max(value.abs()));
     line.iter_mut().for_each(|value| *value *= loudness / peak);
-    // It sounds for about a second, the high strings shorter.
+    // The string sounds for about a second, a high one for less.
     let decay = 0.001f64.powf(1.0 / (frequency * (1.5 - 0.001 * frequency)));
     let (mut last, mut all_pass) = (0.0, [0.0; 2]);
     let fade = out.len().saturating_sub(200);

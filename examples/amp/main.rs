@@ -1,20 +1,19 @@
-//! An amplifier's sound, learned: an LSTM and a GRU imitate the diode clipper of a distortion pedal, and run as an audio
-//! plug-in runs them, sample by sample.
+//! An LSTM and a GRU learn to imitate the diode clipper of a distortion pedal, and run sample by sample, as in an audio plug-in.
 //!
 //! ```text
 //! cargo run --release --features plugin-formats --example amp
 //! ```
 //!
-//! The circuit is simulated by its differential equation ([`circuit`]) and is given a synthetic guitar ([`guitar`]). The networks
-//! learn its output from its input, by truncated backpropagation through time, as Wright, Damskägg and Välimäki (2019) train
-//! models of real amplifiers. The error is the error-to-signal ratio Σ (y - ŷ)² / Σ y² on audio that nothing was trained on,
-//! without pre-emphasis.
+//! The circuit is simulated by its differential equation ([`circuit`]); its input is a synthetic guitar ([`guitar`]). The networks
+//! learn its output from its input, by truncated backpropagation through time, as Wright, Damskägg and Välimäki (2019) train models
+//! of real amplifiers. The error is the error-to-signal ratio Σ (y - ŷ)² / Σ y² on audio that nothing was trained on, without
+//! pre-emphasis.
 //!
-//! The trained models are written as the plug-ins load them: the LSTM as `.nam` (Neural Amp Modeler), both as Keras' layers in JSON
-//! (RTNeural, AIDA-X). They are read again and must sound the same.
+//! The trained models are written in the plug-ins' formats: the LSTM as `.nam` (Neural Amp Modeler), both as Keras layers in JSON
+//! (RTNeural, AIDA-X). They are read back and must sound the same.
 //!
-//! Claim: of every seed, the error of both networks is less than a twentieth of that of the best linear filter, and less than a
-//! fifth of that of the best curve without memory.
+//! Claim: for every seed, the error of both networks is less than a twentieth of the error of the best linear filter, and less than
+//! a fifth of that of the best curve without memory.
 
 mod circuit;
 #[path = "../common/mod.rs"]
@@ -54,14 +53,14 @@ const OVERSAMPLING: usize = 8;
 const TEST_SEED: u64 = 1_000_000;
 const TEST_SECONDS: f64 = 5.0;
 
-/// Networks of each kind, which differ in their audio as well as in their weights at the start.
+/// Networks of each kind, which differ in their audio and in their initial weights.
 const SEEDS: u64 = 3;
 
-/// Of the simple models.
+/// Coefficients of the linear filter, and points of the curve.
 const TAPS: usize = 128;
 const POINTS: usize = 513;
 
-/// What the guitar plays and what the circuit makes of it, in V.
+/// The guitar's samples, and the circuit's output in V.
 struct Recording {
     x: Vec<f32>,
     y: Vec<f32>,
@@ -75,7 +74,7 @@ impl Recording {
     }
 }
 
-/// A trained network in the forms that the plug-ins read.
+/// A trained network in the plug-ins' formats.
 struct Trained {
     keras: KerasJson<f32>,
     nam: Option<NamModel<f32>>,
@@ -193,7 +192,7 @@ fn render<L: Layer<Elem = f32>>(model: &L, mut state: L::State, x: &[f32]) -> Ve
     y
 }
 
-/// The same sample by sample, and how many times faster than the audio: by the median time of 10 ms of it.
+/// The same output sample by sample, and how many times faster than real time that is, by the median time of blocks of 10 ms.
 fn stream(model: &Stacked<BoxLayer<f32>>, x: &[f32]) -> Result<(Vec<f32>, f64), Failure> {
     let mut stream = Stream::new(model, 1).map_err(|error| Failure::Run(error.to_string()))?;
     let mut y = Vec::with_capacity(x.len());
@@ -207,7 +206,8 @@ fn stream(model: &Stacked<BoxLayer<f32>>, x: &[f32]) -> Result<(Vec<f32>, f64), 
     Ok((y, 0.01 / times[times.len() / 2]))
 }
 
-/// Writes the files of plug-ins and runs what they hold; the names of the files, and how far their sound is from `want`.
+/// Writes the plug-ins' files, reads them back and runs the models. Gives the name of each file, and the largest difference of its
+/// output from `want`.
 fn write_and_read(
     folder: &Path,
     networks: [&Trained; 2],
@@ -240,7 +240,7 @@ fn error_to_signal(y: &[f32], estimate: &[f32]) -> f64 {
     error / y.iter().map(|y| squared(*y)).sum::<f64>()
 }
 
-/// NaN if there is one.
+/// The largest absolute difference; NaN if there is one.
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, next| if next <= most { most } else { next })
 }
@@ -249,7 +249,7 @@ fn percent(ratio: f64) -> String {
     format!("{:.4} %", 100.0 * ratio)
 }
 
-/// Some milliseconds of the loudest part, and output against input there.
+/// Draws some milliseconds of the loudest part, and output against input there.
 fn draw(test: &Recording, network: &[f32], filtered: &[f32]) -> Result<String, Failure> {
     let length = SAMPLE_RATE * 8 / 1000;
     let energy = |start: &usize| test.x[*start..*start + length].iter().map(|x| x * x).sum::<f32>();

@@ -11,7 +11,7 @@ impl Filter {
         };
         let own: Vec<f64> = (0..taps).map(|lag| correlation(x, x, lag)).collect();
         let mut with: Vec<f64> = (0..taps).map(|lag| correlation(y, x, lag)).collect();
-        // Cholesky: A = L Lᵀ, A_ij = own_|i-j|. A little more on the diagonal, for frequencies that the guitar does not have.
+        // Cholesky: A = L Lᵀ, A_ij = own_|i-j|. The diagonal is a little larger, for frequencies that the guitar does not have.
         let mut l = vec![vec![0.0; taps]; taps];
         for i in 0..taps {
             for j in 0..=i {
@@ -37,7 +37,7 @@ impl Filter {
     }
 }
 
-/// A curve from input to output: in each of some ranges of inputs the mean of the outputs, and straight lines between.
+/// A curve from input to output: the mean of the outputs around each of several points, joined by straight lines.
 pub struct Curve(Vec<f64>);
 
 impl Curve {
@@ -62,7 +62,7 @@ impl Curve {
     }
 }
 
-/// The point of a curve from -1 to 1 below `x`, and how far `x` is on the way to the next one.
+/// The point below `x` of a curve from -1 to 1, and the fraction of the way from it to the next one.
 fn place(x: f32, points: usize) -> (usize, f64) {
     let at = (f64::from(x).clamp(-1.0, 1.0) + 1.0) / 2.0 * (points - 1) as f64;
     let below = (at as usize).min(points - 2);

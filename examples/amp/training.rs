@@ -8,22 +8,22 @@ use gradflow::{Causal, Layer, Sequence, ZerosLike, clip::ClipNorm};
 
 use super::common::Failure;
 
-/// Sequences that are trained side by side.
+/// Sequences of a batch.
 const BATCH: usize = 32;
 
 /// Steps between two updates, and steps through which a gradient goes back.
 const SEGMENT: usize = 400;
 const CHUNK: usize = 100;
 
-/// How long and how fast.
+/// The length of a training, and its learning rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
     pub epochs: usize,
     pub learning_rate: f64,
 }
 
-/// Trains `model` on audio that is cut into [`BATCH`] pieces. Each is read from start to end once an epoch, with the state
-/// carried on and the gradient cut.
+/// Trains `model` on audio that is cut into [`BATCH`] pieces. In each epoch, every piece is read once from start to end, with the
+/// state carried on and the gradient truncated.
 pub fn train<L: Causal<Elem = f32>>(model: L, x: &[f32], y: &[f32], recipe: Recipe) -> Result<L, Failure> {
     let mut model = TruncatedBptt::new(model, CHUNK);
     let (x, y) = (pieces(x), pieces(y));
@@ -48,7 +48,7 @@ pub fn train<L: Causal<Elem = f32>>(model: L, x: &[f32], y: &[f32], recipe: Reci
     Ok(model.layer)
 }
 
-/// `[T, B, 1]`: one piece after another of the audio.
+/// The audio cut into consecutive pieces, `[T, B, 1]`.
 fn pieces(audio: &[f32]) -> Array3<f32> {
     let steps = audio.len() / BATCH;
     Array3::from_shape_fn((steps, BATCH, 1), |(t, b, _)| audio[b * steps + t])
