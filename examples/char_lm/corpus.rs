@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use gradflow::ndarray::{Array2, ArrayView2, s};
 
-/// A text with fewer characters is not worth a model.
+/// The fewest characters of a text.
 const SHORTEST: usize = 1000;
 
-/// The steps by which each lane of the validation text is preceded by the text before it.
+/// The number of preceding characters that each lane of the validation text reads first.
 const WARM_UP: usize = 64;
 
 /// The target of a step that does not count.
@@ -16,8 +16,8 @@ pub const IGNORED: usize = usize::MAX;
 
 /// A text as ids: the characters up to a split, for training, and those after it, for validation.
 ///
-/// The vocabulary is that of the training text. Every other character is one class, `<unknown>`, for every model that
-/// is compared: it costs what it costs them.
+/// The vocabulary is that of the training text. All other characters are one class, `<unknown>`, which counts the same for every
+/// model that is compared.
 pub struct Corpus {
     characters: Vec<char>,
     ids: Vec<usize>,
@@ -25,7 +25,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Splits `text` about nine tenths of its way, after a line where one ends soon.
+    /// Splits `text` at about nine tenths, after the end of a line if there is one nearby.
     ///
     /// # Errors
     /// If the text is too short.
@@ -59,7 +59,7 @@ impl Corpus {
         self.characters.iter().collect()
     }
 
-    /// A number that another text will hardly have (FNV-1a of the ids).
+    /// A hash that another text is unlikely to have (FNV-1a of the ids).
     pub fn fingerprint(&self) -> u64 {
         let step = |hash: u64, &id: &usize| (hash ^ id as u64).wrapping_mul(0x0100_0000_01b3);
         self.ids.iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -70,7 +70,7 @@ impl Corpus {
         &self.ids[..self.split]
     }
 
-    /// Where the validation text is.
+    /// The range of the validation text.
     pub fn validation(&self) -> Range<usize> {
         self.split..self.ids.len()
     }
@@ -85,10 +85,10 @@ impl Corpus {
         self.characters.get(id).copied().unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// The validation text cut into `lanes` that are read side by side: inputs and targets, `[T, lanes]`.
+    /// The validation text cut into `lanes` that are read in parallel: inputs and targets, `[T, lanes]`.
     ///
-    /// Every character of it is a target once. Each lane first reads the end of the text before it, with targets that
-    /// are [`IGNORED`], as it would have in one long reading.
+    /// Every character of it is a target once. Each lane first reads the end of the text before it, with targets that are
+    /// [`IGNORED`], as in one pass over the whole text.
     pub fn lanes(&self, lanes: usize) -> (Array2<usize>, Array2<usize>) {
         let Range { start, end } = self.validation();
         let length = (end - start).div_ceil(lanes);
@@ -105,7 +105,7 @@ impl Corpus {
 
 /// Reads a text, as a ring, from several places at once, without end.
 ///
-/// Each call goes on where the last one stopped, so that a recurrent state can be carried from batch to batch.
+/// Each call continues where the last one stopped, so that a recurrent state can be carried from batch to batch.
 pub struct Readers<'a> {
     ring: &'a [usize],
     places: Vec<usize>,
@@ -119,12 +119,12 @@ impl<'a> Readers<'a> {
         Readers { ring, places, window: Array2::zeros((steps + 1, batch)) }
     }
 
-    /// Where the first of them goes on; the others keep their distances.
+    /// The place at which the first reader continues; the others keep their distances from it.
     pub fn place(&self) -> usize {
         self.places[0]
     }
 
-    /// Back to where [`place`](Readers::place) was `place`.
+    /// Moves all readers so that [`place`](Readers::place) is `place`.
     pub fn go_to(&mut self, place: usize) {
         let (length, way) = (self.ring.len(), place % self.ring.len() + self.ring.len() - self.places[0]);
         self.places.iter_mut().for_each(|place| *place = (*place + way) % length);

@@ -23,7 +23,7 @@ pub struct Curve {
     stride: usize,
     /// Smoothed training loss after each update.
     training: Vec<f64>,
-    /// Validation loss: after how many updates, and what it was.
+    /// Validation losses, each with the number of updates before it.
     validation: Vec<(usize, f64)>,
 }
 
@@ -33,7 +33,7 @@ impl Curve {
         Curve { stride, training: Vec::new(), validation: Vec::new() }
     }
 
-    /// An update's training loss.
+    /// Adds an update's training loss.
     pub fn trained(&mut self, bits: f64) {
         // A plain mean at first: the average must not start at a single batch and stay near it.
         let weight = SMOOTHING.max(1.0 / (self.training.len() + 1) as f64);
@@ -41,7 +41,7 @@ impl Curve {
         self.training.push(before + weight * (bits - before));
     }
 
-    /// The validation loss, now.
+    /// Adds the current validation loss.
     pub fn validated(&mut self, bits: f64) {
         self.validation.push((self.training.len(), bits));
     }
@@ -56,14 +56,14 @@ impl Curve {
         self.training.len()
     }
 
-    /// The checkpoint, with this curve.
+    /// Adds this curve to a checkpoint.
     pub fn saved(&self, checkpoint: Checkpoint) -> Checkpoint {
         let validation: Vec<_> = self.validation.iter().map(|&(update, bits)| [update as f64, bits]).collect();
         let checkpoint = checkpoint.with_tensors("training_curve", &Array1::from_vec(self.training.clone()));
         checkpoint.with_tensors("validation_curve", &Array2::from(validation))
     }
 
-    /// The curve that a checkpoint of `updates` updates was saved with.
+    /// Loads the curve that a checkpoint of `updates` updates was saved with.
     ///
     /// # Errors
     /// If it has none.
@@ -96,7 +96,7 @@ impl Curve {
         let points = (1..).map(|update| self.millions(update)).zip(self.training.iter().copied());
         let training: Vec<_> = points.skip((self.training.len() - 1) % sparse).step_by(sparse).collect();
         let validation: Vec<_> = self.validation.iter().map(|&(update, bits)| (self.millions(update), bits)).collect();
-        // The first updates, of a model that knows nothing, are cut off: they would press all others together.
+        // The first updates, of an untrained model, are cut off: they would compress the rest of the chart.
         let highest = validation.iter().fold(unigram, |highest, &(_, bits)| bits.max(highest));
         let lowest = training.iter().chain(&validation).fold(trigram, |lowest, &(_, bits)| bits.min(lowest));
         let chart = Chart::new("characters seen (millions)", "bits per character")
@@ -111,7 +111,7 @@ impl Curve {
     }
 }
 
-/// The losses of now, for a line of progress.
+/// The current losses, for a line of progress.
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} bits/char", self.training.last().copied().unwrap_or(f64::NAN))?;

@@ -6,14 +6,14 @@ use crate::common::Failure;
 use crate::common::picture::{Chart, Line, picture};
 use crate::curve::HEIGHT;
 
-/// The gradient norms of a loss that looks at the last step only, by the distance from there.
+/// The gradient norms of a loss at the last step only, by the distance from that step.
 pub struct Flow {
     /// The name of each line, and its norms from distance 0 on.
     lines: Vec<(&'static str, Vec<f64>)>,
 }
 
 impl Flow {
-    /// Of the recurrent cell's states.
+    /// The norms of the recurrent cell's states.
     pub fn new(cell: &LayerFlow) -> Self {
         let states = [("dL/dh", &cell.hidden), ("dL/dc", &cell.memory)];
         let lines = states.into_iter().filter(|(_, norms)| !norms.is_empty());

@@ -50,10 +50,10 @@ const SNAPSHOT: &str = include_str!("../data/text.txt");
 /// How often the model is validated while it trains.
 const VALIDATIONS: usize = 12;
 
-/// How many pieces of the validation text are read side by side.
+/// The number of pieces of the validation text that are read in parallel.
 const LANES: usize = 32;
 
-/// Weights in fewer bits, and how many bits per character they may change at most.
+/// Weights in fewer bits, and by how much each may change the bits per character.
 const REDUCED: [(WeightPrecision, f64); 3] =
     [(WeightPrecision::Bf16, 0.001), (WeightPrecision::Int8, 0.01), (WeightPrecision::Int8Dynamic, 0.01)];
 
@@ -190,8 +190,8 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// The settings of a checkpoint, as a command line, with flags that may say the same and nothing else; to write a sample
-/// only, another seed too.
+/// The settings of a checkpoint, with flags that may repeat them but not change them. If only a sample is written, the seed may
+/// differ.
 fn continued(saved: &str, arguments: Vec<OsString>, path: &Path) -> Result<Settings, Failure> {
     let saved = || saved.lines().map(Into::into);
     let (Some(before), Some(now)) = (Settings::parse(saved())?, Settings::parse(saved().chain(arguments))?) else {
@@ -207,7 +207,7 @@ fn continued(saved: &str, arguments: Vec<OsString>, path: &Path) -> Result<Setti
     }
 }
 
-/// The corpus of a file; without one, of the snapshot.
+/// The corpus of a file, or of the snapshot if there is no path.
 fn read(path: Option<&Path>) -> Result<Corpus, Failure> {
     let Some(path) = path else { return Ok(Corpus::new(SNAPSHOT).expect("the snapshot is long enough")) };
     Corpus::new(&common::read_text(path)?).map_err(|error| Failure::Run(format!("{}: {error}", path.display())))
@@ -223,7 +223,7 @@ fn train(run: &mut Run<'_>, settings: &Settings) -> Result<(), Failure> {
     let (mut cache, mut grad) = (run.model.cache(), run.model.zeros_like());
     let mut cross_entropy = SoftmaxCrossEntropy::new();
     for update in run.updates()..updates {
-        // The state goes on from batch to batch; the gradient goes back as far as this batch.
+        // The state is carried from batch to batch; the gradient goes back to the start of this batch.
         let (ids, targets) = run.readers.read();
         let pass = run.model.pass(ids, &mut run.state, &mut cache);
         let loss = cross_entropy.of(&pass, &targets);
@@ -286,7 +286,7 @@ fn gradient_flow(model: &CharLm, corpus: &Corpus, probe: &GradientProbe) -> Flow
     Flow::new(probe.flow().get("cell").expect("the model's cell is probed"))
 }
 
-/// Reads `prompt`, then says `count` characters, each drawn from what the model expects after those before it.
+/// Reads `prompt`, then says `count` characters, each drawn from the model's prediction after those before it.
 fn speak(
     model: &CharLm,
     prompt: &[usize],

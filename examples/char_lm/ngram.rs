@@ -16,8 +16,8 @@ struct Seen {
 /// p(c | h) = (max(n(h c) - d, 0) + d · followers(h) · p(c | h without its first)) / n(h)
 /// ```
 ///
-/// What the discount d takes from each character seen after h goes to the shorter context's distribution, and from the
-/// empty context to the uniform one, so no character has probability 0. A context never seen is shortened.
+/// The probability that the discount d takes from each character seen after h goes to the shorter context's distribution, and from
+/// the empty context to the uniform one, so no character has probability 0. A context never seen is shortened.
 ///
 /// There is one discount for each length of context. It is chosen, from the shortest up, as the one that is best on the
 /// last tenth of the training text with counts from the rest; counts are then taken from all of it.

@@ -1,4 +1,4 @@
-//! A training as a value: what changes with every update, and its way into a file and back.
+//! A training as a value: everything that changes with an update, saved to a file and loaded from it.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,21 +17,21 @@ use crate::corpus::{Corpus, Readers};
 use crate::curve::Curve;
 use crate::settings::{Settings, Training};
 
-/// All that a training needs to go on, and what it is about.
+/// Everything that a training needs to continue, with its corpus and settings.
 pub struct Run<'a> {
     pub corpus: &'a Corpus,
     pub training: &'a Training,
     pub model: CharLm,
     pub optimizer: AdamW<f32>,
     pub schedule: Schedule,
-    /// The recurrent state, which goes on from batch to batch.
+    /// The recurrent state, carried from batch to batch.
     pub state: <CharLm as Layer>::State,
     pub readers: Readers<'a>,
     pub curve: Curve,
 }
 
 impl<'a> Run<'a> {
-    /// Before the first update.
+    /// A training before its first update.
     pub fn new(corpus: &'a Corpus, training: &'a Training, probe: &GradientProbe, rng: &mut impl Rng) -> Self {
         let Training { batch, bptt, updates, learning_rate, .. } = *training;
         let model = CharLm::new(corpus.classes(), training, probe, rng);
@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
         Ok(self.curve.saved(checkpoint).save(path)?)
     }
 
-    /// Goes on where a checkpoint was saved.
+    /// Continues from a checkpoint.
     ///
     /// # Errors
     /// If the checkpoint is of another text or lacks something.
@@ -135,7 +135,7 @@ pub fn open(path: &Path) -> Result<(Checkpoint, String), Failure> {
     Ok((checkpoint, settings))
 }
 
-/// Finds out in time whether a checkpoint can be written; leaves the one that is there.
+/// Checks early whether a checkpoint can be written, without changing an existing file.
 ///
 /// # Errors
 /// If it cannot.

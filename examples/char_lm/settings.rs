@@ -64,7 +64,7 @@ impl FromStr for Cell {
     }
 }
 
-/// What decides how good the model gets.
+/// The settings that determine the trained model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
     /// The text to learn; `None` is the snapshot.
@@ -85,7 +85,7 @@ pub struct Training {
     pub learning_rate: f64,
     /// The largest norm of the gradient.
     pub clip: f64,
-    /// What weights and sample are drawn from.
+    /// The seed of the weights and of the sample.
     pub seed: u64,
 }
 
@@ -107,7 +107,7 @@ impl Default for Training {
 }
 
 impl Training {
-    /// As flags: those that decide over the model's shape, then the others.
+    /// As flags: those that determine the model's shape, then the others.
     fn flags(&self) -> [(&'static str, String); 9] {
         [
             ("cell", self.cell.name().to_lowercase()),
@@ -129,7 +129,7 @@ impl Training {
         Vec::from_iter(flags.into_iter().chain(text)).join("\n")
     }
 
-    /// What differs, as a sentence. The text's name does not count: its contents are compared.
+    /// The first difference, as a sentence. The text's name does not count: its contents are compared.
     pub fn difference(&self, saved: &Training) -> Option<String> {
         let mut pairs = self.flags().into_iter().zip(saved.flags());
         let differing = pairs.find(|(here, there)| here != there);
@@ -150,9 +150,9 @@ pub enum Start {
 
 /// All flags.
 pub struct Settings {
-    /// What decides how good the model gets.
+    /// The settings that determine the trained model.
     pub training: Training,
-    /// Of the sample.
+    /// The temperature of the sample.
     pub temperature: f64,
     /// The number of characters to write.
     pub sample: usize,
@@ -162,12 +162,12 @@ pub struct Settings {
     pub start: Start,
     /// The checkpoint's file.
     pub save: Option<PathBuf>,
-    /// Updates from checkpoint to checkpoint.
+    /// Updates between two checkpoints.
     pub save_every: usize,
 }
 
 impl Settings {
-    /// From a command line; `None` where help is asked for.
+    /// Parses a command line; `None` if it asks for help.
     ///
     /// # Errors
     /// If a flag is unknown, has no good value, or makes no sense beside another.
