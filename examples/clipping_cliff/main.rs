@@ -21,10 +21,9 @@
 //! so that W_hh = w/4 and the bias is w/4 + b/2, and by the chain rule
 //! dE/dw = dE/dW_hh / 4 + dE/dbias / 4 and dE/db = dE/dbias / 2.
 //!
-//! Gradient descent starts on the upper side of the cliff, where the gradient is small and points at it; another start
-//! has no cliff on its way, and clipping changes nothing there. x_0 = 0.5, the starts, the learning rates and the number
-//! of updates are chosen here. As one path proves little, 25 starts above the cliff are counted too, each with learning
-//! rates from 0.05 to 1.
+//! Gradient descent starts on the upper side of the cliff, where the gradient is small and points at it; another start has no cliff
+//! on its way, and clipping changes nothing there. x_0 = 0.5, the starts, the learning rates and the number of updates are chosen
+//! here. As one path proves little, 25 starts above the cliff are also tried, each with learning rates from 0.05 to 1.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -62,10 +61,10 @@ const RATE: f64 = 0.1;
 /// How many updates the picture of the norms shows.
 const SHOWN: usize = 160;
 
-/// A path has arrived where its error is below this.
+/// A path has arrived if its error is below this.
 const ARRIVED: f64 = 0.01;
 
-/// What the gradient's norm is clipped at.
+/// The norms at which the gradient is clipped, and their names.
 const CLIPS: [(Option<f64>, &str); 3] =
     [(None, "not clipped"), (Some(1.0), "clipped at 1"), (Some(0.1), "clipped at 0.1")];
 
@@ -124,7 +123,7 @@ fn surface(w: &Range<f64>, b: &Range<f64>, size: (usize, usize)) -> Surface {
     Surface { w: w.clone(), b: b.clone(), errors }
 }
 
-/// That the cell is the paper's recurrence and its gradient the recurrence's, at all points of a surface.
+/// Checks that the cell is the paper's recurrence and that their gradients agree, at all points of a surface.
 fn compare(surface: &Surface, claims: &mut Claims) {
     let mut unit = OneUnit::new();
     let (mut value, mut gradient) = (0.0, 0.0);
@@ -133,7 +132,7 @@ fn compare(surface: &Surface, claims: &mut Claims) {
         let states = unit.states(w, b).into_iter().map(|h| (1.0 + h) / 2.0);
         value = states.zip(values).map(|(here, there)| (here - there).abs()).fold(value, larger);
         let own = unit.gradient(w, b);
-        // On the cliff the gradient itself changes steeply: rounding counts in its own size, squared.
+        // On the cliff the gradient itself changes steeply, so its error is measured relative to the square of its norm.
         let size = dw.hypot(db).max(1.0);
         gradient = larger(gradient, (own[0] - dw).hypot(own[1] - db) / (size * size));
     }
@@ -166,7 +165,7 @@ fn judge(steep: &[Path], gentle: &[Path], claims: &mut Claims) {
     }
 }
 
-/// How many of the starts around one above the cliff arrive, for each learning rate and each way to clip.
+/// Counts the starts around one above the cliff that arrive, for each learning rate and each kind of clipping.
 fn count(middle: (f64, f64), quick: bool, claims: &mut Claims) -> Result<(), Failure> {
     let side: i32 = if quick { 1 } else { 2 };
     let rates: &[f64] = if quick { &[0.2, 1.0] } else { &[0.05, 0.1, 0.2, 0.5, 1.0] };

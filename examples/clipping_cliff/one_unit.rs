@@ -12,7 +12,7 @@ const TARGET: f64 = 0.7;
 /// x_0
 const INITIAL: f64 = 0.5;
 
-/// The recurrence as a cell, with all that its passes need.
+/// The recurrence as a cell, with the buffers that its passes need.
 pub struct OneUnit {
     cell: RnnCell<f64>,
     grad: RnnCell<f64>,
@@ -22,7 +22,7 @@ pub struct OneUnit {
 }
 
 impl OneUnit {
-    /// Before any parameters.
+    /// All parameters are 0.
     pub fn new() -> Self {
         let cell = RnnCell::zeros(1, 1);
         let zeros = Array3::zeros((STEPS, 1, 1));

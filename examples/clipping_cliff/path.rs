@@ -41,7 +41,7 @@ impl Path {
         Ok(Path { error: unit.error(parameters[0], parameters[1]), points, norms })
     }
 
-    /// Of the gradients before they were clipped.
+    /// The largest norm of the gradients before they were clipped.
     pub fn largest_norm(&self) -> f64 {
         self.norms.iter().copied().fold(0.0, larger)
     }
@@ -58,7 +58,7 @@ impl Path {
     }
 }
 
-/// The larger of two numbers, and NaN where one is.
+/// The larger of two numbers, or NaN if one of them is.
 pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
