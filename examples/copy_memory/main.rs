@@ -1,19 +1,19 @@
-//! The copy memory and adding problems at lengths of 500 and 400: recurrent cells and residual blocks of convolutions in time, beside the
-//! table of Bai, Kolter and Koltun 2018.
+//! The copy memory and adding problems at lengths of 500 and 400, for recurrent cells and residual blocks of convolutions in time,
+//! compared with the table of Bai, Kolter and Koltun 2018.
 //!
 //! ```text
 //! cargo run --release --example copy_memory
 //! ```
 //!
 //! **Copy memory**: ten symbols of eight kinds, 500 blanks, and a sign to repeat the ten. A model that knows when to answer but not
-//! what has a cross-entropy of 10 ln 8 / 520. **Adding**: 400 numbers, of which two are marked, one in each half; their sum is asked
-//! for at the end, scaled to [0, 1]. The mean, 1/2, has a squared error of 1/24. All errors are shown as shares of these, and
-//! so are the published ones, whose sequences are longer (T = 1000 and T = 600).
+//! what has a cross-entropy of 10 ln 8 / 520. **Adding**: 400 numbers, of which two are marked, one in each half; the answer at the
+//! end is their sum, scaled to [0, 1]. The mean, 1/2, has a squared error of 1/24. All errors are shown as shares of these, as are
+//! the published ones, whose sequences are longer (T = 1000 and T = 600).
 //!
-//! To a convolution with dilations 1, 2, 4, … the first symbol is a few steps away, whatever T is; for a recurrence it is T steps
-//! away. A task is solved if at most 3 of 2560 new sequences are wrong: have a symbol that is not the likeliest, or a sum that is off
-//! by 0.04 or more. Every model has one setting, chosen by hand on the seeds 0 and 1; all of a task see the same sequences and have the
-//! same budget.
+//! For convolutions with dilations 1, 2, 4, … the first symbol is a few steps away, whatever T is; for a recurrence it is T steps
+//! away. A task is solved if at most 3 of 2560 new sequences are wrong: have a symbol that is not the likeliest, or a sum that is
+//! off by 0.04 or more. Every model has one setting, chosen by hand on the seeds 0 and 1. All models of a task see the same
+//! sequences and have the same budget.
 //!
 //! Differences from the paper: T, fewer parameters and far fewer updates. The recurrent nets, which fail at copy memory there, get no more
 //! time here.
@@ -37,11 +37,12 @@ use trial::{Entry, Model, Plan, Runs, TESTED, Task, compare, print};
 /// The squared error of the mean, the variance of the sum of two uniform numbers, halved.
 const GUESSED: f64 = 1.0 / 24.0;
 
-/// As shares of the error without memory: a median above the one, and below the other.
+/// Limits of the median error, as shares of the error without memory: above the first nothing was learned, below the second the
+/// task was.
 const NOTHING_LEARNED: f64 = 0.9;
 const LEARNED: f64 = 0.1;
 
-/// What is claimed of a model.
+/// The claim about a model.
 #[derive(Clone, Copy, PartialEq)]
 enum Expected {
     Learns,

@@ -1,4 +1,4 @@
-//! Copy memory: symbols that are to be repeated after a long time of nothing.
+//! Copy memory: symbols that are to be repeated after many blanks.
 
 use gradflow::loss::SoftmaxCrossEntropy;
 use gradflow::ndarray::{Array2, Array3, ArrayView3, s};
@@ -6,16 +6,16 @@ use gradflow::rand::{Rng, RngExt};
 
 use crate::trial::{Batch, Task};
 
-/// The symbols that are to be remembered: how many at the start of each sequence, and of how many kinds.
+/// The number of symbols at the start of each sequence that are to be remembered, and the number of their kinds.
 pub const REMEMBERED: usize = 10;
 pub const KINDS: usize = 8;
 
-/// Class 0 is nothing, 1 to 8 are symbols, 9 says that they are to be repeated.
+/// Class 0 is a blank, 1 to 8 are symbols, 9 is the sign to repeat them.
 const CLASSES: usize = KINDS + 2;
 const REPEAT: usize = KINDS + 1;
 
-/// `blanks + 20` steps: ten symbols, blanks, and from the `blanks + 10`th step on the sign to repeat them, one at each of the last
-/// ten steps. What is asked for is nothing until then.
+/// Copy memory of `blanks + 20` steps: ten symbols, the blanks, and at each of the last ten steps the sign to repeat a symbol. The
+/// target of all other steps is a blank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CopyMemory {
     /// T
