@@ -10,10 +10,10 @@ use gradflow::{
     recurrent::{GruCell, LstmCell, RnnCell, SlstmCell},
 };
 
-/// How the recurrent weights of a tanh RNN start.
+/// The initialisation of the recurrent weights of a tanh RNN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
-    /// Every parameter uniform in ±1/√H, as PyTorch starts them.
+    /// Every parameter uniform in ±1/√H, as in PyTorch.
     Uniform,
     /// A random orthogonal matrix.
     Orthogonal,
@@ -21,18 +21,18 @@ pub enum Start {
     Identity,
 }
 
-/// A layer with a memory, as it starts.
+/// A layer with a memory, and its initialisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
-    /// With the biases of two gates at the start.
+    /// An LSTM with these initial biases of two gates.
     Lstm { forget: f64, input: f64 },
-    /// With the bias of the gate that keeps at the start.
+    /// A GRU with this initial bias of the gate that keeps the state.
     Gru { update: f64 },
-    /// An LSTM with memories of one step to `t_max` steps from the start (Tallec and Ollivier 2018).
+    /// An LSTM with initial memories of one step to `t_max` steps (Tallec and Ollivier 2018).
     Chrono { t_max: f64 },
-    /// An sLSTM.
+    /// An sLSTM with this initial forget bias.
     Slstm { forget: f64 },
-    /// With tanh.
+    /// An RNN with tanh.
     Rnn(Start),
     /// No recurrence: residual blocks of convolutions with `taps` taps, the dilation doubled from block to block.
     Temporal { blocks: usize, taps: usize },

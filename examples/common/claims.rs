@@ -1,4 +1,4 @@
-//! What an example claims, and whether it holds.
+//! The claims of an example, and whether they hold.
 
 use super::{Failure, Settings};
 
@@ -18,7 +18,7 @@ impl Claims {
         Claims { quick: settings.quick, rows: Vec::new(), failed: Vec::new() }
     }
 
-    /// A claim that must hold. A comparison with NaN is false, so that NaN fails.
+    /// Adds a claim that must hold. A comparison with NaN is false, so NaN fails.
     pub fn check(
         &mut self,
         what: impl Into<String>,
@@ -35,7 +35,7 @@ impl Claims {
         self.rows.push([what, published.into(), expected.into(), here.into(), verdict.into()]);
     }
 
-    /// A figure that is shown beside the claims and judged by none.
+    /// Adds a figure that is shown beside the claims without being judged.
     pub fn note(
         &mut self,
         what: impl Into<String>,

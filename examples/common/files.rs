@@ -1,4 +1,4 @@
-//! Files in and out.
+//! Reading and writing files.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,15 +16,15 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// A file that is opened before the work and written after it, so that a folder that cannot be written to is found
-/// out in time; what it held before stays until then.
+/// A file that is opened before the work and written after it, so that a folder without write access is found early. Its old
+/// contents stay until then.
 pub struct Output {
     path: PathBuf,
     file: File,
 }
 
 impl Output {
-    /// Creates the file, and the folder where it is missing.
+    /// Creates the file, and the folder if it is missing.
     pub fn create(folder: &Path, name: &str) -> Result<Self, Failure> {
         let path = folder.join(name);
         let file = std::fs::create_dir_all(folder)
@@ -35,7 +35,7 @@ impl Output {
         }
     }
 
-    /// Writes the contents and says where they went.
+    /// Writes the contents and gives the path.
     pub fn write(mut self, contents: &str) -> Result<PathBuf, Failure> {
         match self.file.set_len(0).and_then(|()| self.file.write_all(contents.as_bytes())) {
             Ok(()) => Ok(self.path),

@@ -11,7 +11,7 @@ use lexopt::prelude::*;
 
 use super::{Failure, Output};
 
-/// A flag that an example has besides those that all have.
+/// A flag that an example has besides the common ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
     /// Without the dashes.
@@ -22,7 +22,7 @@ pub struct Flag {
     pub help: &'static str,
 }
 
-/// What every example can be told, and an example's own flags.
+/// The flags common to all examples, and an example's own flags.
 ///
 /// ```text
 /// let settings = Settings::parse("What it shows, in a line.", &[
@@ -41,7 +41,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of this program's command line. Where help is asked for, prints it and ends the program.
+    /// Parses this program's command line. If it asks for help, prints it and ends the program.
     ///
     /// # Errors
     /// If a flag is unknown or has no good value.
@@ -55,7 +55,7 @@ impl Settings {
         }
     }
 
-    /// Of a command line; `None` where help is asked for.
+    /// Parses a command line; `None` if it asks for help.
     fn of(arguments: impl IntoIterator<Item = OsString>, own: &[Flag]) -> Result<Option<Self>, Failure> {
         let mut settings = Settings { seed: 0, quick: false, out: "out".into(), values: BTreeMap::new() };
         let parser = &mut lexopt::Parser::from_args(arguments);
@@ -78,7 +78,7 @@ impl Settings {
         Ok(Some(settings))
     }
 
-    /// `count` seeds, from `--seed` on: 0 to 4 where there are five and nothing else was said.
+    /// `count` seeds, from `--seed` on: by default, five seeds are 0 to 4.
     pub fn seeds(&self, count: u64) -> Range<u64> {
         self.seed..self.seed + count
     }
@@ -99,7 +99,7 @@ impl Settings {
     /// The value of `--name`, a whole number in `range`.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not one.
     pub fn whole<N: FromStr + PartialOrd + Display>(
         &self,
         name: &str,
@@ -117,15 +117,15 @@ impl Settings {
     /// The value of `--name`, a finite number above 0.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not one.
     pub fn positive(&self, name: &str, default: f64) -> Result<f64, Failure> {
         self.get(name, "a number above 0", |x: &f64| *x > 0.0 && x.is_finite(), default)
     }
 
-    /// The value of `--name`: what `expected` says and `fits` lets through.
+    /// The value of `--name`: `expected` describes it, and `fits` must accept it.
     ///
     /// # Errors
-    /// If it is not.
+    /// If `fits` does not accept it.
     pub fn get<T: FromStr>(
         &self,
         name: &str,
@@ -165,7 +165,7 @@ pub fn positive(parser: &mut lexopt::Parser, flag: &str) -> Result<f64, Failure>
     parsed(parser, flag, "a number above 0", |x: &f64| *x > 0.0 && x.is_finite())
 }
 
-/// The value of `--flag`: what `expected` says and `fits` lets through.
+/// The value of `--flag`: `expected` describes it, and `fits` must accept it.
 pub fn parsed<T: FromStr>(
     parser: &mut lexopt::Parser,
     flag: &str,

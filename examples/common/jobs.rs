@@ -14,7 +14,7 @@ pub fn in_parallel<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync)
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                // The lock is gone before the work begins.
+                // The lock is released before the work begins.
                 let next = || queue.lock().expect("nobody panics with the queue").next();
                 while let Some((job, result)) = next() {
                     *result = Some(work(job));

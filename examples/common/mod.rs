@@ -1,4 +1,4 @@
-//! What the examples share: how they fail, read flags, spread work, show progress, judge claims and draw.
+//! Code that the examples share: failures, flags, threads, progress, claims and pictures.
 
 // Each example compiles this module for itself and uses its own part of it.
 #![allow(dead_code, unused_imports)]
@@ -26,7 +26,7 @@ pub use progress::{Interrupt, Progress};
 /// Why an example ends early: one line for the reader, and an exit status.
 #[derive(Debug)]
 pub enum Failure {
-    /// A flag that is not understood: status 2.
+    /// An invalid flag: status 2.
     Usage(String),
     /// A file that cannot be read or written, a training that diverged, a claim that did not hold: status 1.
     Run(String),
@@ -52,7 +52,7 @@ impl From<NonFiniteGradient> for Failure {
     }
 }
 
-/// The exit status after Ctrl-C: 128 and the signal's number.
+/// The exit status after Ctrl-C: 128 plus the signal's number.
 pub const INTERRUPTED: u8 = 130;
 
 /// The end of `main`: a failure as one line on stderr, and the exit status.

@@ -1,4 +1,4 @@
-//! How far a work is, and Ctrl-C.
+//! Progress of a job, and Ctrl-C.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, INTERRUPTED};
 
-/// A progress bar on stderr; where that is no terminal, some twenty plain lines.
+/// A progress bar on stderr; if that is not a terminal, about twenty plain lines.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
@@ -22,12 +22,12 @@ impl Progress {
         Progress { bar, plain: !io::stderr().is_terminal() }
     }
 
-    /// For a work of which `done` steps were done before.
+    /// For a job of which `done` steps are already done.
     pub fn resumed(self, done: usize) -> Self {
         Progress { bar: self.bar.with_position(done as u64), ..self }
     }
 
-    /// One step is done; `message` tells how things stand.
+    /// Counts a step as done; `message` describes the current state.
     pub fn step(&self, message: String) {
         self.bar.inc(1);
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(1).max(1));
@@ -38,22 +38,22 @@ impl Progress {
         }
     }
 
-    /// The bar goes away.
+    /// Removes the bar.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Ctrl-C, asked about between two steps instead of ending the program where it happens to be.
+/// Ctrl-C, as a flag that is checked between two steps instead of ending the program anywhere.
 ///
-/// The second time, and once this value is gone, it ends the program at once.
+/// A second Ctrl-C, or one after this value is dropped, ends the program at once.
 pub struct Interrupt {
     asked: Arc<AtomicBool>,
     heeded: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Listens from now on. A program does so once.
+    /// Listens from now on. A program does this once.
     pub fn listen() -> Result<Self, Failure> {
         let (asked, heeded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
         let interrupt = Interrupt { asked: asked.clone(), heeded: heeded.clone() };
@@ -66,7 +66,7 @@ impl Interrupt {
         listening.map(|()| interrupt).map_err(|error| Failure::Run(format!("Ctrl-C cannot be heeded: {error}")))
     }
 
-    /// Whether it came.
+    /// Whether Ctrl-C was pressed.
     pub fn came(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }

@@ -1,5 +1,4 @@
-//! Trainings on a task that makes its sequences as they are needed: how many must a model see until it makes no
-//! mistake?
+//! Trainings on a task that generates its sequences as they are needed: how many must a model see until it makes no mistake?
 //!
 //! Shared by `adding_problem` and `temporal_order`, after Hochreiter and Schmidhuber 1997. All models of a seed see the
 //! same sequences in the same order, with the same clipping and the same budget. Training ends when a check is passed
@@ -26,7 +25,7 @@ use crate::common::{Cell, Progress, in_parallel};
 pub struct Batch<T> {
     /// `[T, B, I]`
     pub x: Array3<f32>,
-    /// `[B]`, the longest first: at every step, the sequences that go on stand side by side.
+    /// `[B]`, the longest first: at every step, the sequences that have not ended are adjacent.
     pub lengths: Vec<usize>,
     /// What stands at the sequences' ends; elsewhere, what the loss ignores.
     pub targets: T,
@@ -40,7 +39,7 @@ impl<T> Batch<T> {
     }
 }
 
-/// What is to be learned.
+/// A task to learn.
 pub trait Task: Copy + Send + Sync {
     /// The targets of a batch.
     type Targets: Deref<Target = <Self::Loss as Loss<f32>>::Targets>;
@@ -48,13 +47,13 @@ pub trait Task: Copy + Send + Sync {
     /// The error that training minimises.
     type Loss: Loss<f32>;
 
-    /// How many features a step has.
+    /// The number of features of a step.
     const INPUTS: usize;
 
-    /// What it is called.
+    /// The name of the task.
     fn name(&self) -> String;
 
-    /// How many outputs a model has.
+    /// The number of outputs of a model.
     fn outputs(&self) -> usize;
 
     /// `count` sequences that were never seen before.
@@ -63,7 +62,7 @@ pub trait Task: Copy + Send + Sync {
     /// The mean error of the outputs at the sequences' ends.
     fn loss(&self) -> Self::Loss;
 
-    /// How many of the sequences have an output that is farther off than `share` of what is tolerated.
+    /// How many of the sequences have an output that is off by more than `share` of the tolerance.
     fn wrong(&self, y: &ArrayView3<'_, f32>, batch: &Batch<Self::Targets>, share: f32) -> usize;
 }
 
@@ -88,18 +87,18 @@ impl Model {
         (cell, Linear::new(self.hidden, task.outputs(), rng))
     }
 
-    /// How it starts and learns.
+    /// Its initialisation and learning rate.
     fn setting(&self) -> String {
         format!("{}; rate {}", self.cell, self.learning_rate)
     }
 }
 
-/// What all trainings of a comparison have in common.
+/// The settings that all trainings of a comparison have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Sequences of an update.
     pub batch: usize,
-    /// Sequences from check to check.
+    /// Sequences between two checks.
     pub check_every: usize,
     /// Sequences after which a training is given up.
     pub budget: usize,
@@ -113,13 +112,13 @@ pub const CHECKED: usize = 2000;
 /// The share of the tolerance that a check allows, so that the test after it does not depend on luck.
 const STRICTNESS: f32 = 0.75;
 
-/// The sequences by which a trained model is judged,
+/// The number of sequences on which a trained model is tested.
 pub const TESTED: usize = 2560;
 
-/// and how many of them may be wrong, as in the paper.
+/// How many of these test sequences may be wrong, as in the paper.
 pub const ALLOWED: usize = 3;
 
-/// How many go through a model together where none is trained.
+/// The number of sequences that go through a model together if none is trained.
 const CHUNK: usize = 250;
 
 /// How a training went.
@@ -129,20 +128,20 @@ pub struct Outcome {
     pub curve: Vec<(usize, f64)>,
     /// The sequences seen until a check was passed or the budget was used up.
     seen: usize,
-    /// How many test sequences are wrong; `None` where a gradient was not finite and nothing was left to test.
+    /// How many test sequences are wrong; `None` if a gradient was not finite and nothing was left to test.
     pub wrong: Option<usize>,
-    /// The mean error of the test sequences; NaN where there was no test.
+    /// The mean error of the test sequences; NaN if there was no test.
     pub error: f64,
 }
 
 impl Outcome {
-    /// The sequences that were needed, where the training succeeded.
+    /// The sequences that were needed, if the training succeeded.
     pub fn needed(&self) -> Option<usize> {
         self.wrong.is_some_and(|wrong| wrong <= ALLOWED).then_some(self.seen)
     }
 }
 
-/// What random numbers are for: each role of a seed has its own stream.
+/// The use of random numbers: each role of a seed has its own stream.
 #[derive(Clone, Copy)]
 enum Role {
     Weights,
@@ -185,7 +184,7 @@ pub fn train<T: Task>(task: &T, model: &Model, plan: &Plan, seed: u64) -> Outcom
     Outcome { wrong: Some(wrong), error, ..outcome }
 }
 
-/// New sequences from a stream of its own, to see how good a model is.
+/// Evaluates a model on new sequences from its own random stream.
 struct Judge<'a, T: Task> {
     task: &'a T,
     rng: StdRng,
@@ -195,7 +194,7 @@ struct Judge<'a, T: Task> {
 }
 
 impl<'a, T: Task> Judge<'a, T> {
-    /// For which a sequence is right if its error is within `share` of the tolerance.
+    /// A judge for which a sequence is right if its error is within `share` of the tolerance.
     fn new(task: &'a T, share: f32, rng: StdRng) -> Self {
         Judge { task, rng, share, cache: None, loss: task.loss() }
     }
@@ -234,15 +233,15 @@ impl<'a, T: Task> Judge<'a, T> {
 pub struct Entry<T> {
     pub task: T,
     pub name: &'static str,
-    /// Of several settings, the best with the first seeds goes on with all of them.
+    /// If there are several settings, the best one with the first seeds is trained with all of them.
     pub settings: Vec<Model>,
     pub plan: Plan,
 }
 
-/// Settings, and what became of each with the first seeds.
+/// Settings, and the outcomes of each with the first seeds.
 type Grid = Vec<(Model, Vec<Outcome>)>;
 
-/// What became of an [`Entry`].
+/// The results of an [`Entry`].
 pub struct Runs<T> {
     pub task: T,
     pub name: &'static str,
@@ -251,12 +250,12 @@ pub struct Runs<T> {
     pub parameters: usize,
     /// One for each seed.
     pub outcomes: Vec<Outcome>,
-    /// Of several settings: what became of each with the first seeds.
+    /// If there are several settings: the outcomes of each with the first seeds.
     grid: Grid,
 }
 
-/// Trains every entry with all seeds; where it has several settings, each of them with the first `grid_seeds` seeds and
-/// the best with the others too.
+/// Trains every entry with all seeds. If an entry has several settings, each of them is trained with the first `grid_seeds` seeds,
+/// and the best one with the others too.
 pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u64) -> Vec<Runs<T>> {
     let tried = |entry: &Entry<T>| match entry.settings.len() {
         1 => seeds.clone(),
@@ -307,8 +306,8 @@ pub fn compare<T: Task>(entries: Vec<Entry<T>>, seeds: Range<u64>, grid_seeds: u
     entries.iter().zip(grids).zip(best).map(runs).collect()
 }
 
-/// The setting with the most successes; of several, the one that needed the fewest sequences, or had the lowest error where
-/// there was no success. NaN is the highest.
+/// The setting with the most successes. Ties are decided by the fewest sequences needed, or, if there was no success, by the lowest
+/// error. NaN is the highest.
 fn best(grid: &[(Model, Vec<Outcome>)]) -> usize {
     let merit = |outcomes: &[Outcome]| {
         let needed: Vec<usize> = outcomes.iter().filter_map(Outcome::needed).collect();
@@ -328,13 +327,13 @@ impl<T: Task> Runs<T> {
         self.outcomes.iter().filter_map(Outcome::needed).collect()
     }
 
-    /// Their mean; NaN where none was successful.
+    /// The mean of the sequences needed; NaN if no training was successful.
     pub fn mean_needed(&self) -> f64 {
         let needed = self.needed();
         needed.iter().sum::<usize>() as f64 / needed.len() as f64
     }
 
-    /// What the task is called.
+    /// The name of the task.
     pub fn task_name(&self) -> String {
         self.task.name()
     }
@@ -387,7 +386,7 @@ impl<T: Task> Runs<T> {
 /// The most points that a curve is drawn with.
 const POINTS: usize = 64;
 
-/// Prints what became of the entries of a task, and the whole grid where there was one.
+/// Prints the results of the entries of a task, and the whole grid if there was one.
 pub fn print<T: Task>(runs: &[&Runs<T>]) {
     let Some(first) = runs.first() else { return };
     println!("\n{}", first.task.name());

@@ -12,13 +12,13 @@ use super::names::{self, Block};
 use super::scale::Scale;
 use super::{Area, Drawn, Panel, stroke, text, width};
 
-/// How high the strip is in which a logarithmic axis shows exact zeros.
+/// The height of the strip in which a logarithmic axis shows exact zeros.
 const ZERO_STRIP: i32 = 34;
 
 /// The grey of a rule.
 const RULE: RGBColor = RGBColor(110, 110, 110);
 
-/// Lines over two axes, each linear or logarithmic, with their names at their ends.
+/// Lines over two axes, each linear or logarithmic, with the lines' names at their ends.
 ///
 /// On a logarithmic y axis exact zeros have a strip of their own below the powers of ten. A number that is not finite
 /// interrupts its line.
@@ -35,7 +35,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// With what stands at the axes, units included.
+    /// A chart with these axis labels, which include units.
     pub fn new(x: impl Into<String>, y: impl Into<String>) -> Self {
         Chart {
             x: x.into(),
@@ -50,7 +50,7 @@ impl Chart {
         }
     }
 
-    /// With a line of text above.
+    /// With a title above.
     pub fn title(self, title: impl Into<String>) -> Self {
         Chart { title: title.into(), ..self }
     }
@@ -65,17 +65,17 @@ impl Chart {
         Chart { log: (self.log.0, true), ..self }
     }
 
-    /// Instead of the range of the points.
+    /// With this range instead of that of the points.
     pub fn x_range(self, range: Range<f64>) -> Self {
         Chart { x_range: Some(range), ..self }
     }
 
-    /// Instead of a range around the points; lines are cut off at its ends.
+    /// With this range instead of one around the points; lines are cut off at its ends.
     pub fn y_range(self, range: Range<f64>) -> Self {
         Chart { y_range: Some(range), ..self }
     }
 
-    /// With a line more.
+    /// With another line.
     pub fn line(mut self, line: Line) -> Self {
         self.lines.push(line);
         self
@@ -92,7 +92,7 @@ impl Chart {
         Chart { labelled: false, ..self }
     }
 
-    /// The lines' names: to the right of the plot if a line goes on to its right edge, otherwise beside the line's end, which
+    /// Draws the lines' names: to the right of the plot if a line reaches its right edge, otherwise beside the line's end, which
     /// gets a mark.
     fn names(&self, area: &Area<'_>, frame: &Frame, zero: Option<i32>) -> Drawn {
         let bottom = frame.bottom + if zero.is_some() { ZERO_STRIP } else { 0 };
@@ -120,7 +120,7 @@ impl Chart {
     }
 }
 
-/// Where the name of a rule at the height `y` stands.
+/// The rectangle of the name of a rule at the height `y`.
 fn rule_block(frame: &Frame, y: f64, name: &str) -> Block {
     let (_, y) = frame.held(frame.pixel(0.0, y));
     (frame.right - 6 - width(name), y - 17, frame.right - 6, y)

@@ -1,4 +1,4 @@
-//! The rectangle in which things are drawn, with its axes.
+//! The rectangle of a plot, with its axes.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -20,7 +20,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Grid, axes, numbers and what stands at them; `below` pixels at the bottom are kept for zeros.
+    /// Draws grid, axes, numbers and labels; `below` pixels at the bottom are kept for zeros.
     pub fn draw(&self, area: &Area<'_>, x_name: &str, y_name: &str, below: i32) -> Drawn {
         let (left, right, top, bottom) = (self.left, self.right, self.top, self.bottom + below);
         for (place, label) in self.y.ticks(((self.bottom - top) / 45).max(2) as usize) {
@@ -42,7 +42,7 @@ impl Frame {
         upright(area, y_name, (FONT.1 as i32 * 2 / 3, (top + bottom) / 2))
     }
 
-    /// Axes and numbers around a surface, without a grid.
+    /// Draws axes and numbers around a surface, without a grid.
     pub fn draw_over(&self, area: &Area<'_>) -> Drawn {
         let Frame { left, right, top, bottom, .. } = *self;
         for (place, label) in self.y.ticks(8) {
@@ -59,19 +59,19 @@ impl Frame {
         Ok(())
     }
 
-    /// The place of a point, in pixels; not finite where it has none.
+    /// The place of a point, in pixels; not finite if it has none.
     pub fn pixel(&self, x: f64, y: f64) -> (f64, f64) {
         let (width, height) = (f64::from(self.right - self.left), f64::from(self.bottom - self.top));
         (f64::from(self.left) + self.x.place(x) * width, f64::from(self.bottom) - self.y.place(y) * height)
     }
 
-    /// The nearest pixel within.
+    /// The nearest pixel within the frame.
     pub fn held(&self, (x, y): (f64, f64)) -> (i32, i32) {
         let x = x.clamp(f64::from(self.left), f64::from(self.right));
         (x.round() as i32, y.clamp(f64::from(self.top), f64::from(self.bottom)).round() as i32)
     }
 
-    /// The pixel of a point, where that is within.
+    /// The pixel of a point, if that is within the frame.
     pub fn inside(&self, x: f64, y: f64, zero: Option<i32>) -> Option<(i32, i32)> {
         let (px, py) = self.pixel(x, y);
         let x_inside = (f64::from(self.left) - 0.5..=f64::from(self.right) + 0.5).contains(&px);
@@ -112,7 +112,7 @@ impl Frame {
         runs.into_iter().map(|run| sparse(&run)).collect()
     }
 
-    /// The part of a segment that is within (Liang and Barsky 1984).
+    /// The part of a segment that is within the frame (Liang and Barsky 1984).
     fn cut(&self, from: (f64, f64), to: (f64, f64)) -> Option<((i32, i32), (i32, i32))> {
         if ![from.0, from.1, to.0, to.1].iter().all(|value| value.is_finite()) {
             return None;
@@ -138,7 +138,7 @@ impl Frame {
     }
 }
 
-/// Without points that are less than two pixels from the one before: a path has thousands of them, which would not be seen.
+/// Drops points that are less than two pixels from the one before: a path has thousands of them, which would be invisible.
 fn sparse(run: &[(i32, i32)]) -> Vec<(i32, i32)> {
     let mut kept: Vec<(i32, i32)> = Vec::new();
     for (k, &(x, y)) in run.iter().enumerate() {

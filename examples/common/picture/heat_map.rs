@@ -14,11 +14,11 @@ use super::{Area, Drawn, Panel, stroke, text, upright, width};
 /// How many shades there are.
 const SHADES: usize = 16;
 
-/// The colours between which a shade lies, from the lowest number to the highest: lightness falls all the way.
+/// The colours between which shades are interpolated, from the lowest number to the highest: lightness always falls.
 const COLORS: [RGBColor; 4] =
     [RGBColor(250, 250, 245), RGBColor(170, 205, 225), RGBColor(70, 125, 175), RGBColor(15, 35, 80)];
 
-/// A table of numbers as shades, light where they are low; over a surface, with paths on it.
+/// A table of numbers as shades, light for low numbers. A surface can have paths on it.
 pub struct HeatMap {
     values: Array2<f64>, // [rows, columns]
     axes: Axes,
@@ -37,13 +37,13 @@ enum Axes {
 }
 
 impl HeatMap {
-    /// Of a function of two numbers: `values`, `[rows, columns]`, taken at the middles of the cells into which the
-    /// ranges are divided; row 0 is the lowest y.
+    /// The map of a function of two numbers: `values`, `[rows, columns]`, taken at the middles of the cells into which the ranges
+    /// are divided; row 0 is the lowest y.
     pub fn surface(values: Array2<f64>, x: Range<f64>, y: Range<f64>) -> Self {
         Self::new(values, Axes::Surface(x, y))
     }
 
-    /// Of a table whose rows, from the top, and columns have names.
+    /// The map of a table whose rows, from the top, and columns have names.
     pub fn table(values: Array2<f64>, rows: Vec<String>, columns: Vec<String>) -> Self {
         assert_eq!(values.dim(), (rows.len(), columns.len()), "one name for each row and column");
         Self::new(values, Axes::Names(rows, columns))
@@ -54,34 +54,33 @@ impl HeatMap {
         HeatMap { values, axes, title: String::new(), names, log: false, range: None, paths: Vec::new() }
     }
 
-    /// What stands at the axes and at the scale of shades, units included.
+    /// With these labels of the axes and of the scale of shades, which include units.
     pub fn names(self, x: impl Into<String>, y: impl Into<String>, values: impl Into<String>) -> Self {
         HeatMap { names: [x.into(), y.into(), values.into()], ..self }
     }
 
-    /// With a line of text above.
+    /// With a title above.
     pub fn title(self, title: impl Into<String>) -> Self {
         HeatMap { title: title.into(), ..self }
     }
 
-    /// With shades by the logarithm; what is not above 0 has the lightest.
+    /// With shades by the logarithm; numbers that are not above 0 have the lightest.
     pub fn log(self) -> Self {
         HeatMap { log: true, ..self }
     }
 
-    /// Instead of the range of the values; what is outside has the shade of the nearest end.
+    /// With this range instead of that of the values; numbers outside have the shade of the nearest end.
     pub fn range(self, range: Range<f64>) -> Self {
         HeatMap { range: Some(range), ..self }
     }
 
-    /// With a path over it, named at the bottom where it has a name.
+    /// With a path over it; if the path has a name, that is shown at the bottom.
     pub fn path(mut self, path: Line) -> Self {
         self.paths.push(path);
         self
     }
 
-    /// Rectangles of one shade each: row and column ranges. Equal neighbours are put together, which keeps a picture
-    /// small.
+    /// Rectangles of one shade each: row and column ranges. Equal neighbours are merged, which keeps a picture small.
     fn rectangles(&self, scale: &Scale) -> Vec<(Range<usize>, Range<usize>, Option<usize>)> {
         let shades = self.values.map(|&value| shade(scale, value));
         let (rows, columns) = shades.dim();
@@ -100,13 +99,13 @@ impl HeatMap {
                 rectangles.push((row..below, column..right, own));
             }
         }
-        // One shade after the other, so that a picture can name each but once.
+        // Sorted by shade, so that a picture needs to name each shade only once.
         rectangles.sort_by_key(|&(.., shade)| shade);
         rectangles
     }
 }
 
-/// `None` for NaN, which is shown as such.
+/// The shade of a value; `None` for NaN, which has its own colour.
 fn shade(scale: &Scale, value: f64) -> Option<usize> {
     let place = if scale.is_log() && value <= 0.0 { 0.0 } else { scale.place(value) };
     (!place.is_nan()).then(|| ((place.clamp(0.0, 1.0) * SHADES as f64) as usize).min(SHADES - 1))
@@ -186,7 +185,7 @@ impl Panel for HeatMap {
         text(area, x_name, ((frame.left + frame.right) / 2, frame.bottom + 30), (HPos::Center, VPos::Top), BLACK)?;
         upright(area, y_name, (10, (frame.top + frame.bottom) / 2))?;
 
-        // The shades' scale.
+        // The scale of the shades.
         let (left, right) = (frame.right + 14, frame.right + 30);
         let height = |place: f64| frame.bottom - (place * f64::from(frame.bottom - frame.top)).round() as i32;
         for k in 0..SHADES {

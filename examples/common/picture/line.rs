@@ -34,7 +34,7 @@ impl Line {
         Line { markers: true, ..self }
     }
 
-    /// With an open mark at its first point and a full one at its last, for a path.
+    /// With an open mark at its first point and a filled one at its last, for a path.
     pub fn ends(self) -> Self {
         Line { ends: true, ..self }
     }
@@ -49,7 +49,7 @@ impl Line {
         &self.points
     }
 
-    /// All heights at which it or its band is.
+    /// All y values of the line and its band.
     pub fn heights(&self) -> impl Iterator<Item = f64> {
         let band = self.band.iter().flat_map(|&(_, low, high)| [low, high]);
         self.points.iter().map(|&(_, y)| y).chain(band)
@@ -65,7 +65,7 @@ impl Line {
         STYLES[self.style].0
     }
 
-    /// Draws white around it, on which it stands out from shades.
+    /// Draws a white outline around it, so that it stands out from shades.
     pub fn draw_halo(&self, area: &Area<'_>, frame: &Frame) -> Drawn {
         for run in frame.runs(&self.points, None) {
             area.draw(&PathElement::new(run, WHITE.stroke_width(self.width + 2)))?;
@@ -73,7 +73,7 @@ impl Line {
         Ok(())
     }
 
-    /// A short piece of it, for a key.
+    /// Draws a short piece of it, for a legend.
     pub fn draw_sample(&self, area: &Area<'_>, from: (i32, i32), to: (i32, i32)) -> Drawn {
         stroke(area, from, to, self.color().stroke_width(self.width))
     }
@@ -110,7 +110,7 @@ impl Line {
         Ok(())
     }
 
-    /// A mark in the line's colour, its shape by the style.
+    /// Draws a mark in the line's colour, shaped by its style.
     pub fn mark(&self, area: &Area<'_>, (x, y): (i32, i32), r: i32) -> Drawn {
         let color = self.color();
         let corners = match self.style % 4 {

@@ -1,6 +1,6 @@
 //! Pictures in SVG, all in one style: 830 px wide, as wide as a README shows them.
 //!
-//! Lines are told apart by lightness and dash as well as by colour, so that they can be told apart in a grey print too.
+//! Lines differ in lightness and dash as well as in colour, so that they can be told apart in a grey print too.
 
 mod chart;
 mod frame;
@@ -30,7 +30,7 @@ const FONT: (&str, u32) = ("sans-serif", 15);
 /// About the width of a letter.
 const LETTER: f64 = 7.6;
 
-/// The width of a chart's lines; nothing else is as wide, so that dashes find them.
+/// The width of a chart's lines; nothing else has this width, so `finished` finds the lines to dash by it.
 const STROKE: u32 = 3;
 
 /// How lines look: one colour and dash each, dark and light in turn.
@@ -74,7 +74,7 @@ pub fn picture(height: u32, rows: &[&[&dyn Panel]]) -> Result<String, Failure> {
     Ok(finished(svg))
 }
 
-/// With dashes, which the library would draw one by one, and in half the space: a picture is a file of a repository.
+/// Adds dashes, which the library would draw one by one, and halves the size, since pictures are kept in the repository.
 fn finished(mut svg: String) -> String {
     for (color, dash) in STYLES.iter().filter(|(_, dash)| !dash.is_empty()) {
         let RGBColor(r, g, b) = color;
@@ -96,7 +96,7 @@ fn finished(mut svg: String) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The colour of a filled rectangle, and its outline for a path: rectangles of one colour are one path.
+/// The colour of a filled rectangle, and its outline for a path: rectangles of one colour become one path.
 fn rectangle(line: &str) -> Option<(&str, String)> {
     let attributes: Vec<&str> = line.strip_prefix("<rect ")?.split('"').skip(1).step_by(2).collect();
     let [x, y, width, height, fill] = attributes[..] else { return None };
@@ -133,7 +133,7 @@ fn stroke(area: &Area<'_>, from: (i32, i32), to: (i32, i32), style: impl Into<Sh
     Ok(area.draw(&PathElement::new([from, to], style))?)
 }
 
-/// How many pixels a text is wide, about.
+/// The approximate width of a text in pixels.
 fn width(text: &str) -> i32 {
     (text.chars().count() as f64 * LETTER).ceil() as i32
 }

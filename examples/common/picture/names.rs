@@ -1,4 +1,4 @@
-//! Where the names of lines stand: beside their ends, without covering each other.
+//! Placement of the names of lines: beside their ends, without covering each other.
 
 /// A rectangle of pixels: left, top, right and bottom.
 pub type Block = (i32, i32, i32, i32);
@@ -37,8 +37,8 @@ pub fn apart(wanted: &[i32], top: i32, bottom: i32) -> Vec<i32> {
     (0..).zip(means).map(|(above, height)| height + above * GAP).collect()
 }
 
-/// Where a name `width` wide stands near the end of a line that ends inside the plot `within`: its left and its middle.
-/// It keeps off the blocks that are `taken`, and covers as little of the `lines` as it can.
+/// Places a name that is `width` wide near the end of a line that ends inside the plot `within`: gives its left and its middle. The
+/// name avoids the blocks that are `taken`, and covers as little of the `lines` as possible.
 pub fn beside(end: (i32, i32), width: i32, within: Block, lines: &[Vec<(i32, i32)>], taken: &[Block]) -> (i32, i32) {
     let (_, top, right, bottom) = within;
     let sideways = [(end.0 + AIR, 0), (end.0 - width / 2, 4), (end.0 - AIR - width, 8)];

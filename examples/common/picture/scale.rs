@@ -5,18 +5,18 @@ use std::ops::Range;
 /// One axis: a range of numbers, linear or logarithmic.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    range: Range<f64>, // of log10 where logarithmic
+    range: Range<f64>, // of log10 if logarithmic
     log: bool,
 }
 
 impl Scale {
-    /// Of a range of numbers; on a logarithmic axis both ends are above 0.
+    /// A scale for a range of numbers; on a logarithmic axis both ends are above 0.
     pub fn new(range: Range<f64>, log: bool) -> Self {
         let range = if log { range.start.log10()..range.end.log10() } else { range };
         Scale { range: if range.start < range.end { range } else { range.start - 0.5..range.start + 0.5 }, log }
     }
 
-    /// Around `values`: on a logarithmic axis whole powers of ten around those above 0, otherwise with a little air.
+    /// A scale around `values`: on a logarithmic axis whole powers of ten around those above 0, otherwise with a small margin.
     pub fn around(values: impl Iterator<Item = f64>, log: bool) -> Self {
         let values = values.filter(|value| value.is_finite() && (!log || *value > 0.0));
         let values = values.map(|value| if log { value.log10() } else { value });
@@ -34,7 +34,7 @@ impl Scale {
         Scale { range, log }
     }
 
-    /// From the first to the last of `values`, without air.
+    /// A scale from the lowest to the highest of `values`, without a margin.
     pub fn exactly(values: impl Iterator<Item = f64> + Clone, log: bool) -> Self {
         let values = values.filter(|value| value.is_finite() && (!log || *value > 0.0));
         let low = values.clone().fold(f64::INFINITY, f64::min);
@@ -47,7 +47,7 @@ impl Scale {
         self.log
     }
 
-    /// The place of a number: 0 at the low end and 1 at the high one, not finite where it has no place.
+    /// The place of a number: 0 at the low end and 1 at the high one, not finite if it has no place.
     pub fn place(&self, value: f64) -> f64 {
         let value = if self.log { value.log10() } else { value };
         (value - self.range.start) / (self.range.end - self.range.start)
