@@ -16,7 +16,7 @@ pub const CLASSES: usize = 10;
 /// How many images are for training: the first ones, in the order of the file.
 const TRAINING: usize = 1297;
 
-/// Images and what they show.
+/// Images and their digits.
 pub struct Digits {
     images: Array2<f32>,   // [N, 64], standardised
     labels: Array2<usize>, // [1, N]

@@ -5,19 +5,19 @@
 //! cargo run --release --example depth_sweep
 //! ```
 //!
-//! A layer has the same number of parameters in every kind of net: 37 units in a plain or residual one, 26 in a highway
-//! one, which has two matrices; a dense net's layers grow, and have as many on average. For each kind and depth, one of
-//! five learning rates and of the kind's ways to start is chosen by the training loss of the first seed; it goes on with
-//! the other seeds. All nets get as many updates, gradient descent with momentum 0.9, gradients clipped at 1. The test
-//! images, the last 500, are looked at once, by the trained nets.
+//! A layer has the same number of parameters in every kind of net: 37 units in a plain or residual one, 26 in a highway one, which
+//! has two matrices; a dense net's layers grow, and have as many on average. For each kind and depth, one of five learning rates
+//! and one of the kind's initialisations are chosen by the training loss of the first seed, and used for the other seeds. All nets
+//! get the same number of updates, by gradient descent with momentum 0.9 and gradients clipped at 1. The test images, the last 500,
+//! are used once, by the trained nets.
 //!
 //! Scaled down from the paper: 8 x 8 images, 1297 of them, instead of MNIST's 60,000 of 28 x 28; 37 and 26 units instead
 //! of 71 and 50; 40 epochs instead of up to 400; grids instead of 100 random settings, and constant learning rates; the
 //! paper has neither residual nor dense nets nor orthogonal weights.
 //!
-//! What makes plain nets hard is how they start, not that they are plain: with the paper's initial weights they fail, and
-//! with orthogonal ones they train (a line of their own). And a highway is one only while its gates let the input
-//! through: its own line shows what becomes of 100 layers whose gate bias starts at -2.
+//! Plain nets are hard to train because of their initialisation, not because they are plain: with the paper's initial weights they
+//! fail, and with orthogonal ones they train (a separate line). And a highway net is one only while its gates let the input
+//! through: another line shows 100 layers whose gate bias starts at -2.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -35,7 +35,7 @@ use digits::Digits;
 use net::Block;
 use sweep::{Kind, Plan, Runs, TRAINED, over_depth, over_epochs, sweep};
 
-/// What is compared, and how each may start.
+/// The kinds of nets, and the initialisations of each.
 const KINDS: [Kind; 5] = [
     Kind { name: "plain", blocks: &[Block::Tanh, Block::Relu] },
     Kind { name: "plain, orthogonal", blocks: &[Block::Orthogonal] },
@@ -44,7 +44,7 @@ const KINDS: [Kind; 5] = [
     Kind { name: "dense", blocks: &[Block::Dense] },
 ];
 
-/// How each looks in the pictures.
+/// The style of each in the pictures.
 const STYLES: [usize; 5] = [0, 3, 2, 4, 1];
 
 fn main() -> ExitCode {
@@ -82,7 +82,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// What became of every net, and of every setting at the greatest depth.
+/// Prints the results of every net, and of every setting at the greatest depth.
 fn print(all: &[Vec<Runs>]) {
     println!(
         "\nkind               layers  per layer  trained  loss, and over the seeds      test accuracy           setting"

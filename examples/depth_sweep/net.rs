@@ -1,4 +1,4 @@
-//! The nets that are compared: a first layer, then the same block again and again, then a linear layer.
+//! The nets that are compared: a first layer, a block that is repeated, and a linear layer.
 
 use std::f64::consts::SQRT_2;
 use std::fmt;
@@ -39,12 +39,12 @@ sequential! {
     }
 }
 
-/// The block that a net repeats, and how it starts.
+/// The block that a net repeats, and its initialisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Block {
-    /// `tanh(W x)`, as Glorot and Bengio start it.
+    /// `tanh(W x)`, initialised as by Glorot and Bengio.
     Tanh,
-    /// `relu(W x)`, as He et al. start it.
+    /// `relu(W x)`, initialised as by He et al.
     Relu,
     /// `tanh(W x)`, W orthogonal.
     Orthogonal,
@@ -107,7 +107,7 @@ fn linear(input: usize, output: usize, init: Init, rng: &mut StdRng) -> Linear<f
     Linear::builder(input, output).weight(init).bias_init(0.0).build(rng)
 }
 
-/// The sizes with which `blocks` dense layers have, in all, about as many parameters as this number of plain ones.
+/// The sizes with which `blocks` dense layers have about as many parameters in all as the same number of plain ones.
 fn dense_sizes(blocks: usize) -> (usize, usize) {
     let parameters = |(width, growth)| (0..blocks).map(|k| growth * (width + k * growth + 1)).sum::<usize>();
     let plain = blocks * WIDTH * (WIDTH + 1);

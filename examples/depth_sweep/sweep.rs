@@ -28,7 +28,7 @@ pub struct Runs {
     pub grid: Vec<(Setting, f64)>,
 }
 
-/// How much is tried.
+/// The extent of a sweep.
 pub struct Plan {
     pub depths: &'static [usize],
     pub rates: &'static [f64],
@@ -36,8 +36,8 @@ pub struct Plan {
     pub seeds: Range<u64>,
 }
 
-/// Trains every kind at every depth with every setting and the first seed; the setting with the lowest training loss
-/// goes on with the other seeds. By kind, then by depth.
+/// Trains every kind at every depth with every setting and the first seed; the setting with the lowest training loss is trained
+/// with the other seeds too. Results are ordered by kind, then by depth.
 pub fn sweep(digits: &Digits, kinds: &[Kind], plan: &Plan) -> Vec<Vec<Runs>> {
     let places: Vec<(&Kind, usize)> =
         kinds.iter().flat_map(|kind| plan.depths.iter().map(move |&depth| (kind, depth))).collect();
@@ -74,7 +74,7 @@ fn settings(kind: &Kind, depth: usize, rates: &[f64]) -> Vec<Setting> {
     kind.blocks.iter().flat_map(of).collect()
 }
 
-/// The results in the jobs' order, though the deepest nets are done first: a long job at the end keeps one thread waiting.
+/// Runs the deepest nets first, since a long job at the end keeps one thread waiting. The results are in the jobs' order.
 fn longest_first(jobs: Vec<(Setting, u64)>, run: impl Fn((Setting, u64)) -> Outcome + Sync) -> Vec<Outcome> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|&job| std::cmp::Reverse(jobs[job].0.depth));
@@ -95,7 +95,7 @@ impl Runs {
         self.outcomes.iter().filter(|outcome| outcome.loss < TRAINED).count()
     }
 
-    /// As a success rate.
+    /// The success rate, as text.
     pub fn rate(&self) -> String {
         format!("{} of {}", self.trained(), self.outcomes.len())
     }

@@ -30,14 +30,14 @@ pub struct Setting {
     pub learning_rate: f64,
 }
 
-/// What became of a net.
+/// The outcome of a training.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The mean loss of each epoch's batches, in nats, as they went by.
+    /// The mean loss of each epoch's batches, in nats, while the net is trained on them.
     pub curve: Vec<f64>,
-    /// The loss of all training images in the end; infinite where a gradient was not finite.
+    /// The loss of all training images at the end; infinite if a gradient was not finite.
     pub loss: f64,
-    /// The share of the test images that are read right.
+    /// The share of the test images that are classified correctly.
     pub accuracy: f64,
 }
 
@@ -70,7 +70,7 @@ pub fn train(digits: &Digits, setting: Setting, epochs: usize, seed: u64) -> Out
     Outcome { curve, loss: judge(&net, digits.training()).0, accuracy: judge(&net, digits.test()).1 }
 }
 
-/// The mean loss of images, and the share that is read right.
+/// The mean loss of images, and the share that is classified correctly.
 fn judge(net: &Net, (images, labels): (ArrayView2<'_, f32>, ArrayView2<'_, usize>)) -> (f64, f64) {
     let (mut cache, mut state) = (net.cache(), net.zero_state(images.nrows()));
     let logits = net.forward(Sequence::rows(&images).infer(), &mut state, &mut cache);
