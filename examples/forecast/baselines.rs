@@ -1,4 +1,4 @@
-//! What a forecast must be measured against.
+//! Baselines for the forecasts.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,7 @@ use crate::series::{Forecasts, Series};
 /// The length of the solar cycle, in years.
 const CYCLE: usize = 11;
 
-/// Every year as the one a cycle before it.
+/// Forecasts every year as the one a cycle before it.
 pub fn seasonal_naive(series: &Series, origins: RangeInclusive<usize>) -> Forecasts {
     Forecasts::new(series, origins, |origin, row| {
         row.iter_mut().zip(origin + 1 - CYCLE..).for_each(|(value, before)| *value = series.values()[before]);
@@ -35,7 +35,7 @@ impl Autoregressive {
         self.coefficients.len() - 1
     }
 
-    /// Later years are forecast from the forecasts of the earlier ones.
+    /// Forecasts later years from the forecasts of the earlier ones.
     pub fn forecasts(&self, series: &Series, origins: RangeInclusive<usize>) -> Forecasts {
         let order = self.order();
         Forecasts::new(series, origins, |origin, row| {

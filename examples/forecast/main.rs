@@ -1,25 +1,24 @@
-//! A forecast of the yearly sunspot numbers, one to ten years ahead: an LSTM against the year a solar cycle before, and
-//! against a linear autoregressive model.
+//! Forecasts of the yearly sunspot numbers, one to ten years ahead: an LSTM, compared with the year a solar cycle before and with a
+//! linear autoregressive model.
 //!
 //! ```text
 //! cargo run --release --example forecast
 //! ```
 //!
-//! The split is that of the older literature (Tong and Lim 1980; Weigend, Huberman and Rumelhart 1990): the years to
-//! 1920 are for training, 1921-1955 and 1956-1979 are tests, of which the second is hard, for no cycle before it was as
-//! strong; here 1980-2008 are a third one. Size, learning rate and number of updates are chosen on years up to 1920.
-//! The papers forecast from the last twelve years, with a threshold model and a feed-forward network; their errors are
-//! given as relative variances, from which the table's figures are computed.
+//! The split is that of the older literature (Tong and Lim 1980; Weigend, Huberman and Rumelhart 1990): the years to 1920 are for
+//! training, 1921-1955 and 1956-1979 for testing. The second of these is hard, because no cycle before it was as strong. Here
+//! 1980-2008 are a third test. Size, learning rate and number of updates are chosen on years up to 1920. The papers forecast from
+//! the last twelve years, with a threshold model and a feed-forward network; their errors are given as relative variances, from
+//! which the table's figures are computed.
 //!
-//! Many cycles of the tests are stronger than any that the network was trained on. So that it can go on with them, the
-//! series is made stronger or weaker at random while it trains: the table has the same without. The test years are not
-//! quite unseen: two forms without this, one of square roots and one of differences from eleven years before, had failed
-//! on them (46.5 and 36.7 in the tenth year), and two other rules for the choice of settings were looked at (13.8 and 14.5
-//! for the next year).
+//! Many cycles of the tests are stronger than any that the network was trained on. To prepare it for them, the series is made
+//! stronger or weaker at random in training; the table also has results without this. The test years are not quite unseen. Two
+//! forms without this, one on square roots and one on differences from eleven years before, had failed on them (46.5 and 36.7 in
+//! the tenth year), and two other rules for the choice of settings were tried (13.8 and 14.5 for the next year).
 //!
-//! Claim: the next year, and the next ten years taken together, are forecast better by the mean of five LSTMs than by
-//! the values eleven years before. Of the tenth year alone that is not true, nor are the ten years much better than by
-//! the autoregressive model: see the table.
+//! Claim: the next year, and the next ten years taken together, are forecast better by the mean of five LSTMs than by the values
+//! eleven years before. This is not true of the tenth year alone, and over ten years the LSTMs are not much better than the
+//! autoregressive model: see the table.
 
 mod baselines;
 #[path = "../common/mod.rs"]
@@ -44,14 +43,14 @@ const SPLIT: usize = 1920;
 const FOLDS: [usize; 3] = [1815, 1850, 1885];
 const VALIDATION: usize = 35;
 
-/// Updates between two looks at the validation years, and the number of looks.
+/// Updates between two evaluations on the validation years, and the number of evaluations.
 const STRIDE: usize = 50;
 const LOOKS: usize = 20;
 
-/// Networks that differ in their seed alone.
+/// The number of networks, which differ in their seed alone.
 const SEEDS: u64 = 5;
 
-/// While a network is trained, every copy of the series is made up to 1.65 times as strong, or as weak.
+/// The logarithm of the largest factor, 1.65, by which each copy of the series is made stronger or weaker in training.
 const STRENGTH: f32 = 0.5;
 
 /// The order of the autoregressive model.
@@ -129,7 +128,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// The recipe and the number of updates whose networks, each alone, forecast best what comes after the [`FOLDS`]: by the
+/// The recipe and the number of updates whose networks, each by itself, best forecast the years after the [`FOLDS`], by the
 /// geometric mean of their errors.
 fn choose(series: &Series, settings: &Settings) -> Result<(Recipe, usize), Failure> {
     let (sizes, rates) = if settings.quick { (vec![8], vec![5e-3]) } else { (vec![4, 8, 16], vec![2e-3, 5e-3, 1e-2]) };
@@ -170,7 +169,7 @@ fn choose(series: &Series, settings: &Settings) -> Result<(Recipe, usize), Failu
     Ok((best.1, best.2))
 }
 
-/// The years of the test with forecasts one year ahead, the same with some ten years ahead, and the errors.
+/// Draws the test years with forecasts one year ahead, the same with some forecasts ten years ahead, and the errors.
 fn draw(series: &Series, lstm: &Forecasts, errors: [(&str, Vec<f64>); 3]) -> Result<String, Failure> {
     let years = SPLIT + 1..=series.last_year();
     let observed = || {

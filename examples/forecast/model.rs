@@ -19,10 +19,10 @@ use crate::series::{Forecasts, HORIZON, Series};
 /// Copies of the series in a batch, each with gaps of its own.
 const BATCH: usize = 8;
 
-/// How probable it is that a gap begins in a year outside one.
+/// The probability that a gap begins in a year outside of one.
 const GAP: f64 = 0.05;
 
-/// The first years, in which the state knows too little, do not count.
+/// The number of first years that do not count, because the state knows too little.
 const WARM_UP: usize = 8;
 
 /// The largest norm of a gradient.
@@ -45,7 +45,7 @@ sequential! {
 pub struct Recipe {
     pub hidden: usize,
     pub learning_rate: f64,
-    /// The logarithm of the most by which a copy of the series is made stronger or weaker.
+    /// The logarithm of the largest factor by which a copy of the series is made stronger or weaker.
     pub strength: f32,
 }
 
@@ -60,14 +60,14 @@ impl Lstm {
         (value / self.unit) as f32
     }
 
-    /// No year has fewer than 0.
+    /// No year has a number below 0.
     fn unscaled(&self, value: f32) -> f64 {
         f64::from(value).max(0.0) * self.unit
     }
 
     /// Forecasts from every origin, on one walk through the series.
     ///
-    /// The state follows the years that are known. At an origin a clone of it goes on alone, through years that are not.
+    /// The state follows the known years. At an origin, a clone of it continues through unknown years.
     pub fn forecasts(&self, series: &Series, origins: RangeInclusive<usize>) -> Forecasts {
         let (mut state, mut cache) = (self.network.zero_state(1), self.network.cache());
         let mut seen = 0;
@@ -86,7 +86,7 @@ impl Lstm {
     }
 }
 
-/// A training of an [`Lstm`] on the years up to one.
+/// A training of an [`Lstm`] on the years up to a given one.
 pub struct Training {
     pub lstm: Lstm,
     scaled: Vec<f32>,
@@ -108,9 +108,9 @@ impl Training {
 
     /// Makes a number of updates, each on the whole series.
     ///
-    /// Two things make more of the few years. A forecast of ten years goes through nine that are not known: so that the
-    /// network learns to, gaps of one to nine years are cut into the series. And cycles to come may be stronger than
-    /// any before: every copy of the series is made weaker or stronger as a whole. Both are drawn anew for each update.
+    /// Two augmentations make up for the small number of years. A forecast of ten years goes through nine unknown ones, so gaps of
+    /// one to nine years are cut into the series. And cycles to come may be stronger than any before, so every copy of the series
+    /// is made weaker or stronger as a whole. Both are drawn anew for each update.
     pub fn run(&mut self, updates: usize) -> Result<(), NonFiniteGradient> {
         let Training { lstm: Lstm { network, .. }, scaled, strength, optimizer, rng } = self;
         let steps = scaled.len() - 1;

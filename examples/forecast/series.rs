@@ -45,7 +45,7 @@ impl Series {
         &self.values
     }
 
-    /// All values up to a year, included.
+    /// All values up to and including a year.
     pub fn until(&self, year: usize) -> &[f64] {
         &self.values[..=self.index(year)]
     }
@@ -73,7 +73,7 @@ pub struct Forecasts {
 }
 
 impl Forecasts {
-    /// Row by row: `forecast` fills one from the position of its origin in the series.
+    /// Makes the table row by row: `forecast` fills a row from the position of its origin in the series.
     pub fn new(series: &Series, origins: RangeInclusive<usize>, mut forecast: impl FnMut(usize, &mut [f64])) -> Self {
         let mut table = Array2::zeros((origins.clone().count(), HORIZON));
         for (year, mut row) in origins.clone().zip(table.rows_mut()) {
@@ -82,7 +82,7 @@ impl Forecasts {
         Forecasts { origins, table }
     }
 
-    /// The mean of several.
+    /// The mean of several forecasts.
     pub fn mean(all: &[Forecasts]) -> Self {
         let mut mean = all[0].clone();
         all[1..].iter().for_each(|forecasts| mean.table += &forecasts.table);
@@ -105,8 +105,8 @@ impl Forecasts {
         (squares.iter().sum::<f64>() / squares.len() as f64).sqrt()
     }
 
-    /// The mean logarithm of the errors one to [`HORIZON`] years ahead: in it a tenth less counts alike where errors are
-    /// large and where they are small.
+    /// The mean logarithm of the errors one to [`HORIZON`] years ahead: an error that is a tenth smaller counts the same whether
+    /// errors are large or small.
     pub fn log_error(&self, series: &Series, years: &RangeInclusive<usize>) -> f64 {
         (1..=HORIZON).map(|ahead| self.rmse(series, years, ahead..=ahead).ln()).sum::<f64>() / HORIZON as f64
     }
