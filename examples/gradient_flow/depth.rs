@@ -65,7 +65,7 @@ impl Block {
         }
     }
 
-    /// The slope that theory gives, from here to there.
+    /// The lowest and the highest slope that theory gives.
     fn theory(self, depth: usize, width: usize) -> (f64, f64) {
         let exactly = |slope: f64| (slope, slope);
         // The number of inputs times the variance of a weight.
@@ -89,12 +89,12 @@ impl Block {
                 let most = (1.0 - g).powi(2) + g * g + 2.0 / 3.0 * (g * (1.0 - g)).powi(2);
                 ((1.0 - g).ln(), 0.5 * most.ln())
             }
-            // What goes into the added features comes back with the same squared norm.
+            // The gradient that goes into the added features comes back with the same squared norm.
             Block::Dense => exactly(0.0),
         }
     }
 
-    /// How far a slope may be from the theory, which is of infinitely wide nets but for ReZero's.
+    /// How far a slope may be from the theory, which holds for infinitely wide nets, except for ReZero's.
     fn tolerance(self) -> f64 {
         match self {
             Block::ReZero => 1e-12,
@@ -143,7 +143,7 @@ fn measure(block: Block, depth: usize, width: usize, seed: u64) -> Vec<f64> {
     probe.flow().layers.iter().rev().map(|layer| layer.total()).chain([dx]).collect()
 }
 
-/// Measures all nets, adds what is claimed of them, and draws the picture.
+/// Measures all nets, adds the claims about them, and draws the picture.
 ///
 /// # Errors
 /// If the picture cannot be drawn.

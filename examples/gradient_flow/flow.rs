@@ -7,7 +7,7 @@ use crate::common::picture::Line;
 
 /// The norms that one kind of network has at the distances 0, 1, 2 … from the loss.
 pub struct Flow {
-    /// What it is called.
+    /// The name of the network.
     pub name: String,
     /// For each seed, by the distance.
     pub norms: Vec<Vec<f64>>,
@@ -29,7 +29,7 @@ impl fmt::Display for Slope {
 }
 
 impl Flow {
-    /// By another name.
+    /// The same norms with another name.
     pub fn named(self, name: &str) -> Self {
         Flow { name: name.into(), ..self }
     }
@@ -43,7 +43,7 @@ impl Flow {
         Slope { mean, deviation: (squares / (count - 1.0).max(1.0)).sqrt() }
     }
 
-    /// The claim that the slope from the distance `from` on is what theory says: from `low` to `high`.
+    /// Adds the claim that the slope from the distance `from` on is what theory says: from `low` to `high`.
     pub fn judge(
         &self,
         what: &str,
@@ -88,8 +88,8 @@ impl Flow {
     }
 }
 
-/// The least-squares slope of ln(norm) over the distance. An exact 0 has no logarithm and is left out; where fewer than
-/// two norms remain, the slope is NaN.
+/// The least-squares slope of ln(norm) over the distance. An exact 0 has no logarithm and is left out; if fewer than two norms
+/// remain, the slope is NaN.
 pub fn slope(norms: &[f64], from: usize) -> f64 {
     let points = norms.iter().enumerate().skip(from).filter(|&(_, &norm)| norm != 0.0);
     let points: Vec<(f64, f64)> = points.map(|(distance, norm)| (distance as f64, norm.ln())).collect();

@@ -1,20 +1,20 @@
-//! How far a gradient reaches, back through time and down through depth, in networks as they start.
+//! How far a gradient reaches, back through time and down through depth, in networks at initialisation.
 //!
-//! The gradient of a far state is a product of Jacobians, so that its norm is about a power of the distance: it
-//! vanishes or explodes (Hochreiter 1991; Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). An LSTM's
-//! memory keeps σ(forget bias) of it a step (Hochreiter and Schmidhuber 1997; Gers, Schmidhuber and Cummins 2000); a
-//! skip connection keeps all of it, and a highway 1 - σ(gate bias) a layer (He et al. 2015; Srivastava et al. 2015).
+//! The gradient of a far state is a product of Jacobians, so its norm is about a power, whose exponent is the distance: it vanishes
+//! or explodes (Hochreiter 1991; Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). An LSTM's memory keeps
+//! σ(forget bias) of it a step (Hochreiter and Schmidhuber 1997; Gers, Schmidhuber and Cummins 2000); a skip connection keeps all
+//! of it, and a highway 1 - σ(gate bias) a layer (He et al. 2015; Srivastava et al. 2015).
 //!
 //! ```text
 //! cargo run --release --example gradient_flow
 //! ```
 //!
-//! Nothing is trained. Each network is drawn from five seeds and a [`GradientProbe`](gradflow::wrap::GradientProbe) takes the
-//! norms of one backward pass from a random unit gradient at the end; the slope of their logarithm is set beside what
-//! theory says, and the run fails where they differ by more than the tolerance in the table.
+//! Nothing is trained. Each network is drawn from five seeds and a [`GradientProbe`](gradflow::wrap::GradientProbe) takes the norms
+//! of one backward pass from a random unit gradient at the end. The slope of their logarithm is compared with theory, and the run
+//! fails if they differ by more than the tolerance in the table.
 //!
-//! That a residual net does not vanish is half of the truth: with branches as large as their input, its gradient grows
-//! by √2 a layer, and only a scale (1/√L, or ReZero's learned 0) keeps it.
+//! It is only half of the truth that the gradient of a residual net does not vanish: with branches as large as their input, it
+//! grows by √2 a layer, and only a scale (1/√L, or ReZero's learned 0) keeps it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -31,7 +31,7 @@ use gradflow::{clip::grad_norm, layers::Init};
 
 use common::{Claims, Failure, Settings};
 
-/// What a generator is for: one seed gives different numbers to each.
+/// The use of a generator: one seed gives different numbers for each.
 #[derive(Clone, Copy)]
 enum Role {
     Weights = 1,

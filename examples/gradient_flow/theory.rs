@@ -1,5 +1,5 @@
-//! What wide random networks do on average (Poole et al. 2016; Schoenholz et al. 2017; for recurrent ones Chen,
-//! Pennington and Schoenholz 2018).
+//! The average behaviour of wide random networks (Poole et al. 2016; Schoenholz et al. 2017; for recurrent ones Chen, Pennington
+//! and Schoenholz 2018).
 //!
 //! In a wide layer the pre-activations are normal with a variance q, and a gradient's squared norm changes by
 //! χ = g² E[f'(a)²] from layer to layer, g² being the number of inputs times the variance of a weight. With weights that

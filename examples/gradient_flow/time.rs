@@ -21,19 +21,19 @@ const INPUT: usize = 16;
 /// Sequences side by side.
 const BATCH: usize = 8;
 
-/// Gated cells' weights are uniform in ± this: so little that the gates are their biases.
+/// Gated cells' weights are uniform in ± this: so small that the gates are set by their biases.
 const SMALL: f64 = 0.02;
 
-/// Weights of use (Sutskever, Vinyals and Le 2014), for comparison.
+/// The usual bound of weights (Sutskever, Vinyals and Le 2014), for comparison.
 const USUAL: f64 = 0.08;
 
-/// Distances nearer than this are left out of the slope: a random gradient turns into the directions that last.
+/// Distances below this are left out of the slope: a random gradient first turns into the directions that last.
 const SETTLED: usize = 20;
 
 /// The distances drawn: every third, the last of 100 among them.
 const SPARSE: usize = 3;
 
-/// A cell as it starts.
+/// A cell and its initialisation.
 #[derive(Clone, Copy)]
 enum Cell {
     /// Recurrent weights by `init`, whose gain is `gain`, and input of standard deviation `input` before the tanh.
@@ -75,7 +75,7 @@ fn cases(hidden: usize) -> Vec<Case> {
     ]
 }
 
-/// The slope that theory gives, from here to there.
+/// The lowest and the highest slope that theory gives.
 fn theory(cell: Cell, hidden: usize) -> (f64, f64) {
     // The largest eigenvalue of a random matrix with weights uniform in ±bound: the circular law.
     let radius = |bound: f64| bound * (hidden as f64 / 3.0).sqrt();
@@ -117,8 +117,8 @@ fn measure(cell: Cell, hidden: usize, steps: usize, seed: u64) -> (Vec<f64>, Vec
     (by_distance(flow.hidden), by_distance(flow.memory))
 }
 
-/// A forward and a backward pass over `steps` steps, after as many in which the state settles. The gradient comes in at
-/// the last step alone, with norm 1.
+/// A forward and a backward pass over `steps` steps, after as many steps in which the state settles. The gradient enters at the
+/// last step alone, with norm 1.
 fn pass<L: Layer<Elem = f64>>(cell: L, steps: usize, seed: u64) -> LayerFlow
 where
     L::Cache: RecordsState,
@@ -137,7 +137,7 @@ where
     probe.flow().layers.remove(0)
 }
 
-/// Measures all cells, adds what is claimed of them, and draws the picture.
+/// Measures all cells, adds the claims about them, and draws the picture.
 ///
 /// # Errors
 /// If the picture cannot be drawn.
@@ -160,7 +160,7 @@ pub fn run(settings: &Settings, claims: &mut Claims) -> Result<String, Failure> 
             Cell::Lstm { bound, .. } => {
                 judge(case, "dL/dc", &c, hidden, claims);
                 memory.push(c.named(case.name.trim_start_matches("LSTM, ")));
-                // The hidden state's gradient follows the memory's: weights of another size would only crowd.
+                // The hidden state's gradient follows the memory's: weights of another size would only crowd the chart.
                 if bound == SMALL {
                     gated.push(h);
                 }
@@ -186,7 +186,7 @@ pub fn run(settings: &Settings, claims: &mut Claims) -> Result<String, Failure> 
 }
 
 fn judge(case: &Case, of: &str, flow: &Flow, hidden: usize, claims: &mut Claims) {
-    // A plain cell's theory is of infinitely many units: a drawn matrix may have an eigenvalue far outside the circle.
+    // A plain cell's theory holds for infinitely many units: a drawn matrix may have an eigenvalue far outside the circle.
     let tolerance = match case.cell {
         Cell::Rnn { input: 0.0, .. } => 1e-9,
         Cell::Rnn { init: Init::Uniform { .. }, .. } => 0.1,
