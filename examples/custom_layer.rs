@@ -178,7 +178,7 @@ fn main() {
     print!("The gradients, against finite differences:\n{report}");
     assert!(report.passed());
 
-    // In a model like any other layer: it finds the decays and the weights that made the data.
+    // In a model like any other layer: it finds the decays and the weights that generated the data.
     let truth = (
         Smoothing { rate: Array1::from_vec(vec![0.9, 0.3]).map(|a: &f64| (a / (1.0 - a)).ln()) },
         Linear { weight: Array2::from_shape_vec((1, 2), vec![2.0, -1.0]).expect("one row of two"), bias: None },

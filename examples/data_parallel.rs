@@ -4,12 +4,12 @@
 //! cargo run --release --example data_parallel
 //! ```
 //!
-//! A layer holds nothing but its parameters, so threads share the model. Each part of the batch, a shard, has a state, a
-//! cache and a gradient of its own; the shards' gradients are summed in a fixed order, and one step follows. The batch is
-//! cut into four shards whatever the number of threads, so that the sums are the same to the bit.
+//! A layer holds nothing but its parameters, so threads share the model. Each part of the batch, a shard, has its own state, cache
+//! and gradient; the shards' gradients are summed in a fixed order, and one step follows. The batch is cut into four shards
+//! whatever the number of threads, so the sums are the same to the bit.
 //!
-//! Claim: 1, 2 and 4 threads end with the same weights, bit by bit; they differ from a training without shards by
-//! rounding alone; and the loss falls.
+//! Claim: training with 1, 2 and 4 threads ends with the same weights, bit by bit; the first gradient differs from one without
+//! shards by rounding alone; and the loss falls.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -58,7 +58,7 @@ sequential! {
     }
 }
 
-/// What the threads share: they read it while they compute, and it is changed while they wait.
+/// The state that the threads share: they read it while they compute, and it is changed while they wait.
 struct Shared {
     model: CharLm,
     /// `[T, B]`
@@ -67,7 +67,7 @@ struct Shared {
     targets: Array2<usize>,
 }
 
-/// A part of the batch, with all that a pass over it changes.
+/// A part of the batch, with everything that a pass over it changes.
 struct Shard {
     sequences: Range<usize>,
     state: <CharLm as Layer>::State,
@@ -123,12 +123,12 @@ impl Worker {
     }
 }
 
-/// What a training leaves.
+/// The result of a training.
 struct Trained {
     model: CharLm,
     /// The mean loss of every update, in nats.
     losses: Vec<f64>,
-    /// The gradient of the first one.
+    /// The gradient of the first update.
     first: CharLm,
     seconds: f64,
 }
@@ -152,14 +152,14 @@ fn train(threads: usize, shards: usize, hidden: usize, updates: usize, seed: u64
         let workers: Vec<_> = (0..threads).map(|_| Worker::spawn(scope, &shared)).collect();
         for update in 0..updates {
             {
-                // Each sequence reads a piece of the text, on and on: the shards' states are carried.
+                // Each sequence reads its piece of the text over and over: the shards' states are carried.
                 let Shared { ids, targets, .. } = &mut *shared.write().expect("no thread panicked");
                 let piece = text.len() / BATCH;
                 let at = |t: usize, b: usize| b * piece + (update * STEPS + t) % (piece - 1);
                 ids.indexed_iter_mut().for_each(|((t, b), id)| *id = text[at(t, b)]);
                 targets.indexed_iter_mut().for_each(|((t, b), id)| *id = text[at(t, b) + 1]);
             }
-            // Out to the threads in turn and back in the same order, whichever is ready first.
+            // The shards go to the threads in turn and come back in the same order, whichever is ready first.
             let count = shards.len();
             for (k, shard) in shards.drain(..).enumerate() {
                 workers[k % threads].to.send(shard).expect("a thread that waits for work");

@@ -4,8 +4,8 @@
 //! cargo run --release --features onnx --example export_onnx -- model.onnx
 //! ```
 //!
-//! An LSTM learns to give the mean of a sequence of numbers, of any length, which takes a second. The file takes `x`,
-//! `[T, B, 1]`, and `lengths`, `[B]`, and gives `y`, `[1, B, 1]`.
+//! An LSTM learns to give the mean of a sequence of numbers, of any length; training takes a second. The inputs of the file are
+//! `x`, `[T, B, 1]`, and `lengths`, `[B]`; its output is `y`, `[1, B, 1]`.
 
 use std::path::PathBuf;
 

@@ -7,8 +7,8 @@
 //! `examples/data/make_pytorch.py` wrote the two files: the state dict of a small character model (`nn.Embedding`,
 //! `nn.LSTM`, `nn.Linear`), and what PyTorch computes with it.
 //!
-//! Claim: this crate computes the same, to the rounding of `f32`; a part of the file can be loaded alone, by its prefix;
-//! and a file that does not fit is refused with one line, the model being left as it was.
+//! Claim: this crate computes the same, to the rounding of `f32`; a part of the file can be loaded alone, by its prefix; and a file
+//! that does not fit is refused with one line, and leaves the model unchanged.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -30,7 +30,7 @@ use gradflow::{
 
 use common::{Claims, Failure, Flag, Settings};
 
-/// The largest difference of two results, by the largest of them, that is called rounding: `f32` has 7 digits.
+/// The largest difference of two results, relative to the largest of them, that counts as rounding: `f32` has 7 digits.
 const ROUNDING: f32 = 1e-5;
 
 /// The sizes of the PyTorch module.
@@ -38,7 +38,7 @@ const EMBEDDING: usize = 12;
 const HIDDEN: usize = 36;
 
 sequential! {
-    /// Logits of the next character; the fields are called as in the PyTorch module.
+    /// Logits of the next character; the fields have the names of the PyTorch module's.
     #[derive(Clone, Debug)]
     struct Model: Layer<f32> {
         embedding: Embedding<f32>,
@@ -48,7 +48,7 @@ sequential! {
 }
 
 impl Model {
-    /// For weights that will be loaded.
+    /// A model whose weights will be loaded.
     fn zeros(vocabulary: usize, hidden: usize) -> Self {
         Model {
             embedding: Embedding::zeros(vocabulary, EMBEDDING),
@@ -57,9 +57,9 @@ impl Model {
         }
     }
 
-    /// The state dict of the PyTorch module, from a file.
+    /// Loads the state dict of the PyTorch module from a file.
     fn load(&mut self, path: &Path) -> Result<(), LoadError> {
-        // The one difference: an `nn.LSTM` counts its layers, `lstm.weight_ih_l0`.
+        // The only difference: an `nn.LSTM` numbers its layers, `lstm.weight_ih_l0`.
         let torch = |name: &str| if name.starts_with("lstm.") { format!("{name}_l0") } else { name.into() };
         StateDict::open(path)?.load_with(&LoadOptions::new().rename(torch), self)?;
         Ok(())
@@ -109,7 +109,7 @@ fn run() -> Result<(), Failure> {
         steps.map(|(ids, logits)| difference(&model.step(ids, &mut state, &mut cache).to_owned(), &logits.to_owned()));
     same("logits, one step at a time", stream.fold(0.0, f32::max));
 
-    // A part of the file, for a model that needs no more.
+    // A part of the file, for a model that needs only that.
     let dict = StateDict::open(&model_file).map_err(|error| refused(&model_file, error))?;
     let mut lstm = LstmCell::<f32>::zeros(EMBEDDING, HIDDEN);
     let part = LoadOptions::new().prefix("lstm").rename(|name| format!("{name}_l0"));
@@ -140,7 +140,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// A tensor of a file, of whatever sizes it has there.
+/// A tensor of a file, with the sizes that it has there.
 fn tensor<D: Dimension>(dict: &StateDict, name: &str) -> Result<Array<f32, D>, Failure> {
     let misfit = |what: &dyn Display| Failure::Run(format!("pytorch_outputs.safetensors: {name}: {what}"));
     let mut values = ArrayD::zeros(dict.shape(name).ok_or_else(|| misfit(&"missing"))?);
@@ -148,14 +148,14 @@ fn tensor<D: Dimension>(dict: &StateDict, name: &str) -> Result<Array<f32, D>, F
     values.into_dimensionality().map_err(|error| misfit(&error))
 }
 
-/// The largest difference, by the largest value of `b`; NaN where there is a NaN.
+/// The largest difference, relative to the largest value of `b`; NaN if there is a NaN.
 fn difference<D: Dimension>(a: &Array<f32, D>, b: &Array<f32, D>) -> f32 {
     assert_eq!(a.shape(), b.shape());
     let largest = |a: &Array<f32, D>| a.iter().fold(0.0, |most, x| if x.abs() <= most { most } else { x.abs() });
     largest(&(a - b)) / largest(b)
 }
 
-/// Reads `text`, then says `count` characters, each drawn from what the model expects.
+/// Reads `text`, then says `count` characters, each drawn from the model's prediction.
 fn speak(model: &Model, vocabulary: &[char], text: &str, count: usize, seed: u64) -> String {
     let (mut state, mut cache, mut said) = (model.zero_state(1), model.cache(), text.to_owned());
     let rng = &mut StdRng::seed_from_u64(seed);
@@ -164,7 +164,7 @@ fn speak(model: &Model, vocabulary: &[char], text: &str, count: usize, seed: u64
     let mut logits = Vec::new();
     for _ in 0..text.len() + count {
         let id = next.next().unwrap_or_else(|| {
-            // At a temperature of 0.7, relative to the largest logit, of which the exponential might overflow.
+            // At a temperature of 0.7, relative to the largest logit, whose exponential might overflow.
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let weights = logits.iter().map(|&z: &f32| ((z - largest) / 0.7).exp());
             let id = WeightedIndex::new(weights).expect("finite logits").sample(rng);
@@ -176,7 +176,7 @@ fn speak(model: &Model, vocabulary: &[char], text: &str, count: usize, seed: u64
     said
 }
 
-/// What is wrong, in one line, however much it is.
+/// An error message in one line, however long it is.
 fn one_line(error: &impl Display) -> String {
     error.to_string().replace("\n  ", "; ")
 }

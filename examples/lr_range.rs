@@ -1,12 +1,13 @@
-//! Which learning rate: the range test (Smith 2017) on images that a GRU reads row by row, and trainings that show what it is worth.
+//! The learning rate range test (Smith 2017) on images that a GRU reads row by row, and trainings that show how good its suggestion
+//! is.
 //!
 //! ```text
 //! cargo run --release --example lr_range
 //! ```
 //!
-//! The learning rate grows from step to step; where the loss falls the rate is good, past its lowest point it is too large. What the
-//! test suggests, a tenth of the rate at the lowest point, is compared with rates far below and above it, in trainings of the same
-//! length from the same weights.
+//! The learning rate grows from step to step. The rate is good while the loss falls, and too large past the lowest point of the
+//! loss. The test suggests a tenth of the rate at the lowest point. This is compared with rates far below and above it, in
+//! trainings of the same length from the same weights.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -37,7 +38,7 @@ const BATCH: usize = 32;
 const RATES: (f64, f64) = (1e-5, 100.0);
 const STEPS: u32 = 300;
 
-/// How far the other rates are from the one that is suggested.
+/// The factor between the suggested rate and each of the others.
 const FAR: f64 = 30.0;
 
 type Model = (Gru<f32>, LastStep<f32>, Linear<f32>);
