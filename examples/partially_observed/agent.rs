@@ -9,7 +9,7 @@ use gradflow::{Layer, Sequence, ZerosLike, layers::Linear};
 
 use super::maze::{ACTIONS, Maze, SEEN};
 
-/// Mazes side by side, B.
+/// Mazes in a batch, B.
 const MAZES: usize = 64;
 
 const HIDDEN: usize = 16;
@@ -22,7 +22,7 @@ const TRACE: f32 = 0.95;
 const VALUE: f32 = 0.1;
 const ENTROPY: f32 = 0.01;
 
-/// What of its past the agent sees.
+/// The part of its past that the agent remembers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Memory {
     /// The episode: the state starts anew with each.
@@ -37,14 +37,14 @@ type Policy = (Lstm<f32>, Linear<f32>);
 /// A policy, and the mazes in which it learns.
 pub struct Agent {
     policy: Policy,
-    /// Of single steps.
+    /// The cache of single steps.
     steps: <Policy as Layer>::Cache,
     memory: Memory,
     corridor: usize,
     rng: StdRng,
 }
 
-/// What a policy met in T steps of B mazes.
+/// The experience of a policy in T steps of B mazes.
 struct Window {
     x: Array3<f32>,         // [T, B, SEEN]
     resets: Array2<bool>,   // [T, B]
@@ -67,8 +67,8 @@ impl Window {
         }
     }
 
-    /// How much better each action was than the value of where it was done: `A_t = δ_t + γ λ A_{t+1}` within an episode, with
-    /// `δ_t = r_t + γ v_{t+1} - v_t`.
+    /// How much better each action was than the value of the state in which it was taken: `A_t = δ_t + γ λ A_{t+1}` within an
+    /// episode, with `δ_t = r_t + γ v_{t+1} - v_t`.
     fn advantages(&self) -> Array2<f32> {
         let mut advantages = Array2::zeros(self.rewards.raw_dim());
         for b in 0..MAZES {
@@ -95,7 +95,7 @@ impl Window {
                 let of_policy = advantage * (p - chosen);
                 dy[[t, b, k]] = share * (of_policy + ENTROPY * p * (p.max(1e-20).ln() + entropy));
             }
-            // The target is the value then, and the advantage.
+            // The target is the value at that time plus the advantage.
             let error = y[[t, b, ACTIONS]] - self.values[[t, b]] - advantage;
             dy[[t, b, ACTIONS]] = share * VALUE * error;
         }
@@ -128,7 +128,7 @@ fn likeliest(y: ArrayView1<'_, f32>) -> usize {
 impl Agent {
     pub fn new(memory: Memory, corridor: usize, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        // What is read in a step can be kept for as long as an episode takes.
+        // The input of a step can be kept for as long as an episode takes.
         let lstm = Lstm::builder(SEEN, HIDDEN).chrono((corridor + 10) as f64).build(&mut rng);
         let policy = (lstm, Linear::new(HIDDEN, ACTIONS + 1, &mut rng));
         Agent { steps: policy.cache(), policy, memory, corridor, rng }
@@ -138,7 +138,7 @@ impl Agent {
         (0..MAZES).map(|_| Maze::new(self.corridor, &mut self.rng)).collect()
     }
 
-    /// Trains with so many updates; gives the share of right turns of each, of the episodes that ended in it.
+    /// Trains with this number of updates. For each update, gives the share of right turns among the episodes that ended in it.
     pub fn train(&mut self, updates: usize) -> Vec<f64> {
         let mut window = Window::new(3 * self.corridor + 15);
         let (mut mazes, mut state) = (self.mazes(), self.policy.zero_state(MAZES));
@@ -161,9 +161,9 @@ impl Agent {
                 }
             }
             shares.push(right as f64 / turned.max(1) as f64);
-            // The value of what is seen now stands for all later rewards.
+            // The value of the current observation stands for all later rewards.
             self.look_ahead(&mut window, &mazes, &starts, &state);
-            // All steps once more, at once: each episode from its start, or from where the last window ended.
+            // All steps again in one pass: each episode from its start, or from where the last window ended.
             let x = Sequence::from(&window.x).with_resets(&window.resets);
             let pass = self.policy.pass(x, &mut first.clone(), &mut cache);
             let dy = window.gradient(&pass.output().to_owned());
@@ -174,7 +174,7 @@ impl Agent {
         shares
     }
 
-    /// Writes what is seen to step `t` of a window, with the reset that goes with it, and goes on by that step.
+    /// Writes the observations and resets to step `t` of a window, and runs the policy for that step.
     fn look(
         &mut self,
         window: &mut Window,
@@ -201,7 +201,7 @@ impl Agent {
         window.values.row_mut(last).assign(&next.values.index_axis(Axis(0), 0));
     }
 
-    /// The share of new episodes that end with the right turn in twice the steps that they need, with the likeliest actions.
+    /// The share of new episodes that end with the right turn within twice the steps that they need, with the likeliest actions.
     pub fn succeeds(&mut self, seed: u64) -> f64 {
         self.rng = StdRng::seed_from_u64(seed);
         let (rounds, steps) = (8, 2 * (self.corridor + 2));

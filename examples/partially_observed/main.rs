@@ -1,5 +1,5 @@
-//! A sign at the start says which way to turn at the end of a corridor: a policy with memory and the same policy without, trained
-//! by policy gradient in a T-maze (Bakker 2002).
+//! A policy with memory and the same policy without it, trained by policy gradient in a T-maze (Bakker 2002): a sign at the start
+//! says which way to turn at the end of a corridor.
 //!
 //! ```text
 //! cargo run --release --example partially_observed
@@ -8,12 +8,12 @@
 //! All places of the corridor look alike, so at the junction only memory tells the way. Without memory no policy is right more often
 //! than a coin, 1/2, whatever it learns.
 //!
-//! 64 mazes are walked side by side, and episodes end when they end: each row of a batch holds many, one after the other. A mask of
-//! [resets](gradflow::Sequence::with_resets) tells where each begins. The policy without memory is the same LSTM with a reset at every
-//! step.
+//! 64 mazes are walked in parallel, and episodes differ in length, so each row of a batch holds many, one after the other. A mask
+//! of [resets](gradflow::Sequence::with_resets) tells where each begins. The policy without memory is the same LSTM with a reset at
+//! every step.
 //!
-//! Differences from the paper: the agent cannot go back, so that it finds the junction by chance; it learns by an actor-critic method
-//! with full gradients in place of advantage learning with eligibility traces; corridors are shorter than the paper's longest, 70.
+//! Differences from the paper: the agent cannot go back, so it finds the junction by chance; it learns by an actor-critic method
+//! with full gradients instead of advantage learning with eligibility traces; corridors are shorter than the paper's longest, 70.
 
 mod agent;
 #[path = "../common/mod.rs"]
@@ -86,7 +86,7 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 
 fn judge(course: &Course, with: &[Outcome], without: &[Outcome], claims: &mut Claims) {
     let corridor = course.corridor;
-    // One seed in ten fails, and another machine rounds otherwise.
+    // One seed in ten fails, and another machine rounds differently.
     let least = with.len().div_ceil(2);
     let solved = with.iter().filter(|run| run.success > 0.95).count();
     let name = format!("corridor of {corridor}: LSTM");
@@ -97,7 +97,7 @@ fn judge(course: &Course, with: &[Outcome], without: &[Outcome], claims: &mut Cl
     claims.check(name, "a coin: 50 %", "at most 65 %", percent(without), most <= 0.65);
 }
 
-/// Success by the corridor's length, and the course of the trainings of the longest.
+/// Draws success by the corridor's length, and the progress of the trainings of the longest.
 fn draw(courses: &[Course], runs: &[&[Outcome]]) -> Result<String, Failure> {
     let names = [("LSTM", 0), ("without memory", 4)];
     let mut success = Chart::new("length of the corridor", "success (%)")

@@ -5,12 +5,12 @@ use gradflow::rand::{RngExt, rngs::StdRng};
 /// The number of values that the agent sees.
 pub const SEEN: usize = 3;
 
-/// What it can do: go on, turn north, turn south.
+/// The number of actions: go on, turn north, turn south.
 pub const ACTIONS: usize = 3;
 const FORWARD: usize = 0;
 const NORTH: usize = 1;
 
-/// What the right turn is worth, and the wrong one and each step into a wall.
+/// The reward of the right turn, and that of the wrong one and of each step into a wall.
 const PRIZE: f32 = 4.0;
 const BUMP: f32 = -0.1;
 
@@ -22,7 +22,7 @@ pub struct Maze {
     is_north: bool,
 }
 
-/// What comes of an action.
+/// The result of an action.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub reward: f32,
@@ -31,7 +31,7 @@ pub struct Step {
 }
 
 impl Maze {
-    /// With a corridor of so many places between the start and the junction.
+    /// A maze with `corridor` places between the start and the junction.
     pub fn new(corridor: usize, rng: &mut StdRng) -> Self {
         Maze { corridor, place: 0, is_north: rng.random_bool(0.5) }
     }
@@ -46,7 +46,7 @@ impl Maze {
         }
     }
 
-    /// Does something. After the end of an episode a new one begins.
+    /// Performs an action. After the end of an episode a new one begins.
     pub fn act(&mut self, action: usize, rng: &mut StdRng) -> Step {
         let at_junction = self.place > self.corridor;
         match (at_junction, action) {
