@@ -1,25 +1,25 @@
-//! The baseline: what each letter is mostly spoken as between its neighbours, looked up.
+//! The baseline: a lookup table of the most frequent pronunciation of each letter between its neighbours.
 
 use std::collections::HashMap;
 
 use crate::words::{LETTERS, Word};
 
-/// What a letter is spoken as: up to two phonemes; 0 is none.
+/// The pronunciation of a letter: up to two phonemes; 0 is none.
 type Chunk = [usize; 2];
 
-/// Rounds of finding which phonemes belong to which letter.
+/// Rounds of the alignment of letters and phonemes.
 const ROUNDS: usize = 10;
 
-/// What stands beside the first and the last letter.
+/// The neighbour before the first and after the last letter.
 const END: u8 = LETTERS as u8;
 
-/// For each letter between up to `width` neighbours on both sides, what it is mostly spoken as.
+/// The most frequent pronunciation of each letter between up to `width` neighbours on each side.
 pub struct Lookup {
     /// By the number of neighbours on each side.
     tables: Vec<HashMap<Vec<u8>, Chunk>>,
 }
 
-/// How often each letter is spoken as each chunk.
+/// Counts of each letter's pronunciations.
 #[derive(Default)]
 struct Counts {
     pairs: HashMap<(u8, Chunk), f64>,
@@ -32,7 +32,7 @@ impl Counts {
         *self.letters.entry(letter).or_default() += 1.0;
     }
 
-    /// -ln p(chunk | letter), with a tenth of an occurrence for what was never seen.
+    /// -ln p(chunk | letter), with a tenth of an occurrence added, for chunks that were never seen.
     fn cost(&self, letter: u8, chunk: Chunk) -> f64 {
         let of = self.letters.get(&letter).copied().unwrap_or(0.0);
         -((self.pairs.get(&(letter, chunk)).copied().unwrap_or(0.0) + 0.1) / (of + 100.0)).ln()
@@ -79,8 +79,8 @@ fn context(letters: &[u8], at: usize, width: usize) -> Vec<u8> {
 }
 
 impl Lookup {
-    /// Learned from `words`. Which phonemes belong to which letter is found in rounds: each word is aligned by what the letters
-    /// were spoken as in the round before, at first evenly.
+    /// Learns the table from `words`. Letters and phonemes are aligned in rounds: each word by the pronunciations of the round
+    /// before, at first evenly.
     pub fn learn(words: &[Word], width: usize) -> Lookup {
         let mut counts = Counts::default();
         for word in words {
@@ -104,7 +104,7 @@ impl Lookup {
                 }
             }
         }
-        // Of equally frequent ones the first by number, so that a run is like the next.
+        // Of equally frequent ones the first by number, so that runs are reproducible.
         let most = |chunks: HashMap<Chunk, usize>| {
             chunks.into_iter().max_by_key(|&(chunk, count)| (count, std::cmp::Reverse(chunk))).expect("seen").0
         };
@@ -112,7 +112,7 @@ impl Lookup {
         Lookup { tables: seen.into_iter().map(table).collect() }
     }
 
-    /// The phonemes of a word: of each letter by as many neighbours, up to `width`, as were seen with it.
+    /// The phonemes of a word: each letter is looked up with as many neighbours, up to `width`, as were seen with it.
     pub fn speak(&self, letters: &[u8], width: usize) -> Vec<usize> {
         let chunk = |at: usize| {
             let known = |width: usize| self.tables[width].get(&context(letters, at, width)).copied();

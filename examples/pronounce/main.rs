@@ -1,7 +1,7 @@
 //! Letters to phonemes: how is a written word spoken? An LSTM that reads the letters from both ends is trained by connectionist
 //! temporal classification (CTC), which needs no alignment of letters and phonemes (Graves et al. 2006; Rao, Peng, Sak and Beaufays
-//! 2015), and is compared with one that reads forwards, and with a table of what each letter is mostly spoken as between its
-//! neighbours.
+//! 2015). It is compared with an LSTM that reads forwards, and with a table of the most frequent pronunciation of each letter
+//! between its neighbours.
 //!
 //! ```text
 //! cargo run --release --example pronounce
@@ -11,7 +11,7 @@
 //! one layer, so only the order of the models is claimed. Each letter is two steps of the input, since some letters are two phonemes. A
 //! word is right if all of its phonemes are; stress is left out.
 //!
-//! An LSTM that reads forwards does not know the letters that follow: at the c it has read the same of "cent" as of "cant". It can give
+//! An LSTM that reads forwards does not know the letters that follow: at the c, "cent" and "cant" look the same to it. It can give
 //! a phoneme some steps late, but only as long as there are steps left.
 
 #[path = "../common/mod.rs"]
@@ -28,7 +28,7 @@ use lookup::Lookup;
 use model::{Errors, Outcome, Plan, Reading};
 use words::Words;
 
-/// Neighbours of a letter on each side, up to which the table goes.
+/// The most neighbours of a letter on each side in the table.
 const WIDTH: usize = 3;
 
 /// Test words that are printed.
@@ -59,7 +59,7 @@ fn run() -> Result<(), Failure> {
     };
     let tables: Vec<Errors> = (0..=WIDTH).map(|width| of(&words.test, width)).collect();
 
-    // As many parameters: reading forwards has one direction, which is wider.
+    // With the same number of parameters: reading forwards has one direction, which is wider.
     let both = Plan { reading: Reading::Both, hidden, epochs, learning_rate: 0.01 };
     let forwards = Plan { reading: Reading::Forwards, hidden: hidden * 3 / 2, ..both };
     let seeds = settings.seeds(if settings.quick { 2 } else { 5 });
@@ -111,7 +111,7 @@ fn highest(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// The table of all models, and how some words are spoken.
+/// Prints the table of all models, and the pronunciation of some words.
 fn print(words: &Words, tables: &[Errors], both: &[Outcome], forwards: &[Outcome]) {
     println!("{:<34}{:>10}  {:<24}{:<24}", "of 2000 test words", "parameters", "phonemes wrong", "words wrong");
     for (width, errors) in tables.iter().enumerate() {
@@ -135,11 +135,11 @@ fn print(words: &Words, tables: &[Errors], both: &[Outcome], forwards: &[Outcome
     }
 }
 
-/// What is claimed.
+/// The claims.
 fn judge(tables: &[Errors], both: &[Outcome], forwards: &[Outcome], quick: bool, claims: &mut Claims) {
     let worst =
         |outcomes: &[Outcome], of: Rate| highest(&outcomes.iter().map(|outcome| of(&outcome.test)).collect::<Vec<_>>());
-    // The quick form has words enough for a table, but not for an LSTM.
+    // The quick form has enough words for a table, but not for an LSTM.
     let (tables, share, text) = match quick {
         true => (&tables[..1], 0.9, "every seed below 0.9 of the letter alone"),
         false => (tables, 0.85, "every seed below 0.85 of the best table"),
@@ -171,7 +171,7 @@ fn judge(tables: &[Errors], both: &[Outcome], forwards: &[Outcome], quick: bool,
 /// Errors on the validation words after each epoch.
 fn draw(tables: &[f64], both: &[Outcome], forwards: &[Outcome]) -> Result<String, Failure> {
     let mut chart = Chart::new("passes over the words", "phonemes wrong (%)").y_range(0.0..50.0);
-    // That of two neighbours is too near to that of three for a name of its own.
+    // The line of two neighbours is too near to that of three to have its own name.
     for (width, name) in [(0, "table: the letter alone"), (1, "one neighbour a side"), (WIDTH, "up to three a side")] {
         chart = chart.rule(100.0 * tables[width], name);
     }

@@ -23,10 +23,10 @@ const EMBEDDED: usize = 32;
 /// Words of an update.
 const BATCH: usize = 64;
 
-/// How many words go through a model together where none is trained.
+/// The number of words that go through a model together if none is trained.
 const CHUNK: usize = 250;
 
-/// The likeliest beginnings that the beam search keeps, and the classes that it goes on with at each step.
+/// The number of prefixes that the beam search keeps, and of classes with which it extends them at each step.
 const BEAM: usize = 8;
 
 /// `[T, B, V]`, and the length of each word.
@@ -39,7 +39,7 @@ type Net = (Embedding<f32>, BoxLayer<f32, gradflow::compose::WholeSequence>, Lin
 pub enum Reading {
     /// From both ends.
     Both,
-    /// From the first letter to the last: what it says at a letter depends on those before it alone.
+    /// From the first letter to the last: the output at a letter does not depend on later letters.
     Forwards,
 }
 
@@ -61,7 +61,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Of what is said for each of `words`.
+    /// The errors of the phonemes `said` for each of `words`.
     pub fn of(words: &[Word], said: impl Iterator<Item = Vec<usize>>) -> Errors {
         let mut distance = EditDistance::new();
         words.iter().zip(said).for_each(|(word, said)| distance.add(&said, &word.phonemes));
@@ -71,13 +71,13 @@ impl Errors {
 
 /// How a training went.
 pub struct Outcome {
-    /// Phoneme errors on the validation words after each epoch, from none on.
+    /// Phoneme errors on the validation words before the first epoch and after each.
     pub curve: Vec<f64>,
     /// On the test words, by the likeliest class at each step.
     pub test: Errors,
     /// By the beam search.
     pub beam: Errors,
-    /// What is said for each test word, by the beam search.
+    /// The phonemes said for each test word, by the beam search.
     pub said: Vec<Vec<usize>>,
     pub parameters: usize,
 }

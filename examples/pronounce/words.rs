@@ -1,4 +1,4 @@
-//! Words and how they are spoken, from the CMU Pronouncing Dictionary.
+//! Words and their pronunciations, from the CMU Pronouncing Dictionary.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ const DATA: &str = include_str!("../data/pronounce.txt");
 /// The number of letters.
 pub const LETTERS: usize = 26;
 
-/// The steps that a model has for each letter: some have two phonemes, as x.
+/// The number of steps for each letter: some letters have two phonemes, such as x.
 pub const STEPS: usize = 2;
 
 /// A word: its letters, 0 to 25, and its phonemes, from 1 on; 0 is the blank.
@@ -29,14 +29,14 @@ impl Word {
 /// All words, and the names of the phonemes.
 pub struct Words {
     pub train: Vec<Word>,
-    /// What the picture shows.
+    /// For the picture.
     pub validation: Vec<Word>,
     pub test: Vec<Word>,
     names: Vec<&'static str>,
 }
 
 impl Words {
-    /// With `train` words to learn from, at most.
+    /// Loads the words, at most `train` of them for training.
     ///
     /// # Errors
     /// If a line of the file cannot be read.
@@ -67,7 +67,7 @@ impl Words {
         self.names.len()
     }
 
-    /// Phonemes by their names.
+    /// The names of phonemes.
     pub fn spoken(&self, phonemes: &[usize]) -> String {
         phonemes.iter().map(|&phoneme| self.names[phoneme]).collect::<Vec<_>>().join(" ")
     }
