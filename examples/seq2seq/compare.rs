@@ -10,13 +10,13 @@ use crate::model::Shape;
 use crate::training::{Outcome, Setting, train};
 use crate::words::DIGITS;
 
-/// The share of the test's numbers from which on a model has learned the task.
+/// The share of the test's numbers that a model must get right to have learned the task.
 pub const LEARNED: f64 = 0.95;
 
-/// Of one and two digits there are too few numbers for a point of a line.
+/// The fewest digits of a point of a line: there are too few numbers with one and two.
 const FEWEST_DIGITS: usize = 3;
 
-/// What is compared: with attention or not, and the order in which the words are read.
+/// The models that are compared: with attention or not, and the order in which the words are read.
 pub const MODELS: [(&str, bool, bool); 4] = [
     ("attention, forwards", true, false),
     ("attention, backwards", true, true),
@@ -24,7 +24,7 @@ pub const MODELS: [(&str, bool, bool); 4] = [
     ("no attention, backwards", false, true),
 ];
 
-/// How much is tried.
+/// The extent of a comparison.
 pub struct Plan {
     /// Units of a model with attention.
     pub hidden: usize,
@@ -34,18 +34,18 @@ pub struct Plan {
     pub seeds: Range<u64>,
 }
 
-/// What became of a model.
+/// The results of a model.
 pub struct Runs {
     pub name: &'static str,
     pub setting: Setting,
     /// One for each seed.
     pub outcomes: Vec<Outcome>,
-    /// The first seed's share of validation numbers with each setting.
+    /// The first seed's share of right validation numbers with each setting.
     pub grid: Vec<(Setting, f64)>,
 }
 
-/// Trains every model with every setting and the first seed; the one that is best on the validation numbers goes on with
-/// the other seeds.
+/// Trains every model with every setting and the first seed; the setting that is best on the validation numbers is trained with the
+/// other seeds too.
 pub fn compare(plan: &Plan) -> Vec<Runs> {
     let grids = MODELS.map(|(_, attention, backwards)| {
         let shape =
@@ -95,12 +95,12 @@ impl Runs {
         [shares.iter().copied().fold(f64::INFINITY, f64::min), mean, shares.iter().copied().fold(0.0, f64::max)]
     }
 
-    /// Of all the test's numbers.
+    /// The share of all the test's numbers.
     pub fn total(&self) -> [f64; 3] {
         self.spread(Outcome::total)
     }
 
-    /// How many have [`LEARNED`] the task.
+    /// How many seeds have [`LEARNED`] the task, as text.
     pub fn learned(&self) -> String {
         let learned = self.outcomes.iter().filter(|outcome| outcome.total() >= LEARNED).count();
         format!("{learned} of {}", self.outcomes.len())

@@ -8,7 +8,7 @@ use gradflow::rand::{Rng, RngExt};
 
 use crate::words::{DIGITS, END, digits, words};
 
-/// What a number is for: by a hash that has nothing to do with its digits, eight in ten are learned from.
+/// The use of a number. By a hash that has nothing to do with its digits, eight in ten are for training.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Part {
     Training,
@@ -38,7 +38,7 @@ impl Part {
         }
     }
 
-    /// This number of them, all different.
+    /// `count` different numbers of this part.
     pub fn numbers(self, count: usize, rng: &mut impl Rng) -> Vec<u64> {
         let mut numbers = Vec::new();
         let mut known = HashSet::new();
@@ -52,11 +52,11 @@ impl Part {
     }
 }
 
-/// Numbers side by side: their words, and their digits as the decoder reads and writes them.
+/// A batch of numbers: their words, and their digits as the decoder reads and writes them.
 pub struct Batch {
     /// The words, `[S, B]`.
     pub source: data::Batch<f32, ()>,
-    /// What the decoder reads while it is trained, END and then the digits, and as targets the digits and then END, `[T, B]`.
+    /// The decoder's inputs in training, END and then the digits, and as targets the digits and then END, `[T, B]`.
     pub answers: data::Batch<f32, Array2<usize>>,
 }
 
@@ -71,7 +71,7 @@ impl Batch {
     }
 }
 
-/// Phrases side by side.
+/// A batch of phrases.
 pub fn source(phrases: impl IntoIterator<Item = Vec<usize>>) -> data::Batch<f32, ()> {
     Samples::ids(phrases).all()
 }

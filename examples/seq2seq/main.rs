@@ -6,11 +6,11 @@
 //! cargo run --release --example seq2seq -- --translate "four hundred and seven"
 //! ```
 //!
-//! One LSTM reads the words, another starts from its last state and writes the digits. Without attention that state is all it
-//! knows of the words; with attention it also uses the encoder's outputs at every digit. The models have equal numbers of
-//! parameters (53 units instead of 48 without attention), see as many numbers, and have the same clipping. Learning rate and
-//! forget bias are chosen for each of the four models by the first seed, on numbers kept for that. An answer is right if every
-//! digit and the end are right; the test numbers are below a thousand billion, and no model was trained on them.
+//! One LSTM reads the words, another starts from its last state and writes the digits. Without attention, that state is all it
+//! knows of the words; with attention, it also uses the encoder's outputs at every digit. The models have about the same number of
+//! parameters (53 units instead of 48 without attention), see the same number of examples, and have the same clipping. Learning
+//! rate and forget bias are chosen for each of the four models with the first seed, on numbers kept for that. An answer is right if
+//! every digit and the end are right; the test numbers are below a thousand billion, and no model was trained on them.
 //!
 //! The papers translate English into French with four layers of 1000 units, or with one of 1000 in both directions, and measure
 //! BLEU; here is one layer of about 50 in one direction. So only the order of the models is compared with the papers.
@@ -40,7 +40,7 @@ use words::{DIGITS, END, word, words};
 /// The number whose attention is drawn: its words fit into the picture.
 const SHOWN: u64 = 407_260;
 
-/// The number of digits from which on a number is long.
+/// A number with at least this many digits is long.
 const LONG: usize = 10;
 
 /// How the models look in the picture, in their order.
@@ -88,7 +88,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// What became of every model, and of every setting.
+/// Prints the results of every model, and of every setting.
 fn print(all: &[Runs]) {
     println!(
         "\nmodel                    parameters  learned  test numbers right      of {LONG} digits and more   forget bias, rate"
@@ -152,7 +152,7 @@ fn draw(all: &[Runs]) -> Result<String, Failure> {
     picture(1100, &[&[&by_digits], &[&by_numbers], &[&map]])
 }
 
-/// What the decoder looks at for each digit of a number.
+/// Where the decoder looks for each digit of a number.
 fn attention_map(model: &Translator) -> HeatMap {
     let ids = words(SHOWN);
     let answer = model.translate(&source([ids.clone()])).pop();

@@ -23,7 +23,7 @@ const EMBEDDING: usize = 16;
 /// An embedding and an LSTM.
 type Reader = (Embedding<f32>, LstmCell<f32>);
 
-/// What a model is made of.
+/// The architecture of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     /// Units of the LSTMs.
@@ -32,12 +32,12 @@ pub struct Shape {
     pub attention: bool,
     /// Whether the words are read from the last to the first.
     pub backwards: bool,
-    /// Of both LSTMs, at the start.
+    /// The initial forget bias of both LSTMs.
     pub forget_bias: f64,
 }
 
 impl Shape {
-    /// With as many units as give a model without attention at least the parameters of one with it.
+    /// Widens a model without attention until it has at least the parameters of one with it.
     pub fn of_equal_size(self) -> Self {
         if self.attention {
             return self;
@@ -80,7 +80,7 @@ pub struct Cache {
 pub struct Answer {
     /// Without the end.
     pub digits: Vec<usize>,
-    /// `[digits and end, words]`: how much each was looked at; without attention, no columns.
+    /// The attention weights, `[digits and end, words]`; without attention, no columns.
     pub looked_at: Array2<f32>,
 }
 
@@ -102,12 +102,12 @@ impl Translator {
         }
     }
 
-    /// For parameters that will be loaded.
+    /// A model whose parameters will be loaded.
     pub fn zeros(shape: Shape) -> Self {
         Self::new(shape, &mut StdRng::seed_from_u64(0)).zeros_like()
     }
 
-    /// The gradient's start.
+    /// A gradient of zeros.
     pub fn zeros_like(&self) -> Self {
         let mut zeros = self.clone();
         zeros.set_zero();
@@ -118,11 +118,11 @@ impl Translator {
         if self.shape.backwards { words.sequence().reversed() } else { words.sequence() }
     }
 
-    /// The mean cross-entropy of the digits in nats, each from the right ones before it; `grad` becomes its gradient.
+    /// The mean cross-entropy of the digits in nats, each predicted from the right ones before it; `grad` becomes its gradient.
     pub fn learn(&self, batch: &Batch, cache: &mut Cache, grad: &mut Self) -> f64 {
         let Cache { encoder, decoder, attention, head, cross_entropy } = cache;
         let (words, given) = (self.source(&batch.source), batch.answers.sequence());
-        // The encoder's last state is where the decoder starts,
+        // The decoder starts from the encoder's last state.
         let mut state = self.encoder.zero_state(batch.source.count());
         let memory = self.encoder.forward(words, &mut state, encoder).to_owned();
         let memory_sequence = words.with(memory.view());
@@ -147,7 +147,7 @@ impl Translator {
             }
             _ => Array3::zeros(memory.raw_dim()),
         };
-        // and the gradient of the decoder's first state is that of the encoder's last.
+        // The gradient of the decoder's first state is that of the encoder's last.
         let mut dstate = self.decoder.zero_state(batch.source.count());
         self.decoder.backward(given, &dh, Some(&mut dstate), decoder, Gradient::overwrite(&mut grad.decoder));
         self.encoder.backward(words, &dmemory, Some(&mut dstate), encoder, Gradient::overwrite(&mut grad.encoder));

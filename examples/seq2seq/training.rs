@@ -16,10 +16,10 @@ pub const BATCH: usize = 64;
 /// The largest norm of a gradient.
 const CLIP: f64 = 1.0;
 
-/// How often a training is looked at.
+/// The number of validations in a training.
 const LOOKS: usize = 10;
 
-/// Numbers of a look, and of the test.
+/// Numbers of a validation, and of the test.
 const VALIDATED: usize = 500;
 const TESTED: usize = 3000;
 
@@ -31,7 +31,7 @@ pub struct Setting {
     pub learning_rate: f64,
 }
 
-/// What random numbers are for: each role of a seed has its own stream.
+/// The use of random numbers: each role of a seed has its own stream.
 #[derive(Clone, Copy)]
 enum Role {
     Weights,
@@ -44,7 +44,7 @@ fn stream(seed: u64, role: Role) -> StdRng {
     StdRng::seed_from_u64(4 * seed + role as u64)
 }
 
-/// What became of a model.
+/// The outcome of a training.
 #[derive(Clone)]
 pub struct Outcome {
     pub model: Translator,
@@ -55,25 +55,25 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The share of the test's numbers with a number of digits in `range` that were written without a mistake; NaN where
-    /// there are none.
+    /// The share of the test's numbers with a number of digits in `range` that were written without a mistake; NaN if there are
+    /// none.
     pub fn accuracy(&self, range: std::ops::RangeInclusive<usize>) -> f64 {
         let (count, right) = self.by_digits[range].iter().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         right as f64 / count as f64
     }
 
-    /// Of all the test's numbers.
+    /// The share of all the test's numbers that were written without a mistake.
     pub fn total(&self) -> f64 {
         self.accuracy(1..=DIGITS)
     }
 
-    /// The last look's share.
+    /// The share at the last validation.
     pub fn validated(&self) -> f64 {
         self.curve.last().map_or(0.0, |&(_, share)| share)
     }
 }
 
-/// Trains a model, then tests it. One whose gradient was not finite is tested as it was left.
+/// Trains a model, then tests it. If a gradient was not finite, the model is tested as it was before.
 pub fn train(setting: Setting, updates: usize, seed: u64) -> Outcome {
     let (mut curve, looks) = (Vec::new(), &mut stream(seed, Role::Validation));
     let look = |update: usize, model: &Translator| {
@@ -87,8 +87,8 @@ pub fn train(setting: Setting, updates: usize, seed: u64) -> Outcome {
     Outcome { by_digits: judge(&model, &test), model, curve }
 }
 
-/// Trains a model; `look` is shown it after every update. Where a gradient is not finite, it ends with that error and the
-/// model as it was before.
+/// Trains a model, and calls `look` with it after every update. If a gradient is not finite, gives that error and the model as it
+/// was before.
 pub fn learn(
     setting: Setting,
     updates: usize,
@@ -114,7 +114,7 @@ pub fn learn(
     (model, Ok(()))
 }
 
-/// How many of the numbers have this number of digits, and how many of these are written without a mistake.
+/// For each number of digits, how many of the numbers have it, and how many of these are written without a mistake.
 fn judge(model: &Translator, numbers: &[u64]) -> [(usize, usize); DIGITS + 1] {
     let mut of = [(0, 0); DIGITS + 1];
     for (&number, answer) in numbers.iter().zip(model.translate(&Batch::new(numbers).source)) {

@@ -1,4 +1,4 @@
-//! A number in words, by the command line.
+//! Translates numbers from the command line.
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::model::{Answer, Translator};
 use crate::training::{Setting, learn};
 use crate::words::{END, read, word, words};
 
-/// Answers `phrase`, or, where it is `-`, every line of the standard input.
+/// Answers `phrase`, or, if it is `-`, every line of the standard input.
 ///
 /// # Errors
 /// If a phrase on the command line has a word that is not known, or a file cannot be read or written.
@@ -36,7 +36,7 @@ fn named(error: &str) -> Failure {
     Failure::Usage(format!("--translate: {error}"))
 }
 
-/// A model of `--load`, or one that is trained now; kept where `--save` says.
+/// The model of `--load`, or one that is trained now; saved to the file of `--save`.
 fn model(setting: Setting, updates: usize, settings: &Settings) -> Result<Translator, Failure> {
     let path = |name| settings.get(name, "a path", |_| true, PathBuf::new());
     let (load, save) = (path("load")?, path("save")?);
@@ -62,7 +62,7 @@ fn model(setting: Setting, updates: usize, settings: &Settings) -> Result<Transl
     Ok(model)
 }
 
-/// The answer, whether it is right, and which word each digit came from.
+/// Prints the answer, whether it is right, and which word each digit came from.
 fn print(model: &Translator, ids: Vec<usize>) {
     let spell = |ids: &[usize]| ids.iter().map(|&id| word(id)).collect::<Vec<_>>().join(" ");
     let Some(answer) = model.translate(&source([ids.clone()])).pop() else { return };

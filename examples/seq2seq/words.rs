@@ -47,10 +47,10 @@ const MILLION: usize = 30;
 const BILLION: usize = 31;
 const AND: usize = 32;
 
-/// After the digits 0 to 9: before the first digit it is what the decoder reads, after the last what it must write.
+/// The symbol after the digits 0 to 9: the decoder reads it before the first digit, and must write it after the last.
 pub const END: usize = 10;
 
-/// What the decoder reads and writes: digits, and [`END`].
+/// The number of symbols that the decoder reads and writes: the digits, and [`END`].
 pub const SYMBOLS: usize = 11;
 
 /// The most digits of a number.
