@@ -1,22 +1,21 @@
-//! What a recurrence can follow: the product of all elements of a group so far, asked for at every step. Trained on 40 steps,
-//! tested on 2048.
+//! State tracking: at every step, a model gives the product of all elements of a group so far. Trained on 40 steps, tested on 2048.
 //!
 //! ```text
 //! cargo run --release --example state_tracking
 //! ```
 //!
 //! The groups are parity (0 and 1, whether the number of ones is odd) and S3 (the six permutations of three things, whose product
-//! depends on their order). A new element does to the state what depends on the state: it swaps two things, whichever they are.
-//! An RNN, LSTM, GRU or sLSTM, whose step has a product of h, learns that once and for all. In a minGRU or minLSTM a step scales
+//! depends on their order). The effect of a new element on the state depends on the state: it swaps two things, whichever they are.
+//! An RNN, LSTM, GRU or sLSTM, whose step has a product of h, learns that once and for all. In a minGRU or minLSTM, a step scales
 //! each unit of the state by a number from 0 to 1 that depends on the input alone. Such a recurrence cannot tell an odd number of
-//! steps from an even one (Sarrof, Veitsman and Hahn 2024; Grazzi et al. 2025), and what it finds for short sequences is of no
-//! use for long ones. That is the price for a recurrence without a product, whose steps are quick.
+//! steps from an even one (Sarrof, Veitsman and Hahn 2024; Grazzi et al. 2025), and the solution that it finds for short sequences
+//! does not work for long ones. That is the price of a recurrence without a product, whose steps are fast.
 //!
-//! Accuracy is scaled: 0 is guessing, 1 is no mistake. The cells with a product have one layer, those without have two, so that
-//! it is not for want of depth. All have 32 units, see batches of 64 sequences, and have the same learning rate and the same
-//! number of updates at most; a training ends as soon as its loss is below 0.001 nats.
+//! Accuracy is scaled: 0 is guessing, 1 is no mistake. The cells with a product have one layer, those without one have two, so that
+//! the reason is not a lack of depth. All have 32 units, see batches of 64 sequences, and have the same learning rate and the same
+//! maximum number of updates; a training ends as soon as its loss is below 0.001 nats.
 //!
-//! Published figures are of larger models of other kinds: the sLSTM's parity and Mamba's, trained on 40 steps and tested on up to
+//! Published figures are for larger models of other kinds: the sLSTM's parity and Mamba's, trained on 40 steps and tested on up to
 //! 256 (Grazzi et al. 2025, table 1).
 
 #[path = "../common/mod.rs"]
@@ -34,11 +33,12 @@ use training::{Kind, Outcome, PARTS, Plan, TESTED, TRAINED};
 const HIDDEN: usize = 32;
 const LEARNING_RATE: f64 = 0.006;
 
-/// Of a model that follows the state, and of one that does not: the mean scaled accuracy past the steps of training.
+/// The mean scaled accuracy past the steps of training: at least, for a model that follows the state, and at most, for one that
+/// does not.
 const FOLLOWS: f64 = 0.95;
 const GUESSES: f64 = 0.05;
 
-/// The models of a group, and how each seed went.
+/// A kind of model on a group, and the outcome of each seed.
 struct Runs {
     group: Group,
     kind: Kind,
@@ -119,7 +119,7 @@ fn print(runs: &[Runs]) {
     }
 }
 
-/// A cell with a product follows the state as long as it is asked, one without does not.
+/// Claims that a cell with a product follows the state to the end of the test, and that one without does not.
 fn judge(runs: &Runs, claims: &mut Claims) {
     let published = match (runs.group, runs.kind) {
         (Group::Parity, Kind::Slstm) => "1.000",

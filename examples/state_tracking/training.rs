@@ -17,7 +17,7 @@ use gradflow::{
 use crate::common::Failure;
 use crate::group::Group;
 
-/// The steps of a training sequence. At each of them the product is asked for.
+/// The steps of a training sequence. The product is a target at each of them.
 pub const TRAINED: usize = 40;
 
 /// The steps of a test sequence.
@@ -29,10 +29,10 @@ const BATCH: usize = 64;
 /// The test counts its steps in this many parts.
 pub const PARTS: usize = 32;
 
-/// Of this many updates the mean loss decides whether a training has ended.
+/// The number of updates whose mean loss decides whether a training has ended.
 const CHECK_EVERY: usize = 50;
 
-/// The mean loss, in nats, at which it has.
+/// The mean loss, in nats, below which it has.
 const ENOUGH: f64 = 1e-3;
 
 /// A recurrent layer.
@@ -60,12 +60,12 @@ impl Kind {
         }
     }
 
-    /// Whether its recurrence has a product of h, so that a step can do to the state what depends on the state.
+    /// Whether its recurrence has a product of h, so that the effect of a step can depend on the state.
     pub fn has_product(self) -> bool {
         !matches!(self, Kind::MinGru | Kind::MinLstm)
     }
 
-    /// One layer, of a cell without a product two.
+    /// One layer, or two of a cell without a product.
     fn build(self, hidden: usize, rng: &mut StdRng) -> BoxLayer<f32> {
         match self {
             Kind::Rnn => BoxLayer::new(Rnn::new(hidden, hidden, rng)),
@@ -81,7 +81,7 @@ impl Kind {
 /// The heads of the sLSTM.
 pub const HEADS: usize = 2;
 
-/// What is trained, and how long at most.
+/// The model to train, and how long at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub group: Group,
@@ -106,7 +106,7 @@ pub struct Outcome {
 
 type Net = (Embedding<f32>, BoxLayer<f32>, Linear<f32>);
 
-/// Counts right answers in some steps.
+/// The scaled accuracy in some steps.
 fn scaled_accuracy(logits: ArrayView3<'_, f32>, products: &Array2<usize>, steps: Range<usize>) -> f64 {
     let order = logits.dim().2 as f64;
     let (mut right, mut all) = (0, 0);
@@ -165,5 +165,5 @@ impl Plan {
     }
 }
 
-/// Test sequences are none of those that any training sees.
+/// Separates the test sequences from those of all trainings.
 const TEST_SEED: u64 = 1 << 40;
