@@ -5,9 +5,9 @@
 //! cargo run --release --example temporal_order
 //! ```
 //!
-//! In 6a 38 to 58 other symbols stand between the last one that matters and the end, where the answer is asked for; in 6b 22 to
-//! 42. An LSTM that has learned nothing keeps σ(forget bias) of its memory, and of the gradient, from step to step. After 40
-//! steps this leaves
+//! In 6a, 38 to 58 other symbols stand between the last one that matters and the end, where the model answers; in 6b, 22 to 42. An
+//! LSTM that has learned nothing keeps σ(forget bias) of its memory, and of the gradient, from step to step. After 40 steps this
+//! leaves
 //!
 //! | forget bias | 0 | 1 | 3 | 5 |
 //! | --- | --- | --- | --- | --- |
@@ -17,7 +17,8 @@
 //!
 //! All models have 600 to 700 parameters, see the same sequences and have the same clipping and the same budget. Each forget bias
 //! and the GRU have the best of four settings, the RNN the best of nine, chosen with the first seed. Contrary to expectation, the
-//! RNN solves 6a from some seeds, if it starts as the identity and has a low learning rate; it then needs many times the sequences.
+//! RNN solves 6a from some seeds, if it is initialised to the identity and has a low learning rate; it then needs many times the
+//! sequences.
 //!
 //! Differences from the paper: the LSTM has forget gates, full gradients and Adam with batches of 8 instead of truncated gradients
 //! and single sequences, and the outputs are probabilities (softmax). One of the two biases of the input gate, nearly closed, is
@@ -47,7 +48,7 @@ const INPUT_BIASES: [f64; 2] = [0.0, -3.0];
 const RATES: [f64; 2] = [0.003, 0.01];
 const RNN_RATES: [f64; 3] = [0.0003, 0.001, 0.003];
 
-/// Sequences from check to check.
+/// Sequences between two checks.
 const CHECK_EVERY: usize = 1000;
 
 fn main() -> ExitCode {
@@ -79,9 +80,9 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// The models that a task is given to: the LSTMs of the sweep, then GRU and RNN.
+/// The models that are trained on a task: the LSTMs of the sweep, then GRU and RNN.
 fn competitors(task: TemporalOrder, plan: Plan, quick: bool) -> Vec<Entry<TemporalOrder>> {
-    // The quick form has one setting of each, the last.
+    // The quick form has only the last setting of each.
     let entry = |name, mut settings: Vec<Model>| {
         if quick {
             settings.drain(..settings.len() - 1);
@@ -103,7 +104,7 @@ fn competitors(task: TemporalOrder, plan: Plan, quick: bool) -> Vec<Entry<Tempor
     entries
 }
 
-/// What is claimed of one task. A seed or two may go otherwise, as may another machine, which rounds differently.
+/// The claims about one task. One or two seeds may go otherwise, as may another machine, which rounds differently.
 fn judge(runs: &[Runs<TemporalOrder>], claims: &mut Claims) {
     let (sequences, wrong) = match runs[0].task {
         TemporalOrder::Two => (31_390, 1),
@@ -127,7 +128,7 @@ fn judge(runs: &[Runs<TemporalOrder>], claims: &mut Claims) {
                 claims.check(what, "", format!("at least {half} of {seeds}"), run.rate(), solves);
                 claims.note(format!("{name}: sequences needed"), "", "", run.needed_text());
             }
-            // An RNN that starts as the identity does solve 6a from some seeds, but late.
+            // An RNN that is initialised to the identity does solve 6a from some seeds, but late.
             ("RNN", _) => {
                 claims.note(what, "no (other recurrent nets)", "", run.rate());
                 let lstm = runs.iter().find(|other| other.name == "forget bias 3").map_or(f64::NAN, Runs::mean_needed);

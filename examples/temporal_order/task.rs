@@ -6,10 +6,10 @@ use gradflow::rand::{Rng, RngExt};
 
 use crate::trial::{Batch, Task};
 
-/// How far every output of a right answer may be off.
+/// An answer is right if the error of every output is below this.
 pub const TOLERANCE: f32 = 0.3;
 
-/// The lengths of sequences, both ends among them.
+/// The range of the lengths of sequences, both ends included.
 const LENGTHS: (usize, usize) = (100, 110);
 
 /// The inputs of the symbols: the first and the last of every sequence, the two that matter, and four that do not.
@@ -22,8 +22,8 @@ const SYMBOLS: usize = 8;
 /// The target at a step that is not the last: ignored.
 const NONE: usize = usize::MAX;
 
-/// Two or three symbols, each an X or a Y, stand far apart among others; at the end of the sequence it is to be told
-/// which they were, in their order.
+/// Two or three symbols, each an X or a Y, stand far apart among others; at the end of the sequence, the model says which they
+/// were, in their order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TemporalOrder {
     /// Experiment 6a: four classes.
@@ -33,7 +33,7 @@ pub enum TemporalOrder {
 }
 
 impl TemporalOrder {
-    /// Where the symbols that matter stand: somewhere in each of these ranges, both ends among them.
+    /// The positions of the symbols that matter: somewhere in each of these ranges, both ends included.
     fn places(self) -> &'static [(usize, usize)] {
         match self {
             TemporalOrder::Two => &[(10, 20), (50, 60)],
