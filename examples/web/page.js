@@ -8,7 +8,7 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 let wasm;
 
-// The memory is asked for after the call, which may have made it larger: the one before is gone then.
+// The memory is looked up after the call, which may have made it larger: the old buffer is then gone.
 const floats = (start, count) => Array.from(new Float32Array(wasm.memory.buffer, start, count));
 const norms = (kind, a, b, steps) => floats(wasm.gradient_norms(kind, a, b, steps), steps);
 const logits = () => floats(wasm.writer_logits(), wasm.writer_classes());
@@ -27,7 +27,7 @@ function write(count, temperature) {
   return text;
 }
 
-// The lines of the picture; each is computed again only when its own sliders move.
+// The lines of the picture; each is recomputed only when its own sliders move.
 const lines = {
   rnn: { name: "RNN", of: () => norms(0, value("gain"), value("input"), STEPS) },
   lstm: { name: "LSTM", of: () => norms(1, value("forget"), 0, STEPS) },
@@ -85,7 +85,7 @@ function draw() {
     pen.stroke();
     labels.push({ id, name: line.name, at: y(Math.log10(line.norms[STEPS - 1])) });
   }
-  // Names beside the ends of the lines, below each other where the ends are close.
+  // Names beside the ends of the lines, one below the other if the ends are close.
   labels.sort((a, b) => a.at - b.at);
   labels.forEach((label, i) => {
     if (i > 0) label.at = Math.max(label.at, labels[i - 1].at + 15);
@@ -119,10 +119,10 @@ function goOn() {
   }));
 }
 
-// Tells serve.py --check numbers, or what went wrong.
+// Sends numbers, or an error message, to serve.py.
 const tell = (what) => fetch("told", { method: "POST", body: JSON.stringify(what) });
 
-// What serve.py --check compares with the same numbers from the machine itself.
+// The numbers that serve.py --check compares with those computed by native code.
 async function numbers() {
   const settings = [[0, 1.0, 0.1], [0, 1.5, 0.1], [0, 1.5, 3.0], [1, 0.0, 0.0], [1, 3.0, 0.0], [2, 3.0, 0.0]];
   wasm.writer_restart(1);

@@ -4,7 +4,7 @@ const RATE = 16000, BLOCK = 128; // as in voice/src
 const SHOWN = 10, KEPT = 30; // seconds
 
 let heard = []; // [seconds, probability of voice]
-let listening; // the microphone's stream and its audio context, if there are any
+let listening; // the microphone's stream and its audio context, while listening
 
 const compiled = async () => WebAssembly.compile(await (await fetch("gradflow_voice.wasm")).arrayBuffer());
 
@@ -28,12 +28,12 @@ function show(words) {
   byId("verdict").textContent = words;
 }
 
-// What the newest probability says.
+// Shows the verdict of the newest probability.
 function judge() {
   show(heard[heard.length - 1][1] > 0.5 ? "voice" : "no voice");
 }
 
-// What went wrong, in words.
+// An error message for the user.
 function inWords(error) {
   const words = {
     NotAllowedError: "The microphone was refused. The browser asks again if you allow it in the page's settings.",
@@ -110,7 +110,7 @@ async function showClip() {
   drawVoice();
 }
 
-// For serve.py --check: tells what is heard in so many seconds of the microphone, or what went wrong.
+// For serve.py --check: sends what is heard in this number of seconds of the microphone, or an error message.
 async function report(seconds) {
   await toggle();
   if (listening) await new Promise((done) => setTimeout(done, 1000 * seconds));

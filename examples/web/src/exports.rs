@@ -1,11 +1,11 @@
-//! What JavaScript calls. Numbers come back in memory that stays where it is until the next call.
+//! The functions that JavaScript calls. Numbers are returned in memory that stays where it is until the next call.
 
 use std::cell::RefCell;
 
 use crate::flow::{self, Cell};
 use crate::writer::Writer;
 
-/// Seeds that a line is the geometric mean of.
+/// The number of seeds whose geometric mean is a line.
 const SEEDS: u64 = 2;
 
 thread_local! {
@@ -13,8 +13,8 @@ thread_local! {
     static WRITER: RefCell<Option<Writer>> = const { RefCell::new(None) };
 }
 
-/// Gradient norms at `steps` distances, and where they are. `kind` is 0 for an RNN, of which `a` is the gain and `b` the input's
-/// standard deviation; 1 for an LSTM and 2 for a GRU, of which `a` is the bias.
+/// Computes gradient norms at `steps` distances, and gives their address. `kind` is 0 for an RNN, of which `a` is the gain and `b`
+/// the input's standard deviation; 1 for an LSTM and 2 for a GRU, of which `a` is the bias.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn gradient_norms(kind: u32, a: f64, b: f64, steps: usize) -> *const f32 {
@@ -25,7 +25,7 @@ pub extern "C" fn gradient_norms(kind: u32, a: f64, b: f64, steps: usize) -> *co
     })
 }
 
-/// What [`gradient_norms`] computes.
+/// The norms that [`gradient_norms`] computes.
 pub fn mean_norms(kind: u32, a: f64, b: f64, steps: usize) -> Vec<f64> {
     let cell = match kind {
         0 => Cell::Rnn { gain: a, input: b },
@@ -58,28 +58,28 @@ pub extern "C" fn writer_read(code: u32) {
     with_writer(|writer| writer.read(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)));
 }
 
-/// The writer draws the next character, and gives its code point; it is not read yet.
+/// The writer draws the next character, and gives its code point; the character is not read yet.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn writer_draw(temperature: f32) -> u32 {
     with_writer(|writer| writer.draw(temperature)).into()
 }
 
-/// The writer's logits, and where they are; [`writer_classes`] says how many.
+/// The address of the writer's logits; [`writer_classes`] gives their number.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn writer_logits() -> *const f32 {
     with_writer(|writer| writer.logits().as_ptr())
 }
 
-/// The code point of a class; of `<unknown>`, the last one, that of the replacement character.
+/// The code point of a class; for `<unknown>`, the last one, that of the replacement character.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn writer_character(class: usize) -> u32 {
     with_writer(|writer| writer.character(class)).into()
 }
 
-/// How many logits there are.
+/// The number of logits.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn writer_classes() -> usize {

@@ -1,4 +1,4 @@
-//! Gradient norms back through time, of cells as they start.
+//! Gradient norms back through time, of cells at initialisation.
 
 use gradflow::author::RecordsState;
 use gradflow::layers::Init;
@@ -14,18 +14,18 @@ const INPUT: usize = 16;
 /// Units of the cell.
 const HIDDEN: usize = 64;
 
-/// Sequences side by side.
+/// Sequences of the batch.
 const BATCH: usize = 4;
 
-/// Gated cells' weights are uniform in ± this: so little that the gates are their biases.
+/// Gated cells' weights are uniform in ± this: so small that the gates are set by their biases.
 const SMALL: f64 = 0.02;
 
-/// A cell as it starts.
+/// A cell and its initialisation.
 #[derive(Clone, Copy, Debug)]
 pub enum Cell {
     /// A tanh RNN: recurrent weights orthogonal times `gain`, and input of standard deviation `input` before the tanh.
     Rnn {
-        /// What each step multiplies the state by, before the tanh.
+        /// The factor by which each step multiplies the state, before the tanh.
         gain: f64,
         /// How far into its saturation the input drives the tanh.
         input: f64,
@@ -42,7 +42,7 @@ pub enum Cell {
     },
 }
 
-/// `‖dL/dh‖` at the distances 0 to `steps - 1` from the loss, of an LSTM `‖dL/dc‖`; the gradient comes in with norm 1.
+/// `‖dL/dh‖`, or for an LSTM `‖dL/dc‖`, at the distances 0 to `steps - 1` from the loss; the gradient enters with norm 1.
 pub fn norms(cell: Cell, steps: usize, seed: u64) -> Vec<f64> {
     let rng = &mut StdRng::seed_from_u64(seed);
     let flow = match cell {
@@ -66,7 +66,7 @@ pub fn norms(cell: Cell, steps: usize, seed: u64) -> Vec<f64> {
     norms.into_iter().rev().collect()
 }
 
-/// A forward and a backward pass over `steps` steps, after as many in which the state settles.
+/// A forward and a backward pass over `steps` steps, after as many steps in which the state settles.
 fn pass<L: Layer<Elem = f32>>(cell: L, steps: usize, rng: &mut StdRng) -> LayerFlow
 where
     L::Cache: RecordsState,

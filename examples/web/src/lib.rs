@@ -1,7 +1,7 @@
-//! The lecture in a browser: how far a gradient reaches, and a character model that writes as one types.
+//! The lecture in a browser: how far a gradient reaches, and a character model that continues typed text.
 //!
 //! JavaScript calls the functions in [`exports`]; the same functions in Rust are in [`flow`] and [`writer`], and
-//! `src/bin/numbers.rs` prints what they compute on the machine itself, for comparison.
+//! `src/bin/numbers.rs` prints what they compute as native code, for comparison.
 
 #[allow(unsafe_code)]
 pub mod exports;

@@ -1,4 +1,4 @@
-//! A character model that goes on with what one types.
+//! A character model that continues typed text.
 
 use gradflow::io::{LoadOptions, StateDict};
 use gradflow::layers::{Embedding, Linear};
@@ -8,7 +8,7 @@ use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::recurrent::GruCell;
 use gradflow::{Causal, Layer, sequential};
 
-/// What `char_lm` saved, in `BF16`: see `shrink.py`.
+/// The model that `char_lm` saved, in `BF16`: see `shrink.py`.
 const MODEL: &[u8] = include_bytes!("../model.safetensors");
 
 sequential! {
@@ -24,7 +24,7 @@ sequential! {
     }
 }
 
-/// The model, and where it is in a text.
+/// The model, and its state in a text.
 #[derive(Debug)]
 pub struct Writer {
     model: CharLm,
@@ -39,7 +39,7 @@ impl Writer {
     /// At the start of a text.
     ///
     /// # Panics
-    /// Panics if the model beside this file is another one than the crate was written for.
+    /// Panics if the model beside this file is not the one that the crate was written for.
     pub fn new(seed: u64) -> Self {
         let file = StateDict::read_from(MODEL).expect("the model beside this file");
         let vocabulary: Vec<char> = file.metadata()["vocabulary"].chars().collect();
@@ -75,12 +75,12 @@ impl Writer {
         &self.logits
     }
 
-    /// The character of a class; of `<unknown>`, the replacement character.
+    /// The character of a class; for `<unknown>`, the replacement character.
     pub fn character(&self, class: usize) -> char {
         self.vocabulary.get(class).copied().unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// Draws the next character, at a temperature: the lower, the likelier ones.
+    /// Draws the next character, at a temperature: a lower one prefers likelier characters.
     pub fn draw(&mut self, temperature: f32) -> char {
         let known = &self.logits[..self.vocabulary.len()];
         let largest = known.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -1,4 +1,4 @@
-//! Prints as JSON what the page computes for `?check`, computed on the machine itself.
+//! Prints as JSON what the page computes for `?check`, computed by native code.
 
 use gradflow_web::exports::mean_norms;
 use gradflow_web::writer::Writer;

@@ -1,4 +1,4 @@
-//! What the detector hears: the energies of bands, a hundred times a second.
+//! The input of the detector: the energies of bands, a hundred times a second.
 
 use std::f64::consts::TAU;
 
@@ -8,7 +8,7 @@ pub const RATE: usize = 16_000;
 /// Samples from frame to frame: 10 ms.
 pub const HOP: usize = 160;
 
-/// Samples that a frame looks at, the newest ones: 32 ms.
+/// The newest samples, from which a frame is computed: 32 ms.
 pub const WINDOW: usize = 512;
 
 /// Bands, as wide as each other on the mel scale.
@@ -17,10 +17,10 @@ pub const BANDS: usize = 20;
 /// The lowest and the highest frequency, in Hz.
 const RANGE: (f64, f64) = (80.0, 7600.0);
 
-/// What is added to an energy: less than the rounding of 16 bits.
+/// Added to every energy: less than the rounding of 16 bits.
 const FLOOR: f32 = 1e-9;
 
-/// Turns samples into frames. After it is made, it allocates nothing.
+/// Turns samples into frames. Once made, it allocates nothing.
 #[derive(Clone, Debug)]
 pub struct Bands {
     /// The last samples, in a ring.
@@ -40,7 +40,7 @@ impl Default for Bands {
 }
 
 impl Bands {
-    /// As after silence.
+    /// In the state after silence.
     pub fn new() -> Self {
         let hann = |n| (0.5 - 0.5 * (TAU * n as f64 / WINDOW as f64).cos()) as f32;
         let (low, high) = (mel(RANGE.0), mel(RANGE.1));
@@ -57,7 +57,7 @@ impl Bands {
         }
     }
 
-    /// Takes a sample. Every [`HOP`] samples there is a frame: the logarithms of the bands' energies, scaled to numbers around 0.
+    /// Takes a sample. Every [`HOP`] samples it gives a frame: the logarithms of the bands' energies, scaled to numbers around 0.
     pub fn push(&mut self, sample: f32) -> Option<[f32; BANDS]> {
         self.recent[self.next % WINDOW] = sample;
         self.next += 1;
@@ -76,7 +76,7 @@ impl Bands {
             if !(0.0..(BANDS + 1) as f32).contains(&place) {
                 continue;
             }
-            // The triangle of a band falls where that of the next one rises. Band b has its middle at the place b + 1.
+            // The triangle of a band falls while that of the next one rises. Band b has its middle at the place b + 1.
             let (power, above, share) = (re * re + im * im, place as usize, place.fract());
             if above < BANDS {
                 energies[above] += share * power;
@@ -172,7 +172,7 @@ mod tests {
     fn bands_are_those_of_a_plain_transform_in_f64() {
         let samples = noise(WINDOW);
         let expected = expected(&samples);
-        // Also when the ring has been round many times.
+        // Also after many rounds of the ring.
         for before in [HOP, 3 * WINDOW * HOP + HOP] {
             let mut bands = Bands::new();
             for _ in 0..before - WINDOW % HOP {

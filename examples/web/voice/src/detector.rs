@@ -12,7 +12,7 @@ use crate::bands::{BANDS, Bands};
 /// Units of the GRU.
 pub const UNITS: usize = 24;
 
-/// What `src/bin/train.rs` saved, in `BF16`: see `shrink.py`.
+/// The weights that `src/bin/train.rs` saved, in `BF16`: see `shrink.py`.
 const WEIGHTS: &[u8] = include_bytes!("../voice.safetensors");
 
 sequential! {
@@ -27,12 +27,12 @@ sequential! {
 }
 
 impl Model {
-    /// Not trained.
+    /// An untrained model.
     pub fn new(rng: &mut impl Rng) -> Self {
         Model { cell: GruCell::new(BANDS, UNITS, rng), head: Linear::new(UNITS, 1, rng) }
     }
 
-    /// The trained one.
+    /// The trained model.
     ///
     /// # Panics
     /// Panics if the weights beside this crate are those of another model.
@@ -44,7 +44,7 @@ impl Model {
     }
 }
 
-/// Listens. After it is made, it allocates nothing, so it can run on an audio thread.
+/// Detects voice in a stream of sound. Once made, it allocates nothing, so it can run on an audio thread.
 #[derive(Debug)]
 pub struct Detector {
     bands: Bands,
@@ -53,7 +53,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// The model as it hears the first sample.
+    /// A detector that has heard nothing.
     pub fn new(model: &Model) -> Self {
         let stream = Stream::new(model, BANDS).expect("a model of the bands");
         Detector { bands: Bands::new(), stream, probability: 0.0 }

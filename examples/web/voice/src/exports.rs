@@ -1,4 +1,4 @@
-//! What JavaScript calls. The samples lie where [`voice_block`] says, for as long as the module lives.
+//! The functions that JavaScript calls. The samples stay at the address of [`voice_block`] for as long as the module lives.
 
 use std::cell::RefCell;
 
@@ -12,14 +12,14 @@ thread_local! {
     static DETECTOR: RefCell<Option<Detector>> = const { RefCell::new(None) };
 }
 
-/// Makes a new detector, which has heard nothing. All that is allocated is allocated here.
+/// Makes a new detector, which has heard nothing. Everything is allocated here.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn voice_start() {
     DETECTOR.set(Some(Detector::new(&Model::trained())));
 }
 
-/// Where to put [`BLOCK`] samples.
+/// The address at which to put [`BLOCK`] samples.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn voice_block() -> *mut f32 {

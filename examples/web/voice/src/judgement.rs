@@ -1,4 +1,4 @@
-//! How good a score of frames tells voice from noise, and the score that needs no model: the level.
+//! How well a score of frames tells voice from noise, and the score that needs no model: the level.
 
 use crate::bands::{HOP, WINDOW};
 
@@ -14,7 +14,7 @@ impl Scores {
         self.frames.extend(scores.into_iter().zip(voice.iter().copied()));
     }
 
-    /// The share of frames on the wrong side of `threshold`; voice is to be above.
+    /// The share of frames on the wrong side of `threshold`; voice should be above.
     pub fn errors(&self, threshold: f32) -> f64 {
         let wrong = self.frames.iter().filter(|&&(score, voice)| (score > threshold) != voice).count();
         wrong as f64 / self.frames.len() as f64

@@ -1,4 +1,4 @@
-//! Writes a sound to try the detector on as a WAV file, and prints as JSON what the detector says of it, block by block.
+//! Writes a test sound for the detector as a WAV file, and prints as JSON what the detector says of it, block by block.
 
 use std::error::Error;
 use std::fs::File;
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let samples: Vec<f32> = rounded.iter().map(|&sample| f32::from(sample) / 32768.0).collect();
     let mut detector = Detector::new(&Model::trained());
     let probabilities: Vec<f32> = samples.chunks_exact(BLOCK).map(|block| detector.hear(block)).collect();
-    // Of a block, that of the last frame that has ended in it or before.
+    // For a block, whether there is voice in the last frame that has ended in it or before.
     let voice = (1..=probabilities.len()).map(|block| clip.voice[(block * BLOCK / HOP).saturating_sub(1)]);
     println!("{{\"probabilities\": {probabilities:?}, \"voice\": {:?}}}", voice.collect::<Vec<_>>());
     Ok(())

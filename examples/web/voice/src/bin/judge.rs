@@ -1,4 +1,4 @@
-//! Counts the detector's errors on sounds that its training did not see, beside thresholds of the level.
+//! Counts the detector's errors on sounds that its training did not see, compared with thresholds on the level.
 //!
 //! ```text
 //! cargo run --release --manifest-path examples/web/Cargo.toml --bin judge

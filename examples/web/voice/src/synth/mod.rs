@@ -1,4 +1,4 @@
-//! Sounds to train and to judge on: synthetic voices against synthetic noise.
+//! Sounds for training and judging: synthetic voices in synthetic noise.
 
 mod noise;
 pub mod sets;
@@ -12,7 +12,7 @@ use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use crate::bands::{HOP, RATE, WINDOW};
 
-/// Somebody who talks in noise.
+/// A voice in noise.
 #[derive(Clone, Debug)]
 pub struct Clip {
     /// At [`RATE`].
@@ -22,14 +22,14 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Seconds of it. From some moment on the noise is the second one. `snr` is the power of the voice while there is one over
-    /// that of the noise, in dB; the loudness is drawn.
+    /// A clip of this many seconds. From a random moment on, the noise is the second one. `snr` is the power of the voice, while
+    /// there is one, over that of the noise, in dB. The loudness is drawn.
     pub fn new(seconds: usize, noises: [Noise; 2], snr: f64, rng: &mut impl Rng) -> Self {
         let (sound, voice) = talk_in(noises, seconds, snr, rng);
         Clip::of(&sound, &voice, rng.random_range(-40.0..-15.0))
     }
 
-    /// A second of each kind of noise, and then five seconds of somebody who talks as loud, in some noise.
+    /// A second of each kind of noise, and then five seconds of a voice of the same loudness, in noise.
     pub fn trial() -> Self {
         let rng = &mut StdRng::seed_from_u64(0);
         let mut sound: Vec<f64> = Noise::ALL.into_iter().flat_map(|noise| noise.sound(RATE, rng)).collect();
@@ -48,7 +48,7 @@ impl Clip {
     }
 }
 
-/// Somebody who talks in noise, and at each sample, whether it is voice.
+/// A voice in noise, and at each sample, whether there is voice.
 fn talk_in(noises: [Noise; 2], seconds: usize, snr: f64, rng: &mut impl Rng) -> (Vec<f64>, Vec<bool>) {
     let (mut sound, voice) = voice::talk(seconds * RATE, rng);
     let change = rng.random_range(0..=sound.len());
@@ -71,7 +71,7 @@ fn normal(rng: &mut impl Rng) -> f64 {
     radius * (TAU * rng.random_range(0.0..1.0)).cos()
 }
 
-/// Scales a sound so that the mean square of those samples that count is 1, if any does and is not 0.
+/// Scales a sound so that the mean square of the samples that count is 1, if there are any and it is not 0.
 fn scale_to_power(sound: &mut [f64], counts: impl Fn(usize) -> bool) {
     let counted = || sound.iter().enumerate().filter(|&(n, _)| counts(n)).map(|(_, sample)| sample * sample);
     let (power, count) = (counted().sum::<f64>(), counted().count());

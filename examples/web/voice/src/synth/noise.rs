@@ -1,4 +1,4 @@
-//! What is no voice.
+//! Noise: sounds without voice.
 
 use std::f64::consts::TAU;
 
@@ -27,7 +27,7 @@ impl Noise {
     /// All kinds.
     pub const ALL: [Noise; 5] = [Noise::White, Noise::Pink, Noise::Hum, Noise::Clicks, Noise::Chords];
 
-    /// Samples of it, of power 1.
+    /// Samples of this noise, of power 1.
     pub fn sound(self, samples: usize, rng: &mut impl Rng) -> Vec<f64> {
         let mut sound = match self {
             Noise::White => white(samples, 1.0, rng),

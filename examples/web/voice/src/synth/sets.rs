@@ -1,4 +1,4 @@
-//! The sounds of the training, and those that no training saw.
+//! The clips for training, and those that no training saw.
 
 use gradflow::rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
@@ -10,14 +10,14 @@ pub const SECONDS: usize = 5;
 /// Clips of a training.
 const TRAINING: usize = 640;
 
-/// Clips of a seed with the same noises to judge on.
+/// Clips to judge on, for each seed and kind of noise.
 const JUDGED: usize = 20;
 
 /// Added to a seed to judge on: no training has such a seed.
 const HELD_OUT: u64 = 1 << 32;
 
-/// What a training with this seed sees. The noise changes in half of it, and in a quarter of it there is less than in the clips to
-/// judge on, as in a quiet room.
+/// The clips of a training with this seed. The noise changes in half of them, and in a quarter there is less of it than in the
+/// clips to judge on, as in a quiet room.
 pub fn training(seed: u64) -> Vec<Clip> {
     let rng = &mut StdRng::seed_from_u64(seed);
     let clip = |_| {

@@ -1,4 +1,4 @@
-//! Somebody who talks, by a source-filter model: a pulse from the glottis goes through a resonator for each formant.
+//! A synthetic voice, by a source-filter model: a pulse from the glottis goes through a resonator for each formant.
 //!
 //! Frequencies of formants are those of Peterson and Barney 1952, "Control methods used in a study of the vowels", table II;
 //! resonators, the pulse's filter, bandwidths and the upper formants are those of Klatt 1980, "Software for a cascade/parallel formant
@@ -45,10 +45,10 @@ const UPPER: [f64; 2] = [3300.0, 3750.0];
 /// Bandwidths of the five formants in Hz.
 const BANDWIDTHS: [f64; 5] = [50.0, 70.0, 110.0, 250.0, 200.0];
 
-/// Who talks.
+/// A speaker.
 struct Speaker {
     vowels: &'static [[f64; 3]; 10],
-    /// Formants are as many times as high as in the tables.
+    /// The factor of the formants over those in the tables.
     tract: f64,
     /// Hz
     pitch: f64,
@@ -90,13 +90,13 @@ impl Speaker {
             phase += (pitches.0 + share * (pitches.1 - pitches.0)) / RATE as f64;
             let mut pulse = 0.0;
             if phase >= 1.0 {
-                // Pulses come a little early or late, as they do.
+                // Pulses come a little early or late, as in a real voice.
                 phase -= 1.0 + 0.01 * normal(rng);
                 pulse = 1.0;
             }
             let source = glottis.pass(pulse) + self.breath * 0.01 * normal(rng);
             let lips = tract.iter_mut().fold(source, |sound, resonator| resonator.pass(sound));
-            // The sound that leaves the lips is the change of what flows through them.
+            // The sound that leaves the lips is the change of the flow through them.
             sound.push(lips - before);
             before = lips;
         }
@@ -104,12 +104,12 @@ impl Speaker {
     }
 }
 
-/// `samples` of somebody who talks with pauses, and at each sample, whether it is voice. The power of the voice is 1.
+/// `samples` of a voice with pauses, and at each sample, whether there is voice. The power of the voice is 1.
 pub fn talk(samples: usize, rng: &mut impl Rng) -> (Vec<f64>, Vec<bool>) {
     let speaker = Speaker::new(rng);
     let (mut sound, mut voice) = (Vec::new(), Vec::new());
     while sound.len() < samples {
-        // From 0.3 to 3 seconds, the shorter the likelier.
+        // From 0.3 to 3 seconds; shorter pauses are likelier.
         let pause = 0.3 * 10f64.powf(rng.random_range(0.0..1.0));
         sound.resize(sound.len() + (pause * RATE as f64) as usize, 0.0);
         voice.resize(sound.len(), false);
