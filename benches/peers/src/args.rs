@@ -59,7 +59,7 @@ pub struct Args {
     pub resume: bool,
     pub cells: Vec<Cell>,
     pub modes: Vec<Mode>,
-    /// Any of them, each as parts that a size must have.
+    /// A point must match any of these, each of which is a list of parts of its size.
     pub sizes: Vec<Vec<String>>,
     pub peers: Vec<String>,
     pub threads: Vec<usize>,
@@ -71,7 +71,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// `None` where help was asked for and given.
+    /// `None` if help was asked for and given.
     pub fn parse() -> Result<Option<Self>, Box<dyn Error>> {
         let mut args = Args {
             task: Task::Time,

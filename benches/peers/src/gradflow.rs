@@ -1,4 +1,4 @@
-//! This crate, used as a user uses it: caches kept, the gradient overwritten by each backward pass, weights packed once for
+//! This crate, used as by a user: caches are kept, each backward pass overwrites the gradient, and weights are packed once for
 //! inference.
 
 use std::hint::black_box;

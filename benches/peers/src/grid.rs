@@ -26,11 +26,11 @@ const WIDTHS: [usize; 3] = [64, 256, 1024];
 const ROWS: [usize; 3] = [1, 64, 1024];
 const DEPTH: usize = 8;
 
-/// What `--quick` keeps.
+/// The points that `--quick` keeps.
 const QUICK: [&str; 5] =
     ["T64 B16 I64 H64", "T50 B32 I128 H256", "T100 B1 I128 H256", "T1 B1 I128 H128", "N64 D256 x8"];
 
-/// The point at which our rate is compared with that of a large product.
+/// The point at which gradflow's rate is compared with that of a large product.
 const SGEMM: &str = "T50 B64 I512 H512";
 const SQUARE: f64 = 2048.0;
 
@@ -68,7 +68,7 @@ fn sizes(cell: Cell) -> Vec<(usize, usize, usize, usize)> {
     SEQUENCES.into_iter().chain(steps).collect()
 }
 
-/// A point's place among its cell's; those of no grid come last.
+/// A point's position among those of its cell; points outside the grid come last.
 pub fn place(point: &Point) -> usize {
     let own = (point.steps, point.batch, point.input, point.hidden);
     sizes(point.cell).into_iter().position(|size| size == own).unwrap_or(usize::MAX)

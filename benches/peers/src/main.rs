@@ -1,4 +1,4 @@
-//! gradflow beside its peers, interleaved in one run: see README.md.
+//! gradflow and its peers, interleaved in one run: see README.md.
 
 mod args;
 mod gradflow;
@@ -20,7 +20,7 @@ use peers::Settings;
 use protocol::{Cell, Mode, Point};
 use report::Results;
 
-/// The load of a minute above which other work disturbs the measurements.
+/// The load average of a minute above which other work disturbs the measurements.
 const BUSY: f64 = 1.5;
 
 fn main() -> ExitCode {

@@ -10,7 +10,8 @@ use protocol::Point;
 
 use crate::args::Args;
 
-/// Before a measurement; with several threads longer, for those that spin after their work before they sleep: ONNX Runtime's some 27 ms.
+/// The pause before a measurement. With several threads it is longer, since some spin after their work before they sleep: ONNX
+/// Runtime's for some 27 ms.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONG_PAUSE: Duration = Duration::from_millis(50);
 
@@ -18,7 +19,7 @@ const LONG_PAUSE: Duration = Duration::from_millis(50);
 pub struct Refusal {
     pub name: String,
     pub reason: String,
-    /// It gave something else, rather than nothing.
+    /// Whether it gave a different result, rather than none.
     pub disagrees: bool,
 }
 
@@ -31,7 +32,7 @@ pub struct Measurement {
     pub rates: Vec<Timed>,
 }
 
-/// No measurement where no peer has the point or agrees.
+/// Measures a point; there is no measurement if no peer has the point or agrees.
 pub fn interleaved(
     point: &Point,
     us: &mut Worker,

@@ -1,4 +1,4 @@
-//! Which peers there are, how they are made ready, and how their processes start.
+//! The peers: how they are made ready, and how their processes start.
 
 use std::env;
 use std::error::Error;
@@ -9,7 +9,7 @@ use driver::build::{build_with_threads, make_python, python_peer, rust_peer, rus
 
 use crate::args::Isa;
 
-/// What all sides of a run have in common.
+/// The settings that all sides of a run have in common.
 #[derive(Clone, Copy)]
 pub struct Settings {
     pub threads: usize,
@@ -22,12 +22,12 @@ fn is_python(peer: &str) -> bool {
     matches!(peer, "torch" | "onnx" | "sgemm" | "sgemm_square")
 }
 
-/// Why a peer takes no part in a run with these settings.
+/// Why a peer is left out of a run with these settings.
 pub fn cannot_at_all(peer: &str, settings: &Settings) -> Option<&'static str> {
     (settings.isa == Isa::Avx2 && peer != "torch").then_some("cannot be held to AVX2")
 }
 
-/// Builds the Rust peers and gradflow with threads, and makes the virtual environment, where they are wanted and not there.
+/// Builds the Rust peers and gradflow with threads, and makes the virtual environment, if they are needed.
 pub fn make_ready(peers: &[String], threads: &[usize]) -> Result<(), Box<dyn Error>> {
     make_python()?;
     if threads.iter().any(|&threads| threads > 1) {

@@ -10,11 +10,11 @@ fn tolerance(dtype: Dtype) -> f64 {
     }
 }
 
-/// In the Euclidean norm, relative to `ours`.
+/// The difference in the Euclidean norm, relative to `ours`.
 pub fn relative_difference(ours: &[f64], theirs: &[f64]) -> f64 {
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let difference = square(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
-    // Zero where all is zero, as the gradient of recurrent weights after a single step from a zero state.
+    // Zero if everything is zero, as in the gradient of recurrent weights after a single step from a zero state.
     if difference == 0.0 { 0.0 } else { difference / square(&mut ours.iter().copied()) }
 }
 

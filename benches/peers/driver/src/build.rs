@@ -1,4 +1,4 @@
-//! Programs that are built by the way.
+//! Building the programs that a run needs.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub fn cargo_build() -> Command {
     build
 }
 
-/// In a target folder of their own: with the processor's instructions, as their documents recommend.
+/// The Rust peers' own target folder: they are built with the processor's instructions, as their documents recommend.
 fn rust_peers_target() -> PathBuf {
     folder().join("target/rust-peers")
 }
@@ -36,8 +36,8 @@ pub fn rust_peer(name: &str) -> Command {
     command
 }
 
-/// gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so that one thread
-/// would pay for what only several gain from; a user of one thread leaves it out.
+/// The target folder of gradflow's side of a run with several threads. Its feature `rayon` splits a batch by its shape alone, so
+/// one thread would pay for a split that only helps several; users of one thread leave the feature out.
 fn with_threads_target() -> PathBuf {
     folder().join("target/threads")
 }
@@ -66,7 +66,7 @@ pub fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
 }
 
-/// Names a Python that has what python/requirements.txt lists, in place of the virtual environment made here.
+/// Names a Python that has the packages of python/requirements.txt, instead of the virtual environment made here.
 const PYTHON: &str = "PEERS_PYTHON";
 
 fn virtual_environment() -> PathBuf {
@@ -77,7 +77,7 @@ fn python() -> PathBuf {
     env::var_os(PYTHON).map_or_else(|| virtual_environment().join("bin/python"), PathBuf::from)
 }
 
-/// Makes the virtual environment, if it is wanted and not there.
+/// Makes the virtual environment, if it is needed and does not exist.
 ///
 /// # Errors
 /// If the packages cannot be installed.

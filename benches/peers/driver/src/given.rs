@@ -1,4 +1,4 @@
-//! What every side is given: parameters, input and the output's gradient.
+//! The tensors that every side is given: parameters, input and the output's gradient.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub fn write(point: &Point, folder: &Path) -> io::Result<PathBuf> {
     save(&tensors(point), point, folder)
 }
 
-/// Writes a point's tensors, or those of a model of one's own, to a file in `folder`.
+/// Writes a point's tensors, or those of a custom model, to a file in `folder`.
 pub fn save(tensors: &Tensors, point: &Point, folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("given.safetensors");
     tensors.save(&path, point.dtype)?;
@@ -47,7 +47,7 @@ pub fn tensors(point: &Point) -> Tensors {
     let &Point { steps, batch, input, hidden, vocabulary, .. } = point;
     let mut given = Tensors::default();
     for (name, shape) in point.parameters() {
-        // PyTorch's initial range; the norms somewhere near their start.
+        // PyTorch's initial range; the norms near their initial values.
         let width = if name.contains("fc2") { Point::EXPANSION * hidden } else { hidden };
         let (center, bound) = match name.as_str() {
             name if name.contains("norm.weight") => (1.0, 0.1),

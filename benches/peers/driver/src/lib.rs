@@ -1,4 +1,4 @@
-//! What the programs that measure have in common: workers, what they are given, their turns, and the machine.
+//! The common parts of the programs that measure: workers, their tensors, their turns, and the machine.
 
 pub mod agree;
 pub mod build;
@@ -18,12 +18,12 @@ pub fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member's folder")
 }
 
-/// Where temporary files go: deleted at the end.
+/// The folder of temporary files: deleted at the end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
     /// # Errors
-    /// If there is no room for it.
+    /// If the folder cannot be created.
     pub fn new() -> io::Result<Self> {
         let path = folder().join(".work").join(process::id().to_string());
         fs::create_dir_all(&path)?;

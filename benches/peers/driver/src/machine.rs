@@ -1,4 +1,4 @@
-//! When and where.
+//! The date and the machine.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,7 @@ pub fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
-/// `gradflow 0.1.0 (1234567)`: of the folder above, with its commit where there is one, and a `+` where files differ.
+/// `gradflow 0.1.0 (1234567)`: the version of the folder above, with its commit if there is one, and a `+` if files differ.
 pub fn gradflow_version() -> String {
     let root = crate::folder().join("../..");
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();

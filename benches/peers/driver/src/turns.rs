@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::Worker;
 
-/// Where one measurement is longer, in seconds, there are only [`FEW_ROUNDS`] of it.
+/// If one measurement is longer than this, in seconds, there are only [`FEW_ROUNDS`] of it.
 const LONG: f64 = 0.5;
 const FEW_ROUNDS: usize = 5;
 
@@ -24,7 +24,7 @@ pub struct Timed {
     pub rounds: usize,
 }
 
-/// A side with what one measurement of it is.
+/// A side, and the size of one measurement of it.
 pub struct Side<'a> {
     worker: &'a mut Worker,
     iterations: u64,
@@ -71,7 +71,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 fn median(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }

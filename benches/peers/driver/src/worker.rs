@@ -17,7 +17,7 @@ pub struct Worker {
     answers: BufReader<ChildStdout>,
 }
 
-/// Times that memory is looked at after: a second run may still allocate, a third does not.
+/// The number of runs after which memory is measured: a second run may still allocate, a third does not.
 const MEMORY_ITERATIONS: u64 = 3;
 
 impl Worker {
@@ -39,7 +39,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// `Err` inside where the peer has no such layer.
+    /// The inner result is an error if the peer has no such layer.
     pub fn prepare(&mut self, point: &Point, given: &Path) -> Result<Result<(), String>, Box<dyn Error>> {
         match self.ask(&Request::Prepare { point: *point, given: given.into() })? {
             Answer::Done => Ok(Ok(())),
@@ -64,7 +64,7 @@ impl Worker {
         }
     }
 
-    /// The nanoseconds of each run of a number of runs.
+    /// The nanoseconds of each of a number of runs.
     pub fn each(&mut self, runs: usize) -> Result<Vec<u64>, Box<dyn Error>> {
         match self.ask(&Request::Each { runs })? {
             Answer::Nanoseconds(each) => Ok(each),
@@ -72,8 +72,7 @@ impl Worker {
         }
     }
 
-    /// The memory of a point, after one of another point has loaded what is loaded once; `None` where the peer has no
-    /// such layer.
+    /// The memory of a point, after another point has loaded what is loaded once; `None` if the peer has no such layer.
     pub fn memory(
         &mut self,
         first: &Point,

@@ -5,7 +5,7 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -p onnx-peers -- /tmp/files
 //! ```
 //!
-//! An engine that refuses a file has its reason in the last table. One that gives other numbers makes the program fail, unless it is
+//! If an engine refuses a file, its reason is in the last table. If it gives other numbers, the program fails, unless the engine is
 //! known to leave out what the file asks for.
 
 use std::collections::BTreeMap;
@@ -18,11 +18,11 @@ use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, Tensor, tract_ndarray::ArrayD,
 };
 
-/// Of numbers below 1 the absolute difference, of larger ones the relative one.
+/// The largest difference: absolute for numbers below 1, relative for larger ones.
 const TOLERANCE: f32 = 1e-5;
 
-/// Whether a file asks for what an engine reads and does not do. In tract 0.23 this is `direction="reverse"`, `input_forget=1` and the
-/// `activations` of `RNN`; in rten 0.27 `sequence_lens`, which shows in reverse directions.
+/// Whether a file asks for something that an engine reads but does not do. In tract 0.23 this is `direction="reverse"`,
+/// `input_forget=1` and the `activations` of `RNN`; in rten 0.27 `sequence_lens`, which shows in reverse directions.
 fn is_left_out(engine: &str, name: &str) -> bool {
     let is_one_of = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     match engine {
@@ -106,7 +106,7 @@ fn in_rten(path: &Path, inputs: &Inputs) -> Outcome {
     for (name, input) in inputs {
         let value: rten::Value = match input {
             Input::Floats(shape, values) => rten_tensor::Tensor::from_data(shape, values.clone()).into(),
-            // It has integers of 32 bits alone.
+            // rten has only integers of 32 bits.
             Input::Integers(shape, values, _) => {
                 rten_tensor::Tensor::from_data(shape, values.iter().map(|&value| value as i32).collect::<Vec<_>>())
                     .into()

@@ -1,6 +1,6 @@
-//! What the driver and its workers say to each other: one JSON object a line, over a worker's stdin and stdout.
+//! The protocol of the driver and its workers: one JSON object a line, over a worker's stdin and stdout.
 //!
-//! Each peer is a process of its own, which the driver asks in turn; tensors travel as safetensors files.
+//! Each peer is a separate process, which the driver asks in turn; tensors are passed as safetensors files.
 
 mod point;
 mod serve;
@@ -18,13 +18,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What the driver asks for.
+/// A request of the driver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum Request {
     /// Makes the model, input and buffers of a point, from the tensors in a file.
     Prepare { point: Point, given: PathBuf },
-    /// Runs once and writes what came out: `y`, and in training `dx` and `grad.{parameter}`; of whole steps, `loss` and
+    /// Runs once and writes the results: `y`, and in training `dx` and `grad.{parameter}`; for whole steps, `loss` and
     /// `param.{parameter}`.
     Outputs { to: PathBuf },
     /// Runs a number of iterations and returns how long they took.
@@ -35,11 +35,11 @@ pub enum Request {
     Memory { point: Point, given: PathBuf, iterations: u64 },
 }
 
-/// What a worker answers.
+/// The answer of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The first line: who this is.
+    /// The first line: name and version.
     Version(String),
     Done,
     Seconds(f64),
@@ -52,8 +52,8 @@ pub enum Answer {
 /// Bytes that a point takes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Memory {
-    /// The process's largest resident size, above what it was before the point.
+    /// The process's largest resident size, less its size before the point.
     pub peak: u64,
-    /// What the layer keeps between forward and backward, where the peer can tell.
+    /// The bytes that the layer keeps between forward and backward, if the peer can tell.
     pub cache: Option<u64>,
 }

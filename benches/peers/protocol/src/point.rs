@@ -1,10 +1,10 @@
-//! What is measured.
+//! The points that are measured.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is run.
+/// The layer that is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cell {
@@ -12,7 +12,7 @@ pub enum Cell {
     Gru,
     /// With tanh.
     Rnn,
-    /// Pre-norm blocks, `x + fc2(gelu(fc1(layer_norm(x))))`, one after another.
+    /// A stack of pre-norm blocks, `x + fc2(gelu(fc1(layer_norm(x))))`.
     Residual,
 }
 
@@ -46,7 +46,7 @@ impl Cell {
         }
     }
 
-    /// 1 for a plain cell; `None` for what is not recurrent.
+    /// The number of gates: 1 for a plain cell; `None` for layers that are not recurrent.
     pub fn gates(self) -> Option<usize> {
         match self {
             Cell::Lstm => Some(4),
@@ -58,7 +58,7 @@ impl Cell {
 }
 
 impl Mode {
-    /// Those of single layers.
+    /// The modes of single layers.
     pub const ALL: [Mode; 2] = [Mode::Train, Mode::Infer];
 
     pub fn name(self) -> &'static str {
@@ -95,21 +95,21 @@ pub struct Point {
     pub input: usize,
     /// H; the width of residual blocks.
     pub hidden: usize,
-    /// Blocks or recurrent layers one after another.
+    /// The number of blocks or recurrent layers.
     pub depth: usize,
-    /// V of a language model, an embedding, recurrent layers and a linear layer; 0 for layers alone.
+    /// V of a language model, which is an embedding, recurrent layers and a linear layer; 0 for layers alone.
     pub vocabulary: usize,
 }
 
 impl Point {
-    /// How many times as wide as outside a residual block is inside.
+    /// The factor by which a residual block is wider inside than outside.
     pub const EXPANSION: usize = 4;
 
-    /// The batches of whole training steps, used one after another, again and again.
+    /// The number of batches of whole training steps, which are used in turn.
     pub const BATCHES: usize = 10;
     /// The learning rate of whole training steps, for which Adam has PyTorch's defaults.
     pub const LEARNING_RATE: f64 = 1e-3;
-    /// What the norm of a language model's gradient is clipped to.
+    /// The norm to which a language model's gradient is clipped.
     pub const CLIP_NORM: f64 = 1.0;
 
     /// Names and shapes of the parameters: PyTorch's.

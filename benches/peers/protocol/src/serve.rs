@@ -9,7 +9,7 @@ use crate::{Answer, Memory, Point, Request, Tensors};
 
 /// A library that does the work.
 pub trait Peer {
-    /// Name and version, and what it computes with.
+    /// Name and version, and the instructions or library that it computes with.
     fn version(&self) -> String;
 
     /// The model of a point with the given parameters `param.{name}`, its input `x` and, for training, `dy`.
@@ -24,10 +24,10 @@ pub trait Work {
     /// The whole work once.
     fn run(&mut self);
 
-    /// What the last run gave: `y`, and in training `dx` and `grad.{name}`.
+    /// The results of the last run: `y`, and in training `dx` and `grad.{name}`.
     fn outputs(&mut self) -> Tensors;
 
-    /// Bytes that are kept between forward and backward, where that can be told.
+    /// Bytes that are kept between forward and backward, if known.
     fn cache_bytes(&mut self) -> Option<u64> {
         None
     }
@@ -115,7 +115,7 @@ fn resident(key: &str) -> io::Result<u64> {
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::Error::other(format!("no {key} in the status")))
 }
 
-/// Makes the peak start again at what is resident now. Linux only.
+/// Resets the peak to the current resident size. Linux only.
 fn reset_peak() -> io::Result<()> {
     fs::write(format!("/proc/{}/clear_refs", process::id()), "5")
 }

@@ -9,11 +9,11 @@ pub trait Steps {
     /// Back to the zero state.
     fn reset(&mut self);
 
-    /// The next steps: of each `x`, a `y`.
+    /// The next steps: a `y` for each `x`.
     fn steps(&mut self, x: &[f32], y: &mut [f32]);
 }
 
-/// A run is as many steps as the point has. The state goes on from run to run, through the given `x` again and again.
+/// Work whose runs have as many steps as the point. The state is carried from run to run, through the given `x` in a loop.
 pub struct Streaming<M> {
     model: M,
     steps: usize,

@@ -44,7 +44,7 @@ impl Tensors {
     }
 
     /// # Panics
-    /// Panics if there is none of this name.
+    /// Panics if there is no tensor of this name.
     pub fn get(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
     }

@@ -9,14 +9,14 @@ pub trait Trainer {
     /// Back to the given parameters, a fresh optimizer and the zero state.
     fn restart(&mut self);
 
-    /// One step on a batch, an index below [`Point::BATCHES`]; the loss before it.
+    /// One step on a batch, given by an index below [`Point::BATCHES`]. Gives the loss before the step.
     fn step(&mut self, batch: usize) -> f64;
 
     /// All parameters, `param.{name}`.
     fn parameters(&mut self) -> Tensors;
 }
 
-/// A run is one step. The training goes on from run to run, through the batches again and again.
+/// Work whose runs are one training step each. Training continues from run to run, through the batches in a loop.
 pub struct Training<T> {
     trainer: T,
     next: usize,

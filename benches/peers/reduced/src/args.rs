@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// `None` where help was asked for and given.
+    /// `None` if help was asked for and given.
     pub fn parse() -> Result<Option<Self>, Box<dyn Error>> {
         let cells = [Cell::Lstm, Cell::Gru, Cell::Rnn];
         let mut args = Args {

@@ -1,4 +1,4 @@
-//! Recurrent cells with weights in fewer bits, beside PyTorch's and ONNX Runtime's, in turn: see ../README.md.
+//! Recurrent cells with weights in fewer bits, compared with PyTorch's and ONNX Runtime's in turn: see ../README.md.
 
 mod args;
 mod report;
@@ -17,10 +17,10 @@ use protocol::{Dtype, Mode, Point};
 use report::{Report, Row};
 use sides::Side;
 
-/// Before a measurement.
+/// The pause before a measurement.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The largest relative difference from the weights in 32 bits, in the Euclidean norm, that is one of precision.
+/// The largest relative difference from f32 weights, in the Euclidean norm, that counts as one of precision.
 const MOST: f64 = 0.1;
 
 fn main() -> ExitCode {

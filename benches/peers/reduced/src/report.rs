@@ -1,4 +1,4 @@
-//! What a run leaves: a table in Markdown.
+//! The result of a run: a table in Markdown.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl Row {
         self.sides.iter().find(|(own, _)| *own == side).map(|(_, measured)| *measured)
     }
 
-    /// A line of what is measured.
+    /// The measurement, as a line of text.
     pub fn line(&self) -> String {
         let one = |(side, m): &(Side, Measured)| format!("{} {} us", side.name(), digits(1e6 * m.best));
         format!("{}: {}", self.point, self.sides.iter().map(one).collect::<Vec<_>>().join(", "))

@@ -22,7 +22,7 @@ pub enum Side {
     Onnx,
 }
 
-/// The first is what the others are compared with.
+/// All sides; the others are compared with the first.
 pub const ALL: [Side; 6] = [
     Side::Gradflow(WeightPrecision::Full),
     Side::Gradflow(WeightPrecision::Bf16),

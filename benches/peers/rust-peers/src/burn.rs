@@ -113,7 +113,7 @@ impl Recurrent {
         }
     }
 
-    /// What `of` finds for weight and bias of each product, by PyTorch's names.
+    /// The values that `of` gives for weight and bias of each product, by PyTorch's names.
     pub fn each(&mut self, k: usize, of: impl Fn(&Linear) -> [Values; 2]) -> Vec<(String, Values)> {
         let gates = self.gates();
         let both = TRANSFORMS.into_iter().flat_map(|(name, transform)| {
@@ -176,7 +176,7 @@ impl Run {
     }
 }
 
-/// Batch first where the layer takes nothing else; the same way back.
+/// Batch first if the layer takes nothing else; its own inverse.
 pub fn order(point: &Point, values: &Values) -> Values {
     if point.cell == Cell::Gru { swapped(values) } else { values.clone() }
 }
@@ -202,7 +202,8 @@ impl Block {
         self.norm.beta.as_ref().expect("it was given one")
     }
 
-    /// `norm`, for weight and bias of the normalisation, and what `of` finds for those of each product, by PyTorch's names.
+    /// `norm`, for weight and bias of the normalisation, and the values that `of` gives for those of each product, by PyTorch's
+    /// names.
     pub fn each(&self, k: usize, norm: [Values; 2], of: impl Fn(&Linear) -> [Values; 2]) -> Vec<(String, Values)> {
         let parts = [("norm", norm), ("fc1", of(&self.fc1)), ("fc2", of(&self.fc2))];
         let both = parts.into_iter().flat_map(|(name, [weight, bias])| {
@@ -217,7 +218,7 @@ impl Block {
     }
 }
 
-/// The gradient of a parameter; zeros where none arrived.
+/// The gradient of a parameter; zeros if none arrived.
 fn gradient<const D: usize>(parameter: &Param<Tensor<D>>, gradients: &Gradients) -> Values {
     let value = parameter.val();
     value.grad(gradients).map_or_else(|| values(value.zeros_like()), values)

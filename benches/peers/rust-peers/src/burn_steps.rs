@@ -1,4 +1,5 @@
-//! Whole training steps by Burn: its layers, losses and optimizers; clipping by hand, as its own clips each tensor by itself.
+//! Whole training steps by Burn: its layers, losses and optimizers; clipping is written by hand, as its own clips each tensor by
+//! itself.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::loss::{CrossEntropyLossConfig, MseLoss, Reduction};
@@ -24,7 +25,7 @@ struct LanguageModel {
 }
 
 enum Batch {
-    /// Ids and the next ones, in the order of the layers.
+    /// Ids and the ids that follow them, in the order of the layers.
     Ids(Tensor<2, Int>, Tensor<1, Int>),
     /// Input and targets, `[1, N, D]`.
     Rows(Tensor<3>, Tensor<3>),
@@ -66,7 +67,7 @@ fn model(point: &Point, given: &Tensors, device: &Device) -> Model {
 impl Steps {
     pub fn new(point: &Point, given: &Tensors) -> Self {
         let device = Device::flex().autodiff();
-        // A GRU takes batches first.
+        // A GRU takes the batch first.
         let ids = |values: Values| {
             let ordered = if point.cell == Cell::Gru { transposed(&values) } else { values };
             let ids: Vec<i64> = ordered.values.iter().map(|&id| id as i64).collect();

@@ -1,4 +1,4 @@
-//! Whole training steps by candle-nn: its layers, losses and `AdamW`; clipping by hand, as it has none.
+//! Whole training steps by candle-nn: its layers, losses and `AdamW`; clipping is written by hand, as it has none.
 
 use std::collections::HashMap;
 

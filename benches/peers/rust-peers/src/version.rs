@@ -1,6 +1,6 @@
 //! The exact versions that were built.
 
-/// Of a package, from the lock file.
+/// The version of a package, from the lock file.
 pub fn locked(package: &str) -> &'static str {
     let entry = format!("name = \"{package}\"\nversion = \"");
     let lock = include_str!("../../Cargo.lock");

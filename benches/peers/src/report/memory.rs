@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use protocol::{Dtype, Memory, Point};
 
-/// The sides' memory at one point, ours first.
+/// The sides' memory at one point, gradflow's first.
 pub struct MemoryRow {
     pub point: Point,
     pub threads: usize,
@@ -14,7 +14,7 @@ pub struct MemoryRow {
 }
 
 impl MemoryRow {
-    /// Bytes that our layer keeps for each step, sequence and unit.
+    /// Bytes that gradflow's layer keeps for each step, sequence and unit.
     fn cache_per_element(&self) -> Option<f64> {
         let Point { steps, batch, hidden, depth, .. } = self.point;
         let cache = self.measured.iter().find_map(|(_, memory)| memory.cache)?;

@@ -1,4 +1,4 @@
-//! What a run leaves: a CSV of all medians, and a table and a picture of it.
+//! The results of a run: a CSV of all medians, and a table and a picture of it.
 
 mod csv;
 mod memory;
@@ -18,7 +18,7 @@ use crate::{grid, peers};
 pub use memory::{MemoryRow, write as write_memory};
 pub use summary::print as print_summary;
 
-/// One peer's median at one point, beside ours of the same rounds.
+/// One peer's median at one point, and gradflow's of the same rounds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub date: String,
@@ -32,7 +32,7 @@ pub struct Row {
     pub rounds: usize,
     pub peer_seconds: f64,
     pub gradflow_seconds: f64,
-    /// Operations a second; of large products, which have another number of them than the point.
+    /// Operations a second. For large products, the number of operations is not the point's.
     pub peer_flops: f64,
 }
 
@@ -42,12 +42,12 @@ impl Row {
         self.peer_seconds / self.gradflow_seconds
     }
 
-    /// Whether it is a large product's, and no peer's.
+    /// Whether the row is of a large product, not of a peer.
     pub fn is_product(&self) -> bool {
         self.peer.starts_with("sgemm")
     }
 
-    /// Of two rows with the same, the later one counts.
+    /// The key of a row; of two rows with the same key, the later one counts.
     fn key(&self) -> (Point, usize, &str, &str) {
         (self.point, self.threads, &self.isa, &self.peer)
     }

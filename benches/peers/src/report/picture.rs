@@ -9,13 +9,13 @@ use super::Row;
 use super::summary::{Summary, summaries};
 use crate::{args, title};
 
-/// As wide as a README shows it, so that no letter is smaller than it says here.
+/// The width at which a README shows it, so that no letter is smaller than stated here.
 const WIDTH: f64 = 830.0;
 const ROW: f64 = 19.0;
 const HEADING: f64 = 26.0;
 const TOP: f64 = 74.0;
 const BOTTOM: f64 = 42.0;
-/// Of each of the two halves: for the peers' names, and for the geometric means.
+/// The widths in each half of the columns of peers' names and of geometric means.
 const NAMES: f64 = 84.0;
 const MEANS: f64 = 46.0;
 const GAP: f64 = 14.0;
@@ -44,7 +44,7 @@ impl Axis {
     }
 }
 
-/// Draws one thread's `f32` results; where there are none, those of the first settings.
+/// Draws the `f32` results of one thread; if there are none, those of the first settings.
 pub fn draw(rows: &[Row]) -> String {
     let settings = |row: &Row| (row.threads, row.isa.clone(), row.point.dtype);
     let usual = (1, String::from("native"), Dtype::F32);

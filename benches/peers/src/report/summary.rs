@@ -6,7 +6,7 @@ use protocol::{Cell, Dtype, Mode};
 use super::Row;
 use crate::peers;
 
-/// What a line of the summary is about.
+/// The group of measurements in a line of the summary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub threads: usize,
@@ -25,10 +25,10 @@ pub struct Summary {
     pub geometric_mean: f64,
 }
 
-/// In inference, these two together are what has to be beaten.
+/// In inference, the faster of these two is also a line of the summary.
 const FASTEST: [&str; 2] = ["torch", "onnx"];
 
-/// Of rows in the grid's order.
+/// The summaries of rows, which are in the grid's order.
 pub fn summaries(rows: &[Row]) -> Vec<Summary> {
     let mut groups: Vec<(Group, Vec<f64>)> = Vec::new();
     let mut add = |row: &Row, peer: &str, ratio: f64| {

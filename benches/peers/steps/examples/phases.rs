@@ -1,4 +1,4 @@
-//! How long each part of a whole training step takes: the best of many steps.
+//! The time of each part of a whole training step: the best of many steps.
 
 use std::time::Instant;
 

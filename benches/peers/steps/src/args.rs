@@ -25,7 +25,7 @@ Times whole training steps of gradflow and its peers in turn, in f32; writes res
 pub struct Args {
     pub list: bool,
     pub quick: bool,
-    /// Any of them, each as parts that a point must have.
+    /// A point must match any of these, each of which is a list of parts of its name.
     pub points: Vec<Vec<String>>,
     pub peers: Vec<&'static str>,
     pub threads: Vec<usize>,
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// `None` where help was asked for and given.
+    /// `None` if help was asked for and given.
     pub fn parse() -> Result<Option<Self>, Box<dyn Error>> {
         let mut args = Args {
             list: false,

@@ -1,4 +1,4 @@
-//! This crate's training steps, written as a user writes them: caches, gradient and loss kept, clipping and optimizer in one.
+//! This crate's training steps, written as by a user: caches, gradient and loss are kept, and clipping and optimizer are one call.
 
 use gradflow::ndarray::{Array2, Array3};
 use gradflow::{

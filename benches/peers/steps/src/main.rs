@@ -17,7 +17,7 @@ use driver::{Scratch, Worker, agree, given, machine};
 use protocol::Point;
 use report::{Report, Row};
 
-/// Before a measurement; with several threads longer, for those that spin after their work before they sleep.
+/// The pause before a measurement. With several threads it is longer, since some spin after their work before they sleep.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONG_PAUSE: Duration = Duration::from_millis(50);
 
@@ -66,7 +66,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
 
 const DISAGREES: &str = "DISAGREES";
 
-/// Compares what ten steps gave, then times single steps.
+/// Compares the results of ten steps, then times single steps.
 fn measure(
     args: &Args,
     point: Point,

@@ -1,4 +1,4 @@
-//! Which peers there are, and how their processes start.
+//! The peers, and how their processes start.
 
 use std::env;
 use std::error::Error;
@@ -7,14 +7,14 @@ use std::process::Command;
 use driver::Worker;
 use driver::build::{build_with_threads, make_python, python_peer, rust_peer, rust_peers, with_threads};
 
-/// Those of PyTorch first.
+/// All peers, those of PyTorch first.
 pub const ALL: [&str; 4] = ["torch", "torch_compile", "candle", "burn"];
 
 pub fn is_torch(peer: &str) -> bool {
     peer.starts_with("torch")
 }
 
-/// Builds the Rust peers and gradflow with threads, and makes the virtual environment, where they are wanted and not there.
+/// Builds the Rust peers and gradflow with threads, and makes the virtual environment, if they are needed.
 pub fn make_ready(peers: &[&str], threads: &[usize]) -> Result<(), Box<dyn Error>> {
     make_python()?;
     if threads.iter().any(|&threads| threads > 1) {

@@ -19,10 +19,10 @@ const LANGUAGE: [(Cell, usize, usize, usize, usize, usize); 6] = [
 const BLOCKS: [(usize, usize); 2] = [(64, 256), (1024, 256)];
 const DEPTH: usize = 8;
 
-/// What `--quick` keeps.
+/// The points that `--quick` keeps.
 const QUICK: [&str; 3] = ["lstm V96 T64 B16 H128 x1", "lstm V10000 T35 B20 H200 x2", "residual N64 D256 x8"];
 
-/// Its name here: `lstm V96 T64 B16 H128 x1`.
+/// The name of a point in this program: `lstm V96 T64 B16 H128 x1`.
 pub fn name(point: &Point) -> String {
     format!("{} {}", point.cell.name(), point.size())
 }

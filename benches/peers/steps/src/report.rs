@@ -1,4 +1,4 @@
-//! What a run leaves: a table in Markdown and a CSV.
+//! The results of a run: a table in Markdown and a CSV.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ pub struct Row {
     pub timed: Vec<Timed>,
 }
 
-/// What a ratio is made of.
+/// The time of which a ratio is made.
 type Of = fn(&Timed) -> f64;
 const MEDIAN: Of = |timed| timed.seconds;
 const BEST: Of = |timed| timed.best;
@@ -58,7 +58,7 @@ pub struct Report {
     load: Option<f64>,
     versions: BTreeSet<String>,
     pub rows: Vec<Row>,
-    /// What was not timed, and why.
+    /// The sides that were not timed, and why.
     pub refusals: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! How long single steps take, each timed on its own.
+//! The times of single steps, each timed on its own.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -9,10 +9,10 @@ use driver::Worker;
 /// Steps of a side before the next one's turn.
 const TURN: usize = 50_000;
 
-/// Steps of a side before those that count, for caches and clock rate.
+/// Steps of a side before those that count, to warm up caches and clock rate.
 const WARM_UP: usize = 10_000;
 
-/// Readings of the clock that tell what it costs.
+/// Readings of the clock that measure its cost.
 const READINGS: usize = 100_000;
 
 /// Nanoseconds of single steps.
@@ -28,7 +28,7 @@ pub struct Latency {
 
 impl Latency {
     /// # Panics
-    /// Panics if there is none.
+    /// Panics if there are no times.
     fn new(mut times: Vec<u64>) -> Self {
         times.sort_unstable();
         let at = |share: f64| times[((share * times.len() as f64).ceil() as usize).clamp(1, times.len()) - 1];
@@ -43,7 +43,7 @@ impl Latency {
     }
 }
 
-/// Of `steps` steps of each worker, in turn; they were prepared with one step a run.
+/// Times `steps` steps of each worker, in turn; the workers were prepared with one step a run.
 ///
 /// # Errors
 /// If a worker fails.
@@ -62,7 +62,7 @@ pub fn in_turn(workers: &mut [&mut Worker], steps: usize) -> Result<Vec<Latency>
     Ok(times.into_iter().map(Latency::new).collect())
 }
 
-/// What the clock adds to each time.
+/// The time that the clock adds to each step.
 pub struct Clock {
     /// Two readings, one right after the other.
     pub cost: Latency,

@@ -1,4 +1,4 @@
-//! gradflow's streams beside nexus-inference, in turn: see ../README.md.
+//! gradflow's streams and nexus-inference, in turn: see ../README.md.
 
 mod args;
 mod latency;
@@ -26,7 +26,7 @@ const STEPS: usize = 4096;
 /// Hidden sizes whose single steps are timed one by one.
 const LATENCY_HIDDEN: [usize; 3] = [8, 16, 32];
 
-/// Before a measurement.
+/// The pause before a measurement.
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {

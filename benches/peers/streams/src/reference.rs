@@ -1,4 +1,4 @@
-//! The equations in f64, as they are written down.
+//! A plain implementation of the equations in f64.
 
 use protocol::{Cell, Point, Tensors};
 

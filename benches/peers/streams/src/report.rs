@@ -11,13 +11,13 @@ use protocol::Cell;
 use crate::latency::{Clock, Latency};
 use crate::sides::{ALL, Side};
 
-/// Of all sides, in the order of [`ALL`].
+/// The speed of all sides, in the order of [`ALL`].
 pub struct Speed {
     pub cell: Cell,
     pub hidden: usize,
-    /// Of one step.
+    /// The times of one step.
     pub timed: Vec<Timed>,
-    /// Relative to a reference in f64.
+    /// The errors relative to a reference in f64.
     pub errors: Vec<f64>,
 }
 

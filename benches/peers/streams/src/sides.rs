@@ -1,4 +1,4 @@
-//! The ways to run a model that are timed: gradflow's here, nexus-inference in a program of its own.
+//! The ways to run a model that are timed: gradflow's here, nexus-inference in its own program.
 
 use std::env;
 use std::error::Error;
@@ -16,14 +16,14 @@ use protocol::{Cell, Peer, Point, Steps, Streaming, Tensors, Work};
 pub enum Side {
     /// `Stream::push`
     Push,
-    /// `Stream::process` with so many steps a call.
+    /// `Stream::process` with this number of steps a call.
     Blocks(usize),
     /// `Causal::step` of a `Prepacked` model, which takes any batch.
     Step,
     Nexus,
 }
 
-/// The first is compared with the others.
+/// All sides; the first is compared with the others.
 pub const ALL: [Side; 5] = [Side::Push, Side::Blocks(16), Side::Blocks(64), Side::Step, Side::Nexus];
 
 impl Side {
@@ -36,7 +36,7 @@ impl Side {
         }
     }
 
-    /// As the head of a column.
+    /// The title of its column.
     pub fn title(self) -> String {
         match self {
             Side::Push => "`push`".into(),
