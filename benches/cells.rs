@@ -1,4 +1,4 @@
-//! How fast the cells, convolutions in time and the pre-norm residual block are, in `f32`: forward, forward and backward, with lengths,
+//! The speed of cells, convolutions in time and the pre-norm residual block, in `f32`: forward, forward and backward, with lengths,
 //! with resets, one step, and one step of a stream.
 //!
 //! ```text
@@ -8,8 +8,8 @@
 //! cargo bench --bench cells -- --help                       more samples, other orders
 //! ```
 //!
-//! The throughput is in floating-point operations of the matrix products: divan's `Gitem/s` are GFLOP/s. What is done
-//! element by element takes time too but is not counted.
+//! The throughput is in floating-point operations of the matrix products: divan's `Gitem/s` are GFLOP/s. Elementwise work takes
+//! time too but is not counted.
 
 use std::fmt;
 use std::hint::black_box;
@@ -129,7 +129,7 @@ fn measure_forward_backward(
     });
 }
 
-/// A convolution, and a linear layer of as large a product: what it costs to gather the rows.
+/// A convolution, and a linear layer with a product of the same size: the difference is the cost of gathering the rows.
 #[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod convolution {
     use super::*;
@@ -241,7 +241,7 @@ mod with_lengths {
     }
 }
 
-/// An LSTM with resets: none given, a mask of none, and one before some of the steps.
+/// An LSTM without a mask of resets, with a mask without a reset, and with resets before some of the steps.
 #[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod with_resets {
     use super::*;
@@ -297,7 +297,7 @@ fn step<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
     });
 }
 
-/// The same of one sequence, by a [`Stream`].
+/// The same for one sequence, by a [`Stream`].
 #[divan::bench(
     types = [RnnCell<f32>, GruCell<f32>, LstmCell<f32>],
     args = [TINY, Size::new(1, 1, 32, 32)],
@@ -313,7 +313,7 @@ fn stream<C: Gated>(bencher: Bencher<'_, '_>, size: &Size) {
     });
 }
 
-/// Pre-norm residual blocks one after another.
+/// A stack of pre-norm residual blocks.
 #[divan::bench_group(min_time = 1, max_time = 3, skip_ext_time)]
 mod pre_norm {
     use super::*;

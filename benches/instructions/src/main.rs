@@ -1,5 +1,5 @@
-//! Work to count instructions of: `instructions <case> <repetitions>`. `instructions --list` prints each case with the multiply-adds of its
-//! products, one for each element.
+//! The work whose instructions are counted: `instructions <case> <repetitions>`. `instructions --list` prints each case with the
+//! multiply-adds of its products, one for each element.
 
 use std::hint::black_box;
 use std::process::exit;
@@ -9,7 +9,7 @@ use gradflow::prelude::*;
 use gradflow::rand::{SeedableRng, rngs::StdRng};
 use gradflow::wrap::Prepacked;
 
-/// Work, once for each of so many repetitions.
+/// Work that is repeated this number of times.
 type Run = Box<dyn Fn(usize)>;
 
 struct Case {

@@ -1,4 +1,4 @@
-//! A layer at a time, for `bench.mjs`: it writes to [`input`], calls [`run`] and reads from [`output`].
+//! One layer at a time, for `bench.mjs`, which writes to [`input`], calls [`run`] and reads from [`output`].
 
 use std::cell::RefCell;
 
@@ -57,7 +57,8 @@ fn with<R>(act: impl FnOnce(&mut dyn Case) -> R) -> R {
     CASE.with_borrow_mut(|case| act(case.as_deref_mut().expect("`prepare` was called")))
 }
 
-/// Makes an LSTM, or else a GRU, of `size` inputs and units, with random weights and zeros as its input `[steps, batch, size]`.
+/// Makes an LSTM, or if `lstm` is false a GRU, of `size` inputs and units, with random weights and an input of zeros, `[steps,
+/// batch, size]`.
 #[unsafe(no_mangle)]
 pub extern "C" fn prepare(lstm: bool, steps: usize, batch: usize, size: usize) {
     let (rng, shape) = (&mut StdRng::seed_from_u64(0), [steps, batch, size]);
@@ -93,7 +94,7 @@ pub extern "C" fn onnx() -> *const u8 {
     with(|case| case.onnx().as_ptr())
 }
 
-/// The bytes of the ONNX file.
+/// The number of bytes of the ONNX file.
 #[unsafe(no_mangle)]
 pub extern "C" fn onnx_bytes() -> usize {
     with(|case| case.onnx().len())
