@@ -57,8 +57,8 @@ fn with<R>(act: impl FnOnce(&mut dyn Case) -> R) -> R {
     CASE.with_borrow_mut(|case| act(case.as_deref_mut().expect("`prepare` was called")))
 }
 
-/// Makes an LSTM, or if `lstm` is false a GRU, of `size` inputs and units, with random weights and an input of zeros, `[steps,
-/// batch, size]`.
+/// Makes an LSTM, or if `lstm` is false a GRU, of `size` inputs and units, with random weights and an input of zeros,
+/// `[steps, batch, size]`.
 #[unsafe(no_mangle)]
 pub extern "C" fn prepare(lstm: bool, steps: usize, batch: usize, size: usize) {
     let (rng, shape) = (&mut StdRng::seed_from_u64(0), [steps, batch, size]);
