@@ -19,7 +19,7 @@ pub fn relative_difference(ours: &[f64], theirs: &[f64]) -> f64 {
 }
 
 /// # Errors
-/// The first tensor of `ours` that `theirs` has not, or has otherwise.
+/// The first tensor of `ours` that is missing in `theirs`, or differs there.
 pub fn check(ours: &Tensors, theirs: &Tensors, dtype: Dtype) -> Result<(), String> {
     for (name, ours) in &ours.0 {
         let Some(theirs) = theirs.0.get(name) else { return Err(format!("no {name}")) };

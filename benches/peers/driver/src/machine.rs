@@ -11,7 +11,7 @@ pub fn cpu() -> String {
     name.map_or("unknown", |(_, name)| name).trim().to_owned()
 }
 
-/// How many processes wanted to run during the last minute; Linux only.
+/// The load average of the last minute; Linux only.
 pub fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }

@@ -77,7 +77,7 @@ fn median(values: &[f64]) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-/// Times every side in turn, as many rounds as the first has; `pause` comes before each measurement.
+/// Times every side in turn, for as many rounds as the first has; `pause` comes before each measurement.
 ///
 /// # Errors
 /// If a worker fails.

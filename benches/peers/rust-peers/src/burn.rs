@@ -72,7 +72,7 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Values {
 }
 
 pub fn fill(linear: &mut Linear, weight: &Values, bias: &Values, device: &Device) {
-    // Its rows are input features.
+    // The rows of Burn's weight are input features.
     linear.weight = Param::from_tensor(tensor(&transposed(weight), device));
     linear.bias = Some(Param::from_tensor(tensor(bias, device)));
 }

@@ -147,7 +147,7 @@ impl Steps {
         loss.to_scalar::<f32>().map(f64::from)
     }
 
-    /// By the norm of all gradients together.
+    /// Clips by the norm of all gradients together.
     fn clip(&self, grads: &mut GradStore) -> Result<()> {
         let mut squares = 0.0;
         for (_, var) in &self.parameters {

@@ -1,4 +1,4 @@
-//! rustyml: its `LSTM` and `SimpleRNN`, which have one bias where PyTorch has two: it gets their sum.
+//! rustyml: its `LSTM` and `SimpleRNN`, which have one bias while PyTorch has two: it gets their sum.
 
 use std::hint::black_box;
 
