@@ -94,7 +94,7 @@ impl<F: Float> Layer for Smoothing<F> {
         reuse(before, features.dim());
         reuse(y, features.dim());
         reuse(s, self.rate.len());
-        // A piece is a sequence, or a part of one that starts from a state of its own.
+        // A piece is a sequence, or a part of one that starts from its own state.
         for piece in x.pieces() {
             match piece.initial {
                 Some(row) => s.assign(&state.row(row)),

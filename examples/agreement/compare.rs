@@ -101,7 +101,7 @@ impl Learned {
         format!("{}; rate {}; {} parameters", self.recipe.cell, self.recipe.learning_rate, self.parameters())
     }
 
-    /// How many parameters a model has.
+    /// The number of parameters of a model.
     fn parameters(&self) -> usize {
         self.recipe.build(0).element_count()
     }

@@ -36,7 +36,7 @@ const THE: usize = FILLER + FILLERS.len();
 const COMMA: usize = THE + 1;
 const END: usize = THE + 2;
 
-/// How many words there are.
+/// The number of words.
 pub const WORDS: usize = THE + OTHERS.len();
 
 /// A preposition, an article and a noun.
@@ -54,9 +54,9 @@ pub enum Between {
 /// The words between subject and verb.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gap {
-    /// How many nouns.
+    /// The number of nouns.
     pub nouns: usize,
-    /// How many words.
+    /// The number of words.
     pub words: usize,
     /// The nouns' numbers.
     pub between: Between,

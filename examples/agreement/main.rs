@@ -8,7 +8,7 @@
 //! LSTM, GRU and tanh RNN are trained as language models: they predict each word from those before it. The test asks whether the
 //! verb is more probable than the same verb in the wrong number; all nouns between subject and verb have the other number
 //! (attractors). A model that follows the nearest noun is then always wrong. One that follows the first noun of the sentence is
-//! right in three of four, as half of the sentences begin with a phrase that has a noun of its own.
+//! right in three of four, as half of the sentences begin with a phrase that has another noun.
 //!
 //! There are two kinds of languages. In one kind, all sentences have the same number of words between subject and verb. A gradient
 //! must cross that gap before anything is learned, and the question is how far each model reaches. In the other kind, most gaps are

@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What is wrong with a checkpoint, in one line.
+/// An error in a checkpoint, in one line.
 pub struct Misfit(String);
 
 impl From<LoadError> for Misfit {
@@ -109,7 +109,7 @@ impl From<LoadError> for Misfit {
 }
 
 impl Misfit {
-    /// With the name of its file.
+    /// The failure, with the name of the checkpoint's file.
     pub fn of(self, path: &Path) -> Failure {
         in_file(path, self.0)
     }

@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 
 use crate::common::{Failure, parsed, positive, whole};
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub const HELP: &str = "\
 Trains a character language model and compares it with n-grams.
 
@@ -47,7 +47,7 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Its name, as people write it.
+    /// Its usual name.
     pub fn name(self) -> &'static str {
         match self {
             Cell::Rnn => "RNN",
@@ -77,7 +77,7 @@ pub struct Training {
     pub embedding: usize,
     /// The number of updates.
     pub updates: usize,
-    /// Sequences side by side, B.
+    /// Sequences in a batch, B.
     pub batch: usize,
     /// Steps that a gradient goes back, T.
     pub bptt: usize,

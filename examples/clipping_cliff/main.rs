@@ -48,7 +48,7 @@ const B: Range<f64> = -3.5..0.0;
 const NEAR_W: Range<f64> = 4.2..5.7;
 const NEAR_B: Range<f64> = -2.8..-2.0;
 
-/// Where the drawn paths start, (w, b): above the cliff, and where there is none.
+/// The starts of the drawn paths, (w, b): above the cliff, and where there is none.
 const STEEP: (f64, f64) = (5.5, -2.2);
 const GENTLE: (f64, f64) = (3.0, -0.5);
 

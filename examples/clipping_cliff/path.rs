@@ -21,7 +21,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// From a start, (w, b).
+    /// Descends from a start, (w, b).
     ///
     /// # Errors
     /// If a gradient that is to be clipped is not finite.

@@ -14,7 +14,7 @@ use super::{Failure, Output};
 /// A flag that an example has besides the common ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
-    /// Without the dashes.
+    /// The name without the dashes.
     pub name: &'static str,
     /// What `--help` calls its value; empty for a switch, which has none.
     pub value: &'static str,

@@ -406,7 +406,7 @@ pub fn print<T: Task>(runs: &[&Runs<T>]) {
     }
 }
 
-/// With commas: 74,000.
+/// A number with commas: 74,000.
 pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();

@@ -99,7 +99,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// For copy memory. The longest memory that is expected is all of a sequence.
+/// The models for copy memory. The longest memory that is expected is all of a sequence.
 fn copiers(quick: bool) -> Vec<Contender> {
     use Expected::{Learns, LearnsNothing, Unknown};
     let temporal = Cell::Temporal { blocks: if quick { 2 } else { 6 }, taps: 8 };
@@ -120,7 +120,7 @@ fn copiers(quick: bool) -> Vec<Contender> {
     ]
 }
 
-/// For adding.
+/// The models for adding.
 fn adders(steps: usize, quick: bool) -> Vec<Contender> {
     use Expected::{Learns, LearnsNothing, Unknown};
     let temporal = Cell::Temporal { blocks: if quick { 4 } else { 6 }, taps: 7 };

@@ -13,7 +13,7 @@ pub const PIXELS: usize = 64;
 /// The digits.
 pub const CLASSES: usize = 10;
 
-/// How many images are for training: the first ones, in the order of the file.
+/// The number of images for training: the first ones, in the order of the file.
 const TRAINING: usize = 1297;
 
 /// Images and their digits.

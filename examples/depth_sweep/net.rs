@@ -102,7 +102,7 @@ impl Block {
     }
 }
 
-/// With bias 0.
+/// A linear layer with bias 0.
 fn linear(input: usize, output: usize, init: Init, rng: &mut StdRng) -> Linear<f32> {
     Linear::builder(input, output).weight(init).bias_init(0.0).build(rng)
 }

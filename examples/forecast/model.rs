@@ -16,7 +16,7 @@ use gradflow::{
 
 use crate::series::{Forecasts, HORIZON, Series};
 
-/// Copies of the series in a batch, each with gaps of its own.
+/// Copies of the series in a batch, each with different gaps.
 const BATCH: usize = 8;
 
 /// The probability that a gap begins in a year outside of one.

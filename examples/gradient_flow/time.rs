@@ -18,7 +18,7 @@ use crate::{Role, normal, rng, unit};
 /// Features of the input.
 const INPUT: usize = 16;
 
-/// Sequences side by side.
+/// Sequences of the batch.
 const BATCH: usize = 8;
 
 /// Gated cells' weights are uniform in ± this: so small that the gates are set by their biases.

@@ -16,7 +16,7 @@ const HIDDEN: usize = 16;
 const RATE: f64 = 0.01;
 const CLIP: f64 = 0.5;
 
-/// How much later rewards count, how far advantages look ahead, and the weights of the value's error and of the entropy.
+/// The discount of later rewards, how far advantages look ahead, and the weights of the value's error and of the entropy.
 const DISCOUNT: f32 = 0.98;
 const TRACE: f32 = 0.95;
 const VALUE: f32 = 0.1;

@@ -15,7 +15,7 @@ const END: u8 = LETTERS as u8;
 
 /// The most frequent pronunciation of each letter between up to `width` neighbours on each side.
 pub struct Lookup {
-    /// By the number of neighbours on each side.
+    /// The tables, by the number of neighbours on each side.
     tables: Vec<HashMap<Vec<u8>, Chunk>>,
 }
 

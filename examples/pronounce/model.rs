@@ -43,7 +43,7 @@ pub enum Reading {
     Forwards,
 }
 
-/// What is trained, and for how long.
+/// The model to train, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub reading: Reading,
@@ -75,7 +75,7 @@ pub struct Outcome {
     pub curve: Vec<f64>,
     /// On the test words, by the likeliest class at each step.
     pub test: Errors,
-    /// By the beam search.
+    /// On the test words, by the beam search.
     pub beam: Errors,
     /// The phonemes said for each test word, by the beam search.
     pub said: Vec<Vec<usize>>,

@@ -73,7 +73,7 @@ impl Words {
     }
 }
 
-/// Words as a batch: ids of letters, `[2 n, B]`, each letter twice, the second time with an id of its own; and the lengths.
+/// Words as a batch: ids of letters, `[2 n, B]`, each letter twice, the second time with another id; and the lengths.
 pub fn batch(words: &[&Word]) -> (Array2<u8>, Vec<usize>) {
     let lengths: Vec<usize> = words.iter().map(|word| STEPS * word.letters.len()).collect();
     let longest = lengths.iter().copied().max().unwrap_or(0);

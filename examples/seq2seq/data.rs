@@ -61,7 +61,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Of numbers, in their order.
+    /// A batch of numbers, in their order.
     pub fn new(numbers: &[u64]) -> Self {
         let digits: Vec<Vec<usize>> = numbers.iter().map(|&number| digits(number)).collect();
         let given = digits.iter().map(|digits| [&[END], &digits[..]].concat());

@@ -78,7 +78,7 @@ pub struct Cache {
 
 /// A written answer.
 pub struct Answer {
-    /// Without the end.
+    /// The digits, without the end.
     pub digits: Vec<usize>,
     /// The attention weights, `[digits and end, words]`; without attention, no columns.
     pub looked_at: Array2<f32>,

@@ -1,4 +1,4 @@
-//! From numbers to places on an axis.
+//! The scale of an axis: maps numbers to places.
 
 use std::ops::Range;
 

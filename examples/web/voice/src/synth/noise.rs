@@ -11,9 +11,9 @@ use crate::bands::RATE;
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Noise {
-    /// Of the same power at all frequencies.
+    /// Noise of the same power at all frequencies.
     White,
-    /// Of the same power in all octaves.
+    /// Noise of the same power in all octaves.
     Pink,
     /// The mains and its harmonics, with a little white noise.
     Hum,
@@ -133,7 +133,7 @@ mod tests {
                 *mean += feature / 2000.0;
             }
         }
-        // From 1 kHz on the bands are as wide as their frequency is high, so that they share an octave's power alike.
+        // From 1 kHz on, the width of a band is proportional to its frequency, so each has the same share of an octave's power.
         let (low, high) = (means[8], means[18]);
         assert!((low - high).abs() < 0.25, "{low} and {high}, of which 0.25 is a factor of 2.7");
     }

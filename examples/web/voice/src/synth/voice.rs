@@ -52,7 +52,7 @@ struct Speaker {
     tract: f64,
     /// Hz
     pitch: f64,
-    /// Breath beside the pulses.
+    /// The amount of breath that is added to the pulses.
     breath: f64,
 }
 
@@ -145,7 +145,7 @@ fn fricative(samples: usize, rng: &mut impl Rng) -> Vec<f64> {
     (0..samples).map(|_| teeth.pass(normal(rng))).collect()
 }
 
-/// With an amplitude, and a soft start and end of at most 20 ms.
+/// Scales a sound to an amplitude, and gives it a soft start and end of at most 20 ms.
 fn shaped(mut sound: Vec<f64>, amplitude: f64) -> Vec<f64> {
     scale_to_power(&mut sound, |_| true);
     let (samples, edge) = (sound.len(), (sound.len() / 2).min(RATE / 50));
