@@ -4,13 +4,13 @@
 //! [`NamedTensors`], so that a test can say `assert_relative_eq!(model, loaded)`. States that are arrays have both traits
 //! from ndarray.
 //!
-//! Two values are equal if they have the same number of tensors, with the same names, the same shapes, and values that are
-//! equal up to the tolerance. Settings that are no tensors, such as the probability of a [`Dropout`], are not compared.
-//! `epsilon` and `max_relative` have the element type, and [`Float::epsilon`](num_traits::Float::epsilon) is the default
-//! of both. NaN equals nothing, itself included; an infinity equals itself.
+//! Two values are equal if they have the same number of tensors, with the same names and shapes, and values that are equal up to
+//! the tolerance. Settings that are not tensors, such as the probability of a [`Dropout`], are not compared. `epsilon` and
+//! `max_relative` have the element type, and [`Float::epsilon`](num_traits::Float::epsilon) is the default of both. NaN equals
+//! nothing, including itself; an infinity equals itself.
 //!
-//! Tuples and structs of your own are not types of this crate, so it cannot implement the traits for them:
-//! [`tensors_of`] makes a copy of their tensors that can be compared.
+//! Tuples and your own structs are not types of this crate, so it cannot implement the traits for them: compare copies of their
+//! tensors, made by [`tensors_of`].
 //!
 //! ```
 //! use approx::{assert_abs_diff_eq, assert_relative_eq, assert_relative_ne};
@@ -52,8 +52,8 @@ use crate::wrap::{
     Bidirectional, BothStates, LearnedState, Prepacked, Probed, StartedState, TruncatedBptt, WeightDrop, WeightNorm,
 };
 
-/// A copy of the tensors of `tensors`, with their names: for what has the traits of [`approx`] not itself, such
-/// as a tuple of layers or its state.
+/// A copy of the tensors of `tensors`, with their names: for types that do not implement the traits of [`approx`], such as a
+/// tuple of layers or its state.
 pub fn tensors_of<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> NamedTensors<F> {
     NamedTensors::new((0..tensors.count()).map(|i| {
         let (shape, values) = tensors.tensor(i);
@@ -61,7 +61,7 @@ pub fn tensors_of<F: Float>(tensors: &(impl Tensors<F> + ?Sized)) -> NamedTensor
     }))
 }
 
-/// Whether both have the same tensors by names and shapes, and all pairs of values are `equal`.
+/// Whether both have the same tensors by name and shape, and all pairs of values are `equal`.
 fn all_equal<F: Float>(
     one: &(impl Tensors<F> + ?Sized),
     other: &(impl Tensors<F> + ?Sized),
@@ -165,7 +165,7 @@ compare_tensors! {
     [L: Layer] WeightNorm<L>: L::Elem;
 }
 
-/// Direction by direction: the element type follows from the directions' states alone.
+/// Compared direction by direction, because the element type follows from the directions' states alone.
 impl<S: AbsDiffEq<Epsilon: Copy>> AbsDiffEq for BothStates<S> {
     type Epsilon = S::Epsilon;
 

@@ -1,10 +1,10 @@
-//! For authors of layers and cells: what a layer of your own is made of, and the caches of the layers here.
+//! Building blocks for your own layers and cells, and the caches of the crate's layers.
 //!
 //! | | |
 //! | --- | --- |
 //! | A layer | [`Layer`](crate::Layer) with [`Gradient`], [`Size`], [`SizeError`], [`State`], [`Steps`]; [`Pending`] with its [`Mark`], [`StandardLayout`], [`reuse`], [`check_shape`] and [`check_gradient`] for its cache and its checks |
 //! | A layer that maps each row on its own | [`RowLayer`] and [`row_layer!`](crate::row_layer) |
-//! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for a state of your own in a model of several cells |
+//! | A recurrent cell | [`Cell`]: a step and its backward step; [`StackState`] for your own state in a model of several cells |
 //! | A layer in ONNX files | [`Graph`] with [`Signal`], [`Value`], [`Attribute`], [`StateTensor`] and [`Unsupported`] |
 //! | Tensors | [`NamedTensors`], [`parameters!`](crate::parameters); [`to_bf16`], [`from_bf16`] and [`from_f16`] for values in 16 bits |
 //! | Test it | [`Contract`](crate::check::Contract), [`GradCheck`](crate::check::GradCheck) |

@@ -1,9 +1,9 @@
-//! Longer texts: what the library is for, how its parts go together, and how to do the usual things with them.
+//! Guides: what the library is for, how its parts fit together, and how to do common tasks.
 //!
 //! | Start | |
 //! | --- | --- |
-//! | [`from_pytorch`], [`from_keras`] | what is called what |
-//! | [`composition`] | tuple, `sequential!`, `Stacked`, boxed or `Recurrent`: which when |
+//! | [`from_pytorch`], [`from_keras`] | names and concepts, side by side |
+//! | [`composition`] | when to use a tuple, `sequential!`, `Stacked`, a boxed layer or `Recurrent` |
 //! | [`trouble`] | my loss is NaN, or does not fall |
 //!
 //! | How to | |
@@ -14,20 +14,20 @@
 //! | [`stream`] | train on a stream with a carried state |
 //! | [`serve`] | answer requests: batches, streams, several threads |
 //! | [`real_time`] | run a model on a real-time thread: audio, control |
-//! | [`own_cell`] | write a cell of your own, with buffers |
+//! | [`own_cell`] | write your own cell, with buffers |
 //! | [`targets`] | build for WebAssembly, ARM and 32 bits |
-//! | [`gradflow-mpi`](https://docs.rs/gradflow-mpi) | train on several machines: a crate of its own |
+//! | [`gradflow-mpi`](https://docs.rs/gradflow-mpi) | train on several machines: a separate crate |
 //! | `elsewhere` | take a model to PyTorch, ONNX, Keras, and back |
 //! | `plugins` | put a model into an audio plug-in |
 //!
 //! | Understand | |
 //! | --- | --- |
 //! | [`gradients`] | why gradients vanish and explode, and what gates and skip connections change |
-//! | [`recurrent`] | the recurrent family: which option is where, here and elsewhere |
+//! | [`recurrent`] | the recurrent family: its options, and what other libraries call them |
 //! | [`kernels`] | how the kernels work |
 
-/// A page of a text whose pictures are drawn where it says `<use href="#name"/>`: rustdoc copies no files, so they are part of the
-/// page. The links to the files are for readers of the repository.
+/// A page with pictures, each drawn at its `<use href="#name"/>`. They are part of the page because rustdoc copies no files; the
+/// links to the files are for readers of the repository.
 macro_rules! illustrated {
     ($name:ident, $text:literal, [$($picture:literal),+]) => {
         #[doc = include_str!($text)]
@@ -99,8 +99,8 @@ illustrated! {
 #[doc = "<style>.docblock table td:not(:first-child) code { overflow-wrap: anywhere; white-space: normal }</style>"]
 pub mod recurrent {}
 
-// The picture at the end of the page is part of it, since rustdoc copies no files; the link to its file is for readers of
-// the repository.
+// The picture at the end of the page is part of it because rustdoc copies no files; the link to its file is for readers of the
+// repository.
 #[doc = include_str!("../docs/kernels.md")]
 #[doc = "<style>img[src='packing.svg'] { display: none }</style>\n"]
 #[doc = include_str!("../docs/packing.svg")]
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(count, modules, "each page is a module");
     }
 
-    /// A page shows a whole picture only if it says its size.
+    /// A picture is shown whole only if the page gives its size.
     #[test]
     fn pictures_have_the_size_that_their_page_says() {
         let (text, mut count) = (include_str!("../docs/gradients.md"), 0);

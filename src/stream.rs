@@ -1,4 +1,4 @@
-//! A model that runs one sequence, step after step, with as little between the input and the output as can be.
+//! A model that runs one sequence, step by step, with minimal work between input and output.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,10 +11,10 @@ use crate::base::{Size, SizeError};
 use crate::layer::stage::{BLOCK, Chain, Place};
 use crate::layer::{Causal, Stages};
 
-/// A causal model that runs on one sequence, step after step: audio, control, sensors.
+/// A causal model that runs on one sequence, step by step: audio, control, sensors.
 ///
-/// It is made from a model once. Then sizes are known, weights lie in the order of their kernels and buffers are there: a step
-/// is arithmetic only. It allocates nothing, takes no lock and makes no system call, so it can run on a real-time thread.
+/// It is built from a model once. This resolves the sizes, lays out the weights for their kernels and allocates the buffers, so a
+/// step is arithmetic only. It allocates nothing, takes no lock and makes no system call, so it can run on a real-time thread.
 ///
 /// ```
 /// use gradflow::{layers::Linear, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell, stream::Stream};
@@ -33,23 +33,23 @@ use crate::layer::{Causal, Stages};
 /// ```
 ///
 /// # Which layers
-/// [`LstmCell`](crate::recurrent::LstmCell), [`GruCell`](crate::recurrent::GruCell) and [`RnnCell`](crate::recurrent::RnnCell) with
-/// their default equations, [`Recurrent`](crate::recurrent::Recurrent) layers of them, [`Linear`](crate::layers::Linear),
-/// [`Activation`](crate::layers::Activation) and [`FeedForward`](crate::layers::FeedForward) have kernels for single steps, and
-/// [`Dropout`](crate::layers::Dropout) is left out. Tuples,
-/// [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer),
-/// [`Residual`](crate::compose::Residual) and wrappers are the layers inside. Any other causal layer does its forward pass at each
-/// step, which is right, and slower.
+/// [`LstmCell`](crate::recurrent::LstmCell), [`GruCell`](crate::recurrent::GruCell) and [`RnnCell`](crate::recurrent::RnnCell)
+/// with their default equations, [`Recurrent`](crate::recurrent::Recurrent) layers of them, [`Linear`](crate::layers::Linear),
+/// [`Activation`](crate::layers::Activation) and [`FeedForward`](crate::layers::FeedForward) have kernels for single steps;
+/// [`Dropout`](crate::layers::Dropout) is left out. Tuples, [`sequential!`](crate::sequential),
+/// [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer), [`Residual`](crate::compose::Residual) and
+/// wrappers run as the layers inside them. Any other causal layer runs its forward pass at each step, which is correct but
+/// slower.
 ///
 /// # Numbers
 /// Steps and blocks of any size give the same bits. They differ from those of [`Layer::forward`](crate::Layer::forward) by rounding:
 /// the gates are computed in another order, with the same accuracy.
 ///
-/// It holds a copy of the weights: changes of the model come with another stream. On x86-64, a thread that computes numbers near
-/// zero is faster if it flushes subnormal numbers to zero, as audio threads do; nothing here sets that.
+/// A stream holds a copy of the weights: after a change of the model, make a new stream. On x86-64, a thread that computes
+/// numbers near zero is faster if it flushes subnormal numbers to zero, as audio threads do; the crate does not set this mode.
 pub struct Stream<M: Causal> {
     chain: Chain<M::Elem>,
-    /// What it gives for one step, `[O]`.
+    /// The output of one step, `[O]`.
     output: Vec<M::Elem>,
     input: usize,
     initial: M::State,
@@ -69,10 +69,10 @@ impl<M: Causal> Clone for Stream<M> {
 }
 
 impl<M: Causal> Stream<M> {
-    /// A stream of `model` from its zero state, for `input` features a step.
+    /// A stream of `model` from its zero state, with `input` features per step.
     ///
     /// # Errors
-    /// If the model, or a layer inside it, does not take that many features.
+    /// Returns an error if the model, or a layer inside it, does not take that many features.
     pub fn new(model: &M, input: usize) -> Result<Self, SizeError> {
         let output = model.output_size(Size::Features(input))?;
         let mut stages = Stages::new(input);
@@ -107,10 +107,10 @@ impl<M: Causal> Stream<M> {
         &self.output
     }
 
-    /// The next T steps: `y`, `[T, O]`, from `x`, `[T, I]`, each a row after the other.
+    /// The next T steps: `y`, `[T, O]`, from `x`, `[T, I]`, row by row.
     ///
     /// # Panics
-    /// Panics if `x` is no whole number of steps, or `y` has not as many.
+    /// Panics if `x` is not a whole number of steps, or `y` does not have the same number of steps.
     #[track_caller]
     pub fn process(&mut self, x: &[M::Elem], y: &mut [M::Elem]) {
         let (input, output) = (self.input, self.output.len());
@@ -126,19 +126,20 @@ impl<M: Causal> Stream<M> {
         }
     }
 
-    /// Back to the state that it started from.
+    /// Returns to the initial state.
     pub fn reset(&mut self) {
         self.chain.load(&self.initial, Place::FRONT);
     }
 
-    /// The state after the last step, as the model's own: it can go on in [`Layer::forward`](crate::Layer::forward) with a batch of one.
+    /// The state after the last step, in the model's type: it can continue in [`Layer::forward`](crate::Layer::forward) with a
+    /// batch of one.
     pub fn state(&self) -> M::State {
         let mut state = self.initial.clone();
         self.chain.store(&mut state, Place::FRONT);
         state
     }
 
-    /// Goes on from `state`, that of a batch of one.
+    /// Continues from `state`, the state of a batch of one.
     ///
     /// # Panics
     /// Panics if `state` has other shapes.
