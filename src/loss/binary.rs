@@ -12,17 +12,18 @@ use crate::layer::Sequence;
 
 const NAME: &str = "BinaryCrossEntropy";
 
-/// The cross-entropy of independent yes-or-no questions, in nats, from logits, as PyTorch's `BCEWithLogitsLoss`.
+/// The cross-entropy of independent yes-or-no questions, in nats, from logits, as in PyTorch's `BCEWithLogitsLoss`.
 ///
 /// ```text
 /// loss = -p y log σ(z) - (1 - y) log(1 - σ(z))        dL/dz = w ((1 - y) σ(z) - p y σ(-z))
 /// ```
 ///
-/// with the target `y`, a probability, `p` the [weight of a yes](BinaryCrossEntropy::pos_weight), and `w` =
-/// 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements, `w_i`/(their
-/// sum) and `w_i`. No sigmoid is computed before its logarithm, so
-/// logits of any finite size are safe, and the loss of a sure answer keeps its digits however small it is. A logit of ±∞ is
-/// an answer without doubt: its loss is 0 if it is right.
+/// where the target `y` is a probability, `p` is the [weight of a yes](BinaryCrossEntropy::pos_weight), and `w` is 1/(number of
+/// elements that count) for the mean and 1 for the sum. With [weights](super::Weights) `w_i` of elements, `w` is `w_i`/(their
+/// sum) and `w_i`.
+///
+/// The loss does not take the logarithm of a computed sigmoid, so logits of any finite size are safe, and the loss of a confident
+/// answer keeps its digits however small it is. A logit of ±∞ is a certain answer: its loss is 0 if it is right.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -62,7 +63,7 @@ impl<F> BinaryCrossEntropy<F> {
         BinaryCrossEntropy { pos_weight: Some(weights.to_vec()), ..self }
     }
 
-    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    /// Elements with this target do not count: their loss and gradient are zero. The target may be NaN.
     pub fn ignore(self, target: f64) -> Self {
         BinaryCrossEntropy { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
     }

@@ -20,23 +20,24 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// loss_tb = log Σ_k exp(z_tbk) - z_tb,id           dL/dz_tbk = w (softmax(z_tb)_k - [k = id])
 /// ```
 ///
-/// with `w` = 1/(number of positions that count) for the mean and 1 for the sum. With
-/// [weights](SoftmaxCrossEntropy::class_weights) `c_k` and [smoothing](SoftmaxCrossEntropy::label_smoothing) ε, as in
-/// PyTorch's `CrossEntropyLoss`:
+/// where `w` is 1/(number of positions that count) for the mean and 1 for the sum. With
+/// [weights](SoftmaxCrossEntropy::class_weights) `c_k` and [smoothing](SoftmaxCrossEntropy::label_smoothing) ε, as in PyTorch's
+/// `CrossEntropyLoss`:
 ///
 /// ```text
 /// q_k = (1 - ε) c_id [k = id] + ε c_k / V
 /// loss_tb = -Σ_k q_k log softmax(z_tb)_k           dL/dz_tbk = w (softmax(z_tb)_k Σ_j q_j - q_k)
 /// ```
 ///
-/// and `w` = 1/(sum of the `c_id` that count) for the mean. With [weights](super::Weights) `w_tb` of steps, it is
-/// `w_tb`/(sum of the `w_tb c_id` that count), and `w_tb` for the sum.
+/// and `w` is 1/(sum of the `c_id` that count) for the mean. With [weights](super::Weights) `w_tb` of steps, `w` is `w_tb`/(sum
+/// of the `w_tb c_id` that count) for the mean and `w_tb` for the sum.
 ///
-/// The largest logit is subtracted first, in halves, so logits of any finite size are safe: the loss is finite if its value is one
-/// that f64 can hold. What all other classes add to the largest one's 1 is kept apart (`ln_1p`), so the loss of a sure prediction
-/// keeps its digits, and so does its gradient at the id. A logit of -∞ masks a class: its probability and its gradient are 0.
-/// Whatever has a `q_k` of 0, such as a class of weight 0, adds nothing to the loss, be its logit -∞; the loss of a masked class with a
-/// `q_k` above 0, its own id or by smoothing, is infinite, as in PyTorch.
+/// The largest logit is subtracted first, from halved logits, so logits of any finite size are safe: the loss is finite if f64
+/// can hold its value. In the sum of exponentials, the terms of all other classes are kept apart from the largest one's 1
+/// (`ln_1p`), so the loss of a confident prediction keeps its digits, and so does its gradient at the id. A logit of -∞ masks a
+/// class: its probability and its gradient are 0. A class with a `q_k` of 0, such as a class of weight 0, adds nothing to the
+/// loss, even if its logit is -∞. If a masked class has a `q_k` above 0, because it is the id or by smoothing, the loss is
+/// infinite, as in PyTorch.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -66,12 +67,12 @@ struct Options {
     reduction: Reduction,
 }
 
-/// The positions whose losses are added up after one another: several threads may compute them.
+/// Positions per block. Several threads may compute the losses of a block, which are then added up in order.
 const BLOCK: usize = 256;
 
 #[derive(Clone, Copy, Default)]
 struct Position {
-    /// If it counts.
+    /// `None` if the position does not count.
     target: Option<Target>,
     loss: f64,
 }
@@ -82,7 +83,7 @@ struct Target {
     id: usize,
     /// The id's part of the target.
     own: f64,
-    /// That of all classes together.
+    /// The sum of the target over all classes.
     all: f64,
 }
 
@@ -92,8 +93,8 @@ impl<F, I: Id> SoftmaxCrossEntropy<F, I> {
         SoftmaxCrossEntropy { options: Options::default(), ignored: None, memory: Memory::default() }
     }
 
-    /// Positions with this id do not count: their loss and gradient are zero. It need not be below V, nor from 0 on:
-    /// `ignore(-100)` is PyTorch's.
+    /// Positions with this id do not count: their loss and gradient are zero. The id need not be in `0..V`: `ignore(-100)` is
+    /// PyTorch's.
     pub fn ignore(self, id: I) -> Self {
         SoftmaxCrossEntropy { ignored: Some(id), ..self }
     }
@@ -111,8 +112,8 @@ impl<F, I: Id> SoftmaxCrossEntropy<F, I> {
         SoftmaxCrossEntropy { options: Options { smoothing: epsilon, ..self.options }, ..self }
     }
 
-    /// One weight per class, for rare classes. The mean is then weighted: it is over the sum of the targets' weights
-    /// instead of their number; 0 if that sum is 0.
+    /// One weight per class, for rare classes. The mean then divides by the sum of the targets' weights instead of their number;
+    /// it is 0 if that sum is 0.
     ///
     /// # Panics
     /// Panics if a weight is negative or not finite.
@@ -243,7 +244,7 @@ once! {
             weights.check_shape(NAME, Parts::Steps, [steps, batch, classes]);
         }
         let factors = options.reduction.shares(options.total(sequence, ids, is_ignored, weights));
-        // 0 of a position that does not count.
+        // 0 for a position that does not count.
         let weight_of = |(t, b): (usize, usize)| {
             if sequence.valid(t, b) && !is_ignored(t, b) { weight_at(weights, NAME, [t, b, 0]) } else { 0.0 }
         };
@@ -255,7 +256,7 @@ once! {
             }
         }
         let shares: f64 = (0..classes).map(|k| options.share(k, classes)).sum();
-        // Of a position that counts.
+        // `Some` for a position that counts.
         let target_of = |(t, b): (usize, usize)| {
             let weight = weight_of((t, b));
             let id = ids.get(t, b);
@@ -267,7 +268,7 @@ once! {
             let values = dlogits.as_slice_mut().expect("a gradient in standard layout");
             ArrayViewMut2::from_shape((rows, classes), values).expect("a gradient of the logits' shape")
         });
-        // Without a gradient to work in, a copy if they are not in standard layout.
+        // Without a gradient to work in, logits that are not in standard layout are copied.
         let logits = if dlogits.is_some() { CowArray::from(logits) } else { logits.as_standard_layout() };
         let logits = logits.view();
         // The loss of a row, and its gradient into `d`. A row is copied, transformed and scaled while it is in the cache.
@@ -288,7 +289,7 @@ once! {
                 None => d.iter_mut().zip(&z).for_each(|(d, &z)| *d = z),
             }
             let (largest, beside, others) = weighted_softmax(F::of(weight * all), id, d);
-            // w own (p_id - 1) by the others' probabilities: 1 - p_id has no digits if p_id is near 1.
+            // w own (p_id - 1), from the other classes' probabilities: 1 - p_id has no digits left if p_id is near 1.
             d[id] = F::of(weight * (shares * (1.0 - others / (1.0 + beside)) - own * (others / (1.0 + beside))));
             if options.smoothing > 0.0 {
                 d.iter_mut().enumerate().for_each(|(k, d)| *d -= F::of(weight * options.share(k, classes)));

@@ -54,8 +54,8 @@ impl Elements {
         total
     }
 
-    /// The loss, and its gradient into `dy`. `element` maps the feature's index, `y` and the target to an element's loss
-    /// and slope.
+    /// The loss; its gradient is written to `dy`. `element` maps the feature's index, `y` and the target to an element's loss and
+    /// slope.
     #[track_caller]
     pub fn evaluate<F: Float>(
         self,

@@ -21,8 +21,8 @@ const NAME: &str = "Huber";
 /// dL/dy = w max(-delta, min(e, delta))
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements,
-/// `w_i`/(their sum) and `w_i`.
+/// where `w` is 1/(number of elements that count) for the mean and 1 for the sum. With [weights](super::Weights) `w_i` of
+/// elements, `w` is `w_i`/(their sum) and `w_i`.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -56,7 +56,7 @@ impl<F: Float> Huber<F> {
         Huber { delta, elements: Elements::default(), memory: Memory::default() }
     }
 
-    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    /// Elements with this target do not count: their loss and gradient are zero. The target may be NaN.
     pub fn ignore(self, target: f64) -> Self {
         Huber { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
     }

@@ -17,8 +17,8 @@ const NAME: &str = "MeanSquaredError";
 /// L = w Σ (y - target)²        dL/dy = 2 w (y - target)
 /// ```
 ///
-/// with `w` = 1/(number of elements that count) for the mean and 1 for the sum; with [weights](super::Weights) `w_i` of elements,
-/// `w_i`/(their sum) and `w_i`.
+/// where `w` is 1/(number of elements that count) for the mean and 1 for the sum. With [weights](super::Weights) `w_i` of
+/// elements, `w` is `w_i`/(their sum) and `w_i`.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -46,7 +46,7 @@ impl<F> MeanSquaredError<F> {
         MeanSquaredError { elements: Elements::default(), memory: Memory::default() }
     }
 
-    /// Elements with this target do not count: their loss and gradient are zero. NaN is a target like any other here.
+    /// Elements with this target do not count: their loss and gradient are zero. The target may be NaN.
     pub fn ignore(self, target: f64) -> Self {
         MeanSquaredError { elements: Elements { ignored: Some(target), ..self.elements }, ..self }
     }

@@ -1,4 +1,4 @@
-//! What training minimises: a number, and its gradient with respect to the model's output.
+//! Loss functions: the number that training minimises, and its gradient with respect to the model's output.
 
 mod binary;
 mod cross_entropy;

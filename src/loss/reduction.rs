@@ -1,4 +1,4 @@
-//! From the losses of all positions to one number.
+//! Reduction of the losses of all positions to one number.
 
 use crate::base::{Expect, check_number};
 
@@ -13,7 +13,7 @@ pub(super) enum Reduction {
 }
 
 impl Reduction {
-    /// How much the value weighs in a mean over several batches: see [`Loss::weight`](super::Loss::weight).
+    /// The value's weight in a mean over several batches: see [`Loss::weight`](super::Loss::weight).
     pub fn weighs(self, total: f64) -> f64 {
         match self {
             Reduction::Mean => total,
@@ -21,10 +21,10 @@ impl Reduction {
         }
     }
 
-    /// The factors of the losses, for losses whose number, or sum of weights, is `total`.
+    /// The factors of losses whose number, or sum of weights, is `total`.
     pub fn shares(self, total: f64) -> Shares {
         match self {
-            // Nothing counts, and what is divided by infinity is 0.
+            // Nothing counts: division by infinity gives 0.
             Reduction::Mean if total == 0.0 => Shares { total: f64::INFINITY, unit: 1.0 },
             Reduction::Mean => Shares { total, unit: total.log2().ceil().exp2() },
             Reduction::Sum => Shares { total: 1.0, unit: 1.0 },
@@ -46,19 +46,19 @@ impl Shares {
         weight / self.total
     }
 
-    /// The factor of a loss with this weight in a sum that [`finish`](Shares::finish) makes a mean. If the weight is 1 it is a power of
-    /// two, so multiplying by it is exact; and the sum of many large losses does not overflow if their mean does not.
+    /// The factor of a loss with this weight in a sum that [`finish`](Shares::finish) turns into a mean. For a weight of 1 it is
+    /// a power of two, so multiplying by it is exact. The sum of many large losses does not overflow if their mean does not.
     pub fn in_sum(self, weight: f64) -> f64 {
         weight / self.unit
     }
 
-    /// From the sum of the losses times their [factors](Shares::in_sum).
+    /// The reduced loss, from the sum of the losses times their [factors](Shares::in_sum).
     pub fn finish(self, sum: f64) -> f64 {
         weighted(self.unit / self.total, sum)
     }
 }
 
-/// `weight · loss`; what has no weight counts for nothing, be it infinite.
+/// `weight · loss`, or 0 for a weight of 0 and an infinite loss.
 pub(super) fn weighted(weight: f64, loss: f64) -> f64 {
     if weight == 0.0 && loss.is_infinite() { 0.0 } else { weight * loss }
 }

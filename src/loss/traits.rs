@@ -1,4 +1,4 @@
-//! What a loss is.
+//! The trait of all losses.
 
 use std::fmt;
 
@@ -25,8 +25,9 @@ use crate::layer::kit::reuse;
 /// | `&array` or a view, `[T, B, D]` | none: all positions count |
 ///
 /// [`of`](Loss::of) evaluates loss and gradient, for training; [`value`](Loss::value) the loss alone, for validation.
-/// [`of_weighted`](Loss::of_weighted) and [`value_weighted`](Loss::value_weighted) do with [`Weights`] for sequences, steps or elements.
-/// The gradient's memory belongs to the loss and is reused: from the second step of a shape on, nothing is allocated.
+/// [`of_weighted`](Loss::of_weighted) and [`value_weighted`](Loss::value_weighted) do the same with [`Weights`] for sequences,
+/// steps or elements. The gradient's memory belongs to the loss and is reused: from the second step of a shape on, nothing is
+/// allocated.
 ///
 /// ```
 /// use gradflow::ndarray::Array3;
@@ -51,7 +52,7 @@ use crate::layer::kit::reuse;
 /// ```
 ///
 /// # Implementing it
-/// A loss is [`evaluate`](Loss::evaluate) and an array for the gradient:
+/// A loss needs [`evaluate`](Loss::evaluate) and an array for the gradient:
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, ArrayRef3};
@@ -90,7 +91,7 @@ pub trait Loss<F: Float> {
     /// What the output is compared with: class ids `[T, B]`, or values `[T, B, D]`.
     type Targets: ?Sized;
 
-    /// The loss of the output `y`; if there is a `dy`, also its gradient, into every element of `dy`.
+    /// The loss of the output `y`; if there is a `dy`, the gradient is written to all its elements.
     ///
     /// `dy` has the shape of `y`, is in standard layout and holds arbitrary values; the elements of positions that do
     /// not count become zero. The value must not depend on whether there is a `dy`.
@@ -102,8 +103,8 @@ pub trait Loss<F: Float> {
     #[track_caller]
     fn evaluate(&self, y: Sequence<'_, F>, targets: &Self::Targets, dy: Option<&mut ArrayRef3<F>>) -> f64;
 
-    /// How much this batch's value weighs in the mean over several batches: the number of positions, or elements, or the sum
-    /// of class weights, that the value is the mean of. A loss that is a sum weighs 1.
+    /// The weight of this batch's value in the mean over several batches: the number of positions, or elements, or the sum of
+    /// class weights, that the value is the mean of. A loss that is a sum has weight 1.
     ///
     /// By default, the number of positions within their sequence's length.
     ///
@@ -118,15 +119,15 @@ pub trait Loss<F: Float> {
         y.valid_count() as f64
     }
 
-    /// As [`evaluate`](Loss::evaluate), with [`Weights`]: what they are weights of, and what they do, is said there. What has the weight
-    /// 0 counts as little as padding.
+    /// As [`evaluate`](Loss::evaluate), with [`Weights`], whose documentation says what can be weighted and how. Parts of weight
+    /// 0 do not count, like padding.
     ///
     /// Implement this too to write a loss that takes weights; to use one, call [`of_weighted`](Loss::of_weighted) or
     /// [`value_weighted`](Loss::value_weighted).
     ///
     /// # Panics
-    /// Panics as [`evaluate`](Loss::evaluate), if the weights have another shape, and if one of what counts is negative or not
-    /// finite. By default, it always panics: the loss takes no weights.
+    /// Panics as [`evaluate`](Loss::evaluate) does, if the weights have another shape, or if the weight of a part that counts is
+    /// negative or not finite. The default always panics: the loss takes no weights.
     #[track_caller]
     fn evaluate_weighted(
         &self,
@@ -139,8 +140,8 @@ pub trait Loss<F: Float> {
         panic!("{}: weights: this loss takes none", std::any::type_name::<Self>())
     }
 
-    /// As [`weight`](Loss::weight), with [`Weights`]: the sum of the weights of what the value is the mean of. A loss that is a sum
-    /// weighs 1.
+    /// As [`weight`](Loss::weight), with [`Weights`]: the sum of the weights of the parts that the value is the mean of. A loss
+    /// that is a sum has weight 1.
     ///
     /// By default, [`Weights::total`].
     ///
@@ -173,8 +174,8 @@ pub trait Loss<F: Float> {
     /// As [`of`](Loss::of), with a weight for each sequence, step or element.
     ///
     /// # Panics
-    /// Panics as [`of`](Loss::of), if the weights have another shape, if one of what counts is negative or not finite, and
-    /// if the loss takes none.
+    /// Panics as [`of`](Loss::of) does, if the weights have another shape, if the weight of a part that counts is negative or not
+    /// finite, or if the loss takes no weights.
     #[track_caller]
     fn of_weighted<'y, 'w>(
         &mut self,
@@ -208,7 +209,7 @@ pub trait Loss<F: Float> {
     /// As [`value`](Loss::value), with a weight for each sequence, step or element.
     ///
     /// # Panics
-    /// Panics as [`of_weighted`](Loss::of_weighted).
+    /// Panics as [`of_weighted`](Loss::of_weighted) does.
     #[must_use]
     #[track_caller]
     fn value_weighted<'y, 'w>(
@@ -225,7 +226,7 @@ pub trait Loss<F: Float> {
     }
 }
 
-/// The memory of a loss, taken out of it, with the shape of `y`.
+/// Takes the memory out of a loss, with the shape of `y`.
 #[track_caller]
 fn memory_for<F: Float>(loss: &mut impl Loss<F>, y: Sequence<'_, F>) -> Array3<F> {
     let mut gradient = std::mem::take(loss.memory());
@@ -238,7 +239,7 @@ fn memory_for<F: Float>(loss: &mut impl Loss<F>, y: Sequence<'_, F>) -> Array3<F
     gradient
 }
 
-/// The memory of a loss, back in it.
+/// Puts the memory back into the loss.
 fn keep<F: Float>(loss: &mut impl Loss<F>, value: f64, gradient: Array3<F>) -> Evaluated<'_, F> {
     let memory = loss.memory();
     *memory = gradient;
@@ -275,7 +276,7 @@ impl<F: Float, L: Loss<F> + ?Sized> Loss<F> for Box<L> {
     }
 }
 
-/// What [`Loss::of`] found: a loss and its gradient, which the loss's memory holds until the next evaluation.
+/// The result of [`Loss::of`]: a loss and its gradient, held in the loss's memory until the next evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use = "the gradient is for the backward pass; `Loss::value` evaluates the loss alone"]
 pub struct Evaluated<'a, F> {
@@ -297,8 +298,8 @@ impl<'a, F> Evaluated<'a, F> {
     }
 }
 
-/// The memory of a loss's gradient. It is not part of what the loss is: a clone starts with an empty one, and it makes
-/// no two losses differ.
+/// The memory of a loss's gradient. It is not part of the loss's value: a clone starts with empty memory, and comparisons ignore
+/// it.
 pub(super) struct Memory<F>(pub Array3<F>);
 
 impl<F> Default for Memory<F> {
@@ -344,8 +345,7 @@ mod tests {
         Array2::from_shape_fn((4, 3), |(t, b)| (3 * t + 2 * b) % 5)
     }
 
-    /// Loss and gradient, which do not depend on the memory's content, nor on the layout of `y`; and the value alone,
-    /// which is the same.
+    /// Loss and gradient depend neither on the memory's content nor on the layout of `y`; the value alone is the same.
     fn check<F: Float, L: Loss<F>>(mut loss: L, y: &Array3<F>, targets: &L::Targets) {
         let turned = y.view().permuted_axes([2, 0, 1]).as_standard_layout().into_owned();
         let turned = turned.view().permuted_axes([1, 2, 0]);

@@ -1,4 +1,4 @@
-//! Weights of what a loss adds up.
+//! Weights of the parts that a loss adds up.
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3};
 
@@ -7,14 +7,14 @@ use crate::base::error::mismatch;
 use crate::kernels::Float;
 use crate::layer::Sequence;
 
-/// A weight for each sequence, step or element of a batch: what [`Loss::of_weighted`](super::Loss::of_weighted) takes.
+/// A weight for each sequence, step or element of a batch, for [`Loss::of_weighted`](super::Loss::of_weighted).
 ///
 /// ```text
 /// L = Σ_i w_i loss_i / Σ_i w_i          for the mean; of the sum, L = Σ_i w_i loss_i
 /// ```
 ///
-/// over what counts: i goes through the elements of an elementwise loss, the steps of a cross-entropy and the sequences of
-/// [`Ctc`](super::Ctc). A weight of a sequence is that of each of its steps, and a weight of a step that of each of its elements.
+/// over the parts that count: i runs over the elements of an elementwise loss, the steps of a cross-entropy and the sequences of
+/// [`Ctc`](super::Ctc). The weight of a sequence applies to each of its steps, and the weight of a step to each of its elements.
 ///
 /// | loss | takes weights of |
 /// | --- | --- |
@@ -22,17 +22,17 @@ use crate::layer::Sequence;
 /// | [`SoftmaxCrossEntropy`](super::SoftmaxCrossEntropy) | sequences `[B]` or steps `[T, B]` |
 /// | [`Ctc`](super::Ctc) | sequences `[B]` |
 ///
-/// The mean is the weighted one, as with class weights: what has the weight 0 counts as little as padding, so weights of 0 and 1 are
-/// a mask, equal weights change nothing, and if all are 0, the loss and its gradient are 0. A loss of NaN or infinity is gone
-/// with a weight of 0, and so is a target that makes no sense. PyTorch has both this mean (`mse_loss` and `cross_entropy` with `weight`) and
-/// that of `w_i loss_i` over their number N (`huber_loss`, `binary_cross_entropy`, `(w * loss).mean()`); for the latter, take the
+/// The mean is weighted, as with class weights: a part of weight 0 does not count, like padding, so weights of 0 and 1 are a
+/// mask, equal weights change nothing, and if all are 0, the loss and its gradient are 0. A weight of 0 also drops a loss of NaN
+/// or infinity, and an invalid target. PyTorch has both this mean (`mse_loss` and `cross_entropy` with `weight`) and the sum of
+/// `w_i loss_i` divided by their number N (`huber_loss`, `binary_cross_entropy`, `(w * loss).mean()`); for the latter, take the
 /// sum with weights `w_i / N`.
 ///
-/// Weights past the lengths, and of targets that are ignored, are not read. A
-/// [class weight](super::SoftmaxCrossEntropy::class_weights) multiplies the weight of its steps, in the numerator and in the
+/// Weights past the lengths, and weights of ignored targets, are not read. A [class
+/// weight](super::SoftmaxCrossEntropy::class_weights) multiplies the weight of its steps, in the numerator and in the
 /// denominator.
 ///
-/// It is made from a reference to an array or a view:
+/// Weights are made from a reference to an array or a view:
 ///
 /// ```
 /// use gradflow::{loss::{Loss, MeanSquaredError}, ndarray::{Array3, arr1, arr2}};
@@ -81,7 +81,7 @@ from_arrays! {
     Elements, Array3, ArrayView3;
 }
 
-/// The parts that a loss adds up: it takes weights of these, and of what they are parts of.
+/// The parts that a loss adds up: it takes weights of these, or of larger parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parts {
     Sequences,
@@ -116,10 +116,10 @@ impl<F: Float> Weights<'_, F> {
         }
     }
 
-    /// [`at`](Weights::at), of what counts.
+    /// [`at`](Weights::at), for a part that counts.
     ///
     /// # Panics
-    /// Panics unless it is at least 0 and finite, in f32 too, so that sums of them are.
+    /// Panics unless the weight is at least 0 and finite, in f32 too, so that sums of weights are finite.
     #[track_caller]
     pub(super) fn checked_at(&self, loss: &str, at @ [t, b, k]: [usize; 3]) -> f64 {
         let weight = self.at(at).widen();
@@ -134,7 +134,7 @@ impl<F: Float> Weights<'_, F> {
         weight
     }
 
-    /// Panics unless there is a weight for each of the parts `[T, B, D]`, none of them finer than `parts`.
+    /// Panics unless the weights have the shape of `[T, B, D]`, at a level no finer than `parts`.
     #[track_caller]
     pub(super) fn check_shape(&self, loss: &str, parts: Parts, [steps, batch, features]: [usize; 3]) {
         match self {
@@ -156,7 +156,7 @@ impl<F: Float> Weights<'_, F> {
         }
     }
 
-    /// The sum over all steps within the lengths of `y`, or over the elements of these, of `[T, B, D]`.
+    /// The sum over all steps within the lengths of `y`, or, for weights `[T, B, D]`, over the elements of these steps.
     ///
     /// # Panics
     /// Panics if the weights do not have the shape of `y`.

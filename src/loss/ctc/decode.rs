@@ -1,4 +1,4 @@
-//! From the outputs of a model that was trained with CTC to labels.
+//! Decoding: labels from the outputs of a model trained with CTC.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,10 +10,11 @@ use crate::layer::Sequence;
 
 use super::lattice::{log_sum, normaliser};
 
-/// The labels of the likeliest path of each sequence: the likeliest class of each step, runs of one class made one, blanks taken
-/// out.
+/// The labels of the likeliest path of each sequence: the likeliest class of each step, with runs of one class merged and blanks
+/// removed.
 ///
-/// Other paths may read alike, so other labels may be likelier: see [`BeamSearch`]. Of equal logits, the first class counts.
+/// Other paths may give the same labels, so other labels may be likelier: see [`BeamSearch`]. Of equal logits, the first class
+/// wins.
 ///
 /// ```
 /// use gradflow::{loss::ctc, ndarray::Array3};
@@ -55,11 +56,11 @@ pub fn greedy<'y, F: Float>(y: impl Into<Sequence<'y, F>>, blank: usize) -> Vec<
 pub struct Decoded {
     /// The labels.
     pub labels: Vec<usize>,
-    /// The logarithm of their probability over all paths that the search kept, and what the language model added.
+    /// The logarithm of their probability over all paths that the search kept, plus the scores of the language model.
     pub score: f64,
 }
 
-/// The likeliest labels, over all their paths, by a search that keeps the best beginnings of each step (Graves 2012; Hannun, Maas,
+/// A search for the likeliest labels, over all their paths, that keeps the best prefixes at each step (Graves 2012; Hannun, Maas,
 /// Jurafsky and Ng 2014).
 ///
 /// ```text
@@ -99,7 +100,7 @@ impl fmt::Debug for BeamSearch<'_> {
 }
 
 impl<'a> BeamSearch<'a> {
-    /// That keeps `width` beginnings after each step, with class 0 as the blank.
+    /// A search that keeps `width` prefixes after each step, with class 0 as the blank.
     ///
     /// # Panics
     /// Panics if `width` is 0.
@@ -112,22 +113,22 @@ impl<'a> BeamSearch<'a> {
         BeamSearch { width, classes: usize::MAX, blank: 0, language_model: None }
     }
 
-    /// With another class as the blank.
+    /// Makes another class the blank.
     #[must_use]
     pub fn blank(self, blank: usize) -> Self {
         BeamSearch { blank, ..self }
     }
 
-    /// Labels are added at each step of the likeliest `classes` only. This saves time with many classes.
+    /// At each step, extends prefixes only by the likeliest `classes` labels. This saves time with many classes.
     #[must_use]
     pub fn best_classes(self, classes: usize) -> Self {
         BeamSearch { classes: classes.max(1), ..self }
     }
 
-    /// Adds `score(labels, next)` to the logarithm of the probability wherever `next` is put after `labels`: a language model's
-    /// `weight · log p(next | labels)`, and a bonus for each label, which are fewer than without one otherwise.
+    /// Adds `score(labels, next)` to the logarithm of the probability whenever `next` is appended to `labels`: a language model's
+    /// `weight · log p(next | labels)`, and a bonus for each label, which offsets the model's preference for fewer labels.
     ///
-    /// It is called once for each beginning and label that the search meets, and may give -∞, which forbids the label.
+    /// It is called once for each prefix and label that the search meets, and may return -∞ to forbid the label.
     #[must_use]
     pub fn language_model(self, score: impl Fn(&[usize], usize) -> f64 + 'a) -> Self {
         BeamSearch { language_model: Some(Box::new(score)), ..self }
@@ -176,7 +177,7 @@ impl<'a> BeamSearch<'a> {
                 stays.label = log_sum(stays.label, log_p[last] + paths.label, NONE);
             }
             for &k in &added {
-                // After the same label, only a blank makes it another one.
+                // A repeated label is a new one only after a blank.
                 let from = if last == Some(k) { paths.blank } else { all };
                 if from == NONE || log_p[k] == NONE {
                     continue;
@@ -201,7 +202,7 @@ impl<'a> BeamSearch<'a> {
             }
         }
         beam.kept = next.into_iter().collect();
-        // Of equal ones, the one that was met first: runs must not differ.
+        // Ties go to the prefix that was met first, so that runs do not differ.
         beam.kept.sort_unstable_by(|(a, one), (b, other)| other.score().total_cmp(&one.score()).then(a.cmp(b)));
         beam.kept.truncate(self.width);
         beam
@@ -210,14 +211,14 @@ impl<'a> BeamSearch<'a> {
 
 const NONE: f64 = f64::NEG_INFINITY;
 
-/// The logarithms of what the paths of a beginning have together.
+/// The log-probabilities of a prefix, summed over its paths.
 #[derive(Clone, Copy)]
 struct Paths {
-    /// Of those that end with a blank.
+    /// Over the paths that end with a blank.
     blank: f64,
-    /// Of those that end with its last label.
+    /// Over the paths that end with its last label.
     label: f64,
-    /// What the language model added.
+    /// The sum of the language model's scores.
     added: f64,
 }
 
@@ -233,15 +234,15 @@ impl Paths {
     }
 }
 
-/// A beginning: one label more than another one.
+/// A prefix: its parent and one more label.
 struct Node {
     parent: usize,
     label: Option<usize>,
-    /// What the language model says of its last label.
+    /// The language model's score of the last label.
     score: Option<f64>,
 }
 
-/// Beginnings as a tree, and those that are kept.
+/// The tree of prefixes, and those that are kept.
 struct Beam {
     nodes: Vec<Node>,
     children: HashMap<(usize, usize), usize>,
@@ -249,7 +250,7 @@ struct Beam {
 }
 
 impl Beam {
-    /// Nothing has been read.
+    /// Starts with the empty prefix.
     fn new() -> Self {
         let root = Node { parent: 0, label: None, score: Some(0.0) };
         Beam { nodes: vec![root], children: HashMap::new(), kept: vec![(0, Paths { blank: 0.0, ..Paths::NONE })] }

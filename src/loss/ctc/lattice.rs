@@ -1,4 +1,4 @@
-//! The forward and backward sums over all paths of one sequence, in log space: right for any numbers.
+//! The forward and backward sums over all paths of one sequence, in log space, which works for any numbers.
 
 use super::path::Path;
 use crate::kernels::Float;
@@ -11,10 +11,10 @@ pub struct Lattice {
     states: usize,
     /// `α_t(s)`, `[T, 2 S + 1]`
     alpha: Vec<f64>,
-    /// `β_t(s)` of the step that was last, and of the next, `[2 S + 1]` each.
+    /// `β_t(s) + log softmax(z_t)_l'(s)` of the latest backward step, and of the previous one, `[2 S + 1]` each.
     beta: Vec<f64>,
     before: Vec<f64>,
-    /// What turns logits into log-probabilities, `[T]`.
+    /// The `normaliser` of each step, `[T]`.
     normalisers: Vec<f64>,
     /// The share of all paths that are at each class, `[V]`.
     shares: Vec<f64>,
@@ -24,7 +24,7 @@ pub struct Lattice {
 const NONE: f64 = f64::NEG_INFINITY;
 
 impl Lattice {
-    /// For a sequence of so many steps, and `l'` of so many states.
+    /// Starts a sequence of `steps` steps, with `states` states in `l'`.
     pub fn begin(&mut self, steps: usize, states: usize) {
         (self.steps, self.states, self.log_p) = (steps, states, NONE);
         self.alpha.clear();
@@ -54,11 +54,11 @@ impl Lattice {
         }
     }
 
-    /// `log p`, of the paths that end with the last label or the last blank; and what the backward steps start from.
+    /// `log p`, over the paths that end with the last label or the last blank; prepares the backward steps.
     pub fn end(&mut self) -> f64 {
         let length = self.states;
         self.log_p = match self.steps.checked_sub(1) {
-            // No steps give no labels.
+            // Without steps, there is a path only if there are no labels.
             None if length == 1 => 0.0,
             None => NONE,
             Some(last) => {
@@ -75,8 +75,8 @@ impl Lattice {
         self.normalisers[t]
     }
 
-    /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k; steps come from the last to the first. Afterwards, what is kept is
-    /// `β_t(s) + log softmax(z_t)_l'(s)`, which the step before needs.
+    /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k, called from the last step to the first. It keeps `β_t(s) +
+    /// log softmax(z_t)_l'(s)` for the step before.
     pub fn backward_step(
         &mut self,
         path: &Path,
@@ -106,13 +106,13 @@ impl Lattice {
     }
 }
 
-/// What turns logits into log-probabilities: `log softmax(z)_k = z_k - normaliser`.
+/// The normaliser of log-probabilities: `log softmax(z)_k = z_k - normaliser`.
 pub fn normaliser<F: Float>(z: &[F]) -> f64 {
     let largest = largest(z);
     largest.widen() + beside_largest(largest, z).ln_1p()
 }
 
-/// `log(exp a + exp b + exp c)`; a NaN stays one.
+/// `log(exp a + exp b + exp c)`; NaN if one of them is NaN.
 pub fn log_sum(a: f64, b: f64, c: f64) -> f64 {
     let largest = a.max(b).max(c);
     if largest == NONE && !(a.is_nan() || b.is_nan() || c.is_nan()) {

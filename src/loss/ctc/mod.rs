@@ -1,4 +1,4 @@
-//! Connectionist temporal classification: labels without their places in time.
+//! Connectionist temporal classification: labels that are not aligned in time.
 
 mod decode;
 mod lattice;
@@ -26,12 +26,12 @@ use crate::layer::{Id, Sequence};
 
 const NAME: &str = "Ctc";
 
-/// The CTC loss (Graves, Fernández, Gomez and Schmidhuber 2006): `-ln p(labels | logits)` of label sequences that are shorter than the
-/// output, summed over all places that they may have in it.
+/// The CTC loss (Graves, Fernández, Gomez and Schmidhuber 2006): `-ln p(labels | logits)` of label sequences that are shorter
+/// than the output, where `p` sums over all alignments.
 ///
-/// A path gives each step a class: a label, or the blank. It stands for the labels that are left when runs of the same class become
-/// one and blanks are taken out, and has the probability `Π_t softmax(z_t)_path(t)`. With the labels l of length S and
-/// `l' = blank l_1 blank l_2 … blank` of length 2S + 1, in log space:
+/// A path gives each step a class: a label, or the blank. Merging runs of the same class and removing blanks gives the path's
+/// labels. The path's probability is `Π_t softmax(z_t)_path(t)`. With the labels l of length S and `l' = blank l_1 blank l_2 …
+/// blank` of length 2S + 1, in log space:
 ///
 /// ```text
 /// α_t(s) = log softmax(z_t)_l'(s) + log Σ_r exp α_{t-1}(r)        r = s, s - 1 and, if l'(s) is neither blank nor l'(s - 2), s - 2
@@ -41,15 +41,16 @@ const NAME: &str = "Ctc";
 /// dL/dz_tk = softmax(z_t)_k - Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p
 /// ```
 ///
-/// The sums are computed as probabilities that are scaled at each step, which is fast, and in log space where that would lose
-/// anything.
+/// The sums are computed as probabilities that are scaled at each step, which is fast, or in log space if scaling would lose
+/// accuracy.
 ///
-/// The mean, which is the default, is that of PyTorch: each loss is divided by its number of labels (at least 1), and the mean over the
-/// batch is taken, the weighted one if the sequences have [weights](super::Weights). The output's lengths are those of its input; steps past them do not count.
+/// The default is PyTorch's mean: each loss is divided by its number of labels (at least 1), and averaged over the batch,
+/// weighted if the sequences have [weights](super::Weights). The output's lengths are those of its input; steps past them do not
+/// count.
 ///
-/// Labels that do not fit, as more labels than steps or repeated ones without a step for the blank between, have no path: the loss is
-/// infinite and its gradient NaN, unless [`zero_infinity`](Ctc::zero_infinity) leaves such sequences out. No labels at all is a
-/// target like any other: only blanks.
+/// Labels that do not fit, such as more labels than steps, or repeated ones without a step for the blank between them, have no
+/// path: the loss is infinite and its gradient NaN, unless [`zero_infinity`](Ctc::zero_infinity) leaves such sequences out. An
+/// empty label sequence is a target like any other: its path has only blanks.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -68,7 +69,7 @@ pub struct Ctc<F, I = usize> {
     options: Options,
     labels: std::marker::PhantomData<I>,
     memory: Memory<F>,
-    /// Of one evaluation, kept for the next.
+    /// Working memory, kept for the next evaluation.
     sums: Mutex<Sums>,
 }
 
@@ -91,7 +92,7 @@ impl<F, I: Id> Ctc<F, I> {
         }
     }
 
-    /// With another class as the blank.
+    /// Makes another class the blank.
     #[must_use]
     pub fn blank(mut self, blank: usize) -> Self {
         self.options.blank = blank;
@@ -119,7 +120,7 @@ impl<F, I: Id> Default for Ctc<F, I> {
     }
 }
 
-/// Without what is kept for the next evaluation.
+/// The clone starts with empty working memory.
 impl<F, I> Clone for Ctc<F, I> {
     fn clone(&self) -> Self {
         let Ctc { options, labels, memory, sums: _ } = self;
@@ -187,7 +188,7 @@ impl<F: Float, I: Id> Ctc<F, I> {
         dy: Option<&mut ArrayRef3<F>>,
     ) -> f64 {
         let labels = Labels { count: targets.len(), of: &|b| targets[b].len(), label: &|b, s| targets[b][s].index() };
-        // Another thread may be at it: then this one has memory of its own.
+        // If another thread is using the memory, this one allocates its own.
         match self.sums.try_lock() {
             Ok(mut sums) => evaluate(self.options, y.reborrow(), labels, weights.map(Weights::reborrow), &mut sums, dy),
             Err(_) => {
@@ -207,7 +208,7 @@ fn total<F: Float>(batch: usize, weights: Option<Weights<'_, F>>) -> f64 {
     total
 }
 
-/// The labels of a batch, of whatever type they are.
+/// The labels of a batch, of any type.
 #[derive(Clone, Copy)]
 struct Labels<'a> {
     count: usize,
@@ -215,10 +216,10 @@ struct Labels<'a> {
     label: &'a dyn Fn(usize, usize) -> usize,
 }
 
-/// The sums over the paths of one sequence, in two ways, and what they are made of.
+/// Both methods of summing over the paths of one sequence, and their inputs.
 #[derive(Debug, Default)]
 struct Sums {
-    /// The valid steps, T of them.
+    /// The T valid steps.
     valid: Vec<usize>,
     path: Path,
     /// `softmax(z_t)`, `[T, V]`
@@ -326,14 +327,14 @@ mod tests {
 
     use super::*;
 
-    /// Both ways to the same sums; the quick one says so if it cannot.
+    /// Both methods give the same sums; the scaled one returns `None` if it cannot.
     #[test]
     fn scaled_sums_are_those_in_log_space() {
         let (mut path, mut scaled, mut lattice) = (Path::default(), Scaled::default(), Lattice::default());
         let (mut quick, mut lost) = (0, 0);
         for k in 0..600_usize {
             let (steps, classes, count) = (1 + k % 23, 2 + k % 5, k % 7);
-            // Of the last kind, all but one class of a step may be subnormal.
+            // With the last spread, all but one class of a step may be subnormal.
             let spread = [0.1, 3.0, 30.0, 300.0, 356.0][k % 5];
             let z = Array2::from_shape_fn((steps, classes), |(t, c)| {
                 let wave = ((13 * t + 7 * c + k) as f64).sin();
@@ -349,7 +350,7 @@ mod tests {
             }
             let want = lattice.end();
             let Some(got) = scaled.forward(&path, p.as_slice().unwrap(), classes) else {
-                // No path, or one that nearly all others beside it have to be forgotten for.
+                // There is no path, or its share is too small beside those of vanished states.
                 assert!(want < -400.0, "{k}: {want}");
                 lost += 1;
                 continue;

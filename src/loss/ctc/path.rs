@@ -16,7 +16,7 @@ impl Path {
         labels.for_each(|label| self.classes.extend([label, blank]));
     }
 
-    /// Whether a path may go from `s - 2` to `s`: over a blank, between two labels that differ.
+    /// Whether a path may go from `s - 2` to `s`, skipping the blank between two labels that differ.
     #[inline]
     pub fn skips(&self, s: usize) -> bool {
         s >= 2 && self.classes[s] != self.blank && self.classes[s] != self.classes[s - 2]

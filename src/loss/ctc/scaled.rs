@@ -1,11 +1,11 @@
-//! The sums over all paths of one sequence, as probabilities that are scaled at each step: no exponential for a state.
+//! The sums over all paths of one sequence, as probabilities that are scaled at each step, without an exponential per state.
 
 use super::path::Path;
 
-/// A state with a smaller share of all paths counts as none: f64 ends a little below.
+/// A state with a smaller share of all paths counts as 0: the range of f64 ends a little below.
 const VANISHED: f64 = 1e-300;
 
-/// If `p` is at least this share of all paths that there were before a state vanished, that state is no part of it.
+/// States that vanished can be ignored if `p` is at least this share of all paths before the first of them vanished.
 const SAFE: f64 = 1e-200;
 
 /// The sums of one sequence, and the memory for them.
@@ -22,7 +22,7 @@ pub struct Scaled {
     a: Vec<f64>,
     /// `1 / C_t`, `[T]`
     scales: Vec<f64>,
-    /// `b_t(s) softmax(z_t)_l'(s)`, of the step that was last, and of the next: `[2 S + 1]` each.
+    /// `b_t(s) softmax(z_t)_l'(s)` of the latest backward step, and of the previous one, `[2 S + 1]` each.
     b: Vec<f64>,
     next: Vec<f64>,
     /// The share of all paths that are at each class, `[V]`.
@@ -31,7 +31,7 @@ pub struct Scaled {
 }
 
 impl Scaled {
-    /// `log p`, for the probabilities of each step's classes, `[T, V]`, of one step at least; nothing if too much of it may have vanished.
+    /// `log p`, for the class probabilities of at least one step, `[T, V]`; `None` if too much of it may have vanished.
     pub fn forward(&mut self, path: &Path, p: &[f64], classes: usize) -> Option<f64> {
         let (length, steps) = (path.classes.len(), p.len() / classes);
         self.a.clear();
@@ -74,7 +74,7 @@ impl Scaled {
         (all.is_finite() && is_safe).then_some(all)
     }
 
-    /// `Σ_{s: l'(s) = k} a_t(s) b_t(s) / E` for each class k; steps come from the last to the first.
+    /// `Σ_{s: l'(s) = k} a_t(s) b_t(s) / E` for each class k, called from the last step to the first.
     pub fn backward_step(&mut self, path: &Path, t: usize, p: &[f64]) -> &[f64] {
         let length = path.classes.len();
         std::mem::swap(&mut self.b, &mut self.next);
@@ -89,7 +89,7 @@ impl Scaled {
             } else {
                 let one = if s + 1 < length { self.next[s + 1] } else { 0.0 };
                 let two = if s + 2 < length && path.skips(s + 2) { self.next[s + 2] } else { 0.0 };
-                // Only a state that has vanished can have more than this.
+                // Only a state that has vanished can exceed this.
                 ((self.next[s] + one + two) * scale).min(1.0 / VANISHED)
             };
             self.shares[path.classes[s]] += a[s] * b / self.end;
