@@ -49,12 +49,12 @@ sums! { Accuracy { right, total } }
 of_classes! { Accuracy }
 
 impl Accuracy {
-    /// Right is the class with the largest logit.
+    /// A position is right if its class has the largest logit.
     pub fn new() -> Self {
         Self::top(1)
     }
 
-    /// Right is a class with one of the `k` largest logits.
+    /// A position is right if its class has one of the `k` largest logits.
     ///
     /// # Panics
     /// Panics if `k` is 0.

@@ -1,4 +1,4 @@
-//! Which classes are taken for which.
+//! The confusion matrix.
 
 use std::fmt;
 
@@ -13,26 +13,26 @@ use crate::parameters;
 
 const NAME: &str = "ConfusionMatrix";
 
-/// How often each class is taken for each, with precision, recall and F1.
+/// How often each class is predicted as each class, with precision, recall and F1.
 ///
 /// ```text
 /// precision_k = n_kk / Σ_j n_jk        recall_k = n_kk / Σ_j n_kj        F1_k = 2 n_kk / (Σ_j n_jk + Σ_j n_kj)
 /// ```
 ///
-/// with `n_jk` the weight of the positions of class j that were taken for k. A quotient of zeros is 0, as for scikit-learn.
+/// where `n_jk` is the weight of the positions of class j that were predicted as k. A quotient of zeros is 0, as in scikit-learn.
 ///
 /// | | shape |
 /// | --- | --- |
-/// | logits, of which the largest is taken | `[T, B, V]` |
+/// | logits; the largest is the prediction | `[T, B, V]` |
 /// | targets | ids `[T, B]` of any integer type |
 /// | weights | `[T, B]`, 1 if none are given |
-/// | `counts` | `[V, V]`: the class, and what it was taken for |
+/// | `counts` | `[V, V]`: class, predicted class |
 ///
 /// ```
 /// use gradflow::{metrics::ConfusionMatrix, ndarray::arr2};
 ///
 /// let mut confusion = ConfusionMatrix::new(2);
-/// confusion.add_classes(&arr2(&[[1, 1, 0, 1]]), &arr2(&[[1, 0, 0, 1]])); // taken for, and the class
+/// confusion.add_classes(&arr2(&[[1, 1, 0, 1]]), &arr2(&[[1, 0, 0, 1]])); // predicted, target
 /// assert_eq!(confusion.counts(), arr2(&[[1.0, 1.0], [0.0, 2.0]]));
 /// assert_eq!((confusion.precision(1), confusion.recall(1), confusion.f1(1)), (2.0 / 3.0, 1.0, 0.8));
 /// assert_eq!(confusion.accuracy(), 0.75);
@@ -46,7 +46,7 @@ of_classes! { ConfusionMatrix }
 parameters! { impl Tensors<f64> for ConfusionMatrix { counts; skip ignored } }
 
 impl ConfusionMatrix {
-    /// Of `classes` classes.
+    /// A matrix of zeros for `classes` classes.
     pub fn new(classes: usize) -> Self {
         ConfusionMatrix { ignored: None, counts: Array2::zeros((classes, classes)) }
     }
@@ -61,10 +61,10 @@ impl ConfusionMatrix {
         });
     }
 
-    /// Counts classes that are known already, `[T, B]`, such as those of [`argmax`](super::argmax()) or of a decoder.
+    /// Counts predicted classes, `[T, B]`, such as those of [`argmax`](super::argmax()) or of a decoder.
     ///
     /// # Panics
-    /// Panics if the shapes differ, or one that counts is not a class.
+    /// Panics if the shapes differ, or an id that counts is not a class.
     #[track_caller]
     pub fn add_classes<P: Id, I: Id>(&mut self, predicted: &ArrayRef2<P>, targets: &ArrayRef2<I>) {
         self.count_classes(Sequence::from(predicted.view()), targets);
@@ -73,7 +73,7 @@ impl ConfusionMatrix {
     /// As [`add_classes`](ConfusionMatrix::add_classes), each sequence up to its length.
     ///
     /// # Panics
-    /// Panics as [`add_classes`](ConfusionMatrix::add_classes), and if there is not a length from 0 to T for each sequence.
+    /// Panics as [`add_classes`](ConfusionMatrix::add_classes) does, or if there is not a length from 0 to T for each sequence.
     #[track_caller]
     pub fn add_classes_within<P: Id, I: Id>(
         &mut self,
@@ -96,22 +96,22 @@ impl ConfusionMatrix {
         });
     }
 
-    /// Adds what another counted: that of another thread, or of another part of the data.
+    /// Adds the counts of another matrix: from another thread, or from another part of the data.
     ///
     /// # Panics
-    /// Panics if it has another number of classes.
+    /// Panics if `other` has another number of classes.
     #[track_caller]
     pub fn merge(&mut self, other: &Self) {
         check_shape(NAME, "other", self.counts.shape(), other.counts.shape());
         self.counts += &other.counts;
     }
 
-    /// Forgets what was counted.
+    /// Sets the counts to zero.
     pub fn reset(&mut self) {
         self.counts.fill(0.0);
     }
 
-    /// `[V, V]`: row j has what class j was taken for.
+    /// The counts, `[V, V]`: row j has the predictions for class j.
     #[must_use]
     pub fn counts(&self) -> &Array2<f64> {
         &self.counts
@@ -123,7 +123,7 @@ impl ConfusionMatrix {
         ratio(self.counts.diag().sum(), self.counts.sum())
     }
 
-    /// Of what was taken for class `k`, the share that is of it.
+    /// The share of the predictions of class `k` that are right.
     ///
     /// # Panics
     /// Panics if there is no such class.
@@ -133,7 +133,7 @@ impl ConfusionMatrix {
         ratio(self.counts[[k, k]], self.taken(k))
     }
 
-    /// Of class `k`, the share that was taken for it.
+    /// The share of the positions of class `k` that are predicted as it.
     ///
     /// # Panics
     /// Panics if there is no such class.
@@ -153,21 +153,21 @@ impl ConfusionMatrix {
         ratio(2.0 * self.counts[[k, k]], self.taken(k) + self.support(k))
     }
 
-    /// The mean of the classes' F1, each counting alike.
+    /// The mean of the classes' F1, unweighted.
     #[must_use]
     pub fn macro_f1(&self) -> f64 {
         let classes = self.counts.nrows();
         ratio((0..classes).map(|k| self.f1(k)).sum(), classes as f64)
     }
 
-    /// The mean of the classes' F1, each counting as often as it is a target.
+    /// The mean of the classes' F1, weighted by how often each class is a target.
     #[must_use]
     pub fn weighted_f1(&self) -> f64 {
         ratio((0..self.counts.nrows()).map(|k| self.support(k) * self.f1(k)).sum(), self.counts.sum())
     }
 
-    /// F1 of all classes but those in `left_out` taken together: for tags of which most positions have none. Without any left
-    /// out it is the accuracy.
+    /// F1 of all classes together, except those in `left_out`: for tagging, if most positions have no tag. With no class left
+    /// out, it is the accuracy.
     ///
     /// # Panics
     /// Panics if there is no such class.
@@ -179,7 +179,7 @@ impl ConfusionMatrix {
         ratio(2.0 * right, classes().map(|k| self.taken(k) + self.support(k)).sum())
     }
 
-    /// The weight of what was taken for class `k`.
+    /// The weight of the predictions of class `k`.
     fn taken(&self, k: usize) -> f64 {
         self.counts.index_axis(Axis(1), k).sum()
     }
@@ -194,7 +194,7 @@ fn ratio(sum: f64, total: f64) -> f64 {
     if total == 0.0 { 0.0 } else { sum / total }
 }
 
-/// A row for each class: what it was taken for.
+/// One row per class, with the counts of its predictions.
 impl fmt::Display for ConfusionMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>10}", "class")?;

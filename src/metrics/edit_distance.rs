@@ -1,4 +1,4 @@
-//! How many edits one sequence is from another.
+//! The edit distance between sequences.
 
 use ndarray::ArrayRef2;
 
@@ -9,7 +9,7 @@ use crate::layer::Id;
 
 const NAME: &str = "EditDistance";
 
-/// The smallest number of insertions, deletions and substitutions that make `a` of `b` (Levenshtein 1966).
+/// The smallest number of insertions, deletions and substitutions that turn `b` into `a` (Levenshtein 1966).
 ///
 /// ```
 /// use gradflow::metrics::edit_distance;
@@ -18,7 +18,7 @@ const NAME: &str = "EditDistance";
 /// assert_eq!(edit_distance(&["a", "b"], &["b"]), 1);
 /// ```
 pub fn edit_distance<T: PartialEq<U>, U>(a: &[T], b: &[U]) -> usize {
-    let mut row = Vec::from_iter(0..=b.len()); // the distances of a's beginning from each beginning of b
+    let mut row = Vec::from_iter(0..=b.len()); // the distances of a's prefix from each prefix of b
     for (i, a) in a.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
@@ -31,7 +31,7 @@ pub fn edit_distance<T: PartialEq<U>, U>(a: &[T], b: &[U]) -> usize {
     row[b.len()]
 }
 
-/// The number of edits for each symbol of the targets over a data set: the error rate of words or characters.
+/// The number of edits per target symbol over a data set: the word or character error rate.
 ///
 /// ```text
 /// rate = Σ w_b distance(predicted_b, target_b) / Σ w_b (length of target_b)
@@ -59,17 +59,17 @@ pub struct EditDistance {
 sums! { EditDistance { edits, total, right, sequences } }
 
 impl EditDistance {
-    /// Of all symbols of the sequences.
+    /// Counts all symbols of the sequences.
     pub fn new() -> Self {
         EditDistance::default()
     }
 
-    /// This symbol does not count, in neither sequence.
+    /// This symbol does not count in either sequence.
     pub fn ignore(self, id: impl Id) -> Self {
         EditDistance { ignored: Some(id.wide()), ..self }
     }
 
-    /// A sequence ends before the first of this symbol.
+    /// A sequence ends before the first occurrence of this symbol.
     pub fn end(self, id: impl Id) -> Self {
         EditDistance { end: Some(id.wide()), ..self }
     }
@@ -87,7 +87,7 @@ impl EditDistance {
     /// Counts the pairs of a batch of ids, `[T, B]` and `[T', B]`, each up to its length if lengths are given.
     ///
     /// # Panics
-    /// Panics if there are not as many sequences in both, with a length that fits for each.
+    /// Panics if the numbers of sequences differ, or if lengths are given that do not fit.
     #[track_caller]
     pub fn add_batch<P: Id, I: Id>(
         &mut self,
@@ -118,19 +118,19 @@ impl EditDistance {
         self.sequences += weight;
     }
 
-    /// Edits for each symbol of the targets: 0 if all are right, and above 1 if much is inserted; NaN if there was none.
+    /// Edits per target symbol: 0 if all are right, above 1 if there are many insertions; NaN if there was no target symbol.
     #[must_use]
     pub fn value(&self) -> f64 {
         mean(self.edits, self.total)
     }
 
-    /// The share of sequences without a mistake; NaN if there was none.
+    /// The share of sequences without a mistake; NaN if no sequence was counted.
     #[must_use]
     pub fn exact(&self) -> f64 {
         mean(self.right, self.sequences)
     }
 
-    /// The edits.
+    /// The weighted number of edits.
     #[must_use]
     pub fn edits(&self) -> f64 {
         self.edits

@@ -15,7 +15,7 @@ const NAME: &str = "Errors";
 /// MAE = Σ w_tb |y_tbk - target_tbk| / Σ w_tb        RMSE = √( Σ w_tb (y_tbk - target_tbk)² / Σ w_tb )
 /// ```
 ///
-/// with sums over the elements that count.
+/// where the sums are over the elements that count.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -39,12 +39,12 @@ pub struct Errors {
 sums! { Errors { absolute, squared, total } }
 
 impl Errors {
-    /// Over all elements.
+    /// Counts all elements.
     pub fn new() -> Self {
         Errors::default()
     }
 
-    /// Elements with this target do not count. NaN is a target like any other here.
+    /// Elements with this target do not count. The target may be NaN.
     pub fn ignore(self, target: f64) -> Self {
         Errors { ignored: Some(target), ..self }
     }
@@ -61,7 +61,7 @@ impl Errors {
     /// Counts the elements of a batch, those of each position with its weight.
     ///
     /// # Panics
-    /// Panics as [`add`](Errors::add), and if there is not one weight for each position.
+    /// Panics as [`add`](Errors::add) does, or if there is not one weight for each position.
     #[track_caller]
     pub fn add_weighted<'y, F: Float>(
         &mut self,

@@ -1,4 +1,4 @@
-//! How good a model is: numbers for people, summed over the batches of a data set.
+//! Metrics: how good a model is, summed over the batches of a data set.
 //!
 //! | | of | |
 //! | --- | --- | --- |
@@ -6,14 +6,14 @@
 //! | [`ConfusionMatrix`] | logits or class ids, and class ids | precision, recall and F1 of each class, and their means |
 //! | [`Perplexity`] | logits and class ids | nats, bits and perplexity |
 //! | [`Errors`] | values | mean absolute and root mean squared error |
-//! | [`EditDistance`] | sequences of ids | insertions, deletions and substitutions for each symbol |
+//! | [`EditDistance`] | sequences of ids | insertions, deletions and substitutions per symbol |
 //! | [`argmax`](argmax()) | logits | the class of each position |
 //!
-//! Each keeps sums and divides in the end, so the result is that of all positions together: the mean of the batches' means
+//! Each metric keeps sums and divides at the end, so the result is that of all positions together: the mean of the batches' means
 //! would give too much weight to the positions of a short batch. Outputs are anything that converts to a
-//! [`Sequence`](crate::Sequence), with its lengths: `&pass`, or [`Layer::output_sequence`](crate::Layer::output_sequence) of
-//! what `forward` returned. Padding and ignored targets do not count; `add_weighted` gives each position a weight. `merge`
-//! adds the sums of another thread. The sums are [`Tensors`](crate::Tensors), so they can be saved, or added up over machines.
+//! [`Sequence`](crate::Sequence), with its lengths: `&pass`, or [`Layer::output_sequence`](crate::Layer::output_sequence) of the
+//! output of `forward`. Padding and ignored targets do not count; `add_weighted` gives each position a weight. `merge` adds the
+//! sums of another thread. The sums are [`Tensors`](crate::Tensors), so they can be saved, or added up across machines.
 //!
 //! ```
 //! use gradflow::metrics::{Accuracy, Perplexity};

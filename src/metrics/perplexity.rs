@@ -1,4 +1,4 @@
-//! How surprised a model is.
+//! Cross-entropy and perplexity over a data set.
 
 use ndarray::ArrayRef2;
 
@@ -21,9 +21,9 @@ const NAME: &str = "Perplexity";
 /// | targets | ids `[T, B]` of any integer type |
 /// | weights `w` | `[T, B]`, 1 if none are given |
 ///
-/// Of a character model, bits are the bits per character. [`SoftmaxCrossEntropy`](crate::loss::SoftmaxCrossEntropy) gives the
-/// nats of one batch with their gradient; the exponential of the mean of such losses is not the perplexity of a data set
-/// whose batches differ in size.
+/// For a character model, bits are the bits per character. [`SoftmaxCrossEntropy`](crate::loss::SoftmaxCrossEntropy) gives the
+/// nats of one batch with their gradient; the exponential of the mean of such losses is not the perplexity of a data set whose
+/// batches differ in size.
 ///
 /// ```
 /// use gradflow::{metrics::Perplexity, ndarray::{Array3, arr2}};
@@ -42,7 +42,7 @@ sums! { Perplexity { sum, total } }
 of_classes! { Perplexity }
 
 impl Perplexity {
-    /// Over all positions.
+    /// Counts all positions.
     pub fn new() -> Self {
         Perplexity::default()
     }
@@ -55,7 +55,7 @@ impl Perplexity {
             let z = z.as_slice().expect("standard layout");
             let largest = largest(z);
             let nats = beside_largest(largest, z).ln_1p() + (largest.widen() - z[id].widen());
-            // What has no weight counts for nothing, be it masked.
+            // A position of weight 0 adds nothing, even if its class is masked.
             *sum += if weight == 0.0 && nats.is_infinite() { 0.0 } else { weight * nats };
             *total += weight;
         });

@@ -91,18 +91,18 @@ pub(super) fn mean(sum: f64, total: f64) -> f64 {
 macro_rules! sums {
     ($metric:ident { $($sum:ident),+ }) => {
         impl $metric {
-            /// Adds what another counted: that of another thread, or of another part of the data.
+            /// Adds the sums of another metric: from another thread, or from another part of the data.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$sum += other.$sum;)+
             }
 
-            /// Forgets what was counted.
+            /// Sets the sums to zero.
             pub fn reset(&mut self) {
                 $(self.$sum = 0.0;)+
             }
         }
 
-        /// What was counted, as tensors of one element: to be saved, or summed over machines.
+        /// The sums, as tensors of one element, so that they can be saved or added up across machines.
         impl $crate::base::Tensors<f64> for $metric {
             fn count(&self) -> usize {
                 [$(&self.$sum),+].len()
@@ -145,7 +145,7 @@ macro_rules! of_classes {
             /// Counts the positions of a batch, each with its weight.
             ///
             /// # Panics
-            /// Panics as [`add`](Self::add), and if there is not one weight for each position.
+            /// Panics as [`add`](Self::add) does, or if there is not one weight for each position.
             #[track_caller]
             pub fn add_weighted<'y, F: Float, I: Id>(
                 &mut self,
