@@ -8,18 +8,18 @@ use crate::kernels::{Float, once};
 
 const NAME: &str = "ClipAdaptive";
 
-/// Adaptive gradient clipping (Brock et al. 2021): a unit's gradient is held to a fraction of the unit's own weights.
+/// Adaptive gradient clipping (Brock et al. 2021): a unit's gradient is limited to a fraction of the unit's own weights.
 ///
 /// ```text
 /// G_i ← G_i · min(1, λ · max(‖W_i‖, eps) / ‖G_i‖)
 /// ```
 ///
-/// A unit `i` is what makes one output: a row of a matrix `[out, in]`, a gate's row in a cell, a token's row in an
-/// embedding. A tensor with at most one axis longer than 1 (a bias, a gain, the matrix of a single output) is one unit
-/// as a whole, and one with more than two axes has a unit for each index of the first: as in the paper's own code.
+/// A unit `i` computes one output: a row of a matrix `[out, in]`, a gate's row in a cell, a token's row in an embedding. A tensor
+/// with at most one axis longer than 1 (a bias, a gain, the matrix of a single output) is one unit as a whole. A tensor with more
+/// than two axes has a unit for each index of the first, as in the paper's own code.
 ///
-/// The limit needs no knowledge of how large gradients are, only of how large a step may be relative to the weights.
-/// The paper leaves out the model's last layer: clip the others alone, as `&mut (&mut grad.0, &mut grad.1)`.
+/// The limit does not depend on how large gradients are, only on how large a step may be relative to the weights. The paper does
+/// not clip the model's last layer: clip only the others, as `&mut (&mut grad.0, &mut grad.1)`.
 ///
 /// ```
 /// use gradflow::{clip::ClipAdaptive, ndarray::arr2};
@@ -40,7 +40,7 @@ pub struct ClipAdaptive {
 }
 
 impl ClipAdaptive {
-    /// With the clipping factor λ (0.01 to 0.16 in the paper) and its eps of 1e-3.
+    /// Clips with the factor λ (0.01 to 0.16 in the paper) and the paper's eps of 1e-3.
     ///
     /// # Panics
     /// Panics if λ is not above 0 or not finite.
@@ -50,7 +50,7 @@ impl ClipAdaptive {
         ClipAdaptive { lambda, eps: 1e-3, non_finite: NonFinite::Error }
     }
 
-    /// The least norm that a unit's weights count with, so that units that start at zero can move.
+    /// The smallest norm assumed for a unit's weights, so that units that start at zero can move.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -65,7 +65,7 @@ impl ClipAdaptive {
         ClipAdaptive { non_finite, ..self }
     }
 
-    /// Clips the gradient of `model`, and says what it found and did.
+    /// Clips the gradient of `model`, and reports what it found and did.
     ///
     /// # Errors
     /// Returns an error if the gradient is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
@@ -100,7 +100,7 @@ once! {
             let mut clipped = false;
             for (weights, gradient) in weights.chunks_exact(size).zip(grad.tensor_mut(i).chunks_exact_mut(size)) {
                 let (own, norm) = (euclidean(weights), euclidean(gradient));
-                // Not `max`, which would drop NaN; nor is NaN a reason to leave the gradient as it is.
+                // Not `max`, which would drop NaN; NaN must not leave the gradient unchanged either.
                 let largest = rule.lambda * if own < rule.eps { rule.eps } else { own };
                 let within = norm <= largest;
                 if !within {
@@ -156,7 +156,7 @@ mod tests {
         assert!((report.norm - gradient.iter().map(|g| g * g).sum::<f64>().sqrt()).abs() < 1e-14);
     }
 
-    /// As `unitwise_norm` of the paper's code: a squeezed vector is one unit.
+    /// As in `unitwise_norm` of the paper's code: a squeezed vector is one unit.
     #[test]
     fn vectors_and_single_rows_and_columns_are_one_unit() {
         assert_eq!(unit_size(&[7]), Some(7));

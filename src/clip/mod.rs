@@ -42,7 +42,7 @@ pub enum NonFinite {
     /// Continues, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element. A
     /// [`step`](crate::optim::Optimizer::step) then panics; a [`step_clipped`](crate::optim::Optimizer::step_clipped) goes on.
     Pass,
-    /// Sets the gradient to zero, so that a plain step changes nothing; the norm that is returned shows it.
+    /// Sets the gradient to zero, so that a plain step changes nothing; the returned norm shows it.
     Skip,
 }
 
@@ -56,12 +56,12 @@ pub struct ClipReport {
     pub scale: f64,
     /// How many tensors were clipped, in whole or in part.
     pub clipped: usize,
-    /// The first tensor with an element, or a norm, that is not finite; `None` in all healthy steps.
+    /// The first tensor with an element, or a norm, that is not finite; `None` if all are finite.
     pub non_finite: Option<String>,
 }
 
 impl ClipReport {
-    /// Before anything is clipped.
+    /// The report before anything is clipped.
     fn new(norm: f64, non_finite: Option<String>) -> Self {
         ClipReport { norm, scale: 1.0, clipped: 0, non_finite }
     }
@@ -79,7 +79,7 @@ impl ClipReport {
     }
 }
 
-/// The report to start with, and whether the gradient is to be set to zero: the first step of all clipping.
+/// The initial report, and whether the gradient is to be set to zero: the first step of all clipping.
 fn screen<F: Float>(
     grad: &dyn Tensors<F>,
     p: f64,
@@ -97,7 +97,7 @@ fn screen<F: Float>(
     }
 }
 
-/// Panics unless `limit` is a number from 0 to infinity, which is no limit.
+/// Panics unless `limit` is a number from 0 to infinity (no limit).
 #[track_caller]
 fn check_limit(what: &str, limit: f64) {
     assert!(limit >= 0.0, "{what}: expected a number, at least 0, got {limit:?}");

@@ -8,8 +8,8 @@ use crate::kernels::{Float, once, vectorised};
 
 /// Clipping by the norm of all tensors together, or of each: `g ← g · min(1, max / (‖g‖ + eps))`.
 ///
-/// Together, the direction is kept; only the length of the step changes. If a step
-/// follows, [`Optimizer::step_clipped`](crate::optim::Optimizer::step_clipped) saves a pass over the gradient.
+/// Clipping all tensors together keeps the direction; only the length of the step changes. If a step follows,
+/// [`Optimizer::step_clipped`](crate::optim::Optimizer::step_clipped) saves a pass over the gradient.
 ///
 /// ```
 /// use gradflow::{clip::{ClipNorm, NonFinite}, ndarray::arr1};
@@ -31,7 +31,7 @@ pub struct ClipNorm {
 }
 
 impl ClipNorm {
-    /// The Euclidean norm held to `max`, with PyTorch's eps of 1e-6.
+    /// Limits the Euclidean norm to `max`, with PyTorch's eps of 1e-6.
     ///
     /// # Panics
     /// Panics if `max` is negative or NaN.
@@ -41,7 +41,7 @@ impl ClipNorm {
         ClipNorm { max, p: 2.0, eps: 1e-6, per_tensor: false, non_finite: NonFinite::Error }
     }
 
-    /// The p-norm instead: `(Σ |g|^p)^(1/p)`, or the largest `|g|` for `f64::INFINITY`.
+    /// Uses the p-norm instead: `(Σ |g|^p)^(1/p)`, or the largest `|g|` for `f64::INFINITY`.
     ///
     /// # Panics
     /// Panics if `p` is not above 0.
@@ -51,7 +51,7 @@ impl ClipNorm {
         ClipNorm { p, ..self }
     }
 
-    /// What is added to the norm under the fraction; 0 makes the clipped norm exactly `max`.
+    /// Added to the norm in the denominator; 0 makes the clipped norm exactly `max`.
     ///
     /// # Panics
     /// Panics if `eps` is negative or not finite.
@@ -61,8 +61,8 @@ impl ClipNorm {
         ClipNorm { eps, ..self }
     }
 
-    /// Each tensor by its own norm, so that one large gradient does not shrink the others. The direction of the whole
-    /// is not kept then.
+    /// Clips each tensor by its own norm, so that one large gradient does not shrink the others. The direction of the whole
+    /// gradient is not kept.
     ///
     /// ```
     /// use gradflow::{clip::ClipNorm, ndarray::arr1};
@@ -82,7 +82,7 @@ impl ClipNorm {
         ClipNorm { non_finite, ..self }
     }
 
-    /// Clips, and returns the norm of all tensors before clipping. Several models together: `&mut (&mut a, &mut b)`.
+    /// Clips, and returns the norm of all tensors before clipping. To clip several models together, pass `&mut (&mut a, &mut b)`.
     ///
     /// # Errors
     /// Returns an error if the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
@@ -90,7 +90,7 @@ impl ClipNorm {
         self.clip_report(grad).map(|report| report.norm)
     }
 
-    /// [`clip`](ClipNorm::clip), and says what it found and did.
+    /// As [`clip`](ClipNorm::clip), and reports what it found and did.
     ///
     /// # Errors
     /// Returns an error if the norm is not finite and [`NonFinite::Error`] is chosen; nothing is changed then.
@@ -111,7 +111,7 @@ impl ClipNorm {
 
     fn change(&self, norm: f64) -> Change {
         let factor = self.max / (norm + self.eps);
-        // Written so that NaN is not taken for a reason to leave the gradient as it is.
+        // Written so that NaN does not leave the gradient unchanged.
         if factor >= 1.0 || norm == 0.0 { Change::Keep } else { Change::Scale(factor) }
     }
 }
@@ -128,7 +128,7 @@ pub(crate) enum Change {
 pub(crate) struct Clipping {
     rule: ClipNorm,
     same_for_all: Option<Change>,
-    /// Complete when each tensor was asked for once.
+    /// Complete once `change` has been called for each tensor.
     pub report: ClipReport,
 }
 
@@ -145,8 +145,7 @@ impl Clipping {
     }
 }
 
-/// A factor in the element type. One below the smallest normal number is applied as two factors: by itself it would lose
-/// digits.
+/// A factor in the element type. A factor below the smallest normal number is applied as two: a single one would lose digits.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<F>(F, F);
 
@@ -163,7 +162,7 @@ impl<F: Float> Factor<F> {
     }
 }
 
-/// [`ClipNorm`] with its defaults: the Euclidean norm of `grad` held to `max`; returns the norm before clipping.
+/// [`ClipNorm`] with its defaults: limits the Euclidean norm of `grad` to `max` and returns the norm before clipping.
 ///
 /// ```
 /// use gradflow::{clip::clip_grad_norm, ndarray::arr1};
@@ -184,7 +183,7 @@ pub fn clip_grad_norm<F: Float>(grad: &mut dyn Tensors<F>, max: f64) -> Result<f
     ClipNorm::new(max).clip(grad)
 }
 
-/// Each element held to `[-max, max]`. Does not keep the gradient's direction.
+/// Clamps each element to `[-max, max]`. Does not keep the gradient's direction.
 ///
 /// # Errors
 /// Returns an error if an element is not finite; nothing is changed then.
@@ -267,7 +266,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// NaN if any value is.
+    /// The largest magnitude, or NaN if any value is NaN.
     fn largest_magnitude<'a, F: Float>(values: &'a [F]) -> F {
         // Enough lanes that comparisons do not wait for each other.
         let mut lanes = [F::zero(); 32];
@@ -435,7 +434,7 @@ mod tests {
             let report = report.unwrap();
             assert!(report.norm.is_nan() && report.scale.is_nan() && g.1[0].is_nan());
             assert_eq!(report.non_finite.as_deref(), Some("1"));
-            // Each on its own, NaN stays in its tensor.
+            // If each tensor is clipped on its own, NaN stays in its tensor.
             assert_eq!(g.0[0].is_nan(), !per_tensor);
         }
     }

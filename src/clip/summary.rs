@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// Buckets to each doubling: a quantile is off by at most 2^(1/32), 2.2%.
+/// Buckets per doubling: a quantile is off by at most 2^(1/32), 2.2%.
 const PER_OCTAVE: i32 = 16;
-/// The buckets reach from 2^-OCTAVES to 2^OCTAVES; what lies beyond falls into the outermost.
+/// The buckets reach from 2^-OCTAVES to 2^OCTAVES; values beyond fall into the outermost ones.
 const OCTAVES: i32 = 48;
 const BUCKETS: usize = (2 * OCTAVES * PER_OCTAVE) as usize;
 
 /// A running summary of gradient norms, from which a limit for clipping can be chosen: count, mean, largest, quantiles.
 ///
-/// Quantiles come from a histogram over the logarithm and are right to 2.2% for norms between 1e-14 and 1e14.
+/// Quantiles come from a histogram over the logarithm and are accurate to 2.2% for norms between 1e-14 and 1e14.
 /// [`record`](NormSummary::record) allocates nothing.
 ///
 /// ```
@@ -34,7 +34,7 @@ pub struct NormSummary {
 }
 
 impl NormSummary {
-    /// Without norms.
+    /// An empty summary.
     pub fn new() -> Self {
         NormSummary {
             buckets: vec![0; BUCKETS],
@@ -46,10 +46,10 @@ impl NormSummary {
         }
     }
 
-    /// Adds a norm. One that is not finite is counted, and changes nothing else.
+    /// Adds a norm. One that is not finite is only counted.
     ///
     /// # Panics
-    /// Panics if it is negative.
+    /// Panics if `norm` is negative.
     #[track_caller]
     pub fn record(&mut self, norm: f64) {
         assert!(norm >= 0.0 || norm.is_nan(), "NormSummary: norm: expected a number, at least 0, got {norm}");
@@ -143,7 +143,7 @@ impl fmt::Display for NormSummary {
     }
 }
 
-/// To three digits.
+/// Rounded to three digits.
 fn short(value: f64) -> f64 {
     format!("{value:.2e}").parse().unwrap_or(value)
 }
