@@ -50,7 +50,7 @@ pub struct GradAccumulator<L> {
 }
 
 impl<L: Layer> GradAccumulator<L> {
-    /// For gradients of `model`.
+    /// An accumulator for gradients of `model`.
     pub fn new(model: &L) -> Self {
         GradAccumulator { grad: model.zeros_like(), loss: 0.0, count: 0, taken: true }
     }

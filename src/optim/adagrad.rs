@@ -7,8 +7,8 @@ use crate::kernels::{Float, vectorised};
 
 const NAME: &str = "Adagrad";
 
-/// Adagrad (Duchi, Hazan and Singer 2011): each element's step shrinks with the squared gradients it has seen, so that
-/// rare features, such as a rare token's embedding, keep a large one.
+/// Adagrad (Duchi, Hazan and Singer 2011): each element's step shrinks with the sum of its squared gradients, so that rare
+/// features, such as a rare token's embedding, keep a large step.
 ///
 /// ```text
 /// g ← g + weight_decay · p
@@ -48,7 +48,7 @@ impl<F: Float> Adagrad<F> {
         Adagrad { core: Core::new(NAME, learning_rate, 0.0, Sum { lr_decay: 0.0, initial: 0.0, eps: 1e-10 }) }
     }
 
-    /// With a learning rate that falls as `1 / (1 + (t - 1) lr_decay)`.
+    /// Makes the learning rate fall as `1 / (1 + (t - 1) lr_decay)`.
     ///
     /// # Panics
     /// Panics if it is negative or not finite, or a step was taken.
@@ -58,7 +58,7 @@ impl<F: Float> Adagrad<F> {
         Adagrad { core: self.core.with(|rule| rule.lr_decay = lr_decay) }
     }
 
-    /// With sums of squares that start at `value`.
+    /// Sets the initial value of the sums of squares.
     ///
     /// # Panics
     /// Panics if it is negative or not finite, or a step was taken.
@@ -68,7 +68,7 @@ impl<F: Float> Adagrad<F> {
         Adagrad { core: self.core.with(|rule| rule.initial = initial) }
     }
 
-    /// With another eps.
+    /// Sets eps.
     ///
     /// # Panics
     /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
@@ -81,7 +81,7 @@ impl<F: Float> Adagrad<F> {
 
 optimizer! {
     Adagrad,
-    /// With `weight_decay · p` added to each gradient.
+    /// Adds `weight_decay · p` to each gradient.
     weight_decay
 }
 

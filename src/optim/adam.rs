@@ -67,7 +67,7 @@ pub(super) struct Averages<F> {
 }
 
 impl<F: Float> Averages<F> {
-    /// The gradient with its decay, which enters the averages.
+    /// Updates the averages with the gradient, which includes its decay here, and returns it.
     #[inline(always)]
     pub fn enter(self, p: F, g: F, m: &mut F, v: &mut F) -> F {
         let g = self.factor.times(g) + self.coupled_decay * p;
@@ -187,7 +187,7 @@ macro_rules! adam {
                 $name { core: Core::new(stringify!($name), learning_rate, $decay, rule) }
             }
 
-            /// With other decays of the two moments.
+            /// Sets the decays of the two moments.
             ///
             /// # Panics
             /// Panics if one is not in `0..1`, or a step was taken.
@@ -198,7 +198,7 @@ macro_rules! adam {
                 $name { core: self.core.with(|rule| (rule.averaging.beta1, rule.averaging.beta2) = (beta1, beta2)) }
             }
 
-            /// With another eps.
+            /// Sets eps.
             ///
             /// # Panics
             /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
@@ -208,9 +208,9 @@ macro_rules! adam {
                 $name { core: self.core.with(|rule| rule.averaging.eps = eps) }
             }
 
-            /// AMSGrad (Reddi, Kale and Kumar 2018): divides by the largest mean square so far, not by the present one, so that the step
-            /// of an element does not grow again when its large gradients have left the mean. As PyTorch's `amsgrad=True`: the maximum is of
-            /// `v` before its correction, which is applied to the maximum.
+            /// AMSGrad (Reddi, Kale and Kumar 2018): divides by the largest mean square so far instead of the current one, so
+            /// that the step of an element does not grow again when its large gradients have left the mean. As with PyTorch's
+            /// `amsgrad=True`, the maximum is taken of the uncorrected `v`, and the correction is applied to the maximum.
             ///
             /// ```text
             /// v̂ ← max(v̂, v)        p ← p - lr · m / (1 - β₁ᵗ) / (sqrt(v̂ / (1 - β₂ᵗ)) + eps)
@@ -262,7 +262,7 @@ adam! {
     /// assert!((parameter[0] - 0.9f64).abs() < 1e-8); // the first step has length lr
     /// ```
     Adam, decoupled: false, decay: 0.0,
-    /// With `weight_decay · p` added to each gradient.
+    /// Adds `weight_decay · p` to each gradient.
     weight_decay
 }
 
@@ -284,6 +284,6 @@ adam! {
     /// assert!(parameter[0] < 0.997);
     /// ```
     AdamW, decoupled: true, decay: 0.01,
-    /// With each parameter shrunk by `lr · weight_decay` at every step; 0.01 unless said otherwise.
+    /// Shrinks each parameter by `lr · weight_decay` at every step; 0.01 by default.
     weight_decay
 }

@@ -11,8 +11,8 @@ use crate::kernels::{Float, once, vectorised};
 
 const NAME: &str = "WeightAverage";
 
-/// An average of a model's weights over the steps of its training, which often is a better model than the last weights are: PyTorch's
-/// `AveragedModel`.
+/// An average of a model's weights over the steps of its training: PyTorch's `AveragedModel`. It is often a better model than the
+/// last weights.
 ///
 /// ```text
 /// a ← p                       at the first update, n = 0
@@ -21,11 +21,12 @@ const NAME: &str = "WeightAverage";
 /// w = 1 / (n + 1)             swa: the mean of all, stochastic weight averaging (Izmailov et al. 2018)
 /// ```
 ///
-/// Since the average starts as a copy of the weights, it needs no correction of a bias. Parameters that the optimizer does not change stay
-/// to the bit as they are.
+/// Since the average starts as a copy of the weights, it needs no bias correction. Parameters that the optimizer does not change
+/// stay as they are, to the bit.
 ///
-/// [`swap_in`](WeightAverage::swap_in) puts the average into the model, for validation. The value that it returns can be read but not
-/// trained, and puts the model's own weights back when it is dropped. [`Fit::average`](crate::fit::Fit::average) does all that.
+/// [`swap_in`](WeightAverage::swap_in) puts the average into the model, for validation. The value that it returns can be read but
+/// not trained, and puts the model's own weights back when it is dropped. [`Fit::average`](crate::fit::Fit::average) does all of
+/// this.
 ///
 /// ```
 /// use gradflow::ndarray::arr1;
@@ -53,7 +54,7 @@ pub struct WeightAverage<F> {
     start: u64,
     updates: u64,
     average: Option<NamedTensors<F>>,
-    /// Whether it holds the model's own weights, and the model the average.
+    /// Whether this holds the model's own weights, while the model holds the average.
     swapped: bool,
 }
 
@@ -64,7 +65,8 @@ enum Rule {
 }
 
 impl<F: Float> WeightAverage<F> {
-    /// An exponential moving average: with a `decay` of 0.999, of the last thousand updates or so. PyTorch's `get_ema_multi_avg_fn`.
+    /// An exponential moving average: with a `decay` of 0.999, over roughly the last thousand updates. PyTorch's
+    /// `get_ema_multi_avg_fn`.
     ///
     /// # Panics
     /// Panics if the decay is not in `0..1`, in the element type too.
@@ -84,11 +86,11 @@ impl<F: Float> WeightAverage<F> {
         WeightAverage { rule, start: 0, updates: 0, average: None, swapped: false }
     }
 
-    /// With a smaller decay at first, so that the weights of the first steps count less: `min(decay, (1 + n) / (10 + n))`, as
+    /// Uses a smaller decay at first, so that the weights of the first steps count less: `min(decay, (1 + n) / (10 + n))`, as
     /// TensorFlow's `ExponentialMovingAverage` with its `num_updates`.
     ///
     /// # Panics
-    /// Panics if it is the mean of all, which has no decay, or there was an update.
+    /// Panics if this is [`swa`](WeightAverage::swa), which has no decay, or there was an update.
     #[track_caller]
     pub fn warm_up(self) -> Self {
         self.check_unused();
@@ -98,7 +100,7 @@ impl<F: Float> WeightAverage<F> {
         }
     }
 
-    /// With the first `updates` updates left out: until then, the average is a copy of the weights.
+    /// Leaves out the first `updates` updates: until then, the average is a copy of the weights.
     ///
     /// # Panics
     /// Panics if there was an update.
@@ -128,15 +130,15 @@ impl<F: Float> WeightAverage<F> {
         average
     }
 
-    /// Takes the weights of `model` after a step. The first call allocates the average, in the shapes of the model; it serves that model
-    /// from then on.
+    /// Adds the weights of `model` to the average, after a step. The first call allocates the average in the shapes of the model;
+    /// it serves that model from then on.
     ///
     /// # Errors
-    /// Returns an error if a weight is infinite or NaN, as it would stay in the average. Nothing is changed then.
+    /// Returns an error if a weight is infinite or NaN, because it would stay in the average. Nothing is changed then.
     ///
     /// # Panics
-    /// Panics if the model does not have the tensors of the first update, or the average is still in it, because
-    /// what [`swap_in`](WeightAverage::swap_in) returned was leaked.
+    /// Panics if the model does not have the tensors of the first update, or the average is still in it, because the value
+    /// returned by [`swap_in`](WeightAverage::swap_in) was leaked.
     #[track_caller]
     pub fn update(&mut self, model: &dyn Tensors<F>) -> Result<(), NonFiniteWeight> {
         self.check_not_swapped("update");
@@ -157,8 +159,8 @@ impl<F: Float> WeightAverage<F> {
         Ok(())
     }
 
-    /// Puts the average into `model`, until what is returned is dropped: then the model has its own weights again, to the bit. In between
-    /// it can be read but not changed, so that no step goes on from the average:
+    /// Puts the average into `model` until the returned value is dropped; then the model has its own weights again, to the bit.
+    /// In between, it can be read but not changed, so that no step starts from the average:
     ///
     /// ```compile_fail,E0499
     /// # use gradflow::{ndarray::arr1, optim::{Optimizer, Sgd, WeightAverage}};
@@ -168,7 +170,7 @@ impl<F: Float> WeightAverage<F> {
     /// assert_eq!(averaged[0], 1.0);
     /// ```
     ///
-    /// Nothing is copied or allocated: the two exchange their elements.
+    /// Nothing is copied or allocated: model and average swap their elements.
     ///
     /// # Panics
     /// Panics if there was no update, or the model does not have the tensors of the first one, or the average is still in
@@ -193,7 +195,7 @@ impl<F: Float> WeightAverage<F> {
         model.copy_from(average);
     }
 
-    /// How many updates were made, those before the [start](WeightAverage::start) included.
+    /// The number of updates, including those before the [start](WeightAverage::start).
     #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates
@@ -226,8 +228,8 @@ impl<F: Float> WeightAverage<F> {
         settings
     }
 
-    /// All that it remembers, by name, as an optimizer's: `steps` are the updates, and the tensors have the names of the model's.
-    /// [`Checkpoint::with_average`](crate::io::Checkpoint::with_average) saves it.
+    /// The whole state, by name, in the form of an optimizer's: `steps` are the updates, and the tensors have the names of the
+    /// model's. [`Checkpoint::with_average`](crate::io::Checkpoint::with_average) saves it.
     ///
     /// # Panics
     /// Panics if the average is still in the model.
@@ -242,8 +244,8 @@ impl<F: Float> WeightAverage<F> {
         }
     }
 
-    /// Restores what [`state`](WeightAverage::state) gave, so that the average goes on to the bit. The settings must be the same; to go on
-    /// with another decay, say so by [`OptimizerState::with_setting`].
+    /// Restores a [`state`](WeightAverage::state), so that the average continues to the bit. The settings must be the same; to
+    /// continue with another decay, change it by [`OptimizerState::with_setting`].
     ///
     /// # Errors
     /// Returns an error if the state is of another kind or has other settings, its tensors do not have the names and shapes of
@@ -309,7 +311,8 @@ once! {
 }
 
 vectorised! {
-    /// As PyTorch's `lerp`: from the nearer end, so that no digits are lost. What is equal stays as it is, and no difference overflows.
+    /// As PyTorch's `lerp`: from the nearer end, so that no digits are lost. Equal values stay as they are, and no difference
+    /// overflows.
     fn approach<'a, F: Float>(weight: F, rest: F, average: &'a mut [F], p: &'a [F]) {
         let from_average = weight < rest;
         for (a, &p) in average.iter_mut().zip(p) {
@@ -318,8 +321,8 @@ vectorised! {
     }
 }
 
-/// A model that has the [average](WeightAverage) of its weights, for as long as this lives: to be read as the model itself. When it is
-/// dropped, the model has its own weights again.
+/// A model with the [average](WeightAverage) of its weights: dereferences to the model. When it is dropped, the model has its own
+/// weights again.
 ///
 /// If it is leaked ([`std::mem::forget`]), the average stays in the model, and the next call of the [`WeightAverage`] panics.
 #[must_use = "the model has its own weights again as soon as this is dropped"]

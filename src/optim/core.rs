@@ -1,4 +1,4 @@
-//! What all optimizers share: settings, parameter groups, the loop over the tensors, and the moments.
+//! The common part of all optimizers: settings, parameter groups, the loop over the tensors, and the moments.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,27 +30,27 @@ pub(super) trait Rule<F>: Sync {
         &[]
     }
 
-    /// PyTorch's name of the product that a rule keeps for each parameter, which is 1 before the first step and then in `0..1`, if it
-    /// keeps one.
+    /// PyTorch's name of the product that a rule keeps for each parameter, if it keeps one. The product is 1 before the first
+    /// step and then in `0..1`.
     fn product(&self) -> Option<&'static str> {
         None
     }
 
-    /// What the product is multiplied by in step `step`, counted from 1.
+    /// The factor by which the product is multiplied in step `step`, counted from 1.
     fn product_factor(&self, _step: u64) -> f64 {
         1.0
     }
 
-    /// One step of some of a parameter's values, with as many moments as [`moments`](Rule::moments) lists, in its order: one pass,
-    /// in which each is read and written once.
+    /// One step for some of a parameter's values, with the moments that [`moments`](Rule::moments) lists, in that order. It is
+    /// one pass that reads and writes each value once.
     #[track_caller]
     fn update(&self, at: At, p: &mut [F], g: &[F], moments: &mut [&mut [F]]);
 }
 
-/// The most moments that a rule has.
+/// The largest number of moments of a rule.
 const MOST_MOMENTS: usize = 3;
 
-/// How many values are checked, and then updated while they are in the L1 cache.
+/// The number of values that are checked, and then updated while they are in the L1 cache.
 const CHUNK: usize = 1 << 13;
 
 #[cold]
@@ -69,7 +69,7 @@ pub(super) struct At {
     pub learning_rate: f64,
     /// The weight decay of this tensor.
     pub weight_decay: f64,
-    /// What its gradient is multiplied by first.
+    /// Its gradient is multiplied by this first.
     pub factor: f64,
     /// Its [`product`](Rule::product), with this step's factor.
     pub product: f64,
@@ -82,7 +82,7 @@ impl At {
     }
 }
 
-/// An optimizer: its arithmetic, and all the rest.
+/// An optimizer: its arithmetic and everything else.
 #[derive(Clone, Debug)]
 pub(super) struct Core<F, R> {
     pub rule: R,
@@ -134,7 +134,7 @@ impl<F: Float, R> Core<F, R> {
         assert!(steps == 0, "{name}: settings are chosen before the first step; {steps} were taken");
     }
 
-    /// With the rule's settings changed.
+    /// Changes the rule's settings.
     #[track_caller]
     pub fn with(mut self, change: impl FnOnce(&mut R)) -> Self {
         self.check_unused();
@@ -200,7 +200,7 @@ impl<F: Float> Training<F> {
         clip: Option<ClipNorm>,
     ) -> Result<Option<ClipReport>, NonFiniteGradient> {
         check_alike(&self.name, &*model, grad);
-        // Clipping has said already what happens to a gradient that is not finite.
+        // Clipping has already decided what happens to a gradient that is not finite.
         let must_be_finite = clip.is_none();
         if self.plan.is_none() {
             self.plan = Some(self.plan(rule, model));
@@ -216,7 +216,7 @@ impl<F: Float> Training<F> {
             let (g, factor) = match change {
                 Change::Keep => (g, 1.0),
                 Change::Scale(factor) => (g, factor),
-                // Not by a factor of 0, which leaves NaN as it is.
+                // A factor of 0 would leave NaN as it is.
                 Change::Zero => (zeros.insert(vec![F::zero(); g.len()]).as_slice(), 1.0),
             };
             let learning_rate = self.learning_rate * tensor.learning_rate_factor;
@@ -237,7 +237,7 @@ impl<F: Float> Training<F> {
             let mut moments = tensor.moments.iter_mut().map(Vec::as_mut_slice);
             let moments = (moments.next(), (moments.next(), moments.next()));
             let (work, is_refused) = (function_work(p.len()), AtomicBool::new(false));
-            // What a step changes depends on no other element, so parts may be of any size.
+            // Each element is updated on its own, so parts may be of any size.
             for_each_part((p, (g, moments)), work, CHUNK, |(p, (g, (first, (second, third))))| {
                 let mut parts = [first, second, third].map(Option::unwrap_or_default);
                 for (k, (p, g)) in p.chunks_mut(CHUNK).zip(g.chunks(CHUNK)).enumerate() {
@@ -361,7 +361,7 @@ impl<F: Float> Plan<F> {
     }
 }
 
-/// What every optimizer offers, for a struct whose `core` is a [`Core`].
+/// Implements the methods of every optimizer, for a struct whose `core` is a [`Core`].
 macro_rules! optimizer {
     ($name:ident, $(#[$decay:meta])* weight_decay) => {
         impl<F: Float> $name<F> {
@@ -374,7 +374,7 @@ macro_rules! optimizer {
                 $name { core: self.core.weight_decay(weight_decay) }
             }
 
-            /// With parameters that are decayed, scaled or frozen differently from the rest.
+            /// Sets rules for parameters that are decayed, scaled or frozen differently from the rest.
             ///
             /// # Panics
             /// Panics if a step was taken; and, at the first step, if a rule matches no parameter of the model.

@@ -18,11 +18,11 @@ pub enum Select {
     Contains(String),
     /// Those with at most one axis: biases, gains of norms, scales of residual branches.
     Vectors,
-    /// Those for whose name and shape a function is true.
+    /// Those for which a function of name and shape is true.
     Where {
-        /// What they are called in the message if none is found.
+        /// What the message calls them if none is found.
         what: String,
-        /// Whether a parameter of this name and shape is one.
+        /// Whether a parameter with this name and shape is one of them.
         is_one: fn(&str, &[usize]) -> bool,
     },
 }
@@ -43,7 +43,7 @@ impl Select {
         Select::Contains(part.into())
     }
 
-    /// Those for whose name and shape `is_one` is true; `what` names them in the message if there is none.
+    /// Those for which `is_one`, a function of name and shape, is true; `what` names them in the message if there is none.
     pub fn matching(what: impl Into<String>, is_one: fn(&str, &[usize]) -> bool) -> Self {
         Select::Where { what: what.into(), is_one }
     }
@@ -87,7 +87,7 @@ impl fmt::Display for Select {
     }
 }
 
-/// How the parameters of a group are treated: by default, as all others.
+/// How the parameters of a group are treated: by default, like all others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub struct Group {
@@ -97,12 +97,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// As all others.
+    /// A group that is treated like all others.
     pub fn new() -> Self {
         Group { learning_rate_factor: 1.0, weight_decay: None, frozen: false }
     }
 
-    /// With the learning rate multiplied by `factor`.
+    /// Multiplies the learning rate by `factor`.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -114,7 +114,7 @@ impl Group {
         }
     }
 
-    /// With this weight decay instead of the optimizer's; 0 is none.
+    /// Uses this weight decay instead of the optimizer's; 0 is none.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -126,8 +126,9 @@ impl Group {
         }
     }
 
-    /// Never changed: no step, no decay, no moments. As in PyTorch, frozen parameters have no gradient: what `backward` wrote there is
-    /// not read by a step, counts in no norm of [`step_clipped`](crate::optim::Optimizer::step_clipped) and stops nothing if it is NaN.
+    /// Freezes the parameters: no step, no decay, no moments. As in PyTorch, frozen parameters have no gradient: values that
+    /// `backward` wrote there are not read by a step, do not count in the norm of
+    /// [`step_clipped`](crate::optim::Optimizer::step_clipped), and stop nothing if they are NaN.
     pub fn frozen(self) -> Self {
         Group { frozen: true, ..self }
     }
@@ -139,8 +140,8 @@ impl Default for Group {
     }
 }
 
-/// Rules by which an optimizer treats some parameters differently from the rest: no decay on biases, a smaller learning
-/// rate, frozen layers.
+/// Rules for parameters that an optimizer treats differently from the rest: no decay on biases, a smaller learning rate, frozen
+/// layers.
 ///
 /// If several rules match a parameter, all of them apply: learning-rate factors multiply, the last weight decay counts,
 /// and one rule that freezes suffices. Rules are resolved at the first step, which panics if one of them matches no
@@ -172,12 +173,12 @@ pub struct ParameterGroups {
 }
 
 impl ParameterGroups {
-    /// No rules: all parameters alike.
+    /// No rules: all parameters are treated alike.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one more rule.
+    /// Adds a rule.
     pub fn add(mut self, select: Select, group: Group) -> Self {
         self.rules.push((select, group));
         self

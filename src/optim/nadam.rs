@@ -7,7 +7,7 @@ use crate::kernels::{Float, vectorised};
 
 const NAME: &str = "NAdam";
 
-/// Adam with Nesterov's momentum (Dozat 2016), and a momentum that rises to β₁ over the first thousands of steps.
+/// Adam with Nesterov's momentum (Dozat 2016), which rises to β₁ over the first thousands of steps.
 ///
 /// ```text
 /// g ← g + weight_decay · p                        decoupled: p ← p - lr · weight_decay · p
@@ -17,8 +17,8 @@ const NAME: &str = "NAdam";
 /// p ← p - lr · d / (sqrt(v / (1 - β₂ᵗ)) + eps)
 /// ```
 ///
-/// The product Πₜ is a number of the element type, and part of the [state](crate::optim::Optimizer::state) under PyTorch's name `mu_product`. (PyTorch
-/// keeps it in its default type, which is `float32`, whatever the type of the parameters.)
+/// The product Πₜ has the element type, and is part of the [state](crate::optim::Optimizer::state) under PyTorch's name
+/// `mu_product`. (PyTorch keeps it in its default type, `float32`, whatever the type of the parameters.)
 ///
 /// ```
 /// use gradflow::{ndarray::arr1, optim::{NAdam, Optimizer}};
@@ -59,7 +59,7 @@ impl<F: Float> NAdam<F> {
         NAdam { core: Core::new(NAME, learning_rate, 0.0, rule) }
     }
 
-    /// With other decays of the two moments.
+    /// Sets the decays of the two moments.
     ///
     /// # Panics
     /// Panics if one is not in `0..1`, or a step was taken.
@@ -70,7 +70,7 @@ impl<F: Float> NAdam<F> {
         NAdam { core: self.core.with(|rule| (rule.averaging.beta1, rule.averaging.beta2) = (beta1, beta2)) }
     }
 
-    /// With another eps.
+    /// Sets eps.
     ///
     /// # Panics
     /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
@@ -80,7 +80,7 @@ impl<F: Float> NAdam<F> {
         NAdam { core: self.core.with(|rule| rule.averaging.eps = eps) }
     }
 
-    /// With a momentum that rises from about β₁ / 2 to β₁ at another pace; 0 leaves it at β₁ / 2.
+    /// Sets how fast the momentum rises from about β₁ / 2 to β₁; 0 leaves it at β₁ / 2.
     ///
     /// # Panics
     /// Panics if it is negative or not finite, or a step was taken.
@@ -90,8 +90,8 @@ impl<F: Float> NAdam<F> {
         NAdam { core: self.core.with(|rule| rule.momentum_decay = momentum_decay) }
     }
 
-    /// Shrinks each parameter by `lr · weight_decay`, as [`AdamW`](super::AdamW) does, and adds nothing to the gradient; without a
-    /// [`weight_decay`](NAdam::weight_decay) it changes nothing.
+    /// Shrinks each parameter by `lr · weight_decay`, as [`AdamW`](super::AdamW) does, instead of adding to the gradient. Without
+    /// a [`weight_decay`](NAdam::weight_decay) it has no effect.
     ///
     /// # Panics
     /// Panics if a step was taken.
@@ -103,7 +103,7 @@ impl<F: Float> NAdam<F> {
 
 optimizer! {
     NAdam,
-    /// With `weight_decay · p` added to each gradient, or [decoupled](NAdam::decoupled_weight_decay) from it.
+    /// Adds `weight_decay · p` to each gradient, unless it is [decoupled](NAdam::decoupled_weight_decay).
     weight_decay
 }
 

@@ -1,4 +1,4 @@
-//! What an optimizer is.
+//! The trait of all optimizers.
 
 use super::state::{OptimizerState, OptimizerStateError};
 use crate::base::{NamedTensors, Tensors, TensorsExt};
@@ -7,15 +7,15 @@ use crate::kernels::Float;
 
 /// Changes a model's parameters by their gradient.
 ///
-/// The moments are allocated at the first step, in the shapes of the model; the optimizer serves that model from then
-/// on. Two parts are stepped together as `optimizer.step(&mut (&mut a, &mut b), &(&da, &db))`.
+/// The moments are allocated at the first step, in the shapes of the model; the optimizer serves that model from then on. To step
+/// two parts together: `optimizer.step(&mut (&mut a, &mut b), &(&da, &db))`.
 pub trait Optimizer<F: Float> {
     /// One step.
     ///
     /// # Panics
-    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step. The optimizers here also panic if an
-    /// element of `grad` is not finite, before it reaches the model, where it would stay; parameters before it are stepped then.
-    /// [`step_clipped`](Optimizer::step_clipped) returns an error instead, and changes nothing.
+    /// Panics if `grad` does not have the tensors of `model`, or `model` those of the first step. The optimizers of this crate
+    /// also panic if an element of `grad` is not finite, before it reaches the model, where it would stay; the parameters before
+    /// it have been stepped by then. [`step_clipped`](Optimizer::step_clipped) returns an error instead, and changes nothing.
     #[track_caller]
     fn step(&mut self, model: &mut dyn Tensors<F>, grad: &dyn Tensors<F>);
 
@@ -26,8 +26,8 @@ pub trait Optimizer<F: Float> {
     /// step with f · g                    one pass that reads g, p and the moments, and writes p and the moments
     /// ```
     ///
-    /// `grad` stays as it is. Parameters that are [frozen](crate::optim::Group::frozen) have no gradient: they count neither in the norm nor
-    /// in the report. An optimizer that does not implement it clips a copy, and knows of no frozen ones.
+    /// `grad` stays as it is. Parameters that are [frozen](crate::optim::Group::frozen) have no gradient: they count neither in
+    /// the norm nor in the report. The default implementation clips a copy, and does not know which parameters are frozen.
     ///
     /// ```
     /// use gradflow::{clip::ClipNorm, ndarray::arr1, optim::{Optimizer, Sgd}};
@@ -63,20 +63,20 @@ pub trait Optimizer<F: Float> {
     #[must_use]
     fn learning_rate(&self) -> f64;
 
-    /// Sets the learning rate, for the steps to come.
+    /// Sets the learning rate for the following steps.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
     #[track_caller]
     fn set_learning_rate(&mut self, learning_rate: f64);
 
-    /// All that the optimizer remembers, by name.
+    /// The whole state of the optimizer, by name.
     #[must_use]
     fn state(&self) -> OptimizerState<F>;
 
-    /// Restores what [`state`](Optimizer::state) gave, learning rate included, so that training goes on to the bit as
-    /// if it had not been interrupted. The other settings are not restored but must be the same; to go on with others on purpose, use
-    /// [`load_moments`](Optimizer::load_moments).
+    /// Restores a [`state`](Optimizer::state), including the learning rate, so that training continues, to the bit, as if it had
+    /// not been interrupted. The other settings are not restored but must be the same; to continue with different ones on
+    /// purpose, use [`load_moments`](Optimizer::load_moments).
     ///
     /// # Errors
     /// Returns an error if the state is that of another kind of optimizer or has other settings, or its tensors do not have
@@ -87,11 +87,12 @@ pub trait Optimizer<F: Float> {
     #[track_caller]
     fn load_state(&mut self, model: &dyn Tensors<F>, state: &OptimizerState<F>) -> Result<(), OptimizerStateError>;
 
-    /// Restores the moments and the number of steps of a [`state`](Optimizer::state), and keeps every setting of this optimizer: learning
-    /// rate, weight decay, betas, eps and all others. For a training that goes on with other settings on purpose.
+    /// Restores the moments and the number of steps of a [`state`](Optimizer::state), and keeps every setting of this optimizer:
+    /// learning rate, weight decay, betas, eps and all others. Use it to continue a training with different settings on purpose.
     ///
-    /// Which moments there are must be the same: a momentum, a centered mean square or [AMSGrad](crate::optim::Adam::amsgrad) can be
-    /// neither added nor dropped. The moments were averaged with the settings of the state; from here on they decay by those of this optimizer.
+    /// The set of moments must be the same: a momentum, a centered mean square or [AMSGrad](crate::optim::Adam::amsgrad) can be
+    /// neither added nor dropped. The moments were averaged with the settings of the state; from here on they decay by those of
+    /// this optimizer.
     ///
     /// ```
     /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer}};

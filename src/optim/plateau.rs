@@ -17,9 +17,9 @@ const NAME: &str = "ReduceLrOnPlateau";
 /// lr    ← max(factor · lr, min_lr) if bad > patience, unless that changes it by eps or less; then bad ← 0
 /// ```
 ///
-/// A metric that is NaN is not better. Unlike a [`Schedule`](super::Schedule) it has a state, which its text
-/// ([`Display`](fmt::Display), [`FromStr`]) holds together with the settings, for a checkpoint's metadata.
-/// [`Fit`](crate::fit::Fit::reduce_lr_on_plateau) does all that.
+/// A metric that is NaN is not better. Unlike a [`Schedule`](super::Schedule), this has a state. Its text
+/// ([`Display`](fmt::Display), [`FromStr`]) holds the state and the settings, for a checkpoint's metadata.
+/// [`Fit`](crate::fit::Fit::reduce_lr_on_plateau) does all of this.
 ///
 /// ```
 /// use gradflow::optim::{ReduceLrOnPlateau, Optimizer, Sgd};
@@ -53,11 +53,11 @@ pub struct ReduceLrOnPlateau {
     state: State,
 }
 
-/// What changes from call to call.
+/// The part that changes from call to call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
     learning_rate: f64,
-    /// The worst one possible before any is better.
+    /// The best metric so far; at first, the worst one possible.
     best: f64,
     bad: u64,
     cooling: u64,
@@ -90,7 +90,7 @@ impl ReduceLrOnPlateau {
         }
     }
 
-    /// For a metric that should rise, as an accuracy: PyTorch's `mode="max"`.
+    /// For a metric that should rise, such as an accuracy: PyTorch's `mode="max"`.
     ///
     /// # Panics
     /// Panics if there was a metric already.
@@ -101,7 +101,7 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { maximize: true, state: State { best: f64::NEG_INFINITY, ..self.state }, ..self }
     }
 
-    /// With another factor.
+    /// Sets the factor.
     ///
     /// # Panics
     /// Panics if it is not in `0..1`.
@@ -110,13 +110,13 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { factor: check_number::<f64>(NAME, "factor", Expect::Fraction, factor), ..self }
     }
 
-    /// With a reduction after more than `patience` metrics in a row that are not better.
+    /// Reduces the learning rate after more than `patience` metrics in a row that are not better.
     pub fn patience(self, patience: u64) -> Self {
         ReduceLrOnPlateau { patience, ..self }
     }
 
-    /// With another threshold, as a part of the best metric: PyTorch's `threshold_mode="rel"`. Of metrics below 0 use an
-    /// [absolute](ReduceLrOnPlateau::threshold_abs) one: relative to them, what is a little worse counts as better.
+    /// Sets the threshold as a fraction of the best metric: PyTorch's `threshold_mode="rel"`. For metrics below 0, use an
+    /// [absolute](ReduceLrOnPlateau::threshold_abs) one: with a relative one, a slightly worse metric counts as better.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -126,7 +126,7 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { threshold, absolute: false, ..self }
     }
 
-    /// With a threshold that is a difference of metrics: PyTorch's `threshold_mode="abs"`.
+    /// Sets the threshold as a difference of metrics: PyTorch's `threshold_mode="abs"`.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -136,12 +136,12 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { threshold, absolute: true, ..self }
     }
 
-    /// With `cooldown` metrics after each reduction that are not counted as bad.
+    /// Does not count the `cooldown` metrics after each reduction as bad.
     pub fn cooldown(self, cooldown: u64) -> Self {
         ReduceLrOnPlateau { cooldown, ..self }
     }
 
-    /// With a learning rate below which it is not reduced.
+    /// Sets the minimum of the learning rate.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -150,7 +150,7 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { min_lr: check_rate("min_lr", min_lr), ..self }
     }
 
-    /// With another difference up to which a reduction is left out.
+    /// Leaves out reductions that change the learning rate by `eps` or less.
     ///
     /// # Panics
     /// Panics if it is negative or not finite.
@@ -159,7 +159,8 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { eps: check_number::<f64>(NAME, "eps", Expect::AtLeast0, eps), ..self }
     }
 
-    /// With `steps` steps that rise linearly to the learning rate, from `start` times it, as [`Schedule::warm_up`](super::Schedule::warm_up).
+    /// Adds a warm-up of `steps` steps that rise linearly to the learning rate, from `start` times it, as
+    /// [`Schedule::warm_up`](super::Schedule::warm_up).
     ///
     /// # Panics
     /// Panics if `start` is negative or not finite, or `steps` is 0.
@@ -170,7 +171,7 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { warm_up: Some((steps, start)), ..self }
     }
 
-    /// The learning rate of step `step`, counted from 0; past the warm-up it is the same for all.
+    /// The learning rate of step `step`, counted from 0; after the warm-up it is the same for all steps.
     #[must_use]
     pub fn learning_rate(&self, step: u64) -> f64 {
         let rate = self.state.learning_rate;
@@ -214,7 +215,7 @@ impl ReduceLrOnPlateau {
         self.maximize
     }
 
-    /// With the state of `saved`, and its own settings.
+    /// Takes the state of `saved`, and keeps its own settings.
     #[cfg(feature = "safetensors")]
     pub(crate) fn resume(self, saved: &ReduceLrOnPlateau) -> Self {
         ReduceLrOnPlateau { state: saved.state, ..self }

@@ -16,7 +16,7 @@ const NAME: &str = "RmsProp";
 /// p ← p - lr · d             momentum:    b ← momentum · b + d,  p ← p - lr · b
 /// ```
 ///
-/// If rounding makes `v - m²` negative, it counts as 0; PyTorch gives NaN then.
+/// If rounding makes `v - m²` negative, it counts as 0; PyTorch gives NaN.
 ///
 /// ```
 /// use gradflow::{ndarray::arr1, optim::{Optimizer, RmsProp}};
@@ -51,7 +51,7 @@ impl<F: Float> RmsProp<F> {
         RmsProp { core: Core::new(NAME, learning_rate, 0.0, rule) }
     }
 
-    /// With another decay of the mean square.
+    /// Sets the decay of the mean square.
     ///
     /// # Panics
     /// Panics if it is not in `0..1`, or a step was taken.
@@ -61,7 +61,7 @@ impl<F: Float> RmsProp<F> {
         RmsProp { core: self.core.with(|rule| rule.alpha = alpha) }
     }
 
-    /// With another eps.
+    /// Sets eps.
     ///
     /// # Panics
     /// Panics if it is not above 0, in the element type too, or not finite, or a step was taken.
@@ -71,7 +71,7 @@ impl<F: Float> RmsProp<F> {
         RmsProp { core: self.core.with(|rule| rule.eps = eps) }
     }
 
-    /// With momentum; 0 is none.
+    /// Sets the momentum; 0 is none.
     ///
     /// # Panics
     /// Panics if it is negative or not finite, or a step was taken.
@@ -93,7 +93,7 @@ impl<F: Float> RmsProp<F> {
 
 optimizer! {
     RmsProp,
-    /// With `weight_decay · p` added to each gradient.
+    /// Adds `weight_decay · p` to each gradient.
     weight_decay
 }
 

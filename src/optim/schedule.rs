@@ -8,12 +8,11 @@ use crate::base::{Expect, check_number};
 
 const NAME: &str = "Schedule";
 
-/// A learning rate as a function of the step; a plain value without state. One that depends on how the training goes is
+/// A learning rate as a function of the step; a plain value without state. For a learning rate that depends on a metric, see
 /// [`ReduceLrOnPlateau`](super::ReduceLrOnPlateau).
 ///
-/// Steps count from 0; the step before which `n` steps were taken is step `n`. For schedules that
-/// PyTorch has, the numbers are those of its `lr_scheduler`. As text ([`Display`](fmt::Display), [`FromStr`]) a schedule
-/// fits into a checkpoint's metadata, and is read back exactly.
+/// Steps count from 0: step `n` comes after `n` steps. Schedules that PyTorch has give the numbers of its `lr_scheduler`. As text
+/// ([`Display`](fmt::Display), [`FromStr`]) a schedule fits into a checkpoint's metadata, and is read back exactly.
 ///
 /// ```
 /// use gradflow::{ndarray::arr1, optim::{AdamW, Optimizer, Schedule}};
@@ -56,7 +55,7 @@ impl Schedule {
         Schedule(Kind::Constant { learning_rate })
     }
 
-    /// Multiplied by `factor` after every `every` steps: `lr · factor^⌊step / every⌋`, PyTorch's `StepLR`.
+    /// A learning rate multiplied by `factor` after every `every` steps: `lr · factor^⌊step / every⌋`, PyTorch's `StepLR`.
     ///
     /// # Panics
     /// Panics if a number is negative or not finite, or `every` is 0.
@@ -75,7 +74,7 @@ impl Schedule {
     /// minimum + (lr - minimum) · (1 + cos(π · step / steps)) / 2
     /// ```
     ///
-    /// Past `steps` it rises again, as there; the whole is periodic with `2 · steps`.
+    /// After `steps` it rises again, as PyTorch's does, with a period of `2 · steps`.
     ///
     /// # Panics
     /// Panics if a number is negative or not finite, or `steps` is 0.
@@ -86,11 +85,11 @@ impl Schedule {
         Schedule(Kind::Cosine { learning_rate, steps, minimum })
     }
 
-    /// Half a cosine up to `maximum`, then half a cosine down, `steps` in all (Smith and Topin 2018): PyTorch's
-    /// `OneCycleLR` with its defaults.
+    /// Half a cosine up to `maximum`, then half a cosine down, in `steps` steps (Smith and Topin 2018): PyTorch's `OneCycleLR`
+    /// with its defaults.
     ///
-    /// It starts at `maximum / 25`, takes 30% of the steps to the maximum and ends at 1/10000 of where it started. It
-    /// stays there past its end, for which PyTorch raises an error.
+    /// It starts at `maximum / 25`, rises for 30% of the steps and ends at 1/10000 of its start. After its end it stays there;
+    /// PyTorch raises an error.
     ///
     /// # Panics
     /// Panics if the maximum is negative or not finite, or there are fewer than 2 steps.
@@ -99,8 +98,8 @@ impl Schedule {
         Self::one_cycle_with(maximum, steps, 0.3, 25.0, 1e4)
     }
 
-    /// [`one_cycle`](Schedule::one_cycle) with PyTorch's `pct_start`, the part of the steps up to the maximum,
-    /// `div_factor`, the maximum by the start, and `final_div_factor`, the start by the end.
+    /// [`one_cycle`](Schedule::one_cycle) with PyTorch's `pct_start`, the fraction of the steps up to the maximum, `div_factor`,
+    /// the maximum divided by the start, and `final_div_factor`, the start divided by the end.
     ///
     /// # Panics
     /// Panics if the maximum is negative or not finite, there are fewer than 2 steps, `pct_start` is not in `0..1`, or
@@ -119,13 +118,14 @@ impl Schedule {
         Schedule(Kind::OneCycle { maximum, steps, rising, start_divisor: div_factor, end_divisor: final_div_factor })
     }
 
-    /// A straight line from `learning_rate` at step 0 to `end` at step `steps`, where it stays; upwards too:
+    /// A straight line from `learning_rate` at step 0 to `end` at step `steps`, where it stays; it may rise:
     ///
     /// ```text
     /// lr + (end - lr) · min(step, steps) / steps
     /// ```
     ///
-    /// PyTorch's `LinearLR` with `total_iters = steps` and, of its base rate, `start_factor` at step 0 and `end_factor` at the end.
+    /// This is PyTorch's `LinearLR` with `total_iters = steps`: its base rate times `start_factor` at step 0, and times
+    /// `end_factor` at the end.
     ///
     /// ```
     /// use gradflow::optim::Schedule;
@@ -143,7 +143,7 @@ impl Schedule {
         Schedule(Kind::Linear { learning_rate, steps, end })
     }
 
-    /// Multiplied by `gamma` after every step: `lr · gamma^step`, PyTorch's `ExponentialLR`.
+    /// A learning rate multiplied by `gamma` after every step: `lr · gamma^step`, PyTorch's `ExponentialLR`.
     ///
     /// ```
     /// use gradflow::optim::Schedule;
@@ -160,8 +160,8 @@ impl Schedule {
         Schedule(Kind::Exponential { learning_rate, gamma })
     }
 
-    /// From `learning_rate` at step 0 to 0 at step `steps`, where it stays, along a power of the steps that remain, PyTorch's
-    /// `PolynomialLR` with `total_iters = steps`:
+    /// A power of the remaining steps, from `learning_rate` at step 0 to 0 at step `steps`, where it stays: PyTorch's
+    /// `PolynomialLR` with `total_iters = steps`.
     ///
     /// ```text
     /// lr · (1 - min(step, steps) / steps)^power
@@ -183,8 +183,9 @@ impl Schedule {
         Schedule(Kind::Polynomial { learning_rate, steps, power })
     }
 
-    /// Half a cosine from `learning_rate` down to `minimum` again and again, each `multiplier` times as long as the one before it, the
-    /// first of `steps` steps (Loshchilov and Hutter 2017): PyTorch's `CosineAnnealingWarmRestarts` with `T_0`, `T_mult` and `eta_min`.
+    /// Repeated half cosines from `learning_rate` down to `minimum`. The first takes `steps` steps, and each of the others is
+    /// `multiplier` times as long as the one before it (Loshchilov and Hutter 2017): PyTorch's `CosineAnnealingWarmRestarts` with
+    /// `T_0`, `T_mult` and `eta_min`.
     ///
     /// ```text
     /// minimum + (lr - minimum) · (1 + cos(π · position / length)) / 2      of the half cosine that the step lies in
@@ -209,8 +210,8 @@ impl Schedule {
         Schedule(Kind::CosineWarmRestarts { learning_rate, steps, multiplier, minimum })
     }
 
-    /// Before this schedule, `steps` steps that rise linearly to its first learning rate, from `start` times it:
-    /// PyTorch's `LinearLR`, followed by this one through `SequentialLR`.
+    /// Adds a warm-up before this schedule: `steps` steps that rise linearly to its first learning rate, from `start` times it.
+    /// This is PyTorch's `LinearLR`, followed by this schedule in a `SequentialLR`.
     ///
     /// ```text
     /// lr₀ · (start + (1 - start) · step / steps)
@@ -225,15 +226,15 @@ impl Schedule {
         Schedule(Kind::WarmUp { steps, start, then: Box::new(self) })
     }
 
-    /// The learning rate of step `step`, counted from 0. It is at least 0 and, if a factor above 1 makes it grow, at most the largest
-    /// `f32`, about 3.4e38: a number that an optimizer of either type takes.
+    /// The learning rate of step `step`, counted from 0. It is at least 0 and, even if a factor above 1 makes it grow, at most
+    /// the largest `f32`, about 3.4e38, so optimizers of both types accept it.
     #[must_use]
     pub fn learning_rate(&self, step: u64) -> f64 {
         let learning_rate = match &self.0 {
             Kind::Constant { learning_rate } => *learning_rate,
             Kind::Step { learning_rate, every, factor } => learning_rate * power(*factor, step / every),
             Kind::Cosine { learning_rate, steps, minimum } => {
-                // One period, so that a large step loses no digits.
+                // Within one period, so that a large step loses no digits.
                 between(*learning_rate, *minimum, (step % steps.saturating_mul(2)) as f64 / *steps as f64)
             }
             Kind::OneCycle { maximum, steps, rising, start_divisor, end_divisor } => {
@@ -242,7 +243,7 @@ impl Schedule {
                 if step < top {
                     between(start, *maximum, step / top)
                 } else {
-                    // With more steps than f64 counts, the top may be the last one.
+                    // With more steps than f64 can count, the top may be the last step.
                     let falling = last - top;
                     let position = if falling > 0.0 { (step - top) / falling } else { 1.0 };
                     between(*maximum, start / end_divisor, position)
@@ -270,12 +271,12 @@ impl Schedule {
                 None => then.learning_rate(0) * rise(*start, part(step, *steps)),
             },
         };
-        // Rounding may lead below 0 where a cosine ends.
+        // Rounding may give less than 0 at the end of a cosine.
         learning_rate.clamp(0.0, LARGEST)
     }
 }
 
-/// How much of `steps` lies before `step`, from 0 to 1.
+/// The fraction of `steps` before `step`, from 0 to 1.
 pub(super) fn part(step: u64, steps: u64) -> f64 {
     step.min(steps) as f64 / steps as f64
 }
@@ -333,7 +334,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A text that is not a [`Schedule`]'s.
+/// The error for a text that is not a [`Schedule`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScheduleError {
@@ -357,7 +358,7 @@ impl FromStr for Schedule {
     }
 }
 
-/// A name, what is between its brackets, and the rest.
+/// Splits off a name and the arguments between its brackets, and returns them with the rest.
 pub(super) fn split(text: &str) -> Option<(&str, Vec<&str>, &str)> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, rest) = rest.split_once(')')?;

@@ -38,7 +38,7 @@ struct Descent {
 }
 
 impl<F: Float> Sgd<F> {
-    /// Plain descent.
+    /// Plain gradient descent.
     ///
     /// # Panics
     /// Panics if the learning rate is negative or not finite.
@@ -48,7 +48,7 @@ impl<F: Float> Sgd<F> {
         Sgd { core: Core::new(NAME, learning_rate, 0.0, rule) }
     }
 
-    /// With momentum; 0 is none.
+    /// Sets the momentum; 0 is none.
     ///
     /// # Panics
     /// Panics if it is negative or not finite, or a step was taken.
@@ -58,7 +58,7 @@ impl<F: Float> Sgd<F> {
         Sgd { core: self.core.with(|rule| rule.momentum = momentum) }
     }
 
-    /// With each gradient but the first entering the velocity by `1 - dampening`.
+    /// Adds each gradient but the first to the velocity with a factor of `1 - dampening`.
     ///
     /// # Panics
     /// Panics if it is not finite, Nesterov's momentum is on, or a step was taken.
@@ -69,10 +69,10 @@ impl<F: Float> Sgd<F> {
         Sgd { core: self.core.with(|rule| rule.dampening = dampening) }
     }
 
-    /// With Nesterov's momentum.
+    /// Uses Nesterov's momentum.
     ///
     /// # Panics
-    /// Panics if there is no momentum, or dampening, or a step was taken.
+    /// Panics if there is no momentum, if there is dampening, or if a step was taken.
     #[track_caller]
     pub fn nesterov(self) -> Self {
         let Descent { momentum, dampening, .. } = self.core.rule;
@@ -83,7 +83,7 @@ impl<F: Float> Sgd<F> {
 
 optimizer! {
     Sgd,
-    /// With `weight_decay · p` added to each gradient.
+    /// Adds `weight_decay · p` to each gradient.
     weight_decay
 }
 

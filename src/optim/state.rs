@@ -1,15 +1,15 @@
-//! What an optimizer remembers, as a value.
+//! An optimizer's state, as a value.
 
 use std::fmt;
 
 use crate::base::{NamedTensors, Tensors};
 use crate::kernels::Float;
 
-/// The most steps that a state may have taken: numbers up to here are exact in f64, which counts them in corrections and decays.
+/// The largest number of steps of a state: corrections and decays compute with it in f64, which is exact up to here.
 const MOST_STEPS: u64 = 1 << 53;
 
-/// What an [`Optimizer`](crate::optim::Optimizer) or a [`WeightAverage`](crate::optim::WeightAverage) remembers: enough to continue a
-/// training to the bit, in a form that a file can hold.
+/// The state of an [`Optimizer`](crate::optim::Optimizer) or a [`WeightAverage`](crate::optim::WeightAverage): enough to continue
+/// a training to the bit, in a form that a file can hold.
 ///
 /// ```
 /// use gradflow::{TensorsExt, ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -30,14 +30,14 @@ const MOST_STEPS: u64 = 1 << 53;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState<F> {
-    /// The optimizer's name: `AdamW`. Of an average, `Ema` or `Swa`.
+    /// The optimizer's name: `AdamW`; for an average, `Ema` or `Swa`.
     pub kind: String,
     /// How many steps were taken, or updates of an average.
     pub steps: u64,
     /// Its settings in PyTorch's spelling, switches as 0 and 1: `lr`, `weight_decay`, `beta1`, …
     pub settings: Vec<(String, f64)>,
-    /// Its moments, under PyTorch's name and their parameter's: `exp_avg.lstm.weight_ih`. Empty before the first step;
-    /// a frozen parameter has none.
+    /// Its moments, named by PyTorch's name and that of their parameter: `exp_avg.lstm.weight_ih`. Empty before the first step; a
+    /// frozen parameter has none.
     pub tensors: NamedTensors<F>,
 }
 
@@ -48,7 +48,7 @@ impl<F> OptimizerState<F> {
         self.settings.iter().find(|(setting, _)| setting == name).map(|&(_, value)| value)
     }
 
-    /// With another value of one setting, for a training that goes on with that on purpose.
+    /// Changes the value of one setting, to continue a training with it on purpose.
     /// [`load_moments`](crate::optim::Optimizer::load_moments) does the same for all settings at once.
     ///
     /// ```
@@ -135,7 +135,7 @@ impl<'a, F: Float> ToTake<'a, F> {
         Ok(values)
     }
 
-    /// Nothing may be left.
+    /// Returns an error if a tensor is left.
     pub fn finish(self) -> Result<(), OptimizerStateError> {
         match self.taken.iter().position(|taken| !taken) {
             Some(i) => Err(OptimizerStateError::UnexpectedTensor { name: self.tensors.name(i) }),
@@ -144,11 +144,11 @@ impl<'a, F: Float> ToTake<'a, F> {
     }
 }
 
-/// Why a state is not one of this optimizer, or average, with this model: nothing was changed.
+/// Why a state does not fit this optimizer, or average, with this model: nothing was changed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OptimizerStateError {
-    /// It is another optimizer's.
+    /// It comes from another optimizer.
     Kind {
         /// The optimizer that should load it.
         expected: String,
@@ -165,7 +165,7 @@ pub enum OptimizerStateError {
         /// What it holds.
         got: u64,
     },
-    /// Another setting than the learning rate is not this optimizer's. The learning rate itself is restored.
+    /// A setting other than the learning rate differs from this optimizer's. The learning rate itself is restored.
     Setting {
         /// The setting's name.
         name: String,
@@ -174,12 +174,12 @@ pub enum OptimizerStateError {
         /// Its value in the state, if there is one.
         got: Option<f64>,
     },
-    /// The model needs a tensor that it lacks.
+    /// The state lacks a tensor that the model needs.
     MissingTensor {
         /// The tensor's name.
         name: String,
     },
-    /// It has a tensor that the model, or a state before the first step, has no use for; or has it twice.
+    /// The state has a tensor twice, or one that does not belong to the model or to a state before the first step.
     UnexpectedTensor {
         /// The tensor's name.
         name: String,
