@@ -11,10 +11,10 @@ use crate::base::{Tensors, file};
 use crate::kernels::{Float, once};
 use crate::optim::{Optimizer, OptimizerState, Schedule, WeightAverage};
 
-/// The one format there is.
+/// The only format so far.
 const VERSION: u32 = 1;
 
-/// What the keys of this crate begin with.
+/// The prefix of this crate's keys.
 const RESERVED: &str = "gradflow.";
 const FORMAT: &str = "gradflow.format";
 const CHECKSUM: &str = "gradflow.checksum";
@@ -28,7 +28,7 @@ const OPTIMIZER: &str = "optimizer";
 struct Keys {
     kind: String,
     steps: String,
-    /// What the key of each setting begins with.
+    /// The prefix of each setting's key.
     setting: String,
 }
 
@@ -48,8 +48,8 @@ impl Keys {
 
 /// A training run as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
 ///
-/// It has its own copy of everything, so that training can go on while another thread saves it. See
-/// [`io`](crate::io) for an example, for the file's format, and for what a crash while saving leaves.
+/// It has its own copy of everything, so that training can continue while another thread saves it. See [`io`](crate::io) for an
+/// example, the file's format, and what happens if the process crashes while saving.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Checkpoint {
@@ -63,13 +63,13 @@ impl Default for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Empty.
+    /// An empty checkpoint.
     pub fn new() -> Self {
         Checkpoint { dict: StateDict::new().with_metadata(FORMAT, VERSION.to_string()) }
     }
 
-    /// With the tensors of a model, a carried state or anything else that has some, in a section of their own:
-    /// `model`, `state`, `average`.
+    /// Adds the tensors of a model, a carried state or anything else that has tensors, in a section of their own, such as
+    /// `model`, `state` or `average`.
     ///
     /// # Panics
     /// Panics if the section's name is empty, has a dot or is `optimizer`, or two of its tensors have the same name.
@@ -79,7 +79,7 @@ impl Checkpoint {
         Checkpoint { dict: self.dict.with_tensors(section, tensors) }
     }
 
-    /// With all that an optimizer remembers.
+    /// Adds the whole state of an optimizer.
     ///
     /// # Panics
     /// Panics if there is one already, or two of the model's tensors have the same name.
@@ -90,9 +90,9 @@ impl Checkpoint {
         Checkpoint { dict: with_state(self.dict, OPTIMIZER, &keys, &optimizer.state()) }
     }
 
-    /// With an average of weights, whose tensors are in a section of their own, such as `average`:
-    /// [`load_tensors`](Checkpoint::load_tensors) gives them to a model, and [`load_average`](Checkpoint::load_average) to an average that
-    /// goes on.
+    /// Adds an average of weights, whose tensors are in a section of their own, such as `average`:
+    /// [`load_tensors`](Checkpoint::load_tensors) copies them into a model, and [`load_average`](Checkpoint::load_average) into
+    /// an average that continues.
     ///
     /// ```
     /// use gradflow::{io::Checkpoint, ndarray::arr1, optim::WeightAverage};
@@ -116,20 +116,20 @@ impl Checkpoint {
         Checkpoint { dict: with_state(self.dict, section, &Keys::average(section), &average.state()) }
     }
 
-    /// With a schedule.
+    /// Adds a schedule.
     pub fn with_schedule(self, schedule: &Schedule) -> Self {
         Checkpoint { dict: self.dict.with_metadata(SCHEDULE, schedule.to_string()) }
     }
 
-    /// With a number: the step, a random generator's seed and position, the position in the data.
+    /// Adds a number: the step, a random generator's seed and position, the position in the data.
     pub fn with_number(self, name: &str, number: u64) -> Self {
         Checkpoint { dict: self.dict.with_metadata(format!("{NUMBER}{name}"), number.to_string()) }
     }
 
-    /// With a string of the caller's under `key`, which replaces the one that was there.
+    /// Adds a string of the caller's under `key`, which replaces a previous one.
     ///
     /// # Panics
-    /// Panics if the key begins with `gradflow.`, as those of this crate do.
+    /// Panics if the key begins with `gradflow.`, the prefix of this crate's keys.
     #[track_caller]
     pub fn with_metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let key = key.into();
@@ -140,7 +140,7 @@ impl Checkpoint {
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
     ///
     /// # Errors
-    /// Returns an error if the file could not be written; the one that was there is untouched.
+    /// Returns an error if the file could not be written; an existing file is untouched then.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         file::replace(path.as_ref(), |writer| self.save_to(writer))
     }
@@ -221,7 +221,7 @@ impl Checkpoint {
         Ok(optimizer.load_state(model, &self.optimizer_state()?)?)
     }
 
-    /// What the optimizer remembered, to look into, or to go on with other settings:
+    /// The optimizer's state, to inspect it or to continue with other settings:
     ///
     /// ```
     /// use gradflow::{io::Checkpoint, ndarray::arr1, optim::{AdamW, Optimizer}};
@@ -237,7 +237,7 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// Returns an error if the checkpoint has no optimizer, a value of it makes no sense, or its tensors are of another type.
+    /// Returns an error if the checkpoint has no optimizer, a value of its state is invalid, or its tensors are of another type.
     pub fn optimizer_state<F: Float>(&self) -> Result<OptimizerState<F>, LoadError> {
         state(self, OPTIMIZER, &Keys::optimizer())
     }
@@ -275,7 +275,7 @@ impl Checkpoint {
     /// The schedule.
     ///
     /// # Errors
-    /// Returns an error if there is none, or its text is not one.
+    /// Returns an error if there is none, or its text is not a schedule.
     pub fn schedule(&self) -> Result<Schedule, LoadError> {
         Ok(self.text(SCHEDULE)?.parse()?)
     }
@@ -283,7 +283,7 @@ impl Checkpoint {
     /// The number called `name`.
     ///
     /// # Errors
-    /// Returns an error if there is none, or it is not one.
+    /// Returns an error if there is none, or its text is not a number.
     pub fn number(&self, name: &str) -> Result<u64, LoadError> {
         self.parsed(&format!("{NUMBER}{name}"))
     }
@@ -294,7 +294,7 @@ impl Checkpoint {
         self.dict.metadata().get(key).map(String::as_str)
     }
 
-    /// All tensors, as `section.name`, and all metadata: to look into, or to load from with [`LoadOptions`].
+    /// All tensors, as `section.name`, and all metadata: to inspect, or to load from with [`LoadOptions`].
     pub fn state_dict(&self) -> &StateDict {
         &self.dict
     }
@@ -310,7 +310,7 @@ impl Checkpoint {
 }
 
 once! {
-    /// With all that an optimizer or an average remembers.
+    /// Adds the whole state of an optimizer or an average.
     #[track_caller]
     fn with_state<'a, F: Float>(
         dict: StateDict,
@@ -327,7 +327,7 @@ once! {
         settings.iter().fold(dict, with_setting)
     }
 
-    /// All that it remembered.
+    /// Reads the state of an optimizer or an average.
     fn state<'a, F: Float>(
         checkpoint: &'a Checkpoint,
         section: &'a str,
@@ -369,8 +369,8 @@ fn checksum(dict: &StateDict) -> String {
     format!("{:016x}", hash.0)
 }
 
-/// The 64-bit hash of Fowler, Noll and Vo. Each byte changes it by a bijection of the hash: two texts of the same length
-/// that differ in one byte never have the same.
+/// The 64-bit hash of Fowler, Noll and Vo. Each byte changes it by a bijection, so two texts of the same length that differ in
+/// one byte never have the same hash.
 struct Fnv1a(u64);
 
 impl Fnv1a {

@@ -1,4 +1,4 @@
-//! What can be wrong with a file, or with a model for it.
+//! The errors of files, and of models that do not fit them.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -16,48 +16,48 @@ pub enum LoadError {
     Io(io::Error),
     /// It is not a safetensors file, or a damaged one.
     Malformed {
-        /// Where it is, if it was [opened](crate::io::StateDict::open) by its path.
+        /// Its path, if it was [opened](crate::io::StateDict::open) by path.
         path: Option<PathBuf>,
         /// What is wrong with it.
         reason: String,
     },
-    /// A PyTorch file that is damaged, or holds what cannot be read.
+    /// It is a PyTorch file that is damaged, or holds something that cannot be read.
     PyTorch {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// Where in the file: a byte of its pickle, or the name of a tensor.
         place: String,
-        /// What belongs there.
+        /// What was expected there.
         expected: String,
-        /// What is there.
+        /// What was found there.
         got: String,
     },
     /// It is a file of another kind, and its first bytes say which.
     Foreign {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// What was expected: `safetensors`, `PyTorch`.
         expected: &'static str,
-        /// What it is.
+        /// The kind of file that it is.
         kind: FileKind,
     },
     /// Its header, or the pickle of a PyTorch file, exceeds the [`ReadLimits`](crate::io::ReadLimits).
     Limit {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// What there are too many of.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
     },
-    /// It is a safetensors file, but no checkpoint of this crate.
+    /// It is a safetensors file, but not a checkpoint of this crate.
     NotACheckpoint {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
     },
     /// It is a checkpoint of a format that this version of the crate does not know.
     Version {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// Its format.
         found: String,
@@ -66,26 +66,26 @@ pub enum LoadError {
     },
     /// It was altered after it was saved.
     Checksum {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// The checksum that was saved.
         saved: String,
-        /// That of what it holds now.
+        /// The checksum of its content now.
         actual: String,
     },
-    /// It holds no such thing.
+    /// It does not hold what was asked for.
     Absent {
-        /// What was asked for: a metadata key.
+        /// The metadata key that was asked for.
         key: String,
     },
-    /// A value in its metadata is not one.
+    /// A value in its metadata is invalid.
     Value {
         /// The metadata key.
         key: String,
-        /// What stands there.
+        /// The value.
         value: String,
     },
-    /// Its schedule is not one.
+    /// The text of its schedule is invalid.
     Schedule(ScheduleError),
     /// Its tensors do not fit.
     Mismatch(Mismatch),
@@ -104,7 +104,7 @@ impl LoadError {
         LoadError::PyTorch { path: None, place, expected, got }
     }
 
-    /// The error with the file's path, which only the caller of a reader knows.
+    /// Adds the file's path, which only the caller of a reader knows.
     pub(super) fn at(mut self, place: &Path) -> Self {
         use LoadError::*;
         match &mut self {
@@ -200,9 +200,9 @@ impl From<OptimizerStateError> for LoadError {
     }
 }
 
-/// Everything in which the tensors of a file do not fit those of a model, under the file's names: nothing was changed.
+/// All differences between the tensors of a file and those of a model, under the file's names: nothing was changed.
 ///
-/// If the file has all that is missing under other prefixes, the text says so:
+/// If tensors are missing, but the file has all of the model's tensors under other prefixes, the text says so:
 ///
 /// ```
 /// use gradflow::{io::StateDict, layers::Linear};
@@ -215,17 +215,17 @@ impl From<OptimizerStateError> for LoadError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// What the model needs and the file lacks.
+    /// Tensors that the model needs and the file lacks.
     pub missing: Vec<String>,
-    /// What the file holds and the model has no use for.
+    /// Tensors that the file holds and the model does not use.
     pub unexpected: Vec<String>,
-    /// What has another shape.
+    /// Tensors of another shape.
     pub shapes: Vec<ShapeMismatch>,
-    /// What has another element type.
+    /// Tensors of another element type.
     pub types: Vec<TypeMismatch>,
-    /// The first two names under which the file should have [one tensor](crate::io::LoadOptions::tied), and has two that differ.
+    /// The first two names that should stand for [one tensor](crate::io::LoadOptions::tied) in the file, but hold different ones.
     pub tied: Option<Box<[String; 2]>>,
-    /// If some are missing: the other prefixes under which the file has all of them, of which one may have been forgotten.
+    /// If some are missing: the other prefixes under which the file has all of them. One of these may have been forgotten.
     pub elsewhere: Box<[Elsewhere]>,
 }
 
@@ -235,7 +235,7 @@ pub struct Mismatch {
 pub struct Elsewhere {
     /// The prefix, as [`LoadOptions::prefix`](crate::io::LoadOptions::prefix) takes it; it may be empty.
     pub prefix: String,
-    /// The name in the file of the first of the tensors.
+    /// The name of the first of the tensors in the file.
     pub name: String,
 }
 
@@ -305,10 +305,10 @@ pub enum TensorError {
     Missing {
         /// The name that was asked for.
         name: String,
-        /// The names that there are and that end with it or begin with it.
+        /// The names in the file that end with it or begin with it.
         similar: Vec<String>,
     },
-    /// Its type has no counterpart, or is another one than was asked for.
+    /// Its type has no counterpart, or is not the one that was asked for.
     Type {
         /// Its name.
         name: String,
@@ -317,7 +317,7 @@ pub enum TensorError {
         /// Its type, as safetensors spells it.
         found: String,
     },
-    /// A value is no index: it is negative, or too large for this machine.
+    /// A value is not an index: it is negative, or too large for this machine.
     Value {
         /// The tensor's name.
         name: String,

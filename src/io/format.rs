@@ -1,7 +1,7 @@
 //! The safetensors format: 8 bytes with the length of a header, the header in JSON, the tensors' bytes.
 //!
-//! It is read by the `safetensors` crate, and written here: so that tensors go to the file without another copy of
-//! them all, and the same content gives the same bytes.
+//! It is read by the `safetensors` crate, and written here, so that tensors go to the file without another copy of them all, and
+//! the same content gives the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,11 +22,11 @@ pub const METADATA: &str = "__metadata__";
 pub struct Entry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Of the bytes that the entries belong to.
+    /// Within the bytes that the entries belong to.
     pub range: Range<usize>,
 }
 
-/// What a file holds; the entries' ranges are of `data`.
+/// The content of a file; the entries' ranges are of `data`.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     pub data: Vec<u8>,
@@ -34,10 +34,10 @@ pub struct Content {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// How much a file's header, or the pickle of a PyTorch file, may hold: bounds for files that anybody may have made.
+/// Limits of a file's header, or of the pickle of a PyTorch file, for untrusted files.
 ///
-/// Reading a header takes several times its own size in memory, and time; the tensors' bytes take their own size. The
-/// defaults bound that to some 100 MB, far above what models need; a file with more is refused by
+/// Reading a header takes several times its own size in memory, and time; the tensors' bytes take their own size. The defaults
+/// bound the header's part to some 100 MB, far above what models need. A file that exceeds a limit is refused with
 /// [`LoadError::Limit`](crate::io::LoadError::Limit) before its header is parsed.
 ///
 /// ```
@@ -65,27 +65,27 @@ impl ReadLimits {
         ReadLimits { header: 1 << 24, tensors: 1 << 16, axes: 64, metadata: 1 << 16 }
     }
 
-    /// With at most this many bytes of header; more than 100,000,000 are never read, as the format says.
+    /// Limits the header to this many bytes; more than 100,000,000 are never read, as the format says.
     pub fn header_bytes(self, header: usize) -> Self {
         ReadLimits { header: header.min(MAX_HEADER), ..self }
     }
 
-    /// With at most this many tensors.
+    /// Limits the number of tensors.
     pub fn tensors(self, tensors: usize) -> Self {
         ReadLimits { tensors, ..self }
     }
 
-    /// With at most this many axes of a tensor.
+    /// Limits the number of axes of a tensor.
     pub fn axes(self, axes: usize) -> Self {
         ReadLimits { axes, ..self }
     }
 
-    /// With at most this many entries of metadata.
+    /// Limits the number of metadata entries.
     pub fn metadata_entries(self, metadata: usize) -> Self {
         ReadLimits { metadata, ..self }
     }
 
-    /// Fails if a header, which need not be valid, exceeds a limit.
+    /// Returns an error if a header, which need not be valid, exceeds a limit.
     fn check(self, counts: &Counts) -> Result<(), LoadError> {
         let checks = [
             ("tensors", self.tensors, counts.tensors()),
@@ -105,7 +105,7 @@ impl Default for ReadLimits {
     }
 }
 
-/// Reads a whole file. What cannot be a safetensors file is refused after its first bytes.
+/// Reads a whole file. A file that cannot be in the safetensors format is refused after its first bytes.
 pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadError> {
     let mut data = Vec::new();
     reader.by_ref().take(9).read_to_end(&mut data)?;
@@ -137,7 +137,7 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
         entries.insert(name, Entry { dtype: info.dtype, shape: info.shape.clone(), range });
     }
-    // The crate keeps one of several tensors of the same name.
+    // The `safetensors` crate keeps one of several tensors of the same name.
     if counts.outer_keys != entries.len() + usize::from(metadata.metadata().is_some()) {
         return Err(LoadError::malformed("two tensors have the same name"));
     }
@@ -145,14 +145,14 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
     Ok(Content { data, entries, metadata })
 }
 
-/// What a header holds, counted without parsing it.
+/// The content of a header, counted without parsing it.
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
     /// The keys of the outermost object: tensors, and the metadata.
     outer_keys: usize,
     /// Whether one of them may be the metadata's.
     has_metadata: bool,
-    /// The largest number of keys of what is, or may be, the metadata: a tensor's object has three.
+    /// The largest number of keys of an object that is, or may be, the metadata: a tensor's object has three.
     metadata: usize,
     /// The largest number of elements of a list.
     longest_list: usize,
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(count(br#"{"a":{"shape":[ ]}}"#).longest_list, 0);
         assert_eq!(count(br#"{"\u005f_metadata__":{"a":"","b":"","c":"","d":""}}"#).metadata, 4);
         assert_eq!(count(br#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#).metadata, 0);
-        // What is no JSON is counted somehow.
+        // Invalid JSON must not cause a panic; the counts do not matter.
         for junk in [&b"}}}]]]:,:,"[..], b"\\", b"\"", b"{[{[::,,", b""] {
             count(junk);
         }

@@ -2,9 +2,9 @@
 //!
 //! # Parameters
 //!
-//! A [`StateDict`] holds tensors under their names, as PyTorch's `state_dict()` does, and is saved in the safetensors
-//! format: `safetensors.torch.load_file` reads what is written here, and files that it writes are read here. Names, gate orders and
-//! shapes are PyTorch's; if only names differ, as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] maps them.
+//! A [`StateDict`] holds tensors under their names, as PyTorch's `state_dict()` does, and is saved in the safetensors format:
+//! `safetensors.torch.load_file` reads what is written here, and files that it writes are read here. Names, gate orders and
+//! shapes are PyTorch's; if only names differ, such as the `_l0` of an `nn.LSTM`, [`LoadOptions::rename`] maps them.
 //!
 //! ```
 //! use gradflow::io::{LoadOptions, StateDict};
@@ -25,16 +25,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With the feature `pytorch`, `StateDict::open_pytorch` reads what `torch.save` wrote, without Python. A model of `f32` or `f64`
+//! With the feature `pytorch`, `StateDict::open_pytorch` reads files of `torch.save`, without Python. A model of `f32` or `f64`
 //! loads weights in half precision with [`LoadOptions::convert`].
 //!
-//! Loading is strict unless told otherwise: one error, [`Mismatch`], names everything that is missing, unexpected, of
-//! another shape or of another type, and nothing is changed. Values are data and are not judged: a NaN is loaded as it
-//! is, to the bit.
+//! Loading is strict by default: one error, [`Mismatch`], names everything that is missing, unexpected, of another shape or of
+//! another type, and nothing is changed. Values are not checked: a NaN is loaded as it is, to the bit.
 //!
 //! # Trainings
 //!
-//! A [`Checkpoint`] holds what a training needs to go on to the bit as if it had not been interrupted.
+//! A [`Checkpoint`] holds what a training needs to continue, to the bit, as if it had not been interrupted.
 //!
 //! ```
 //! use gradflow::io::Checkpoint;
@@ -78,8 +77,8 @@
 //!
 //! # The format of a checkpoint
 //!
-//! A safetensors file, format 1. Its tensors stand under the name of their section: `model.lstm.weight_ih`,
-//! `state.h`, `optimizer.exp_avg.lstm.weight_ih`. What is not a tensor is metadata, strings under these keys:
+//! A checkpoint is a safetensors file; this is format 1. The names of its tensors begin with their section:
+//! `model.lstm.weight_ih`, `state.h`, `optimizer.exp_avg.lstm.weight_ih`. Everything else is metadata, strings under these keys:
 //!
 //! | key | value |
 //! | --- | --- |
@@ -88,47 +87,47 @@
 //! | `gradflow.optimizer.kind` | the optimizer's name, `AdamW` |
 //! | `gradflow.optimizer.steps` | how many steps it took, decimal |
 //! | `gradflow.optimizer.setting.<name>` | a setting, in decimal digits that give the same `f64` |
-//! | `gradflow.average.<section>.kind`, `.steps`, `.setting.<name>` | the same of an average of weights, whose tensors are in the section |
+//! | `gradflow.average.<section>.kind`, `.steps`, `.setting.<name>` | the same for an average of weights, whose tensors are in the section |
 //! | `gradflow.schedule` | the text of the [`Schedule`](crate::optim::Schedule) |
 //! | `gradflow.number.<name>` | a number of the caller's, a decimal `u64` |
 //! | any other | the caller's |
 //!
-//! A file of another format is refused by [`LoadError::Version`]. The same content gives the same bytes.
+//! A file of another format is refused with [`LoadError::Version`]. The same content gives the same bytes.
 //!
-//! The checksum is the 64-bit FNV-1a hash of the content: the number of tensors; of each tensor, by name, the name, the
-//! type (`F32`), the number of axes and their sizes, and the bytes; then of each metadata entry but the checksum, by
-//! key, key and value. Numbers are hashed as 8 bytes, little-endian, and a string as its length and its bytes. It finds
-//! any single altered byte, wherever it is; it is no protection against intent.
+//! The checksum is the 64-bit FNV-1a hash of the content: the number of tensors; of each tensor, by name, the name, the type
+//! (`F32`), the number of axes and their sizes, and the bytes; then of each metadata entry but the checksum, by key, key and
+//! value. Numbers are hashed as 8 bytes, little-endian, and a string as its length and its bytes. It detects any single altered
+//! byte, but does not protect against deliberate changes.
 //!
 //! # A crash while saving
 //!
-//! `save` never touches the file that is there. It writes a temporary file, `.gradflow-<process>-<number>.tmp` in the
-//! same folder, has the system put its content on the disk (`fsync`), renames it to the file's name, and has the folder
-//! put on the disk. The rename is atomic: whoever opens the file, and whenever the process is killed or the power
-//! fails, finds the whole old content or the whole new. Once `save` has returned, it is the new one. Several processes or
-//! threads may save to one path at once: the file is always that of one of them, whole.
+//! `save` never touches an existing file. It writes a temporary file, `.gradflow-<process>-<number>.tmp` in the same folder,
+//! flushes it to the disk (`fsync`), renames it to the file's name, and flushes the folder to the disk. The rename is atomic:
+//! even if the process is killed or the power fails, readers find either the whole old content or the whole new content. Once
+//! `save` has returned, it is the new one. Several processes or threads may save to one path at once: the file is always the
+//! whole file of one of them.
 //!
-//! An error, as from a full disk, comes before the rename: the old file is untouched and the temporary one is removed.
-//! (Only the folder's own `fsync` comes later; if that fails, the new file is in place and a power failure may bring
-//! the old one back.) A process that is killed cannot tidy up: its temporary file stays and is never read. On Unix, the
-//! next `save` into the folder removes it. A file that a living process is writing is locked, and so is left alone.
+//! An error, such as that of a full disk, comes before the rename: the old file is untouched and the temporary one is removed.
+//! (Only the folder's own `fsync` comes later; if that fails, the new file is in place and a power failure may bring the old one
+//! back.) A process that is killed cannot clean up: its temporary file stays and is never read. On Unix, the next `save` into the
+//! folder removes it. A file that a running process is writing is locked, and so is left alone.
 //!
 //! # What is replaced
 //!
-//! Only a file is replaced. A folder, a named pipe, a socket or a device is refused by an error that names it; to write
+//! Only regular files are replaced. A folder, a named pipe, a socket or a device is refused with an error that names it; to write
 //! into a pipe or a device, open it and use `save_to`. A symbolic link is replaced, not followed.
 //!
-//! On Unix, a new file gets the mode that the umask leaves. A file that replaces another gets its mode, and its owner and
-//! group if the process may set them; if it may not set the group, the group gets the rights of all others. While it is
-//! written, only its owner can read it. Access control lists and extended attributes are not copied. As with any rename,
-//! the folder's permissions decide whether a file can be replaced: one that is read-only is replaced and stays read-only.
+//! On Unix, a new file gets its mode from the umask. A file that replaces another takes over its mode, and its owner and group if
+//! the process may set them; if it may not set the group, the group gets the permissions of all others. While the file is
+//! written, only its owner can read it. Access control lists and extended attributes are not copied. As with any rename, the
+//! folder's permissions decide whether a file can be replaced: one that is read-only is replaced and stays read-only.
 //!
 //! # Files from elsewhere
 //!
-//! `open` and `read_from` take files that anybody made. They never panic, and take memory in proportion to the file:
-//! [`ReadLimits`] bounds the header, whose entries take several times their length. A file of another kind, as a
-//! PyTorch zip file, is recognised by its first bytes, and the error says how to read it ([`FileKind`]). A reader that
-//! never ends, as a network connection, is read to its end: `reader.take(limit)` bounds it.
+//! `open` and `read_from` accept untrusted files. They never panic, and take memory in proportion to the file: [`ReadLimits`]
+//! bounds the header, whose entries take several times their length. A file of another kind, such as a PyTorch zip file, is
+//! recognised by its first bytes, and the error says how to read it ([`FileKind`]). A reader is read to its end; if it never
+//! ends, as a network connection may, bound it by `reader.take(limit)`.
 
 mod checkpoint;
 mod error;

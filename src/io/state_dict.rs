@@ -16,9 +16,9 @@ use crate::base::tensors::{check_values, join, shown};
 use crate::base::{NamedTensors, Tensors, file, half};
 use crate::kernels::{Float, once};
 
-/// Tensors by name, with their own copy of the values, and strings by key: what a safetensors file holds.
+/// Tensors by name and strings by key: the content of a safetensors file, with its own copy of the values.
 ///
-/// See [`io`](crate::io) for an example and for what a crash while saving leaves.
+/// See [`io`](crate::io) for an example and for what happens if the process crashes while saving.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct StateDict {
@@ -26,12 +26,12 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// Without tensors.
+    /// An empty state dict.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The tensors of a model, or of anything else that has some, under their own names.
+    /// The tensors of a model, or of anything else that has tensors, under their own names.
     ///
     /// # Panics
     /// Panics as [`with_renamed`](StateDict::with_renamed) does.
@@ -40,7 +40,7 @@ impl StateDict {
         StateDict::new().with_tensors("", tensors)
     }
 
-    /// With more tensors, named `prefix.name`. A prefix `encoder.lstm` may have a trailing dot.
+    /// Adds tensors, named `prefix.name`. A prefix `encoder.lstm` may have a trailing dot.
     ///
     /// # Panics
     /// Panics as [`with_renamed`](StateDict::with_renamed) does.
@@ -49,7 +49,7 @@ impl StateDict {
         self.with_renamed(tensors, |name| in_prefix(prefix, name.into()))
     }
 
-    /// With more tensors, whose names in the file `rename` makes from their own.
+    /// Adds tensors; `rename` maps their own names to those in the file.
     ///
     /// # Panics
     /// Panics if two tensors get the same name, one gets the name `__metadata__`, or one has another number of values than
@@ -60,7 +60,7 @@ impl StateDict {
         self
     }
 
-    /// With a string under `key`, in place of the one that was there.
+    /// Adds a string under `key`, which replaces a previous one.
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.content.metadata.insert(key.into(), value.into());
         self
@@ -103,7 +103,7 @@ impl StateDict {
     /// ```
     ///
     /// # Errors
-    /// Returns an error if there is none of this name, or it is of another type; [`load_with`](StateDict::load_with)
+    /// Returns an error if there is no tensor of this name, or it is of another type; [`load_with`](StateDict::load_with)
     /// converts.
     pub fn tensor<F: Float>(&self, name: &str) -> Result<ArrayD<F>, TensorError> {
         let entry = self.entry(name)?;
@@ -114,11 +114,11 @@ impl StateDict {
         Ok(array(entry, self.values(entry).collect()))
     }
 
-    /// The integers of the tensor called `name`, as token ids, labels or lengths are: of any integer type, none of them
-    /// negative.
+    /// The values of the tensor called `name` as indices, such as token ids, labels or lengths: integers of any type, none of
+    /// them negative.
     ///
     /// # Errors
-    /// Returns an error if there is none of this name, it is of another type, or a value is negative or too large for a
+    /// Returns an error if there is no tensor of this name, it is of another type, or a value is negative or too large for a
     /// `usize`.
     pub fn indices(&self, name: &str) -> Result<ArrayD<usize>, TensorError> {
         let entry = self.entry(name)?;
@@ -192,7 +192,7 @@ impl StateDict {
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
     ///
     /// # Errors
-    /// Returns an error if the file could not be written; the one that was there is untouched.
+    /// Returns an error if the file could not be written; an existing file is untouched then.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         file::replace(path.as_ref(), |writer| self.save_to(writer))
     }
@@ -220,8 +220,7 @@ impl StateDict {
         entries.iter().map(|(name, Entry { dtype, shape, range })| (&**name, *dtype, &**shape, &data[range.clone()]))
     }
 
-    /// Copies the tensors into `tensors`, by their own names. Integers and truth values that have no place there are
-    /// skipped.
+    /// Copies the tensors into `tensors`, by their own names. Integers and booleans that have no place there are skipped.
     ///
     /// # Errors
     /// Returns an error if a tensor is missing, unexpected, or of another shape or type; nothing is changed then.
@@ -233,14 +232,15 @@ impl StateDict {
         self.load_with(&LoadOptions::new(), tensors).map(|_| ())
     }
 
-    /// [`load`](StateDict::load) with other names, leniently, or with conversion; says what was [`Skipped`].
+    /// [`load`](StateDict::load) with other names, leniently, or with conversion; returns what was [`Skipped`].
     ///
     /// # Errors
-    /// Returns an error as [`load`](StateDict::load) does; leniently, if no tensor at all is found.
+    /// Returns an error as [`load`](StateDict::load) does; if lenient, missing and unexpected tensors are an error only if no
+    /// tensor at all is found.
     ///
     /// # Panics
-    /// Panics if a tensor of `tensors` has another number of values than its shape has elements, or another number when it
-    /// is written.
+    /// Panics if a tensor of `tensors` has another number of values than its shape has elements, or if that number has changed
+    /// when the tensor is written.
     #[track_caller]
     pub fn load_with<F: Float>(
         &self,
@@ -250,7 +250,7 @@ impl StateDict {
         load(self, options.lookup(), tensors)
     }
 
-    /// How `tensors` would be loaded.
+    /// Decides how `tensors` are loaded.
     #[track_caller]
     fn fit<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Result<Fit<'_>, Mismatch> {
         use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
@@ -290,7 +290,7 @@ impl StateDict {
         if !mismatch.missing.is_empty() {
             mismatch.elsewhere = self.elsewhere(options, tensors);
         }
-        // If nothing at all is found, the names are others than those that were meant.
+        // If no tensor at all is found, the names are probably wrong.
         if options.lenient && (!entries.is_empty() || tensors.count() == 0) {
             skipped.missing = std::mem::take(&mut mismatch.missing);
             skipped.unexpected.append(&mut mismatch.unexpected);
@@ -305,7 +305,7 @@ impl StateDict {
         one.dtype == other.dtype && one.shape == other.shape && bytes(one) == bytes(other)
     }
 
-    /// Where else than under the prefix that was asked for the file has all of `tensors`, in their shapes.
+    /// The prefixes, other than the one that was asked for, under which the file has all of `tensors`, in their shapes.
     fn elsewhere<F: Float>(&self, options: Lookup<'_>, tensors: &dyn Tensors<F>) -> Box<[Elsewhere]> {
         let fits = |prefix: &str| {
             let other = Lookup { prefix, ..options };
@@ -384,7 +384,7 @@ once! {
         dict.fit(options, tensors).map(|_| ())
     }
 
-    /// All tensors under `prefix`, without it.
+    /// All tensors under `prefix`, named without it.
     pub(super) fn named_tensors<'a, F: Float>(dict: &'a StateDict, prefix: &'a str) -> Result<NamedTensors<F>, Mismatch> {
         let (mut mismatch, mut tensors) = (Mismatch::default(), Vec::new());
         for (name, entry) in &dict.content.entries {
@@ -398,13 +398,13 @@ once! {
     }
 }
 
-/// Which entry is loaded into the tensor of which index, and what is skipped.
+/// The entry for each tensor, by the tensor's index, and what is skipped.
 struct Fit<'a> {
     entries: Vec<(usize, &'a Entry)>,
     skipped: Skipped,
 }
 
-/// By content: names, types, shapes, bits and metadata.
+/// Compares the content: names, types, shapes, bits and metadata.
 impl PartialEq for StateDict {
     fn eq(&self, other: &Self) -> bool {
         self.metadata() == other.metadata() && self.tensors().eq(other.tensors())
@@ -418,7 +418,7 @@ impl fmt::Debug for StateDict {
     }
 }
 
-/// How tensors are looked up in a file, and what is done about those that are not there.
+/// How tensors are looked up in a file, and what happens if they are not there.
 ///
 /// A tensor is looked up under `prefix.rename(name)`.
 ///
@@ -448,26 +448,26 @@ pub struct LoadOptions<'a> {
 type Rename<'a> = dyn Fn(&str) -> String + 'a;
 
 impl<'a> LoadOptions<'a> {
-    /// By the tensors' own names; strictly; without conversion.
+    /// Uses the tensors' own names, strictly, without conversion.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only the tensors under `prefix`, as `encoder.lstm` (with or without a trailing dot): the rest of the file is neither
-    /// used nor unexpected.
+    /// Loads only the tensors under `prefix`, such as `encoder.lstm` (with or without a trailing dot): the rest of the file is
+    /// neither used nor unexpected.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         LoadOptions { prefix: prefix.into(), ..self }
     }
 
-    /// Under other names: `rename` makes the name in the file, without the prefix, from the model's. Two tensors may
-    /// be loaded from one.
+    /// Looks tensors up under other names: `rename` maps the model's name to the one in the file, without the prefix. Two tensors
+    /// may be loaded from one.
     pub fn rename(self, rename: impl Fn(&str) -> String + 'a) -> Self {
         LoadOptions { rename: Some(Box::new(rename)), ..self }
     }
 
-    /// `name` and `other` are names of one tensor in the file, without the prefix, as [tied
-    /// weights](crate::compose::TiedEmbedding) are in PyTorch's state dicts: a tensor that is looked up under one of them is found under
-    /// the other, too, and if the file has both, they must hold the same bits.
+    /// Makes `name` and `other`, without the prefix, names of one tensor in the file, like [tied
+    /// weights](crate::compose::TiedEmbedding) in PyTorch's state dicts. A tensor that is looked up under one of them is also
+    /// found under the other. If the file has both, they must hold the same bits.
     ///
     /// ```
     /// use gradflow::io::{LoadOptions, StateDict};
@@ -488,14 +488,14 @@ impl<'a> LoadOptions<'a> {
         self
     }
 
-    /// What is missing keeps its values, and what is unexpected is skipped; both are reported in [`Skipped`]. Another shape
-    /// or type is still an error, and so is a file that has none of the tensors.
+    /// Missing tensors keep their values, and unexpected ones are skipped; both are reported in [`Skipped`]. Another shape or
+    /// type is still an error, and so is a file that has none of the tensors.
     pub fn lenient(self) -> Self {
         LoadOptions { lenient: true, ..self }
     }
 
-    /// `F16`, `BF16` and `F32` are widened to the model's type, and `F64` is rounded to an `f32` model's. Other types, as
-    /// integers and floating-point numbers of 8 bits, are not converted.
+    /// Widens `F16`, `BF16` and `F32` to the model's type, and rounds `F64` to an `f32` model's. Other types, such as integers
+    /// and floating-point numbers of 8 bits, are not converted.
     pub fn convert(self) -> Self {
         LoadOptions { convert: true, ..self }
     }
@@ -531,7 +531,7 @@ impl Lookup<'_> {
         in_prefix(self.prefix, self.rename.map_or_else(|| name.into(), |rename| rename(name)))
     }
 
-    /// All names in the file of the tensor that is called `name` there, that one first.
+    /// All names of the tensor that is called `name` in the file, that one first.
     fn names_of_one(&self, name: &str) -> Vec<String> {
         let mut names = vec![name.to_owned()];
         let mut at = 0;
@@ -559,19 +559,19 @@ impl Lookup<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// What the model has and the file lacks: unchanged in the model.
+    /// Tensors that the model has and the file lacks: unchanged in the model.
     pub missing: Vec<String>,
-    /// What the file holds and the model has no use for: leniently, all of it; strictly, integers and truth values, which are
-    /// ids, masks or counters and never parameters.
+    /// Tensors that the file holds and the model does not use: all of them if lenient, otherwise only integers and booleans,
+    /// which are ids, masks or counters and never parameters.
     pub unexpected: Vec<String>,
 }
 
-/// The array of an entry's values, which are as many as its shape says.
+/// The array of an entry's values, whose number matches the shape.
 fn array<T>(entry: &Entry, values: Vec<T>) -> ArrayD<T> {
     ArrayD::from_shape_vec(IxDyn(&entry.shape), values).expect("checked when it was read or added")
 }
 
-/// The name in a file of what `name` is under another prefix, if it ends with it: see [`Mismatch::elsewhere`].
+/// The prefix under which `name` is `rest`, if `name` ends with it: see [`Mismatch::elsewhere`].
 fn prefix_of<'a>(name: &'a str, rest: &str) -> Option<&'a str> {
     match name.strip_suffix(rest)? {
         prefix if prefix.is_empty() || rest.is_empty() => Some(prefix),

@@ -35,7 +35,7 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
     };
     reader.read_to_end(&mut file)?;
     let mut content = read(&file, limits)?;
-    // The tensors' places are in the file, followed by those that had to be put together.
+    // The tensors' ranges are of the file, followed by the tensors that had to be copied together.
     file.append(&mut content.data);
     content.data = file;
     Ok(content)
@@ -92,7 +92,7 @@ fn read_legacy(file: &[u8], limits: ReadLimits) -> Result<Content, LoadError> {
     collect(&pickle, file, &storages, limits)
 }
 
-/// The places of the storages, which follow each other from byte `at` on in the order of `keys`.
+/// The byte ranges of the storages, which follow each other from byte `at` on in the order of `keys`.
 fn legacy_storages<'a>(
     file: &[u8],
     mut at: usize,

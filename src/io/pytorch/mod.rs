@@ -12,12 +12,12 @@ use super::{LoadError, ReadLimits, StateDict};
 
 /// PyTorch's own files, with the feature `pytorch`.
 impl StateDict {
-    /// Reads a file that `torch.save` wrote, of tensors in dictionaries and lists, within the default [`ReadLimits`].
+    /// Reads a file of `torch.save` with tensors in dictionaries and lists, within the default [`ReadLimits`].
     ///
-    /// Any `.pt` or `.pth` of a state dict will do, of PyTorch 1.6 and later (a zip file) and of the versions before. A tensor's
-    /// name is the way to it, with dots: that of `{"model": net.state_dict(), "epoch": 3}` begins with `model.`, which
-    /// [`LoadOptions::prefix`] takes away, as it does the `module.` of `DataParallel` and the `_orig_mod.` of `torch.compile`. An
-    /// element of a list is named by its place. Numbers, truth values and text become [metadata](StateDict::metadata) under such
+    /// It accepts any `.pt` or `.pth` file of a state dict, from PyTorch 1.6 and later (a zip file) or from the versions before.
+    /// A tensor's name is its path, joined by dots. For `{"model": net.state_dict(), "epoch": 3}` it begins with `model.`, which
+    /// [`LoadOptions::prefix`] removes, as it removes the `module.` of `DataParallel` and the `_orig_mod.` of `torch.compile`. An
+    /// element of a list is named by its index. Numbers, booleans and text become [metadata](StateDict::metadata) under such
     /// names; `None` and bytes are left out. Tensors that share a storage, or are transposed or sliced, are each read whole.
     ///
     /// ```no_run
@@ -31,13 +31,13 @@ impl StateDict {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A pickle is a program that may call any function of Python. Nothing of it runs here: the values are those above, and a file
-    /// that names any other function or class, as one of a whole module does, is refused with that name.
+    /// A pickle is a program that may call any function of Python. None of it is run here: the values are those above, and a file
+    /// that names any other function or class, as a file of a whole module does, is refused with that name.
     ///
     /// Sources: `torch/serialization.py`, `torch/_utils.py` and Python's `pickletools`.
     ///
     /// # Errors
-    /// Returns an error if it cannot be read, is no file of `torch.save`, holds another object, or exceeds the limits.
+    /// Returns an error if it cannot be read, is not a file of `torch.save`, holds another object, or exceeds the limits.
     ///
     /// [`LoadOptions::prefix`]: crate::io::LoadOptions::prefix
     pub fn open_pytorch(path: impl AsRef<Path>) -> Result<Self, LoadError> {

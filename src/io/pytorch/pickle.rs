@@ -3,7 +3,7 @@
 //! A pickle is a program for a stack machine, which may call any function of Python. Here, a call becomes a
 //! [`Value::Call`] and nothing runs; a name that is not on the list of [`Name::of`] is refused as soon as it is read.
 //!
-//! Protocols 1 to 5, as in Python's `pickletools`; those operations that make objects of classes are refused.
+//! Protocols 1 to 5, as in Python's `pickletools`; operations that make objects of classes are refused.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use safetensors::Dtype;
 
 use crate::io::error::LoadError;
 
-/// The place of a value among all.
+/// The index of a value among all values.
 pub type Id = u32;
 
-/// A value; those that it contains are ids, as one may be in several places.
+/// A value; it contains others by id, because one value may be in several places.
 #[derive(Debug, PartialEq)]
 pub enum Value<'a> {
     None,
@@ -29,7 +29,7 @@ pub enum Value<'a> {
     Name(Name),
     /// A function and the tuple of its arguments.
     Call(Name, Id),
-    /// What is stored elsewhere: a tuple that says where.
+    /// A value that is stored elsewhere: a tuple that says where.
     Persistent(Id),
 }
 
@@ -39,11 +39,11 @@ pub enum Name {
     OrderedDict,
     /// `set`, `frozenset`, `Counter`: of their one argument.
     Collection,
-    /// `_codecs.encode`, which bytes are written as.
+    /// `_codecs.encode`: bytes are written as a call of it.
     Encode,
     /// `_rebuild_tensor`: of storage, offset, size, stride.
     Tensor,
-    /// `_rebuild_tensor_v2`: and of `requires_grad`, hooks and perhaps a dictionary.
+    /// `_rebuild_tensor_v2`: also of `requires_grad`, hooks and perhaps a dictionary.
     TensorV2,
     /// `_rebuild_tensor_v3`: with the element type before that dictionary.
     TensorV3,
@@ -53,7 +53,7 @@ pub enum Name {
     FromType,
     /// A kind of tensor, as the second argument of `FromType`.
     TensorType,
-    /// A type of storage; of untyped bytes, none.
+    /// A type of storage; `None` for untyped bytes.
     Storage(Option<Dtype>),
     Dtype(Dtype),
     Size,
@@ -131,12 +131,12 @@ fn dtype(name: &str) -> Option<Dtype> {
 pub struct Pickle<'a> {
     values: Vec<Value<'a>>,
     root: Id,
-    /// How many bytes it took.
+    /// Its length in bytes.
     pub length: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle that `bytes` begin with. It is called `place` in errors and has at most `limit` values.
+    /// Reads the pickle at the start of `bytes`. It is called `place` in errors and has at most `limit` values.
     pub fn read(bytes: &'a [u8], place: &'a str, limit: usize) -> Result<Self, LoadError> {
         let mut machine = Machine { bytes, at: 0, place, limit, ..Machine::default() };
         let root = machine.run()?;
@@ -170,7 +170,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// A number that counts something.
+    /// A number, as a count.
     pub fn count(&self, id: Id) -> Option<usize> {
         match self.value(id) {
             Value::Int(number) => usize::try_from(*number).ok(),
@@ -199,7 +199,7 @@ impl<'a> Machine<'a> {
             let [operation] = self.take()?;
             match operation {
                 b'.' => return self.pop(),
-                // Protocol and frames say nothing that is needed.
+                // Protocol and frames are not needed.
                 0x80 => drop(self.take::<1>()?),
                 0x95 => drop(self.take::<8>()?),
                 b'(' => self.marks.push(self.stack.len()),
@@ -250,7 +250,7 @@ impl<'a> Machine<'a> {
                     self.push(Value::Float(number))?;
                 }
 
-                // Text; that of Python 2 (T, U), where it is no Unicode, counts as bytes.
+                // Text; Python 2's (T, U) counts as bytes if it is not Unicode.
                 b'X' | 0x8c | 0x8d | b'T' | b'U' => {
                     let length = self.length(match operation {
                         0x8c | b'U' => 1,
@@ -376,7 +376,7 @@ impl<'a> Machine<'a> {
         };
         match (name, &values[..]) {
             (Name::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
-            // Python 2 wrote a list of lists of two.
+            // Python 2 wrote a list of lists of two elements.
             (Name::OrderedDict, &[list]) => {
                 let Value::List(list) = self.value(list) else {
                     return Err(self.refused(at, "a list of pairs", "another value"));
@@ -388,7 +388,7 @@ impl<'a> Machine<'a> {
                         other => return Err(self.refused(at, "a pair", kind(other))),
                     }
                 }
-                // Each list could be asked for many times.
+                // Each list could be used many times.
                 self.limit = self.limit.saturating_sub(pairs.len());
                 self.push(Value::Dict(pairs))
             }
@@ -423,14 +423,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The stack above the last mark, which goes too.
+    /// Takes the stack above the last mark, and the mark.
     fn above_mark(&mut self) -> Result<Vec<Id>, LoadError> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len());
         let mark = mark.ok_or_else(|| self.refused(self.at, "a mark on the stack", "none"))?;
         Ok(self.stack.split_off(mark))
     }
 
-    /// The upper `count` values of the stack, which must lie above the last mark.
+    /// Takes the top `count` values of the stack, which must lie above the last mark.
     fn last(&mut self, count: usize) -> Result<Vec<Id>, LoadError> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.len().checked_sub(count).filter(|&start| start >= floor) {
@@ -499,7 +499,7 @@ pub fn too_many_values(limit: usize) -> LoadError {
     LoadError::Limit { path: None, what: "values", limit }
 }
 
-/// What a value is, for errors.
+/// The kind of a value, for errors.
 pub fn kind(value: &Value<'_>) -> &'static str {
     match value {
         Value::None => "None",

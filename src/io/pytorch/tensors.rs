@@ -1,4 +1,4 @@
-//! What a pickle of PyTorch means: tensors by name, each a view of a storage.
+//! The content of a PyTorch pickle: tensors by name, each a view of a storage.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,16 +10,16 @@ use crate::base::tensors::{elements_of, shown};
 use crate::io::error::LoadError;
 use crate::io::format::{Content, Entry, METADATA, ReadLimits};
 
-/// How deep lists and dictionaries may lie in each other.
+/// How deep lists and dictionaries may be nested.
 const LEVELS: usize = 64;
 
-/// The places of the storages in the file, by their keys.
+/// The byte ranges of the storages in the file, by their keys.
 pub type Storages<'a> = BTreeMap<&'a str, Range<usize>>;
 
-/// What a pickle says of a storage: `("storage", type, key, device, elements)`, in old files with a view of it.
+/// A storage as a pickle describes it: `("storage", type, key, device, elements)`, in old files with a view of it.
 pub struct Storage<'a> {
     pub key: &'a str,
-    /// Of untyped bytes, none.
+    /// `None` for untyped bytes.
     dtype: Option<Dtype>,
     elements: usize,
     /// The elements before a view.
@@ -27,7 +27,7 @@ pub struct Storage<'a> {
 }
 
 impl Storage<'_> {
-    /// The bytes of an element.
+    /// The size of an element in bytes.
     pub fn element(&self) -> usize {
         self.dtype.map_or(1, |dtype| dtype.bitsize() / 8)
     }
@@ -48,13 +48,13 @@ pub fn storage_of<'a>(pickle: &Pickle<'a>, id: Id) -> Option<Storage<'a>> {
 }
 
 impl ReadLimits {
-    /// How many values of all kinds a pickle may have: a tensor takes some 30.
+    /// The largest number of values, of all kinds, in a pickle: a tensor takes some 30.
     pub(super) fn values(self) -> usize {
         self.tensors.saturating_mul(48).saturating_add(self.metadata.saturating_mul(4)).saturating_add(256)
     }
 }
 
-/// The tensors and strings of a pickle. The tensors' places are in `file` and, past its end, in the content's own bytes.
+/// The tensors and strings of a pickle. The tensors' ranges are of `file` and, past its end, of the content's own bytes.
 pub fn collect(
     pickle: &Pickle<'_>,
     file: &[u8],
@@ -73,11 +73,11 @@ struct Reader<'a> {
     storages: &'a Storages<'a>,
     limits: ReadLimits,
     content: Content,
-    /// How many values were looked at: a few may be in many places.
+    /// The number of values visited: a few may be in many places.
     visits: usize,
     /// The bytes of all names and strings.
     text: usize,
-    /// The bytes of tensors that are no plain piece of a storage.
+    /// The bytes of tensors that are not a contiguous piece of a storage.
     copied: usize,
 }
 
@@ -130,7 +130,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Visits what is called `part` in the object called `name`.
+    /// Visits the value called `part` in the object called `name`.
     fn visit_in(&mut self, part: &str, id: Id, name: &mut String, depth: usize) -> Result<(), LoadError> {
         let length = name.len();
         // The same long key may be in many places.
@@ -163,7 +163,7 @@ impl Reader<'_> {
         Err(LoadError::Limit { path: None, what: "bytes of names and strings", limit: self.limits.header })
     }
 
-    /// The tensor that a call makes; one that makes it of another tensor, as a parameter, only if `wrapped`.
+    /// The tensor that a call makes. A call that makes it from another tensor, as for a parameter, is allowed only if `wrapped`.
     fn tensor(&mut self, id: Id, name: &str, wrapped: bool) -> Result<Entry, LoadError> {
         let pickle = self.pickle;
         let Value::Call(function, arguments) = pickle.value(id) else {
@@ -172,12 +172,12 @@ impl Reader<'_> {
         self.rebuilt(*function, *arguments, name, wrapped)
     }
 
-    /// The tensor that a function makes of its arguments.
+    /// The tensor that a function makes from its arguments.
     fn rebuilt(&mut self, function: Name, arguments: Id, name: &str, wrapped: bool) -> Result<Entry, LoadError> {
         let pickle = self.pickle;
         let wrong = |reader: &Self| reader.refused(name, "the arguments of a tensor", "others");
         let given = pickle.elements(arguments).ok_or_else(|| wrong(self))?;
-        // Whether a tensor is its storage's conjugate or negative would be said at the end.
+        // The arguments that may follow would say whether a tensor is its storage's conjugate or negative.
         let plain = |rest: &[Id]| {
             rest.first().is_none_or(|&id| match pickle.value(id) {
                 Value::None => true,
@@ -239,7 +239,7 @@ impl Reader<'_> {
         let Some(place) = self.storages.get(storage.key) else {
             return Err(self.refused(name, &format!("a storage {}", shortened(storage.key)), "none"));
         };
-        // The bytes of the storage, or of the view of it, that the pickle speaks of.
+        // The bytes of the storage, or of the view of it, that the pickle describes.
         let bytes = || {
             let start = storage.skipped.checked_mul(storage.element())?;
             let end = start.checked_add(storage.elements.checked_mul(storage.element())?)?;
@@ -266,7 +266,7 @@ impl Reader<'_> {
         if is_plain(shape, strides) {
             return Ok(Entry { dtype, shape: shape.to_vec(), range: start..start + count * size });
         }
-        // A small storage can be seen as a tensor of any size.
+        // A small storage can be viewed as a tensor of any size.
         self.copied = self.copied.saturating_add(count.saturating_mul(size));
         let most = 4 * self.file.len() + (1 << 20);
         if self.copied > most {
@@ -304,7 +304,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether the elements follow each other in row-major order.
+/// Whether the elements are contiguous in row-major order.
 fn is_plain(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(&size, &stride)| {
