@@ -16,7 +16,7 @@ pub enum FitError {
     Weights(NonFiniteWeight),
     /// The lengths of a batch do not fit it.
     Lengths(LengthsError),
-    /// The checkpoint could not be written; the one that was there is untouched.
+    /// The checkpoint could not be written; an existing one is untouched.
     Save(io::Error),
 }
 

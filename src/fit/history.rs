@@ -1,16 +1,16 @@
-//! How a training went.
+//! The history of a training.
 
 use std::fmt;
 #[cfg(feature = "safetensors")]
 use std::str::FromStr;
 
-/// What is known of an epoch when it ends.
+/// The numbers of an epoch, known when it ends.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Epoch {
     /// The steps taken so far, those of earlier epochs included.
     pub steps: u64,
-    /// The mean training loss over the epoch, each batch's taken before its step.
+    /// The mean training loss over the epoch, with each batch's loss taken before its step.
     pub training: f64,
     /// The mean validation loss after the epoch, if there was a batch to validate on.
     pub validation: Option<f64>,
@@ -19,7 +19,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// What decides which epoch is the best: the validation loss, or the training loss if there is none.
+    /// The score that decides which epoch is the best: the validation loss, or the training loss if there is none.
     #[must_use]
     pub fn score(&self) -> f64 {
         self.validation.unwrap_or(self.training)
@@ -39,19 +39,19 @@ pub enum End {
     Stopped,
 }
 
-/// The epochs of a training, first to last, those before it was resumed included.
+/// The epochs of a training, first to last, including those before it was resumed.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct History {
-    /// One entry an epoch.
+    /// One entry per epoch.
     pub epochs: Vec<Epoch>,
     /// Why the training ended.
     pub end: End,
 }
 
 impl History {
-    /// The number of the epoch with the lowest [score](Epoch::score), counted from 0. `None` before the first epoch has ended,
-    /// or if all scores are NaN.
+    /// The index of the epoch with the lowest [score](Epoch::score). `None` before the first epoch has ended, or if all scores
+    /// are NaN.
     #[must_use]
     pub fn best(&self) -> Option<usize> {
         let scores = self.epochs.iter().map(Epoch::score).enumerate().filter(|(_, score)| !score.is_nan());
@@ -64,7 +64,7 @@ impl History {
     }
 }
 
-/// The last epoch in a line.
+/// Shows the last epoch in one line.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(Epoch { steps, training, validation, learning_rate }) = self.epochs.last() else {
@@ -79,7 +79,7 @@ impl fmt::Display for History {
     }
 }
 
-/// A line of a checkpoint: numbers in digits that give the same `f64`.
+/// An epoch as a line of a checkpoint, with numbers in digits that give the same `f64`.
 #[cfg(feature = "safetensors")]
 impl Epoch {
     pub(super) fn to_line(&self) -> String {

@@ -1,4 +1,4 @@
-//! Which learning rate to choose.
+//! The learning rate range test.
 
 use std::ops::RangeInclusive;
 
@@ -24,15 +24,15 @@ pub struct LrPoint {
     pub learning_rate: f64,
     /// The loss of its batch, before the step.
     pub loss: f64,
-    /// The mean of the losses up to here, the recent ones weighing most.
+    /// The mean of the losses up to here; recent ones weigh most.
     pub smoothed: f64,
 }
 
-/// What the learning rate range test found: see [`lr_range`].
+/// The result of the learning rate range test: see [`lr_range`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LrRange {
-    /// One entry a step, with growing learning rates; it ends where the loss diverges.
+    /// One entry per step, with growing learning rates, until the loss diverges.
     pub points: Vec<LrPoint>,
 }
 
@@ -43,8 +43,8 @@ impl LrRange {
         self.points.iter().copied().reduce(|lowest, next| if next.smoothed < lowest.smoothed { next } else { lowest })
     }
 
-    /// A learning rate to start with: a tenth of that at which the smoothed loss is [lowest](LrRange::lowest), as near the
-    /// edge training is no longer stable. `None` if there are no points.
+    /// A learning rate to start with: a tenth of the one at which the smoothed loss is [lowest](LrRange::lowest), because
+    /// training is no longer stable near the edge. `None` if there are no points.
     #[must_use]
     pub fn suggestion(&self) -> Option<f64> {
         self.lowest().map(|point| point.learning_rate / 10.0)
@@ -59,9 +59,9 @@ impl LrRange {
 /// v_k  = β v_{k-1} + (1 - β) L_k                   smoothed_k = v_k / (1 - β^{k+1})        β = 0.9
 /// ```
 ///
-/// The learning rate is good where the loss falls fastest, and too large past the lowest point. `optimizer` is one that has
-/// taken no step, and should not be used afterwards; `batches` are repeated until the test ends. It ends early after a gradient
-/// that is not finite, or a smoothed loss above four times its lowest value. An
+/// A learning rate is good if the loss falls fastest there, and too large past the lowest point. Pass an `optimizer` that has
+/// taken no step, and do not use it afterwards; `batches` are repeated until the test ends. It ends early after a gradient that
+/// is not finite, or a smoothed loss above four times its lowest value. An
 /// [example](https://docs.rs/crate/gradflow/latest/source/examples/lr_range.rs) draws the curve.
 ///
 /// ```

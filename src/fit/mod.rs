@@ -1,7 +1,7 @@
-//! The training loop that most programs write, over public parts.
+//! The training loop that most programs write, built from public parts.
 //!
 //! [`Fit`] goes through epochs of batches with a [`Loss`](crate::loss::Loss) and an [`Optimizer`](crate::optim::Optimizer).
-//! A step is the body of the plain loop at the top of this documentation:
+//! A step is the body of the plain loop at the top of the crate's documentation:
 //!
 //! ```text
 //! x ← batch.train(a seed of this step's own)         dropout draws another mask in each step
@@ -11,9 +11,10 @@
 //! average ← average(parameters)                      if there is one
 //! ```
 //!
-//! After each epoch the model is judged on the validation batches, without a gradient and without dropout; the weights of the
-//! best epoch are kept. With an [average](Fit::average) of the weights, it is the average that is judged and kept. The means over an epoch are weighted by what counts in each batch
-//! ([`Loss::weight`](crate::loss::Loss::weight)), so a smaller last batch or padding does not distort them.
+//! After each epoch the model is evaluated on the validation batches, without a gradient and without dropout; the weights of the
+//! best epoch are kept. With an [average](Fit::average) of the weights, the average is evaluated and kept. The means over an
+//! epoch are weighted by what counts in each batch ([`Loss::weight`](crate::loss::Loss::weight)), so a smaller last batch or
+//! padding does not distort them.
 //!
 //! ```
 //! use gradflow::fit::{self, Fit};
@@ -42,16 +43,16 @@
 //! # Ok::<(), gradflow::fit::FitError>(())
 //! ```
 //!
-//! The first closure is given the number of the epoch, to shuffle by: the batches of an epoch should follow from it alone, so
-//! that a training that is resumed sees the same ones. What fits neither this loop nor its report (a carried state, several
-//! losses, several models) is a loop of your own.
+//! The first closure gets the number of the epoch, for shuffling: the batches of an epoch should follow from it alone, so that a
+//! resumed training sees the same ones. If a training fits neither this loop nor its report (a carried state, several losses,
+//! several models), write your own loop.
 //!
 //! # Reports, and stopping
 //!
-//! The third closure hears of every step and every epoch ([`Report`]) and returns whether to go on. It prints
-//! ([`print`](fn@print)), says nothing ([`quiet`]), draws a progress bar (`ProgressBar`, feature `indicatif`), keeps points for a
-//! plot, computes metrics of its own from the model, or stops the training. Stopping between two steps is also how Ctrl-C is
-//! safe; with the crate `ctrlc`:
+//! The third closure is called for every step and every epoch ([`Report`]) and returns whether to continue. It may print
+//! ([`print`](fn@print)), do nothing ([`quiet`]), draw a progress bar (`ProgressBar`, feature `indicatif`), collect points for a
+//! plot, compute its own metrics from the model, or stop the training. Stopping between two steps also makes Ctrl-C safe; with
+//! the crate `ctrlc`:
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -82,8 +83,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The step under way is finished, the checkpoint is saved, and the next run goes on to the bit, in the middle of an epoch if
-//! need be. A process that is killed leaves the checkpoint of the last whole epoch.
+//! The current step is finished, the checkpoint is saved, and the next run continues to the bit, even in the middle of an epoch.
+//! A process that is killed leaves the checkpoint of the last whole epoch.
 //!
 //! # Which learning rate
 //!

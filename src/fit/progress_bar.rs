@@ -6,8 +6,8 @@ use indicatif::ProgressStyle;
 
 use super::report::{Report, Step};
 
-/// A report that draws a progress bar with the last loss on standard error, and prints a line an epoch above it
-/// (feature `indicatif`). If standard error is no terminal, the lines are all there is.
+/// A report that draws a progress bar with the last loss on standard error, and prints a line per epoch above it (feature
+/// `indicatif`). If standard error is not a terminal, it prints the lines only.
 ///
 /// ```
 /// use gradflow::fit::{Fit, ProgressBar};
@@ -26,14 +26,14 @@ use super::report::{Report, Step};
 pub struct ProgressBar(indicatif::ProgressBar);
 
 impl ProgressBar {
-    /// For `steps` training steps, those before a training was resumed included.
+    /// A bar for `steps` training steps, including those before a training was resumed.
     #[must_use]
     pub fn new(steps: u64) -> Self {
         let style = ProgressStyle::with_template("{bar:20} {pos}/{len}  {eta} left  {wide_msg}");
         ProgressBar(indicatif::ProgressBar::new(steps).with_style(style.expect("a valid template")))
     }
 
-    /// Shows how things stand, and goes on.
+    /// Shows the progress, and continues.
     pub fn report<L>(&self, report: &Report<'_, L>) -> ControlFlow<()> {
         match report {
             Report::Step(Step { steps, loss, norm, .. }) => {

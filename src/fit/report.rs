@@ -1,4 +1,4 @@
-//! What a training tells while it runs.
+//! Reports of a running training.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use super::history::History;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
-    /// The steps taken so far, this one included.
+    /// The steps taken so far, including this one.
     pub steps: u64,
     /// The epochs that ended before it.
     pub epoch: usize,
@@ -16,13 +16,13 @@ pub struct Step {
     pub loss: f64,
     /// The norm of the gradient, before clipping.
     pub norm: f64,
-    /// What clipping multiplied the gradient by: 1 if nothing was clipped.
+    /// The factor by which clipping multiplied the gradient: 1 if nothing was clipped.
     pub scale: f64,
     /// The learning rate.
     pub learning_rate: f64,
 }
 
-/// What [`Fit::run`](super::Fit::run) tells, and asks whether to go on.
+/// A report of [`Fit::run`](super::Fit::run), which asks whether to continue.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report<'a, L> {
@@ -30,19 +30,19 @@ pub enum Report<'a, L> {
     Step(&'a Step),
     /// An epoch has ended, and the checkpoint is saved.
     Epoch {
-        /// All epochs so far; as text, the last one in a line.
+        /// All epochs so far; its text is the last one in one line.
         history: &'a History,
-        /// The model after it: not the best one, but the last; with an [average](super::Fit::average), with the average.
+        /// The model after the epoch: the last one, not the best; with an [average](super::Fit::average), it has the average.
         model: &'a L,
     },
 }
 
-/// A report that says nothing: `run(…, fit::quiet)`.
+/// A report that does nothing: `run(…, fit::quiet)`.
 pub fn quiet<L>(_: Report<'_, L>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// A report that prints a line an epoch on standard output: `run(…, fit::print)`.
+/// A report that prints a line per epoch on standard output: `run(…, fit::print)`.
 ///
 /// ```text
 /// epoch   1  step    120  training 0.6931    validation 0.6420    learning rate 1.0e-3  best

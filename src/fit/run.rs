@@ -19,9 +19,9 @@ use crate::optim::{Optimizer, ReduceLrOnPlateau, Schedule, WeightAverage};
 
 const NAME: &str = "Fit";
 
-/// A training: a model, an optimizer, a loss, and how they go through epochs of batches.
+/// A training: a model, an optimizer, a loss, and the settings of the loop over epochs and batches.
 ///
-/// See [`fit`](crate::fit) for examples and for what a step is.
+/// See [`fit`](crate::fit) for examples and the definition of a step.
 #[must_use]
 pub struct Fit<'a, L: Layer, C> {
     model: &'a mut L,
@@ -74,7 +74,8 @@ impl Mean {
 }
 
 impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
-    /// One epoch, with no other clipping than an error for a gradient that is not finite, and the optimizer's own learning rate.
+    /// A training of one epoch, with the optimizer's own learning rate and without clipping, but with an error for a gradient
+    /// that is not finite.
     pub fn new(model: &'a mut L, optimizer: &'a mut dyn Optimizer<L::Elem>, loss: &'a mut C) -> Self {
         Fit {
             model,
@@ -97,17 +98,17 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         }
     }
 
-    /// At most this many epochs, those before a training was resumed included.
+    /// Trains at most this many epochs, including those before a training was resumed.
     pub fn epochs(self, epochs: usize) -> Self {
         Fit { epochs, ..self }
     }
 
-    /// With clipped gradients.
+    /// Clips the gradients.
     pub fn clip(self, clip: ClipNorm) -> Self {
         Fit { clip, ..self }
     }
 
-    /// With a learning rate that changes with the step, counted from 0 over all epochs.
+    /// Changes the learning rate with the step, counted from 0 over all epochs.
     ///
     /// # Panics
     /// Panics if there is a [plateau](Fit::reduce_lr_on_plateau).
@@ -117,8 +118,8 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Fit { schedule: Some(schedule), ..self }
     }
 
-    /// With a learning rate that is reduced when the [score](Epoch::score) of the epochs has stopped falling. Its warm-up counts steps, from
-    /// 0 over all epochs. A [`checkpoint`](Fit::checkpoint) holds what it has seen.
+    /// Reduces the learning rate when the [score](Epoch::score) of the epochs has stopped falling. The warm-up counts steps, from
+    /// 0 over all epochs. A [`checkpoint`](Fit::checkpoint) holds the plateau's state.
     ///
     /// ```
     /// use gradflow::fit::{self, Fit};
@@ -137,7 +138,8 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
     /// ```
     ///
     /// # Panics
-    /// Panics if there is a [schedule](Fit::schedule), or it [maximizes](ReduceLrOnPlateau::maximize): the score is a loss.
+    /// Panics if there is a [schedule](Fit::schedule), or the plateau [maximizes](ReduceLrOnPlateau::maximize): the score is a
+    /// loss.
     #[track_caller]
     pub fn reduce_lr_on_plateau(self, plateau: ReduceLrOnPlateau) -> Self {
         assert!(self.schedule.is_none(), "{NAME}: reduce_lr_on_plateau: the learning rate follows a schedule already");
@@ -145,8 +147,8 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Fit { plateau: Some(plateau), ..self }
     }
 
-    /// With an average of the weights, which is updated after every step. It is the average that is validated, kept as the best weights, shown to
-    /// the report after an epoch, and given to the model at the end; the training itself goes on with the model's own weights. A
+    /// Averages the weights, after every step. The average is validated, kept as the best weights, shown to the report after an
+    /// epoch, and copied into the model at the end; the training itself continues with the model's own weights. A
     /// [`checkpoint`](Fit::checkpoint) has the average in the section `average`.
     ///
     /// ```
@@ -169,7 +171,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Fit { average: Some(average), ..self }
     }
 
-    /// The seed of dropout, from which each step draws its own; 0 if not set.
+    /// Sets the seed of dropout, from which each step derives its own; 0 by default.
     pub fn seed(self, seed: u64) -> Self {
         Fit { seed, ..self }
     }
@@ -184,16 +186,16 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Fit { patience: Some(epochs), ..self }
     }
 
-    /// Saves a [`Checkpoint`] after every epoch, and when the report stops the training: the model in the section `model`, the
-    /// weights of the best epoch in `best`, the optimizer, and what [`resume`](Fit::resume) needs besides.
+    /// Saves a [`Checkpoint`] after every epoch, and when the report stops the training. It holds the model in the section
+    /// `model`, the weights of the best epoch in `best`, the optimizer, and whatever else [`resume`](Fit::resume) needs.
     #[cfg(feature = "safetensors")]
     pub fn checkpoint(self, path: impl AsRef<Path>) -> Self {
         Fit { file: Some(path.as_ref().to_owned()), ..self }
     }
 
-    /// Goes on from a checkpoint, to the bit as if the training had not been interrupted, if the settings, the batches of each
-    /// epoch and the model's dropout are the same as then. (A dropout layer draws an id when it is made, and its masks follow from
-    /// that: make the model from the same seed. Its weights come from the file.)
+    /// Continues from a checkpoint, to the bit as if the training had not been interrupted, if the settings, the batches of each
+    /// epoch and the model's dropout are the same as before. (A dropout layer draws an id when it is made, which determines its
+    /// masks: make the model from the same seed. Its weights come from the file.)
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or is not one that [`checkpoint`](Fit::checkpoint) wrote for this model,
@@ -226,11 +228,10 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Ok(self)
     }
 
-    /// Trains until the epochs are done, the patience is at its end, or the report says
-    /// [`Break`](ControlFlow::Break).
+    /// Trains until the epochs are done, the patience has run out, or the report returns [`Break`](ControlFlow::Break).
     ///
-    /// `training` gives the batches of an epoch, counted from 0, and `validation` those on which the model is judged after it:
-    /// `|| None` if there are none. Both may give owned batches or references. At the end the model has the weights of the best
+    /// `training` returns the batches of an epoch, counted from 0, and `validation` those for evaluating the model after it: `||
+    /// None` if there are none. Both may return owned batches or references. At the end the model has the weights of the best
     /// epoch, if one has ended; the last ones are in the checkpoint.
     ///
     /// # Errors
@@ -238,7 +239,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
     /// weights of the last step that was taken.
     ///
     /// # Panics
-    /// Panics if an epoch has no batch, and as [`Layer::forward`] and [`Loss::of`].
+    /// Panics if an epoch has no batch, and as [`Layer::forward`] and [`Loss::of`] do.
     #[track_caller]
     pub fn run<B, T, V>(
         mut self,
@@ -304,7 +305,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         Ok(Step { steps, epoch, loss, norm: clipped.norm, scale: clipped.scale, learning_rate })
     }
 
-    /// What is said of the model; if there is an average, while it is in the model.
+    /// Evaluates the model by `of`; if there is an average, while it is in the model.
     #[track_caller]
     fn judge<T>(&mut self, of: impl FnOnce(&L, &C, &History) -> T) -> T {
         match &mut self.average {
@@ -330,7 +331,7 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
         }
     }
 
-    /// The model gets the weights of the best epoch.
+    /// Gives the model the weights of the best epoch.
     fn end(mut self, end: End) -> Result<History, FitError> {
         if let Some(best) = &self.best {
             self.model.copy_from(best);
@@ -405,5 +406,5 @@ const HISTORY: &str = "fit.history";
 #[cfg(feature = "safetensors")]
 const PLATEAU: &str = "fit.reduce_lr_on_plateau";
 
-/// Keeps the dropout seeds of two trainings apart whose seeds are neighbours: an odd number near 2⁶⁴/φ.
+/// Separates the dropout seeds of two trainings with neighbouring seeds: an odd number near 2⁶⁴/φ.
 const SEEDS_APART: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,4 +1,4 @@
-//! What a training reads: inputs with their targets.
+//! The batches of a training: inputs with their targets.
 
 use std::ops::Deref;
 
@@ -8,10 +8,10 @@ use crate::kernels::Float;
 use crate::layer::{Layer, Pass, Sequence};
 use crate::loss::{Evaluated, Loss, Weights};
 
-/// A batch with its targets: what [`Fit`](super::Fit) trains on.
+/// A batch with its targets, on which [`Fit`](super::Fit) trains.
 ///
-/// A [`data::Batch`](Batch) is one. So is a pair of an input (an array `[T, B, D]` or token ids `[T, B]`) and targets (what the
-/// [loss](crate::loss::Loss) compares the output with), and a triple with the lengths:
+/// A [`data::Batch`](Batch) is one. So is a pair of an input (an array `[T, B, D]` or token ids `[T, B]`) and targets (with which
+/// the [loss](crate::loss::Loss) compares the output), and a triple with the lengths:
 ///
 /// ```
 /// use gradflow::fit::Supervised;
@@ -34,10 +34,10 @@ pub trait Supervised<F> {
     /// Returns an error if the lengths do not fit the input.
     fn input(&self) -> Result<Sequence<'_, F>, LengthsError>;
 
-    /// What the output should be.
+    /// The targets, with which the loss compares the output.
     fn targets(&self) -> &Self::Targets;
 
-    /// The weights of the loss, if it has any: by default none. A [`Weighted`] batch has some.
+    /// The weights of the loss, if it has any: by default none. A [`Weighted`] batch has weights.
     fn weights(&self) -> Option<Weights<'_, F>> {
         None
     }
@@ -57,7 +57,7 @@ pub trait Supervised<F> {
 pub struct Weighted<B, W> {
     /// Inputs with their targets.
     pub batch: B,
-    /// `[B]`, `[T, B]` or `[T, B, D]`, where the loss takes them.
+    /// `[B]`, `[T, B]` or `[T, B, D]`, if the loss takes them.
     pub weights: W,
 }
 
@@ -80,8 +80,8 @@ where
     }
 }
 
-/// The loss of a pass over a batch, with the batch's weights if it has any: how much the value weighs among others, and the loss
-/// with its gradient.
+/// The loss of a pass over a batch, with the batch's weights if it has any. Returns the value's weight in the mean over several
+/// batches, and the loss with its gradient.
 #[track_caller]
 pub(super) fn evaluate<'l, L: Layer, C, B>(
     loss: &'l mut C,
