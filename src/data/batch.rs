@@ -28,8 +28,8 @@ impl<F> From<Array2<usize>> for Values<F> {
 
 /// A batch of sequences, padded to the length of the longest, with their targets.
 ///
-/// A reference to it converts to a [`Sequence`], so it goes into [`Layer::pass`](crate::Layer::pass) as it is, and its
-/// `targets` into [`Loss::of`](crate::loss::Loss::of).
+/// A reference to it converts to a [`Sequence`], so it can be passed to [`Layer::pass`](crate::Layer::pass) as it is, and its
+/// `targets` to [`Loss::of`](crate::loss::Loss::of).
 ///
 /// ```
 /// use gradflow::data::Batch;
@@ -52,8 +52,8 @@ pub struct Batch<F, Y> {
     pub x: Values<F>,
     /// The length of each sequence, from 1 to T.
     pub lengths: Vec<usize>,
-    /// What a loss compares the output with: class ids `[T, B]` or values `[T, B, D]`; if the model gives one output for
-    /// each sequence, with T = 1.
+    /// The targets for a loss: class ids `[T, B]` or values `[T, B, D]`; with T = 1 if the model gives one output for each
+    /// sequence.
     pub targets: Y,
 }
 
@@ -63,7 +63,7 @@ impl<F: Float, Y> Batch<F, Y> {
         self.lengths.len()
     }
 
-    /// The sequences with their lengths: what a model takes. If all have the length T, no lengths are given.
+    /// The sequences with their lengths, as the input of a model. If all have the length T, no lengths are given.
     ///
     /// # Panics
     /// Panics if there is not one length from 0 to T for each sequence.

@@ -1,4 +1,4 @@
-//! From sequences to the batches of a training: padding, buckets, windows, one-hot vectors, normalisation and splits.
+//! Training batches from sequences: padding, buckets, windows, one-hot vectors, normalisation and splits.
 //!
 //! | | |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //! | parts for training, validation and test | [`split_in_order`], [`split_at_random`] |
 //! | vectors for ids | [`one_hot`](one_hot()) |
 //!
-//! Readers of files are other crates': what they give, as `Vec`s and arrays, goes into [`Samples`].
+//! To read files, use other crates: their `Vec`s and arrays go into [`Samples`].
 
 mod batch;
 mod normalizer;

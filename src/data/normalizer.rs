@@ -1,4 +1,4 @@
-//! Values of a common size.
+//! Normalisation of features.
 
 use ndarray::{Array1, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension};
 
@@ -9,13 +9,13 @@ use crate::parameters;
 
 const NAME: &str = "Normalizer";
 
-/// Brings each feature to a common size, and back.
+/// Scales each feature to a common range, and back.
 ///
 /// ```text
 /// normalize: x ← (x - offset) / scale        restore: x ← x scale + offset
 /// ```
 ///
-/// Its numbers are [`Tensors`](crate::Tensors), so they are saved with the model that needs them. Take them from the
+/// Its numbers are [`Tensors`](crate::Tensors), so they can be saved with the model that needs them. Compute them from the
 /// training data alone.
 ///
 /// ```
@@ -32,28 +32,27 @@ const NAME: &str = "Normalizer";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalizer<F> {
-    /// `[D]`: what becomes 0.
+    /// `[D]`: the value that becomes 0.
     pub offset: Array1<F>,
-    /// `[D]`: what becomes the unit.
+    /// `[D]`: the difference that becomes the unit.
     pub scale: Array1<F>,
 }
 parameters! { impl<F: Float> Tensors<F> for Normalizer<F> { offset, scale } }
 
 impl<F: Float> Normalizer<F> {
-    /// Changes nothing in `features` features: for numbers that will be loaded.
+    /// A normalizer that leaves `features` features unchanged: to load numbers into.
     pub fn identity(features: usize) -> Self {
         Normalizer { offset: Array1::zeros(features), scale: Array1::ones(features) }
     }
 
-    /// To a mean of 0 and a standard deviation of 1 over `rows`, `[D]` each: those of an array `[N, D]` are `x.rows()`, those
-    /// of `[T, B, D]` are `x.rows()` too, and those of [`Samples`](super::Samples) `samples.rows()`. A feature that does not
-    /// change is left at 0.
+    /// Scales to a mean of 0 and a standard deviation of 1 over `rows`, `[D]` each. The rows of an array `[N, D]` or `[T, B, D]`
+    /// are `x.rows()`, and those of [`Samples`](super::Samples) `samples.rows()`. A feature that does not vary becomes 0.
     ///
     /// # Panics
     /// Panics if there are no rows, or they do not have the same number of features.
     #[track_caller]
     pub fn standard<'a>(rows: impl IntoIterator<Item = ArrayView1<'a, F>>) -> Self {
-        // Welford's sums, which lose no digits where the mean is far from 0.
+        // Welford's sums, which lose no digits if the mean is far from 0.
         let (mut count, mut mean, mut squares) = (0.0, Vec::<f64>::new(), Vec::<f64>::new());
         for_each_row(rows, |row| {
             mean.resize(row.len(), 0.0);
@@ -69,8 +68,7 @@ impl<F: Float> Normalizer<F> {
         Normalizer::of(mean.iter().copied(), scale)
     }
 
-    /// From the smallest and the largest value over `rows`, `[D]` each, to 0 and 1. A feature that does not change is left at
-    /// 0.
+    /// Scales the smallest and the largest value over `rows`, `[D]` each, to 0 and 1. A feature that does not vary becomes 0.
     ///
     /// # Panics
     /// Panics if there are no rows, or they do not have the same number of features.
@@ -94,7 +92,7 @@ impl<F: Float> Normalizer<F> {
         Normalizer { offset: offset.map(F::of).collect(), scale: scale.map(F::of).collect() }
     }
 
-    /// For some of the features, in the given order: to restore the forecasts of one feature of many.
+    /// The normalizer of some of the features, in the given order: for example, to restore the forecasts of one feature of many.
     ///
     /// # Panics
     /// Panics if there is no such feature.

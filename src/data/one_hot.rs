@@ -1,4 +1,4 @@
-//! Ids as vectors.
+//! One-hot vectors.
 
 use ndarray::Array3;
 
@@ -8,7 +8,7 @@ use crate::layer::Sequence;
 
 const NAME: &str = "one_hot";
 
-/// Ids as vectors of zeros with a one at the id: `[T, B]` to `[T, B, V]`. Past a sequence's length all is zero.
+/// Ids as vectors of zeros with a one at the id: `[T, B]` to `[T, B, V]`. Past a sequence's length, all values are zero.
 ///
 /// A model that begins with an [`Embedding`](crate::layers::Embedding) takes the ids themselves.
 ///

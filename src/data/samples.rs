@@ -109,7 +109,7 @@ impl<F: Float> Samples<F> {
         Samples { sequences, targets: () }
     }
 
-    /// With a class for each sequence.
+    /// Adds a class for each sequence.
     ///
     /// # Panics
     /// Panics if there is not one for each sequence.
@@ -118,20 +118,20 @@ impl<F: Float> Samples<F> {
         self.with_targets(LabelPerSequence(labels.into_iter().map(Id::index).collect()))
     }
 
-    /// With a class for each step. Negative ones become `usize::MAX`, to be ignored by a loss:
+    /// Adds a class for each step. Negative ones become `usize::MAX`, for a loss to ignore:
     /// `SoftmaxCrossEntropy::new().ignore(usize::MAX)`.
     ///
     /// # Panics
-    /// Panics if there are not as many as steps.
+    /// Panics if there is not one for each step.
     #[track_caller]
     pub fn with_tags<I: Id>(self, tags: impl IntoIterator<Item = impl AsRef<[I]>>) -> Samples<F, LabelPerStep> {
         self.with_targets(LabelPerStep(tags.into_iter().map(indices).collect()))
     }
 
-    /// With values, `[D]`, for each sequence.
+    /// Adds values, `[D]`, for each sequence.
     ///
     /// # Panics
-    /// Panics if there are not some for each sequence, as many for each.
+    /// Panics if there are not values for each sequence, or not equally many for each.
     #[track_caller]
     pub fn with_values(self, values: impl IntoIterator<Item = Array1<F>>) -> Samples<F, ValuesPerSequence<F>> {
         self.with_targets_of_sequences(values.into_iter().map(|row| row.insert_axis(Axis(0)).into()).collect())
@@ -143,10 +143,10 @@ impl<F: Float> Samples<F> {
         self.with_targets(ValuesPerSequence(values))
     }
 
-    /// With values, `[D]`, for each step: `[T, D]` for each sequence.
+    /// Adds values, `[D]`, for each step: `[T, D]` for each sequence.
     ///
     /// # Panics
-    /// Panics if there are not as many as steps, or as many for each.
+    /// Panics if there are not values for each step, or not equally many for each.
     #[track_caller]
     pub fn with_step_values(
         self,
@@ -157,10 +157,10 @@ impl<F: Float> Samples<F> {
         self.with_targets(ValuesPerStep(values))
     }
 
-    /// With targets of a kind of your own.
+    /// Adds targets of your own kind.
     ///
     /// # Panics
-    /// Panics if there is not one for each sequence, with as many steps if it has steps.
+    /// Panics if there is not one target for each sequence, or one has steps, but not as many as its sequence.
     #[track_caller]
     pub fn with_targets<Y: Targets>(self, targets: Y) -> Samples<F, Y> {
         if let Some(count) = targets.count().filter(|&count| count != self.count()) {
@@ -200,7 +200,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         self.sequences.length(i)
     }
 
-    /// Some of the samples, in the given order: for a [split](super::split_at_random). A range is given as
+    /// Some of the samples, in the given order, such as a part of a [split](super::split_at_random). A range is given as
     /// `&Vec::from_iter(range)`.
     ///
     /// # Panics
@@ -223,7 +223,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         values.iter().flat_map(|values| values.rows())
     }
 
-    /// With normalised values; token ids and targets stay as they are.
+    /// Normalises the values; token ids and targets stay as they are.
     ///
     /// # Panics
     /// Panics if the sequences have another number of features.
@@ -239,7 +239,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         self
     }
 
-    /// The batch of these samples. It has at least one step, also if all of them are empty.
+    /// The batch of these samples. It has at least one step, even if all of them are empty.
     ///
     /// # Panics
     /// Panics if there is no such sample.
@@ -268,7 +268,7 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
         Batches::new(self, size, chunks(&Vec::from_iter(0..self.count()), size))
     }
 
-    /// Batches of `size` samples in random order, another one with each call; the last one may be smaller.
+    /// Batches of `size` samples in random order, which differs with each call; the last one may be smaller.
     ///
     /// # Panics
     /// Panics if `size` is 0.
@@ -283,8 +283,8 @@ impl<F: Float, Y: Targets> Samples<F, Y> {
     /// sorted by length, and the batches are shuffled. The larger the pool, the less padding, and the less random the
     /// batches: 1 is [`shuffled`](Samples::shuffled), and the usual value is about 100.
     ///
-    /// Padding costs a recurrence nothing but memory; the other layers skip it too. What buckets save is the copying of it,
-    /// and steps in which few sequences are left.
+    /// Padding costs a recurrence only memory, and the other layers skip it too. Buckets save the time to copy it, and steps in
+    /// which few sequences are left.
     ///
     /// ```
     /// use gradflow::{data::Samples, ndarray::Array2, rand::{SeedableRng, rngs::StdRng}};
@@ -337,13 +337,13 @@ impl<'a, F: Float, Y: Targets> Batches<'a, F, Y> {
         Batches { samples, size, groups, next: 0 }
     }
 
-    /// Without those that have fewer samples than the others.
+    /// Drops the batches that have fewer samples than the others.
     pub fn full(mut self) -> Self {
         self.groups.retain(|group| group.len() == self.size);
         self
     }
 
-    /// The samples of each batch, which tell where the outputs of a batch belong.
+    /// The samples of each batch, which show where the outputs of a batch belong.
     pub fn groups(&self) -> &[Vec<usize>] {
         &self.groups
     }

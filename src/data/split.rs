@@ -7,8 +7,8 @@ use rand::seq::SliceRandom;
 
 use crate::base::error::mismatch;
 
-/// `count` samples or rows in their order, in parts with these shares of them: for data that has a time, where what is tested
-/// must come after what was learned.
+/// Splits `count` samples or rows in their order, into parts with these shares: for time series, whose test data must come after
+/// the training data.
 ///
 /// ```
 /// use gradflow::data::split_in_order;
@@ -33,8 +33,7 @@ pub fn split_in_order<const N: usize>(count: usize, shares: [f64; N]) -> [Range<
     })
 }
 
-/// `count` samples at random, in parts with these shares of them: for samples that have nothing to do with each other. Each
-/// part is in ascending order.
+/// Splits `count` samples at random, into parts with these shares: for independent samples. Each part is in ascending order.
 ///
 /// ```
 /// use gradflow::{data::split_at_random, rand::{SeedableRng, rngs::StdRng}};

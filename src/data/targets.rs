@@ -1,17 +1,17 @@
-//! What samples are compared with, from which the targets of a batch are made.
+//! The targets of samples, from which those of a batch are made.
 
 use ndarray::{ArcArray2, Array2, Array3, s};
 
 use crate::kernels::Float;
 
-/// The targets of [`Samples`](super::Samples): made into those of a batch.
+/// The targets of [`Samples`](super::Samples), from which those of a batch are made.
 ///
-/// Implement it for targets of another kind; `()` is no targets.
+/// Implement it for targets of your own kind; `()` means no targets.
 pub trait Targets: Clone {
     /// The targets of a batch, such as class ids `[T, B]`.
     type Batch;
 
-    /// The number of samples; nothing if there are as many as are asked for.
+    /// The number of samples; `None` if any number fits.
     fn count(&self) -> Option<usize>;
 
     /// The number of steps of sample `i`'s target, if there is a target for each step.
@@ -19,10 +19,10 @@ pub trait Targets: Clone {
         None
     }
 
-    /// Those of some of the samples, in the given order.
+    /// The targets of some of the samples, in the given order.
     fn select(&self, samples: &[usize]) -> Self;
 
-    /// Those of a batch of these samples, padded to `steps` steps.
+    /// The targets of a batch of these samples, padded to `steps` steps.
     fn batch(&self, samples: &[usize], steps: usize) -> Self::Batch;
 }
 

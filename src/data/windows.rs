@@ -9,10 +9,10 @@ use crate::kernels::Float;
 
 const NAME: &str = "Windows";
 
-/// Windows of a series `[N, D]`: sequences of as many steps each, with what comes after them.
+/// Windows of a series `[N, D]`: sequences of equal length, with the rows that come after them.
 ///
-/// Samples of the windows share the memory of one copy of the series. Split a series by time *before* windows are cut from
-/// it (see [`split_in_order`](super::split_in_order)): windows that overlap would show a model what it is tested on.
+/// Samples of the windows share the memory of one copy of the series. Split a series by time *before* cutting windows from it
+/// (see [`split_in_order`](super::split_in_order)): overlapping windows would show a model its test data.
 ///
 /// ```
 /// use gradflow::data::Windows;
@@ -33,7 +33,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Windows of `steps` steps, with one row after each, one window from every row on.
+    /// Windows of `steps` steps, with one row after each; one window starts at every row.
     ///
     /// # Panics
     /// Panics if `steps` is 0.
@@ -42,7 +42,7 @@ impl Windows {
         Windows { steps: at_least_1("steps", steps), horizon: 1, stride: 1 }
     }
 
-    /// How far it is looked ahead, in rows.
+    /// Sets how many rows to look ahead.
     ///
     /// # Panics
     /// Panics if it is 0.
@@ -51,7 +51,7 @@ impl Windows {
         Windows { horizon: at_least_1("horizon", rows), ..self }
     }
 
-    /// The number of rows from a window's start to the next one's.
+    /// Sets the number of rows from one window's start to the next one's.
     ///
     /// # Panics
     /// Panics if it is 0.
@@ -80,7 +80,7 @@ impl Windows {
         Samples::values(x).with_step_values(later)
     }
 
-    /// The windows, and with each the `count` rows from `target(its first row)` on.
+    /// The windows, each with the `count` rows that begin at `target(its first row)`.
     fn cut<F: Float>(
         &self,
         series: &ArrayRef2<F>,
