@@ -14,18 +14,18 @@ const NAME: &str = "GradCheck";
 
 /// Checks a layer's backward pass against central differences.
 ///
-/// The loss is `L = Σ r ∘ y + Σ q ∘ final state` with random r and q. Its gradient by the input, every parameter and
+/// The loss is `L = Σ r ∘ y + Σ q ∘ final state` with random r and q. Its gradient with respect to the input, every parameter and
 /// the initial state is compared with `(L(v + step) - L(v - step)) / (2 step)`:
 ///
 /// - [`full`](GradCheck::full), the default: element by element;
-/// - [`fast`](GradCheck::fast): along a few random directions per tensor, for layers too large for the former.
+/// - [`fast`](GradCheck::fast): along a few random directions per tensor, for layers that are too large for the former.
 ///
-/// A tensor's error is measured against its largest gradient, or `floor` if that is larger: relative to
-/// single elements, the rounding of a gradient that is near zero by chance would count as a mistake. The gradient that `backward` adds into
-/// is not zero before, so a forgotten `+=` is found too.
+/// A tensor's error is relative to its largest gradient, or to `floor` if that is larger: relative to single elements, the
+/// rounding of a gradient that happens to be near zero would count as a mistake. `backward` adds into a gradient that is not
+/// zero, so a forgotten `+=` is found too.
 ///
-/// In `f32` the differences themselves have only two or three digits; step and tolerance follow from the element
-/// type, and a check in `f64` is the one to trust.
+/// In `f32` the differences themselves have only two or three correct digits. Step and tolerance follow from the element type;
+/// prefer a check in `f64`.
 ///
 /// ```
 /// use gradflow::{
@@ -81,7 +81,7 @@ impl GradCheck {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TensorCheck {
-    /// `x`, a parameter's name, or `state.` and a state tensor's.
+    /// `x`, a parameter's name, or `state.` and a state tensor's name.
     pub tensor: String,
     /// The number of elements, or directions, that were tried.
     pub tried: usize,
@@ -150,12 +150,12 @@ impl fmt::Display for GradReport {
 }
 
 impl GradCheck {
-    /// Every element.
+    /// Checks every element.
     pub fn full(self) -> Self {
         GradCheck { directions: None, ..self }
     }
 
-    /// `directions` random directions per tensor instead of every element.
+    /// Checks `directions` random directions per tensor instead of every element.
     ///
     /// # Panics
     /// Panics if `directions` is 0.
@@ -179,7 +179,7 @@ impl GradCheck {
     /// against curvature: 6e-6 in `f64`, 5e-3 in `f32`.
     ///
     /// # Panics
-    /// Panics if it is not above 0 or not finite; [`check`](GradCheck::check) does, if it is so in the layer's element type.
+    /// Panics if it is not above 0 or not finite; [`check`](GradCheck::check) panics if that is so in the layer's element type.
     #[track_caller]
     pub fn step(self, step: f64) -> Self {
         check_number::<f64>(NAME, "step", Expect::Above0, step);
@@ -196,7 +196,7 @@ impl GradCheck {
         GradCheck { floor, ..self }
     }
 
-    /// What the loss and the directions are drawn from.
+    /// Sets the seed from which the loss and the directions are drawn.
     pub fn seed(self, seed: u64) -> Self {
         GradCheck { seed, ..self }
     }
@@ -269,7 +269,7 @@ impl GradCheck {
     }
 }
 
-// What follows does not know the layer's type, so that it is compiled once and not for each layer.
+// The code below does not depend on the layer's type, so that it is compiled once and not for each layer.
 
 /// `L = Σ r ∘ y + Σ q ∘ final state`.
 struct RandomLoss {
@@ -311,7 +311,7 @@ impl RandomLoss {
     }
 }
 
-/// What stood in a gradient before `backward` added to it.
+/// The values of a gradient before `backward` added to it.
 struct NonZero(Vec<Vec<f64>>);
 
 impl NonZero {
@@ -351,7 +351,7 @@ impl Differences {
         let mut compare = |at: usize, analytic: f64, numeric: f64, scale: f64| {
             check.tried += 1;
             let error = (analytic - numeric).abs() / scale;
-            // NaN is the worst of errors: it displaces any number and no number displaces it.
+            // NaN is the worst error: it replaces any number, and no number replaces it.
             if check.tried == 1 || (!within(error, check.error) && !check.error.is_nan()) {
                 (check.error, check.worst, check.analytic, check.numeric) = (error, at, analytic, numeric);
             }
@@ -364,7 +364,7 @@ impl Differences {
                 let signs: Vec<f64> = (0..analytic.len())
                     .map(|k| if is_varied(k) { [-1.0, 1.0][usize::from(rng.random::<bool>())] } else { 0.0 })
                     .collect();
-                // What is not varied must have no gradient.
+                // Elements that are not varied must have no gradient.
                 let stray = (0..analytic.len()).filter(|&k| !is_varied(k)).map(|k| analytic[k].abs()).sum::<f64>();
                 let along: f64 = stray + analytic.iter().zip(&signs).map(|(value, sign)| value * sign).sum::<f64>();
                 let mut side = |step: f64| {
@@ -387,7 +387,7 @@ impl Differences {
                     compare(at, analytic, 0.0, scale);
                     continue;
                 }
-                // The step that was really made, rounding of the element type included.
+                // The step that was really made, including rounding to the element type.
                 let mut sides = [0.0; 2];
                 let mut moved = [0.0; 2];
                 for (k, sign) in [1.0, -1.0].into_iter().enumerate() {

@@ -6,7 +6,7 @@ use super::values::batch_first;
 use crate::kernels::Float;
 use crate::layer::Sequence;
 
-/// What a layer under test is fed.
+/// The input of a layer under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Features `[T, B, D]`, with this D.
@@ -64,7 +64,7 @@ impl<F: Float> Batch<F> {
         self.tokens.as_ref().map_or(self.features.len(), |(ids, _)| ids.len())
     }
 
-    /// With another value, or id, at place `k`.
+    /// Changes the value, or id, at index `k`.
     pub fn changed_at(mut self, k: usize) -> Self {
         if let Some((ids, below)) = &mut self.tokens {
             let id = &mut ids.as_slice_mut().expect("standard layout")[k];
@@ -75,12 +75,12 @@ impl<F: Float> Batch<F> {
         self
     }
 
-    /// With NaN, or ids out of range, past the lengths.
+    /// Puts NaN, or ids out of range, past the lengths.
     pub fn with_padding(&self, lengths: &[usize]) -> Self {
         self.with_junk(&Array2::from_shape_fn(self.sequence().dims(), |(t, b)| t < lengths[b]))
     }
 
-    /// With NaN, or ids out of range, where a position is not valid.
+    /// Puts NaN, or ids out of range, at the positions that are not valid.
     pub fn with_junk(&self, valid: &ArrayRef2<bool>) -> Self {
         let mut junk = self.clone();
         junk.junk = true;

@@ -21,15 +21,23 @@ use values::{
     output_gradient, padding_is_zero, panics, same,
 };
 
-/// Runs a layer through everything that [`Layer`] promises, and panics at the first breach, saying which.
+/// Checks that a layer keeps everything that [`Layer`] promises, and panics at the first breach with a message that names it.
 ///
-/// Shapes, for a layer that [changes the number of steps](Layer::output_steps) too; gradients by finite differences, with and
-/// without lengths, a mask and resets; valid steps and pieces alone against the whole batch; gradients that are overwritten; a reused cache, a stale cache, another input and, in debug builds, one that
-/// differs in a single value, or parameters that do; each sequence alone against itself in the batch; padding that holds NaN;
-/// memory in another
-/// order than row-major; empty batches, and chunks that no sequence reaches; and, with a counter, that from the second pass of
-/// a shape on nothing is allocated. A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks, step
-/// by step, and as a [`Stream`](crate::stream::Stream).
+/// The contract covers:
+///
+/// - shapes, for a layer that [changes the number of steps](Layer::output_steps) too;
+/// - gradients by finite differences, with and without lengths, a mask and resets;
+/// - valid steps and pieces alone against the whole batch;
+/// - gradients that are overwritten;
+/// - a reused cache, a stale cache, another input and, in debug builds, an input or parameters that differ in a single value;
+/// - each sequence alone against itself in the batch;
+/// - padding that holds NaN;
+/// - memory in another order than row-major;
+/// - empty batches, and chunks that no sequence reaches;
+/// - with a counter, that nothing is allocated from the second pass of a shape on.
+///
+/// A [`Causal`] layer ([`check_causal`](Contract::check_causal)) is also run in chunks, step by step, and as a
+/// [`Stream`](crate::stream::Stream).
 ///
 /// ```
 /// use gradflow::{check::Contract, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -50,26 +58,26 @@ pub struct Contract<'a, L: Layer> {
 /// Calls a function and returns the number of its allocations.
 pub type CountAllocations = fn(&mut dyn FnMut()) -> u64;
 
-/// Says what a pass over a sequence is for.
+/// Sets the mode of a sequence.
 type InMode<F> = for<'a> fn(Sequence<'a, F>) -> Sequence<'a, F>;
 
 impl<'a, L: Layer> Contract<'a, L> {
-    /// The contract of `layer`, called `name` in what it prints.
+    /// The contract of `layer`, which is called `name` in messages.
     pub fn new(name: &'a str, layer: &'a L, input: impl Into<Input>) -> Self {
         Contract { name, layer, input: input.into(), gradients: GradCheck::new(), allocations: None }
     }
 
-    /// With another way to check gradients.
+    /// Sets how gradients are checked.
     pub fn gradients(self, gradients: GradCheck) -> Self {
         Contract { gradients, ..self }
     }
 
-    /// With a function that counts the allocations of what it calls.
+    /// Sets a function that counts the allocations of the function that it calls.
     pub fn allocations(self, count: CountAllocations) -> Self {
         Contract { allocations: Some(count), ..self }
     }
 
-    /// Everything that holds for any layer. Returns the largest error of the gradient checks.
+    /// Checks everything that holds for any layer. Returns the largest error of the gradient checks.
     ///
     /// # Panics
     /// Panics at the first breach.
@@ -250,7 +258,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.assert(refused || self.state(BATCH).count() == 0, "`forward` accepts a state of another batch");
     }
 
-    /// If a parameter changed after the forward pass: here, in its first or last value.
+    /// A backward pass is refused if a parameter changed after the forward pass: here, in its first or last value.
     fn changed_parameters_are_refused(&self, x: Sequence<'_, L::Elem>, dy: &ArrayRef3<L::Elem>) {
         for i in 0..self.layer.count() {
             let last = self.layer.values(i).len() - 1;
@@ -266,7 +274,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         }
     }
 
-    /// No gradient of the final state is a zero one, and `dL/dx` that is not wanted leaves the others as they are.
+    /// No gradient of the final state means zero, and leaving out `dL/dx` does not change the other gradients.
     fn unwanted_gradients_change_nothing(&self) {
         let batch = self.batch(STEPS, BATCH);
         let run = |x: Sequence<'_, L::Elem>, dstate: Option<&mut L::State>| {
@@ -283,12 +291,12 @@ impl<'a, L: Layer> Contract<'a, L> {
         self.assert(run(x.constant(), None).1 == grad, "a constant x changes the parameters' gradients");
     }
 
-    /// A gradient that is overwritten is what is added to zero, whatever it held before, and the next pass can add
-    /// to it: with lengths too, and in a chunk that no sequence reaches.
+    /// A gradient that is overwritten equals one that is added to zero, whatever it held before, and the next pass can add to it.
+    /// This holds with lengths too, and in a chunk that no sequence reaches.
     fn gradients_are_overwritten(&self) {
         let batch = self.batch(STEPS, BATCH);
         let x = batch.sequence().train(3);
-        // Of a layer with a stride, chunks begin at a multiple of it; there may be none.
+        // With a stride, chunks begin at a multiple of it; there may be none.
         let end = match self.layer.output_steps() {
             Steps::Every(stride) => (STEPS / 2).next_multiple_of(stride).min(STEPS),
             _ => STEPS / 2,
@@ -333,7 +341,7 @@ impl<'a, L: Layer> Contract<'a, L> {
         }
     }
 
-    /// A sequence alone, cut to its length, gives what it gives in the batch.
+    /// A sequence alone, cut to its length, gives the same as in the batch.
     fn sequences_do_not_mix(&self) {
         let state = self.state(BATCH);
         let mut back = self.layer.zero_state(BATCH);
@@ -443,7 +451,7 @@ impl<'a, L: Layer> Contract<'a, L> {
 }
 
 impl<L: Causal> Contract<'_, L> {
-    /// Everything that holds for a [`Causal`] layer. Returns the largest error of the gradient checks.
+    /// Checks everything that holds for a [`Causal`] layer. Returns the largest error of the gradient checks.
     ///
     /// # Panics
     /// Panics at the first breach.
@@ -502,7 +510,7 @@ impl<L: Causal> Contract<'_, L> {
     }
 }
 
-/// All that a pass gives.
+/// All results of a pass.
 struct Outcome<L: Layer> {
     y: Array3<L::Elem>,
     state: L::State,

@@ -1,4 +1,4 @@
-//! What a panic leaves behind: nothing that a backward pass accepts, and a cache that can be used again.
+//! The contract after a panic: backward passes are refused, and the cache can be used again.
 
 use super::values::{LENGTHS, output_gradient, panics};
 use super::{BATCH, Contract, STEPS};
@@ -6,12 +6,12 @@ use crate::base::ZerosLike;
 use crate::layer::{Layer, Sequence};
 
 impl<L: Layer> Contract<'_, L> {
-    /// Checks that after a pass in which a part of the layer panicked, backward passes are refused until a forward pass is
-    /// done, and that this one then gives, in the same cache, the numbers that it gives in a new one.
+    /// Checks a layer after a pass in which a part of it panicked. Backward passes must be refused until a forward pass is done,
+    /// and that one must give, in the same cache, the same numbers as in a new one.
     ///
-    /// `arm(Some(n))` has some part of the layer panic at its call `n` from then on, counted from 0, and `arm(None)` at none.
-    /// Every call of a forward and of a backward pass is tried. A layer whose cache has a
-    /// [`Pending`](crate::author::Pending) mark, or whose parts' caches have, passes.
+    /// `arm(Some(n))` makes some part of the layer panic at its call `n` from then on, counted from 0, and `arm(None)` at none.
+    /// Every call of a forward and of a backward pass is tried. A layer passes if its cache, or those of its parts, have a
+    /// [`Pending`](crate::author::Pending) mark.
     ///
     /// ```
     /// use gradflow::{Float, author::*, check::Contract, compose::Residual, ndarray::ArrayViewMut2, parameters, row_layer};
@@ -87,7 +87,7 @@ impl<L: Layer> Contract<'_, L> {
         let backward = |cache: &mut L::Cache| {
             self.layer.backward(x, &dy, Some(&mut self.state(BATCH)), cache, &mut self.layer.zeros_like());
         };
-        // A pass that awaits its backward, so that marks are there which the panic must not leave.
+        // A pass that awaits its backward pass, so that there are marks, which the panic must not leave.
         forward(&mut cache);
         arm(Some(call));
         let panicked = panics(&mut || if in_backward { backward(&mut cache) } else { forward(&mut cache) });

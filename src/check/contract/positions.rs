@@ -1,4 +1,4 @@
-//! What the contract asks for padding anywhere and for resets: the numbers of the parts, each run alone.
+//! The contract of padding anywhere and of resets: the same numbers as those of the parts, each run alone.
 
 use ndarray::{Array2, Array3, ArrayRef2, Axis, arr2, concatenate, s};
 
@@ -14,7 +14,7 @@ impl<L: Layer> Contract<'_, L> {
         !matches!(self.layer.output_steps(), Steps::Every(_))
     }
 
-    /// With a mask, or a length of 0, each sequence gives what its valid steps alone give, one after the other.
+    /// With a mask, or a length of 0, each sequence gives the same as its valid steps alone, one after the other.
     pub(super) fn valid_steps_are_all(&self) {
         let (batch, mut mask) = (self.batch(STEPS, BATCH), arr2(&MASK));
         let changes_steps = self.layer.output_steps() != Steps::Same;
@@ -86,8 +86,8 @@ impl<L: Layer> Contract<'_, L> {
         self.assert(all_near(&sum, &all.grad), &format!("{what}, the gradient is not that of the valid steps"));
     }
 
-    /// With resets, each piece gives what it gives alone. `carried`: the states that are given go to the first pieces and come
-    /// from the last ones; else they are those of a start.
+    /// With resets, each piece gives the same as alone. If `carried`, the given states go to the first pieces and come from the
+    /// last ones; otherwise they are those of a start.
     pub(super) fn pieces_are_apart(&self, mode: InMode<L::Elem>, carried: bool) {
         if self.layer.output_steps() != Steps::Same {
             return;

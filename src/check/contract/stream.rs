@@ -12,7 +12,7 @@ use crate::stream::Stream;
 const STEPS: usize = 70;
 
 impl<L: Causal> Contract<'_, L> {
-    /// A stream gives what one forward pass gives, in steps and in blocks alike, from any state.
+    /// A stream gives the same as one forward pass, in steps and in blocks, from any state.
     pub(super) fn stream_equals_the_whole(&self) {
         let Input::Features(features) = self.input else { return };
         let batch = self.batch(STEPS, 1);

@@ -29,7 +29,7 @@ pub(super) fn bits<F: Float>(tensors: &dyn Tensors<F>) -> Vec<u64> {
     (0..tensors.count()).flat_map(|i| tensors.values(i).iter().map(|value| value.bits())).collect()
 }
 
-/// The name of the first tensor in which two differ, and the values there. Zeros are equal, whatever their sign.
+/// The name of the first tensor that differs, and the first values that differ. Zeros are equal, whatever their sign.
 pub(super) fn first_difference<F: Float>(a: &dyn Tensors<F>, b: &dyn Tensors<F>) -> Option<(String, f64, f64)> {
     (0..a.count()).find_map(|i| {
         let mut pairs = a.values(i).iter().zip(b.values(i));
@@ -86,7 +86,7 @@ pub(super) fn batch_first<F: Float>(x: &Array3<F>) -> Array3<F> {
     turned.permuted_axes([1, 0, 2])
 }
 
-/// Whether `act` panics; what it would print is left out, as the panic is what the contract asks for.
+/// Whether `act` panics; the panic's message is not printed, because the contract asks for the panic.
 pub(super) fn panics(act: &mut dyn FnMut()) -> bool {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();

@@ -1,4 +1,4 @@
-//! What a wrapper promises: to be the layer inside.
+//! The contract of a wrapper: it computes the same as the layer inside.
 
 use ndarray::Array3;
 
@@ -12,9 +12,8 @@ use crate::layer::{Gradient, Internal, Layer, Sequence};
 type Bits = (Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<(String, Vec<u64>)>);
 
 impl<L: Layer> Contract<'_, L> {
-    /// Checks that this layer, a wrapper, computes to the bit what `inner` does, from a zero state: alone and as the branch
-    /// of a residual connection, forward and backward, with and without lengths. Tensors that `inner` does not have are not
-    /// compared.
+    /// Checks that this layer, a wrapper, computes the same bits as `inner`, from a zero state: alone and as the branch of a
+    /// residual connection, forward and backward, with and without lengths. Tensors that `inner` does not have are not compared.
     ///
     /// ```
     /// use gradflow::{
