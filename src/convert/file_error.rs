@@ -1,4 +1,4 @@
-//! What can be wrong with a model's file, or with a model for it.
+//! The errors of model files, and of models that do not fit them.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -8,7 +8,7 @@ use crate::convert::ConvertError;
 
 /// Why a model was not read from a file of Keras or of a plug-in, or not written to one.
 ///
-/// A place is a path from the outermost object, such as `layers[1].weights[0][3]` of JSON or `layers/dense/vars/0` of HDF5; it is
+/// A place is a path from the outermost object, such as `layers[1].weights[0][3]` in JSON or `layers/dense/vars/0` in HDF5; it is
 /// empty for that object itself.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -17,40 +17,40 @@ pub enum FileError {
     Io(io::Error),
     /// The file, or a part of it, is larger than the limit.
     Limit {
-        /// The file, if it was opened by its path.
+        /// The file, if it was opened by path.
         path: Option<PathBuf>,
         /// Where in the file.
         place: String,
-        /// What there is too much of.
+        /// What exceeds the limit.
         what: &'static str,
         /// How much is allowed.
         limit: usize,
     },
     /// The file is damaged, or of another format.
     Malformed {
-        /// The file, if it was opened by its path.
+        /// The file, if it was opened by path.
         path: Option<PathBuf>,
-        /// Where in the file; of text that is not JSON, line and column.
+        /// Where in the file; line and column for text that is not JSON.
         place: String,
-        /// What belongs there.
+        /// What was expected there.
         expected: String,
-        /// What is there.
+        /// What was found there.
         got: String,
     },
-    /// The file is sound, but its model has a part that this crate does not have.
+    /// The file is valid, but its model has a part that this crate does not have.
     Unsupported {
-        /// The file, if it was opened by its path.
+        /// The file, if it was opened by path.
         path: Option<PathBuf>,
         /// Where in the file.
         place: String,
         /// What is supported there.
         expected: String,
-        /// What is there.
+        /// What was found there.
         got: String,
     },
     /// The model has something that the format does not have.
     Convert(ConvertError),
-    /// A parameter is NaN or infinite, which JSON cannot say.
+    /// A parameter is NaN or infinite, which JSON cannot represent.
     NotFinite {
         /// The name of the tensor.
         tensor: String,
@@ -58,7 +58,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// The error with the file's path, which only the caller of a reader knows.
+    /// Adds the file's path, which only the caller of a reader knows.
     pub(super) fn at(mut self, file: &Path) -> Self {
         match &mut self {
             FileError::Io(error) => {

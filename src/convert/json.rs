@@ -1,7 +1,7 @@
-//! JSON that anybody may have made, read value by value.
+//! Untrusted JSON, read value by value.
 //!
-//! A [`Value`] is a piece of the text that is not parsed before it is asked for, so memory is taken for what is asked for
-//! alone. Lists are read one element at a time.
+//! A [`Value`] is a piece of the text that is parsed only on request, so memory is taken only for what is requested. Lists are
+//! read one element at a time.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub fn malformed(place: String, expected: impl Into<String>, got: impl Into<Stri
     FileError::Malformed { path: None, place, expected: expected.into(), got: got.into() }
 }
 
-/// A value in a text that is JSON, and its place there.
+/// A value in a JSON text, and its place there.
 #[derive(Clone, Debug)]
 pub struct Value<'t> {
     pub(super) text: &'t str,
@@ -32,14 +32,14 @@ impl<'t> Value<'t> {
         Value { text, place: place.into() }
     }
 
-    /// The outermost value of a text, all of which must be JSON, as a part of something.
+    /// The outermost value of a text that must be JSON as a whole, as a part of something larger.
     #[cfg(feature = "keras")]
     pub fn of_text_in(text: &'t str, place: &str) -> Result<Self, FileError> {
         let value = Value::of_text(text)?;
         Ok(Value { place: place.into(), ..value })
     }
 
-    /// The outermost value of a text, all of which must be JSON.
+    /// The outermost value of a text that must be JSON as a whole.
     pub fn of_text(text: &'t str) -> Result<Self, FileError> {
         let text = text.trim_start_matches('\u{feff}').trim(); // a byte order mark
         match serde_json::from_str::<IgnoredAny>(text) {
@@ -51,7 +51,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// What it is, for an error.
+    /// A description of the value, for an error.
     fn shown(&self) -> String {
         match self.text.chars().next() {
             Some('{') => "an object".into(),
@@ -69,7 +69,7 @@ impl<'t> Value<'t> {
         FileError::Unsupported { path: None, place: self.place.clone(), expected: expected.into(), got: self.shown() }
     }
 
-    /// That the value at this place is another one.
+    /// The error for another value than the expected one at this place.
     #[cfg(feature = "keras")]
     pub fn unsupported_as(&self, expected: &str, got: &str) -> FileError {
         let place = self.place.clone();
@@ -81,7 +81,7 @@ impl<'t> Value<'t> {
         &self.place
     }
 
-    /// Its text as it stands in the file.
+    /// Its text as in the file.
     pub fn raw(&self) -> &'t str {
         self.text
     }
@@ -109,7 +109,7 @@ impl<'t> Value<'t> {
         self.keyed(keys, false)
     }
 
-    /// The values of an object under these keys, which are all that it may have.
+    /// The values of an object under these keys; no other keys may exist.
     #[cfg(feature = "plugin-formats")]
     pub fn members_alone(&self, keys: &[&str]) -> Result<Members<'t>, FileError> {
         self.keyed(keys, true)
@@ -121,7 +121,7 @@ impl<'t> Value<'t> {
         }
         let mut members = Members { of: self.clone(), found: Vec::new(), refused: None };
         let object = Object { keys, alone, members: &mut members };
-        // The text is JSON: what fails is a key, such as half of a surrogate pair.
+        // The text is JSON, so only a key can fail, such as half of a surrogate pair.
         let read = Deserializer::from_str(self.text).deserialize_map(object);
         match members.refused.take() {
             Some(error) => Err(error),
@@ -132,7 +132,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// Calls `each` with the elements of a list and their numbers.
+    /// Calls `each` with the elements of a list and their indices.
     pub fn elements(
         &self,
         expected: &str,
@@ -183,12 +183,12 @@ pub struct Members<'t> {
 }
 
 impl<'t> Members<'t> {
-    /// The value of a key; nothing if there is none or it is null.
+    /// The value of a key; `None` if there is none or it is null.
     pub fn optional(&self, key: &str) -> Option<&Value<'t>> {
         self.found.iter().find(|(found, value)| found == key && !value.is_null()).map(|(_, value)| value)
     }
 
-    /// The value of a key, which may be null; nothing if there is none.
+    /// The value of a key, which may be null; `None` if there is none.
     #[cfg(feature = "keras")]
     pub fn given(&self, key: &str) -> Option<&Value<'t>> {
         self.found.iter().find(|(found, _)| found == key).map(|(_, value)| value)
@@ -242,7 +242,7 @@ impl<'t> Visitor<'t> for Object<'_, 't> {
     }
 }
 
-/// A key: one of the known ones, or the beginning of another one if there must be no others.
+/// A key: one of the known ones, or, if there must be no others, the beginning of an unknown one.
 struct Key<'a> {
     keys: &'a [&'a str],
     alone: bool,

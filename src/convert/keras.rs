@@ -10,7 +10,7 @@ use crate::layers::Nonlinearity;
 use crate::recurrent::Recurrent;
 use crate::wrap::{Bidirectional, Merge};
 
-/// Which layer of Keras it is, with the options that change what it computes.
+/// The kind of a Keras layer, with the options that change what it computes.
 ///
 /// ```
 /// use gradflow::{convert::KerasKind, recurrent::Nonlinearity};
@@ -23,23 +23,23 @@ use crate::wrap::{Bidirectional, Merge};
 pub enum KerasKind {
     /// `SimpleRNN`.
     SimpleRnn {
-        /// By default tanh.
+        /// tanh by default.
         activation: Nonlinearity,
     },
     /// `LSTM`.
     Lstm {
-        /// Of what could be written, and of what is read of the memory; by default tanh.
+        /// Of the candidate, and of the memory when it is read; tanh by default.
         activation: Nonlinearity,
-        /// Of the gates; by default the sigmoid.
+        /// Of the gates; the sigmoid by default.
         recurrent_activation: Nonlinearity,
     },
     /// `GRU`.
     Gru {
-        /// Whether the reset gate acts after the product; by default it does.
+        /// Whether the reset gate acts after the product; true by default.
         reset_after: bool,
-        /// Of what could be written; by default tanh.
+        /// Of the candidate; tanh by default.
         activation: Nonlinearity,
-        /// Of the gates; by default the sigmoid.
+        /// Of the gates; the sigmoid by default.
         recurrent_activation: Nonlinearity,
     },
 }
@@ -61,7 +61,8 @@ impl KerasKind {
         KerasKind::Gru { reset_after, activation, recurrent_activation }
     }
 
-    /// Fails if it has other activations than Keras' defaults, which are all that plug-ins compute, whatever a file says.
+    /// Returns an error if it has activations other than Keras' defaults, which are all that plug-ins compute, whatever a file
+    /// says.
     #[cfg(feature = "plugin-formats")]
     pub(super) fn with_its_activations(self) -> Result<Self, &'static str> {
         let defaults = match self {
@@ -105,14 +106,14 @@ impl KerasKind {
     }
 }
 
-/// The weights of one direction, as `layer.get_weights()` gives them.
+/// The weights of one direction, as `layer.get_weights()` returns them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KerasWeights<F> {
     /// `[I, G H]`: of x
     pub kernel: Array2<F>,
     /// `[H, G H]`: of h
     pub recurrent_kernel: Array2<F>,
-    /// `[G H]`; of a GRU with `reset_after` `[2, G H]`: of x, of h; without `use_bias` none
+    /// `[G H]`; of a GRU with `reset_after` `[2, G H]`: of x, of h; `None` without `use_bias`
     pub bias: Option<ArrayD<F>>,
 }
 
@@ -138,19 +139,19 @@ pub struct KerasWeights<F> {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct KerasLayer<F> {
-    /// What the layer is, in each direction.
+    /// The kind of the layer, in each direction.
     pub kind: KerasKind,
     /// The layer, or `Bidirectional`'s `forward_layer`.
     pub forward: KerasWeights<F>,
     /// `Bidirectional`'s `backward_layer`, if it is one.
     pub backward: Option<KerasWeights<F>>,
-    /// `Bidirectional`'s `merge_mode`; of a layer in one direction it says nothing.
+    /// `Bidirectional`'s `merge_mode`; it has no meaning for a layer in one direction.
     pub merge: Merge,
 }
 
-/// A cell that is a layer of Keras too; sealed.
+/// A cell that Keras has as a layer, too; sealed.
 pub trait KerasCell: BuiltCell {
-    /// Zeros for the weights of a layer; nothing if it is of another kind.
+    /// Zeros for the weights of a layer; `None` if it is of another kind.
     #[doc(hidden)]
     fn of_kind(kind: KerasKind, sizes: [usize; 2], bias: bool) -> Option<Self>;
 
@@ -162,7 +163,7 @@ pub trait KerasCell: BuiltCell {
     #[doc(hidden)]
     const NAME: &str;
 
-    /// The place of each of its gates in Keras' order.
+    /// The index of each of its gates in Keras' order.
     #[doc(hidden)]
     const PLACES: &[usize];
 }
@@ -259,7 +260,7 @@ impl<F: Float> KerasCell for GruCell<F> {
     const PLACES: &[usize] = &[1, 0, 2]; // r, z, n among z, r, h
 }
 
-/// A kind whose activations Keras has by name, or that of one that it has not.
+/// The kind, if Keras has its activations by name; otherwise, an activation that Keras does not have.
 fn kept_by_keras(kind: KerasKind) -> Result<KerasKind, &'static str> {
     for f in kind.activations() {
         refuse([
@@ -277,8 +278,8 @@ fn kept_by_keras(kind: KerasKind) -> Result<KerasKind, &'static str> {
 }
 
 impl<F: Float> KerasWeights<F> {
-    /// The cell of layer `layer`, which is of `kind` and is given `input` features, if that is settled, by layers of H =
-    /// `hidden`.
+    /// The cell of layer `layer`, of kind `kind` and with H = `hidden`. It must take `input` features, if their number is known
+    /// already.
     pub(super) fn cell<C: KerasCell + BuiltCell<Elem = F>>(
         &self,
         kind: KerasKind,
@@ -301,7 +302,7 @@ impl<F: Float> KerasWeights<F> {
             read(&mut cell, name, rows(weight.as_slice().expect("standard layout"), gates), C::PLACES);
         }
         if let Some(bias) = bias {
-            // One bias is that of x; the other one stays zero.
+            // A single bias is that of x; the other one stays zero.
             let values: Vec<_> = bias.iter().copied().collect();
             for (name, values) in ["bias_ih", "bias_hh"].into_iter().zip(values.chunks_exact(gates * hidden)) {
                 read(&mut cell, name, rows(values, gates), C::PLACES);
@@ -332,13 +333,13 @@ impl<F: Float> KerasWeights<F> {
     }
 }
 
-/// In standard layout.
+/// The transposed matrix, in standard layout.
 fn transposed<F: Float>(weight: ArrayView2<'_, F>) -> Array2<F> {
     weight.t().as_standard_layout().into_owned()
 }
 
 impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
-    /// From the weights of Keras' layers in a row: see [`convert`](crate::convert).
+    /// A model from the weights of consecutive Keras layers: see [`convert`](crate::convert).
     ///
     /// # Errors
     /// Returns an error if there are none, or one is of another kind or does not fit the others.
@@ -364,12 +365,12 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         Ok(Model::of_cells(cells, Vec::new()))
     }
 
-    /// As the weights of Keras' layers in a row: see [`convert`](crate::convert).
+    /// The weights as those of consecutive Keras layers: see [`convert`](crate::convert).
     ///
     /// # Errors
     /// Returns an error if the model has an option that Keras does not have: peepholes, coupled gates, a projection, layer
-    /// normalisation, zoneout, `clip`, an `output_activation` that is not that of the candidate, or an activation that Keras has
-    /// not by a name.
+    /// normalisation, zoneout, `clip`, an `output_activation` that is not that of the candidate, or an activation that Keras does
+    /// not have by name.
     pub fn to_keras(&self) -> Result<Vec<KerasLayer<Elem<C>>>, ConvertError> {
         let layer = |(layer, cells): (usize, &[C])| {
             let kinds = cells.iter().map(|cell| supported(layer, cell.kind())).collect::<Result<Vec<_>, _>>()?;
@@ -387,8 +388,8 @@ impl<C: KerasCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
 }
 
 impl<C: KerasCell> Bidirectional<Recurrent<C>> {
-    /// From the weights of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert). One that concatenates
-    /// is a `Recurrent` model of two directions, too.
+    /// A model from the weights of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert). A
+    /// layer that concatenates is a `Recurrent` model of two directions, too.
     ///
     /// ```
     /// use gradflow::convert::{KerasKind, KerasLayer, KerasWeights};
@@ -422,11 +423,11 @@ impl<C: KerasCell> Bidirectional<Recurrent<C>> {
         Ok(Bidirectional { forward: direction(forward)?, reverse: direction(backward)?, merge: *merge })
     }
 
-    /// As the weights of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert).
+    /// The weights as those of a `Bidirectional` layer of Keras, with its `merge_mode`: see [`convert`](crate::convert).
     ///
     /// # Errors
-    /// Returns an error if a direction has several layers, both are of different kinds, or one has an option that Keras does not have, as
-    /// of [`Recurrent::to_keras`].
+    /// Returns an error if a direction has several layers, both are of different kinds, or one has an option that Keras does not
+    /// have: see [`Recurrent::to_keras`].
     pub fn to_keras(&self) -> Result<KerasLayer<Elem<C>>, ConvertError> {
         let one = |direction: &Recurrent<C>| {
             let mut layers = direction.to_keras()?;

@@ -1,11 +1,12 @@
 //! Weights of ONNX and Keras, and models of audio plug-ins: read and written by documented conversions.
 //!
-//! PyTorch's need no conversion: its names, shapes and gate orders are those of this crate; see [`io`](crate::io). With the feature
-//! `keras`, `KerasFile` reads what Keras saved; with `plugin-formats`, `nam` and `keras_json` read and write whole files.
+//! PyTorch's weights need no conversion: their names, shapes and gate orders are those of this crate; see [`io`](crate::io). With
+//! the feature `keras`, `KerasFile` reads Keras' files; with `plugin-formats`, `nam` and `keras_json` read and write whole files.
 //!
-//! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model in one direction or in both,
-//! several in a row are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx), [`to_onnx`](crate::recurrent::Recurrent::to_onnx),
-//! [`from_keras`](crate::recurrent::Recurrent::from_keras) and [`to_keras`](crate::recurrent::Recurrent::to_keras) convert arrays.
+//! One [`OnnxNode`] or [`KerasLayer`] is one layer of a [`Recurrent`](crate::recurrent::Recurrent) model, in one direction or in
+//! both; consecutive ones are its layers. [`from_onnx`](crate::recurrent::Recurrent::from_onnx),
+//! [`to_onnx`](crate::recurrent::Recurrent::to_onnx), [`from_keras`](crate::recurrent::Recurrent::from_keras) and
+//! [`to_keras`](crate::recurrent::Recurrent::to_keras) convert arrays.
 //!
 //! # Gates
 //!
@@ -17,12 +18,12 @@
 //! | GRU, reset after the product | [`GruReset::AfterProduct`](crate::recurrent::GruReset) | `linear_before_reset=1` | `reset_after=True` |
 //! | GRU, reset before the product | [`GruReset::BeforeProduct`](crate::recurrent::GruReset) | `linear_before_reset=0` | `reset_after=False` |
 //! | activations | [`gate_activation`](crate::recurrent::CellBuilder::gate_activation), [`candidate_activation`](crate::recurrent::CellBuilder::candidate_activation), [`output_activation`](crate::recurrent::CellBuilder::output_activation) | `activations`: f, g, h | `recurrent_activation`, and `activation` for the other two |
-//! | sums that are clipped | [`clip`](crate::recurrent::CellBuilder::clip) | `clip` | |
-//! | LSTM, f = 1 - i | [`coupled`](crate::recurrent::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f that mean nothing | |
+//! | clipped sums | [`clip`](crate::recurrent::CellBuilder::clip) | `clip` | |
+//! | LSTM, f = 1 - i | [`coupled`](crate::recurrent::CellBuilder::coupled): no weights for f | `input_forget=1`: weights of f without meaning | |
 //!
 //! # Shapes
 //!
-//! G gates, D directions, forward first. Keras' weights are transposed; its batch comes first, see
+//! G is the number of gates, and D that of directions, forward first. Keras' weights are transposed; its batch comes first, see
 //! [`Sequence::batch_first`](crate::Sequence::batch_first).
 //!
 //! | | here | ONNX | Keras |
@@ -31,20 +32,20 @@
 //! | of h | `weight_hh` `[G H, H]` | `R` `[D, G H, H]` | `recurrent_kernel` `[H, G H]` |
 //! | biases | `bias_ih`, `bias_hh` `[G H]` | `B` `[D, 2 G H]`: both, one after the other | `bias` `[G H]`: their sum; with `reset_after` `[2, G H]` |
 //! | peepholes | `peephole` `[3, H]` | `P` `[D, 3 H]` | |
-//! | states | `[L D, B, H]` | `[D, B, H]` a node | `[B, H]` a layer and direction |
+//! | states | `[L D, B, H]` | `[D, B, H]` per node | `[B, H]` per layer and direction |
 //! | outputs | `[T, B, D H]` | `[T, D, B, H]` | `[B, T, D H]` |
 //!
 //! # Directions
 //!
-//! ONNX' `direction=reverse` and Keras' `go_backwards=True` are a model of one direction that is given
-//! [`x.reversed()`](crate::Sequence::reversed). Outputs keep the places of their steps, as ONNX' do; Keras' come in the order
-//! in which the steps were taken.
+//! ONNX' `direction=reverse` and Keras' `go_backwards=True` are a model of one direction with
+//! [`x.reversed()`](crate::Sequence::reversed) as its input. Outputs stay at their steps, as in ONNX; Keras returns them in the
+//! order in which the steps were taken.
 //!
 //! # What is lost
 //!
-//! From ONNX and back, every bit comes back, but for the weights of f that mean nothing. From Keras and back as well; towards
-//! Keras two biases become their sum, unless the reset gate acts after the product. Dropout is not part of the weights. What
-//! the other system does not have, such as layer normalisation, is refused with a [`ConvertError`].
+//! A round trip from ONNX and back preserves every bit, except for the weights of f without meaning. So does one from Keras and
+//! back. In a conversion to Keras, two biases become their sum, unless the reset gate acts after the product. Dropout is not part
+//! of the weights. A [`ConvertError`] refuses options that the other system does not have, such as layer normalisation.
 
 #[cfg(any(feature = "keras", feature = "plugin-formats"))]
 mod file_error;
@@ -79,24 +80,24 @@ use crate::layers::Nonlinearity;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConvertError {
-    /// A model has at least one layer.
+    /// There are no layers; a model has at least one.
     NoLayers,
     /// A layer of another kind than the model's cells.
     Kind {
         /// The layer, counted from 0.
         layer: usize,
-        /// What the model's cells are there.
+        /// The kind of the model's cells there.
         expected: &'static str,
-        /// What the layer is.
+        /// The kind of the layer.
         got: &'static str,
     },
-    /// A layer in another number of directions than the model's.
+    /// A layer with another number of directions than the model.
     Directions {
         /// The layer, counted from 0.
         layer: usize,
-        /// The model's.
+        /// The model's number.
         expected: usize,
-        /// The layer's.
+        /// The layer's number.
         got: usize,
     },
     /// A tensor of another shape.
@@ -105,7 +106,7 @@ pub enum ConvertError {
         layer: usize,
         /// The tensor, as the other system calls it.
         tensor: &'static str,
-        /// The shape that the other tensors ask for.
+        /// The shape that the other tensors require.
         expected: Vec<usize>,
         /// The shape that it has.
         got: Vec<usize>,
@@ -117,11 +118,11 @@ pub enum ConvertError {
         /// The tensor, as the other system calls it.
         tensor: &'static str,
     },
-    /// A number that makes no sense, or not in the element type.
+    /// A number that is invalid, or becomes so in the element type.
     Number {
         /// The layer, counted from 0.
         layer: usize,
-        /// What it is of: `clip`, or a number of an activation.
+        /// What the number belongs to: `clip`, or a number of an activation.
         option: &'static str,
         /// What it should be.
         expected: &'static str,
@@ -163,7 +164,7 @@ impl std::error::Error for ConvertError {}
 
 type Elem<C> = <C as BuiltCell>::Elem;
 
-/// What a cell is there, or the option that it is not there for.
+/// The counterpart of a cell, or the error for an option without one.
 fn supported<T>(layer: usize, counterpart: Result<T, impl Into<String>>) -> Result<T, ConvertError> {
     counterpart.map_err(|option| ConvertError::Unsupported { layer, option: option.into() })
 }
@@ -172,12 +173,12 @@ fn check_array(layer: usize, tensor: &'static str, expected: &[usize], got: &[us
     if expected == got && !got.contains(&0) {
         return Ok(());
     }
-    // What is empty cannot be as expected, whatever that is.
+    // An empty tensor never fits, so the error expects at least one element.
     let expected = expected.iter().map(|&size| size.max(1)).collect();
     Err(ConvertError::Shape { layer, tensor, expected, got: got.to_vec() })
 }
 
-/// Checks the numbers of activations, and what sums are clipped to.
+/// Checks the numbers of activations, and the clipping limit.
 fn check_numbers<F: Float>(layer: usize, activations: &[Nonlinearity], clip: Option<f64>) -> Result<(), ConvertError> {
     let is_finite = |number: f64| number.is_finite() && F::of(number).is_finite();
     let refuse =

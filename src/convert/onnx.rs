@@ -9,8 +9,8 @@ use crate::kernels::Float;
 use crate::recurrent::Recurrent;
 
 impl<F: Float> OnnxNode<F> {
-    /// Checks that the node is layer `layer` of a model whose layer before has `before` features a direction, if there is
-    /// one.
+    /// Checks that the node is layer `layer` of a model. If there is a layer before it, that one has `before` features per
+    /// direction.
     fn check(&self, layer: usize, directions: usize, before: Option<usize>) -> Result<(), ConvertError> {
         let got = self.w.dim().0;
         if got != directions {
@@ -64,7 +64,7 @@ impl<F: Float> OnnxNode<F> {
 }
 
 impl<C: OnnxCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
-    /// From the weights of ONNX nodes in a row, one a layer: see [`convert`](crate::convert).
+    /// A model from the weights of consecutive ONNX nodes, one per layer: see [`convert`](crate::convert).
     ///
     /// # Errors
     /// Returns an error if there are none, or one is another operator or does not fit the others.
@@ -80,7 +80,7 @@ impl<C: OnnxCell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         Ok(Model::of_cells(cells, Vec::new()))
     }
 
-    /// As the weights of ONNX nodes in a row, one a layer: see [`convert`](crate::convert).
+    /// The weights as those of consecutive ONNX nodes, one per layer: see [`convert`](crate::convert).
     ///
     /// # Errors
     /// Returns an error if the model has an option that ONNX does not have: a projection, layer normalisation, zoneout, GELU or SiLU

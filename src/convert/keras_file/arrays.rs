@@ -12,15 +12,15 @@ use crate::convert::FileError;
 use crate::convert::json::malformed;
 use crate::kernels::Float;
 
-/// Groups in groups, at most so deep.
+/// The maximum depth of nested groups.
 const LEVELS: usize = 16;
 
-/// More groups are refused.
+/// The maximum number of groups.
 const MAX_GROUPS: usize = 1 << 14;
 
 pub struct Arrays {
     file: File,
-    /// Of the file, in bytes.
+    /// The size of the file in bytes.
     size: usize,
 }
 
@@ -43,7 +43,7 @@ impl Arrays {
         self.file.group(path).is_ok()
     }
 
-    /// Every group that holds a layer: by its name if the file has that, otherwise by the end of its path.
+    /// Every group that holds a layer: by its name if the file has one, otherwise by the end of its path.
     pub fn layers(&self) -> Result<Vec<Described>, FileError> {
         let (mut found, mut groups) = (Vec::new(), 0);
         self.add_layers(&self.file.root(), "", "", 0, &mut groups, &mut found)?;
@@ -76,7 +76,7 @@ impl Arrays {
             if matches!(&*name, "vars" | "optimizer" | "metrics" | "seed_generator") {
                 continue;
             }
-            // The layers of a model stand in a group of this name.
+            // The layers of a model are in a group of this name.
             if name == "layers" {
                 self.add_layers(&child, &path, prefix, depth + 1, groups, found)?;
                 continue;
@@ -115,7 +115,7 @@ impl Arrays {
     fn array<F: Float>(&self, path: &str) -> Result<ArrayD<F>, FileError> {
         let damaged = |error| damaged(path, &error);
         let dataset = self.file.dataset(path).map_err(damaged)?;
-        // Of halves, which `read_f64` does not read, the bytes.
+        // Half-precision floats, which `read_f64` does not read, are read as bytes.
         let half: Option<fn(u16) -> f32> = match dataset.datatype().map_err(damaged)? {
             Datatype::FloatingPoint { size: 4 | 8, .. } => None,
             Datatype::FloatingPoint { size: 2, byte_order: DatatypeByteOrder::LittleEndian, layout } => {
@@ -128,7 +128,7 @@ impl Arrays {
         };
         let shape: Option<Vec<usize>> =
             dataset.shape().map_err(damaged)?.into_iter().map(|size| size.try_into().ok()).collect();
-        // A file may say that it holds more than it does; if it is compressed, it may.
+        // A file may claim to hold more than it does; if it is compressed, it may hold more than its own size.
         let most = (16 * self.size + (1 << 20)) / 8;
         let count = shape.as_deref().and_then(elements_of).filter(|&count| count <= most);
         let (Some(shape), Some(count)) = (shape, count) else {

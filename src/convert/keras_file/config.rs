@@ -1,4 +1,4 @@
-//! What the configuration of a Keras model says of its layers.
+//! The layers in the configuration of a Keras model.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::convert::{FileError, KerasKind};
 use crate::layers::Nonlinearity;
 use crate::wrap::Merge;
 
-/// Models in models, at most so deep.
+/// The maximum depth of nested models.
 const LEVELS: usize = 8;
 
-/// More layers are refused.
+/// The maximum number of layers.
 const MAX_LAYERS: usize = 4096;
 
-/// The layers of a model, if it is one of layers that are listed: a class of its own says nothing of them.
+/// The layers of a model, if its configuration lists them; that of a custom class does not.
 pub fn layers(json: &[u8], keras_2: bool) -> Result<Option<Vec<Described>>, FileError> {
     let place = || "config.json".to_owned();
     let text = std::str::from_utf8(json).map_err(|_| malformed(place(), "JSON", "bytes that are not UTF-8"))?;
@@ -32,7 +32,7 @@ pub fn is_of_keras_2(json: &[u8]) -> Result<bool, FileError> {
     Ok(members.optional("keras_version").map(Value::text).transpose()?.is_some_and(|version| version.starts_with("2.")))
 }
 
-/// Adds the layers of a model whose groups are in `group`; not if it does not list them.
+/// Adds the layers of a model whose groups are in `group`, if it lists them.
 fn add_layers(
     model: &Value<'_>,
     keras_2: bool,
@@ -46,7 +46,7 @@ fn add_layers(
     if depth == LEVELS || !matches!(&*class, "Functional" | "Sequential") {
         return Ok(false);
     }
-    // Groups are called by the class, the second of a class `lstm_1`.
+    // Groups are named after the class; the second one of a class is `lstm_1`.
     let mut counts = BTreeMap::new();
     let config = members.required("config")?.members(&["layers"])?;
     let layers = config.required("layers")?.list("a list of layers", MAX_LAYERS)?;
@@ -72,8 +72,8 @@ fn add_layers(
     Ok(true)
 }
 
-/// `SimpleRNN` is `simple_rnn`, as Keras makes it: an underscore before each upper-case letter that a lower-case one follows, and
-/// between a lower-case letter and an upper-case one.
+/// Converts `SimpleRNN` to `simple_rnn`, as Keras does: with an underscore before each upper-case letter that a lower-case one
+/// follows, and between a lower-case letter and an upper-case one.
 fn snake_case(class: &str) -> String {
     let letters: Vec<char> = class.chars().filter(|letter| letter.is_alphanumeric() || *letter == '_').collect();
     let mut snake = String::new();
@@ -98,7 +98,7 @@ pub struct Options<'t> {
 }
 
 impl<'t> Options<'t> {
-    /// Of a layer that Keras 2 wrote, or a later version.
+    /// The options of a layer that Keras 2, or a later version, wrote.
     pub fn new(class: String, config: Value<'t>, keras_2: bool) -> Self {
         Options { class, config, keras_2 }
     }
@@ -118,7 +118,7 @@ impl<'t> Options<'t> {
         if self.class == class { Ok(()) } else { Err(self.config.unsupported_as(class, &self.class)) }
     }
 
-    /// Fails if an option has another value than one of these, as JSON; one that is absent has the first.
+    /// Returns an error if an option has a value other than these, as JSON; an absent option has the first value.
     pub fn expect(&self, key: &str, values: &[&str]) -> Result<(), FileError> {
         let members = self.config.members(&[key])?;
         let Some(value) = members.optional(key) else { return Ok(()) };
@@ -126,7 +126,7 @@ impl<'t> Options<'t> {
         if values.contains(&&*plain) { Ok(()) } else { Err(value.unsupported(values.join(" or "))) }
     }
 
-    /// How a `Bidirectional` layer makes both outputs one.
+    /// How a `Bidirectional` layer merges both outputs.
     pub fn merge(&self) -> Result<Merge, FileError> {
         let modes = [
             ("\"concat\"", Merge::Concat),
@@ -135,7 +135,7 @@ impl<'t> Options<'t> {
             ("\"mul\"", Merge::Multiply),
         ];
         let members = self.config.members(&["merge_mode"])?;
-        // `null` is a mode, too: both outputs, apart.
+        // `null` is a mode, too: both outputs, separately.
         let Some(value) = members.given("merge_mode") else { return Ok(Merge::Concat) };
         let mode = modes.into_iter().find(|(mode, _)| *mode == value.raw());
         mode.map(|(_, merge)| merge).ok_or_else(|| value.unsupported(modes.map(|(mode, _)| mode).join(" or ")))
@@ -180,7 +180,7 @@ impl<'t> Options<'t> {
         })
     }
 
-    /// An activation, by its name or as a layer of its own; `default` if it is not given.
+    /// An activation, by its name or as a layer; `default` if it is not given.
     fn activation(&self, key: &str, default: Nonlinearity) -> Result<Nonlinearity, FileError> {
         let members = self.config.members(&[key])?;
         let Some(value) = members.given(key) else { return Ok(default) };
@@ -209,7 +209,7 @@ impl<'t> Options<'t> {
 /// The activations that are known by name.
 const NAMES: &str = "linear, tanh, sigmoid, hard_sigmoid, relu, leaky_relu, elu, gelu, silu, softplus, softsign";
 
-/// An activation that is a layer: one with a number of its own.
+/// An activation that is given as a layer, with a number of its own.
 fn layer_activation(value: &Value<'_>) -> Result<Nonlinearity, FileError> {
     let members = value.members(&["class_name", "config"])?;
     let class = members.required("class_name")?.text()?;

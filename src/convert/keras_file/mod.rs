@@ -22,12 +22,12 @@ use crate::kernels::Float;
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::wrap::Merge;
 
-/// A model that Keras 3 saved, `.keras` or `.weights.h5`, with the feature `keras`: its layers, by their names.
+/// A model saved by Keras 3, `.keras` or `.weights.h5`, with the feature `keras`: its layers, by their names.
 ///
-/// A `.keras` file says what each layer is, so a layer that computes anything else than the one it would become is refused. A
-/// `.weights.h5` file holds arrays alone: a layer is what the caller asks for, with Keras' defaults. A layer of a model in the model
-/// is called `encoder.lstm`. Any layer may also be asked for by its group in the file, `layers/lstm_1`, or, in a class of its own,
-/// what an attribute is called: [`Debug`](fmt::Debug) shows names and groups.
+/// A `.keras` file describes each layer, so a layer is refused if it computes anything other than its counterpart here. A
+/// `.weights.h5` file holds arrays alone: a layer is of the kind that the caller asks for, with Keras' defaults. A layer of a
+/// nested model is called `encoder.lstm`. Any layer may also be requested by its group in the file: `layers/lstm_1`, or, in a
+/// custom class, the name of an attribute. [`Debug`](fmt::Debug) shows names and groups.
 ///
 /// ```no_run
 /// use gradflow::convert::KerasFile;
@@ -51,11 +51,12 @@ use crate::wrap::Merge;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A recurrent layer's activations are read with it. `hard_sigmoid` is that of the Keras that wrote the file: its slope is 1/6 in Keras 3, and
-/// 0.2 if the file says that Keras 2 wrote it. All else is read as Keras 3 writes it; no file of Keras 2 was tried.
+/// A recurrent layer's activations are read with it. `hard_sigmoid` is that of the Keras version that wrote the file: its slope
+/// is 1/6 in Keras 3, and 0.2 if the file says that Keras 2 wrote it. Everything else is read as Keras 3 writes it; no file of
+/// Keras 2 was tried.
 ///
-/// Weights are rounded to the element type that they are asked for in. Dropout is not part of them. Nothing in the file is
-/// executed: a `Lambda` layer is a name.
+/// Weights are rounded to the requested element type. Dropout is not part of them. Nothing in the file is executed: a `Lambda`
+/// layer is only a name.
 ///
 /// Sources: `keras/src/saving/saving_lib.py`, and the layers' `get_config`.
 pub struct KerasFile {
@@ -69,7 +70,7 @@ pub struct KerasFile {
 pub struct KerasDense<F> {
     /// `y = x Wᵀ + b`
     pub linear: Linear<F>,
-    /// What Keras applies after it, by its name there; `linear` is nothing, and what a file of weights is taken to mean.
+    /// The activation that Keras applies after it, by its name there; `linear` is none, and is assumed for a file of weights.
     pub activation: String,
 }
 
@@ -87,7 +88,7 @@ impl KerasFile {
     /// Reads a file's bytes to their end.
     ///
     /// # Errors
-    /// As of [`open`](KerasFile::open).
+    /// Returns an error as [`open`](KerasFile::open) does.
     pub fn read_from(mut reader: impl Read) -> Result<Self, FileError> {
         let mut file = Vec::new();
         reader.by_ref().take(FileKind::ENOUGH as u64).read_to_end(&mut file)?;
@@ -120,9 +121,9 @@ impl KerasFile {
         self.layers.iter().map(|layer| (&*layer.name, layer.about.as_ref().map(|about| &*about.class)))
     }
 
-    /// A `SimpleRNN`, `LSTM` or `GRU`, or a `Bidirectional` one, of which a file of weights is taken to concatenate.
+    /// A `SimpleRNN`, `LSTM` or `GRU`, or a `Bidirectional` one. In a file of weights, the latter is assumed to concatenate.
     ///
-    /// From a file of weights, a `SimpleRNN` is taken to have tanh, and a `GRU` without biases to reset after the product: `kind`
+    /// In a file of weights, a `SimpleRNN` is assumed to have tanh, and a `GRU` without biases to reset after the product: `kind`
     /// can be set.
     ///
     /// # Errors
@@ -227,11 +228,12 @@ impl KerasFile {
         Ok(Embedding { weight: matrix(&group, array)?, padding_idx: None })
     }
 
-    /// A `LayerNormalization` over the features; of one without `scale` or `center`, the weights are ones or the biases zeros.
+    /// A `LayerNormalization` over the features; without `scale`, the weights are ones, and without `center`, the biases are
+    /// zeros.
     ///
     /// # Errors
     /// Returns an error if there is no layer of this name, it is of another class, normalises something else, or its arrays do
-    /// not fit; from a file of weights, also if it has one array only, of which nothing says which it is.
+    /// not fit. From a file of weights, it also returns an error if there is only one array, since nothing says which one it is.
     pub fn layer_norm<F: Float>(&self, name: &str) -> Result<LayerNorm<F>, FileError> {
         let layer = self.layer(name)?;
         let options = layer.options(&["LayerNormalization"])?;
@@ -284,7 +286,7 @@ impl KerasFile {
 }
 
 impl Described {
-    /// Its options, if it is of one of these classes; none if the file has no configuration.
+    /// Its options, if it is of one of these classes; `None` if the file has no configuration.
     fn options(&self, classes: &[&str]) -> Result<Option<Options<'_>>, FileError> {
         let Some(About { class, config, place, keras_2 }) = &self.about else { return Ok(None) };
         if !classes.contains(&&**class) {

@@ -1,4 +1,4 @@
-//! Files of GuitarML's trainer: what describes the model, and PyTorch's tensors in lists.
+//! Files of GuitarML's trainer: a description of the model, and PyTorch's tensors in lists.
 
 use super::keras_layers::KerasJsonLayer;
 use super::{FileError, MAX_LAYERS};
@@ -51,8 +51,8 @@ pub fn read<F: Float>(file: &Value<'_>) -> Result<(Vec<KerasJsonLayer<F>>, bool)
     Ok((all, skipped))
 }
 
-/// The cell of a layer. Its tensors have the names, shapes and gates that they have here, and are read before anything of
-/// their size is made.
+/// The cell of a layer. Its tensors have the same names, shapes and gates as here, and are read before anything of their size is
+/// allocated.
 fn read_cell<F: Float, C: BuiltCell<Elem = F>>(
     tensors: &Members<'_>,
     layer: usize,

@@ -1,7 +1,7 @@
-//! Models of Keras' layers in JSON, as RTNeural and the plug-ins on it load them: AIDA-X, NeuralPi, Proteus and others.
+//! Models of Keras' layers in JSON, as RTNeural and the plug-ins based on it load them: AIDA-X, NeuralPi, Proteus and others.
 //!
-//! [`KerasJson`] is the content of such a file. What RTNeural's `save_model` (Chowdhury 2021) and AIDA-X' trainer write is
-//! read, and what is written here is loaded by RTNeural's `parseJson`.
+//! [`KerasJson`] is the content of such a file. It reads files of RTNeural's `save_model` (Chowdhury 2021) and AIDA-X' trainer,
+//! and RTNeural's `parseJson` loads the files that it writes.
 //!
 //! # The format
 //!
@@ -15,7 +15,7 @@
 //! | `in_gain`, `out_gain` | gains before and after the model in dB; may be absent (AIDA-X) |
 //! | `metadata` | an object; may be absent (AIDA-X) |
 //!
-//! A layer has a `type`, an `activation`, a `shape` whose last number is that of its outputs, and `weights` in the shapes of
+//! A layer has a `type`, an `activation`, a `shape` whose last number is the number of outputs, and `weights` in the shapes of
 //! Keras, which [`convert`](crate::convert) describes:
 //!
 //! | `type` | here | `weights` |
@@ -25,9 +25,10 @@
 //! | `dense`, `time-distributed-dense` | [`Linear`] and, unless `activation` is empty, [`Activation`](crate::layers::Activation) | `[I, O]`, `[O]` |
 //! | `activation` | [`Activation`](crate::layers::Activation) | none |
 //!
-//! Activations are `tanh`, `relu` and `sigmoid`; that of a recurrent layer is `tanh` or empty, since RTNeural computes tanh in
-//! both cases, and the sigmoid in its gates. A cell with another activation is refused when it is written. A list of weights without biases is read as a layer without them. Other layers and activations, such as
-//! `conv1d`, `prelu` and `elu`, are refused by [`FileError::Unsupported`] with their place.
+//! Activations are `tanh`, `relu` and `sigmoid`. That of a recurrent layer is `tanh` or empty, since RTNeural computes tanh in
+//! both cases, and the sigmoid in its gates. A cell with another activation is refused when it is written. A list of weights
+//! without biases is read as a layer without them. Other layers and activations, such as `conv1d`, `prelu` and `elu`, are refused
+//! with [`FileError::Unsupported`] and their place.
 //!
 //! # GuitarML
 //!
@@ -37,8 +38,8 @@
 //!
 //! # What is lost
 //!
-//! The two biases of an LSTM become their sum, and layers without biases get zeros, which RTNeural needs. Numbers are written
-//! as `f64`, so all else of a model of `f32` comes back to the bit.
+//! The two biases of an LSTM become their sum, and layers without biases get zeros, which RTNeural needs. Numbers are written as
+//! `f64`, so everything else in a model of `f32` is preserved to the bit.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -86,12 +87,12 @@ pub struct KerasJson<F: Float> {
     pub layers: Vec<KerasJsonLayer<F>>,
     /// Whether the first feature of the input is added to the output, which has one feature then.
     pub skip: bool,
-    /// The gain before the model in dB, for the input and what is added to the output; [`model`](KerasJson::model) leaves it to
-    /// the caller.
+    /// The gain before the model in dB, for the input, including what is added to the output; [`model`](KerasJson::model) leaves
+    /// it to the caller.
     pub input_gain: Option<f64>,
     /// The gain after the model in dB; [`model`](KerasJson::model) leaves it to the caller.
     pub output_gain: Option<f64>,
-    /// What is known about the model.
+    /// Information about the model.
     pub metadata: Map<String, serde_json::Value>,
 }
 
@@ -103,7 +104,7 @@ impl<F: Float> KerasJson<F> {
         KerasJson { layers, skip: false, input_gain: None, output_gain: None, metadata: Map::new() }
     }
 
-    /// A model that computes what the layers compute, and adds the first input if [`skip`](KerasJson::skip) says so.
+    /// A model that computes the same as the layers, and adds the first input if [`skip`](KerasJson::skip) is set.
     ///
     /// # Panics
     /// Panics if there are no layers. A model of layers that do not fit each other panics in its first pass.
@@ -119,7 +120,7 @@ impl<F: Float> KerasJson<F> {
         Stacked::new(vec![BoxLayer::new(Residual { branch: layers, scale: BranchScale::Fixed(1.0), shortcut })])
     }
 
-    /// I, the number of input features, which the first layer that has weights says; nothing if none has.
+    /// I, the number of input features, from the first layer that has weights; `None` if there is none.
     pub fn input_size(&self) -> Option<usize> {
         self.layers.iter().find_map(KerasJsonLayer::input)
     }
@@ -137,7 +138,7 @@ impl<F: Float> KerasJson<F> {
     /// Reads a file of at most 64 MiB.
     ///
     /// # Errors
-    /// As of [`open`](KerasJson::open).
+    /// Returns an error as [`open`](KerasJson::open) does.
     pub fn read_from(reader: impl Read) -> Result<Self, FileError> {
         Self::read_with(reader, MAX_FILE_BYTES)
     }
@@ -145,7 +146,7 @@ impl<F: Float> KerasJson<F> {
     /// Reads a file of at most `max_bytes`. Reading takes up to about ten times as much memory as the file.
     ///
     /// # Errors
-    /// As of [`open`](KerasJson::open).
+    /// Returns an error as [`open`](KerasJson::open) does.
     pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
         Self::of_text(&read(reader, max_bytes)?)
     }
@@ -177,21 +178,22 @@ impl<F: Float> KerasJson<F> {
         Ok(content)
     }
 
-    /// Writes a file, replacing the one that is there as a whole or not at all.
+    /// Writes a file, replacing an existing one as a whole or not at all.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written, there is no layer with weights, a parameter is not finite, the layers do not
-    /// fit each other, or one is not a layer of Keras: as of [`to_keras`](crate::recurrent::Recurrent::to_keras), a GRU whose
-    /// reset gate acts before the product, an activation that is not tanh, relu or sigmoid.
+    /// Returns an error if the file cannot be written, there is no layer with weights, a parameter is not finite, the layers do
+    /// not fit each other, or one cannot be written as a layer of Keras: because of an option that
+    /// [`to_keras`](crate::recurrent::Recurrent::to_keras) refuses, a reset gate of a GRU that acts before the product, or an
+    /// activation that is not tanh, relu or sigmoid.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         let layers = self.written()?;
         Ok(file::replace(path.as_ref(), |writer| self.write(&layers, writer))?)
     }
 
-    /// Writes what [`save`](KerasJson::save) puts into a file.
+    /// Writes the bytes that [`save`](KerasJson::save) puts into a file.
     ///
     /// # Errors
-    /// As of [`save`](KerasJson::save).
+    /// Returns an error as [`save`](KerasJson::save) does.
     pub fn save_to(&self, mut writer: impl Write) -> Result<(), FileError> {
         let layers = self.written()?;
         Ok(self.write(&layers, &mut writer)?)

@@ -1,4 +1,4 @@
-//! A layer of a file of Keras' layers: what it is, how it is written, and how it is read.
+//! The layers of a file: their kinds, and how they are written and read.
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView2};
 
@@ -23,7 +23,7 @@ pub enum KerasJsonLayer<F: Float> {
     Gru(Box<GruCell<F>>),
     /// `dense`
     Dense(Linear<F>),
-    /// `activation`, or that of the `dense` before.
+    /// `activation`, or that of the preceding `dense`.
     Activation(Activation<F>),
 }
 
@@ -61,7 +61,7 @@ impl<F: Float> KerasJsonLayer<F> {
         }
     }
 
-    /// The number of inputs that it takes; nothing if any number will do.
+    /// The number of its inputs; `None` if it takes any number.
     pub(super) fn input(&self) -> Option<usize> {
         match self {
             KerasJsonLayer::Lstm(cell) => Some(cell.weight_ih.ncols()),
@@ -71,7 +71,7 @@ impl<F: Float> KerasJsonLayer<F> {
         }
     }
 
-    /// The number of its outputs; nothing if it is that of its inputs.
+    /// The number of its outputs; `None` if it is that of its inputs.
     pub(super) fn output(&self) -> Option<usize> {
         match self {
             KerasJsonLayer::Lstm(cell) => Some(cell.weight_hh.ncols()),
@@ -82,7 +82,7 @@ impl<F: Float> KerasJsonLayer<F> {
     }
 }
 
-/// A layer in the words of the file.
+/// A layer in the terms of the file.
 pub struct Written<F> {
     pub kind: &'static str,
     pub activation: &'static str,
@@ -140,7 +140,7 @@ pub fn last_size(shape: &Value<'_>) -> Result<usize, FileError> {
     sizes.last().ok_or_else(|| shape.malformed("a shape with a number"))?.whole(1, usize::MAX)
 }
 
-/// The layers that an object stands for, of which the first is given `size` features.
+/// The layers that an object stands for; the first one takes `size` features.
 pub fn read_layer<F: Float>(layer: &Value<'_>, size: &mut usize) -> Result<Vec<KerasJsonLayer<F>>, FileError> {
     let members = layer.members(&["type", "activation", "shape", "weights"])?;
     let (kind, input, output) = (members.required("type")?, *size, last_size(members.required("shape")?)?);
@@ -211,7 +211,7 @@ fn activation_of<F: Float>(members: &Members<'_>) -> Result<Option<KerasJsonLaye
     Ok(Some(KerasJsonLayer::Activation(Activation::new(nonlinearity))))
 }
 
-/// In standard layout.
+/// The matrix in standard layout.
 fn standard<F: Float>(weight: ArrayView2<'_, F>) -> Array2<F> {
     weight.as_standard_layout().into_owned()
 }

@@ -10,13 +10,13 @@ use crate::base::Tensors;
 use crate::convert::FileError;
 use crate::kernels::Float;
 
-/// A file of more bytes is refused unless told otherwise. Files of plug-ins have less than one million.
+/// The default limit of a file's size in bytes. Files of plug-ins have less than one million.
 const MAX_FILE_BYTES: usize = 64 << 20;
 
-/// More layers are refused: each takes some memory before its weights are read.
+/// The maximum number of layers: each takes some memory before its weights are read.
 const MAX_LAYERS: usize = 1024;
 
-/// Fails with the name of the first tensor that has a value that JSON cannot say.
+/// Returns an error with the name of the first tensor that has a value that JSON cannot represent.
 fn check_finite<F: Float>(tensors: &impl Tensors<F>) -> Result<(), FileError> {
     let bad = (0..tensors.count()).find(|&i| tensors.tensor(i).1.iter().any(|value| !value.is_finite()));
     bad.map_or(Ok(()), |i| Err(FileError::NotFinite { tensor: tensors.name(i) }))

@@ -1,7 +1,7 @@
 //! `.nam` files of Neural Amp Modeler, with the architecture LSTM.
 //!
 //! [`NamModel`] is the content of such a file. The plug-in and the trainer (`neural-amp-modeler` 0.13, NeuralAmpModelerCore
-//! 0.5.5; both by Steven Atkinson) load what is written here, and files that they write are read here.
+//! 0.5.5; both by Steven Atkinson) load the files written here, and the files that they write are read here.
 //!
 //! # The format
 //!
@@ -22,15 +22,15 @@
 //! | --- | --- |
 //! | weights of x and of h side by side, gates i, f, g, o | `[4 H, I + H]`, row by row |
 //! | biases | `[4 H]`, `bias_ih + bias_hh` |
-//! | h and c in which a stream starts | `[H]` each |
+//! | initial h and c of a stream | `[H]` each |
 //!
 //! and then the weights `[O, H]` and the biases `[O]` of the linear layer at the end. `WaveNet`, `ConvNet` and the other
-//! architectures are refused by [`FileError::Unsupported`].
+//! architectures are refused with [`FileError::Unsupported`].
 //!
 //! # What is lost
 //!
-//! Two biases become their sum, and numbers are written as `f64` and read as the model's element type, so a model of `f32` comes
-//! back to the bit but for `bias_hh`, which is zero then. Of the metadata every value comes back.
+//! Two biases become their sum. Numbers are written as `f64` and read as the model's element type, so everything else in a model
+//! of `f32` is preserved to the bit; `bias_hh` is zero after reading. Metadata keeps every value.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -51,7 +51,7 @@ use crate::layers::Linear;
 use crate::recurrence::LstmState;
 use crate::recurrent::Lstm;
 
-/// The version that is written: the last one in which LSTMs changed.
+/// The version that is written: the last one that changed LSTMs.
 const VERSION: &str = "0.5.4";
 
 /// The content of a `.nam` file: an LSTM of one or more layers and a linear layer, `[T, B, I]` to `[T, B, O]`.
@@ -80,16 +80,16 @@ const VERSION: &str = "0.5.4";
 pub struct NamModel<F: Float> {
     /// The layers.
     pub model: (Lstm<F>, Linear<F>),
-    /// The state in which a stream starts, `[L, 1, H]`. Trainers write the one that silence leads to.
+    /// The initial state of a stream, `[L, 1, H]`. Trainers write the state after a stretch of silence.
     pub initial_state: (LstmState<F, Ix3>, ()),
-    /// Samples a second of the audio that the model was trained on.
+    /// Samples per second of the audio that the model was trained on.
     pub sample_rate: Option<f64>,
-    /// What is known about the model: plug-ins show `name`, `modeled_by`, `gear_type` and others.
+    /// Information about the model: plug-ins show `name`, `modeled_by`, `gear_type` and others.
     pub metadata: Map<String, serde_json::Value>,
 }
 
 impl<F: Float> NamModel<F> {
-    /// A model that starts in a state of zeros, without sample rate and metadata.
+    /// A model that starts from a state of zeros, without sample rate and metadata.
     pub fn new(lstm: Lstm<F>, head: Linear<F>) -> Self {
         let initial_state = (lstm.zero_state(1), ());
         NamModel { model: (lstm, head), initial_state, sample_rate: None, metadata: Map::new() }
@@ -108,7 +108,7 @@ impl<F: Float> NamModel<F> {
     /// Reads a file of at most 64 MiB.
     ///
     /// # Errors
-    /// As of [`open`](NamModel::open).
+    /// Returns an error as [`open`](NamModel::open) does.
     pub fn read_from(reader: impl Read) -> Result<Self, FileError> {
         Self::read_with(reader, MAX_FILE_BYTES)
     }
@@ -116,7 +116,7 @@ impl<F: Float> NamModel<F> {
     /// Reads a file of at most `max_bytes`. Reading takes up to about ten times as much memory as the file.
     ///
     /// # Errors
-    /// As of [`open`](NamModel::open).
+    /// Returns an error as [`open`](NamModel::open) does.
     pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
         Self::of_text(&read(reader, max_bytes)?)
     }
@@ -144,7 +144,7 @@ impl<F: Float> NamModel<F> {
         Ok(NamModel { model, initial_state: (state, ()), sample_rate, metadata })
     }
 
-    /// Writes a file, replacing the one that is there as a whole or not at all.
+    /// Writes a file, replacing an existing one as a whole or not at all.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written, a parameter is not finite, the parts do not fit each other, or the LSTM
@@ -155,10 +155,10 @@ impl<F: Float> NamModel<F> {
         Ok(file::replace(path.as_ref(), |writer| self.write(writer))?)
     }
 
-    /// Writes what [`save`](NamModel::save) puts into a file.
+    /// Writes the bytes that [`save`](NamModel::save) puts into a file.
     ///
     /// # Errors
-    /// As of [`save`](NamModel::save).
+    /// Returns an error as [`save`](NamModel::save) does.
     pub fn save_to(&self, mut writer: impl Write) -> Result<(), FileError> {
         self.check()?;
         Ok(self.write(&mut writer)?)
@@ -170,7 +170,7 @@ impl<F: Float> NamModel<F> {
         Sizes { input, hidden, layers: lstm.num_layers(), output: head.weight.nrows() }
     }
 
-    /// Fails if the model is not one of a file.
+    /// Returns an error if the format cannot hold the model.
     fn check(&self) -> Result<(), FileError> {
         let (Sizes { hidden, layers, output, .. }, (lstm, head)) = (self.sizes(), &self.model);
         for layer in 0..layers {
@@ -229,7 +229,7 @@ impl<F: Float> NamModel<F> {
     }
 }
 
-/// Fails unless the version is one whose LSTMs are known.
+/// Returns an error unless the LSTMs of this version are known.
 fn check_version(version: &Value<'_>) -> Result<(), FileError> {
     let text = version.text()?;
     let mut numbers = text.split('.').map(str::parse::<u32>);
@@ -261,7 +261,7 @@ impl Sizes {
         Ok(Sizes { input, hidden, layers, output })
     }
 
-    /// The number of weights, if it can be counted.
+    /// The number of weights, unless it overflows.
     fn weights(self) -> Option<usize> {
         let Sizes { input, hidden, layers, output } = self;
         let of_layer = |input: usize| {
@@ -274,7 +274,7 @@ impl Sizes {
         of_layer(input)?.checked_add(others)?.checked_add(head)
     }
 
-    /// The model and its initial state, of as many weights as there are.
+    /// The model and its initial state, from weights whose number fits.
     fn model<F: Float>(self, weights: Array1<F>) -> ((Lstm<F>, Linear<F>), LstmState<F, Ix3>) {
         let Sizes { input, hidden, layers, output } = self;
         let mut rest = weights.view();

@@ -9,7 +9,7 @@ use crate::convert::FileError;
 use crate::convert::json::{Value, malformed, message};
 use crate::kernels::Float;
 
-/// The metadata of a file, which are read as they are, may take this many bytes: as values they take many times as many.
+/// The limit of a file's metadata in bytes: as parsed values they take many times as many.
 const METADATA_BYTES: usize = 1 << 20;
 
 /// Reads a whole file of at most `max_bytes`.
@@ -31,7 +31,7 @@ impl Value<'_> {
         number(self.text).ok_or_else(|| self.malformed("a finite number"))
     }
 
-    /// Adds a list of `length` numbers to `numbers`. Of a longer one, no more is kept.
+    /// Adds a list of `length` numbers to `numbers`. The rest of a longer list is not kept.
     fn add_numbers<F: Float>(&self, length: usize, numbers: &mut Vec<F>) -> Result<(), FileError> {
         let expected = format!("a list of {length} numbers");
         let got = self.raw_elements(&expected, |i, text| {
@@ -58,7 +58,7 @@ impl Value<'_> {
         let expected = format!("a list of {rows} lists of {columns} numbers");
         let mut numbers = Vec::new();
         let got = self.elements(&expected, |i, row| {
-            // Of lists that are too many, nothing is read.
+            // Surplus lists are not read.
             if i < rows { row.add_numbers(columns, &mut numbers) } else { Ok(()) }
         })?;
         if got != rows {
@@ -80,7 +80,7 @@ impl Value<'_> {
     }
 }
 
-/// A number of JSON that is finite in the element type. What else Rust takes for a number, such as `inf`, is not JSON.
+/// A JSON number that is finite in the element type. Other numbers that Rust parses, such as `inf`, are not JSON.
 fn number<F: Float>(text: &str) -> Option<F> {
     text.parse().ok().map(F::of).filter(|number| number.is_finite())
 }
