@@ -50,7 +50,7 @@ pub struct History {
 }
 
 impl History {
-    /// The index of the epoch with the lowest [score](Epoch::score). `None` before the first epoch has ended, or if all scores
+    /// The index, from 0, of the epoch with the lowest [score](Epoch::score). `None` before the first epoch has ended, or if all scores
     /// are NaN.
     #[must_use]
     pub fn best(&self) -> Option<usize> {
