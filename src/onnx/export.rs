@@ -19,10 +19,10 @@ pub const OPERATOR_SET: i64 = 17;
 /// The version of ONNX's file format.
 pub const IR_VERSION: i64 = 8;
 
-/// The most bytes that a protobuf message, and so a file, may have.
+/// The maximum size in bytes of a protobuf message, and so of a file.
 const MAX_BYTES: usize = i32::MAX as usize;
 
-/// What an exported model has besides `x` and `y`, and the order of their axes.
+/// The inputs and outputs of an exported model besides `x` and `y`, and the order of their axes.
 ///
 /// ```
 /// use gradflow::onnx::ExportOptions;
@@ -37,7 +37,7 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// An input `x`, `[T, B, I]`, and an output `y`, `[T, B, O]`, and no more.
+    /// Only an input `x`, `[T, B, I]`, and an output `y`, `[T, B, O]`.
     pub fn new() -> Self {
         Self::default()
     }
@@ -48,8 +48,8 @@ impl ExportOptions {
         self
     }
 
-    /// Whether the model takes the state before the first step and gives that after the last one. If not, each call starts from
-    /// zero, or from the [learned state](crate::wrap::LearnedState).
+    /// Whether the model takes the state before the first step and returns the state after the last one. If not, each call starts
+    /// from zero, or from the [learned state](crate::wrap::LearnedState).
     pub fn states(mut self, states: bool) -> Self {
         self.interface.states = states;
         self
@@ -121,10 +121,10 @@ impl From<io::Error> for ExportError {
     }
 }
 
-/// The model as the bytes of an ONNX file, for an input of so many features, or of [token ids](Size::Tokens).
+/// The model as the bytes of an ONNX file, for an input of this many features, or of [token ids](Size::Tokens).
 ///
 /// # Errors
-/// If the model does not take that input, or ONNX cannot express one of its layers.
+/// Returns an error if the model does not take that input, or ONNX cannot express one of its layers.
 pub fn export<M: Layer>(model: &M, input: impl Into<Size>, options: &ExportOptions) -> Result<Vec<u8>, ExportError> {
     let message = message_of(model, input.into(), options)?;
     let bytes = message.encoded_len();
@@ -149,7 +149,7 @@ pub fn export<M: Layer>(model: &M, input: impl Into<Size>, options: &ExportOptio
 /// ```
 ///
 /// # Errors
-/// As [`export`], and if the file cannot be written.
+/// Returns an error as [`export`] does, or if the file cannot be written.
 pub fn export_to_file<M: Layer>(
     path: impl AsRef<Path>,
     model: &M,
@@ -180,7 +180,7 @@ pub(super) fn graph_of<M: Layer>(model: &M, input: Size, interface: Interface) -
 }
 
 fn graph_message<F: Float>(mut parts: Parts<F>) -> messages::Graph {
-    // Each constant's values are given back before the next one's are copied.
+    // Each constant's values are freed before the next one's are copied.
     let constants = std::mem::take(&mut parts.constants);
     let initializer = constants.into_iter().map(|constant| tensor_message(&parts, constant)).collect();
     messages::Graph {

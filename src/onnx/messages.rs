@@ -103,7 +103,7 @@ pub struct Tensor {
     pub dims: Vec<i64>,
     #[prost(enumeration = "Elements", tag = "2")]
     pub data_type: i32,
-    /// Read only, as the other fields below that hold values: what is written here is in `raw_data`.
+    /// Only read, like the other fields below that hold values; values are written to `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
     #[prost(int32, repeated, tag = "5")]
@@ -117,14 +117,14 @@ pub struct Tensor {
     pub raw_data: Bytes,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
-    /// Where in another file the values are, if `data_location` is 1.
+    /// The place of the values in another file, if `data_location` is 1.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<Entry>,
     #[prost(int32, tag = "14")]
     pub data_location: i32,
 }
 
-/// A word by its key.
+/// A string by its key.
 #[derive(Clone, PartialEq, Message)]
 pub struct Entry {
     #[prost(string, tag = "1")]
@@ -183,13 +183,13 @@ pub struct Dimension {
     pub value: Option<Length>,
 }
 
-/// How long an axis is.
+/// The length of an axis.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Length {
     /// A number.
     #[prost(int64, tag = "1")]
     DimValue(i64),
-    /// As long as all axes of this name.
+    /// The same as that of all axes of this name.
     #[prost(string, tag = "2")]
     DimParam(String),
 }

@@ -1,4 +1,4 @@
-//! Whole models as ONNX files (feature `onnx`), for ONNX Runtime and whatever else reads them; and such files read into models.
+//! Whole models to and from ONNX files (feature `onnx`), for ONNX Runtime and other programs.
 //!
 //! ```
 //! use gradflow::onnx::{ExportOptions, export};
@@ -11,8 +11,8 @@
 //! # Ok::<(), gradflow::onnx::ExportError>(())
 //! ```
 //!
-//! In Python, `onnxruntime.InferenceSession("model.onnx").run(None, {"x": x, "lengths": lengths})` gives `[y]`. Outputs agree with
-//! gradflow's to rounding.
+//! In Python, `onnxruntime.InferenceSession("model.onnx").run(None, {"x": x, "lengths": lengths})` returns `[y]`. Outputs agree
+//! with gradflow's up to rounding.
 //!
 //! # Inputs and outputs
 //!
@@ -25,12 +25,12 @@
 //! | `y` | the model's | `[T, B, O]` | zero past the lengths |
 //! | `next.0.h`, … | the model's | as `state.0.h` | with `states`: after the last valid step |
 //!
-//! The state's names are those of [`zero_state`](crate::Layer::zero_state)'s tensors after `state.` and `next.`; a tensor without a
-//! name, as the state of a single GRU, is `state` and `next`. A stream is continued by giving each `next` as the `state` of the
+//! The state's names are those of [`zero_state`](crate::Layer::zero_state)'s tensors after `state.` and `next.`; a tensor without
+//! a name, such as the state of a single GRU, is `state` and `next`. To continue a stream, pass each `next` as the `state` of the
 //! next call.
 //!
 //! Files have [operator set 17](OPERATOR_SET) and [IR version 8](IR_VERSION). Constants have the names of the model's parameters,
-//! but for those of recurrent nodes, which are ONNX's `W`, `R`, `B` and `P`.
+//! except for those of recurrent nodes, which are ONNX's `W`, `R`, `B` and `P`.
 //!
 //! # Layers
 //!
@@ -52,16 +52,16 @@
 //! | [`Bidirectional`](crate::wrap::Bidirectional) | its parts, one with `direction="reverse"`, and `Concat`, `Add`, `Add` and `Mul`, or `Mul` |
 //! | [`LearnedState`](crate::wrap::LearnedState) | `Expand`; with states `Mul` and `Add` |
 //! | tuples, [`sequential!`](crate::sequential), [`Stacked`](crate::compose::Stacked), [`BoxLayer`](crate::compose::BoxLayer) | their layers |
-//! | `Identity`, `Dropout`, `StochasticDepth`, `TruncatedBptt`, `Probed`, `Prepacked`, `WeightDrop` | nothing, or the layer inside |
+//! | `Identity`, `Dropout`, `StochasticDepth`, `TruncatedBptt`, `Probed`, `Prepacked`, `WeightDrop` | none, or those of the layer inside |
 //! | [`WeightNorm`](crate::wrap::WeightNorm) | the layer inside, with g v / \|v\| as its weight: it is not taken apart when the file is read |
 //!
-//! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator, cells with a projection,
-//! layer normalisation, zoneout or the activation GELU or SiLU, which its operators do not have, and convolutions with a stride.
-//! Training-only options, such as recurrent dropout, are left out.
+//! Everything else is [refused](ExportError::Unsupported): MGU and minGRU, for which ONNX has no operator; cells with a
+//! projection, layer normalisation, zoneout or the activation GELU or SiLU, which ONNX's operators do not have; and convolutions
+//! with a stride. Training-only options, such as recurrent dropout, are left out.
 //!
-//! A model of f64 becomes a graph of doubles. ONNX allows that for all operators, but ONNX Runtime has some of them for floats only,
-//! among them `LSTM` and `GRU`. The statistics of layer normalisation, `clip` and the numbers of activations, such as the slope of a leaky ReLU, have
-//! 32 bits either way.
+//! A model of f64 becomes a graph of doubles. ONNX allows that for all operators, but ONNX Runtime has some of them for floats
+//! only, among them `LSTM` and `GRU`. The statistics of layer normalisation, `clip` and the numbers of activations, such as the
+//! slope of a leaky ReLU, have 32 bits either way.
 //!
 //! # Reading files
 //!
@@ -84,7 +84,7 @@
 //! # Ok::<(), gradflow::onnx::ExportError>(())
 //! ```
 //!
-//! What is written here is read here, to the bit. Of other programs' files, these are tested:
+//! Files written here are read here, to the bit. These files of other programs are tested:
 //!
 //! | from | what |
 //! | --- | --- |
@@ -92,10 +92,13 @@
 //! | `dynamo=False` | `nn.RNN`; with `dynamo=True` it is written out step by step, which is refused |
 //! | tf2onnx, and Keras' `Model.export(format="onnx")` | `LSTM`, `Bidirectional`, `Dense`, `Embedding`, `LayerNormalization`; `GRU`, `SimpleRNN` and other activations are loops there, which are refused |
 //!
-//! - Time and batch may have fixed sizes and come in either order, and data may be moved by `Transpose`, `Reshape`, `Squeeze`, `Slice`, `Gather`, `Split` and `Concat`: what counts
-//!   is where time, batch and features are. Time is taken to be the first axis of `x`, unless the recurrent nodes say otherwise.
-//! - `Gemm` is `MatMul` and `Add`; `Gelu` and `LayerNormalization` are also recognised in parts. `Cast`, `Dropout` and `Identity` are nothing.
-//! - Constants may be made of others by the nodes above. Their values are in any of the file's fields, or in a second file beside it.
+//! - Time and batch may have fixed sizes and come in either order, and data may be moved by `Transpose`, `Reshape`, `Squeeze`,
+//!   `Slice`, `Gather`, `Split` and `Concat`: only the final positions of time, batch and features matter. Time is assumed to be
+//!   the first axis of `x`, unless the recurrent nodes say otherwise.
+//! - `Gemm` counts as `MatMul` and `Add`; `Gelu` and `LayerNormalization` are also recognised in parts. `Cast`, `Dropout` and
+//!   `Identity` have no effect.
+//! - Constants may be computed from others by the nodes above. Their values are in any of the file's fields, or in a second file
+//!   beside it.
 //! - The initial state may be zero, an input, or a [learned one](crate::wrap::LearnedState). Biases `B` that are left out are zero.
 //! - `clip` and `activations` are those of the cells, with ONNX' defaults for alphas and betas that are left out; `Affine` and `ScaledTanh`
 //!   have none. The spec does not say whether an LSTM's memory is clipped before its tanh; here and in ONNX Runtime it is not.
@@ -105,14 +108,14 @@
 //! `LSTM` and z, r, h in a `GRU`, `B` has the biases of x before those of h, and `P` the peepholes i, o, f. See [`convert`](crate::convert) for
 //! the equations, and for arrays without a file.
 //!
-//! A file may come from anywhere: sizes are checked before memory is taken, and reading takes a few times as much as the
-//! file and the model have.
+//! Files need not be trusted: sizes are checked before memory is allocated, and reading takes a few times as much memory as the
+//! file and the model.
 //!
 //! # Layers of your own
 //!
-//! A layer says what it is in operators by [`Layer::add_to_graph`](crate::Layer::add_to_graph), a
+//! A layer describes itself in operators by [`Layer::add_to_graph`](crate::Layer::add_to_graph), a
 //! [`RowLayer`](crate::author::RowLayer) by [`add_rows_to_graph`](crate::author::RowLayer::add_rows_to_graph) and a cell by
-//! [`Cell::add_cells_to_graph`](crate::author::Cell::add_cells_to_graph). [`Graph`](crate::author::Graph) has what they need.
+//! [`Cell::add_cells_to_graph`](crate::author::Cell::add_cells_to_graph). [`Graph`](crate::author::Graph) has the methods for it.
 //!
 //! ```
 //! use gradflow::author::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Unsupported};

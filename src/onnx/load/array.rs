@@ -1,4 +1,4 @@
-//! Constant tensors of a file, and those that its nodes make of them.
+//! Constant tensors of a file, and those that its nodes compute from them.
 
 use std::rc::Rc;
 
@@ -15,12 +15,12 @@ pub enum Kind {
     Bf16,
     F32,
     F64,
-    /// So many bytes, with a sign or not.
+    /// An integer of `size` bytes, with or without a sign.
     Integer {
         size: usize,
         signed: bool,
     },
-    /// By its number in `onnx.proto`: nothing here reads it.
+    /// Another type, by its number in `onnx.proto`; it is not read.
     Other(i32),
 }
 
@@ -44,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// In bytes; those of another kind are not known.
+    /// The size in bytes; that of [`Other`](Kind::Other) is not known.
     pub fn size(self) -> usize {
         match self {
             Kind::F16 | Kind::Bf16 => 2,
@@ -59,7 +59,7 @@ impl Kind {
         matches!(self, Kind::F16 | Kind::Bf16 | Kind::F32 | Kind::F64)
     }
 
-    /// As safetensors spells it.
+    /// The name, as safetensors spells it.
     pub fn name(self) -> String {
         match self {
             Kind::F16 => "F16".into(),
@@ -78,11 +78,11 @@ pub struct Array {
     pub shape: Vec<usize>,
     pub kind: Kind,
     pub bytes: Bytes,
-    /// The value in the file that it is, or is made from.
+    /// The value in the file that it is or was computed from.
     pub name: Rc<str>,
 }
 
-/// How much memory folding may still take, so that a small file cannot ask for much of it.
+/// The memory that constant folding may still take, so that a small file cannot ask for a lot.
 #[derive(Debug)]
 pub struct Budget {
     pub left: usize,
@@ -100,10 +100,10 @@ impl Budget {
 }
 
 impl Array {
-    /// A tensor of the file, whose values elsewhere `external` reads.
+    /// A tensor of the file; `external` reads its values if they are elsewhere.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn of_tensor(
         tensor: &Tensor,
         external: &mut dyn FnMut(&Tensor, usize) -> Result<Bytes, String>,
@@ -163,7 +163,7 @@ impl Array {
         Some(i64::from_le_bytes(bits))
     }
 
-    /// All elements of a few integers, as shapes and axes are.
+    /// All elements, if they are a few integers, as in shapes and axes.
     pub fn integers(&self) -> Option<Vec<i64>> {
         (self.count() <= FEW).then(|| (0..self.count()).map(|i| self.integer(i)).collect())?
     }
@@ -193,7 +193,7 @@ impl Array {
         (shape.len() <= FEW && elements_of(&shape) == Some(self.count())).then(|| Array { shape, ..self.clone() })
     }
 
-    /// The element at each place of a new array: along axis `k` of it, `offsets[k]` says how much each index adds to the place.
+    /// A new array of picked elements: along its axis `k`, `offsets[k]` is what each index adds to an element's place.
     fn picked(&self, offsets: &[Vec<usize>], budget: &mut Budget) -> Result<Array, TooMuch> {
         let shape: Vec<_> = offsets.iter().map(Vec::len).collect();
         let size = self.kind.size();
@@ -223,7 +223,7 @@ impl Array {
         Ok(Array { shape, bytes: bytes.into(), ..self.clone() })
     }
 
-    /// What each index along each axis adds to the place.
+    /// The offset that each index along each axis adds to an element's place.
     fn offsets(&self) -> Vec<Vec<usize>> {
         let mut stride = 1;
         let mut offsets: Vec<Vec<_>> = Vec::new();
@@ -242,9 +242,9 @@ impl Array {
         self.picked(&offsets, budget)
     }
 
-    /// The given places along one axis.
+    /// The elements at the given indices along one axis.
     pub fn taken(&self, axis: usize, places: &[usize], budget: &mut Budget) -> Result<Array, TooMuch> {
-        // A part from the outermost axis is a part of the bytes.
+        // A contiguous part of the outermost axis is a contiguous part of the bytes.
         if axis == 0 && places.windows(2).all(|pair| pair[1] == pair[0] + 1) && !places.is_empty() {
             let row = self.bytes.len() / self.shape[0];
             let mut shape = self.shape.clone();
@@ -258,7 +258,7 @@ impl Array {
         self.picked(&offsets, budget)
     }
 
-    /// Several arrays of one kind, one after another along an axis; nothing if they do not fit.
+    /// Several arrays of one kind, one after another along an axis; `None` if they do not fit.
     pub fn joined(parts: &[Rc<Array>], axis: usize, budget: &mut Budget) -> Result<Option<Array>, TooMuch> {
         let Some(first) = parts.first() else { return Ok(None) };
         let fits = |part: &Rc<Array>| {
@@ -268,7 +268,7 @@ impl Array {
         if axis >= first.shape.len() || !parts.iter().all(fits) {
             return Ok(None);
         }
-        // Of parts without elements, the sizes may be any.
+        // Parts without elements may have any sizes.
         let sum = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.shape[axis]));
         let mut shape = first.shape.clone();
         match sum {
@@ -310,7 +310,7 @@ impl Array {
     }
 }
 
-/// The most elements of what is read as a shape or a list of axes.
+/// The maximum number of elements of a shape or a list of axes.
 pub const FEW: usize = 64;
 
 /// The value of a float from its bits.

@@ -1,4 +1,4 @@
-//! Constants and shapes, moved and put together.
+//! Nodes that move or join constants and shapes.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use super::terms::{Attributes, Dim, Fault, Terms, Value};
 use crate::onnx::messages::Node;
 
 impl Terms<'_> {
-    /// Constants, moved.
+    /// The outputs of a node that moves a constant.
     pub(super) fn of_constant(
         &mut self,
         node: &Node,
@@ -148,7 +148,7 @@ impl Terms<'_> {
         Ok(moved.map(|array| vec![Value::Constant(Rc::new(array))]))
     }
 
-    /// Sizes, of which some are not known.
+    /// The outputs of a node on sizes, some of which are not known.
     pub(super) fn of_shape(
         &mut self,
         node: &Node,
@@ -188,7 +188,7 @@ impl Terms<'_> {
             }
             "Concat" => Ok(joined_shapes(inputs)),
             "Add" | "Sub" | "Mul" | "Div" => Ok(computed(node, inputs)),
-            // Of all of them.
+            // Over all of them.
             "ReduceProd" => {
                 let product = dims.iter().try_fold(Dim::Known(1), |product, dim| match times(product, dim.clone()) {
                     Dim::Unknown => None,

@@ -1,4 +1,4 @@
-//! A file's terms beside those of a model: which constant of the file is which parameter, and what does not fit.
+//! Compares a file's terms with a model's: which constant of the file is which parameter, and what does not fit.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -14,12 +14,12 @@ use crate::kernels::Float;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misfit {
-    /// What the model computes and the file does not.
+    /// Something that the model computes and the file does not.
     Missing {
         /// The operator, with the place of its layer in the model.
         layer: String,
     },
-    /// What the file computes and the model does not.
+    /// Something that the file computes and the model does not.
     Surplus {
         /// The node and its operator.
         node: String,
@@ -31,7 +31,7 @@ pub enum Misfit {
         /// The node and its operator.
         node: String,
     },
-    /// An operator in another form: an attribute, or an input that is given or not.
+    /// An operator in another form: an attribute differs, or an input is given in only one of the two.
     Attribute {
         /// The operator, with the place of its layer in the model.
         layer: String,
@@ -66,7 +66,7 @@ pub enum Misfit {
         /// The file's.
         got: String,
     },
-    /// A constant that is no parameter and differs, or a parameter with two values.
+    /// A constant that is not a parameter and differs, or a parameter with two values.
     Value {
         /// The constant, with the place of its layer in the model.
         layer: String,
@@ -107,13 +107,13 @@ impl fmt::Display for Misfit {
     }
 }
 
-/// The most differences that are listed.
+/// The maximum number of differences that are listed.
 const MOST_MISFITS: usize = 100;
 
-/// How far to look for where a file and a model agree again.
+/// How far to search for a place from which a file and a model agree again.
 const FAR: usize = 64;
 
-/// A term, what it is applied to, and so on.
+/// A term, its input, the input of that, and so on.
 fn chain(terms: &Terms<'_>, from: usize) -> Vec<usize> {
     std::iter::successors(Some(from), |&at| terms.terms[at].input).take(FAR).collect()
 }
@@ -133,7 +133,7 @@ fn first_shape(term: &Term) -> Option<&[usize]> {
     constants(term).next().map(|array| &array.shape[..])
 }
 
-/// Two graphs beside each other.
+/// The comparison of two graphs.
 pub struct Fit<'a> {
     model: &'a Terms<'a>,
     file: &'a Terms<'a>,
@@ -141,8 +141,8 @@ pub struct Fit<'a> {
     open: Vec<(usize, usize)>,
     seen: HashSet<(usize, usize)>,
     matched: HashSet<usize>,
-    /// A constant of the model's graph, whose elements are numbers of parameters, and that of the file; nothing for zeros. The last
-    /// says whether the operator reads all of it.
+    /// A constant of the model's graph, whose elements are numbers of parameters, and that of the file, `None` for zeros. The
+    /// flag says whether the operator reads all of it.
     pairs: Vec<(Rc<Array>, Option<Rc<Array>>, bool)>,
     pub misfits: Vec<Misfit>,
 }
@@ -169,7 +169,7 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Terms of the file with parameters, that other outputs need and the model does not have.
+    /// Reports terms of the file with parameters that other outputs need and the model does not have.
     pub fn surplus(&mut self, outputs: impl Iterator<Item = usize>) {
         let (mut open, mut seen): (Vec<_>, HashSet<_>) = (outputs.collect(), HashSet::new());
         while let Some(at) = open.pop() {
@@ -186,7 +186,7 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Compares the terms that have parameters of the same names, but not what they are applied to.
+    /// Compares the terms that have parameters of the same names, but not their inputs.
     pub fn by_name(&mut self, count: usize, rename: &dyn Fn(&str) -> String) {
         let mut holders: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, term) in self.file.terms.iter().enumerate() {
@@ -219,7 +219,7 @@ impl<'a> Fit<'a> {
         if !same_form(expected, got) {
             return self.realign(model, file);
         }
-        // Layers of one kind, of which one has more.
+        // Layers of one kind, but one of the two has more of them.
         if first_shape(expected) != first_shape(got) {
             let [own, other] = [chain(self.model, model), chain(self.file, file)];
             if own.len() != other.len() && self.realigned(&own, &other) {
@@ -264,7 +264,8 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Whether an input of a recurrence is what it is without: no biases, full lengths, a state of zeros; or what the caller gives.
+    /// Whether an input of a recurrence has its default value (no biases, full lengths, a state of zeros) or is given by the
+    /// caller.
     fn is_nothing(&self, slot: usize, arg: &Arg) -> bool {
         match (slot, arg) {
             (3 | 6 | 7, Arg::Constant(array)) => array.is_zero(),
@@ -307,14 +308,14 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Goes on after two terms that are not the same operator.
+    /// Continues after two terms that are not the same operator.
     fn realign(&mut self, model: usize, file: usize) {
         let (own, other) = (chain(self.model, model), chain(self.file, file));
         if self.realigned(&own, &other) {
             return;
         }
         let node = described(self.file, &self.file.terms[file]);
-        // What only moves data stands for what it moves.
+        // A node that only moves data is skipped.
         if let (true, Some(&next)) = (MOVES.contains(&&self.file.terms[file].operator[..]), other.get(1)) {
             self.report(Misfit::Surplus { node });
             return self.open.push((model, next));
@@ -325,7 +326,7 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Goes on where both have the same operator again, if they do.
+    /// Continues where both have the same operator again, if there is such a place.
     fn realigned(&mut self, own: &[usize], other: &[usize]) -> bool {
         let alike = |own: usize, other: usize| {
             let (own, other) = (&self.model.terms[own], &self.file.terms[other]);
@@ -400,12 +401,12 @@ impl<'a> Fit<'a> {
     }
 }
 
-/// Whether the bits of a constant are the number of a parameter's element, of so many.
+/// Whether the bits of a constant are the number of a parameter's element, of `count` in all.
 pub fn is_number(bits: u64, count: usize) -> bool {
     (1..=count as u64).contains(&bits)
 }
 
-/// Whether two constants have the same element, but for rounding.
+/// Whether two constants have the same element, up to rounding.
 fn same(own: &Array, other: &Array, k: usize) -> bool {
     let (own_number, other_number) = (own.number(k), other.number(k));
     own_number == other_number || (own_number - other_number).abs() <= 1e-6 * own_number.abs()
@@ -427,7 +428,7 @@ fn described(terms: &Terms<'_>, term: &Term) -> String {
     };
     let name: String = name_of(node).chars().take(100).collect();
     let operator = match &term.operator[..] {
-        // As it is called in the file.
+        // Called as in the file.
         "Step" | "Stack" => &node.op_type,
         operator => operator,
     };

@@ -1,4 +1,4 @@
-//! Several operators that are one layer.
+//! Recognises several operators as one layer.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use super::places::term_of;
 use super::terms::{Arg, Term, Terms, Value};
 
 impl Terms<'_> {
-    /// A value that several operators compute, as the one operator that it is.
+    /// A value that several operators compute, as the single operator that it amounts to.
     pub(super) fn recognised(&mut self, at: usize, value: Value) -> Value {
         let Value::Signal(signal) = &value else { return value };
         if let Some((x, epsilon, gain, bias)) = Norm(&self.terms).whole(signal.term) {
@@ -18,7 +18,7 @@ impl Terms<'_> {
         self.as_gelu(at, value)
     }
 
-    /// x (1 + erf(x / √2)) / 2, in whatever order it is multiplied, as `Gelu`.
+    /// x (1 + erf(x / √2)) / 2, with the factors in any order, as `Gelu`.
     pub(super) fn as_gelu(&mut self, at: usize, value: Value) -> Value {
         let Value::Signal(signal) = &value else { return value };
         let about = |got: f64, want: f64| (got - want).abs() < 1e-6 * want;
@@ -69,7 +69,7 @@ impl Terms<'_> {
         (factor, terms)
     }
 
-    /// The input, if a term gives each id below `count` as it is: tf2onnx adds what counts negative ids from the end.
+    /// The input, if a term returns each id below `count` unchanged: tf2onnx adds nodes that count negative ids from the end.
     pub(super) fn ids_of(&self, term: usize, count: usize) -> Option<usize> {
         const MOST_STEPS: usize = 64;
         let mut x = None;
@@ -82,7 +82,7 @@ impl Terms<'_> {
         x
     }
 
-    /// What a term is if the input `x` is `id`.
+    /// The value of a term if the input `x` is `id`.
     pub(super) fn number(&self, term: usize, id: f64, x: &mut Option<usize>, steps: &mut usize) -> Option<f64> {
         *steps = steps.checked_sub(1)?;
         let (operator, args) = (&self.terms[term].operator[..], &self.terms[term].args);
@@ -123,7 +123,7 @@ impl Terms<'_> {
     }
 }
 
-/// Layer normalisation in parts: from operator set 17 on it is an operator, before it is several.
+/// Layer normalisation in parts: it is one operator from operator set 17 on, and several before.
 struct Norm<'a>(&'a [Term]);
 
 impl Norm<'_> {
@@ -191,7 +191,7 @@ impl Norm<'_> {
             [Arg::Term(a), Arg::Term(b)] => (*a, *b),
             _ => return None,
         };
-        // As TensorFlow has it: x f + (β - mean f), where f = γ / √(variance + ε).
+        // As in TensorFlow: x f + (β - mean f), where f = γ / √(variance + ε).
         [(first, second), (second, first)].into_iter().find_map(|(scaled, shift)| {
             let [Arg::Term(moved), Arg::Constant(bias)] = self.args(shift, "Add")? else { return None };
             self.factors(scaled)?.into_iter().find_map(|(x, factor)| {

@@ -33,10 +33,10 @@ use fit::{Fit, is_number, output_of};
 use terms::{Fault, Order, Terms, dimensions, inputs, is_batch_first};
 use wire::WireFault;
 
-/// The oldest operator set whose operators mean what they mean now.
+/// The oldest operator set whose operators have their current meaning.
 const OLDEST_SET: i64 = 7;
 
-/// As many fields as a file may have unless [`LoadOptions::max_fields`] says otherwise.
+/// The default of [`LoadOptions::max_fields`].
 const MAX_FIELDS: usize = 1 << 20;
 
 /// How a file is read into a model.
@@ -79,30 +79,30 @@ impl fmt::Debug for LoadOptions<'_> {
 }
 
 impl<'a> LoadOptions<'a> {
-    /// By the graph, from its first output; of the model's own element type.
+    /// Reads by the graph, from its first output, and only the model's own element type.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Floats of another type are converted: doubles and floats to each other, and 16-bit floats of either kind to both.
+    /// Converts floats of another type: doubles and floats to each other, and 16-bit floats of either kind to both.
     pub fn convert(self) -> Self {
         LoadOptions { convert: true, ..self }
     }
 
-    /// The model is what the output called `name` depends on; what other outputs need besides is not looked at. Any value of
-    /// the graph will do, as the logits before a `Softmax`.
+    /// Reads the model of the output called `name`; anything that only other outputs need is ignored. Any value of the graph will
+    /// do, such as the logits before a `Softmax`.
     pub fn output(self, name: impl Into<String>) -> Self {
         LoadOptions { output: Some(name.into()), ..self }
     }
 
-    /// What the model takes, for a file that does not say how many features its first input has.
+    /// Sets the model's input, for a file that does not say how many features its first input has.
     pub fn input(self, size: impl Into<Size>) -> Self {
         LoadOptions { input: Some(size.into()), ..self }
     }
 
-    /// By the names of constants in place of the graph: `rename` makes the name in the file from the one that
-    /// [`export`](super::export()) would give it, such as `0.l0.W` or `1.weight`. Operators, attributes and shapes are compared where the
-    /// constants are used, but not how operators are connected, and the file may hold more.
+    /// Reads by the names of constants instead of the graph: `rename` maps the name that [`export`](super::export()) would use,
+    /// such as `0.l0.W` or `1.weight`, to the one in the file. Operators, attributes and shapes are compared where the constants
+    /// are used, but not how operators are connected, and the file may hold more.
     ///
     /// ```
     /// use gradflow::onnx::{ExportOptions, LoadOptions, export, load_from};
@@ -121,7 +121,7 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { rename: Some(Box::new(rename)), ..self }
     }
 
-    /// With at most this many fields (nodes, names, attributes, numbers outside tensors) in the file; a million unless set. Each
+    /// Limits the number of fields (nodes, names, attributes, numbers outside tensors) in the file; a million by default. Each
     /// takes up to about 150 bytes of memory.
     pub fn max_fields(self, max_fields: usize) -> Self {
         LoadOptions { max_fields, ..self }
@@ -134,46 +134,46 @@ impl<'a> LoadOptions<'a> {
 pub enum LoadError {
     /// It could not be read.
     Io(io::Error),
-    /// It holds more than the limit, or asks for more memory.
+    /// It holds more than the limit, or needs more memory.
     Limit {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
-        /// What there is too much of.
+        /// What exceeds the limit.
         what: &'static str,
         /// How much is allowed.
         limit: usize,
     },
     /// It is not an ONNX file, or a damaged one.
     Malformed {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
-        /// Where in the file; empty for the whole of it.
+        /// Where in the file; empty for the whole file.
         place: String,
         /// What is wrong there.
         reason: String,
     },
-    /// Its input is not one that the model takes.
+    /// Its input does not fit the model.
     Input {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
         /// The name of the input.
         input: String,
-        /// What the model says.
+        /// The model's error.
         error: SizeError,
     },
-    /// ONNX's operators cannot express the model, so no file has it.
+    /// ONNX's operators cannot express the model, so no file can hold it.
     Unsupported(Unsupported),
-    /// It is another model.
+    /// It holds another model.
     Mismatch {
-        /// Where it is, if it was opened by its path.
+        /// Its path, if it was opened by path.
         path: Option<PathBuf>,
-        /// Everything that does not fit, up to a hundred differences; from the output back to the input.
+        /// All differences, up to a hundred, from the output back to the input.
         misfits: Vec<Misfit>,
     },
 }
 
 impl LoadError {
-    /// The error with the file's path, which only the caller of a reader knows.
+    /// Adds the file's path, which only the caller of a reader knows.
     fn at(mut self, place: &Path) -> Self {
         match &mut self {
             LoadError::Io(error) => *error = named(place, mem::replace(error, io::ErrorKind::Other.into())),
@@ -258,7 +258,7 @@ impl From<io::Error> for LoadError {
 /// ```
 ///
 /// # Errors
-/// If the file cannot be read, is damaged, or is another model; the model is unchanged then.
+/// Returns an error if the file cannot be read, is damaged, or holds another model; the model is unchanged then.
 pub fn load_into<M: Layer>(model: &mut M, path: impl AsRef<Path>) -> Result<(), LoadError> {
     load_with(model, path, &LoadOptions::new())
 }
@@ -266,7 +266,7 @@ pub fn load_into<M: Layer>(model: &mut M, path: impl AsRef<Path>) -> Result<(), 
 /// [`load_into`] with options.
 ///
 /// # Errors
-/// As of [`load_into`].
+/// Returns an error as [`load_into`] does.
 pub fn load_with<M: Layer>(model: &mut M, path: impl AsRef<Path>, options: &LoadOptions<'_>) -> Result<(), LoadError> {
     let path = path.as_ref();
     let mut read = || {
@@ -281,7 +281,7 @@ pub fn load_with<M: Layer>(model: &mut M, path: impl AsRef<Path>, options: &Load
 /// [`load_into`] from a reader, such as `&bytes[..]`, with options. Values in a second file are refused.
 ///
 /// # Errors
-/// As of [`load_into`].
+/// Returns an error as [`load_into`] does.
 pub fn load_from<M: Layer>(model: &mut M, mut reader: impl Read, options: &LoadOptions<'_>) -> Result<(), LoadError> {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes)?;
@@ -305,7 +305,7 @@ fn load<M: Layer>(
     let (own_graph, starts) = numbered_graph(&mut numbered, size, interface_of(&graph, input))?;
     let model_size = starts[starts.len() - 1].saturating_mul(size_of::<M::Elem>());
     let context = Context { graph: &graph, own_graph: &own_graph, folder, options, model_size, file_size };
-    // Only what depends on the model's type is generic.
+    // Only the code that depends on the model's type is generic.
     context.read(&mut numbered, &starts)?;
     model.copy_from(&numbered);
     Ok(())
@@ -332,7 +332,7 @@ impl Context<'_> {
         let mut own_budget = Budget { left: usize::MAX };
         let own = Terms::of(own_graph, Order::TimeFirst, &mut |_, _| Err(String::new()), &mut own_budget);
         let own = own.map_err(|fault| failed(fault, usize::MAX))?;
-        // Gates are put in another order a few times, and a node makes some hundred bytes, not more.
+        // Gates are reordered a few times, and a node takes no more than some hundred bytes.
         let limit = model_size.saturating_add(file_size.saturating_mul(4)).saturating_mul(16).saturating_add(1 << 20);
         let mut attempt = |order| -> Result<Vec<Misfit>, Fault> {
             let mut beside = Beside { folder, left: model_size.saturating_mul(4).saturating_add(1 << 20) };
@@ -346,7 +346,7 @@ impl Context<'_> {
             }
             Ok(fit.misfits)
         };
-        // Which axis is time is known from recurrences; without any, it is what fits.
+        // Recurrences determine which axis is time; without any, it is the one that fits.
         let misfits = match attempt(Order::TimeFirst) {
             Err(Fault::Order) => attempt(Order::BatchFirst),
             Ok(misfits) if !misfits.is_empty() => match attempt(Order::BatchFirst) {
@@ -361,7 +361,7 @@ impl Context<'_> {
         }
     }
 
-    /// Compares the outputs that are asked for, or the names.
+    /// Compares the outputs that were requested, or the names.
     fn compare(&self, own: &Terms<'_>, theirs: &Terms<'_>, fit: &mut Fit<'_>, count: usize) -> Result<(), Fault> {
         let Context { graph, own_graph, options, .. } = self;
         if let Some(rename) = &options.rename {
@@ -377,7 +377,7 @@ impl Context<'_> {
         let y = output_of(theirs, name);
         let y = y.ok_or_else(|| malformed(format!("no node computes `{}`", name.escape_debug())))?;
         fit.outputs(output_of(own, "y").expect("the model's output"), y);
-        // What this crate calls a state is compared too.
+        // Outputs that are states under this crate's names are compared too.
         for info in own_graph.output.iter().skip(1) {
             if let (Some(own), Some(other)) = (output_of(own, &info.name), output_of(theirs, &info.name)) {
                 fit.outputs(own, other);
@@ -430,7 +430,7 @@ fn size_of_input(input: &ValueInfo, asked: Option<Size>) -> Result<Size, LoadErr
     })
 }
 
-/// What else a file has that this crate writes.
+/// The interface of a file, if it has this crate's names.
 fn interface_of(graph: &Graph, x: &ValueInfo) -> Interface {
     let is_state = |name: &str| name == "state" || name.starts_with("state.");
     Interface {
@@ -440,15 +440,15 @@ fn interface_of(graph: &Graph, x: &ValueInfo) -> Interface {
     }
 }
 
-/// The model's graph, in which each constant has, in place of a parameter's element, the number of that element, counted from 1, as
-/// its bits; and how many elements there are before each tensor.
+/// The model's graph, in whose constants each element of a parameter is replaced by the element's number, counted from 1, as its
+/// bits; and the number of elements before each tensor.
 fn numbered_graph<M: Layer>(model: &mut M, size: Size, interface: Interface) -> Result<(Graph, Vec<usize>), LoadError> {
     let mut starts = vec![0_usize];
     for i in 0..model.count() {
         starts.push(starts[i].saturating_add(model.values(i).len()));
     }
     let count = starts[starts.len() - 1];
-    // All numbers are those of finite, positive floats; the second ones too.
+    // All numbers are bits of finite, positive floats, including the second ones.
     if count >= 1 << 29 && size_of::<M::Elem>() == 4 {
         return Err(LoadError::Limit { path: None, what: "parameters of 32 bits", limit: 1 << 29 });
     }
@@ -464,7 +464,7 @@ fn numbered_graph<M: Layer>(model: &mut M, size: Size, interface: Interface) -> 
             error => unreachable!("the size was checked, and nothing is written: {error}"),
         })
     };
-    // Where a constant is no copy of a parameter, other numbers show it.
+    // A second numbering shows which constants are not copies of parameters.
     let shift = if size_of::<M::Elem>() == 4 { 0x4123_4567 } else { 0x4012_3456_789a_bcde };
     let (second, numbered) = (graph(1 + shift)?, graph(1)?);
     for (a, b) in numbered.initializer.iter().zip(&second.initializer) {
@@ -473,7 +473,7 @@ fn numbered_graph<M: Layer>(model: &mut M, size: Size, interface: Interface) -> 
     Ok((numbered, starts))
 }
 
-/// Fails unless each element of a constant is a number in one and, `shift` more, in the other, or the same in both.
+/// Returns an error unless each element of a constant is a number in `a` and `shift` more in `b`, or the same in both.
 fn check_copies<F: Float>(a: &Tensor, b: &Tensor, count: usize, shift: u64) -> Result<(), LoadError> {
     if a.data_type != array::own_elements(size_of::<F>()) as i32 {
         return Ok(());
@@ -499,7 +499,7 @@ fn check_copies<F: Float>(a: &Tensor, b: &Tensor, count: usize, shift: u64) -> R
 /// Files beside the model, with values of its tensors.
 struct Beside<'a> {
     folder: Option<&'a Path>,
-    /// How many bytes of them may still be read.
+    /// The number of bytes of them that may still be read.
     left: usize,
 }
 

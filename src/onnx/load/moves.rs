@@ -81,7 +81,7 @@ impl Terms<'_> {
                 return Ok(self.reduced(at, node, inputs, signal, axes));
             }
             "Expand" => return Ok(self.expanded(at, inputs, signal, axes)),
-            // Of what is behind the first two axes.
+            // Over the axis after the first two.
             "GlobalAveragePool" if rank == 3 => {
                 let kept = vec![axes[0].clone(), axes[1].clone(), Vec::new()];
                 let over = vec![("over".to_owned(), label(&axes[2]))];
@@ -125,7 +125,7 @@ impl Terms<'_> {
         Ok(Some(vec![Value::Signal(part)]))
     }
 
-    /// Some of the places along an axis.
+    /// Some of the indices along an axis.
     pub(super) fn part(&mut self, at: usize, term: usize, axes: &[Axis], range: Range) -> Option<Signal> {
         let mut axes = axes.to_vec();
         let axis = &mut axes[range.axis];
@@ -183,7 +183,7 @@ impl Terms<'_> {
         self.add(Some(at), "Step".into(), vec![("at".into(), which.into())], vec![Arg::Term(term)])
     }
 
-    /// Whole arguments of what is put together, which cover `start..end`.
+    /// The whole arguments of a joined term that cover `start..end`.
     pub(super) fn some_of(
         &mut self,
         at: usize,
@@ -207,7 +207,7 @@ impl Terms<'_> {
         (sizes.iter().sum::<usize>() == end - start).then(|| self.together(at, operator, &terms, &sizes))?
     }
 
-    /// One place along an axis, which goes.
+    /// One index along an axis, which is removed.
     pub(super) fn indexed(
         &mut self,
         at: usize,
@@ -261,7 +261,7 @@ impl Terms<'_> {
         Some(vec![Value::Signal(Signal { term, axes: Some(axes) })])
     }
 
-    /// `ReduceMean` and the like.
+    /// `ReduceMean` and similar operators.
     pub(super) fn reduced(
         &mut self,
         at: usize,

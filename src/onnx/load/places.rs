@@ -6,7 +6,7 @@ use super::array::{Array, FEW};
 use super::terms::{Arg, Attributes, Axis, Dim, Value};
 use crate::onnx::messages::Node;
 
-/// As far as a slice can go.
+/// The farthest bound of a slice.
 pub(super) const FAR: i64 = i32::MAX as i64;
 
 /// An axis, counted from the end if it is negative.
@@ -32,7 +32,7 @@ pub(super) fn dims_of(value: &Value) -> Option<Vec<Dim>> {
     }
 }
 
-/// Integers that are known.
+/// The integers of a value, if all are known.
 pub(super) fn integers_of(value: Option<&Value>) -> Option<Vec<i64>> {
     dims_of(value?)?.into_iter().map(|dim| if let Dim::Known(value) = dim { Some(value) } else { None }).collect()
 }
@@ -41,7 +41,7 @@ pub(super) fn is_given(value: Option<&Value>) -> bool {
     !matches!(value, None | Some(Value::Absent))
 }
 
-/// `start..end` along an axis, every `step`th place.
+/// `start..end` along an axis, every `step`th index.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
     pub axis: usize,
@@ -51,7 +51,7 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// The places along an axis of `size`; nothing for steps backwards.
+    /// The bounds of the range along an axis of `size`; `None` for steps backwards.
     pub(super) fn places(self, size: usize) -> Option<(usize, usize)> {
         let bound = |at: i64| (if at < 0 { at.saturating_add(size as i64) } else { at }).clamp(0, size as i64) as usize;
         (self.step >= 1).then(|| (bound(self.start), bound(self.end)))
@@ -72,7 +72,7 @@ pub(super) fn squeezed(array: &Rc<Array>) -> Rc<Array> {
     if shape == array.shape { array.clone() } else { Rc::new(Array { shape, ..(**array).clone() }) }
 }
 
-/// A shape, or from one of its elements to another.
+/// A shape, or a range of its elements.
 pub(super) fn shape_of(node: &Node, dims: Vec<Dim>) -> Option<Vec<Value>> {
     let attributes = Attributes(node);
     let end = attributes.get("end").and_then(|end| end.i).unwrap_or(i64::MAX);
@@ -128,7 +128,7 @@ pub(super) fn computed(node: &Node, inputs: &[Value]) -> Option<Vec<Value>> {
     Some(vec![Value::Shape { dims: dims.collect(), is_scalar: both_scalar }])
 }
 
-/// The ranges of a `Slice`, of which the axes' sizes need not be known.
+/// The ranges of a `Slice`; the sizes of the axes need not be known.
 pub(super) fn ranges(node: &Node, inputs: &[Value], rank: usize) -> Option<Vec<Range>> {
     let attributes = Attributes(node);
     let list = |name: &str, k: usize| match attributes.ints(name) {

@@ -139,14 +139,14 @@ impl Terms<'_> {
         Ok(outputs)
     }
 
-    /// Activations with their alpha and beta, which are taken from the node's lists by those that have one, in their order.
+    /// Activations with their alpha and beta. Those that have one take it from the node's lists, in order.
     fn activations(&self, at: usize, node: Attributes<'_>, names: &[Vec<u8>]) -> Result<Vec<String>, Fault> {
         let given = |name: &str| node.get(name).map_or(&[][..], |attribute| &attribute.floats[..]);
         let (mut alphas, mut betas) = (given("activation_alpha").iter(), given("activation_beta").iter());
         let mut all = Vec::new();
         for name in names {
             let name: String = String::from_utf8_lossy(name).chars().take(100).collect();
-            // Names are the same in any case.
+            // Names are case-insensitive.
             let Some(&(name, alpha, beta)) = ACTIVATIONS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(&name))
             else {
                 all.push(name);
@@ -179,8 +179,8 @@ enum Of {
     Given,
 }
 
-/// The operators' activations, with alpha and beta. The defaults are those of the operators of the same names, which `Affine` and
-/// `ScaledTanh` do not have any more.
+/// The operators' activations, with alpha and beta. The defaults are those of the operators of the same names; `Affine` and
+/// `ScaledTanh` are no longer operators.
 const ACTIVATIONS: [(&str, Of, Of); 11] = [
     ("Sigmoid", Of::None, Of::None),
     ("Tanh", Of::None, Of::None),

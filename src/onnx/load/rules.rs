@@ -1,4 +1,4 @@
-//! What each operator makes of its inputs: [`Terms::apply`].
+//! The outputs of each operator: [`Terms::apply`].
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use super::terms::{
 };
 use crate::onnx::messages::Node;
 
-/// What takes each element on its own.
+/// Operators on each element on its own.
 const ELEMENTWISE: [&str; 23] = [
     "Tanh",
     "Sigmoid",
@@ -36,7 +36,7 @@ const ELEMENTWISE: [&str; 23] = [
     "Cast",
 ];
 
-/// What takes elements of two or three values, which it broadcasts.
+/// Operators on the elements of two or three values, with broadcasting.
 const BROADCAST: [&str; 14] =
     ["Add", "Mul", "Sub", "Div", "Pow", "Max", "Min", "Where", "Less", "Greater", "Equal", "And", "Or", "LessOrEqual"];
 
@@ -63,7 +63,7 @@ impl Terms<'_> {
         Ok(self.as_written(at, node, inputs, axes)?)
     }
 
-    /// The axes of the first output of a node that stays as it is written.
+    /// The axes of the first output of a node that is kept as it is written.
     pub(super) fn axes_as_written(&self, node: &Node, inputs: &[Value]) -> Option<Vec<Axis>> {
         let axes = |value: &Value| match value {
             Value::Signal(signal) => signal.axes.clone(),
@@ -80,7 +80,7 @@ impl Terms<'_> {
         None
     }
 
-    /// What depends on the inputs of the graph.
+    /// The outputs of a node that depends on the inputs of the graph.
     pub(super) fn of_signals(&mut self, at: usize, node: &Node, inputs: &[Value]) -> Result<Option<Vec<Value>>, Fault> {
         let attributes = Attributes(node);
         let first = match inputs.first() {
@@ -225,7 +225,7 @@ impl Terms<'_> {
             .then(|| self.signal(at, "LayerNormalization", attributes, args, x.axes.clone()))
     }
 
-    /// `Add` and `Mul`: of two terms in one order, of a term and a constant with the constant last.
+    /// `Add` and `Mul`: two terms in a fixed order, or a term and a constant with the constant last.
     pub(super) fn commuted(&mut self, at: usize, node: &Node, inputs: &[Value]) -> Option<Value> {
         match inputs {
             [Value::Signal(a), Value::Signal(b)] => {
@@ -285,7 +285,7 @@ fn along(x: &Signal) -> Option<(String, String)> {
     (last != "features").then(|| ("along".into(), last))
 }
 
-/// Whether a `Dropout` is one of training, or may be.
+/// Whether a `Dropout` is, or may be, in training mode.
 fn is_training(inputs: &[Value]) -> bool {
     match inputs.get(2) {
         None | Some(Value::Absent) => false,

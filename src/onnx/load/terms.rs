@@ -1,9 +1,9 @@
-//! What a graph computes, as terms: each operator with what it is applied to, in one form for all the ways in which programs write
+//! The computation of a graph as terms: each operator with its arguments, in one form for all the ways in which programs write
 //! it.
 //!
-//! Nodes that only move data (`Transpose`, `Reshape`, `Squeeze`, …) leave no terms. A value has [`Atom`]s in place of sizes, so that
-//! it is known where time, batch and features are after any such nodes; constants are moved themselves. A layer in two
-//! directions is two terms. What no rule knows stays as it is written, and equals only the same.
+//! Nodes that only move data (`Transpose`, `Reshape`, `Squeeze`, …) leave no terms. A value has [`Atom`]s in place of sizes, so
+//! that the positions of time, batch and features are known after any such nodes; constants are moved themselves. A layer in two
+//! directions is two terms. An operator that no rule knows is kept as it is written, and equals only the same.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use crate::onnx::messages::{Attribute, AttributeType, Graph, Length, Node, Tenso
 /// A part of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Atom {
-    /// With its size, if that is always the same.
+    /// With its size, if that is fixed.
     Time(Option<usize>),
     Batch(Option<usize>),
     /// Directions, or layers and directions.
@@ -53,7 +53,7 @@ pub enum Dim {
     Unknown,
 }
 
-/// What an operator is applied to.
+/// An argument of an operator.
 #[derive(Clone, Debug)]
 pub enum Arg {
     Term(usize),
@@ -62,20 +62,20 @@ pub enum Arg {
     None,
 }
 
-/// An operator, applied.
+/// An operator with its arguments.
 #[derive(Debug)]
 pub struct Term {
     pub operator: String,
     /// By name, sorted.
     pub attributes: Vec<(String, String)>,
     pub args: Vec<Arg>,
-    /// Of what is put together, the size of each argument.
+    /// For a joined term, the size of each argument.
     pub parts: Vec<usize>,
-    /// The node that it comes from; nothing for an input.
+    /// The node that it comes from; `None` for an input.
     pub node: Option<usize>,
     /// A hash of all but the values of constants.
     pub print: u64,
-    /// The argument with the longest way to an input, or that which is moved; and how long the way is.
+    /// The argument with the longest path to an input, or the one that is moved; `depth` is the length of the longest path.
     pub input: Option<usize>,
     pub depth: usize,
     /// Whether it depends on the input `x`.
@@ -96,7 +96,7 @@ impl Term {
 #[derive(Clone, Debug)]
 pub struct Signal {
     pub term: usize,
-    /// Nothing if it is not known what they are.
+    /// `None` if they are not known.
     pub axes: Option<Vec<Axis>>,
 }
 
@@ -110,7 +110,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// About how many bytes of memory it takes, without those of the file.
+    /// Its approximate memory in bytes, without that of the file.
     fn size(&self) -> usize {
         let parts = match self {
             Value::Constant(array) => array.shape.len(),
@@ -125,9 +125,9 @@ impl Value {
 /// Why a graph could not be read.
 #[derive(Debug)]
 pub enum Fault {
-    /// Its recurrences want time where the batch was taken to be.
+    /// Its recurrences have time at the axis that was assumed to be the batch.
     Order,
-    /// What its nodes make takes too much memory.
+    /// The results of its nodes take too much memory.
     TooMuch,
     /// Something is wrong with it.
     Malformed { place: String, reason: String },
@@ -139,7 +139,7 @@ impl From<TooMuch> for Fault {
     }
 }
 
-/// Reads the values of a tensor, so many bytes, from another file.
+/// Reads the values of a tensor, with this many bytes, from another file.
 pub type External<'a> = dyn FnMut(&Tensor, usize) -> Result<prost::bytes::Bytes, String> + 'a;
 
 /// The attributes of a node.
@@ -169,7 +169,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The value of an attribute, in words.
+/// The value of an attribute as text.
 pub fn shown(attribute: &Attribute) -> String {
     match AttributeType::try_from(attribute.r#type) {
         Ok(AttributeType::Float) => format!("{:?}", attribute.f.unwrap_or_default()),
@@ -194,12 +194,12 @@ fn listed<T>(values: &[T], shown: impl Fn(&T) -> String) -> String {
     words.join(", ")
 }
 
-/// A node as a reader of the file finds it.
+/// The name by which a reader of the file finds a node.
 pub fn name_of(node: &Node) -> &str {
     if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
 }
 
-/// Which of the first two axes of `x` is time, unless the file's names for them say it.
+/// Which of the first two axes of `x` is time, unless the file's names for them say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     TimeFirst,
@@ -226,13 +226,13 @@ pub fn is_batch_first(info: &ValueInfo) -> Option<bool> {
     }
 }
 
-/// The inputs of a graph that are no constants.
+/// The inputs of a graph that are not constants.
 pub fn inputs(graph: &Graph) -> impl Iterator<Item = &ValueInfo> {
     let constants: std::collections::HashSet<_> = graph.initializer.iter().map(|tensor| &tensor.name).collect();
     graph.input.iter().filter(move |info| !constants.contains(&info.name))
 }
 
-/// A graph's terms, and what its values are.
+/// A graph's terms and its values.
 #[derive(Debug)]
 pub struct Terms<'a> {
     pub graph: &'a Graph,
@@ -241,21 +241,21 @@ pub struct Terms<'a> {
     pub(super) budget: &'a mut Budget,
 }
 
-/// What only moves the data of its first input.
+/// Operators that only move the data of their first input.
 pub const MOVES: [&str; 11] =
     ["Slice", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Gather", "Expand", "Split", "Tile", "Identity", "Cast"];
 
-/// The most arguments of what is put together.
+/// The maximum number of arguments of a joined term.
 const MOST_PARTS: usize = 1024;
 
-/// The most axes.
+/// The maximum number of axes.
 pub const MOST_AXES: usize = 16;
 
 impl<'a> Terms<'a> {
     /// Reads a graph, node by node.
     ///
     /// # Errors
-    /// If there is something wrong with it.
+    /// Returns an error if the graph cannot be read.
     pub fn of(
         graph: &'a Graph,
         order: Order,
@@ -343,7 +343,7 @@ impl<'a> Terms<'a> {
         Ok(self.constant_of(Some(at), array))
     }
 
-    /// A constant; one whose elements are not read is an operator that no model has.
+    /// A constant. If its elements are not read, it becomes an operator that no model has.
     fn constant_of(&mut self, node: Option<usize>, array: Array) -> Value {
         match array.kind {
             Kind::Other(_) => {
@@ -407,7 +407,7 @@ impl<'a> Terms<'a> {
         Value::Signal(Signal { term, axes })
     }
 
-    /// Terms next to each other, along features or along directions; nothing if they are too many.
+    /// Terms next to each other, along features or along directions; `None` if there are too many.
     pub(super) fn together(&mut self, at: usize, operator: &str, terms: &[usize], sizes: &[usize]) -> Option<usize> {
         let (mut args, mut parts) = (Vec::new(), Vec::new());
         for (&term, &size) in terms.iter().zip(sizes) {
@@ -435,7 +435,7 @@ impl<'a> Terms<'a> {
     /// The node as it is written.
     ///
     /// # Errors
-    /// If it has too many inputs and outputs.
+    /// Returns an error if it has too many inputs and outputs.
     pub(super) fn as_written(
         &mut self,
         at: usize,
@@ -495,7 +495,7 @@ pub(super) fn is_standard(node: &Node) -> bool {
     matches!(&node.domain[..], "" | "ai.onnx")
 }
 
-/// Where time, batch and features are.
+/// The axes of `x`: the positions of time, batch and features.
 fn axes_of_x(info: &ValueInfo, order: Order) -> Option<Vec<Axis>> {
     let dimensions = dimensions(info)?;
     let size = |k: usize| match dimensions[k] {
@@ -518,7 +518,7 @@ fn axes_of_x(info: &ValueInfo, order: Order) -> Option<Vec<Axis>> {
     }
 }
 
-/// The axes after a `Reshape`; nothing if they would be in another order, or if it is not known.
+/// The axes after a `Reshape`; `None` if they would be in another order, or are not known.
 pub(super) fn reshaped(axes: &[Axis], dims: &[Dim], keeps_zero: bool) -> Option<Vec<Axis>> {
     if dims.len() > MOST_AXES || axes.len() > MOST_AXES {
         return None;
@@ -526,7 +526,7 @@ pub(super) fn reshaped(axes: &[Axis], dims: &[Dim], keeps_zero: bool) -> Option<
     let mut atoms: Vec<Atom> = axes.concat();
     let mut outcome = vec![Vec::new(); dims.len()];
     let open = dims.iter().position(|dim| matches!(dim, Dim::Known(-1) | Dim::Unknown));
-    // From the left up to what takes the rest, then from the right.
+    // From the left up to the axis that takes the rest, then from the right.
     for (k, dim) in dims.iter().enumerate().take(open.unwrap_or(dims.len())) {
         let count = match dim {
             Dim::Known(0) if !keeps_zero => starts(&atoms, axes.get(k)?)?,
@@ -565,7 +565,7 @@ fn ends(atoms: &[Atom], with: &[Atom]) -> Option<usize> {
     atoms.ends_with(with).then_some(with.len())
 }
 
-/// How many of the atoms make up an axis of this size.
+/// The number of atoms that make up an axis of this size.
 fn counted<'a>(dim: &Dim, atoms: impl Iterator<Item = &'a Atom>) -> Option<usize> {
     let Dim::Known(size) = dim else { return None };
     let size = usize::try_from(*size).ok()?;
@@ -584,7 +584,7 @@ fn counted<'a>(dim: &Dim, atoms: impl Iterator<Item = &'a Atom>) -> Option<usize
     Some(count)
 }
 
-/// The axes of what two values have together, as ONNX broadcasts them.
+/// The axes of two values after ONNX's broadcasting.
 pub(super) fn broadcast(a: &[Axis], b: &[Axis]) -> Option<Vec<Axis>> {
     let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
     let mut axes = long.to_vec();

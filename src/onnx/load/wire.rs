@@ -1,4 +1,4 @@
-//! How much a file holds, counted without decoding it.
+//! Counts the fields of a file without decoding it.
 //!
 //! A field of two bytes can become a node of a hundred and fifty in memory, so the number of fields that become values of their own
 //! is bounded before anything is decoded.
@@ -15,7 +15,7 @@ const INSIDE: [&[(u64, usize)]; 10] = [
     &[(5, 4)],
     // Tensor: where external data is.
     &[(13, 5)],
-    // What has words and numbers alone.
+    // Messages of only strings and numbers.
     &[],
     // Value, its type, the type of a tensor, its shape: dimensions.
     &[(2, 7)],
@@ -39,7 +39,7 @@ pub fn check(bytes: &[u8], limit: usize) -> Result<(), WireFault> {
     message(bytes, 0, 0, &mut left)
 }
 
-/// A message of a kind, which starts at a place of the file. There are at most seven in each other.
+/// Checks a message of this kind, which starts at `start` in the file. At most seven messages are nested.
 fn message(bytes: &[u8], start: usize, kind: usize, left: &mut usize) -> Result<(), WireFault> {
     let mut at = 0;
     while at < bytes.len() {
