@@ -40,7 +40,7 @@ pub enum NonFinite {
     #[default]
     Error,
     /// Continues, as PyTorch does by default: an infinite norm scales by 0, and NaN spreads to every element. A
-    /// [`step`](crate::optim::Optimizer::step) then panics; a [`step_clipped`](crate::optim::Optimizer::step_clipped) goes on.
+    /// [`step`](crate::optim::Optimizer::step) then panics; a [`step_clipped`](crate::optim::Optimizer::step_clipped) continues.
     Pass,
     /// Sets the gradient to zero, so that a plain step changes nothing; the returned norm shows it.
     Skip,

@@ -9,7 +9,7 @@ use crate::parameters;
 
 const NAME: &str = "Normalizer";
 
-/// Scales each feature to a common range, and back.
+/// Brings each feature to a common scale, and back.
 ///
 /// ```text
 /// normalize: x ← (x - offset) / scale        restore: x ← x scale + offset

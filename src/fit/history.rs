@@ -8,7 +8,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Epoch {
-    /// The steps taken so far, those of earlier epochs included.
+    /// The steps taken so far, including those of earlier epochs.
     pub steps: u64,
     /// The mean training loss over the epoch, with each batch's loss taken before its step.
     pub training: f64,

@@ -83,7 +83,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The current step is finished, the checkpoint is saved, and the next run continues to the bit, even in the middle of an epoch.
+//! The current step is finished, the checkpoint is saved, and the next run continues from there, to the bit, even within an epoch.
 //! A process that is killed leaves the checkpoint of the last whole epoch.
 //!
 //! # Which learning rate

@@ -230,8 +230,8 @@ impl<'a, L: Layer, C: Loss<L::Elem>> Fit<'a, L, C> {
 
     /// Trains until the epochs are done, the patience has run out, or the report returns [`Break`](ControlFlow::Break).
     ///
-    /// `training` returns the batches of an epoch, counted from 0, and `validation` those for evaluating the model after it: `||
-    /// None` if there are none. Both may return owned batches or references. At the end the model has the weights of the best
+    /// `training` returns the batches of an epoch, counted from 0, and `validation` those for evaluating the model after it:
+    /// `|| None` if there are none. Both may return owned batches or references. At the end the model has the weights of the best
     /// epoch, if one has ended; the last ones are in the checkpoint.
     ///
     /// # Errors

@@ -49,7 +49,7 @@ impl Keys {
 /// A training run as a value: tensors in named sections, an optimizer's state, a schedule, numbers and notes.
 ///
 /// It has its own copy of everything, so that training can continue while another thread saves it. See [`io`](crate::io) for an
-/// example, the file's format, and what happens if the process crashes while saving.
+/// example, the file's format, and the effects of a crash while saving.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Checkpoint {

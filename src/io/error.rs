@@ -45,7 +45,7 @@ pub enum LoadError {
     Limit {
         /// Its path, if it was opened by path.
         path: Option<PathBuf>,
-        /// What there are too many of.
+        /// What exceeds the limit.
         what: &'static str,
         /// How many are allowed.
         limit: usize,

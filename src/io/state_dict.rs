@@ -18,7 +18,7 @@ use crate::kernels::{Float, once};
 
 /// Tensors by name and strings by key: the content of a safetensors file, with its own copy of the values.
 ///
-/// See [`io`](crate::io) for an example and for what happens if the process crashes while saving.
+/// See [`io`](crate::io) for an example and for the effects of a crash while saving.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct StateDict {
@@ -465,9 +465,9 @@ impl<'a> LoadOptions<'a> {
         LoadOptions { rename: Some(Box::new(rename)), ..self }
     }
 
-    /// Makes `name` and `other`, without the prefix, names of one tensor in the file, like [tied
-    /// weights](crate::compose::TiedEmbedding) in PyTorch's state dicts. A tensor that is looked up under one of them is also
-    /// found under the other. If the file has both, they must hold the same bits.
+    /// Makes `name` and `other`, without the prefix, names of one tensor in the file, like
+    /// [tied weights](crate::compose::TiedEmbedding) in PyTorch's state dicts. A tensor that is looked up under one of them is
+    /// also found under the other. If the file has both, they must hold the same bits.
     ///
     /// ```
     /// use gradflow::io::{LoadOptions, StateDict};
@@ -555,7 +555,7 @@ impl Lookup<'_> {
     }
 }
 
-/// What loading skipped, under the file's names.
+/// The tensors that loading skipped, under the file's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {

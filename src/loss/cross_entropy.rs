@@ -32,7 +32,7 @@ const NAME: &str = "SoftmaxCrossEntropy";
 /// and `w` is 1/(sum of the `c_id` that count) for the mean. With [weights](super::Weights) `w_tb` of steps, `w` is `w_tb`/(sum
 /// of the `w_tb c_id` that count) for the mean and `w_tb` for the sum.
 ///
-/// The largest logit is subtracted first, from halved logits, so logits of any finite size are safe: the loss is finite if f64
+/// The largest logit is subtracted first, after halving both, so logits of any finite size are safe: the loss is finite if f64
 /// can hold its value. In the sum of exponentials, the terms of all other classes are kept apart from the largest one's 1
 /// (`ln_1p`), so the loss of a confident prediction keeps its digits, and so does its gradient at the id. A logit of -∞ masks a
 /// class: its probability and its gradient are 0. A class with a `q_k` of 0, such as a class of weight 0, adds nothing to the

@@ -63,7 +63,7 @@ pub(super) fn weighted(weight: f64, loss: f64) -> f64 {
     if weight == 0.0 && loss.is_infinite() { 0.0 } else { weight * loss }
 }
 
-/// Panics unless every weight is finite, in f32 too, so that sums of them are, and at least 0.
+/// Panics unless every weight is at least 0 and finite, in f32 too, so that sums of weights are finite.
 #[track_caller]
 pub(super) fn check_weights(loss: &str, argument: &str, weights: &[f64]) {
     for &weight in weights {

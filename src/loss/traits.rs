@@ -88,7 +88,7 @@ use crate::layer::kit::reuse;
 /// assert_eq!(loss.gradient(), &Array3::from_elem((1, 1, 2), -1.0));
 /// ```
 pub trait Loss<F: Float> {
-    /// What the output is compared with: class ids `[T, B]`, or values `[T, B, D]`.
+    /// The targets for the output: class ids `[T, B]`, or values `[T, B, D]`.
     type Targets: ?Sized;
 
     /// The loss of the output `y`; if there is a `dy`, the gradient is written to all its elements.
@@ -126,8 +126,8 @@ pub trait Loss<F: Float> {
     /// [`value_weighted`](Loss::value_weighted).
     ///
     /// # Panics
-    /// Panics as [`evaluate`](Loss::evaluate) does, if the weights have another shape, or if the weight of a part that counts is
-    /// negative or not finite. The default always panics: the loss takes no weights.
+    /// Panics as [`evaluate`](Loss::evaluate) does, and if the weights have another shape or the weight of a part that counts is
+    /// negative or not finite. The default implementation always panics: the loss takes no weights.
     #[track_caller]
     fn evaluate_weighted(
         &self,
@@ -174,8 +174,8 @@ pub trait Loss<F: Float> {
     /// As [`of`](Loss::of), with a weight for each sequence, step or element.
     ///
     /// # Panics
-    /// Panics as [`of`](Loss::of) does, if the weights have another shape, if the weight of a part that counts is negative or not
-    /// finite, or if the loss takes no weights.
+    /// Panics as [`of`](Loss::of) does, and if the weights have another shape, the weight of a part that counts is negative or
+    /// not finite, or the loss takes no weights.
     #[track_caller]
     fn of_weighted<'y, 'w>(
         &mut self,

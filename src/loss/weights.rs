@@ -28,8 +28,8 @@ use crate::layer::Sequence;
 /// `w_i loss_i` divided by their number N (`huber_loss`, `binary_cross_entropy`, `(w * loss).mean()`); for the latter, take the
 /// sum with weights `w_i / N`.
 ///
-/// Weights past the lengths, and weights of ignored targets, are not read. A [class
-/// weight](super::SoftmaxCrossEntropy::class_weights) multiplies the weight of its steps, in the numerator and in the
+/// Weights past the lengths, and weights of ignored targets, are not read. A
+/// [class weight](super::SoftmaxCrossEntropy::class_weights) multiplies the weight of its steps, in the numerator and in the
 /// denominator.
 ///
 /// Weights are made from a reference to an array or a view:

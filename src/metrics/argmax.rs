@@ -30,7 +30,7 @@ pub(super) fn largest<F: Float>(row: ArrayView1<'_, F>) -> usize {
     (1..row.len()).fold(0, |best, k| if is_above(row[k], row[best]) { k } else { best })
 }
 
-/// `a > b`, where NaN is above any number.
+/// `a > b`, with NaN above any number.
 pub(super) fn is_above<F: Float>(a: F, b: F) -> bool {
     a > b || (a.is_nan() && !b.is_nan())
 }

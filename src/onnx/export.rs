@@ -149,7 +149,7 @@ pub fn export<M: Layer>(model: &M, input: impl Into<Size>, options: &ExportOptio
 /// ```
 ///
 /// # Errors
-/// Returns an error as [`export`] does, or if the file cannot be written.
+/// Returns an error as [`export`] does, and if the file cannot be written.
 pub fn export_to_file<M: Layer>(
     path: impl AsRef<Path>,
     model: &M,

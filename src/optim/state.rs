@@ -157,12 +157,12 @@ pub enum OptimizerStateError {
     },
     /// Its learning rate is missing, negative or not finite.
     LearningRate {
-        /// What it holds.
+        /// The learning rate in the state.
         got: Option<f64>,
     },
     /// It has taken more steps than any training can.
     Steps {
-        /// What it holds.
+        /// The number of steps in the state.
         got: u64,
     },
     /// A setting other than the learning rate differs from this optimizer's. The learning rate itself is restored.
@@ -198,7 +198,7 @@ pub enum OptimizerStateError {
     Product {
         /// The tensor's name.
         name: String,
-        /// What it holds.
+        /// The product in the state.
         got: f64,
     },
     /// A tensor has another shape than the model's.

@@ -22,7 +22,8 @@ impl<L: Layer> Contract<'_, L> {
             return;
         }
         if changes_steps {
-            // After a change of steps, all sequences have outputs: that of one without steps depends on the layers there.
+            // After a change of steps, all sequences have outputs; that of a sequence without steps depends on the layers after
+            // it.
             mask[[0, 2]] = true;
         }
         let masked = batch.with_junk(&mask);

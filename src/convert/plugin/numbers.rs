@@ -9,7 +9,7 @@ use crate::convert::FileError;
 use crate::convert::json::{Value, malformed, message};
 use crate::kernels::Float;
 
-/// The limit of a file's metadata in bytes: as parsed values they take many times as many.
+/// The limit of a file's metadata in bytes: parsed into values, they take many times as many.
 const METADATA_BYTES: usize = 1 << 20;
 
 /// Reads a whole file of at most `max_bytes`.

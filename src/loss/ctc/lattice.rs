@@ -75,8 +75,8 @@ impl Lattice {
         self.normalisers[t]
     }
 
-    /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k, called from the last step to the first. It keeps `β_t(s) +
-    /// log softmax(z_t)_l'(s)` for the step before.
+    /// `Σ_{s: l'(s) = k} exp(α_t(s) + β_t(s)) / p` for each class k, called from the last step to the first. It keeps
+    /// `β_t(s) + log softmax(z_t)_l'(s)` for the step before.
     pub fn backward_step(
         &mut self,
         path: &Path,

@@ -30,8 +30,8 @@ const NAME: &str = "Ctc";
 /// than the output, where `p` sums over all alignments.
 ///
 /// A path gives each step a class: a label, or the blank. Merging runs of the same class and removing blanks gives the path's
-/// labels. The path's probability is `Π_t softmax(z_t)_path(t)`. With the labels l of length S and `l' = blank l_1 blank l_2 …
-/// blank` of length 2S + 1, in log space:
+/// labels. The path's probability is `Π_t softmax(z_t)_path(t)`. With the labels l of length S and
+/// `l' = blank l_1 blank l_2 … blank` of length 2S + 1, in log space:
 ///
 /// ```text
 /// α_t(s) = log softmax(z_t)_l'(s) + log Σ_r exp α_{t-1}(r)        r = s, s - 1 and, if l'(s) is neither blank nor l'(s - 2), s - 2
@@ -350,7 +350,7 @@ mod tests {
             }
             let want = lattice.end();
             let Some(got) = scaled.forward(&path, p.as_slice().unwrap(), classes) else {
-                // There is no path, or its share is too small beside those of vanished states.
+                // There is no path, or its share is too small to ignore the states that vanished.
                 assert!(want < -400.0, "{k}: {want}");
                 lost += 1;
                 continue;

@@ -31,7 +31,7 @@ pub struct Scaled {
 }
 
 impl Scaled {
-    /// `log p`, for the class probabilities of at least one step, `[T, V]`; `None` if too much of it may have vanished.
+    /// `log p`, for the class probabilities of at least one step, `[T, V]`; `None` if too much of `p` may have vanished.
     pub fn forward(&mut self, path: &Path, p: &[f64], classes: usize) -> Option<f64> {
         let (length, steps) = (path.classes.len(), p.len() / classes);
         self.a.clear();

@@ -67,7 +67,7 @@ impl Terms<'_> {
     pub(super) fn axes_as_written(&self, node: &Node, inputs: &[Value]) -> Option<Vec<Axis>> {
         let axes = |value: &Value| match value {
             Value::Signal(signal) => signal.axes.clone(),
-            // A constant along some axes changes none, as long as the others have as many.
+            // A constant changes no axes, as long as the other values have as many.
             Value::Constant(_) | Value::Shape { .. } | Value::Absent => Some(Vec::new()),
         };
         let operator = &node.op_type[..];
