@@ -2,7 +2,7 @@
 //!
 //! | Start | |
 //! | --- | --- |
-//! | [`from_pytorch`], [`from_keras`] | names and concepts, side by side |
+//! | [`from_pytorch`], [`from_keras`] | PyTorch's and Keras' names, and their counterparts here |
 //! | [`composition`] | when to use a tuple, `sequential!`, `Stacked`, a boxed layer or `Recurrent` |
 //! | [`trouble`] | my loss is NaN, or does not fall |
 //!
