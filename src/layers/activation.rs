@@ -17,8 +17,8 @@ use crate::{parameters, row_layer};
 
 const NAME: &str = "Activation";
 
-/// `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each f that blocks are usually made with, so that
-/// loops over it vectorise, and once for all others.
+/// Expands to `$then` with `$value` as x ↦ y = f(x) and `$slope` as (x, y) ↦ f'(x): once for each common f, so that loops over it
+/// vectorise, and once for all others.
 macro_rules! for_nonlinearity {
     ($f:expr, |$value:ident, $slope:ident| $then:expr) => {{
         let (zero, one) = (F::zero(), F::one());
@@ -60,7 +60,7 @@ fn typed_slope<F, S: Fn(F, F) -> F>(slope: S) -> S {
     slope
 }
 
-/// The f of an [`Activation`], and of a recurrent cell.
+/// The function f of an [`Activation`] or a recurrent cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Nonlinearity {
@@ -70,12 +70,12 @@ pub enum Nonlinearity {
     Sigmoid,
     /// `max(x, 0)`; its slope at 0 is 0, as in PyTorch.
     Relu,
-    /// `x` where positive, else `slope · x`.
+    /// `x` if positive, else `slope · x`.
     LeakyRelu {
         /// PyTorch's default is 0.01.
         slope: f64,
     },
-    /// `x Φ(x)`, with Φ the normal distribution, not approximated by a tanh (Hendrycks and Gimpel 2016).
+    /// `x Φ(x)`, with the cumulative normal distribution Φ, not its approximation by a tanh (Hendrycks and Gimpel 2016).
     Gelu,
     /// `x σ(x)`, also called swish (Elfwing et al. 2018).
     Silu,
@@ -107,9 +107,9 @@ pub enum Nonlinearity {
         /// ONNX, which calls it alpha, has 1 as its default.
         threshold: f64,
     },
-    /// `x` where positive, else `alpha · (exp(x) - 1)` (Clevert, Unterthiner and Hochreiter 2016).
+    /// `x` if positive, else `alpha · (exp(x) - 1)` (Clevert, Unterthiner and Hochreiter 2016).
     Elu {
-        /// 1 everywhere, unless said otherwise.
+        /// 1 by default everywhere.
         alpha: f64,
     },
     /// `x / (1 + |x|)`
@@ -125,7 +125,7 @@ impl Nonlinearity {
     /// ONNX's and Keras 2's hard sigmoid: `max(0, min(1, x / 5 + 1/2))`.
     pub const HARD_SIGMOID_ONNX: Self = Nonlinearity::HardSigmoid { slope: 0.2, offset: 0.5 };
 
-    /// The numbers of its own, with their names, all of which must be finite.
+    /// Its parameters with their names; all of them must be finite.
     pub(crate) fn numbers(self) -> Vec<(&'static str, f64)> {
         match self {
             Nonlinearity::LeakyRelu { slope } => vec![("slope", slope)],
@@ -189,7 +189,7 @@ pub struct Activation<F> {
 parameters! { impl<F: Float> Tensors<F> for Activation<F> { ; skip nonlinearity, elem } }
 
 impl<F: Float> Activation<F> {
-    /// The activation by `nonlinearity`.
+    /// The activation with f = `nonlinearity`.
     ///
     /// # Panics
     /// Panics if a number of the nonlinearity, such as the slope of a [`Nonlinearity::LeakyRelu`], is not finite in the element type.
@@ -235,7 +235,7 @@ impl<F: Float> Activation<F> {
         Self::new(Nonlinearity::Silu)
     }
 
-    /// Its f.
+    /// The function f.
     pub fn nonlinearity(&self) -> Nonlinearity {
         self.nonlinearity
     }
@@ -265,7 +265,7 @@ vectorised! {
         })
     }
 
-    /// y = f(x), and f'(x) in place of x, row by row.
+    /// y = f(x), with f'(x) in place of x, row by row.
     fn activate_rows_with_slope<'a, F: Float>(f: Nonlinearity, x: ArrayViewMut2<'a, F>, y: ArrayViewMut2<'a, F>) {
         let (mut x, mut y) = (x, y);
         for_nonlinearity!(f, |value, slope| {
@@ -278,7 +278,7 @@ vectorised! {
         })
     }
 
-    /// dx = slope ∘ dy, in place of dy, and its rows added to `dbias`.
+    /// dx = slope ∘ dy, in place of dy; its rows are added to `dbias`.
     fn multiply_rows<'a, F: Float>(slope: ArrayView2<'a, F>, d: ArrayViewMut2<'a, F>, dbias: Option<&'a mut [F]>) {
         let (mut d, mut dbias) = (d, dbias);
         for (d, slope) in d.outer_iter_mut().zip(slope.outer_iter()) {
@@ -306,14 +306,14 @@ pub(crate) fn activate_in_place<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, 
     for_each_part(x, work, 1, |x| activate_rows(f, x));
 }
 
-/// y = f(x), and f'(x) in place of x, both `[N, D]`; on all threads.
+/// y = f(x), with f'(x) in place of x, both `[N, D]`; on all threads.
 pub(crate) fn activate_with_slope<F: Float>(f: Nonlinearity, x: ArrayViewMut2<'_, F>, y: ArrayViewMut2<'_, F>) {
     let work = function_work(x.len());
     for_each_part((x, y), work, 1, |(x, y)| activate_rows_with_slope(f, x, y));
 }
 
-/// dx = slope ∘ dy, in place of dy, both `[N, D]`, and its rows added to `dbias`, `[D]`; on all threads, each with some
-/// of the columns.
+/// dx = slope ∘ dy, in place of dy, both `[N, D]`; its rows are added to `dbias`, `[D]`. Runs on all threads, which share the
+/// columns.
 pub(crate) fn activate_backward_with_bias<F: Float>(
     slope: ArrayView2<'_, F>,
     d: ArrayViewMut2<'_, F>,

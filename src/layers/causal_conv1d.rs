@@ -32,22 +32,24 @@ const NAME: &str = "CausalConv1d";
 /// | `y` | `[T, B, O]` |
 /// | state | `[P, B, I]`, P = (K - 1) d: the last P steps, oldest first |
 ///
-/// With G groups, the features are split into G equal parts, and each output reads the features of its own part alone: W_j is
-/// block diagonal. G = I = O is a convolution of each feature with a kernel of its own.
+/// With G groups, the features are split into G equal parts, and each output reads only the features of its own part: W_j is block
+/// diagonal. G = I = O is a depthwise convolution, which has a separate kernel for each feature.
 ///
-/// With a stride, it is a [`StridedConv1d`](crate::layers::StridedConv1d).
+/// For a stride, see [`StridedConv1d`](crate::layers::StridedConv1d).
 ///
 /// Weight and bias have the names and shapes of `torch.nn.Conv1d`, so a state dict loads unchanged. A `Conv1d` pads both ends; the
-/// causal one is `conv(F.pad(x, (P, 0)))` without padding of its own. A new sequence has zeros before its first step, as there.
+/// causal convolution is `conv(F.pad(x, (P, 0)))` for a `Conv1d` without padding. As there, a new sequence has zeros before its
+/// first step.
 ///
-/// The state is what a stream, or the next chunk, goes on from; its gradient is that of these inputs. With
-/// [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), it holds the last P valid steps of each sequence, and kernels skip what
-/// is masked. After a [reset](Sequence::with_resets) there are zeros before the first step again. In a [reversed](Sequence::reversed) batch,
-/// as the reverse direction of a [`Bidirectional`](crate::wrap::Bidirectional) is given, "before" means after: `y_t` reads step
-/// `t` and those that follow it up to the sequence's last valid step, and the state holds the first P steps.
+/// A stream, or the next chunk, continues from the state; the state's gradient is the gradient of the inputs in it. With
+/// [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), it holds the last P valid steps of each sequence, and
+/// kernels skip masked steps. A [reset](Sequence::with_resets) begins a new sequence, with zeros before its first step. In a
+/// [reversed](Sequence::reversed) batch, as the reverse direction of a [`Bidirectional`](crate::wrap::Bidirectional) gets it,
+/// "before" means after: `y_t` reads step `t` and those that follow it up to the sequence's last valid step, and the state holds
+/// the first P steps.
 ///
-/// Each step reads P + 1 steps back. A gradient that goes through n such layers has passed n products, not one for each step; how
-/// it fades or grows with n, and how a residual connection helps, is the same as in a recurrent net over time. See
+/// Each output reads P + 1 steps. A gradient that goes through n such layers passes through n products, not one for each step. It
+/// vanishes or explodes with n, and a residual connection helps, as in a recurrent net over time. See
 /// [`TemporalBlock`](crate::compose::TemporalBlock).
 ///
 /// ```
@@ -68,7 +70,7 @@ const NAME: &str = "CausalConv1d";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CausalConv1d<F> {
-    /// `[O, I / G, K]`: of each output and each feature that it reads, the taps, oldest step first.
+    /// `[O, I / G, K]`: the taps for each output and each feature that it reads, oldest step first.
     pub weight: Array3<F>,
     /// `[O]`
     pub bias: Option<Array1<F>>,
@@ -78,7 +80,7 @@ pub struct CausalConv1d<F> {
 parameters! { impl<F: Float> Tensors<F> for CausalConv1d<F> { weight, bias; skip dilation, groups } }
 
 impl<F: Float> CausalConv1d<F> {
-    /// A kernel of `kernel` taps; weight and bias uniform in `±1/sqrt(I · kernel)`, as PyTorch starts them.
+    /// A kernel of `kernel` taps; weight and bias are uniform in `±1/sqrt(I · kernel)`, as in PyTorch.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -87,7 +89,7 @@ impl<F: Float> CausalConv1d<F> {
         Self::builder(input, output, kernel).build(rng)
     }
 
-    /// To choose the dilation, groups, how the parameters start, and whether there is a bias.
+    /// A builder, to choose the dilation, the groups, how the parameters are initialized, and whether there is a bias.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -99,7 +101,7 @@ impl<F: Float> CausalConv1d<F> {
         CausalConv1dBuilder { input, output, taps, groups: 1, weight: None, bias: Some(None), elem: PhantomData }
     }
 
-    /// Weight and bias zero: for parameters that will be loaded.
+    /// Weight and bias are zero, for parameters that will be loaded.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -118,7 +120,7 @@ impl<F: Float> CausalConv1d<F> {
         self.weight.dim().2
     }
 
-    /// How many steps lie between two taps, plus 1.
+    /// The distance in steps from one tap to the next.
     pub fn dilation(&self) -> usize {
         self.dilation
     }
@@ -128,7 +130,7 @@ impl<F: Float> CausalConv1d<F> {
         self.groups
     }
 
-    /// P + 1, the number of steps that a step of the output reads.
+    /// P + 1, the number of input steps that one output step reads.
     pub fn receptive_field(&self) -> usize {
         self.taps(1).reach() + 1
     }
@@ -138,7 +140,7 @@ impl<F: Float> CausalConv1d<F> {
         Taps { kernel: self.kernel(), dilation: self.dilation, stride }
     }
 
-    /// O, after a check of the parameters.
+    /// O, after a check of the parameters' shapes.
     #[track_caller]
     fn checked_output(&self) -> usize {
         let (output, _, kernel) = self.weight.dim();
@@ -163,7 +165,7 @@ impl<F: Float> CausalConv1d<F> {
         self.weight.dim().1 == 1 && self.weight.dim().0 == self.groups
     }
 
-    /// y, `[N, O]`, of the gathered rows `columns`, `[N, I · K]`.
+    /// y, `[N, O]`, from the gathered rows `columns`, `[N, I · K]`.
     fn multiply(&self, pass: &Sequence<'_, F>, columns: ArrayView2<'_, F>, mut y: ArrayViewMut2<'_, F>) {
         let bias = self.bias.as_ref().map(|bias| bias.tensor(0).1);
         if self.is_depthwise() {
@@ -180,7 +182,7 @@ impl<F: Float> CausalConv1d<F> {
         }
     }
 
-    /// dW, and dcolumns in place of `columns` if they are wanted, from dy, `[N, O]`.
+    /// dW from dy, `[N, O]`, and dcolumns in place of `columns`, if `wanted`.
     fn multiply_backward(
         &self,
         dy: ArrayView2<'_, F>,
@@ -207,7 +209,7 @@ impl<F: Float> CausalConv1d<F> {
     }
 }
 
-/// How a [`CausalConv1d`] starts; made by [`CausalConv1d::builder`].
+/// The options of a new [`CausalConv1d`]; made by [`CausalConv1d::builder`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a builder makes nothing before `build` or `zeros`"]
 pub struct CausalConv1dBuilder<F> {
@@ -215,17 +217,17 @@ pub struct CausalConv1dBuilder<F> {
     output: usize,
     taps: Taps,
     groups: usize,
-    /// `None`: as PyTorch starts it.
+    /// `None`: as in PyTorch.
     weight: Option<Init>,
     bias: Option<Option<Init>>,
     elem: PhantomData<F>,
 }
 
 impl<F: Float> CausalConv1dBuilder<F> {
-    /// That taps are `dilation` steps apart; 1 without this.
+    /// The distance in steps from one tap to the next, 1 by default.
     ///
     /// # Panics
-    /// Panics if it is 0, or the taps reach further back than memory does.
+    /// Panics if `dilation` is 0, or if the taps reach so far back that no memory could hold the state.
     #[track_caller]
     pub fn dilation(self, dilation: usize) -> Self {
         let reach = (self.taps.kernel - 1).saturating_mul(dilation);
@@ -233,10 +235,10 @@ impl<F: Float> CausalConv1dBuilder<F> {
         CausalConv1dBuilder { taps: Taps { dilation, ..self.taps }, ..self }
     }
 
-    /// In how many equal parts the features are split, of which each output reads one; 1 without this.
+    /// The number of equal parts into which the features are split, 1 by default. Each output reads one part.
     ///
     /// # Panics
-    /// Panics if it does not divide both the input and the output features.
+    /// Panics if `groups` does not divide both the input and the output features.
     #[track_caller]
     pub fn groups(self, groups: usize) -> Self {
         let CausalConv1dBuilder { input, output, .. } = self;
@@ -247,19 +249,19 @@ impl<F: Float> CausalConv1dBuilder<F> {
         CausalConv1dBuilder { groups, ..self }
     }
 
-    /// How the weight starts: as a matrix of a row for each output.
+    /// The initialization of the weight, as a matrix with a row for each output.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight(self, init: impl Into<Init>) -> Self {
         CausalConv1dBuilder { weight: Some(init.into().checked::<F>(NAME, "weight")), ..self }
     }
 
-    /// How the bias starts.
+    /// The initialization of the bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn bias_init(self, init: impl Into<Init>) -> Self {
         CausalConv1dBuilder { bias: Some(Some(init.into().checked::<F>(NAME, "bias"))), ..self }
@@ -270,7 +272,7 @@ impl<F: Float> CausalConv1dBuilder<F> {
         CausalConv1dBuilder { bias: bias.then_some(self.bias.flatten()), ..self }
     }
 
-    /// Drawn from `rng`: the same seed gives the same bits.
+    /// Builds the layer with parameters drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> CausalConv1d<F> {
         let (weight, bias) = (self.weight, self.bias);
         let mut conv = self.zeros();
@@ -350,7 +352,7 @@ pub struct CausalConv1dCache<F> {
     pieces: Pieces,
     x_copy: StandardLayout<F>,
     dy_copy: StandardLayout<F>,
-    before: Array3<F>,  // [P, B, I]: the state that came
+    before: Array3<F>,  // [P, B, I]: the state before the pass
     zeros: Vec<F>,      // [I]
     columns: Array2<F>, // [rows of a block, I · K]
     y: Array3<F>,       // [T, B, O]
@@ -371,10 +373,10 @@ impl<F: Float> CausalConv1dCache<F> {
     }
 }
 
-/// The number of elements of [gathered](Taps::gather) rows at a time: they stay in the L2 cache.
+/// The number of elements in a block of [gathered](Taps::gather) rows, which stays in the L2 cache.
 const BLOCK: usize = 1 << 16;
 
-/// The least number of rows at a time: fewer do not repay that each product copies the weight.
+/// The minimum number of rows in a block: with fewer, the copy of the weight that each product makes would not pay off.
 const BLOCK_ROWS: usize = 256;
 
 /// `range` in blocks of at most `rows`.
@@ -383,13 +385,13 @@ fn blocks(range: std::ops::Range<usize>, rows: usize) -> impl Iterator<Item = st
     range.step_by(rows).map(move |first| first..end.min(first + rows))
 }
 
-/// How many rows are gathered at a time, of `all` rows of `width` each.
+/// The number of rows to gather at a time, of `all` rows of `width` elements.
 fn block_rows(all: usize, width: usize) -> usize {
     (BLOCK / width).max(BLOCK_ROWS).min(all)
 }
 
 once! {
-    /// `y`, left in the cache, and the state after it, for the layer that messages call `name`.
+    /// `y`, left in the cache, and the new state, in place. Messages call the layer `name`.
     #[track_caller]
     pub(super) fn forward<'a, F: Float>(
         name: &'static str,
@@ -425,7 +427,7 @@ once! {
         mark.set();
     }
 
-    /// `dx`, left in the cache, and the gradient of the state before it, for the layer that messages call `name`.
+    /// `dx`, left in the cache, and the gradient of the initial state, in place. Messages call the layer `name`.
     #[track_caller]
     pub(super) fn backward<'a, F: Float>(
         name: &'static str,

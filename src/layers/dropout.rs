@@ -1,4 +1,4 @@
-//! Dropout, and the masks of everything that is dropped at random.
+//! Dropout.
 
 use std::marker::PhantomData;
 
@@ -15,21 +15,22 @@ use crate::{parameters, row_layer};
 
 const NAME: &str = "Dropout";
 
-/// Dropout (Srivastava et al. 2014), scaled in training so that evaluation needs no scale.
+/// Dropout (Srivastava et al. 2014), scaled in training so that evaluation needs no scaling.
 ///
 /// ```text
 /// train(seed):      y_tbk = m_tbk x_tbk        m_tbk = 0 with probability p, else 1 / (1 - p)
 /// eval(), infer():  y = x
 /// ```
 ///
-/// `[T, B, D]` to `[T, B, D]`. The mask is a hash of the seed, the layer's id, `t`, `b` and `k`: it needs no state, does
-/// not depend on the number of sequences or threads, is the whole sequence's in its chunks, and comes back with the seed, so
-/// give each training step another one. The id, drawn by [`new`](Dropout::new), keeps the dropouts of one model apart; a clone keeps it.
+/// `[T, B, D]` to `[T, B, D]`. The mask is a hash of the seed, the layer's id, `t`, `b` and `k`. It needs no state, does not depend
+/// on the number of sequences or threads, and is the same whether a sequence is read whole or in chunks. The same seed gives the
+/// same mask, so give each training step a new seed. The id, drawn by [`new`](Dropout::new), makes the masks of a model's layers
+/// differ; a clone has the same id.
 ///
 /// # Panics
-/// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
-/// [`infer`](Sequence::infer): a forgotten mode would silently train without dropout, or evaluate with it. `backward` panics at the
-/// 100th training step in a row that has the same seed, for it would always drop the same units.
+/// `forward` panics if `x` has no mode, that is, neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// [`infer`](Sequence::infer) was called: a forgotten mode would silently train without dropout, or evaluate with it. `backward`
+/// panics at the 100th training step in a row with the same seed, because all of them drop the same units.
 ///
 /// ```
 /// use gradflow::{Layer, Sequence, layers::Dropout, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
@@ -53,7 +54,7 @@ impl<F: Float> Dropout<F> {
     /// Drops each element with probability `p`.
     ///
     /// # Panics
-    /// Panics if `p` is not in `0..1`, in the element type too.
+    /// Panics if `p` is not in `0..1`, before or after rounding to the element type.
     #[track_caller]
     pub fn new(p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         Self::from_drop(RandomDrop::new(NAME, check_number::<F>(NAME, "p", Expect::Probability, p), rng))
@@ -69,7 +70,7 @@ impl<F: Float> Dropout<F> {
     }
 }
 
-/// `y = m ∘ x`, row by row; everything passes without a mask.
+/// `y = m ∘ x`, row by row; `y = x` without a mask.
 fn apply<F: Float>(mask: Option<Mask>, rows: &Rows<'_, F>, x: ArrayView2<'_, F>, mut y: ArrayViewMut2<'_, F>) {
     let Some(mask) = mask else { return y.assign(&x) };
     let (pass, (_, batch)) = (&rows.pass, rows.pass.dims());

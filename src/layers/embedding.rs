@@ -19,15 +19,15 @@ const NAME: &str = "Embedding";
 ///
 /// | | shape |
 /// | --- | --- |
-/// | `x` | ids `[T, B]` of any integer type, each from 0 and below V |
+/// | `x` | ids `[T, B]` of any integer type, each at least 0 and below V |
 /// | `y` | `[T, B, D]` |
 ///
 /// ```text
 /// dL/dweight[v] = Σ_{t,b: id_tb = v} dL/dy_tb          0 of the padding's row, if there is one
 /// ```
 ///
-/// Ids have no gradient: `backward` returns `[T, B, 0]`. Of a [padding id](EmbeddingBuilder::padding_idx), as PyTorch's
-/// `padding_idx`, the vector starts as zeros and gets no gradient.
+/// Ids have no gradient: `backward` returns `[T, B, 0]`. The vector of a [padding id](EmbeddingBuilder::padding_idx) starts as
+/// zeros and gets no gradient, as with PyTorch's `padding_idx`.
 ///
 /// ```
 /// use gradflow::{Layer, layers::Embedding, ndarray::arr2, rand::{SeedableRng, rngs::StdRng}};
@@ -44,14 +44,14 @@ const NAME: &str = "Embedding";
 pub struct Embedding<F> {
     /// `[V, D]`
     pub weight: Array2<F>,
-    /// The id whose row of the weight gets no gradient; its vector is what is in the weight. It is no tensor, so no file of
-    /// weights has it.
+    /// The id whose row of the weight gets no gradient; the row itself is used as it is. The id is not a tensor, so files of
+    /// weights do not contain it.
     pub padding_idx: Option<usize>,
 }
 parameters! { impl<F: Float> Tensors<F> for Embedding<F> { weight; skip padding_idx } }
 
 impl<F: Float> Embedding<F> {
-    /// Standard normal vectors, as PyTorch starts them.
+    /// Vectors from the standard normal distribution, as in PyTorch.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -60,7 +60,7 @@ impl<F: Float> Embedding<F> {
         Self::builder(vocabulary, features).build(rng)
     }
 
-    /// To choose how the vectors start.
+    /// A builder, to choose how the vectors are initialized.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -82,7 +82,7 @@ impl<F: Float> Embedding<F> {
     }
 }
 
-/// How an [`Embedding`] starts; made by [`Embedding::builder`].
+/// The options of a new [`Embedding`]; made by [`Embedding::builder`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a builder makes nothing before `build` or `zeros`"]
 pub struct EmbeddingBuilder<F> {
@@ -94,21 +94,21 @@ pub struct EmbeddingBuilder<F> {
 }
 
 impl<F: Float> EmbeddingBuilder<F> {
-    /// How the vectors start.
+    /// The initialization of the vectors.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight(self, init: impl Into<Init>) -> Self {
         EmbeddingBuilder { weight: init.into().checked::<F>(NAME, "weight"), ..self }
     }
 
-    /// The id of padding, from 0 and below V, of any integer type: its vector starts as zeros, and its gradient is zero, so
-    /// that training leaves it as it is. With [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), padding is not
-    /// read at all, and needs no id.
+    /// The id of padding, of any integer type, at least 0 and below V. Its vector starts as zeros and its gradient is zero, so
+    /// training leaves it as it is. With [lengths](Sequence::with_lengths) or a [mask](Sequence::with_mask), padding is not read at
+    /// all and needs no id.
     ///
-    /// The vector is a row of the weight like any other: loaded weights bring theirs, and a layer that uses the matrix in another
-    /// place too, as [`TiedEmbedding`](crate::compose::TiedEmbedding), adds its gradient there.
+    /// The vector is a row of the weight like any other: loading weights replaces it, and a layer that also uses the matrix
+    /// elsewhere, such as [`TiedEmbedding`](crate::compose::TiedEmbedding), adds the gradient from there.
     ///
     /// ```
     /// use gradflow::{Layer, layers::Embedding, ndarray::{Array3, arr2}, rand::{SeedableRng, rngs::StdRng}};
@@ -122,7 +122,7 @@ impl<F: Float> EmbeddingBuilder<F> {
     /// ```
     ///
     /// # Panics
-    /// Panics if it is negative or not below V.
+    /// Panics if `id` is negative or not below V.
     #[track_caller]
     pub fn padding_idx(self, id: impl Id) -> Self {
         if id.index() >= self.vocabulary {
@@ -131,7 +131,7 @@ impl<F: Float> EmbeddingBuilder<F> {
         EmbeddingBuilder { padding_idx: Some(id.index()), ..self }
     }
 
-    /// Drawn from `rng`: the same seed gives the same bits.
+    /// Builds the layer with parameters drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Embedding<F> {
         let mut weight = Array2::zeros((self.vocabulary, self.features));
         self.weight.fill(&mut weight, rng);
@@ -179,7 +179,7 @@ once! {
         mark.set();
     }
 
-    /// `dweight[id_tb] += dy_tb`, but for the padding's id
+    /// `dweight[id_tb] += dy_tb`, except for the padding id
     #[track_caller]
     fn add_gradient<'a, F: Float>(
         layer: &'a Embedding<F>,
@@ -205,7 +205,7 @@ once! {
 }
 
 impl<F: Float> Embedding<F> {
-    /// [`add_to_graph`](Layer::add_to_graph), with the weight's place in the graph, `[V, D]`.
+    /// Like [`add_to_graph`](Layer::add_to_graph), but also returns the weight's value in the graph, `[V, D]`.
     pub(crate) fn add_with_weight(&self, graph: &mut Graph<F>, x: Signal) -> (Signal, Value) {
         let (vocabulary, features) = self.weight.dim();
         let mut ids = x.value;

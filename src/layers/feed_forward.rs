@@ -1,4 +1,4 @@
-//! Two affine layers with a nonlinearity between.
+//! Two affine layers with a nonlinearity between them.
 
 use ndarray::{Array1, Array3, ArrayRef3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, s};
 use rand::Rng;
@@ -30,16 +30,16 @@ use crate::parameters;
 
 const NAME: &str = "FeedForward";
 
-/// Two affine layers with a nonlinearity between, D features to D by way of `hidden`.
+/// Two affine layers with a nonlinearity between them, from D features to `hidden` and back.
 ///
 /// ```text
 /// a = W₁ x + b₁                             [H]        h = f(a)        y = W₂ h + b₂
 /// dL/da = f'(a) ∘ W₂ᵀ dL/dy                 dL/dx = W₁ᵀ dL/da
 /// ```
 ///
-/// Training keeps `h` and `f'(a)`, 2 H values a row; inference keeps nothing. Many rows are taken in blocks, some
-/// rows and some hidden units at a time, which stay in the L2 cache. Equal to a [`Linear`], an [`Activation`]
-/// and a [`Linear`] one after another, with fewer passes over memory and fewer buffers.
+/// Training keeps `h` and `f'(a)`, 2 H values per row; inference keeps nothing. Many rows are processed in blocks of rows and
+/// hidden units, which stay in the L2 cache. The layer equals a [`Linear`], an [`Activation`] and a [`Linear`] one after another,
+/// with fewer passes over memory and fewer buffers.
 ///
 /// ```
 /// use gradflow::{Layer, TensorsExt, layers::{FeedForward, Nonlinearity}, rand::{SeedableRng, rngs::StdRng}};
@@ -60,7 +60,7 @@ pub struct FeedForward<F: Float> {
 parameters! { impl<F: Float> Tensors<F> for FeedForward<F> { fc1, activation, fc2 } }
 
 impl<F: Float> FeedForward<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`]'s.
+    /// A layer for rows of `features` elements, with `hidden` units inside; weights are initialized as by [`Linear::new`].
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -73,7 +73,7 @@ impl<F: Float> FeedForward<F> {
         }
     }
 
-    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    /// A layer for rows of `features` elements, with `hidden` units inside and all weights zero, for weights that will be loaded.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -103,13 +103,13 @@ impl<F: Float> FeedForward<F> {
         self.fc1.weight.nrows()
     }
 
-    /// The work of a pass, about.
+    /// The approximate work of a pass.
     fn work(&self, x: &Sequence<'_, F>) -> u64 {
         let (steps, batch) = x.dims();
         product_work(steps * batch, 2 * self.fc1.weight.len())
     }
 
-    /// `y += W₂ f(W₁ x + b₁)` on the valid rows; what the backward pass needs stays in the cache.
+    /// `y += W₂ f(W₁ x + b₁)` on the valid rows; the values that the backward pass needs stay in the cache.
     #[track_caller]
     fn add_to(
         &self,
@@ -139,7 +139,7 @@ impl<F: Float> FeedForward<F> {
                         let (slope, h) = (&mut slope[span(&run, hidden)], rows_of(h, &run));
                         (matrix_mut(slope, hidden), matrix_mut(h, hidden))
                     });
-                    // Fewer rows are split product by product.
+                    // With fewer rows, each product is split among threads instead.
                     let work = if run.len() >= BLOCKED_ROWS { self.work(x) } else { 0 };
                     self.add_in_blocks(x_run, weights, work, kept, y);
                 }
@@ -161,9 +161,8 @@ impl<F: Float> FeedForward<F> {
         }
     }
 
-    /// `y += W₂ f(W₁ x + b₁)`, some hidden units and some rows at a time, so that they are in the L2 cache when they are
-    /// used; keeps `f'(a)` and `h`, `[N, H]`, if there is room for them. The rows are split among threads, there being so
-    /// much `work`.
+    /// `y += W₂ f(W₁ x + b₁)`, in blocks of rows and hidden units that are in the L2 cache when they are used; keeps `f'(a)` and
+    /// `h`, `[N, H]`, if `kept` has room for them. The rows are split among threads as `work` allows.
     fn add_in_blocks(
         &self,
         x: ArrayView2<'_, F>, // [N, I]
@@ -173,7 +172,7 @@ impl<F: Float> FeedForward<F> {
         mut y: ArrayViewMut2<'_, F>, // [N, O]
     ) {
         let hidden = self.hidden_size();
-        // Few rows take all units at a time: their weights are read in one stream, and nothing waits between blocks.
+        // Few rows take all units at once: the weights are read in one stream, and no thread waits between blocks.
         let at_once = weights.is_some() && x.nrows() * hidden * size_of::<F>() <= BLOCK_BYTES;
         with_operands(|[own1, own2]| {
             for (first, count) in even_chunks(hidden, if at_once { hidden } else { BLOCK_DEPTH }) {
@@ -197,7 +196,7 @@ impl<F: Float> FeedForward<F> {
     }
 }
 
-/// Some hidden units.
+/// A block of hidden units.
 struct Units<'a, F> {
     count: usize,      // U
     w1: Weight<'a, F>, // [I, U]
@@ -207,7 +206,7 @@ struct Units<'a, F> {
 }
 
 impl<F: Float> Units<'_, F> {
-    /// What these units add to y, as [`FeedForward::add_in_blocks`].
+    /// Adds these units' part of y, see [`FeedForward::add_in_blocks`].
     fn add(
         &self,
         x: ArrayView2<'_, F>,
@@ -241,7 +240,7 @@ impl<F: Float> Units<'_, F> {
     }
 }
 
-/// The fewest rows for which packing the weights pays off.
+/// Minimum rows for which packing the weights pays off.
 const BLOCKED_ROWS: usize = 256;
 
 once! {
@@ -284,7 +283,7 @@ once! {
         mark.set();
     }
 
-    /// `dx`, left in the cache in place of the slope.
+    /// `dx`, left in the cache in place of `slope`.
     #[track_caller]
     fn backward<'a, F: Float>(
         layer: &'a FeedForward<F>,

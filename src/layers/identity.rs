@@ -8,7 +8,7 @@ use crate::kernels::Float;
 use crate::layer::{Gradient, Graph, RowGradients, RowLayer, Rows, Signal, Stages, Unsupported};
 use crate::{parameters, row_layer};
 
-/// `y = x`, `[T, B, D]` to `[T, B, D]`: for a place in a model where a layer may be left out.
+/// `y = x`, `[T, B, D]` to `[T, B, D]`: a placeholder for a layer that a model may leave out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity<F>(PhantomData<F>);
 parameters! { impl<F: Float> Tensors<F> for Identity<F> { ; skip 0 } }

@@ -12,7 +12,7 @@ use crate::parameters;
 
 const NAME: &str = "LastStep";
 
-/// The last valid step of each sequence: what a model that has read a whole sequence knows of it.
+/// The last valid step of each sequence, where a recurrent layer has read all of it.
 ///
 /// ```text
 /// y_b = x_{n_b - 1, b}                              n_b: the length of sequence b
@@ -24,17 +24,16 @@ const NAME: &str = "LastStep";
 /// | `x` | `[T, B, D]` |
 /// | `y` | `[1, B, D]`, without lengths |
 ///
-/// After a bidirectional layer, use [`both_directions`](LastStep::both_directions): the reverse direction ends at the
-/// first step, and at a sequence's last step it has read one step only. The result is PyTorch's `h_n` of the last layer,
-/// forward and reverse side by side.
+/// After a bidirectional layer, use [`both_directions`](LastStep::both_directions): the reverse direction ends at the first step,
+/// and at a sequence's last step it has read only that step. The result is PyTorch's `h_n` of the last layer, forward and reverse
+/// side by side.
 ///
-/// In a [reversed](Sequence::reversed) batch, where recurrences go from the last valid step to the first, the first step
-/// is the last one that is read, and the one that is taken. So `Bidirectional::new((gru, LastStep::new()), …)` needs no
-/// other `LastStep`.
+/// In a [reversed](Sequence::reversed) batch, recurrences go from the last valid step to the first. The layer then takes the first
+/// step, which is read last, so `Bidirectional::new((gru, LastStep::new()), …)` needs no special `LastStep`.
 ///
 /// It is not [`Causal`](crate::Causal): over a [chunk](Sequence::steps), it gives the chunk's last valid step, and zero for a
-/// sequence that ended before. So a model with a `LastStep` can still read a stream in chunks, and after each of them its
-/// output is what it knows so far.
+/// sequence that ended before the chunk. So a model with a `LastStep` can still read a stream in chunks: its output after each
+/// chunk is the result for the stream so far.
 ///
 /// A classifier of sequences of unequal length:
 ///
@@ -73,8 +72,8 @@ impl<F: Float> LastStep<F> {
         LastStep { both: false, elem: PhantomData }
     }
 
-    /// Of the first half of the features the last valid step, of the second half the first step: where the two directions
-    /// of a bidirectional layer end.
+    /// The last valid step for the first half of the features and the first step for the second half, where the two directions of a
+    /// bidirectional layer end.
     pub fn both_directions() -> Self {
         LastStep { both: true, ..Self::new() }
     }
@@ -126,7 +125,7 @@ impl<F: Float> LastStep<F> {
         }
     }
 
-    /// The number of features that end where `x` does; the others end at its other end.
+    /// The number of features taken from the step that is read last; the remaining ones are taken from the step that is read first.
     fn own(&self, features: usize) -> usize {
         if self.both { features / 2 } else { features }
     }
@@ -138,7 +137,7 @@ impl<F: Float> Default for LastStep<F> {
     }
 }
 
-/// The last step that is read of sequence `b`, and the first one; nothing if no step is valid.
+/// The steps of sequence `b` that are read last and first, in this order; `None` if no step is valid.
 fn ends<F: Float>(x: &Sequence<'_, F>, b: usize) -> Option<(usize, usize)> {
     let mut steps = x.valid_steps(b);
     let first = steps.next()?;

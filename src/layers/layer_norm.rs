@@ -14,7 +14,7 @@ use crate::{parameters, row_layer};
 
 const NAME: &str = "LayerNorm";
 
-/// Each row brought to mean 0 and variance 1, then scaled and shifted (Ba, Kiros and Hinton 2016).
+/// Normalises each row to mean 0 and variance 1, then scales and shifts it (Ba, Kiros and Hinton 2016).
 ///
 /// ```text
 /// μ = mean(x)    v = mean((x - μ)²)    x̂ = (x - μ) / sqrt(v + eps)    y = weight ∘ x̂ + bias
@@ -23,19 +23,19 @@ const NAME: &str = "LayerNorm";
 /// dL/dweight = Σ x̂ ∘ dL/dy      dL/dbias = Σ dL/dy
 /// ```
 ///
-/// `[T, B, D]` to `[T, B, D]`, statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
+/// Maps `[T, B, D]` to `[T, B, D]`, with statistics over `D`. Parameters and `eps` are those of PyTorch's `nn.LayerNorm`.
 ///
 /// # Accuracy
-/// In f32 and for D up to 4096, at rows of any magnitude, far from 0 or with a spread up to the largest numbers, `x̂` is within
-/// `5e-7 (1 + |x̂|)` of its exact value, and `dL/dx` within `1e-6 max|dL/dx̂| / sqrt(v + eps)`. An element that is not finite makes its
-/// row NaN.
+/// In f32, for D up to 4096 and rows of any magnitude, also far from 0 or with a spread up to the largest numbers, `x̂` is within
+/// `5e-7 (1 + |x̂|)` of its exact value, and `dL/dx` within `1e-6 max|dL/dx̂| / sqrt(v + eps)`. An element that is not finite makes
+/// its row NaN.
 ///
 /// # Rows without a variance
-/// The output of a row whose elements are all equal is `bias`. The derivative there is that of a division by `sqrt(eps)`: by
-/// default it multiplies every gradient by 316, and in layer after layer, or step after step of a recurrent cell, gradients overflow. It
-/// says nothing of the row. So if the variance is lost in rounding, which is to say `v + eps = eps` or `sqrt(v) <= ε |μ|` with
-/// the machine epsilon ε, `dL/dx` is divided by `sqrt(v + max(eps, 1))` instead: a row of zeros passes its gradient on, less the mean.
-/// PyTorch multiplies it by `1/sqrt(eps)`. All other rows are the same in both.
+/// The output of a row whose elements are all equal is `bias`. At such a row, the derivative divides by `sqrt(eps)`, which says
+/// nothing about the row. With the default eps this multiplies every gradient by 316, and repeated in layer after layer, or step
+/// after step of a recurrent cell, it makes gradients overflow. So if the variance is lost in rounding, that is, if `v + eps = eps`
+/// or `sqrt(v) <= ε |μ|` with the machine epsilon ε, `dL/dx` is divided by `sqrt(v + max(eps, 1))` instead: a row of zeros passes
+/// its gradient on, minus the mean. PyTorch multiplies it by `1/sqrt(eps)`. All other rows are the same in both.
 ///
 /// ```
 /// use gradflow::{Layer, layers::LayerNorm, ndarray::Array3};
@@ -47,16 +47,16 @@ const NAME: &str = "LayerNorm";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm<F> {
-    /// `[D]`, ones at the start.
+    /// `[D]`, initially ones.
     pub weight: Array1<F>,
-    /// `[D]`, zeros at the start.
+    /// `[D]`, initially zeros.
     pub bias: Array1<F>,
     pub(crate) eps: f64,
 }
 parameters! { impl<F: Float> Tensors<F> for LayerNorm<F> { weight, bias; skip eps } }
 
 impl<F: Float> LayerNorm<F> {
-    /// For rows of `features`, with eps 1e-5.
+    /// A layer for rows of `features` elements, with eps 1e-5.
     ///
     /// # Panics
     /// Panics if `features` is 0.
@@ -66,10 +66,10 @@ impl<F: Float> LayerNorm<F> {
         LayerNorm { weight: Array1::ones(features), bias: Array1::zeros(features), eps: 1e-5 }
     }
 
-    /// With another eps than 1e-5. Its square root is the standard deviation below which a row counts as small.
+    /// Sets eps, which is 1e-5 otherwise. Its square root is the standard deviation below which a row counts as small.
     ///
     /// # Panics
-    /// Panics if it is not above 0, in the element type too, or not finite.
+    /// Panics if `eps` is not finite or not above 0, before or after rounding to the element type.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         LayerNorm { eps: check_number::<F>(NAME, "eps", Expect::Above0, eps), ..self }

@@ -45,7 +45,7 @@ pub struct Linear<F> {
 parameters! { impl<F: Float> Tensors<F> for Linear<F> { weight, bias } }
 
 impl<F: Float> Linear<F> {
-    /// Weight and bias uniform in `±1/sqrt(I)`, as PyTorch starts them.
+    /// Weight and bias are uniform in `±1/sqrt(I)`, as in PyTorch.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -54,7 +54,7 @@ impl<F: Float> Linear<F> {
         Self::builder(input, output).build(rng)
     }
 
-    /// To choose how the parameters start, and whether there is a bias.
+    /// A builder, to choose how the parameters are initialized and whether there is a bias.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -65,7 +65,7 @@ impl<F: Float> Linear<F> {
         LinearBuilder { input, output, weight: init, bias: Some(init), elem: PhantomData }
     }
 
-    /// Weight and bias zero: for parameters that will be loaded, or a residual branch that starts as nothing.
+    /// Weight and bias are zero, for parameters that will be loaded or a residual branch that adds nothing at first.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -89,7 +89,7 @@ impl<F: Float> Linear<F> {
     }
 }
 
-/// How a [`Linear`] starts; made by [`Linear::builder`].
+/// The options of a new [`Linear`]; made by [`Linear::builder`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a builder makes nothing before `build` or `zeros`"]
 pub struct LinearBuilder<F> {
@@ -101,19 +101,19 @@ pub struct LinearBuilder<F> {
 }
 
 impl<F: Float> LinearBuilder<F> {
-    /// How the weight starts.
+    /// The initialization of the weight.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight(self, init: impl Into<Init>) -> Self {
         LinearBuilder { weight: init.into().checked::<F>(NAME, "weight"), ..self }
     }
 
-    /// How the bias starts.
+    /// The initialization of the bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn bias_init(self, init: impl Into<Init>) -> Self {
         LinearBuilder { bias: Some(init.into().checked::<F>(NAME, "bias")), ..self }
@@ -125,7 +125,7 @@ impl<F: Float> LinearBuilder<F> {
         LinearBuilder { bias: bias.then_some(init), ..self }
     }
 
-    /// Drawn from `rng`: the same seed gives the same bits.
+    /// Builds the layer with parameters drawn from `rng`: the same seed gives the same bits.
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> Linear<F> {
         let mut weight = Array2::zeros((self.output, self.input));
         self.weight.fill(&mut weight, rng);

@@ -1,4 +1,5 @@
-//! Feed-forward layers, which map each row of the `T * B` on its own, convolution in time, and layers from many steps to one and back.
+//! Feed-forward layers, which map each of the `T * B` rows on its own, convolutions in time, and layers from many steps to one and
+//! back.
 
 pub(crate) mod activation;
 pub(crate) mod causal_conv1d;

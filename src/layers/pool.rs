@@ -1,4 +1,4 @@
-//! From all steps to their mean or maximum.
+//! The mean or maximum of all steps.
 
 use std::marker::PhantomData;
 
@@ -24,10 +24,10 @@ const NAME: &str = "Pool";
 /// | `x` | `[T, B, D]` |
 /// | `y` | `[1, B, D]`, without lengths |
 ///
-/// A NaN at a valid step is a NaN of the mean and of the maximum.
+/// A NaN at a valid step makes the mean or the maximum of its feature NaN.
 ///
 /// It is not [`Causal`](crate::Causal): over a [chunk](Sequence::steps), it pools the chunk's valid steps, and gives zero for a
-/// sequence that ended before.
+/// sequence that ended before the chunk.
 ///
 /// ```
 /// use gradflow::{Layer, Sequence, layers::Pool, ndarray::{arr3, array}};
@@ -88,7 +88,7 @@ impl<F: Float> Pool<F> {
                 let lengths = graph.node("Unsqueeze", &[lengths, axis], &[]); // [B, 1]
                 let lengths = graph.node("Cast", &[lengths], &[("to", 7.into())]);
                 let one = graph.integers(&[1]);
-                let lengths = graph.node("Max", &[lengths, one], &[]); // of no steps, the mean is 0
+                let lengths = graph.node("Max", &[lengths, one], &[]); // the mean of no steps is 0
                 let lengths = graph.node("CastLike", &[lengths, sum], &[]);
                 Ok(graph.node("Div", &[sum, lengths], &[]))
             }
@@ -100,7 +100,7 @@ impl<F: Float> Pool<F> {
     }
 }
 
-/// 1/n_b, or nothing if no step is valid.
+/// 1/n_b, or `None` if no step is valid.
 fn share<F: Float>(x: &Sequence<'_, F>, b: usize) -> Option<F> {
     let count = x.valid_steps(b).count();
     (count > 0).then(|| F::of(1.0 / count as f64))

@@ -13,7 +13,7 @@ use crate::parameters;
 
 const NAME: &str = "Repeat";
 
-/// One step, repeated: what a decoder is given at each of its steps.
+/// Repeats one step n times, as the input of a decoder.
 ///
 /// ```text
 /// y_tb = x_0b          dL/dx_0b = Σ_t dL/dy_tb          t < n
@@ -24,12 +24,12 @@ const NAME: &str = "Repeat";
 /// | `x` | `[1, B, D]` |
 /// | `y` | `[n, B, D]`, without lengths |
 ///
-/// If the answers have unequal lengths, let a loss [ignore](crate::loss::SoftmaxCrossEntropy::ignore) what follows the end of
-/// each, or give it the answers' lengths: `loss.of(Sequence::from(&pass).with_lengths(&lengths)?, &targets)`.
+/// If the answers have unequal lengths, let the loss [ignore](crate::loss::SoftmaxCrossEntropy::ignore) the steps after each one's
+/// end, or give it the answers' lengths: `loss.of(Sequence::from(&pass).with_lengths(&lengths)?, &targets)`.
 ///
-/// It is not [`Causal`](crate::Causal): from one step it makes several.
+/// It is not [`Causal`](crate::Causal), because it turns one step into several.
 ///
-/// An encoder and a decoder that reads what the encoder has understood at each step (Cho et al. 2014):
+/// An encoder, and a decoder that reads the encoder's result at each of its steps (Cho et al. 2014):
 ///
 /// ```
 /// use gradflow::prelude::*;
@@ -66,7 +66,7 @@ pub struct Repeat<F> {
 parameters! { impl<F: Float> Tensors<F> for Repeat<F> { ; skip steps, elem } }
 
 impl<F: Float> Repeat<F> {
-    /// `steps` times.
+    /// Repeats the step `steps` times.
     ///
     /// # Panics
     /// Panics if `steps` is 0.
@@ -78,7 +78,7 @@ impl<F: Float> Repeat<F> {
         Repeat { steps, elem: PhantomData }
     }
 
-    /// How many times.
+    /// The number of repetitions.
     pub fn steps(&self) -> usize {
         self.steps
     }

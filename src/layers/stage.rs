@@ -22,14 +22,14 @@ struct LinearStage<F> {
 enum Weights<F> {
     /// Rows of W and b, for a few dot products.
     Rows(Vec<F>), // [O, I + 1]
-    /// All outputs side by side, to whole vectors.
+    /// All outputs side by side, padded to whole vectors.
     Columns(RowWeights<F>, Aligned<F>),
 }
 
-/// The most outputs that are dot products.
+/// The maximum number of outputs that are computed as dot products.
 const FEW: usize = 4;
 
-/// Adds the map by `weight`, `[O, I]`, and `bias`, `[O]`: to the last stage, if it can go on by it, or as one of its own.
+/// Adds the map by `weight`, `[O, I]`, and `bias`, `[O]`: to the last stage if that stage can apply it, else as a new stage.
 pub(super) fn add_linear<F: Float>(weight: &Array2<F>, bias: Option<&Array1<F>>, stages: &mut Stages<F>) {
     let (vectors, (output, input)) = (Vectors::best(), weight.dim());
     let bias = |o: usize| bias.and_then(|bias| bias.get(o)).copied().unwrap_or(F::zero());
@@ -62,7 +62,7 @@ impl<F: Float> Stage<F> for LinearStage<F> {
     }
 }
 
-/// `x · w`, in four sums.
+/// `x · w`, with four accumulators.
 #[inline(always)]
 fn dot<F: Float>(x: &[F], w: &[F]) -> F {
     let mut sums = [F::zero(); 4];

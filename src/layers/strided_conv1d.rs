@@ -11,7 +11,7 @@ use crate::parameters;
 
 const NAME: &str = "StridedConv1d";
 
-/// A [`CausalConv1d`] with an output for one of every s steps, from the first on: it makes sequences shorter.
+/// A [`CausalConv1d`] with stride s: it makes sequences shorter, with one output for every s steps, from the first on.
 ///
 /// ```text
 /// y_t = b + Σ_j W_j x_{t s - (K-1-j) d}         t < ⌈T / s⌉
@@ -25,11 +25,11 @@ const NAME: &str = "StridedConv1d";
 /// | `y` | `[⌈T / s⌉, B, O]` |
 /// | state | `[P, B, I]`, P = (K - 1) d: the last P steps, oldest first |
 ///
-/// A length n becomes `⌈n / s⌉`: the next layer, and a loss, is given the output with these lengths. It is `conv(F.pad(x, (P, 0)))` of a
-/// `torch.nn.Conv1d` with `stride=s`, with the same names and shapes of parameters.
+/// A length n becomes `⌈n / s⌉`, and the next layer or the loss gets the output with these lengths. The result is that of
+/// `conv(F.pad(x, (P, 0)))` for a `torch.nn.Conv1d` with `stride=s`; parameters have the same names and shapes.
 ///
-/// It is not [`Causal`](crate::Causal), as it does not keep the number of steps. It reads a stream in chunks: their numbers of steps, but that of the last
-/// one, are multiples of s.
+/// It is not [`Causal`](crate::Causal), because it changes the number of steps. It can read a stream in chunks if each chunk but
+/// the last has a multiple of s steps.
 ///
 /// ```
 /// use gradflow::{Layer, Sequence, layers::CausalConv1d, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}};
@@ -44,14 +44,14 @@ const NAME: &str = "StridedConv1d";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StridedConv1d<F> {
-    /// The convolution of all steps.
+    /// The convolution without the stride.
     pub conv: CausalConv1d<F>,
     stride: usize,
 }
 parameters! { impl<F: Float> Tensors<F> for StridedConv1d<F> { conv as ""; skip stride } }
 
 impl<F: Float> CausalConv1d<F> {
-    /// The same layer with an output for one of every `stride` steps.
+    /// The same layer with one output for every `stride` steps.
     ///
     /// # Panics
     /// Panics if `stride` is 0.
@@ -62,7 +62,7 @@ impl<F: Float> CausalConv1d<F> {
 }
 
 impl<F: Float> StridedConv1d<F> {
-    /// `conv` at one of every `stride` steps.
+    /// `conv` with one output for every `stride` steps.
     ///
     /// # Panics
     /// Panics if `stride` is 0.
@@ -74,7 +74,7 @@ impl<F: Float> StridedConv1d<F> {
         StridedConv1d { conv, stride }
     }
 
-    /// s, the number of steps for each output.
+    /// s, the number of steps per output.
     pub fn stride(&self) -> usize {
         self.stride
     }
@@ -102,8 +102,8 @@ impl<F: Float> Layer for StridedConv1d<F> {
     }
 
     /// # Panics
-    /// Panics if `x` is a [chunk](Sequence::steps) that does not begin at a multiple of the stride, or has a mask or resets: the steps between
-    /// them need not be multiples of it.
+    /// Panics if `x` is a [chunk](Sequence::steps) that does not begin at a multiple of the stride, or has a mask or resets: the
+    /// numbers of steps between those need not be multiples of the stride.
     #[track_caller]
     fn forward_pass<'c>(
         &self,

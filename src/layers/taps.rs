@@ -1,4 +1,4 @@
-//! Which rows a step of a causal convolution reads, and their values side by side.
+//! The rows that each step of a causal convolution reads, and copies of their values side by side.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use crate::kernels::{Float, vectorised};
 use crate::layer::Sequence;
 use crate::layer::rows::span;
 
-/// The taps of a causal kernel: tap `j` of K reads the row of `(K - 1 - j) · dilation` steps before. There is an output row for one of
-/// every `stride` steps.
+/// The taps of a causal kernel: tap `j` of K reads the row `(K - 1 - j) · dilation` steps back. There is one output row for every
+/// `stride` steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Taps {
     pub kernel: usize,
@@ -22,7 +22,7 @@ enum Place {
     Here(usize),
     /// Among the `P · B` rows of the state before the first step.
     Before(usize),
-    /// Before a piece that starts anew: zeros.
+    /// Before a piece without an initial state: zeros.
     Nothing,
 }
 
@@ -45,7 +45,7 @@ struct Read {
 }
 
 impl Pieces {
-    /// Those of `x`.
+    /// Finds the pieces of `x`.
     pub fn plan<F: Float>(&mut self, x: &Sequence<'_, F>) {
         self.is_used = x.has_mask() || x.has_resets() || x.has_piece_states();
         if !self.is_used {
@@ -75,7 +75,7 @@ impl Pieces {
         }
     }
 
-    /// The row that is `back` rows before a place in the order, or after it, of a piece; `reach` is P.
+    /// The row `back` rows before `place` in the order, where `place` lies in the piece or just past its end; `reach` is P.
     fn row_before(&self, piece: usize, place: usize, back: usize, reach: usize) -> Place {
         let Read { start, initial, .. } = self.pieces[piece];
         match (place.checked_sub(back).filter(|&place| place >= start), initial) {
@@ -96,7 +96,7 @@ pub(super) struct History<'a, F> {
     pub zeros: &'a [F],
 }
 
-/// Their gradients, to be added to.
+/// The gradients of the rows of a [`History`], to be added to.
 pub(super) struct HistoryGradient<'a, F> {
     pub pieces: &'a Pieces,
     pub dx: &'a mut [F],
@@ -105,18 +105,18 @@ pub(super) struct HistoryGradient<'a, F> {
 }
 
 impl Taps {
-    /// P, the number of steps before a step that it reads.
+    /// P, the number of earlier steps that a step can read.
     pub fn reach(self) -> usize {
         self.kernel.saturating_sub(1) * self.dilation
     }
 
-    /// How many steps before a step tap `j` reads.
+    /// How many steps back tap `j` reads.
     fn back(self, j: usize) -> usize {
         (self.kernel - 1 - j) * self.dilation
     }
 
-    /// The row of sequence `b` that is `back` steps before the one which follows the first `read` steps, in the order in which
-    /// the sequence is read. `back` is at most P.
+    /// The row of sequence `b` that is read `back` steps before its `read`th step, counted from zero in the order of reading.
+    /// `back` is at most P.
     #[inline]
     fn row_before<F: Float>(self, x: &Sequence<'_, F>, b: usize, read: usize, back: usize) -> Place {
         let batch = x.dims().1;
@@ -126,7 +126,7 @@ impl Taps {
         }
     }
 
-    /// The row that tap `j` reads for row `at` of the outputs.
+    /// The row that tap `j` reads for output row `at`.
     #[inline]
     fn row_of<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, at: usize, j: usize) -> Place {
         if pieces.is_used {
@@ -135,11 +135,11 @@ impl Taps {
         }
         let batch = x.dims().1;
         let (t, b) = (at / batch * self.stride, at % batch);
-        // The order of reading is the same from both ends.
+        // `step_read` is its own inverse.
         self.row_before(x, b, step_read(x, b, t), self.back(j))
     }
 
-    /// For how many output rows from `at` on the rows that each tap reads lie side by side, too.
+    /// The number of adjacent output rows, from `at` on, for which the rows that each tap reads are adjacent, too.
     fn side_by_side<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, at: usize) -> usize {
         if pieces.is_used {
             return 1;
@@ -147,9 +147,9 @@ impl Taps {
         let batch = x.dims().1;
         let (t, rest_of_step) = (at / batch, batch - at % batch);
         match (x.is_reversed(), x.has_lengths()) {
-            // Each sequence is read from another step.
+            // Each sequence is read from a different step.
             (true, true) => 1,
-            // Steps of x are read in one order, those of the state lie in the other.
+            // Steps of x are read from the last to the first, but the state holds its steps in the order of reading.
             (true, false) => rest_of_step,
             (false, _) if self.stride > 1 => rest_of_step,
             // Until another tap leaves the state.
@@ -158,7 +158,7 @@ impl Taps {
         }
     }
 
-    /// The rows that each of the output rows `rows` reads, `[n, I · K]`: those of a feature side by side, oldest first.
+    /// Copies the rows that each of the output rows `rows` reads, `[n, I · K]`: the values of a feature side by side, oldest first.
     pub fn gather<F: Float>(
         self,
         x: &Sequence<'_, F>,
@@ -188,7 +188,7 @@ impl Taps {
         }
     }
 
-    /// Adds the gradients of [gathered](Taps::gather) rows to those of the rows.
+    /// Adds the gradients of [gathered](Taps::gather) rows to the gradients of the original rows.
     pub fn scatter<F: Float>(
         self,
         x: &Sequence<'_, F>,
@@ -225,7 +225,7 @@ impl Taps {
         }
     }
 
-    /// Adds the gradient of the state after the last step to those of the rows that it was made of.
+    /// Adds the gradient of the final state to the gradients of the rows in it.
     pub fn advance_backward<F: Float>(
         self,
         x: &Sequence<'_, F>,
@@ -244,8 +244,7 @@ impl Taps {
         }
     }
 
-    /// The row of sequence `b`, or of a piece, that is step `p` of the P of the state after its last valid step. A state that no piece here
-    /// ends in stays.
+    /// The row that becomes step `p` of the P steps in row `b` of the final state. A state in which no piece ends stays as it is.
     fn row_kept<F: Float>(self, x: &Sequence<'_, F>, pieces: &Pieces, b: usize, p: usize) -> Place {
         let back = self.reach() - p;
         if !pieces.is_used {
@@ -258,16 +257,16 @@ impl Taps {
     }
 }
 
-/// The step of sequence `b` that is read after `read` others; also how many are read before step `read`.
+/// The step of sequence `b` that is read after `read` others; also the number of steps that are read before step `read`.
 #[inline]
 fn step_read<F: Float>(x: &Sequence<'_, F>, b: usize, read: usize) -> usize {
     if x.is_reversed() { x.length(b) - 1 - read } else { read }
 }
 
-/// The most taps whose rows are copied in one go.
+/// The maximum number of taps whose rows are copied in one pass.
 const TOGETHER: usize = 8;
 
-/// The values of K rows, those at the same place side by side.
+/// Interleaves K rows: values with the same index go side by side.
 #[inline(always)]
 fn weave<const K: usize, F: Float>(sources: &[&[F]], columns: &mut [F]) {
     let columns = columns.as_chunks_mut::<K>().0;
@@ -288,7 +287,7 @@ fn add_every<const K: usize, F: Float>(j: usize, columns: &[F], sums: &mut [F]) 
 }
 
 vectorised! {
-    /// At most [`TOGETHER`] rows, values at the same place side by side.
+    /// Interleaves at most [`TOGETHER`] rows: values with the same index go side by side.
     fn interleave<'a, F: Float>(sources: &'a [&'a [F]], columns: &'a mut [F]) {
         match sources.len() {
             1 => columns.copy_from_slice(sources[0]),
@@ -304,7 +303,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Every `kernel`th value, from the `j`th on.
+    /// Writes `source` to every `kernel`th value of `columns`, from the `j`th on.
     fn spread<'a, F: Float>(kernel: usize, j: usize, source: &'a [F], columns: &'a mut [F]) {
         for (column, &value) in columns.chunks_exact_mut(kernel).zip(source) {
             column[j] = value;
@@ -335,7 +334,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows that lie side by side are those that each tap reads, in every mode.
+    /// For output rows that count as adjacent, each tap reads adjacent rows, in every mode.
     #[test]
     fn rows_side_by_side_are_those_of_each_row() {
         let (steps, batch) = (7, 3);

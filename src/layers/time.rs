@@ -1,4 +1,4 @@
-//! What layers that change the number of steps have in common: a cache, and the passes around their arithmetic.
+//! The cache and the passes of all layers that change the number of steps.
 
 use ndarray::{Array2, Array3, ArrayRef3};
 
@@ -12,17 +12,17 @@ pub struct TimeCache<F> {
     pub(super) pending: Pending,
     pub(super) y: Array3<F>,          // [T', B, D']
     pub(super) dx: Array3<F>,         // [T, B, D]
-    pub(super) chosen: Array2<usize>, // [B, D]: the step that each maximum is from
+    pub(super) chosen: Array2<usize>, // [B, D]: the step of each maximum
 }
 
 impl<F: Float> TimeCache<F> {
-    /// A forward pass over `x` begins, with zeros for an output of `steps` steps.
+    /// Begins a forward pass over `x`, with zeros for an output of `steps` steps.
     pub(super) fn begin(&mut self, x: &Sequence<'_, F>, steps: usize, features: usize) {
         reuse(&mut self.y, (steps, x.dims().1, features));
         self.y.fill(F::zero());
     }
 
-    /// Its backward pass begins: zeros for `dL/dx`, or nothing if it is not wanted.
+    /// Begins the backward pass: returns zeros for `dL/dx`, or `None` if it is not wanted.
     #[track_caller]
     pub(super) fn begin_backward(
         &mut self,
@@ -41,9 +41,9 @@ impl<F: Float> TimeCache<F> {
     }
 }
 
-/// Implements [`Layer`](crate::Layer) for a layer without parameters or state whose output has another number of steps: from
-/// its methods `size(input)`, the number of output features or an error, `steps()` and `graph_value(graph, x)`, and functions for
-/// both passes.
+/// Implements [`Layer`](crate::Layer) for a layer without parameters or state that changes the number of steps. It uses the layer's
+/// methods `size(input)`, which returns the number of output features or an error, `steps()` and `graph_value(graph, x)`, and
+/// functions for both passes.
 macro_rules! time_layer {
     ($layer:ident, $forward:ident, $backward:ident) => {
         impl<F: $crate::kernels::Float> $crate::layer::Layer for $layer<F> {
