@@ -1,4 +1,4 @@
-//! What the loop over time keeps on one thread, from a forward pass to its backward pass.
+//! The buffers that the loop over time keeps on one thread, from a forward pass to its backward pass.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::base::StateRecorder;
 use crate::kernels::Float;
 use crate::layer::kit;
 
-/// What the loop over time keeps on one thread. `B`: the cell's own buffers.
+/// The buffers that the loop over time keeps on one thread. `B` is the type of the cell's own buffers.
 pub(super) struct LoopCache<F, B> {
     pub schedule: Schedule,
     pub x: InputRows<F>,     // [R, I]
@@ -59,20 +59,20 @@ impl<F: Float, B> LoopCache<F, B> {
         ArrayView3::from_shape(shape, h.history.after(schedule)).expect("R rows")
     }
 
-    /// After a forward pass: leaves each sequence's last state in `state`.
+    /// Writes each sequence's last state to `state`, after a forward pass.
     pub fn final_state(&self, state: &mut StateViewMut<'_, F>) {
         self.h.history.finish(&self.schedule, state.h());
         self.c.history.finish(&self.schedule, state.memory());
     }
 
-    /// After a backward pass: leaves the gradient of the initial state in `dstate`.
+    /// Writes the gradient of the initial state to `dstate`, after a backward pass.
     pub fn initial_gradient(&self, dstate: &mut StateViewMut<'_, F>) {
         self.h.finish_backward(&self.schedule, dstate.h());
         self.c.finish_backward(&self.schedule, dstate.memory());
     }
 }
 
-/// The rows of x as one matrix: where they lie, or a copy, which the forward pass makes and the backward pass uses again.
+/// The rows of x as one matrix: a view of x, or a copy that the forward pass makes and the backward pass uses again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InputRows<F> {
     is_copied: bool,
@@ -80,13 +80,13 @@ pub(super) struct InputRows<F> {
 }
 
 impl<F: Float> InputRows<F> {
-    /// For a forward pass.
+    /// The rows for a forward pass.
     pub fn start<'a>(&'a mut self, x: ArrayView3<'a, F>, schedule: &Schedule) -> ArrayView2<'a, F> {
         self.is_copied = false;
         self.view(x, schedule)
     }
 
-    /// For the backward pass after it, with the same x.
+    /// The rows for the backward pass after it, with the same x.
     pub fn view<'a>(&'a mut self, x: ArrayView3<'a, F>, schedule: &Schedule) -> ArrayView2<'a, F> {
         if !schedule.gathered() && x.is_standard_layout() {
             return kit::rows(x);

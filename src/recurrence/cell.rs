@@ -1,4 +1,4 @@
-//! What a recurrent cell is, and the loop over time, forward and back, that makes a layer of it.
+//! The trait of recurrent cells, and the loop over time, forward and backward, that makes a cell a layer.
 
 use ndarray::{ArrayView2, ArrayView3};
 
@@ -15,13 +15,13 @@ use crate::layer::rows::{matrix_mut, rows_of, span, view_of_rows};
 use crate::layer::{Gradient, Graph, Sequence, Signal, Stage, State, Unsupported, Value};
 use crate::parallel::{in_pass, product_work};
 
-/// In inference, about this many rows are projected at a time, or as many as there are input features: enough for fast
-/// products, without the memory of all steps, and no more memory than the weights take.
+/// In inference, about this many rows are projected at a time, or as many as there are input features if that is more. This is
+/// enough for fast products, without memory for all steps, and takes no more memory than the weights.
 const INFERENCE_ROWS: usize = 256;
 
-/// A recurrent cell: one step forward and one step back. Every cell is a [`Layer`](crate::Layer) and
-/// [`Causal`](crate::Causal): the loop over time, backpropagation through it, lengths, both directions, chunks, streams
-/// and the cache come from this crate, and [`Recurrent`](crate::recurrent::Recurrent) stacks it.
+/// A recurrent cell: one step forward and one step backward. Every cell is a [`Layer`](crate::Layer) and [`Causal`](crate::Causal):
+/// the loop over time, backpropagation through it, lengths, both directions, chunks, streams and the cache come from this crate,
+/// and [`Recurrent`](crate::recurrent::Recurrent) stacks cells.
 ///
 /// ```text
 /// (h_t, c_t) = step(x_t, h_{t-1}, c_{t-1})        h: the output, c: a memory beside it, if there is one
@@ -29,27 +29,28 @@ const INFERENCE_ROWS: usize = 256;
 ///
 /// # Implementing it
 /// [`sizes`](Cell::sizes), [`initial_state`](Cell::initial_state), [`forward_step`](Cell::forward_step) and
-/// [`backward_step`](Cell::backward_step) are enough. A step gets some rows, one for each sequence that is not over yet.
-/// `Buffers` is for what the backward step needs and should not compute again: rows are counted through the whole pass, so
-/// [`begin`](Cell::begin) can make room. The other methods move work out of the loop: products over all steps at once are
-/// faster than step by step.
+/// [`backward_step`](Cell::backward_step) are enough. A step gets one row for each sequence that has not ended yet. `Buffers` holds
+/// values that the backward step needs and should not compute again. Rows are numbered through the whole pass, so
+/// [`begin`](Cell::begin) can make room for them. The other methods move work out of the loop: one product over all steps is faster
+/// than a product for each step.
 ///
 /// # The state
-/// Any type with tensors can be a state: the first tensor is h, `[B, O]`, and the others are the memory, `[B, ..]` each. Inside
-/// the loop the memory is one matrix `c`, `[N, M]`, in which a sequence's row holds all its tensors side by side: a cell with
-/// a normaliser beside its memory (`[B, H]` each) splits a row of 2 H columns, one with a matrix memory `[B, D, D]` reads D²
-/// columns row-major. [`StackState`](crate::author::StackState) makes a state fit for [`Recurrent`](crate::recurrent::Recurrent) models.
+/// Any type with tensors can be a state: the first tensor is h, `[B, O]`, and the others are the memory, `[B, ..]` each. Inside the
+/// loop the memory is one matrix `c`, `[N, M]`, in which a sequence's row holds all its tensors side by side: a cell with a
+/// normaliser beside its memory (`[B, H]` each) splits a row of 2 H columns, and a cell with a matrix memory `[B, D, D]` reads D²
+/// columns row-major. A state that implements [`StackState`](crate::author::StackState) also works in
+/// [`Recurrent`](crate::recurrent::Recurrent) models.
 ///
 /// # Threads
-/// With the feature `rayon`, a large batch is cut into shards, which threads step through at once, each with buffers and a
-/// gradient of its own. So two things that work on one thread never end on several:
+/// With the feature `rayon`, a large batch is split into shards that run on several threads at once, each with its own buffers and
+/// gradient. So two things that work on one thread deadlock on several:
 ///
-/// - a step that calls rayon while it holds a lock: as long as rayon waits, its thread may take another shard, whose steps want the
-///   same lock;
-/// - a step that waits for a lock which the caller of the pass holds: the caller waits for all shards, and this one for the caller.
-///   The same is true of anything else that the caller would have to do first, as to receive from a channel.
+/// - a step that calls rayon while it holds a lock: while rayon waits, its thread may run another shard, whose steps want the same
+///   lock;
+/// - a step that waits for a lock which the caller of the pass holds: the caller waits for all shards, and this shard waits for the
+///   caller. The same is true of anything else that the caller would have to do first, such as receive from a channel.
 ///
-/// A lock that a step takes for itself and gives back before it returns or calls rayon is fine.
+/// A lock that a step takes itself and releases before it returns or calls rayon is fine.
 ///
 /// ```
 /// use gradflow::ndarray::Array2;
@@ -99,31 +100,31 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
     type Elem: Float;
     /// h and the memory: `Array2` for h alone, [`LstmState`](crate::recurrent::LstmState) for h and c, or a type of your own.
     type State: State<Self::Elem> + 'static;
-    /// What it keeps from its forward steps for its backward steps; `()` if that is nothing.
+    /// The values that forward steps keep for backward steps; `()` if there are none.
     type Buffers: Default + Send + 'static;
 
-    /// Its name and sizes.
+    /// The cell's name and sizes.
     ///
     /// # Panics
     /// Panics if its parameters do not fit each other.
     #[track_caller]
     fn sizes(&self) -> CellSizes;
 
-    /// The state before the first step of `batch` sequences: zeros, in the shapes that [`sizes`](Cell::sizes) says.
+    /// The state before the first step of `batch` sequences: zeros, in the shapes that [`sizes`](Cell::sizes) gives.
     fn initial_state(&self, batch: usize) -> Self::State;
 
-    /// One step: reads `x`, `h_before` and `c_before`, writes `h` and `c`.
+    /// Runs one step: reads `x`, `h_before` and `c_before`, writes `h` and `c`.
     fn forward_step(&self, step: CellStep<'_, Self::Elem>, buffers: &mut Self::Buffers);
 
-    /// One step back: `dh` and `dc` come in as the gradients of the step's `h` and `c` and go out as those of `h_before`
-    /// and `c_before`; parameters' gradients are added to `grad`, and `dx` is written, if it is wanted.
+    /// Runs one step backward: `dh` and `dc` come in as the gradients of the step's `h` and `c` and go out as those of `h_before`
+    /// and `c_before`. The parameters' gradients are added to `grad`, and `dx` is written if it is wanted.
     fn backward_step(&self, step: CellStepBackward<'_, Self::Elem>, buffers: &mut Self::Buffers, grad: &mut Self);
 
-    /// Before the first step of a pass.
+    /// Called before the first step of a pass.
     fn begin(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// Before the steps whose rows are `x`, `[rows, I]`: all of a pass at once, or, in inference, some steps at a time, whose
-    /// rows are then counted from 0 again.
+    /// Called before the steps whose rows are `x`, `[rows, I]`: once for all steps of a pass or, in inference, for some steps at a
+    /// time, whose rows are then numbered from 0 again.
     fn project_input(
         &self,
         _pass: &Unrolled<'_, Self::Elem>,
@@ -132,17 +133,18 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
     ) {
     }
 
-    /// Before a backward pass that overwrites `grad`, which may hold anything: sets to zero whatever is then added to. What
-    /// [`finish_backward`](Cell::finish_backward) overwrites can be left out.
+    /// Called before a backward pass that overwrites `grad`, which may hold any values: sets to zero the tensors that the pass adds
+    /// to. Those that [`finish_backward`](Cell::finish_backward) overwrites can be left out.
     fn clear_gradient(&self, grad: &mut Self) {
         grad.set_zero();
     }
 
-    /// Before the last step of a pass is done backwards.
+    /// Called at the start of a backward pass, before the last step's [`backward_step`](Cell::backward_step).
     fn begin_backward(&self, _pass: &Unrolled<'_, Self::Elem>, _buffers: &mut Self::Buffers) {}
 
-    /// After the first step of a pass was done backwards: adds to `grad` and writes to `dx` what is left to be done. If the
-    /// gradient is overwritten, what [`clear_gradient`](Cell::clear_gradient) left out is written instead of added to.
+    /// Called at the end of a backward pass, after the first step's [`backward_step`](Cell::backward_step): adds the missing parts
+    /// to `grad` and writes those of `dx`. If the gradient is overwritten, the tensors that
+    /// [`clear_gradient`](Cell::clear_gradient) left out are written instead of added to.
     fn finish_backward(
         &self,
         _pass: AllSteps<'_, Self::Elem>,
@@ -151,20 +153,20 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
     ) {
     }
 
-    /// The zoneout of its state, if it has one: see [`Zoneout`].
+    /// The [`Zoneout`] of the cell's state, if it has one.
     fn zoneout(&self) -> Option<Zoneout> {
         None
     }
 
-    /// Whether training drops something at random, so that each step should have a seed of its own.
+    /// Whether training drops values at random, so that each training step should have a new seed.
     #[doc(hidden)]
     fn drops(&self) -> bool {
         self.zoneout().is_some()
     }
 
-    /// Adds cells of one layer, one a direction, to a graph as one node: see [`Layer::add_to_graph`](crate::Layer::add_to_graph).
-    /// `initial` has the tensors of the state, `[D, B, ..]` each, or nothing for zeros; the result is the output, `[T, B, D O]`, and
-    /// the final state. The default refuses.
+    /// Adds the cells of one layer, one per direction, to a graph as one node: see
+    /// [`Layer::add_to_graph`](crate::Layer::add_to_graph). `initial` has the tensors of the state, `[D, B, ..]` each, or `None`
+    /// for zeros. Returns the output, `[T, B, D O]`, and the final state. The default returns an error.
     ///
     /// # Errors
     /// If ONNX has no operator for the cells.
@@ -183,7 +185,7 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
         None
     }
 
-    /// [`forward`]. Cells of this crate override it by `compiled_loop!`, which calls a `forward` that is compiled once.
+    /// Runs [`forward`]. The crate's own cells override this with `compiled_loop!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
     #[track_caller]
     fn loop_forward(
@@ -195,7 +197,8 @@ pub trait Cell: Tensors<<Self as Cell>::Elem> + Clone + Send + Sync + 'static {
         forward(self, x, state, cache);
     }
 
-    /// [`backward`]. Cells of this crate override it by `compiled_loop!`, which calls a `backward` that is compiled once.
+    /// Runs [`backward`]. The crate's own cells override this with `compiled_loop!`, which calls a `backward` that is compiled
+    /// once.
     #[doc(hidden)]
     #[track_caller]
     fn loop_backward(
@@ -240,7 +243,7 @@ impl<C: Cell> CellCache<C> {
         self.whole.output()
     }
 
-    /// What the last backward pass left, `[T, B, I]`, or `[T, B, 0]` if it was not wanted.
+    /// `dL/dx` of the last backward pass, `[T, B, I]`, or `[T, B, 0]` if it was not wanted.
     pub(crate) fn input_gradient(&self) -> ArrayView3<'_, C::Elem> {
         #[cfg(feature = "rayon")]
         if self.shards.is_used() {
@@ -256,7 +259,7 @@ impl<C: Cell> RecordsState for CellCache<C> {
     }
 }
 
-/// The work of a pass, about.
+/// The approximate work of a pass.
 fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> u64 {
     let (steps, batch) = x.dims();
     product_work(batch, cell.element_count()).saturating_mul(steps as u64)
@@ -266,7 +269,7 @@ fn work<C: Cell>(cell: &C, x: &Sequence<'_, C::Elem>) -> u64 {
 #[track_caller]
 fn zoneout<C: Cell>(cell: &C, name: &str, x: &Sequence<'_, C::Elem>) -> Option<[PassZoneout; 2]> {
     let zoneout = cell.zoneout()?;
-    // No closure, which would not know the caller.
+    // Not a closure, because closures do not track the caller.
     Some([PassZoneout::new(name, zoneout.h, x), PassZoneout::new(name, zoneout.c, x)])
 }
 
@@ -277,7 +280,7 @@ fn check_state<C: Cell>(cell: &C, sizes: CellSizes, what: &str, x: (usize, usize
     }
 }
 
-/// `cell` over all steps of `x`, from `state`, which is advanced; y is left in the cache.
+/// Runs `cell` over all steps of `x`, from `state`, which is advanced; y is left in the cache.
 #[track_caller]
 pub(crate) fn forward<C: Cell>(
     cell: &C,
@@ -292,7 +295,7 @@ pub(crate) fn forward<C: Cell>(
     let sizes = cell.sizes();
     x.features(sizes.name, Some(sizes.input));
     check_state(cell, sizes, "state", x.dims(), &state);
-    // For its panic, if no mode was said: a closure does not know the caller's line.
+    // For its panic if `x` has no mode: in the closure below, the caller's line would be lost.
     let _ = zoneout(cell, sizes.name, x);
     in_pass(
         || (work(cell, x), 2),
@@ -310,7 +313,7 @@ pub(crate) fn forward<C: Cell>(
     mark.set();
 }
 
-/// All steps on this thread, from `initial`.
+/// Runs all steps on this thread, from `initial`.
 #[track_caller]
 fn forward_steps<C: Cell>(
     cell: &C,
@@ -408,7 +411,7 @@ pub(crate) fn backward<C: Cell>(
     );
 }
 
-/// All steps back on this thread, from `dstate`, the gradient of the final state.
+/// Runs all steps backward on this thread, from `dstate`, the gradient of the final state.
 #[track_caller]
 fn backward_steps<C: Cell>(
     cell: &C,

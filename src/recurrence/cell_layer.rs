@@ -1,4 +1,4 @@
-//! Every cell is a layer; this crate's are compiled once.
+//! `Layer` for every cell, and the macro by which the crate's own cells are compiled once.
 
 use ndarray::{ArrayRef3, ArrayView3};
 
@@ -76,7 +76,8 @@ impl<C: Cell> Causal for C {
     }
 }
 
-/// The methods of [`Cell`] that compile the loop over time of a cell of this crate once for each element type, here.
+/// The methods of [`Cell`] that compile the loop over time of one of the crate's own cells once for each element type, in this
+/// crate.
 macro_rules! compiled_loop {
     ($cell:ident) => {
         fn loop_forward(

@@ -1,4 +1,4 @@
-//! A state at every step, which a forward pass writes and its backward pass reads.
+//! The states at every step, which a forward pass writes and its backward pass reads.
 
 use std::ops::Range;
 
@@ -10,16 +10,16 @@ use crate::kernels::Float;
 use crate::layer::kit::reuse;
 use crate::layer::rows::{rows_of, span};
 
-/// A state before the first step and after each: `[R + B, H]`, or of the last two steps alone.
+/// The states before the first step and after each step, `[R + B, H]`, or only the last two of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History<F> {
     values: Array2<F>,
-    /// If no backward pass follows: two states of B rows, in turn.
+    /// If no backward pass follows: two states of B rows, used in turn.
     rolling: bool,
 }
 
 impl<F: Float> History<F> {
-    /// Room for all steps, from `initial`, `[B, H]`.
+    /// Starts from `initial`, `[B, H]`.
     pub fn start(&mut self, schedule: &Schedule, width: usize, initial: Columns<'_, F>, rolling: bool) {
         let batch = schedule.batch();
         self.rolling = rolling;
@@ -34,7 +34,7 @@ impl<F: Float> History<F> {
         self.values.ncols()
     }
 
-    /// The places of step `s`: before and after.
+    /// The places of the states before and after step `s`.
     fn places(&self, schedule: &Schedule, s: usize) -> (Range<usize>, Range<usize>) {
         if !self.rolling {
             return schedule.in_history(s);
@@ -44,7 +44,7 @@ impl<F: Float> History<F> {
         (before..before + count, after..after + count)
     }
 
-    /// Step `s`'s rows: before it and after it.
+    /// The states before step `s` and, to be written, after it.
     pub fn step(&mut self, schedule: &Schedule, s: usize) -> (&[F], &mut [F]) {
         let width = self.values.ncols();
         let (before, after) = self.places(schedule, s);
@@ -58,7 +58,7 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// Step `s`'s rows, to be read.
+    /// The states before and after step `s`, to be read.
     pub fn read(&self, schedule: &Schedule, s: usize) -> (&[F], &[F]) {
         let width = self.values.ncols();
         let (before, after) = self.places(schedule, s);
@@ -66,7 +66,7 @@ impl<F: Float> History<F> {
         (&values[span(&before, width)], &values[span(&after, width)])
     }
 
-    /// Leaves each sequence's last state in `state`, `[B, H]`.
+    /// Writes each sequence's last state to `state`, `[B, H]`.
     pub fn finish(&self, schedule: &Schedule, state: ColumnsMut<'_, '_, F>) {
         let values = self.values.as_slice().expect("a buffer in standard layout");
         state.write(schedule, End::Last, self.values.ncols(), values, |j| match schedule.length(j).checked_sub(1) {

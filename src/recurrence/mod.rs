@@ -1,4 +1,4 @@
-//! What a recurrent cell is, and the loop over time, forward and backward, for every cell.
+//! The trait of recurrent cells, and the loop over time, forward and backward, that all cells share.
 
 mod cache;
 mod cell;

@@ -1,4 +1,4 @@
-//! Which sequences each step of a recurrence works on, and where their rows lie.
+//! Which sequences each step of a recurrence processes, and where their rows are.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -11,13 +11,13 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
 use crate::layer::{Piece, Sequence};
 
-/// The order in which the steps of a batch of sequences are worked on, and where their rows lie.
+/// The order in which the steps of a batch of sequences are processed, and where their rows are.
 ///
-/// In the plain case a step's rows are the B rows of the input's step, where they are. With lengths, a mask or resets, the
-/// [pieces](Sequence::pieces) of the sequences are sorted, the longest first, and the valid rows alone are gathered, step after
-/// step, so that each step's pieces are the first ones of the step before: nothing is computed for padding, each step is one
-/// product, and the pieces of a sequence, which do not depend on each other, are worked on side by side. The reverse direction
-/// then differs only in what is gathered; in the plain case it takes the steps backwards.
+/// In the plain case, a step's rows are the B rows of the input's step, without a copy. With lengths, a mask or resets, the
+/// [pieces](Sequence::pieces) of the sequences are sorted, the longest first, and only the valid rows are gathered, step after
+/// step, so that each step's pieces are the first ones of the step before. Nothing is computed for padding, each step is one
+/// product, and the pieces of a sequence, which do not depend on each other, are processed side by side. The reverse direction then
+/// differs only in the rows that are gathered; in the plain case it takes the steps backwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     steps: usize,
@@ -25,7 +25,7 @@ pub(super) struct Schedule {
     reversed: bool,
     gathered: bool,
     masked: bool,
-    first: usize,       // the sequence of the whole batch that is the first one here
+    first: usize,       // the index of the first sequence in the whole batch
     pieces: Vec<Line>,  // the longest first; only if gathered
     times: Vec<usize>,  // the valid steps of all pieces; only if masked
     starts: Vec<usize>, // [steps + 1]: the first row of each step
@@ -35,7 +35,7 @@ pub(super) struct Schedule {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     sequence: usize,
-    /// Its first step, or where its valid steps start among all.
+    /// Its first step or, with a mask, where its valid steps start in `times`.
     start: usize,
     length: usize,
     /// See [`Piece`](crate::author::Piece).
@@ -43,7 +43,7 @@ struct Line {
     last: Option<usize>,
 }
 
-/// An end of a pass: which row of a state is a piece's.
+/// An end of a pass, at which a piece has a row of a state.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// The state before the first step.
@@ -79,7 +79,7 @@ impl Schedule {
             let Piece { sequence, initial, last, .. } = piece;
             pieces.push(Line { sequence, start, length, initial, last });
         }
-        // No two are equal in all: the order is one.
+        // No two keys are equal, so the order is unique.
         pieces.sort_unstable_by_key(|line| (Reverse(line.length), line.sequence, line.start, line.last));
         self.batch = pieces.len();
         self.steps = pieces[0].length;
@@ -91,7 +91,7 @@ impl Schedule {
         }
     }
 
-    /// The number of steps to be done: the greatest length.
+    /// The number of steps to run: the greatest length.
     pub fn steps(&self) -> usize {
         self.steps
     }
@@ -106,17 +106,17 @@ impl Schedule {
         if self.gathered { self.starts[self.steps] } else { self.steps * self.batch }
     }
 
-    /// Whether the valid rows are gathered: then they do not lie as those of the input do.
+    /// Whether the valid rows are gathered, so that their order is not the input's.
     pub fn gathered(&self) -> bool {
         self.gathered
     }
 
-    /// Whether the state before the first step lies past the last row.
+    /// Whether the state before the first step is stored past the last row.
     fn backwards(&self) -> bool {
         self.reversed && !self.gathered
     }
 
-    /// The rows of the steps `done`, which are counted in the order in which they are done.
+    /// The rows of the steps `done`, which are numbered in the order in which they run.
     pub fn rows(&self, done: Range<usize>) -> Range<usize> {
         if self.gathered {
             self.starts[done.start]..self.starts[done.end]
@@ -127,7 +127,7 @@ impl Schedule {
         }
     }
 
-    /// Step `s`'s rows in a history `[R + B]`: before it and after it.
+    /// Where the states before and after step `s` are in a history `[R + B]`.
     pub fn in_history(&self, s: usize) -> (Range<usize>, Range<usize>) {
         let now = self.rows(s..s + 1);
         if self.backwards() {
@@ -137,13 +137,13 @@ impl Schedule {
         (before..before + now.len(), now.start + self.batch..now.end + self.batch)
     }
 
-    /// Where the states before the first step lie in a history `[R + B]`.
+    /// Where the states before the first step are in a history `[R + B]`.
     pub fn initial(&self) -> Range<usize> {
         let start = if self.backwards() { self.count() } else { 0 };
         start..start + self.batch
     }
 
-    /// Where the rows `[R]` lie in a history `[R + B]`.
+    /// Where the states after the steps, `[R]`, are in a history `[R + B]`.
     pub fn after(&self) -> Range<usize> {
         let start = if self.backwards() { 0 } else { self.batch };
         start..start + self.count()
@@ -154,7 +154,7 @@ impl Schedule {
         if self.gathered { self.pieces[j].sequence } else { j }
     }
 
-    /// The row of a state that is the `j`th rows' at an end of the pass, if there is one.
+    /// The row of a state that belongs to the `j`th row of every step at an end of the pass, if there is one.
     pub fn state_row(&self, j: usize, end: End) -> Option<usize> {
         match (self.gathered, end) {
             (false, _) => Some(j),
@@ -168,8 +168,8 @@ impl Schedule {
         self.first + self.sequence(j)
     }
 
-    /// If the gradient of the `j`th rows' last state came from another row than that of their initial state: that row, whose own state
-    /// nothing reads.
+    /// At [`End::Initial`], if the last state of the `j`th row of every step is not in the row of the initial state: the row of the
+    /// last state. Nothing reads the initial state in that row.
     pub fn row_read_elsewhere(&self, j: usize, end: End) -> Option<usize> {
         match (end, self.state_row(j, End::Initial), self.state_row(j, End::Last)) {
             (End::Initial, Some(initial), Some(last)) if initial != last => Some(last),
@@ -177,7 +177,7 @@ impl Schedule {
         }
     }
 
-    /// How many steps the piece of the `j`th rows takes.
+    /// The number of steps in the piece that the `j`th row of every step belongs to.
     pub fn length(&self, j: usize) -> usize {
         if self.gathered { self.pieces[j].length } else { self.steps }
     }
@@ -203,7 +203,7 @@ impl Schedule {
         })
     }
 
-    /// `d += dy_s`: the rows of step `s`, where they lie in dy, `[T, B, D]`.
+    /// `d += dy_s`, with the rows of step `s` taken from their places in dy, `[T, B, D]`.
     pub fn add_step<F: Float>(&self, s: usize, dy: ArrayView3<'_, F>, d: &mut Array2<F>) {
         let step = dy.index_axis_move(Axis(0), self.time(s, 0));
         if let (false, Some(step)) = (self.gathered, step.to_slice()) {
@@ -218,7 +218,7 @@ impl Schedule {
         }
     }
 
-    /// The rows of `x`, `[T, B, D]`: `[R, D]`, the valid ones or all.
+    /// Copies the rows of `x`, `[T, B, D]`, the valid ones or all, to `[R, D]`.
     pub fn gather<F: Float>(&self, x: ArrayView3<'_, F>, to: &mut Array2<F>) {
         reuse(to, (self.count(), x.dim().2));
         if !self.gathered {
@@ -233,7 +233,7 @@ impl Schedule {
         }
     }
 
-    /// Puts gathered rows back to their places in `[T, B, D]`; padding stays as it is.
+    /// Copies gathered rows back to their places in `[T, B, D]`; padding stays as it is.
     pub fn scatter<F: Copy>(&self, from: &[F], to: &mut Array3<F>) {
         let (_, batch, width) = to.dim();
         let to = to.as_slice_mut().expect("standard layout");

@@ -1,8 +1,8 @@
-//! A large batch in shards, on the threads of rayon's current pool.
+//! Splits a large batch into shards, on the threads of rayon's current pool.
 //!
-//! Sequences meet only in the sum of the parameters' gradients. So each shard goes through all steps by itself, with a cache
-//! of its own, and no thread waits for another at a step. How many shards there are depends on the shapes alone, and
-//! gradients are added up in the order of the shards: the number of threads changes no bit.
+//! Sequences interact only in the sum of the parameters' gradients. So each shard runs all steps independently, with its own cache,
+//! and no thread waits for another at a step. The number of shards depends only on the shapes, and gradients are added up in the
+//! order of the shards, so results have the same bits for any number of threads.
 
 use std::ops::Range;
 
@@ -18,16 +18,17 @@ use crate::layer::kit::reuse;
 use crate::layer::{Gradient, Sequence};
 use crate::parallel::{COLUMNS, ENTRY, Split, element_work, for_each_part, part_start};
 
-/// The number of sequences in a shard, about: enough for the products of a step to be fast.
+/// The approximate number of sequences in a shard: enough for the products of a step to be fast.
 const SEQUENCES: usize = 32;
 
-/// The fewest sequences that are cut into shards.
+/// The minimum number of sequences that are split into shards.
 const FEWEST_SEQUENCES: usize = 16;
 
-/// The most bytes of parameters that all threads can read at once. Larger products are cut into columns instead.
+/// The maximum size in bytes of the parameters of a batch in shards: all threads read all of them at once. With larger parameters,
+/// each product is split by columns instead.
 const MOST_BYTES: usize = 1 << 24;
 
-/// What the shards of a pass need; empty while no batch is cut. `B`: a cell's own buffers, `G`: a gradient.
+/// The buffers of a pass's shards; empty until a batch is split. `B` is the type of a cell's own buffers, `G` that of a gradient.
 pub(super) struct Shards<F, B, G> {
     count: usize,
     caches: Vec<LoopCache<F, B>>,
@@ -44,7 +45,7 @@ impl<F: Float, B, G> Default for Shards<F, B, G> {
 }
 
 impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> {
-    /// Decides how a pass over `x` is cut into shards, and says whether it is. `bytes`: of all parameters.
+    /// Decides how a pass over `x` is split into shards, and returns whether it is. `bytes` is the size of all parameters.
     pub fn plan(&mut self, x: &Sequence<'_, F>, work: u64, bytes: usize) -> bool {
         let (steps, batch) = x.dims();
         let pays = steps > 1 && batch >= FEWEST_SEQUENCES && work >= ENTRY && bytes <= MOST_BYTES;
@@ -52,7 +53,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         self.is_used()
     }
 
-    /// Whether the last pass was cut into shards.
+    /// Whether the last pass was split into shards.
     pub fn is_used(&self) -> bool {
         self.count > 1
     }
@@ -62,7 +63,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         self.y.view()
     }
 
-    /// Runs `steps` on each shard: its part of x, its initial state and its cache.
+    /// Runs `steps` on each shard, with its part of x, its initial state and its cache.
     pub fn forward(
         &mut self,
         x: &Sequence<'_, F>,
@@ -87,10 +88,10 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         }
     }
 
-    /// Runs `steps` on each shard: its part of x and dy, the gradient of its final state, its cache and its gradient.
+    /// Runs `steps` on each shard, with its part of x and dy, the gradient of its final state, its cache and its gradient.
     ///
-    /// The first shard adds to `grad`, or overwrites it, and those of the others are added; each shard's norms go to its
-    /// cache's recorder.
+    /// The first shard adds to `grad` or overwrites it, and the gradients of the other shards are added afterwards. Each shard's
+    /// norms go to its cache's recorder.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &mut self,
@@ -132,7 +133,7 @@ impl<F: Float, B: Default + Send, G: Tensors<F> + Clone + Send> Shards<F, B, G> 
         add_all(grad, &self.grads[..count - 1]);
     }
 
-    /// What the last backward pass left.
+    /// `dL/dx` of the last backward pass.
     pub fn input_gradient(&self) -> ArrayView3<'_, F> {
         self.dx.view()
     }
@@ -154,7 +155,7 @@ fn add_all<F: Float, G: Tensors<F>>(grad: &mut G, shards: &[G]) {
     }
 }
 
-/// Shards of a forward pass, each with what it reads and writes.
+/// Shards of a forward pass, with their inputs and outputs.
 struct ForwardShards<'x, 's, 'a, F, B> {
     cut: Cut,
     x: Sequence<'x, F>,
@@ -180,16 +181,16 @@ impl<F: Float, B: Send> Split for ForwardShards<'_, '_, '_, F, B> {
     }
 }
 
-/// Shards of a backward pass, each with what it reads and writes.
+/// Shards of a backward pass, with their inputs and outputs.
 struct BackwardShards<'x, 's, 'a, F, B, G> {
     cut: Cut,
     x: Sequence<'x, F>,
     dy: ArrayView3<'a, F>,
     dstate: Option<StateView<'s, F>>,
     caches: &'a mut [LoopCache<F, B>],
-    /// The gradient of the batch, if the first shard is among these, which adds to it.
+    /// The gradient of the batch if the first shard, which writes it, is among these.
     first_grad: Option<&'a mut G>,
-    /// Those of the other shards.
+    /// The gradients of the other shards.
     grads: &'a mut [G],
     dx: ArrayViewMut3<'a, F>,
 }
@@ -228,7 +229,7 @@ fn sequences_of(shard: usize, count: usize, batch: usize) -> Range<usize> {
     part_start(batch, shard, count)..part_start(batch, shard + 1, count)
 }
 
-/// Some of the shards into which a batch is cut.
+/// Some of the shards into which a batch is split.
 struct Cut {
     shards: Range<usize>,
     count: usize,
@@ -236,7 +237,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// The first `at` shards and the others, and the sequences of each, counted from the first of these.
+    /// Splits off the first `at` shards. Also returns the sequences of both parts, counted from the first sequence of `self`.
     fn split(self, at: usize) -> ([Self; 2], [Range<usize>; 2]) {
         let first = |shard: usize| sequences_of(shard, self.count, self.batch).start;
         let Range { start, end } = self.shards;
@@ -258,7 +259,7 @@ fn for_each_shard<S: Split>(shards: S, work: u64, act: impl Fn(S) + Sync) {
     });
 }
 
-/// The rows of a shard, step by step, to where they lie among those of the batch.
+/// Copies the rows of a shard, step by step, to their places in the batch.
 fn copy_steps<F: Float>(shard: ArrayView3<'_, F>, mut batch: ArrayViewMut3<'_, F>) {
     for (shard, mut batch) in shard.outer_iter().zip(batch.outer_iter_mut()) {
         let rows = batch.as_slice_mut().expect("rows side by side");

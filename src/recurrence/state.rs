@@ -15,10 +15,10 @@ use crate::layer::State;
 use crate::layer::rows::span;
 use crate::parameters;
 
-/// The state of an [`LstmCell`](crate::recurrent::LstmCell), and of any other [`Cell`](crate::author::Cell) with one memory.
+/// The state of an [`LstmCell`](crate::recurrent::LstmCell), and of any [`Cell`](crate::author::Cell) with one memory.
 ///
-/// Of one cell it holds matrices; of a model of several layers and directions (`LstmState<F, Ix3>`) it holds those of its
-/// cells along a new first axis, in PyTorch's order.
+/// For one cell it holds matrices. For a model of several layers and directions (`LstmState<F, Ix3>`) it holds those of its cells
+/// along a new first axis, in PyTorch's order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LstmState<F, D: Dimension = Ix2> {
     /// The output of the last step, `[B, H]`; with a projection `[B, P]`.
@@ -28,15 +28,15 @@ pub struct LstmState<F, D: Dimension = Ix2> {
 }
 parameters! { impl<F: Float, D: Dimension> Tensors<F> for LstmState<F, D> { h, c } }
 
-/// A state that can be stacked: the cells of a [`Recurrent`](crate::recurrent::Recurrent) model keep theirs in one value, each tensor
-/// `[B, ..]` of a cell's state along a new first axis, `[cells, B, ..]`.
+/// A state that can be stacked. A [`Recurrent`](crate::recurrent::Recurrent) model keeps the states of its cells in one value: each
+/// tensor `[B, ..]` of a cell's state gets a new first axis, `[cells, B, ..]`.
 ///
 /// | of a cell | of a model |
 /// | --- | --- |
 /// | `Array2<F>` | `Array3<F>` |
 /// | [`LstmState<F>`](LstmState) | `LstmState<F, Ix3>` |
 ///
-/// A state of your own is generic over the number of its axes, or has a second type for models:
+/// Your own state type can be generic over the number of its axes, or have a second type for models:
 ///
 /// ```
 /// use gradflow::ndarray::{Array, Dimension, Ix2, Ix3};
@@ -85,8 +85,8 @@ impl<F: Float, D: Dimension> StackState<F> for LstmState<F, D> {
     }
 }
 
-/// Whether `state` is one of cells of these sizes: h, `leading` and then O, and a memory of M values in all. `leading` is
-/// `[B]`, or `[cells, B]`.
+/// Whether `state` fits cells of these sizes: h has the shape `leading` and then O, and the memory has M values in all. `leading`
+/// is `[B]`, or `[cells, B]`.
 pub(crate) fn fits<F: Float>(state: &(impl Tensors<F> + ?Sized), leading: &[usize], sizes: CellSizes) -> bool {
     let rest = |i| state.shape(i).strip_prefix(leading);
     let width = |i| rest(i).map(|axes| axes.iter().product::<usize>());
@@ -95,7 +95,7 @@ pub(crate) fn fits<F: Float>(state: &(impl Tensors<F> + ?Sized), leading: &[usiz
         && (1..state.count()).map(width).sum::<Option<usize>>() == Some(sizes.memory)
 }
 
-/// Panics about a state that does not [fit](fits) an input of `x` steps and sequences; `expected` is one that should.
+/// Panics about a state that does not [fit](fits) an input of `x` steps and sequences; `expected` is the cell's initial state.
 #[cold]
 #[track_caller]
 pub(crate) fn refuse_state<F: Float>(
@@ -113,30 +113,30 @@ pub(crate) fn refuse_state<F: Float>(
     panic!("{name}: initial_state: expected h, [B, O], and a memory as large as `sizes` says")
 }
 
-/// Where a cell's state lies in tensors `[B, ..]`, or `[cells, B, ..]` if those of several cells are stacked.
+/// Where a cell's state lies in tensors `[B, ..]`, or `[cells, B, ..]` if the states of several cells are stacked.
 #[derive(Clone, Debug)]
 struct Place {
     is_stacked: bool,
     cell: usize,
     cells: usize,
     batch: usize,
-    /// Of the B.
+    /// Some of the B rows.
     rows: Range<usize>,
 }
 
 impl Place {
-    /// The number of values of a sequence, in a tensor of `len` values.
+    /// The number of values per sequence in a tensor of `len` values.
     fn width(&self, len: usize) -> usize {
         len / (self.cells * self.batch)
     }
 
-    /// The values of the cell and the rows, in a tensor of `len` values.
+    /// The range of the cell's values for these rows in a tensor of `len` values.
     fn values(&self, len: usize) -> Range<usize> {
         let first = self.cell * self.batch;
         span(&(first + self.rows.start..first + self.rows.end), self.width(len))
     }
 
-    /// Some of the rows, counted from the first of these.
+    /// Keeps only `rows`, counted from the first of the present rows.
     #[cfg(feature = "rayon")]
     fn narrow(&mut self, rows: Range<usize>) {
         let first = self.rows.start;
@@ -144,14 +144,14 @@ impl Place {
     }
 }
 
-/// The state of a cell, to be read: tensor 0 is h, the others are the memory.
+/// A view of a cell's state: tensor 0 is h, the others are the memory.
 #[derive(Clone)]
 pub struct StateView<'a, F> {
     tensors: &'a (dyn Tensors<F> + Sync + 'a),
     place: Place,
 }
 
-/// The state of a cell, to be read and written.
+/// A mutable view of a cell's state.
 pub struct StateViewMut<'a, F> {
     tensors: &'a mut (dyn Tensors<F> + Send + Sync + 'a),
     place: Place,
@@ -168,7 +168,7 @@ impl<'a, F: Float> StateView<'a, F> {
         Columns { state: self, tensors: 1..self.tensors.count() }
     }
 
-    /// Of some of the rows, counted from the first of these.
+    /// A view of `rows`, counted from the first of the present rows.
     #[cfg(feature = "rayon")]
     pub(super) fn rows(mut self, rows: Range<usize>) -> Self {
         self.place.narrow(rows);
@@ -183,7 +183,7 @@ impl<'a, F: Float> StateViewMut<'a, F> {
         StateViewMut { tensors: state, place }
     }
 
-    /// That of one of several cells, whose states are [stacked](StackState).
+    /// The state of one of several cells, whose states are [stacked](StackState).
     pub(crate) fn of_cell(
         stacked: &'a mut (impl Tensors<F> + Send + Sync),
         cell: usize,
@@ -198,7 +198,7 @@ impl<'a, F: Float> StateViewMut<'a, F> {
         StateViewMut { tensors: &mut *self.tensors, place: self.place.clone() }
     }
 
-    /// To be read.
+    /// A read-only view.
     pub(super) fn view(&self) -> StateView<'_, F> {
         StateView { tensors: &*self.tensors, place: self.place.clone() }
     }
@@ -231,7 +231,7 @@ impl<'a, F: Float> StateViewMut<'a, F> {
         ColumnsMut { state: self, tensors }
     }
 
-    /// Of some of the B rows.
+    /// A view of some of the B rows.
     #[cfg(feature = "rayon")]
     pub(super) fn rows(&mut self, rows: Range<usize>) -> StateViewMut<'_, F> {
         let place = Place { rows, ..self.place.clone() };
@@ -251,15 +251,15 @@ impl<F> fmt::Debug for StateViewMut<'_, F> {
     }
 }
 
-/// Tensors of a state side by side, as one matrix: a tensor `[B, ..]` is as many columns as a sequence has values in it.
+/// Tensors of a state side by side, as one matrix: a tensor `[B, ..]` takes one column for each value of a sequence.
 pub(super) struct Columns<'a, F> {
     state: &'a StateView<'a, F>,
     tensors: Range<usize>,
 }
 
 impl<F: Float> Columns<'_, F> {
-    /// Copies the rows of all sequences at an end of a pass, in the order of `schedule`, to `rows`, `[B, ·]`; zeros for those
-    /// that are not in the state.
+    /// Copies the states at an end of a pass to `rows`, `[B, ·]`, in the order of `schedule`; a row that has no state is set to
+    /// zero.
     pub fn read(&self, schedule: &Schedule, end: End, rows: &mut [F]) {
         let StateView { tensors, place } = self.state;
         let (all, mut column) = (rows.len() / schedule.batch(), 0);
@@ -281,15 +281,15 @@ impl<F: Float> Columns<'_, F> {
     }
 }
 
-/// [`Columns`], to be written.
+/// [`Columns`] to be written.
 pub(super) struct ColumnsMut<'s, 'a, F> {
     state: &'s mut StateViewMut<'a, F>,
     tensors: Range<usize>,
 }
 
 impl<F: Float> ColumnsMut<'_, '_, F> {
-    /// Copies rows of `all` values to the sequences at an end of a pass: row `at(j)` of `values` to that of the `j`th row of every
-    /// step.
+    /// Copies rows of `all` values to the states at an end of a pass: row `at(j)` of `values` goes to the state of the `j`th row of
+    /// every step.
     pub fn write(self, schedule: &Schedule, end: End, all: usize, values: &[F], at: impl Fn(usize) -> usize) {
         let StateViewMut { tensors, place } = self.state;
         let mut column = 0;

@@ -1,4 +1,4 @@
-//! What a cell is given: one step's rows, forward and back, and a view of the whole pass.
+//! The arguments of a cell's methods: one step's rows, forward and backward, and a view of the whole pass.
 
 use std::fmt;
 use std::ops::Range;
@@ -37,18 +37,18 @@ impl<F: Float> Unrolled<'_, F> {
         self.schedule.steps()
     }
 
-    /// The most rows of a step: B, or the number of [pieces](crate::Sequence::pieces).
+    /// The maximum number of rows of a step: B, or the number of [pieces](crate::Sequence::pieces).
     pub fn batch(&self) -> usize {
         self.schedule.batch()
     }
 
-    /// The most rows that are [projected](crate::author::Cell::project_input) at once: those of all steps together, but fewer in
-    /// inference.
+    /// The maximum number of rows that are [projected](crate::author::Cell::project_input) at once: those of all steps together, or
+    /// fewer in inference.
     pub fn rows(&self) -> usize {
         self.rows_at_once
     }
 
-    /// Whether the rows are projected a part at a time.
+    /// Whether the rows are projected in several parts.
     pub(crate) fn in_parts(&self) -> bool {
         self.rows_at_once < self.schedule.count()
     }
@@ -58,7 +58,7 @@ impl<F: Float> Unrolled<'_, F> {
         self.packed
     }
 
-    /// What the pass is for, if that was said.
+    /// The mode of the pass, if it has one.
     pub fn mode(&self) -> Option<Mode> {
         self.mode
     }
@@ -70,16 +70,16 @@ impl<F: Float> Unrolled<'_, F> {
     }
 }
 
-/// One step's rows, N of them: those of the sequences, or of their pieces, that reach it.
+/// The N rows of one step: those of the sequences, or of their pieces, that reach it.
 #[derive(Debug)]
 pub struct CellStep<'a, F> {
-    /// Their places among the rows that were [projected](crate::author::Cell::project_input).
+    /// The places of these rows among the rows that were [projected](crate::author::Cell::project_input).
     pub rows: Range<usize>,
     /// `[N, I]`
     pub x: ArrayView2<'a, F>,
     /// h before the step, `[N, O]`
     pub h_before: ArrayView2<'a, F>,
-    /// The memory before the step, `[N, M]`: the state's tensors but h, side by side.
+    /// The memory before the step, `[N, M]`: the state's tensors except h, side by side.
     pub c_before: ArrayView2<'a, F>,
     /// h after the step, `[N, O]`, to be written.
     pub h: ArrayViewMut2<'a, F>,
@@ -90,30 +90,30 @@ pub struct CellStep<'a, F> {
 /// One step's rows in the backward pass.
 #[derive(Debug)]
 pub struct CellStepBackward<'a, F> {
-    /// Their places among the rows of the pass.
+    /// The places of these rows among the rows of the pass.
     pub rows: Range<usize>,
     /// `[N, I]`
     pub x: ArrayView2<'a, F>,
     /// h before the step, `[N, O]`
     pub h_before: ArrayView2<'a, F>,
-    /// The memory before the step, `[N, M]`: the state's tensors but h, side by side.
+    /// The memory before the step, `[N, M]`: the state's tensors except h, side by side.
     pub c_before: ArrayView2<'a, F>,
     /// h as the step wrote it, `[N, O]`
     pub h: ArrayView2<'a, F>,
     /// The memory as the step wrote it, `[N, M]`
     pub c: ArrayView2<'a, F>,
-    /// In: `dL/dh` after the step; out: before it. `[N, O]`
+    /// In: `dL/dh` after the step; out: `dL/dh` before it. `[N, O]`
     pub dh: ArrayViewMut2<'a, F>,
-    /// In: the gradient of the memory after the step; out: before it. `[N, M]`
+    /// In: the gradient of the memory after the step; out: that before it. `[N, M]`
     pub dc: ArrayViewMut2<'a, F>,
     /// `dL/dx`, `[N, I]`, to be written, unless [`finish_backward`](crate::author::Cell::finish_backward) does that; `None` if it
     /// is not wanted.
     pub dx: Option<ArrayViewMut2<'a, F>>,
-    /// For a [`GradientProbe`](crate::wrap::GradientProbe): takes the gradients of the memory.
+    /// Records the gradients of the memory for a [`GradientProbe`](crate::wrap::GradientProbe).
     pub recorder: StepRecorder<'a>,
 }
 
-/// Takes the gradients of the memory from a cell, for a [`GradientProbe`](crate::wrap::GradientProbe).
+/// Records the gradients of a cell's memory for a [`GradientProbe`](crate::wrap::GradientProbe).
 pub struct StepRecorder<'a> {
     pub(super) to: &'a mut StateRecorder,
     pub(super) schedule: &'a Schedule,
@@ -127,8 +127,8 @@ impl fmt::Debug for StepRecorder<'_> {
 }
 
 impl StepRecorder<'_> {
-    /// The gradient of the memory after the step, what comes through `h_t` included: row by row, `width` values each.
-    /// While nothing is recorded, `values` is not called.
+    /// Records the gradient of the memory after the step, including the part that comes through `h_t`: row by row, `width` values
+    /// each. `values` is called only if a probe is recording.
     pub fn memory<F: Float, I: IntoIterator<Item = F>>(&mut self, width: usize, values: impl FnOnce() -> I) {
         if self.to.is_on() {
             for (k, value) in values().into_iter().enumerate() {

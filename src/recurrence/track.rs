@@ -1,4 +1,4 @@
-//! Half of a recurrent state, h or the memory, through a pass and back.
+//! Half of a recurrent state, h or the memory, in a forward pass and its backward pass.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
@@ -11,18 +11,18 @@ use crate::layer::affine::add_onto;
 use crate::layer::kit::reuse;
 use crate::layer::rows::{rows_of, span};
 
-/// Half of a state, h or the memory, through a pass and back.
+/// Half of a state, h or the memory, in a forward pass and its backward pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StateTrack<F> {
     pub history: History<F>, // [R + B, ·]
     has_zoneout: bool,
-    candidate: Array2<F>, // [R, ·], with zoneout: what the cell computed
+    candidate: Array2<F>, // [R, ·], with zoneout: the states that the cell computed
     pub d: Array2<F>,     // [B, ·]
-    d_past: Array2<F>,    // [B, ·], with zoneout: the gradient that goes past the cell
+    d_past: Array2<F>,    // [B, ·], with zoneout: the gradient that bypasses the cell
 }
 
 impl<F: Float> StateTrack<F> {
-    /// A forward pass starts from `initial`, `[B, width]`.
+    /// Starts a forward pass from `initial`, `[B, width]`.
     pub fn start(
         &mut self,
         schedule: &Schedule,
@@ -36,7 +36,7 @@ impl<F: Float> StateTrack<F> {
         reuse(&mut self.candidate, (if has_zoneout { schedule.count() } else { 0 }, width));
     }
 
-    /// Step `s`'s rows, before it and, to be written, after it.
+    /// The rows before step `s` and, to be written, after it.
     pub fn step(&mut self, schedule: &Schedule, s: usize) -> (ArrayView2<'_, F>, ArrayViewMut2<'_, F>) {
         let (now, width) = (schedule.rows(s..s + 1), self.candidate.ncols());
         let shape = (now.len(), width);
@@ -48,7 +48,7 @@ impl<F: Float> StateTrack<F> {
         (before, ArrayViewMut2::from_shape(shape, after).expect("whole rows"))
     }
 
-    /// Zoneout after step `s`.
+    /// Applies zoneout after step `s`.
     pub fn zone_out(&mut self, schedule: &Schedule, s: usize, zoneout: PassZoneout) {
         let (now, width) = (schedule.rows(s..s + 1), self.candidate.ncols());
         let candidate = rows_of(&mut self.candidate, &now);
@@ -60,7 +60,7 @@ impl<F: Float> StateTrack<F> {
         }
     }
 
-    /// A backward pass starts from the gradient of the final state, or from zero.
+    /// Starts a backward pass from the gradient of the final state, or from zero.
     pub fn start_backward(&mut self, schedule: &Schedule, dstate: Option<Columns<'_, F>>) {
         let shape = (schedule.batch(), self.candidate.ncols());
         reuse(&mut self.d, shape);
@@ -71,7 +71,7 @@ impl<F: Float> StateTrack<F> {
         }
     }
 
-    /// Zoneout in the backward pass through step `s`: `d` becomes the gradient of what the cell computed.
+    /// Goes backward through the zoneout of step `s`: `d` becomes the gradient of the state that the cell computed.
     pub fn zone_out_backward(&mut self, schedule: &Schedule, s: usize, zoneout: PassZoneout) {
         let count = if self.d.ncols() == 0 { 0 } else { schedule.rows(s..s + 1).len() };
         for j in 0..count {
@@ -80,13 +80,13 @@ impl<F: Float> StateTrack<F> {
         }
     }
 
-    /// Adds the gradient that went past the cell to the one that came through it.
+    /// Adds the gradient that bypassed the cell to the one that went through it.
     pub fn add_past(&mut self, schedule: &Schedule, s: usize) {
         let first = 0..schedule.rows(s..s + 1).len();
         add_onto(rows_of(&mut self.d_past, &first), rows_of(&mut self.d, &first));
     }
 
-    /// Step `s`'s rows: before, as the cell wrote them, and their gradient.
+    /// The rows before step `s`, those after it as the cell wrote them, and the gradient of the latter.
     pub fn step_back(
         &mut self,
         schedule: &Schedule,
@@ -101,7 +101,7 @@ impl<F: Float> StateTrack<F> {
         (view(before), view(after), ArrayViewMut2::from_shape(shape, d).expect("whole rows"))
     }
 
-    /// Leaves the gradient of the initial state in `dstate`.
+    /// Writes the gradient of the initial state to `dstate`.
     pub fn finish_backward(&self, schedule: &Schedule, dstate: ColumnsMut<'_, '_, F>) {
         let d = self.d.as_slice().expect("a buffer in standard layout");
         dstate.write(schedule, End::Initial, self.d.ncols(), d, |j| j);

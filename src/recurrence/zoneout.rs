@@ -1,4 +1,4 @@
-//! Zoneout: units of a state that keep their values for a step, at random.
+//! Zoneout: random units of a state keep their values for a step.
 
 use rand::Rng;
 
@@ -7,16 +7,16 @@ use crate::base::{Mode, RandomDrop};
 use crate::kernels::{Float, vectorised};
 use crate::layer::Sequence;
 
-/// Zoneout (Krueger et al. 2017): in training each unit of the state keeps its value for a step with a probability; in
-/// evaluation the expected state takes its place.
+/// Zoneout (Krueger et al. 2017): in training, each unit of the state keeps its value for a step with a given probability; in
+/// evaluation, the state is its expected value.
 ///
 /// ```text
 /// train(seed):      h_t = m ∘ h_{t-1} + (1 - m) ∘ h̃_t        m = 1 with probability p, else 0
 /// eval(), infer():  h_t = p h_{t-1} + (1 - p) h̃_t             h̃_t: what the cell computes
 /// ```
 ///
-/// and the same for the memory. Like [dropout](crate::layers::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
-/// and the unit, and a pass must say its mode.
+/// The same holds for the memory. Like [dropout](crate::layers::Dropout)'s, the mask is a hash of the seed, the cell's id, `t`, `b`
+/// and the unit, and a pass must have a mode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Zoneout {
     pub(crate) h: RandomDrop,
@@ -24,8 +24,7 @@ pub struct Zoneout {
 }
 
 impl Zoneout {
-    /// Units of h keep their values for a step with probability `h`, those of the memory with `c`; the id of its masks is
-    /// drawn from `rng`.
+    /// Zoneout with probability `h` for units of h and `c` for units of the memory; the id of its masks is drawn from `rng`.
     ///
     /// # Panics
     /// Panics if a probability is not in `0..1`.
@@ -35,29 +34,29 @@ impl Zoneout {
     }
 }
 
-/// What zoneout does with h or with the memory in one pass.
+/// The zoneout of h or of the memory in one pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassZoneout {
     mix: Mix,
-    /// The step of the whole sequence that is the pass's first one.
+    /// The index of the pass's first step in the whole sequence.
     start: usize,
-    /// The sequence of the whole batch that is the pass's first one.
+    /// The index of the pass's first sequence in the whole batch.
     first: usize,
 }
 
-/// How a state is mixed from the one before and its candidate.
+/// How a state is mixed from the previous state and the candidate.
 #[derive(Clone, Copy, Debug)]
 enum Mix {
-    /// It is the candidate.
+    /// The candidate alone.
     Candidate,
-    /// In training: the units of the mask are those of the state before.
+    /// In training: the units of the mask come from the previous state.
     Units(Mask),
-    /// In evaluation: this share of the state before, the rest of the candidate.
+    /// In evaluation: this share of the previous state, the rest of the candidate.
     Share(f64),
 }
 
 impl PassZoneout {
-    /// Of a pass over `x`, with the probability of `drop`.
+    /// For a pass over `x`, with the probability of `drop`.
     #[track_caller]
     pub fn new<F: Float>(cell: &str, drop: RandomDrop, x: &Sequence<'_, F>) -> Self {
         let mix = match (x.mode(), drop.mask(cell, x.mode())) {
@@ -73,7 +72,7 @@ impl PassZoneout {
         mask.part(self.start + t).part(self.first + b)
     }
 
-    /// The state of one sequence at time `t`: the one before, or its candidate.
+    /// Mixes the state of one sequence at time `t` from the previous state and the candidate.
     pub fn forward<F: Float>(self, t: usize, b: usize, before: &[F], candidate: &[F], after: &mut [F]) {
         match self.mix {
             Mix::Candidate => after.copy_from_slice(candidate),
@@ -82,7 +81,8 @@ impl PassZoneout {
         }
     }
 
-    /// The gradient `d` of a state becomes that of its candidate; that of the state before, past the cell, goes to `before`.
+    /// Turns the gradient `d` of a state into that of its candidate; the gradient that bypasses the cell to the previous state goes
+    /// to `before`.
     pub fn backward<F: Float>(self, t: usize, b: usize, d: &mut [F], before: &mut [F]) {
         match self.mix {
             Mix::Candidate => before.fill(F::zero()),
