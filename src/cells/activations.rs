@@ -1,8 +1,8 @@
-//! What the gates of a unit make of their sums: σ and tanh, or the functions that the cell's options choose.
+//! The functions that a unit's gates apply to their sums: σ and tanh, or those that the cell's options choose.
 //!
-//! The equations are written once, for whatever is an [`Activations`]. σ and tanh are compiled into the loops, for each instruction
-//! set, and their derivatives are functions of their values, so a cell keeps these. For [`Chosen`] functions the loops are compiled once
-//! and call them for each unit. Their derivatives need what goes in, so a cell keeps that.
+//! The equations are written once, generic over [`Activations`]. σ and tanh are compiled into the loops, for each instruction set.
+//! Their derivatives are functions of their values, so a cell keeps the values. For [`Chosen`] functions, the loops are compiled
+//! once and call the functions for each unit. Their derivatives need the arguments, so a cell keeps the sums.
 
 use super::options::CellOptions;
 use crate::base::{Expect, check_number};
@@ -13,37 +13,37 @@ use crate::layers::Nonlinearity;
 
 /// The functions in a cell's equations.
 pub(super) trait Activations<F>: Copy {
-    /// A value that may not be divided yet.
+    /// A value, or a fraction that is not divided yet.
     type Part: Copy;
 
-    /// What a gate lets through, of its sum.
+    /// A gate, from its sum.
     fn gate(self, a: F) -> Self::Part;
 
-    /// What could be written, of its sum.
+    /// The candidate, from its sum.
     fn candidate(self, a: F) -> Self::Part;
 
-    /// What is read of an LSTM's memory.
+    /// The function of an LSTM's memory that its output gate multiplies.
     fn output(self, u: F) -> Self::Part;
 
-    /// One value.
+    /// The value of a part.
     fn value(self, part: Self::Part) -> F;
 
-    /// Several values at once.
+    /// The values of several parts at once.
     fn values<const N: usize>(self, parts: [Self::Part; N]) -> [F; N];
 
-    /// What a cell keeps for its backward pass, of a sum and its value.
+    /// The number that a cell keeps for its backward pass, from a sum and its value.
     fn kept(self, a: F, y: F) -> F;
 
-    /// A gate's value, of what is kept.
+    /// A gate's value, from the kept number.
     fn gate_value(self, kept: F) -> F;
 
-    /// A gate's value and derivative, of what is kept.
+    /// A gate's value and derivative, from the kept number.
     fn gate_slope(self, kept: F) -> [F; 2];
 
-    /// The value and derivative of what could be written, of what is kept.
+    /// The candidate's value and derivative, from the kept number.
     fn candidate_slope(self, kept: F) -> [F; 2];
 
-    /// The value and derivative of what is read of an LSTM's memory.
+    /// The value and derivative of [`output`](Self::output).
     fn output_slope(self, u: F) -> [F; 2];
 }
 
@@ -106,7 +106,7 @@ impl<F: Float> Activations<F> for Standard {
     }
 }
 
-/// The activations of a cell, if they are not σ and tanh, or sums are clipped.
+/// The activations of a cell if they are not σ and tanh, or if sums are clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Chosen {
     pub gate: Nonlinearity,
@@ -115,17 +115,17 @@ pub(super) struct Chosen {
     pub clip: Option<f64>,
 }
 
-/// What cells have unless their options say otherwise.
+/// The activations of a cell by default.
 pub(super) const STANDARD: Chosen =
     Chosen { gate: Nonlinearity::Sigmoid, candidate: Nonlinearity::Tanh, output: Nonlinearity::Tanh, clip: None };
 
 impl Chosen {
-    /// Nothing if they are [`STANDARD`].
+    /// `None` if they are [`STANDARD`].
     pub fn unless_standard(self) -> Option<Self> {
         (self != STANDARD).then_some(self)
     }
 
-    /// Panics if a number of theirs makes no sense in the element type.
+    /// Panics if one of their numbers is invalid in the element type.
     #[track_caller]
     pub fn check<F: Float>(options: &impl CellOptions, cell: &str) {
         for (option, f) in options.activations() {
@@ -138,7 +138,7 @@ impl Chosen {
         }
     }
 
-    /// f(a) and f'(a), a being clipped. Not inlined: a cell's loops call it up to ten times in each of their variants.
+    /// f(a) and f'(a) of the clipped a. Not inlined: a cell's loops call it up to ten times in each of their variants.
     #[inline(never)]
     fn clipped<F: Float>(&self, f: Nonlinearity, a: F) -> [F; 2] {
         match self.clip.map(F::of) {
@@ -162,7 +162,7 @@ impl<F: Float> Activations<F> for &Chosen {
         self.clipped(self.candidate, a)[0]
     }
 
-    // ONNX Runtime clips what goes into the gates alone, not the memory.
+    // ONNX Runtime clips only the sums of gates and candidate, not the memory.
     #[inline(always)]
     fn output(self, u: F) -> F {
         self.output.value_and_slope(u)[0]
@@ -204,9 +204,9 @@ impl<F: Float> Activations<F> for &Chosen {
     }
 }
 
-/// Defines loops over the units of a step for σ and tanh, compiled as by [`vectorised!`](crate::kernels::vectorised), and for [`Chosen`]
-/// activations, compiled once. The function that is defined takes `Option<&Chosen>` first; in the body, `$act` is the [`Activations`], of
-/// type `$kind`.
+/// Defines loops over the units of a step for σ and tanh, compiled as by [`vectorised!`](crate::kernels::vectorised), and for
+/// [`Chosen`] activations, compiled once. The defined function takes `Option<&Chosen>` as its first argument; in the body, `$act`
+/// is the [`Activations`], of type `$kind`.
 macro_rules! activated {
     ($(
         $(#[$attribute:meta])*

@@ -1,4 +1,4 @@
-//! How cells are built: their options, and how their parameters start. Knows no cell.
+//! The builder of cells, with their options and the initialization of their parameters. It knows no particular cell.
 
 use std::marker::PhantomData;
 
@@ -15,18 +15,18 @@ use crate::kernels::Float;
 use crate::layers::Nonlinearity;
 use crate::recurrence::{Cell, StackState, Zoneout};
 
-/// What builders are called in messages.
+/// The name of builders in messages.
 const NAME: &str = "cell";
 
 mod sealed {
     use super::*;
 
-    /// What a builder builds: a cell, or a model of several.
+    /// The result of a builder: a cell, or a model of several.
     pub trait Model: Sized {
         type Cell: BuiltCell;
         const DIRECTIONS: usize;
 
-        /// From its cells, layer by layer and in each direction by direction, and the dropout between layers.
+        /// Makes the model from its cells, ordered by layer and then by direction, and the dropout between layers.
         fn of_cells(cells: Vec<Self::Cell>, dropout: Vec<RandomDrop>) -> Self;
     }
 
@@ -40,7 +40,7 @@ mod sealed {
     }
 
     impl<R: Rng + ?Sized> Draw<'_, R> {
-        /// Parameter `name`, `[gates · rows, columns]`, each gate on its own.
+        /// Parameter `name`, `[gates · rows, columns]`, with each gate drawn separately.
         #[track_caller]
         pub fn weight<F: Float>(
             &mut self,
@@ -61,8 +61,8 @@ mod sealed {
             weight
         }
 
-        /// `weight_hh` of `gates` gates, `[G H, O / heads]`, for h of `output` features; each head of each gate orthogonal on its
-        /// own, unless another start is chosen.
+        /// `weight_hh` of `gates` gates, `[G H, O / heads]`, for h of `output` features; each head of each gate is orthogonal by
+        /// itself, unless another initialization is chosen.
         #[track_caller]
         pub fn recurrent_weight<F: Float>(&mut self, gates: usize, output: usize, heads: usize) -> Array2<F> {
             for (name, size) in [("hidden", self.hidden), ("projected", output)] {
@@ -75,8 +75,8 @@ mod sealed {
             self.weight("weight_hh", shape, Init::Orthogonal { gain: 1.0 })
         }
 
-        /// Parameter `name`, `[G H]`, of the cell's gates, which are some of `named`: one can start as the negative of one that
-        /// the cell does not have. Gates without a setting start as `defaults` say, or at 0.
+        /// Parameter `name`, `[G H]`, of the cell's `gates`, which are some of `named` gates: a gate can start as the negative of
+        /// one that the cell does not have. Gates that are not set start as in `defaults`, or at 0.
         #[track_caller]
         pub fn bias<F: Float>(
             &mut self,
@@ -118,11 +118,11 @@ mod sealed {
         }
     }
 
-    /// What was said about how parameters start.
+    /// The chosen initializations.
     #[derive(Clone, Debug, Default)]
     pub struct Starts {
         pub(super) all: Option<Init>,
-        pub(super) chosen: Vec<(&'static str, usize, Start)>, // name and gate, the last word last
+        pub(super) chosen: Vec<(&'static str, usize, Start)>, // name and gate; the last entry of each counts
     }
 
     impl Starts {
@@ -136,7 +136,7 @@ pub(super) use sealed::Draw;
 pub(crate) use sealed::Model;
 use sealed::Starts;
 
-/// How one gets a cell, in three ways; `$new` says what is particular about its defaults.
+/// The constructors of a cell; `$new` documents `new`.
 macro_rules! constructors {
     ($Cell:ident, $new:literal) => {
         impl<F: Float> $Cell<F> {
@@ -149,7 +149,7 @@ macro_rules! constructors {
                 Self::builder(input, hidden).build(rng)
             }
 
-            /// To choose variants, and how each parameter starts.
+            /// A builder, to choose variants and how each parameter is initialized.
             ///
             /// # Panics
             /// Panics if a size is 0.
@@ -181,10 +181,10 @@ pub trait BuiltCell: Cell<Elem = <Self as BuiltCell>::Elem, State: StackState<<S
     /// `f32` or `f64`.
     type Elem: Float;
 
-    /// What it is besides its weights.
+    /// The options of the cell: everything besides its weights.
     type Options: CellOptions;
 
-    /// A cell with these options.
+    /// Draws a cell with these options.
     #[doc(hidden)]
     fn draw<R: Rng + ?Sized>(options: &Self::Options, draw: &mut Draw<'_, R>) -> Self;
 }
@@ -201,14 +201,14 @@ impl<C: BuiltCell> Model for C {
     }
 }
 
-/// What a recurrent cell is and how its parameters start; made by `builder` of the cells, such as
-/// [`LstmCell::builder`](crate::recurrent::LstmCell::builder), and of the models, such as [`Lstm`](crate::recurrent::Lstm), whose cells all get the
-/// same options.
+/// The options of a new recurrent cell or model, and how its parameters are initialized. It is made by `builder` of a cell, such as
+/// [`LstmCell::builder`](crate::recurrent::LstmCell::builder), or of a model, such as [`Lstm`](crate::recurrent::Lstm), whose cells
+/// all get the same options.
 ///
-/// Unless said otherwise, input weights are Xavier uniform, recurrent weights orthogonal (each gate on its own), biases
-/// zero, and an LSTM's forget bias 1, so that its memory holds from the start (Jozefowicz et al. 2015).
+/// By default, input weights are Xavier uniform, recurrent weights orthogonal (each gate by itself), biases zero, and an LSTM's
+/// forget bias 1, so that its memory lasts from the start (Jozefowicz et al. 2015).
 ///
-/// Its second parameter is the struct of the cell's options, such as [`LstmOptions`](crate::recurrent::LstmOptions).
+/// The second type parameter is the struct of the cell's options, such as [`LstmOptions`](crate::recurrent::LstmOptions).
 ///
 /// ```
 /// use gradflow::{layers::Init, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -249,15 +249,15 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
         }
     }
 
-    /// All options at once, such as those of another cell.
+    /// Sets all options at once, for example to those of another cell.
     pub fn options(self, options: O) -> Self {
         CellBuilder { options, ..self }
     }
 
-    /// How the input weights start.
+    /// The initialization of the input weights.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight_ih(self, init: impl Into<Init>) -> Self {
         self.init("weight_ih", init)
@@ -269,19 +269,19 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
         self
     }
 
-    /// With layer normalisation inside the cell (Ba, Kiros and Hinton 2016), its eps being 1e-5; its gains start at 1.
+    /// Adds layer normalisation inside the cell (Ba, Kiros and Hinton 2016), with an eps of 1e-5. Its gains start at 1.
     ///
-    /// While x and h are 0, as in silence or padding at the start of a sequence, what is normalised has no variance. Its
-    /// gradient then is that of a cell that subtracts the mean alone, and does not grow by `1/sqrt(eps)` at every step: see
+    /// While x and h are 0, as in silence or padding at the start of a sequence, the normalised sums have no variance. Their
+    /// gradient is then that of a cell that only subtracts the mean, and does not grow by `1/sqrt(eps)` at every step: see
     /// [`LayerNorm`](crate::layers::LayerNorm#rows-without-a-variance).
     pub fn layer_norm(self) -> Self {
         self.layer_norm_eps(DEFAULT_EPS)
     }
 
-    /// With layer normalisation inside the cell, whose variances have `eps` added.
+    /// Adds layer normalisation inside the cell, with `eps` added to the variances.
     ///
     /// # Panics
-    /// Panics if `eps` is not above 0, in the element type too, or not finite.
+    /// Panics if `eps` is not finite or not above 0, before or after rounding to the element type.
     #[track_caller]
     pub fn layer_norm_eps(mut self, eps: f64) -> Self {
         check_number::<Elem<M>>(NAME, "layer_norm_eps", Expect::Above0, eps);
@@ -289,14 +289,14 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
         self
     }
 
-    /// Every parameter uniform in `±1/sqrt(H)`, as PyTorch starts them; peepholes and gains start as without.
+    /// Initializes every parameter uniformly in `±1/sqrt(H)`, as PyTorch does. Peepholes and gains start as they do otherwise.
     pub fn pytorch(mut self) -> Self {
         let bound = 1.0 / (self.hidden as f64).sqrt();
         self.starts = Starts { all: Some(Init::Uniform { bound }), chosen: Vec::new() };
         self
     }
 
-    /// Another model with the same options.
+    /// The same options for another model.
     pub(crate) fn retarget<N: Model<Cell = M::Cell>>(self) -> CellBuilder<N, O> {
         let CellBuilder { options, input, hidden, num_layers, dropout, starts, model: _ } = self;
         CellBuilder { options, input, hidden, num_layers, dropout, starts, model: PhantomData }
@@ -314,28 +314,28 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
         CellBuilder { dropout, ..self }
     }
 
-    /// With all parameters zero, for weights that will be loaded; what is dropped at random is drawn from a fixed seed.
+    /// Builds with all parameters zero, for weights that will be loaded. The ids of random masks are drawn from a fixed seed.
     ///
     /// # Panics
-    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation or a limit of sums that is
-    /// not above 0, a number of an activation that is not finite, each in the element type too, or a projection to as many features as
-    /// there are hidden units, or more; or if there is dropout between layers and only one layer.
+    /// Panics if a probability is not in `0..1`, if an eps of layer normalisation or a limit of sums is not above 0, or if a number
+    /// in an activation is not finite, each before or after rounding to the element type. Panics if a projection has as many
+    /// features as there are hidden units, or more, or if there is dropout between layers but only one layer.
     #[track_caller]
     pub fn zeros(self) -> M {
         let rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
-        // Spares the orthogonal weights of large cells.
+        // Avoids computing orthogonal weights, which is slow for large cells.
         let starts = Starts { all: Some(Init::Constant(0.0)), chosen: Vec::new() };
         let (mut cells, dropout) = CellBuilder { starts, ..self }.cells(rng);
         cells.iter_mut().for_each(TensorsExt::set_zero);
         M::of_cells(cells, dropout)
     }
 
-    /// Drawn from `rng`: the same seed gives the same bits.
+    /// Builds with parameters drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
-    /// Panics if an option makes no sense: a probability that is not in `0..1`, an eps of layer normalisation or a limit of sums that is
-    /// not above 0, a number of an activation that is not finite, each in the element type too, or a projection to as many features as
-    /// there are hidden units, or more; or if there is dropout between layers and only one layer.
+    /// Panics if a probability is not in `0..1`, if an eps of layer normalisation or a limit of sums is not above 0, or if a number
+    /// in an activation is not finite, each before or after rounding to the element type. Panics if a projection has as many
+    /// features as there are hidden units, or more, or if there is dropout between layers but only one layer.
     #[track_caller]
     pub fn build(self, rng: &mut (impl Rng + ?Sized)) -> M {
         let (cells, dropout) = self.cells(rng);
@@ -345,7 +345,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
     #[track_caller]
     fn cells(self, rng: &mut (impl Rng + ?Sized)) -> (Vec<M::Cell>, Vec<RandomDrop>) {
         let CellBuilder { mut options, input, hidden, num_layers, dropout, starts, model: _ } = self;
-        // Options are public fields, too: of whatever was said about them, the last word is checked.
+        // Options are also public fields, so their final values are checked here.
         if let Some(eps) = options.common().layer_norm {
             check_number::<Elem<M>>(NAME, "layer_norm", Expect::Above0, eps);
         }
@@ -371,51 +371,51 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: CellOptions> CellBuilder<M, O> {
 }
 
 impl<M: Model, O> CellBuilder<M, O> {
-    /// How a weight starts.
+    /// Sets the initialization of a weight.
     #[track_caller]
     pub(super) fn init(self, name: &'static str, init: impl Into<Init>) -> Self {
         self.start(name, 0, Start::Init(init.into().checked::<Elem<M>>(NAME, name)))
     }
 
-    /// How a gate's bias starts, which is set by the method `name`.
+    /// Sets the initialization of a gate's bias, for the method `name`.
     #[track_caller]
     pub(super) fn gate_init(self, name: &str, gate: usize, init: impl Into<Init>) -> Self {
         self.gate_bias(gate, Start::Init(init.into().checked::<Elem<M>>(NAME, name)))
     }
 
-    /// How a gate's part of a parameter starts.
+    /// Sets the initialization of a gate's part of a parameter.
     pub(super) fn start(mut self, name: &'static str, gate: usize, start: Start) -> Self {
         self.starts.chosen.push((name, gate, start));
         self
     }
 
-    /// The two biases of a gate add up: `bias_ih` takes the value, `bias_hh` is zero.
+    /// Sets the initialization of a gate's biases, which add up: `bias_ih` takes the value, and `bias_hh` is zero.
     pub(super) fn gate_bias(mut self, gate: usize, start: Start) -> Self {
-        // What was to be the negative of another value is not that of this one.
+        // A bias that was to be the negative of this gate's previous bias is not the negative of the new one.
         self.starts.chosen.retain(|(.., start)| !matches!(start, Start::NegativeOf(other) if *other == gate));
         self.start("bias_ih", gate, start).start("bias_hh", gate, Start::Init(Init::Constant(0.0)))
     }
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M, O> {
-    /// How the recurrent weights start.
+    /// The initialization of the recurrent weights.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight_hh(self, init: impl Into<Init>) -> Self {
         self.init("weight_hh", init)
     }
 
-    /// With `n` heads: the recurrent weights of each gate are a block-diagonal matrix of `n` blocks, so that a unit reads the
-    /// units of its own head alone (Beck et al. 2024, "xLSTM", for the sLSTM).
+    /// Splits the recurrent weights into `n` heads: those of each gate are a block-diagonal matrix of `n` blocks, so that a unit
+    /// reads only the units of its own head (Beck et al. 2024, "xLSTM", for the sLSTM).
     ///
     /// ```text
     /// W_hg = diag(W_1, …, W_n)        weight_hh: [G H, H / n], the blocks of each gate below each other
     /// ```
     ///
-    /// The product at every step takes `n` times fewer operations. Such a cell joins a [`Stream`](crate::stream::Stream) by its
-    /// forward pass, and neither ONNX nor Keras has it.
+    /// The product at every step takes `n` times fewer operations. A [`Stream`](crate::stream::Stream) runs the forward pass of
+    /// such a cell. Neither ONNX nor Keras has heads.
     ///
     /// ```
     /// use gradflow::{rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -432,11 +432,11 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M,
         self
     }
 
-    /// With dropout on what the recurrent product is given: each unit with probability `p`, the same mask at every step
-    /// (Gal and Ghahramani 2016), another for each seed of [`Sequence::train`](crate::Sequence::train).
+    /// Adds dropout to the input of the recurrent product: each unit is dropped with probability `p`. The mask is the same at every
+    /// step (Gal and Ghahramani 2016), and a new one for each seed of [`Sequence::train`](crate::Sequence::train).
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, and so does a pass without a mode.
+    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`. A pass panics if it has no mode.
     #[track_caller]
     pub fn recurrent_dropout(mut self, p: f64) -> Self {
         *self.options.recurrent_dropout() = p;
@@ -445,11 +445,10 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: RecurrentProduct> CellBuilder<M,
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: Activated> CellBuilder<M, O> {
-    /// With sums that are clipped to `±limit` before an activation takes them, as in ONNX: `σ(clip(a))` in place of `σ(a)`, and
-    /// so on, for all gates and for what could be written. An LSTM's memory, which goes through a tanh too, is not clipped, as in
-    /// ONNX Runtime.
+    /// Clips sums to `±limit` before the activations, as in ONNX: `σ(clip(a))` instead of `σ(a)`, for all gates and for the
+    /// candidate. An LSTM's memory, which also goes through a tanh, is not clipped, as in ONNX Runtime.
     ///
-    /// A sum that is clipped has no gradient: `da = 0` if `|a| > limit`.
+    /// A clipped sum has no gradient: `da = 0` if `|a| > limit`.
     ///
     /// ```
     /// use gradflow::{Layer, ndarray::{Array3, arr2}, recurrent::{Nonlinearity, RnnCell}};
@@ -461,7 +460,7 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: Activated> CellBuilder<M, O> {
     /// ```
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if it is not above 0 or not finite, in the element type too.
+    /// [`build`](CellBuilder::build) panics if `limit` is not finite or not above 0, before or after rounding to the element type.
     #[track_caller]
     pub fn clip(mut self, limit: f64) -> Self {
         *self.options.clip_mut() = Some(limit);
@@ -470,10 +469,10 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: Activated> CellBuilder<M, O> {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: GatedActivations> CellBuilder<M, O> {
-    /// With another function than σ for the gates: ONNX's f, Keras' `recurrent_activation`.
+    /// Replaces σ in the gates by `f`: ONNX's f, Keras' `recurrent_activation`.
     ///
-    /// With `f` in its place, `f'` is in place of σ' in the backward pass. Such a cell computes unit by unit, without vector
-    /// instructions. In a [`Stream`](crate::stream::Stream), it joins by its forward pass.
+    /// In the backward pass, `f'` replaces σ'. Such a cell computes unit by unit, without vector instructions, and a
+    /// [`Stream`](crate::stream::Stream) runs its forward pass.
     ///
     /// ```
     /// use gradflow::{rand::{SeedableRng, rngs::StdRng}, recurrent::{Gru, Nonlinearity}};
@@ -484,20 +483,20 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: GatedActivations> CellBuilder<M,
     /// ```
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    /// [`build`](CellBuilder::build) panics if a number in `f` is not finite.
     #[track_caller]
     pub fn gate_activation(mut self, f: Nonlinearity) -> Self {
         *self.options.gate_and_candidate()[0] = f;
         self
     }
 
-    /// With another function than tanh for what could be written, an LSTM's g and a GRU's n: ONNX's g, Keras' `activation`.
+    /// Replaces tanh in the candidate, an LSTM's g or a GRU's n, by `f`: ONNX's g, Keras' `activation`.
     ///
-    /// With `f` in its place, `f'` is in place of tanh' in the backward pass. An LSTM's h has a function of its own:
+    /// In the backward pass, `f'` replaces tanh'. An LSTM's h has a separate function:
     /// [`output_activation`](CellBuilder::output_activation).
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    /// [`build`](CellBuilder::build) panics if a number in `f` is not finite.
     #[track_caller]
     pub fn candidate_activation(mut self, f: Nonlinearity) -> Self {
         *self.options.gate_and_candidate()[1] = f;
@@ -506,11 +505,11 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: GatedActivations> CellBuilder<M,
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: HiddenZoneout> CellBuilder<M, O> {
-    /// With [`Zoneout`]: units of h keep their value for a step with probability `h`. An LSTM's takes two
-    /// probabilities, `zoneout(h, c)`; an sLSTM's c, n and m belong together, so that h alone is kept.
+    /// Adds [`Zoneout`]: units of h keep their value for a step with probability `h`. The method of an LSTM's builder takes two
+    /// probabilities, `zoneout(h, c)`. An sLSTM's c, n and m belong together, so zoneout acts on h alone.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if it is not in `0..1`, and so does a pass without a mode.
+    /// [`build`](CellBuilder::build) panics if `h` is not in `0..1`. A pass panics if it has no mode.
     #[track_caller]
     pub fn zoneout(mut self, h: f64) -> Self {
         self.options.common().zoneout = h;
@@ -519,13 +518,13 @@ impl<M: Model<Cell: BuiltCell<Options = O>>, O: HiddenZoneout> CellBuilder<M, O>
 }
 
 impl<M: Model<Cell: BuiltCell<Options = O>>, O: Gated> CellBuilder<M, O> {
-    /// Memories of one step to `t_max` steps from the start, `t_max` being the longest dependency expected (Tallec and
-    /// Ollivier 2018).
+    /// Initializes the gate biases so that memories last from one step to `t_max` steps, the longest dependency expected (Tallec
+    /// and Ollivier 2018).
     ///
-    /// An LSTM's forget bias is `log(u)`, u uniform in `[1, t_max - 1)`, and its input bias `-log(u)`, so that what is
-    /// written and what is forgotten balance. A GRU's update bias is `log(u)`: the paper's gate is the opposite of this
-    /// one, which keeps; hence the other sign. The gates of an MGU and a minGRU write, as the paper's: their bias is `-log(u)`. A
-    /// minLSTM's are as an LSTM's.
+    /// An LSTM's forget bias is `log(u)`, with u uniform in `[1, t_max - 1)`, and its input bias is `-log(u)`, so that writing and
+    /// forgetting balance. A GRU's update bias is `log(u)`; the sign is not the paper's, because the paper's gate writes and this
+    /// one keeps. The gates of an MGU and a minGRU write, as in the paper, so their bias is `-log(u)`. A minLSTM's biases are like
+    /// an LSTM's.
     ///
     /// ```
     /// use gradflow::{ndarray::s, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};

@@ -1,4 +1,4 @@
-//! The product of h with recurrent weights, which may fall into heads.
+//! The product of h with recurrent weights, which may be split into heads.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::base::error::mismatch;
 use crate::kernels::{Accumulate, Float, product};
 use crate::recurrence::Unrolled;
 
-/// The heads of recurrent weights: in each gate, the units of a head read the features of that head alone.
+/// The heads of recurrent weights: in each gate, the units of a head read only the features of that head.
 ///
 /// ```text
 /// W_g = diag(W_g1, …, W_gn)        gate g's matrix, [H, K]
@@ -24,17 +24,17 @@ pub(super) struct Heads {
 /// A block of stored weights.
 struct Block {
     rows: Range<usize>,
-    /// What it reads of the K features.
+    /// The features that it reads, of the K.
     features: Range<usize>,
-    /// Whether it is of the first gate.
+    /// Whether it belongs to the first gate.
     is_first: bool,
 }
 
 impl Heads {
-    /// `count` heads of `hidden` units in all; panics if they have not equally many.
+    /// `count` heads of `hidden` units in all; panics if the units cannot be split evenly.
     #[track_caller]
     pub fn new(cell: &str, count: usize, hidden: usize) -> Self {
-        // Divisions would be noticed in a step of a few units.
+        // In a step of a few units, the divisions would take noticeable time.
         if count == 1 {
             return Heads { count, units: hidden };
         }
@@ -49,7 +49,7 @@ impl Heads {
         self.count * columns
     }
 
-    /// The blocks of weights that are stored as `[N, K / heads]`, gate by gate. A single head has one for all gates.
+    /// The blocks of weights that are stored as `[N, K / heads]`, gate by gate. A single head has one block for all gates.
     fn blocks(self, (rows, columns): (usize, usize)) -> impl Iterator<Item = Block> {
         let height = if self.count == 1 { rows } else { self.units };
         (0..rows / height).map(move |b| {
@@ -67,7 +67,7 @@ pub(super) struct HeadProduct<F> {
 }
 
 impl<F: Float> HeadProduct<F> {
-    /// For `v Wᵀ`.
+    /// Prepares for `v Wᵀ`.
     pub fn start(&mut self, weight: ArrayView2<'_, F>, heads: Heads, pass: &Unrolled<'_, F>) {
         self.heads = heads;
         if heads.count == 1 {
@@ -80,7 +80,7 @@ impl<F: Float> HeadProduct<F> {
         }
     }
 
-    /// For `d W`.
+    /// Prepares for `d W`.
     pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         if let [product] = &mut self.products[..] {
             return product.start_backward(weight, pass);
@@ -90,7 +90,7 @@ impl<F: Float> HeadProduct<F> {
         }
     }
 
-    /// `out = v Wᵀ`, or `out += v Wᵀ`, for `v` `[R, K]` and `out` `[R, N]`; W as at the start.
+    /// `out = v Wᵀ`, or `out += v Wᵀ`, for `v` `[R, K]` and `out` `[R, N]`; W is the same as in `start`.
     #[inline(always)]
     pub fn multiply(
         &self,
@@ -99,7 +99,7 @@ impl<F: Float> HeadProduct<F> {
         mut out: ArrayViewMut2<'_, F>,
         how: Accumulate,
     ) {
-        // Slices would be noticed at every step.
+        // Slicing would take noticeable time at every step.
         if let [product] = &self.products[..] {
             return product.multiply(v, weight.t(), out, how);
         }
@@ -109,7 +109,7 @@ impl<F: Float> HeadProduct<F> {
         }
     }
 
-    /// `out = d W`, or `out += d W`, for `d` `[R, N]` and `out` `[R, K]`; W as at the start of the backward pass.
+    /// `out = d W`, or `out += d W`, for `d` `[R, N]` and `out` `[R, K]`; W is the same as in `start_backward`.
     pub fn multiply_back(
         &self,
         d: ArrayView2<'_, F>,

@@ -1,4 +1,4 @@
-//! What the gates get from h: a product at every step.
+//! The part of the gates' sums that comes from h: a product at every step.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
 use crate::recurrence::Unrolled;
 
-/// What comes from h, step by step: `a += W (m ∘ h)`, or `a += gain ∘ n(W (m ∘ h))` with layer normalisation; m is the
-/// mask of recurrent dropout, the same at every step (Gal and Ghahramani 2016), or 1.
+/// The part of the sums that comes from h, step by step: `a += W (m ∘ h)`, or `a += gain ∘ n(W (m ∘ h))` with layer normalisation;
+/// m is the mask of recurrent dropout, the same at every step (Gal and Ghahramani 2016), or 1.
 #[derive(Clone, Default)]
 pub(super) struct FromHidden<F> {
     product: HeadProduct<F>,
@@ -42,7 +42,7 @@ vectorised! {
 }
 
 impl<F: Float> FromHidden<F> {
-    /// Before the first step.
+    /// Prepares for the first step.
     pub fn start(
         &mut self,
         Weights { weight, gain, .. }: Weights<'_, F>,
@@ -69,7 +69,7 @@ impl<F: Float> FromHidden<F> {
         }
     }
 
-    /// One step: adds to `out`.
+    /// One step, which adds to `out`.
     pub fn add(
         &mut self,
         Weights { weight, gain, eps, groups }: Weights<'_, F>,
@@ -93,12 +93,12 @@ impl<F: Float> FromHidden<F> {
         self.normal.add(rows, groups, (gain, eps), out);
     }
 
-    /// Before the last step is done backwards.
+    /// Prepares for the backward pass.
     pub fn start_backward(&mut self, weight: ArrayView2<'_, F>, pass: &Unrolled<'_, F>) {
         self.product.start_backward(weight, pass);
     }
 
-    /// One step back: `dh`, or what is added to it, from `dout`.
+    /// One step backward: overwrites `dh` or adds to it, from `dout`.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &mut self,

@@ -1,4 +1,4 @@
-//! What the gates get from x: one product for as many steps as are taken at once.
+//! The part of the gates' sums that comes from x: one product for all steps that are projected at once.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
@@ -11,20 +11,20 @@ use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
 use crate::recurrence::{AllSteps, Unrolled};
 
-/// What comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
+/// The part of the sums that comes from x, for all steps: `a = W x + b`, or `a = gain ∘ n(W x) + b` with layer normalisation.
 #[derive(Clone, Default)]
 pub(super) struct FromInput<F> {
-    operand: Operand<F>, // W, packed if it is multiplied with a part of the rows at a time
+    operand: Operand<F>, // W, packed if the rows are multiplied in several parts
     normal: Normal<F>,
 }
 
 impl<F: Float> FromInput<F> {
-    /// Before a pass.
+    /// Prepares for a pass.
     pub fn start(&mut self, Weights { weight, .. }: &Weights<'_, F>, pass: &Unrolled<'_, F>) {
         self.operand.prepare(weight.t(), pass.packed_weights(), pass.in_parts());
     }
 
-    /// `a`, `[R, N]`, of the rows that are projected at once.
+    /// `a`, `[R, N]`, for the rows that are projected at once.
     pub fn project_input(
         &mut self,
         Weights { weight, gain, eps, groups }: Weights<'_, F>,
@@ -43,7 +43,7 @@ impl<F: Float> FromInput<F> {
         self.normal.add(&rows, groups, (gain, eps), a.view_mut());
     }
 
-    /// The gradients, from `da`, `[R, N]`.
+    /// The gradients from `da`, `[R, N]`.
     pub fn finish(
         &mut self,
         Weights { weight, gain, groups, .. }: Weights<'_, F>,

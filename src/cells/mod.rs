@@ -1,9 +1,9 @@
-//! Recurrent cells, a folder each: equations in `equations.rs`, the cell and its documentation in `mod.rs`.
+//! Recurrent cells, each in a folder: equations in `equations.rs`, the cell and its documentation in `mod.rs`.
 //!
-//! What comes from x, for all steps at once, is one large product (`inputs`); then, step by step, what comes from h is added
-//! (`hidden`) and the gates act on each unit (`units`). Backward the same in reverse: step by step the gates' gradients, then the
-//! parameters' as large products over all steps. Only the equations differ from cell to cell. The loop over time is in
-//! `recurrence`. A stream of one sequence has kernels of its own (`stage`).
+//! The part of the sums that comes from x is one large product for all steps (`inputs`). Then, step by step, the part that comes
+//! from h is added (`hidden`) and the gates act on each unit (`units`). The backward pass does the same in reverse: the gates'
+//! gradients step by step, then the parameters' gradients as large products over all steps. Only the equations differ from cell to
+//! cell. The loop over time is in `recurrence`. A stream of one sequence has its own kernels (`stage`).
 
 mod activations;
 mod builder;

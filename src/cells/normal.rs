@@ -5,7 +5,7 @@
 //! d = gain ∘ dout                  dz = (d - mean(d) - n mean(d ∘ n)) slope              dgain += dout ∘ n
 //! ```
 //!
-//! `slope` is `inverse`, but for rows whose variance is lost in rounding: see [`norm`](crate::kernels::norm).
+//! `slope` is `inverse`, except for rows whose variance is lost in rounding: see [`norm`](crate::kernels::norm).
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::kernels::norm::{normalise_in_place, normalise_in_place_backward};
 use crate::layer::kit::reuse;
 use crate::layer::rows::rows_of;
 
-/// The most groups of features that are normalised each on its own; a width of 0 is none.
+/// The maximum number of groups of features that are normalised separately; a width of 0 means no group.
 pub(super) const GROUPS: usize = 2;
 
 /// Layer normalisation of rows (Ba, Kiros and Hinton 2016), group by group of their features: `out += gain ∘ n(z)`.
@@ -27,18 +27,18 @@ pub(super) struct Normal<F> {
 }
 
 impl<F: Float> Normal<F> {
-    /// Room for `shape`, `[R, N]`.
+    /// Makes room for `shape`, `[R, N]`.
     pub fn start(&mut self, shape: (usize, usize)) {
         reuse(&mut self.n, shape);
         reuse(&mut self.slope, (shape.0, GROUPS));
     }
 
-    /// The rows `rows`, in which z is to be written.
+    /// The rows `rows`, to which z is to be written.
     pub fn z(&mut self, rows: &Range<usize>) -> ArrayViewMut2<'_, F> {
         self.n.slice_mut(s![rows.clone(), ..])
     }
 
-    /// `out += gain ∘ n(z)`, group by group; gain and eps in one argument.
+    /// `out += gain ∘ n(z)`, group by group.
     pub fn add(
         &mut self,
         rows: &Range<usize>,
@@ -59,7 +59,7 @@ impl<F: Float> Normal<F> {
         }
     }
 
-    /// dz of the rows, in place of n, from that of `out`.
+    /// dz of the rows, in place of n, from the gradient of `out`.
     pub fn backward(
         &mut self,
         rows: &Range<usize>,

@@ -1,4 +1,4 @@
-//! Cells that are the ONNX operators RNN, LSTM and GRU.
+//! Cells as the ONNX operators RNN, LSTM and GRU.
 
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 
@@ -9,7 +9,7 @@ use crate::kernels::Float;
 use crate::layer::{Attribute, Graph, Signal, Unsupported, Value};
 use crate::layers::Nonlinearity;
 
-/// Which operator a node is, with the attributes that no other operator has.
+/// The operator of a node, with the attributes that only this operator has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnnxOperator {
     /// `RNN`.
@@ -35,7 +35,7 @@ impl OnnxOperator {
         }
     }
 
-    /// The gates for which a node has weights.
+    /// The number of gates for which a node has weights.
     pub(crate) fn gates(self) -> usize {
         match self {
             OnnxOperator::Rnn => 1,
@@ -44,7 +44,7 @@ impl OnnxOperator {
         }
     }
 
-    /// The activations of a direction, if a node does not say: f, g, h.
+    /// The default activations of a direction: f, g, h.
     pub(crate) fn activations(self) -> &'static [Nonlinearity] {
         match self {
             OnnxOperator::Rnn => &[Nonlinearity::Tanh],
@@ -78,26 +78,26 @@ impl OnnxOperator {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct OnnxNode<F> {
-    /// What the node is.
+    /// The operator of the node.
     pub operator: OnnxOperator,
-    /// `activations`, with their `activation_alpha` and `activation_beta`: f, g and h, direction by direction. Nothing is what the
-    /// operator has: Sigmoid for f, else Tanh.
+    /// `activations`, with their `activation_alpha` and `activation_beta`: f, g and h, direction by direction. If empty, they are
+    /// the operator's defaults: Sigmoid for gates, else Tanh.
     pub activations: Vec<Nonlinearity>,
     /// `clip`
     pub clip: Option<f64>,
-    /// `[D, G H, I]`: of x
+    /// `[D, G H, I]`: weights of x
     pub w: Array3<F>,
-    /// `[D, G H, H]`: of h
+    /// `[D, G H, H]`: weights of h
     pub r: Array3<F>,
-    /// `[D, 2 G H]`: biases, those of x before those of h
+    /// `[D, 2 G H]`: biases, first those of x, then those of h
     pub b: Option<Array2<F>>,
     /// `[D, 3 H]`: peepholes of an LSTM
     pub p: Option<Array2<F>>,
 }
 
-/// A cell that is an ONNX operator too; sealed.
+/// A cell that is also an ONNX operator; sealed.
 pub trait OnnxCell: BuiltCell {
-    /// Zeros for the weights of a node; nothing if it is another operator.
+    /// A cell of zeros for the weights of a node; `None` if the node is another operator.
     #[doc(hidden)]
     fn of_operator(
         operator: OnnxOperator,
@@ -108,23 +108,23 @@ pub trait OnnxCell: BuiltCell {
         peepholes: bool,
     ) -> Option<Self>;
 
-    /// The operator for the cell, or an option that ONNX does not have.
+    /// The operator of the cell, or an option that ONNX does not have.
     #[doc(hidden)]
     fn operator(&self) -> Result<OnnxOperator, &'static str>;
 
-    /// Its activations, and what its sums are clipped to.
+    /// The cell's activations, and the limit to which sums are clipped.
     #[doc(hidden)]
     fn activations(&self) -> (Vec<Nonlinearity>, Option<f64>);
 
-    /// The cell with any options.
+    /// The operator's name in messages.
     #[doc(hidden)]
     const NAME: &str;
 
-    /// The place of each of its gates in ONNX' order.
+    /// The place of each of the cell's gates in ONNX's order.
     #[doc(hidden)]
     fn places(&self) -> &'static [usize];
 
-    /// The place of each of its peepholes in ONNX' order.
+    /// The place of each of the cell's peepholes in ONNX's order.
     #[doc(hidden)]
     fn peephole_places(&self) -> &'static [usize] {
         &[]
@@ -134,7 +134,7 @@ pub trait OnnxCell: BuiltCell {
 type Elem<C> = <C as BuiltCell>::Elem;
 
 impl<F: Float> OnnxNode<F> {
-    /// The cells of a layer, one a direction.
+    /// The node for the cells of a layer, one per direction.
     pub(crate) fn of_cells<C: OnnxCell + BuiltCell<Elem = F>>(cells: &[C]) -> Result<Self, String> {
         let operators = cells.iter().map(OnnxCell::operator).collect::<Result<Vec<_>, _>>()?;
         let (operator, places, directions) = (operators[0], cells[0].places(), cells.len());
@@ -157,7 +157,7 @@ impl<F: Float> OnnxNode<F> {
             }
         }
         let gates = operator.gates();
-        // A tensor of all cells in ONNX' order, `[D, all of one cell's]`.
+        // A tensor of all cells in ONNX's order, `[D, values of one cell]`.
         let all = |name: &str, places: &'static [usize], count: usize| -> Option<Array2<F>> {
             let mut values = Vec::new();
             for cell in cells {
@@ -183,7 +183,7 @@ impl<F: Float> OnnxNode<F> {
     }
 }
 
-/// Fails with the name of the first of these options, or of the parameter that it brings, that is in use.
+/// Fails with the name of the first of these options that is in use, or of the parameter that it adds.
 pub(crate) fn refuse<const N: usize>(options: [(&'static str, bool); N]) -> Result<(), &'static str> {
     match options.into_iter().find(|&(_, in_use)| in_use) {
         Some((option, _)) => Err(option),
@@ -191,13 +191,13 @@ pub(crate) fn refuse<const N: usize>(options: [(&'static str, bool); N]) -> Resu
     }
 }
 
-/// Of the options that every cell has, those that neither system has.
+/// Refuses the common options that neither ONNX nor Keras has.
 pub(crate) fn refuse_common(options: CommonOptions) -> Result<(), &'static str> {
     let CommonOptions { bias: _, layer_norm, zoneout } = options;
     refuse([("norm_ih", layer_norm.is_some()), ("zoneout", zoneout != 0.0)])
 }
 
-/// An activation in ONNX' words.
+/// An activation in ONNX's terms.
 struct InOnnx {
     name: &'static str,
     alpha: Option<f64>,
@@ -205,7 +205,7 @@ struct InOnnx {
 }
 
 impl InOnnx {
-    /// Or that it is none of ONNX'.
+    /// The activation `f`, or an error if ONNX does not have it.
     fn of(f: Nonlinearity) -> Result<Self, &'static str> {
         let (name, alpha, beta) = match f {
             Nonlinearity::Tanh => ("Tanh", None, None),
@@ -232,23 +232,23 @@ pub(crate) fn refuse_activations(activations: &[Nonlinearity]) -> Result<(), &'s
     activations.iter().try_for_each(|&f| InOnnx::of(f).map(drop))
 }
 
-/// The common options of a cell that comes from there.
+/// The common options of a cell that is read from ONNX or Keras.
 pub(crate) fn common(bias: bool) -> CommonOptions {
     CommonOptions { bias, layer_norm: None, zoneout: 0.0 }
 }
 
-/// Tensor `name` of a cell, gate by gate: `[G H, columns]`, one column of what has one axis.
+/// Tensor `name` of a cell, with a row for each gate: `[gates, values of a gate]`.
 pub(crate) fn tensor<'a, F: Float>(cell: &'a impl Tensors<F>, gates: usize, name: &str) -> Option<ArrayView2<'a, F>> {
     let (_, values) = (0..cell.count()).find(|&i| cell.name(i) == name).map(|i| cell.tensor(i))?;
     Some(rows(values, gates))
 }
 
-/// `gates` rows or blocks of rows.
+/// `values` as `count` rows or blocks of rows.
 pub(crate) fn rows<F>(values: &[F], count: usize) -> ArrayView2<'_, F> {
     ArrayView2::from_shape((count, values.len() / count), values).expect("whole gates")
 }
 
-/// `count` gates, of which the `places[k]`th is the cell's `k`th, and the others zero.
+/// `count` gates, of which the `places[k]`th is the cell's `k`th, and the remaining ones are zero.
 pub(crate) fn written<F: Float>(own: ArrayView2<'_, F>, places: &[usize], count: usize) -> Array2<F> {
     let mut gates = Array2::zeros((count, own.ncols()));
     for (own, &place) in own.axis_iter(Axis(0)).zip(places) {
@@ -257,7 +257,7 @@ pub(crate) fn written<F: Float>(own: ArrayView2<'_, F>, places: &[usize], count:
     gates
 }
 
-/// [`Cell::add_cells_to_graph`](crate::recurrence::Cell::add_cells_to_graph) of cells that are an operator.
+/// [`Cell::add_cells_to_graph`](crate::recurrence::Cell::add_cells_to_graph) for cells that are an operator.
 pub(super) fn add_cells<C: OnnxCell>(
     cells: &[C],
     graph: &mut Graph<Elem<C>>,
@@ -276,7 +276,7 @@ pub(super) fn add_cells<C: OnnxCell>(
     let direction = match (directions, x.is_reversed) {
         (1, false) => "forward",
         (1, true) => "reverse",
-        // The cells change places, and so would their weights and states.
+        // The directions are swapped, so weights and states would have to be swapped, too.
         (_, true) => return Err(graph.refuse(format!("{name} in both directions of a reversed sequence"))),
         _ => "bidirectional",
     };
@@ -325,7 +325,7 @@ pub(super) fn add_cells<C: OnnxCell>(
     Ok((x.with(y, directions * hidden), finals))
 }
 
-/// An option of a cell, by the parameter that it brings.
+/// An option of a cell, from the parameter that it adds.
 fn in_words(option: &str) -> &str {
     match option {
         "weight_hr" => "projection",

@@ -1,4 +1,4 @@
-//! What the options of all cells have in common.
+//! The options that all cells have in common, and traits over the options of a cell.
 
 use std::fmt::Debug;
 
@@ -29,21 +29,21 @@ pub(super) const DEFAULT_EPS: f64 = 1e-5;
 
 /// The options of a cell, one struct for each; sealed.
 pub trait CellOptions: Clone + Debug + Default + PartialEq {
-    /// Those that every cell has.
+    /// The options that every cell has.
     #[doc(hidden)]
     fn common(&mut self) -> &mut CommonOptions;
 
-    /// All that are probabilities, with the name of the builder's method.
+    /// The options that are probabilities, with the names of their builder methods.
     #[doc(hidden)]
     fn probabilities(&self) -> Vec<(&'static str, f64)>;
 
-    /// All that are functions, with the name of the builder's method.
+    /// The options that are functions, with the names of their builder methods.
     #[doc(hidden)]
     fn activations(&self) -> Vec<(&'static str, Nonlinearity)> {
         Vec::new()
     }
 
-    /// What sums are clipped to, if they are.
+    /// The limit to which sums are clipped, if any.
     #[doc(hidden)]
     fn clip(&self) -> Option<f64> {
         None
@@ -52,7 +52,7 @@ pub trait CellOptions: Clone + Debug + Default + PartialEq {
 
 /// Options of a cell whose sums can be clipped; sealed.
 pub trait Activated: CellOptions {
-    /// What sums are clipped to, if they are.
+    /// The limit to which sums are clipped, if any.
     #[doc(hidden)]
     fn clip_mut(&mut self) -> &mut Option<f64>;
 }
@@ -80,20 +80,20 @@ pub trait HiddenZoneout: CellOptions {}
 
 /// Options of a cell with a gate that keeps the state; sealed.
 pub trait Gated: CellOptions {
-    /// How biases of gates start so that units keep their state for 1 to `t_max` steps, `keep` being the bias of a gate that
-    /// keeps.
+    /// The initialization of gate biases with which units keep their state for 1 to `t_max` steps. `keep` is that of the bias of a
+    /// gate that keeps.
     #[doc(hidden)]
     fn chrono(keep: Init) -> Vec<(usize, Start)>;
 }
 
-/// How a parameter starts.
+/// The initialization of a parameter.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub enum Start {
     Init(Init),
-    /// As the negative of such values.
+    /// The negative of such values.
     Negative(Init),
-    /// As the negative of another gate's bias.
+    /// The negative of another gate's bias.
     NegativeOf(usize),
 }
 

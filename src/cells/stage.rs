@@ -21,14 +21,14 @@ use crate::kernels::simd::dispatch::Vectors;
 use crate::layer::Stage;
 use crate::layer::stage::Place;
 
-/// Units of the last groups, whose gates are side by side.
+/// The number of units in each of the last groups, whose gates are side by side.
 pub(super) const FEW: usize = 4;
 
-/// What a stream needs of a cell: its equations, for some units at once.
+/// The part of a cell that a stream needs: its equations, for several units at once.
 pub(super) trait Units<F>: 'static {
-    /// The number of sums of a unit, at most four: first those with a part of h.
+    /// The number of sums of a unit, at most four; those with a part of h come first.
     const SUMS: usize;
-    /// How many of them have a part of h.
+    /// The number of sums that have a part of h.
     const FROM_H: usize;
     /// Whether there is a memory beside h.
     const MEMORY: bool;
@@ -40,7 +40,7 @@ pub(super) trait Units<F>: 'static {
     fn few(sums: &[F; LANES], h: &mut [F; FEW], c: &mut [F; FEW]);
 }
 
-/// What a sum of a unit is made of: `bias + W_ih x + W_hh h`; without x or h, no weights.
+/// The terms of a unit's sum, `bias + W_ih x + W_hh h`; a sum without x or h has no weights for it.
 pub(super) struct UnitSum<'a, F> {
     pub bias: F,
     pub weight_ih: Option<&'a [F]>, // [I]
@@ -54,7 +54,7 @@ pub(super) struct Gates<F> {
 }
 
 impl<F: Float> Gates<F> {
-    /// The logistic function of `sums` where `times` is 1, the tanh where it is 2.
+    /// The logistic function of each sum if its `times` is 1, the tanh if it is 2.
     #[inline(always)]
     pub(super) fn new(sums: &[F; LANES], times: [F; LANES]) -> Self {
         let mut gates = Gates { numerators: [F::zero(); LANES], denominators: [F::zero(); LANES] };
@@ -73,7 +73,7 @@ impl<F: Float> Gates<F> {
     }
 }
 
-/// How units are grouped, and where their sums stand among the columns of a product.
+/// How units are grouped, and where their sums are among the columns of a product.
 ///
 /// ```text
 /// [many][sums][16], then [few][16], of which a group's sums take 4 each
@@ -84,7 +84,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// Of `hidden` units. Nine to fifteen are fastest as sixteen.
+    /// The groups of `hidden` units. Nine to fifteen units are fastest as sixteen.
     fn of(hidden: usize) -> Self {
         match (hidden / LANES, hidden % LANES) {
             (many, rest) if rest > 2 * FEW => Groups { many: many + 1, few: 0 },
@@ -92,7 +92,7 @@ impl Groups {
         }
     }
 
-    /// The units of whole groups.
+    /// The number of units in whole groups.
     fn units(&self) -> usize {
         self.many * LANES + self.few * FEW
     }
@@ -115,8 +115,8 @@ pub(super) struct CellStage<F, U> {
     many: usize,                  // groups of sixteen units
     products: [RowWeights<F>; 2], // of x and h, and of x alone
     sums: [Aligned<F>; 2],
-    x_and_h: Aligned<F>, // x, at the end of whole vectors, then h, to whole groups
-    c: Aligned<F>,       // to whole groups
+    x_and_h: Aligned<F>, // x, at the end of whole vectors, then h, padded to whole groups
+    c: Aligned<F>,       // padded to whole groups
     head: Option<Head<F>>,
     backward: bool,
     units: PhantomData<fn() -> U>,
@@ -130,7 +130,7 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         sum: impl Fn(usize, usize) -> UnitSum<'a, F>,
     ) -> Box<dyn Stage<F>> {
         let (vectors, groups) = (Vectors::best(), Groups::of(hidden));
-        // Of a sum that the cell has, and 0 past the last one or the last unit.
+        // 0 past the cell's last sum or last unit.
         let value = |(s, u): (usize, usize), of: &dyn Fn(UnitSum<'a, F>) -> Option<F>| {
             if s < U::SUMS && u < hidden { of(sum(s, u)).unwrap_or(F::zero()) } else { F::zero() }
         };
@@ -235,7 +235,7 @@ impl<F: Float, U: Units<F>> Stage<F> for CellStage<F, U> {
 /// `y = W h + b`, for a few outputs.
 #[derive(Clone)]
 struct Head<F> {
-    weight: Aligned<F>, // [O, H to whole groups]
+    weight: Aligned<F>, // [O, H padded to whole groups]
     bias: Vec<F>,       // [O]
 }
 
@@ -265,7 +265,7 @@ impl<F: Float> Head<F> {
     }
 }
 
-/// As many of `h` as `y` has room for.
+/// Copies as many values of `h` as `y` has room for.
 #[inline(always)]
 fn copy<F: Float>(h: &[F], y: &mut [F]) {
     let (chunks, rest) = y.as_chunks_mut::<FEW>();
@@ -307,7 +307,7 @@ impl<F: Float, U: Units<F>> WithSimd for Steps<'_, F, U> {
         let (many_c, few_c) = (many_c.as_chunks_mut().0, few_c.as_chunks_mut().0);
         for t in 0..steps {
             let (x, y) = (&x[t * input..][..input], &mut y[t * output..][..output]);
-            // Not as a copy of memory, whose call takes longer than one value or two.
+            // Not a call to memcpy, which takes longer than copying one or two values.
             x_and_h[first - input..].iter_mut().zip(x).for_each(|(to, &x)| *to = x);
             product.multiply(simd, &x_and_h[first - input..first + *hidden], sums, *backward);
             if x_width > 0 && many > 0 {

@@ -15,12 +15,12 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 /// }
 /// ```
 ///
-/// `gates` is a slice of N rows, `[N, 4 H]`; each of its four parts holds H units. In the equations `a_i` is what a unit of the
-/// first part holds, and the `i` that they bind takes its place. `read` slices are only read; of `same` slices there is one
-/// row for all. A part whose `if` is false is not there: it reads as 0, and nothing is written to it. `act` are the cell's
-/// [`Activations`](super::activations::Activations), for equations that ask for them.
+/// `gates` is a slice of N rows, `[N, 4 H]`; each of its four parts holds H units. In the equations, `a_i` is the value of a unit
+/// in the first part, and the `i` that they bind replaces it. `read` slices are only read; `same` slices have one row, which is
+/// used for all rows. A part whose `if` is false is absent: it reads as 0, and nothing is written to it. `act` is the cell's
+/// [`Activations`](super::activations::Activations), for equations that use them.
 ///
-/// The condition is a constant of the variant, so that what a variant does not have costs nothing.
+/// The condition is a constant of the variant, so the parts that a variant does not have cost nothing.
 macro_rules! for_each_unit {
     (
         rows: $rows:expr, units: $units:expr, <$elem:ident $(, $variant:ident: $switches:path)?> $(, $act:ident: $kind:ident)?;
@@ -29,7 +29,7 @@ macro_rules! for_each_unit {
         same { $($same:ident: [$($constant:ident $(if $is_same:expr)?),+];)* }
         $($equations:tt)+
     ) => {{
-        // A function of its own: as its arguments the compiler knows that the slices do not overlap.
+        // A separate function: the compiler knows that its slice arguments do not overlap.
         #[inline(always)]
         #[allow(clippy::too_many_arguments)]
         fn row<$elem: Float $(, $variant: $switches)? $(, $kind: $crate::cells::activations::Activations<$elem>)?>(
@@ -39,7 +39,7 @@ macro_rules! for_each_unit {
             $($($value: &[$elem],)+)*
             $($($constant: &[$elem],)+)*
         ) {
-            // Cut to the number of units, so that the compiler knows all places to be inside.
+            // Cut to the number of units, so that the compiler can omit bounds checks.
             $($(let $old = &mut $old[..$crate::cells::units::width!(units $(, $written)?)];)+)+
             $($(let $value = &$value[..$crate::cells::units::width!(units $(, $is_read)?)];)+)*
             $($(let $constant = &$constant[..$crate::cells::units::width!(units $(, $is_same)?)];)+)*
@@ -55,7 +55,7 @@ macro_rules! for_each_unit {
             }
         }
         let units = $units;
-        // Iterators of chunks would divide by their length, several times each.
+        // Chunk iterators would each divide by the chunk length, several times.
         for r in 0..$rows {
             $(
                 let _rest = &mut $write[r * (0 $(+ $crate::cells::units::width!(units $(, $written)?))+)..];
@@ -75,7 +75,7 @@ macro_rules! for_each_unit {
 }
 pub(super) use for_each_unit;
 
-/// The width of a part of a row: none, if it is not there.
+/// The width of a part of a row, zero if the part is absent.
 macro_rules! width {
     ($units:expr) => {
         $units

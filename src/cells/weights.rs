@@ -15,7 +15,7 @@ pub(super) struct Weights<'a, F> {
     pub weight: ArrayView2<'a, F>, // [N, K]
     pub gain: Option<&'a [F]>,     // [N], with layer normalisation
     pub eps: f64,
-    pub groups: [usize; GROUPS], // the widths of what is normalised together, of sum N
+    pub groups: [usize; GROUPS], // the widths of the groups that are normalised separately, of sum N
 }
 
 impl<'a, F: Float> Weights<'a, F> {
@@ -24,7 +24,7 @@ impl<'a, F: Float> Weights<'a, F> {
         Weights { weight: weight.view(), gain: values(gain), eps, groups }
     }
 
-    /// The first `rows` of a parameter and the others: two products, each normalised by itself.
+    /// The first `rows` of a parameter and the remaining ones: two products, each normalised separately.
     pub fn split(weight: &'a Array2<F>, gain: &'a Option<Array1<F>>, eps: f64, rows: usize) -> [Self; 2] {
         let (first, others) = weight.view().split_at(Axis(0), rows);
         let (gain_first, gain_others) = values(gain).map(|gain| gain.split_at(rows)).unzip();
@@ -33,8 +33,8 @@ impl<'a, F: Float> Weights<'a, F> {
     }
 }
 
-/// `(I, H)` of a cell of `gates` gates and `heads` heads whose h has `output` features (H if nothing projects it); panics if
-/// its parameters do not fit each other. `per_gate`: biases, and gains of the normalisation.
+/// `(I, H)` of a cell of `gates` gates and `heads` heads whose h has `output` features (H if `None`); panics if its parameters do
+/// not fit each other. `per_gate` are the biases and the gains of the normalisation.
 #[track_caller]
 pub(super) fn cell_sizes<F: Float>(
     cell: &str,
@@ -56,7 +56,7 @@ pub(super) fn cell_sizes<F: Float>(
     (input, hidden)
 }
 
-/// `(I, H)` of a cell whose gates see x alone; panics if its parameters do not fit each other.
+/// `(I, H)` of a cell whose gates depend on x alone; panics if its parameters do not fit each other.
 #[track_caller]
 pub(super) fn input_sizes<F: Float>(
     cell: &str,
@@ -75,7 +75,7 @@ pub(super) fn input_sizes<F: Float>(
     (input, hidden)
 }
 
-/// A bias of a unit, 0 without biases.
+/// The bias of a unit, 0 without biases.
 pub(super) fn bias_of<F: Float>(bias: &Option<Array1<F>>, row: usize) -> F {
     bias.as_ref().map_or(F::zero(), |bias| bias[row])
 }
@@ -90,7 +90,7 @@ pub(super) fn values_mut<F: Float, D: Dimension>(tensor: &mut Option<Array<F, D>
     tensor.as_mut().map(|tensor| tensor.tensor_mut(0))
 }
 
-/// The two biases in one, if there are any: what all rows start from. Of the second the first `columns` alone.
+/// The sum of the two biases, if there are any: the initial value of all rows. Only the first `columns` of the second are added.
 pub(super) fn add_biases<'a, F: Float>(
     [first, second]: [&'a Option<Array1<F>>; 2],
     columns: usize,

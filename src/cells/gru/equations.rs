@@ -1,8 +1,7 @@
 //! The equations of a GRU's unit, forward and backward.
 //!
-//! A step is given the sums `a_r, a_z, a_n` of what comes from x and from h, and the state before it, `h⁻`. The reset gate
-//! acts on `s`: after the product `s = W_hn h⁻ + b_hn`, and then `a_n` has no part of h yet; before the product `s = h⁻`, and
-//! `a_n` has `W_hn v` in it.
+//! A step gets the sums `a_r, a_z, a_n` from x and h, and the state before it, `h⁻`. The reset gate acts on `s`. If it acts after
+//! the product, `s = W_hn h⁻ + b_hn`, and `a_n` does not contain a part of h yet; if before, `s = h⁻`, and `a_n` contains `W_hn v`.
 //!
 //! ```text
 //! r = σ(a_r)    z = σ(a_z)    v = r s
@@ -10,7 +9,7 @@
 //! h = (1 - z) n + z h⁻ = n + z (h⁻ - n)
 //! ```
 //!
-//! Options put other functions in place of σ and tanh: [`Activations`].
+//! Options replace σ and tanh by other functions: [`Activations`].
 //!
 //! With `dy = dL/dy`, the chain rule gives, from `dh`:
 //!
@@ -24,7 +23,7 @@ use crate::cells::activations::Activations;
 use crate::kernels::Float;
 use crate::kernels::math::Fraction;
 
-/// What is kept of r and z.
+/// The kept r and z.
 #[inline(always)]
 pub(super) fn gates<F: Float, A: Activations<F>>(act: A, a_r: F, a_z: F) -> [F; 2] {
     let [r, z] = act.values([act.gate(a_r), act.gate(a_z)]);
@@ -37,22 +36,22 @@ pub(super) fn reset<F: Float, A: Activations<F>>(act: A, kept_r: F, s: F) -> F {
     act.gate_value(kept_r) * s
 }
 
-/// What is kept of n, and h.
+/// The kept n, and h.
 #[inline(always)]
 pub(super) fn update<F: Float, A: Activations<F>>(act: A, a_n: F, kept_z: F, h_before: F) -> [F; 2] {
     let (n, z) = (act.value(act.candidate(a_n)), act.gate_value(kept_z));
     [act.kept(a_n, n), n + z * (h_before - n)]
 }
 
-/// h of a GRU that resets after the product, from its gates as fractions: for a stream, where it counts how few operations
-/// wait for each other.
+/// h of a GRU that resets after the product, from its gates as fractions: for a stream, in which the chain of dependent operations
+/// should be short.
 #[inline(always)]
 pub(super) fn step<F: Float>([r, z]: [Fraction<F>; 2], s: F, a_n: F, h_before: F) -> F {
     let n = Fraction::tanh(a_n + (r * s).value()).value();
     n + z.value() * (h_before - n)
 }
 
-/// da_z, da_n and the part of dh⁻ that is not behind a sum.
+/// da_z, da_n and the part of dh⁻ that does not come through a sum.
 #[inline(always)]
 pub(super) fn update_backward<F: Float, A: Activations<F>>(act: A, dh: F, kept_z: F, kept_n: F, h_before: F) -> [F; 3] {
     let ([z, d_z], [n, d_n]) = (act.gate_slope(kept_z), act.candidate_slope(kept_n));

@@ -6,7 +6,7 @@ use crate::cells::units::for_each_unit;
 use crate::kernels::Float;
 
 activated! {
-    /// What is kept of r and z in place of their a.
+    /// Replaces a_r and a_z by the kept r and z.
     pub(super) fn gate<'a, F: Float; act: A>(hidden: usize, gates: &'a mut [F]) {
         for_each_unit! {
             rows: gates.len() / (3 * hidden), units: hidden, <F>, act: A;
@@ -17,8 +17,8 @@ activated! {
         }
     }
 
-    /// With the reset after the product, then: what is kept of n in place of its a; h. A loop of its own: one chain from r to h would be too
-    /// long for the next units to begin meanwhile.
+    /// After that, with the reset after the product: replaces a_n by the kept n; writes h. A separate loop, because one chain of
+    /// dependent operations from r to h would be too long for the next units to overlap with it.
     pub(super) fn reset_and_update<'a, F: Float; act: A>(
         hidden: usize,
         gates: &'a mut [F],
@@ -35,7 +35,7 @@ activated! {
         }
     }
 
-    /// The da of all gates in place of what is kept of them, ds in place of s, and dh_direct in place of dh.
+    /// Replaces the kept values of all gates by their da, s by ds, and dh by dh_direct.
     pub(super) fn reset_and_update_backward<'a, F: Float; act: A>(
         hidden: usize,
         gates: &'a mut [F],
@@ -53,7 +53,7 @@ activated! {
         }
     }
 
-    /// With the reset before the product: v, what the product is given.
+    /// With the reset before the product: writes v, the input of the product.
     pub(super) fn reset_before<'a, F: Float; act: A>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], v: &'a mut [F]) {
         for_each_unit! {
             rows: v.len() / hidden, units: hidden, <F>, act: A;
@@ -64,7 +64,7 @@ activated! {
         }
     }
 
-    /// And then what is kept of n in place of its a; h.
+    /// After that, replaces a_n by the kept n; writes h.
     pub(super) fn update_after<'a, F: Float; act: A>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], h: &'a mut [F]) {
         for_each_unit! {
             rows: h.len() / hidden, units: hidden, <F>, act: A;
@@ -75,7 +75,7 @@ activated! {
         }
     }
 
-    /// The da of z and n in place of what is kept of them, and dh_direct in place of dh.
+    /// Replaces the kept z and n by their da, and dh by dh_direct.
     pub(super) fn update_after_backward<'a, F: Float; act: A>(
         hidden: usize,
         gates: &'a mut [F],
@@ -91,7 +91,7 @@ activated! {
         }
     }
 
-    /// The da of r in place of what is kept of it, and `dh += ds`, s being h before the step.
+    /// Replaces the kept r by da_r, and computes `dh += ds`, where s is h before the step.
     pub(super) fn reset_before_backward<'a, F: Float; act: A>(
         hidden: usize,
         gates: &'a mut [F],

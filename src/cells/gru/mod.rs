@@ -44,7 +44,7 @@ const NAME: &str = "GruCell";
 /// h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 /// ```
 ///
-/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+/// Backward, where `dy` is `dL/dy` and `dh_t` is the whole gradient, from the loss and from step `t + 1`:
 ///
 /// ```text
 /// da_n = dh_t ∘ (1 - z_t) ∘ tanh'(n_t)              σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
@@ -69,12 +69,12 @@ const NAME: &str = "GruCell";
 /// | | |
 /// | --- | --- |
 /// | [`reset`](CellBuilder::reset) | before the product: `n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)` (Cho et al. 2014) |
-/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation) | other functions in place of σ and of tanh, with their derivatives in place of σ' and tanh': all that ONNX' `GRU` has, and most of Keras' |
-/// | [`clip`](CellBuilder::clip) | `r_t = σ(max(-limit, min(limit, a_r)))`, and z and n so too: ONNX' `clip` |
+/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation) | other functions in place of σ and of tanh, with their derivatives in place of σ' and tanh': all those of ONNX's `GRU`, and most of Keras' |
+/// | [`clip`](CellBuilder::clip) | `r_t = σ(max(-limit, min(limit, a_r)))`, and likewise for z and n: ONNX's `clip` |
 /// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over r and z together, and over n (Ba, Kiros and Hinton 2016) |
-/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit sees the h of its own head alone |
+/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit reads only the h of its own head |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::{GruCell, GruReset}};
@@ -154,7 +154,7 @@ impl<F: Float> GruCell<F> {
         self.weight_hh.nrows() / 3
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> GruOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         let Chosen { gate, candidate, output: _, clip } = self.chosen.unwrap_or(STANDARD);
@@ -173,7 +173,7 @@ impl<F: Float> GruCell<F> {
         }
     }
 
-    /// What comes from x; what comes from h to r and z; and what comes from h, or from r ∘ h, to n.
+    /// The weights of x, those from h to r and z, and those from h, or from r ∘ h, to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
         let (hidden, eps) = (self.hidden_size(), self.norm_eps);
         let [rz, n] = Weights::split(&self.weight_hh, &self.norm_hh, eps, 2 * hidden);
@@ -181,14 +181,14 @@ impl<F: Float> GruCell<F> {
     }
 }
 
-/// What a [`GruCell`] keeps for its backward pass.
+/// The values that a [`GruCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct GruBuffers<F> {
     input: FromInput<F>,
     hidden_rz: FromHidden<F>,
     hidden_n: FromHidden<F>,
-    bias: Array1<F>,    // [3 H]: what all rows of a start from
-    gates: Array2<F>,   // [R, 3 H]: a, then what is kept of r, z, n and, after a backward pass, their da
+    bias: Array1<F>,    // [3 H]: the initial value of all rows of a
+    gates: Array2<F>,   // [R, 3 H]: a, then the kept r, z, n and, after a backward pass, their da
     s: Array2<F>,       // [R, H]: s and, after a backward pass, ds; with the reset before the product r ∘ h
     d_reset: Array2<F>, // [B, H], with the reset before the product: d(r ∘ h)
     scratch: Array2<F>,
@@ -239,7 +239,7 @@ impl<F: Float> Cell for GruCell<F> {
     fn project_input(&self, pass: &Unrolled<'_, F>, x: ArrayView2<'_, F>, buffers: &mut GruBuffers<F>) {
         let GruBuffers { input, bias, gates, .. } = buffers;
         let ([weights, ..], hidden) = (self.weights(), self.hidden_size());
-        // b_hn stands under the reset gate, unless that has acted before.
+        // The reset gate multiplies b_hn, unless it acts before the product.
         let outside = if self.reset == GruReset::AfterProduct { 2 * hidden } else { 3 * hidden };
         let bias = add_biases([&self.bias_ih, &self.bias_hh], outside, bias);
         input.project_input(weights, bias, pass, x, gates);
@@ -320,7 +320,7 @@ impl<F: Float> Cell for GruCell<F> {
         let GruBuffers { input, hidden_rz, hidden_n, gates, s, .. } = buffers;
         let ([weights, ..], hidden, normalised) = (self.weights(), self.hidden_size(), self.norm_hh.is_some());
         let (da, da_rz) = (gates.view(), gates.slice(s![.., ..2 * hidden]));
-        // What the product W_hn gave, and what it was given.
+        // The gradient of the product with W_hn, and the product's input.
         let (dn, v) = match self.reset {
             GruReset::AfterProduct => (s.view(), pass.h_before),
             GruReset::BeforeProduct => (gates.slice(s![.., 2 * hidden..]), s.view()),

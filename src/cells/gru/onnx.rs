@@ -47,7 +47,7 @@ impl<F: Float> OnnxCell for GruCell<F> {
     }
     const NAME: &str = "GRU";
     fn places(&self) -> &'static [usize] {
-        // r, z, n among z, r, h
+        // r, z, n in ONNX's order z, r, h
         &[1, 0, 2]
     }
 }

@@ -1,4 +1,4 @@
-//! What a [`GruCell`](super::GruCell) can be.
+//! The options of a [`GruCell`](super::GruCell).
 
 use crate::base::Init;
 use crate::cells::activations::{Chosen, STANDARD};
@@ -15,7 +15,7 @@ pub enum GruReset {
     /// After the product, on `W_hn h_{t-1} + b_hn`: PyTorch, cuDNN, Keras' default, ONNX with `linear_before_reset`.
     #[default]
     AfterProduct,
-    /// Before the product, on `h_{t-1}`: the first paper, ONNX' default, Keras with `reset_after=False`.
+    /// Before the product, on `h_{t-1}`: the first paper, ONNX's default, Keras with `reset_after=False`.
     BeforeProduct,
 }
 
@@ -23,19 +23,19 @@ pub enum GruReset {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GruOptions {
-    /// Where its reset gate acts.
+    /// Where the reset gate acts.
     pub reset: GruReset,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
     /// The number of heads of the recurrent weights.
     pub heads: usize,
-    /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
+    /// The function used as σ: [`gate_activation`](CellBuilder::gate_activation).
     pub gate_activation: Nonlinearity,
-    /// What is tanh in n: [`candidate_activation`](CellBuilder::candidate_activation).
+    /// The function used as tanh in n: [`candidate_activation`](CellBuilder::candidate_activation).
     pub candidate_activation: Nonlinearity,
-    /// What its sums are clipped to, if they are.
+    /// The limit to which sums are clipped, if any.
     pub clip: Option<f64>,
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
@@ -54,7 +54,7 @@ impl Default for GruOptions {
     }
 }
 
-/// The gates' places.
+/// The gates' indices.
 const RESET: usize = 0;
 const UPDATE: usize = 1;
 const CANDIDATE: usize = 2;
@@ -114,38 +114,38 @@ impl<M: Model<Cell: BuiltCell<Options = GruOptions>>> CellBuilder<M, GruOptions>
         self
     }
 
-    /// How the reset gate's bias starts.
+    /// The initialization of the reset gate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn reset_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("reset_bias", RESET, init)
     }
 
-    /// How the update gate's bias starts: at `b`, an unused state fades by `σ(b)` a step.
+    /// The initialization of the update gate's bias: with `b`, each step multiplies an unused state by `σ(b)`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn update_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("update_bias", UPDATE, init)
     }
 
-    /// How `b_in`, the bias of what could be written, starts.
+    /// The initialization of `b_in`, the candidate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
         let init = init.into().checked::<<M::Cell as BuiltCell>::Elem>("cell", "candidate_bias");
         self.start("bias_ih", CANDIDATE, Start::Init(init))
     }
 
-    /// How `b_hn`, the bias of `s` under the reset gate, starts.
+    /// The initialization of `b_hn`, the bias of `s`, on which the reset gate acts.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn candidate_hidden_bias(self, init: impl Into<Init>) -> Self {
         let init = init.into().checked::<<M::Cell as BuiltCell>::Elem>("cell", "candidate_hidden_bias");

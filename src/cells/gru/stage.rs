@@ -12,7 +12,7 @@ use crate::kernels::math::Fraction;
 use crate::kernels::row_product::LANES;
 use crate::layer::Stage;
 
-/// The stage of a GRU that resets after the product; `None` with options that change what inference computes.
+/// The stage of a GRU that resets after the product; `None` if its options change what inference computes.
 pub(super) fn stage<F: Float>(cell: &GruCell<F>) -> Option<Box<dyn Stage<F>>> {
     let GruOptions { reset, recurrent_dropout: _, heads, gate_activation, candidate_activation, clip, common } =
         cell.options();
@@ -24,7 +24,7 @@ pub(super) fn stage<F: Float>(cell: &GruCell<F>) -> Option<Box<dyn Stage<F>>> {
     let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
     plain.then(|| {
         CellStage::<F, GruUnits>::boxed(input, hidden, |sum, unit| {
-            // r and z; of n, the part of h, s, and that of x, a_n
+            // r, z, and the two parts of n: s from h and a_n from x
             let row = sum.min(2) * hidden + unit;
             let (bias_ih, bias_hh) = (bias_of(&cell.bias_ih, row), bias_of(&cell.bias_hh, row));
             UnitSum {
@@ -42,7 +42,7 @@ const A_Z: usize = 1;
 const S: usize = 2;
 const A_N: usize = 3;
 
-/// A unit has the sums of r and z, and two of n.
+/// The sums of a unit are those of r and z, and two of n.
 struct GruUnits;
 
 impl<F: Float> Units<F> for GruUnits {
@@ -62,7 +62,7 @@ impl<F: Float> Units<F> for GruUnits {
 
     #[inline(always)]
     fn few(sums: &[F; LANES], h: &mut [F; FEW], _: &mut [F; FEW]) {
-        let gates = Gates::new(sums, [F::one(); LANES]); // of n's sums, too, which are not gates
+        let gates = Gates::new(sums, [F::one(); LANES]); // also for n's sums, which are not gates
         for u in 0..FEW {
             let (s, a_n) = (sums[S * FEW + u], sums[A_N * FEW + u]);
             h[u] = equations::step([gates.of(A_R, u), gates.of(A_Z, u)], s, a_n, h[u]);

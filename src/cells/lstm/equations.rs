@@ -1,18 +1,18 @@
 //! The equations of an LSTM's unit, forward and backward.
 //!
-//! A step is given the sums `a_i, a_f, a_g, a_o` of what comes from x and from h, and the memory before it, `c⁻`. It gives c and
-//! `m`, which is h or what a projection makes h of. `p` are the peepholes' weights, 0 without peepholes:
+//! A step gets the sums `a_i, a_f, a_g, a_o` from x and h, and the memory before it, `c⁻`. It gives c and `m`, which is h or, with
+//! a projection, its input. `p` are the peepholes' weights, 0 without peepholes:
 //!
 //! ```text
 //! i = σ(a_i + p_i c⁻)    f = σ(a_f + p_f c⁻)    g = tanh(a_g)    c = f c⁻ + i g
 //! o = σ(a_o + p_o c)     m = o tanh(u)          u = c, or what layer normalisation makes of c
 //! ```
 //!
-//! Options put other functions in place of σ and of both tanh: [`Activations`].
+//! Options replace σ and both tanh by other functions: [`Activations`].
 //!
 //! The loss depends on c through u, through the output gate's peephole and through the next step, which left `dc⁺`. With
-//! `dy = dL/dy`, the chain rule gives, from `dm` and `dc⁺`, `σ'(y) = y (1 - y)` and `tanh'(y) = 1 - y²` being taken of their
-//! values y:
+//! `dy = dL/dy`, the chain rule gives the following from `dm` and `dc⁺`, where `σ'(y) = y (1 - y)` and `tanh'(y) = 1 - y²` are
+//! functions of the values y:
 //!
 //! ```text
 //! da_o = dm tanh(u) σ'(o)    du = dm o tanh'(tanh(u))    dc = dc⁺ + du + p_o da_o        (if u = c)
@@ -20,20 +20,20 @@
 //! dc⁻ = dc f + p_i da_i + p_f da_f
 //! ```
 //!
-//! Coupled, `f = 1 - i`, so what the forget gate would get comes to the input gate, negated, and `da_f = 0`:
+//! If the gates are coupled, `f = 1 - i`, so the forget gate's gradient goes to the input gate, negated, and `da_f = 0`:
 //! `da_i = dc (g - c⁻) σ'(i)`.
 
 use crate::cells::activations::Activations;
 use crate::kernels::Float;
 use crate::kernels::math::Fraction;
 
-/// What the options change in the equations.
+/// The options that change the equations.
 pub(super) trait Variant {
     const COUPLED: bool;
     const PEEPHOLES: bool;
 }
 
-/// What is kept of i, f and g, and c.
+/// The kept i, f and g, and c.
 #[inline(always)]
 pub(super) fn memory<F: Float, V: Variant, A: Activations<F>>(
     act: A,
@@ -52,7 +52,7 @@ pub(super) fn memory<F: Float, V: Variant, A: Activations<F>>(
     [act.kept(a_i, i), act.kept(a_f, f), act.kept(a_g, g), f * c_before + i * g]
 }
 
-/// What is kept of o, and m.
+/// The kept o, and m.
 #[inline(always)]
 pub(super) fn output<F: Float, V: Variant, A: Activations<F>>(act: A, a_o: F, p_o: F, c: F, u: F) -> [F; 2] {
     let a_o = peek::<F, V>(a_o, p_o, c);
@@ -60,27 +60,27 @@ pub(super) fn output<F: Float, V: Variant, A: Activations<F>>(act: A, a_o: F, p_
     [act.kept(a_o, o), o * tanh_u]
 }
 
-/// c and h of a plain LSTM, from its gates as fractions: for a stream, where it counts how few operations wait for each other.
+/// c and h of a plain LSTM, from its gates as fractions: for a stream, in which the chain of dependent operations should be short.
 #[inline(always)]
 pub(super) fn step<F: Float>([i, f, g, o]: [Fraction<F>; 4], c_before: F) -> [F; 2] {
     let c = (f * c_before + i * g).value();
     [c, (o * Fraction::tanh(c)).value()]
 }
 
-/// da_o and du, from what is kept of o.
+/// da_o and du, from the kept o.
 #[inline(always)]
 pub(super) fn output_backward<F: Float, A: Activations<F>>(act: A, dm: F, kept_o: F, u: F) -> [F; 2] {
     let ([o, d_o], [tanh_u, d_tanh_u]) = (act.gate_slope(kept_o), act.output_slope(u));
     [dm * tanh_u * d_o, dm * o * d_tanh_u]
 }
 
-/// dc, from `dc⁺ + du`: the output gate's view of c added.
+/// dc, from `dc⁺ + du`: adds the part that comes through the output gate's peephole.
 #[inline(always)]
 pub(super) fn add_peephole_gradient<F: Float, V: Variant>(dc_without_peephole: F, p_o: F, da_o: F) -> F {
     if V::PEEPHOLES { dc_without_peephole + p_o * da_o } else { dc_without_peephole }
 }
 
-/// da_i, da_f, da_g and dc⁻, from what is kept of i, f and g.
+/// da_i, da_f, da_g and dc⁻, from the kept i, f and g.
 #[inline(always)]
 pub(super) fn memory_backward<F: Float, V: Variant, A: Activations<F>>(
     act: A,
@@ -90,7 +90,7 @@ pub(super) fn memory_backward<F: Float, V: Variant, A: Activations<F>>(
     c_before: F,
 ) -> [F; 4] {
     let ([i, d_i], [g, d_g]) = (act.gate_slope(kept_i), act.candidate_slope(kept_g));
-    // Coupled, f is not stored.
+    // With coupled gates, f is not stored.
     let ([f, d_f], df) =
         if V::COUPLED { ([F::one() - i, F::zero()], F::zero()) } else { (act.gate_slope(kept_f), dc * c_before) };
     let di = if V::COUPLED { dc * (g - c_before) } else { dc * g };
@@ -102,7 +102,7 @@ pub(super) fn memory_backward<F: Float, V: Variant, A: Activations<F>>(
     [da_i, da_f, da_g, dc_before]
 }
 
-/// A gate's sum with its view of the memory.
+/// A gate's sum with its peephole.
 #[inline(always)]
 fn peek<F: Float, V: Variant>(a: F, p: F, c: F) -> F {
     if V::PEEPHOLES { a + p * c } else { a }

@@ -25,7 +25,7 @@ fn switches(Equations { coupled, peepholes }: Equations) -> [bool; 2] {
 }
 
 activated! {
-    /// What is kept of i, f and g in place of their a; c.
+    /// Replaces a_i, a_f and a_g by the kept i, f and g; writes c.
     pub(super) fn memory<'a, F: Float; act: A>(
         hidden: usize,
         equations: Equations,
@@ -43,8 +43,8 @@ activated! {
         });
     }
 
-    /// What is kept of o in place of its a; m. A loop of its own: one chain from i to m would be too long for the next units to begin
-    /// meanwhile.
+    /// Replaces a_o by the kept o; writes m. A separate loop, because one chain of dependent operations from i to m would be too
+    /// long for the next units to overlap with it.
     pub(super) fn output<'a, F: Float; act: A>(
         hidden: usize,
         equations: Equations,
@@ -63,7 +63,7 @@ activated! {
         });
     }
 
-    /// If u = c: the da of all gates in place of what is kept of them, and dc before the step in place of dc after it.
+    /// If u = c: replaces the kept values of all gates by their da, and dc after the step by dc before it.
     pub(super) fn backward<'a, F: Float; act: A>(
         hidden: usize,
         equations: Equations,
@@ -85,7 +85,7 @@ activated! {
         });
     }
 
-    /// If u is not c, first: da_o in place of what is kept of o, and du in place of u.
+    /// First part if u is not c: replaces the kept o by da_o, and u by du.
     pub(super) fn output_backward<'a, F: Float; act: A>(
         hidden: usize,
         equations: Equations,
@@ -102,7 +102,7 @@ activated! {
         });
     }
 
-    /// If u is not c, then: the other gates' da in place of what is kept of them, and dc before the step in place of `dc⁺ + du`.
+    /// Second part if u is not c: replaces the kept values of the other gates by their da, and `dc⁺ + du` by dc before the step.
     pub(super) fn memory_backward<'a, F: Float; act: A>(
         hidden: usize,
         equations: Equations,
@@ -124,7 +124,7 @@ activated! {
 }
 
 vectorised! {
-    /// sum += a ∘ b, for rows of the length of `sum`, those of `a` being `stride` apart.
+    /// sum += a ∘ b, for rows of the length of `sum`; the rows of `a` are `stride` apart.
     pub(super) fn add_products<'a, F: Float>(stride: usize, a: &'a [F], b: &'a [F], sum: &'a mut [F]) {
         let width = sum.len();
         for (a, b) in a.chunks(stride).zip(b.chunks_exact(width)) {
@@ -136,8 +136,8 @@ vectorised! {
     }
 }
 
-/// dL/dc_t of each unit, for a [`GradientProbe`](crate::wrap::GradientProbe), from what [`backward`] or, if `dm` is `None`,
-/// [`memory_backward`] is given.
+/// dL/dc_t of each unit, for a [`GradientProbe`](crate::wrap::GradientProbe), from the arguments of [`backward`] or, if `dm` is
+/// `None`, of [`memory_backward`].
 pub(super) fn memory_gradients<'a, F: Float>(
     chosen: Option<&'a Chosen>,
     hidden: usize,

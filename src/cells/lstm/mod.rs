@@ -60,8 +60,8 @@ const NAME: &str = "LstmCell";
 ///
 /// The weights are stacked in the order i, f, g, o and named as in PyTorch's `nn.LSTMCell`.
 ///
-/// Backward, `dy` being `dL/dy`, `dh_t` all that comes from the loss and from step `t + 1`, and `dc⁺` what came from step
-/// `t + 1`:
+/// Backward, where `dy` is `dL/dy`, `dh_t` is the whole gradient, from the loss and from step `t + 1`, and `dc⁺` is the gradient
+/// from step `t + 1`:
 ///
 /// ```text
 /// da_o = dh_t ∘ tanh(c_t) ∘ σ'(o_t)                 σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
@@ -71,22 +71,22 @@ const NAME: &str = "LstmCell";
 /// dW_ih = Σ da_t x_tᵀ                dW_hh = Σ da_t h_{t-1}ᵀ                db_ih = db_hh = Σ da_t
 /// ```
 ///
-/// The memory's gradient passes a step through `f_t` alone, no matrix: a gate near 1 carries it as far as needed.
+/// The memory's gradient passes a step only through `f_t`, not through a matrix: a gate near 1 carries it as far as needed.
 ///
 /// # Variants
 /// Options of the [builder](LstmCell::builder), in any combination:
 ///
 /// | | |
 /// | --- | --- |
-/// | [`peepholes`](CellBuilder::peepholes) | the gates see the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added under their σ (Gers and Schmidhuber 2000) |
-/// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without weights of its own (Greff et al. 2017) |
-/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation), [`output_activation`](CellBuilder::output_activation) | other functions in place of σ, of tanh in g and of tanh in h, with their derivatives in place of σ' and tanh': all that ONNX' `LSTM` has, and most of Keras' |
-/// | [`clip`](CellBuilder::clip) | `i_t = σ(max(-limit, min(limit, a_i)))`, and f, g and o so too: ONNX' `clip` |
+/// | [`peepholes`](CellBuilder::peepholes) | the gates read the memory: `p_i ∘ c_{t-1}`, `p_f ∘ c_{t-1}` and `p_o ∘ c_t` are added inside their σ (Gers and Schmidhuber 2000) |
+/// | [`coupled`](CellBuilder::coupled) | `f_t = 1 - i_t`, without separate weights (Greff et al. 2017) |
+/// | [`gate_activation`](CellBuilder::gate_activation), [`candidate_activation`](CellBuilder::candidate_activation), [`output_activation`](CellBuilder::output_activation) | other functions in place of σ, of tanh in g and of tanh in h, with their derivatives in place of σ' and tanh': all those of ONNX's `LSTM`, and most of Keras' |
+/// | [`clip`](CellBuilder::clip) | `i_t = σ(max(-limit, min(limit, a_i)))`, and likewise for f, g and o: ONNX's `clip` |
 /// | [`projection`](CellBuilder::projection) | `h_t = W_hr (o_t ∘ tanh(c_t))`, PyTorch's `proj_size` (Sak et al. 2014) |
 /// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, n over all gates together, and `h_t = o_t ∘ tanh(γ_c ∘ n(c_t) + β_c)` (Ba, Kiros and Hinton 2016); [another eps](CellBuilder::layer_norm_eps) |
-/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit sees the h of its own head alone |
+/// | [`heads`](CellBuilder::heads) | `W_hh` of each gate is block-diagonal: a unit reads only the h of its own head |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h and c that keep their values: see [`Zoneout`] |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h and c keep their values at random: see [`Zoneout`] |
 ///
 /// ```
 /// use gradflow::{Causal, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -115,7 +115,7 @@ pub struct LstmCell<F> {
     pub bias_hh: Option<Array1<F>>,
     /// `[P, H]`, the projection, if there is one.
     pub weight_hr: Option<Array2<F>>,
-    /// `[3, H]`, with peepholes: those of i, f and o; with coupled gates `[2, H]`: i and o
+    /// `[3, H]`, with peepholes: the weights of i, f and o; with coupled gates `[2, H]`: i and o
     pub peephole: Option<Array2<F>>,
     /// `[4 H]`, with layer normalisation: the gain `γ_ih`
     pub norm_ih: Option<Array1<F>>,
@@ -160,7 +160,7 @@ impl<F: Float> BuiltCell for LstmCell<F> {
         let (input, hidden, gates) = (draw.input, draw.hidden, self::options::gates(coupled));
         let (count, output) = (gates.len(), projection.unwrap_or(hidden));
         if let Some(size) = projection.filter(|size| !(1..hidden).contains(size)) {
-            // As in PyTorch: a projection to more features than there are would be no projection.
+            // As in PyTorch, a projection must reduce the number of features.
             mismatch(NAME, "projection", &format_args!("at least 1 and fewer than the {hidden} hidden units"), &size)
         }
         let xavier = Init::XavierUniform { gain: 1.0 };
@@ -197,7 +197,7 @@ impl<F: Float> LstmCell<F> {
         self.weight_hh.nrows() / self.gate_count()
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> LstmOptions {
         let [zoneout, zoneout_c] = probabilities(self.zoneout);
         let Chosen { gate, candidate, output, clip } = self.chosen.unwrap_or(STANDARD);
@@ -235,7 +235,7 @@ impl<F: Float> LstmCell<F> {
         options::gates(self.coupled).len()
     }
 
-    /// How the gates see x and h: a product each, normalised over all gates together.
+    /// The gates' weights of x and h: a product each, normalised over all gates together.
     fn weights(&self) -> [Weights<'_, F>; 2] {
         let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
@@ -245,13 +245,13 @@ impl<F: Float> LstmCell<F> {
     }
 }
 
-/// What an [`LstmCell`] keeps for its backward pass.
+/// The values that an [`LstmCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct LstmBuffers<F> {
     input: FromInput<F>,
     hidden: FromHidden<F>,
     bias: Array1<F>,     // [4 H]: the sum of both
-    gates: Array2<F>,    // [R, 4 H]: a, then what is kept of i, f, g, o and, after a backward pass, their da
+    gates: Array2<F>,    // [R, 4 H]: a, then the kept i, f, g, o and, after a backward pass, their da
     normal_c: Normal<F>, // [R, H], with layer normalisation: n(c)
     u: Array2<F>,        // [R, H], with layer normalisation: γ_c ∘ n(c) + β_c, which is read in place of c
     projection: Projection<F>,
@@ -259,7 +259,7 @@ pub struct LstmBuffers<F> {
 }
 opaque_debug!(LstmBuffers<F: Float>);
 
-/// What a projection `h = W_hr m` needs besides; unused without one.
+/// The additional buffers of a projection `h = W_hr m`; unused without one.
 #[derive(Clone, Default)]
 struct Projection<F> {
     product: StepProduct<F>,

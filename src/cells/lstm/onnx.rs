@@ -56,11 +56,11 @@ impl<F: Float> OnnxCell for LstmCell<F> {
     }
     const NAME: &str = "LSTM";
     fn places(&self) -> &'static [usize] {
-        // i, f, g, o, coupled i, g, o, among i, o, f, c
+        // i, f, g, o, or coupled i, g, o, in ONNX's order i, o, f, c
         if self.options().coupled { &[0, 3, 1] } else { &[0, 2, 3, 1] }
     }
     fn peephole_places(&self) -> &'static [usize] {
-        // i, f, o, coupled i, o, among i, o, f
+        // i, f, o, or coupled i, o, in ONNX's order i, o, f
         if self.options().coupled { &[0, 1] } else { &[0, 2, 1] }
     }
 }

@@ -1,4 +1,4 @@
-//! What an [`LstmCell`](super::LstmCell) can be.
+//! The options of an [`LstmCell`](super::LstmCell).
 
 use crate::base::Init;
 use crate::cells::activations::{Chosen, STANDARD};
@@ -10,11 +10,11 @@ use crate::layers::Nonlinearity;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LstmOptions {
-    /// Whether the gates see the memory.
+    /// Whether the gates read the memory.
     pub peepholes: bool,
     /// Whether `f = 1 - i`.
     pub coupled: bool,
-    /// P, the size that h is projected to, if it is.
+    /// P, the size to which h is projected, if it is.
     pub projection: Option<usize>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
@@ -22,15 +22,15 @@ pub struct LstmOptions {
     pub heads: usize,
     /// The probability of [`Zoneout`](crate::recurrent::Zoneout) for a unit of c.
     pub zoneout_c: f64,
-    /// What is σ in the equations: [`gate_activation`](CellBuilder::gate_activation).
+    /// The function used as σ: [`gate_activation`](CellBuilder::gate_activation).
     pub gate_activation: Nonlinearity,
-    /// What is tanh in g: [`candidate_activation`](CellBuilder::candidate_activation).
+    /// The function used as tanh in g: [`candidate_activation`](CellBuilder::candidate_activation).
     pub candidate_activation: Nonlinearity,
-    /// What is tanh in h: [`output_activation`](CellBuilder::output_activation).
+    /// The function used as tanh in h: [`output_activation`](CellBuilder::output_activation).
     pub output_activation: Nonlinearity,
-    /// What the gates' sums are clipped to, if they are.
+    /// The limit to which the gates' sums are clipped, if any.
     pub clip: Option<f64>,
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
@@ -53,7 +53,7 @@ impl Default for LstmOptions {
     }
 }
 
-/// The gates' places.
+/// The gates' indices.
 pub(super) const INPUT: usize = 0;
 pub(super) const FORGET: usize = 1;
 pub(super) const CELL: usize = 2;
@@ -116,23 +116,23 @@ impl Gated for LstmOptions {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOptions> {
-    /// With gates that see the memory (Gers and Schmidhuber 2000); their weights start at 0.
+    /// Adds peepholes, through which the gates read the memory (Gers and Schmidhuber 2000). Their weights start at 0.
     pub fn peepholes(mut self) -> Self {
         self.options.peepholes = true;
         self
     }
 
-    /// With `f = 1 - i`: what is forgotten is what is written over (Greff et al. 2017). Unless the input gate's bias is
-    /// given, it starts as the negative of the forget gate's, so that the memory holds from the start.
+    /// Couples the gates: `f = 1 - i`, so a unit forgets as much as it writes (Greff et al. 2017). Unless the input gate's bias is
+    /// set, it starts as the negative of the forget gate's, so that the memory lasts from the start.
     pub fn coupled(mut self) -> Self {
         self.options.coupled = true;
         self
     }
 
-    /// With h projected to `size` features: a large memory behind a small recurrent product (Sak et al. 2014).
+    /// Projects h to `size` features, for a large memory with a small recurrent product (Sak et al. 2014).
     ///
     /// # Panics
-    /// Panics if `size` is 0. [`build`](CellBuilder::build) panics if it is not below the number of hidden units.
+    /// Panics if `size` is 0. [`build`](CellBuilder::build) panics if `size` is not below the number of hidden units.
     #[track_caller]
     pub fn projection(mut self, size: usize) -> Self {
         assert!(size > 0, "LstmCell: sizes must not be 0, got projection {size}");
@@ -140,11 +140,11 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
         self
     }
 
-    /// With [`Zoneout`](crate::recurrent::Zoneout): units of h keep their value for a step with probability `h`, those of c with
+    /// Adds [`Zoneout`](crate::recurrent::Zoneout): units of h keep their value for a step with probability `h`, units of c with
     /// probability `c`.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if one is not in `0..1`, and so does a pass without a mode.
+    /// [`build`](CellBuilder::build) panics if a probability is not in `0..1`. A pass panics if it has no mode.
     #[track_caller]
     pub fn zoneout(mut self, h: f64, c: f64) -> Self {
         self.options.common.zoneout = h;
@@ -152,59 +152,59 @@ impl<M: Model<Cell: BuiltCell<Options = LstmOptions>>> CellBuilder<M, LstmOption
         self
     }
 
-    /// With another function than tanh in `h_t = o_t ∘ tanh(c_t)`: ONNX's h. Keras has one `activation` for this and for
+    /// Replaces tanh in `h_t = o_t ∘ tanh(c_t)` by `f`: ONNX's h. Keras has one `activation` for this and for
     /// [`candidate_activation`](CellBuilder::candidate_activation).
     ///
-    /// With `f` in its place, the gradient that comes to the memory is `dc_t = dc⁺ + dh_t ∘ o_t ∘ f'(c_t)`.
+    /// The gradient of the memory is then `dc_t = dc⁺ + dh_t ∘ o_t ∘ f'(c_t)`.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if a number of `f` is not finite.
+    /// [`build`](CellBuilder::build) panics if a number in `f` is not finite.
     #[track_caller]
     pub fn output_activation(mut self, f: Nonlinearity) -> Self {
         self.options.output_activation = f;
         self
     }
 
-    /// How the projection's weight starts.
+    /// The initialization of the projection's weight.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn weight_hr(self, init: impl Into<Init>) -> Self {
         self.init("weight_hr", init)
     }
 
-    /// How the input gate's bias starts.
+    /// The initialization of the input gate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn input_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("input_bias", INPUT, init)
     }
 
-    /// How the forget gate's bias starts: at `b`, an unused memory fades by `σ(b)` a step.
+    /// The initialization of the forget gate's bias: with `b`, each step multiplies an unused memory by `σ(b)`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("forget_bias", FORGET, init)
     }
 
-    /// How the bias of `g`, what could be written, starts.
+    /// The initialization of the bias of `g`, the candidate.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn cell_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("cell_bias", CELL, init)
     }
 
-    /// How the output gate's bias starts.
+    /// The initialization of the output gate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn output_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("output_bias", OUTPUT, init)

@@ -12,7 +12,7 @@ use crate::kernels::math::Fraction;
 use crate::kernels::row_product::LANES;
 use crate::layer::Stage;
 
-/// The stage of a plain LSTM; `None` with options that change what inference computes.
+/// The stage of a plain LSTM; `None` if its options change what inference computes.
 pub(super) fn stage<F: Float>(cell: &LstmCell<F>) -> Option<Box<dyn Stage<F>>> {
     let LstmOptions {
         peepholes,
@@ -44,7 +44,7 @@ pub(super) fn stage<F: Float>(cell: &LstmCell<F>) -> Option<Box<dyn Stage<F>>> {
     })
 }
 
-/// A unit has the sums of its four gates.
+/// The sums of a unit are those of its four gates.
 struct LstmUnits;
 
 impl<F: Float> Units<F> for LstmUnits {

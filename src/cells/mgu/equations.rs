@@ -1,7 +1,7 @@
 //! The equations of an MGU's unit, forward and backward.
 //!
-//! A step is given the state before it, `h⁻`, and the sums `a_f, a_n` of what comes from x and from h; `a_n` has `W_hn v` in
-//! it, so that it is known after f.
+//! A step gets the state before it, `h⁻`, and the sums `a_f, a_n` from x and h; `a_n` contains `W_hn v`, so it is known only after
+//! f.
 //!
 //! ```text
 //! f = σ(a_f)    v = f h⁻    n = tanh(a_n)    h = (1 - f) h⁻ + f n = h⁻ + f (n - h⁻)
@@ -32,13 +32,13 @@ pub(super) fn update<F: Float>(a_n: F, f: F, h_before: F) -> [F; 2] {
     [n, h_before + f * (n - h_before)]
 }
 
-/// da_n, and of df and dh⁻ the terms of `dh`.
+/// da_n, and the terms of df and dh⁻ that come from `dh`.
 #[inline(always)]
 pub(super) fn update_backward<F: Float>(dh: F, f: F, n: F, h_before: F) -> [F; 3] {
     [dh * f * d_tanh(n), dh * (n - h_before), dh * (F::one() - f)]
 }
 
-/// da_f, and dh⁻ but for what comes through a_f: the terms of `dv` added.
+/// da_f, and dh⁻ without the part that comes through a_f: adds the terms that come from `dv`.
 #[inline(always)]
 pub(super) fn forget_backward<F: Float>(dv: F, df_of_h: F, dh_direct: F, f: F, h_before: F) -> [F; 2] {
     let df = df_of_h + dv * h_before;

@@ -5,7 +5,7 @@ use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
 vectorised! {
-    /// f in place of its a; v.
+    /// Replaces a_f by f; writes v.
     pub(super) fn forget<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], v: &'a mut [F]) {
         for_each_unit! {
             rows: v.len() / hidden, units: hidden, <F>;
@@ -16,7 +16,7 @@ vectorised! {
         }
     }
 
-    /// And then n in place of its a; h.
+    /// After that, replaces a_n by n; writes h.
     pub(super) fn update<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], h: &'a mut [F]) {
         for_each_unit! {
             rows: h.len() / hidden, units: hidden, <F>;
@@ -27,7 +27,7 @@ vectorised! {
         }
     }
 
-    /// The da of n in place of its value, dh_direct in place of dh, and the part of df that comes from h.
+    /// Replaces n by da_n, and dh by dh_direct; writes the part of df that comes from h.
     pub(super) fn update_backward<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],
@@ -44,8 +44,7 @@ vectorised! {
         }
     }
 
-    /// And then the da of f in place of its value, and dh before the step, but for what comes through a_f, in place of
-    /// dh_direct.
+    /// After that, replaces f by da_f, and dh_direct by dh before the step, without the part that comes through a_f.
     pub(super) fn forget_backward<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],

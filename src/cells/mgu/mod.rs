@@ -26,8 +26,8 @@ use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, U
 
 const NAME: &str = "MguCell";
 
-/// A minimal gated unit (Zhou, Wu, Zhang and Zhou 2016): a GRU whose one gate is both reset and update gate, with two thirds of
-/// its weights.
+/// A minimal gated unit (Zhou, Wu, Zhang and Zhou 2016): a GRU with a single gate that is both reset and update gate, and with two
+/// thirds of the weights.
 ///
 /// ```text
 /// f_t = σ(W_if x_t + W_hf h_{t-1} + b_f)              forget gate: what is overwritten
@@ -39,7 +39,7 @@ const NAME: &str = "MguCell";
 /// As in the paper, f acts before the product, and near 1 it overwrites the state: the opposite of a
 /// [GRU](crate::recurrent::GruCell)'s z, which near 1 keeps it.
 ///
-/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+/// Backward, where `dy` is `dL/dy` and `dh_t` is the whole gradient, from the loss and from step `t + 1`:
 ///
 /// ```text
 /// da_n = dh_t ∘ f_t ∘ tanh'(n_t)        dv = W_hnᵀ da_n
@@ -55,17 +55,17 @@ const NAME: &str = "MguCell";
 /// | `y` (all `h_t`) | `[T, B, H]` |
 /// | state `h` | `[B, H]` |
 ///
-/// The weights are stacked in the order f, n. There is one bias, since a second would add the same.
+/// The weights are stacked in the order f, n. There is one bias, since a second would be redundant.
 ///
 /// # Variants
 /// Options of the [builder](MguCell::builder), in any combination:
 ///
 /// | | |
 /// | --- | --- |
-/// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over each gate on its own (Ba, Kiros and Hinton 2016) |
-/// | [`heads`](CellBuilder::heads) | `W_h` of each gate is block-diagonal: a unit sees the h of its own head alone |
+/// | [`layer_norm`](CellBuilder::layer_norm) | each `W v` becomes `γ ∘ n(W v)`, n over each gate separately (Ba, Kiros and Hinton 2016) |
+/// | [`heads`](CellBuilder::heads) | `W_h` of each gate is block-diagonal: a unit reads only the h of its own head |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | each `W_h v` becomes `W_h (m ∘ v)`, one mask for all steps (Gal and Ghahramani 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::MguCell};
@@ -130,7 +130,7 @@ impl<F: Float> MguCell<F> {
         self.weight_hh.nrows() / 2
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> MguOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         MguOptions {
@@ -144,7 +144,7 @@ impl<F: Float> MguCell<F> {
         }
     }
 
-    /// What comes from x; what comes from h to f; and what comes from v to n.
+    /// The weights of x, those from h to f, and those from v to n.
     fn weights(&self) -> [Weights<'_, F>; 3] {
         let (hidden, eps) = (self.hidden_size(), self.norm_eps);
         let [f, n] = Weights::split(&self.weight_hh, &self.norm_hh, eps, hidden);
@@ -152,7 +152,7 @@ impl<F: Float> MguCell<F> {
     }
 }
 
-/// What an [`MguCell`] keeps for its backward pass.
+/// The values that an [`MguCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct MguBuffers<F> {
     input: FromInput<F>,

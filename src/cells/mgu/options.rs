@@ -1,4 +1,4 @@
-//! What an [`MguCell`](super::MguCell) can be.
+//! The options of an [`MguCell`](super::MguCell).
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
@@ -12,7 +12,7 @@ pub struct MguOptions {
     pub recurrent_dropout: f64,
     /// The number of heads of the recurrent weights.
     pub heads: usize,
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
@@ -22,7 +22,7 @@ impl Default for MguOptions {
     }
 }
 
-/// The gates' places.
+/// The gates' indices.
 const FORGET: usize = 0;
 const CANDIDATE: usize = 1;
 
@@ -55,19 +55,19 @@ impl Gated for MguOptions {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = MguOptions>>> CellBuilder<M, MguOptions> {
-    /// How the forget gate's bias starts: at `b`, an unused state fades by `1 - σ(b)` a step.
+    /// The initialization of the forget gate's bias: with `b`, each step multiplies an unused state by `1 - σ(b)`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("forget_bias", FORGET, init)
     }
 
-    /// How the bias of what could be written starts.
+    /// The initialization of the candidate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("candidate_bias", CANDIDATE, init)

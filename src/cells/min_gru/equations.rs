@@ -1,6 +1,6 @@
 //! The equations of a minGRU's unit, forward and backward.
 //!
-//! A step is given the sums `a_z, n` of what comes from x, and the state before it, `h⁻`:
+//! A step gets the sums `a_z, n` from x, and the state before it, `h⁻`:
 //!
 //! ```text
 //! z = σ(a_z)    h = (1 - z) h⁻ + z n = h⁻ + z (n - h⁻)

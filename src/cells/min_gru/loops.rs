@@ -1,11 +1,11 @@
-//! The equations of a minGRU, applied to all units of a step: rows `[N, 2 H]` of the gate and of what could be written.
+//! The equations of a minGRU, applied to all units of a step: rows `[N, 2 H]` of the gate and the candidate.
 
 use super::equations;
 use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
 vectorised! {
-    /// z in place of its a; h.
+    /// Replaces a_z by z; writes h.
     pub(super) fn update<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], h: &'a mut [F]) {
         for_each_unit! {
             rows: h.len() / hidden, units: hidden, <F>;
@@ -16,7 +16,7 @@ vectorised! {
         }
     }
 
-    /// The gate's da in place of its value, dn in place of n, and dh before the step in place of dh after it.
+    /// Replaces z by da_z, n by dn, and dh after the step by dh before it.
     pub(super) fn update_backward<'a, F: Float>(hidden: usize, gates: &'a mut [F], h_before: &'a [F], dh: &'a mut [F]) {
         for_each_unit! {
             rows: dh.len() / hidden, units: hidden, <F>;

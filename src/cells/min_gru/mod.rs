@@ -1,4 +1,4 @@
-//! The minimal gated recurrent unit whose gates do not see the state.
+//! The minimal gated recurrent unit, whose gates do not depend on the state.
 
 mod equations;
 mod loops;
@@ -24,8 +24,8 @@ use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, U
 
 const NAME: &str = "MinGruCell";
 
-/// A minGRU (Feng, Tung, Ahmed, Bengio and Hajimirsadeghi 2024, "Were RNNs all we needed?"): a GRU whose gate and candidate see
-/// x alone.
+/// A minGRU (Feng, Tung, Ahmed, Bengio and Hajimirsadeghi 2024, "Were RNNs all we needed?"): a GRU whose gate and candidate depend
+/// on x alone.
 ///
 /// ```text
 /// z_t = σ(W_iz x_t + b_z)              update gate: what is overwritten
@@ -33,18 +33,18 @@ const NAME: &str = "MinGruCell";
 /// h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ n_t
 /// ```
 ///
-/// No step has a product: those of all steps are one. It is the paper's plain form, whose n has no function around it; its
-/// form for sums of logarithms, where n must be positive, is another. z near 1 overwrites the state: the opposite of a
+/// There is no product at each step, only one for all steps. This is the paper's plain form, in which no function is applied to n;
+/// the paper also has a form for sums of logarithms, in which n must be positive. z near 1 overwrites the state: the opposite of a
 /// [GRU](crate::recurrent::GruCell)'s z.
 ///
-/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+/// Backward, where `dy` is `dL/dy` and `dh_t` is the whole gradient, from the loss and from step `t + 1`:
 ///
 /// ```text
 /// da_z = dh_t ∘ (n_t - h_{t-1}) ∘ σ'(z_t)        dn = dh_t ∘ z_t        dh_{t-1} = dh_t ∘ (1 - z_t)
 /// dx_t = W_izᵀ da_z + W_inᵀ dn                   dW = Σ [da_z; dn] x_tᵀ        db = Σ [da_z; dn]
 /// ```
 ///
-/// The gradient of h passes a step through `1 - z_t` alone, as an LSTM's memory does through its forget gate.
+/// The gradient of h passes a step only through `1 - z_t`, as that of an LSTM's memory does through its forget gate.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -59,10 +59,10 @@ const NAME: &str = "MinGruCell";
 ///
 /// | | |
 /// | --- | --- |
-/// | [`layer_norm`](CellBuilder::layer_norm) | `W x` becomes `γ ∘ n(W x)`, n over z and over n each on its own (Ba, Kiros and Hinton 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+/// | [`layer_norm`](CellBuilder::layer_norm) | `W x` becomes `γ ∘ n(W x)`, n over z and over n separately (Ba, Kiros and Hinton 2016) |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
-/// Recurrent dropout is not among them: there is no recurrent product.
+/// There is no recurrent dropout, because there is no recurrent product.
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::MinGruCell};
@@ -114,7 +114,7 @@ impl<F: Float> MinGruCell<F> {
         self.weight_ih.nrows() / 2
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> MinGruOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         let layer_norm = self.norm_ih.is_some().then_some(self.norm_eps);
@@ -127,7 +127,7 @@ impl<F: Float> MinGruCell<F> {
     }
 }
 
-/// What a [`MinGruCell`] keeps for its backward pass.
+/// The values that a [`MinGruCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct MinGruBuffers<F> {
     input: FromInput<F>,

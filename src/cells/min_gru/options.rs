@@ -1,4 +1,4 @@
-//! What a [`MinGruCell`](super::MinGruCell) can be.
+//! The options of a [`MinGruCell`](super::MinGruCell).
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
@@ -8,11 +8,11 @@ use crate::cells::options::{CellOptions, CommonOptions, Gated, HiddenZoneout, St
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct MinGruOptions {
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
-/// The gates' places.
+/// The gates' indices.
 const UPDATE: usize = 0;
 const CANDIDATE: usize = 1;
 
@@ -35,19 +35,19 @@ impl Gated for MinGruOptions {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = MinGruOptions>>> CellBuilder<M, MinGruOptions> {
-    /// How the update gate's bias starts: at `b`, an unused state fades by `1 - σ(b)` a step.
+    /// The initialization of the update gate's bias: with `b`, each step multiplies an unused state by `1 - σ(b)`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn update_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("update_bias", UPDATE, init)
     }
 
-    /// How the bias of what could be written starts.
+    /// The initialization of the candidate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("candidate_bias", CANDIDATE, init)

@@ -1,13 +1,13 @@
 //! The equations of a minLSTM's unit, forward and backward.
 //!
-//! A step is given the sums `a_f, a_i, n` of what comes from x, and the state before it, `h⁻`:
+//! A step gets the sums `a_f, a_i, n` from x, and the state before it, `h⁻`:
 //!
 //! ```text
 //! f = σ(a_f)    i = σ(a_i)    f' = f / (f + i)    i' = i / (f + i)    h = f' h⁻ + i' n
 //! ```
 //!
-//! Two gates that are almost 0 still have a quotient. With `e_f = e^-a_f`, `e_i = e^-a_i`, and both of their sums divided by the
-//! largest term, nothing overflows and the denominator is at least 1:
+//! The quotients stay accurate if both gates are almost 0. With `e_f = e^-a_f` and `e_i = e^-a_i`, and with numerator and
+//! denominator divided by the largest term, nothing overflows and the denominator is at least 1:
 //!
 //! ```text
 //! f' = (1 + e_i) / (2 + e_f + e_i)    i' = (1 + e_f) / (2 + e_f + e_i)

@@ -1,11 +1,11 @@
-//! The equations of a minLSTM, applied to all units of a step: rows `[N, 3 H]` of the gates and of what could be written.
+//! The equations of a minLSTM, applied to all units of a step: rows `[N, 3 H]` of the gates and the candidate.
 
 use super::equations;
 use crate::cells::units::for_each_unit;
 use crate::kernels::{Float, vectorised};
 
 vectorised! {
-    /// 1 - f and 1 - i in place of their a; f' and i' in `shares`; h.
+    /// Replaces a_f and a_i by 1 - f and 1 - i; writes f' and i' to `shares`, and h.
     pub(super) fn update<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],
@@ -26,7 +26,7 @@ vectorised! {
         }
     }
 
-    /// The gates' da in place of 1 - f and 1 - i, dn in place of n, and dh before the step in place of dh after it.
+    /// Replaces 1 - f and 1 - i by the gates' da, n by dn, and dh after the step by dh before it.
     pub(super) fn update_backward<'a, F: Float>(
         hidden: usize,
         gates: &'a mut [F],

@@ -1,4 +1,4 @@
-//! The minimal long short-term memory cell whose gates do not see the state.
+//! The minimal long short-term memory cell, whose gates do not depend on the state.
 
 mod equations;
 mod loops;
@@ -25,7 +25,7 @@ use crate::recurrence::{AllSteps, Cell, CellSizes, CellStep, CellStepBackward, U
 const NAME: &str = "MinLstmCell";
 
 /// A minLSTM (Feng, Tung, Ahmed, Bengio and Hajimirsadeghi 2024, "Were RNNs all we needed?"): an LSTM whose gates and candidate
-/// see x alone, and whose forget and input gate add up to 1.
+/// depend on x alone, and whose forget and input gates are scaled to add up to 1.
 ///
 /// ```text
 /// f_t = σ(W_if x_t + b_f)                    forget gate
@@ -36,11 +36,11 @@ const NAME: &str = "MinLstmCell";
 /// h_t = f'_t ∘ h_{t-1} + i'_t ∘ n_t
 /// ```
 ///
-/// No step has a product: those of all steps are one. It is the paper's plain form, whose n has no function around it. There is
-/// no output gate, and h is the memory. Compared with a [minGRU](crate::recurrent::MinGruCell), two gates share what that one's z
-/// decides alone. The quotients are right for gates that are both almost 0, too.
+/// There is no product at each step, only one for all steps. This is the paper's plain form, in which no function is applied to n.
+/// There is no output gate, and h is the memory. Two gates decide together what z decides alone in a
+/// [minGRU](crate::recurrent::MinGruCell). The quotients are also accurate if both gates are almost 0.
 ///
-/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+/// Backward, where `dy` is `dL/dy` and `dh_t` is the whole gradient, from the loss and from step `t + 1`:
 ///
 /// ```text
 /// d = dh_t ∘ (h_{t-1} - n_t) ∘ f'_t ∘ i'_t
@@ -62,9 +62,9 @@ const NAME: &str = "MinLstmCell";
 /// | | |
 /// | --- | --- |
 /// | [`layer_norm`](CellBuilder::layer_norm) | `W x` becomes `γ ∘ n(W x)`, n over f and i together, and over n (Ba, Kiros and Hinton 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
-/// Recurrent dropout is not among them: there is no recurrent product.
+/// There is no recurrent dropout, because there is no recurrent product.
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::MinLstmCell};
@@ -116,7 +116,7 @@ impl<F: Float> MinLstmCell<F> {
         self.weight_ih.nrows() / 3
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> MinLstmOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         let layer_norm = self.norm_ih.is_some().then_some(self.norm_eps);
@@ -129,7 +129,7 @@ impl<F: Float> MinLstmCell<F> {
     }
 }
 
-/// What a [`MinLstmCell`] keeps for its backward pass.
+/// The values that a [`MinLstmCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct MinLstmBuffers<F> {
     input: FromInput<F>,

@@ -1,4 +1,4 @@
-//! What a [`MinLstmCell`](super::MinLstmCell) can be.
+//! The options of a [`MinLstmCell`](super::MinLstmCell).
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
@@ -8,11 +8,11 @@ use crate::cells::options::{CellOptions, CommonOptions, Gated, HiddenZoneout, St
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct MinLstmOptions {
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
-/// The gates' places.
+/// The gates' indices.
 const FORGET: usize = 0;
 const INPUT: usize = 1;
 const CANDIDATE: usize = 2;
@@ -36,28 +36,29 @@ impl Gated for MinLstmOptions {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = MinLstmOptions>>> CellBuilder<M, MinLstmOptions> {
-    /// How the forget gate's bias starts: with `b` and an input bias of 0, an unused state fades by about `1 - σ(b)` a step.
+    /// The initialization of the forget gate's bias: with `b` and an input bias of 0, an unused state fades by about `1 - σ(b)` a
+    /// step.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("forget_bias", FORGET, init)
     }
 
-    /// How the input gate's bias starts.
+    /// The initialization of the input gate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn input_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("input_bias", INPUT, init)
     }
 
-    /// How the bias of what could be written starts.
+    /// The initialization of the candidate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn candidate_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("candidate_bias", CANDIDATE, init)

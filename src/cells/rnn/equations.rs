@@ -1,6 +1,6 @@
 //! The equations of a plain recurrent cell's unit, forward and backward.
 //!
-//! A step is given the sum `a` of what comes from x and from h:
+//! A step gets the sum `a` from x and h:
 //!
 //! ```text
 //! h = f(a)            f: tanh, relu, or another function
@@ -12,7 +12,7 @@ use crate::kernels::Float;
 use crate::kernels::derivatives::d_relu;
 use crate::kernels::math::relu;
 
-/// What the options change in the equations.
+/// The options that change the equations.
 pub(super) trait Variant {
     const RELU: bool;
 }

@@ -23,7 +23,7 @@ activated! {
         });
     }
 
-    /// da in place of a.
+    /// Replaces a by da.
     pub(super) fn activate_backward<'a, F: Float; act: A>(relu: bool, h: &'a [F], dh: &'a [F], da: &'a mut [F]) {
         with_switches!([relu]; [relu] => V in for_each_unit! {
             rows: 1, units: da.len(), <F, V: Variant>, act: A;

@@ -37,7 +37,7 @@ const NAME: &str = "RnnCell";
 /// h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        f: tanh, relu, or another function
 /// ```
 ///
-/// Backward, `dy` being `dL/dy` and `dh_t` all that comes from the loss and from step `t + 1`:
+/// Backward, where `dy` is `dL/dy` and `dh_t` is the whole gradient, from the loss and from step `t + 1`:
 ///
 /// ```text
 /// da_t = dh_t ∘ f'(h_t)        tanh'(y) = 1 - y²,  relu'(y) = 1 if y > 0, else 0,  of their values y
@@ -51,14 +51,13 @@ const NAME: &str = "RnnCell";
 /// | `y` (all `h_t`) | `[T, B, H]` |
 /// | state `h` | `[B, H]` |
 ///
-/// The gradient of a far `h_{t-k}` passes through k factors `W_hhᵀ diag(f'(a))`: it vanishes or explodes, which is
-/// what [`LstmCell`](crate::recurrent::LstmCell) is for. Parameters are named as in PyTorch's `nn.RNNCell`.
+/// The gradient of a far `h_{t-k}` passes through k factors `W_hhᵀ diag(f'(a))`, so it vanishes or explodes. This is the problem
+/// that [`LstmCell`](crate::recurrent::LstmCell) addresses. Parameters are named as in PyTorch's `nn.RNNCell`.
 ///
 /// # Variants
-/// Options of the [builder](RnnCell::builder), in any combination: [`nonlinearity`](CellBuilder::nonlinearity), relu or any other,
-/// [`clip`](CellBuilder::clip) (`h_t = f(max(-limit, min(limit, a_t)))`, ONNX's),
-/// [`layer_norm`](CellBuilder::layer_norm) (`a = γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, Ba, Kiros and
-/// Hinton 2016), [`heads`](CellBuilder::heads),
+/// Options of the [builder](RnnCell::builder), in any combination: [`nonlinearity`](CellBuilder::nonlinearity) (relu or any other),
+/// [`clip`](CellBuilder::clip) (`h_t = f(max(-limit, min(limit, a_t)))`, ONNX's), [`layer_norm`](CellBuilder::layer_norm)
+/// (`a = γ_ih ∘ n(W_ih x_t) + b_ih + γ_hh ∘ n(W_hh h_{t-1}) + b_hh`, Ba, Kiros and Hinton 2016), [`heads`](CellBuilder::heads),
 /// [`recurrent_dropout`](CellBuilder::recurrent_dropout), [`zoneout`](CellBuilder::zoneout).
 ///
 /// ```
@@ -129,7 +128,7 @@ impl<F: Float> BuiltCell for RnnCell<F> {
 constructors! { RnnCell, "A tanh cell with the defaults of [`CellBuilder`]." }
 
 impl<F: Float> RnnCell<F> {
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> RnnOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         let Chosen { candidate, clip, .. } = self.chosen.unwrap_or(STANDARD);
@@ -160,7 +159,7 @@ impl<F: Float> RnnCell<F> {
     }
 }
 
-/// What an [`RnnCell`] keeps for its backward pass.
+/// The values that an [`RnnCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct RnnBuffers<F> {
     input: FromInput<F>,

@@ -1,4 +1,4 @@
-//! What an [`RnnCell`](super::RnnCell) can be.
+//! The options of an [`RnnCell`](super::RnnCell).
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
@@ -9,15 +9,15 @@ use crate::layers::Nonlinearity;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RnnOptions {
-    /// Its f.
+    /// The function f.
     pub nonlinearity: Nonlinearity,
-    /// What its sums are clipped to, if they are.
+    /// The limit to which sums are clipped, if any.
     pub clip: Option<f64>,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
     /// The number of heads of the recurrent weights.
     pub heads: usize,
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
@@ -65,21 +65,21 @@ impl RecurrentProduct for RnnOptions {
 impl HiddenZoneout for RnnOptions {}
 
 impl<M: Model<Cell: BuiltCell<Options = RnnOptions>>> CellBuilder<M, RnnOptions> {
-    /// With another f than tanh. With any but tanh and relu, or with [`clip`](CellBuilder::clip), such a cell computes unit by unit,
-    /// without vector instructions, and joins a [`Stream`](crate::stream::Stream) by its forward pass.
+    /// Sets f, which is tanh by default. With any f but tanh and relu, or with [`clip`](CellBuilder::clip), the cell computes unit
+    /// by unit, without vector instructions, and a [`Stream`](crate::stream::Stream) runs its forward pass.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if a number of it is not finite.
+    /// [`build`](CellBuilder::build) panics if a number in `nonlinearity` is not finite.
     #[track_caller]
     pub fn nonlinearity(mut self, nonlinearity: Nonlinearity) -> Self {
         self.options.nonlinearity = nonlinearity;
         self
     }
 
-    /// How `bias_ih` starts.
+    /// The initialization of `bias_ih`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn bias_ih(self, init: impl Into<Init>) -> Self {
         self.init("bias_ih", init)

@@ -11,7 +11,7 @@ use crate::kernels::row_product::LANES;
 use crate::layer::Stage;
 use crate::layers::Nonlinearity;
 
-/// The stage of a plain cell; `None` with options that change what inference computes.
+/// The stage of a plain cell; `None` if its options change what inference computes.
 pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
     let RnnOptions { nonlinearity, clip, recurrent_dropout: _, heads, common } = cell.options();
     let CommonOptions { bias: _, layer_norm, zoneout } = common;
@@ -30,7 +30,7 @@ pub(super) fn stage<F: Float>(cell: &RnnCell<F>) -> Option<Box<dyn Stage<F>>> {
     }
 }
 
-/// A unit has one sum, of which it takes relu or tanh.
+/// A unit has one sum, to which it applies relu or tanh.
 struct RnnUnits<const RELU: bool>;
 
 impl<const RELU: bool> RnnUnits<RELU> {

@@ -1,6 +1,6 @@
 //! The equations of an sLSTM's unit, forward and backward.
 //!
-//! A step is given the sums `a_i, a_f, a_z, a_o` of what comes from x and from h, and what is remembered, `c⁻, n⁻, m⁻`:
+//! A step gets the sums `a_i, a_f, a_z, a_o` from x and h, and the memory before it, `c⁻, n⁻, m⁻`:
 //!
 //! ```text
 //! z = tanh(a_z)    o = σ(a_o)    u = ln σ(a_f) + m⁻    m = max(u, a_i)        u = a_f + m⁻ with exponential forget gates
@@ -8,10 +8,11 @@
 //! c = f c⁻ + i z    n = f n⁻ + i    h = o c / n
 //! ```
 //!
-//! The memory is `c e^m` and its weight `n e^m`, so h does not depend on m, which keeps both exponentials at most 1. Nothing is
-//! remembered if `n⁻ = 0`, whatever m⁻ is. Then `m = a_i`, so that the first step's i is 1 and never 0.
+//! The memory is `c e^m` and its weight `n e^m`, so h does not depend on m, which is chosen to keep both exponentials at most 1.
+//! Nothing is remembered if `n⁻ = 0`, whatever m⁻ is. In that case `m = a_i`, so that the first step's i is 1 and never 0.
 //!
-//! With `dy = dL/dy`, the chain rule gives, from `dh` and `dc⁺, dn⁺, dm⁺`, which the next step left, through m too:
+//! With `dy = dL/dy`, the chain rule gives the following from `dh` and from `dc⁺, dn⁺, dm⁺`, which the next step left. It includes
+//! the part that goes through m:
 //!
 //! ```text
 //! da_o = dh c/n σ'(o)    dc = dc⁺ + dh o / n    dn = dn⁺ - dh o c / n²    da_z = dc i tanh'(z)
@@ -24,9 +25,9 @@ use crate::kernels::Float;
 use crate::kernels::derivatives::{d_sigmoid, d_tanh};
 use crate::kernels::math::{exp, log_sigmoid, sigmoid, tanh};
 
-/// What the options change in the equations.
+/// The options that change the equations.
 pub(super) trait Variant {
-    /// Whether the forget gate is an exponential, as the input gate.
+    /// Whether the forget gate is an exponential, like the input gate.
     const EXPONENTIAL: bool;
 }
 
@@ -40,7 +41,7 @@ pub(super) fn memory<F: Float, V: Variant>([a_i, a_f, a_z]: [F; 3], [c_before, n
     [i, f, z, slope, f * c_before + i * z, f * n_before + i, m]
 }
 
-/// What is above 0 only if nothing is remembered: low enough that zeros times its exponential are zeros.
+/// Limits an exponent that is above 0 only if nothing is remembered, so that zeros times its exponential are zeros.
 #[inline(always)]
 fn at_most_finite<F: Float>(exponent: F) -> F {
     let most = F::of(80.0);
@@ -54,7 +55,7 @@ pub(super) fn output<F: Float>(a_o: F, c: F, n: F) -> [F; 2] {
     [o, o * (c / n)]
 }
 
-/// dc and dn, with what comes through h.
+/// dc and dn, including the part that comes through h.
 #[inline(always)]
 pub(super) fn memory_gradients<F: Float>(dh: F, o: F, [c, n]: [F; 2], [dc, dn]: [F; 2]) -> [F; 2] {
     let through_h = dh * o / n;
@@ -75,7 +76,7 @@ pub(super) fn backward<F: Float, V: Variant>(
     let [dc, dn] = memory_gradients(dh, o, [c, n], [dc, dn]);
     let (di, du) = ((dc * z + dn) * i, (dc * c_before + dn * n_before) * f);
     let dm = dm - di - du;
-    // The larger one of a_i and u is m: the exponential of its difference is 1.
+    // m is the larger one of a_i and u: the exponential of its difference from m is 1.
     let is_input = i == F::one();
     let (da_i, du) = if is_input { (di + dm, du) } else { (di, du + dm) };
     let da_f = if V::EXPONENTIAL { du } else { du * slope };

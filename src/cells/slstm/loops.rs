@@ -11,7 +11,7 @@ impl<const EXPONENTIAL: bool> Variant for Switches<EXPONENTIAL> {
 }
 
 vectorised! {
-    /// i, f and z in place of their a; the forget gate's slope; c, n and m.
+    /// Replaces a_i, a_f and a_z by i, f and z; writes the forget gate's slope, and c, n and m.
     pub(super) fn memory<'a, F: Float>(
         hidden: usize,
         exponential: bool,
@@ -34,7 +34,7 @@ vectorised! {
         });
     }
 
-    /// o in place of its a; h.
+    /// Replaces a_o by o; writes h.
     pub(super) fn output<'a, F: Float>(hidden: usize, gates: &'a mut [F], memory: &'a [F], h: &'a mut [F]) {
         for_each_unit! {
             rows: h.len() / hidden, units: hidden, <F>;
@@ -45,7 +45,7 @@ vectorised! {
         }
     }
 
-    /// The gates' da in place of their values, and dc, dn and dm before the step in place of those after it.
+    /// Replaces the gates' values by their da, and dc, dn and dm after the step by those before it.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward<'a, F: Float>(
         hidden: usize,
@@ -82,7 +82,7 @@ vectorised! {
     }
 }
 
-/// dc, dn and dm of each row, with what comes through h.
+/// dc, dn and dm of each row, including the part that comes through h.
 pub(super) fn memory_gradients<F: Float>(hidden: usize, gates: &[F], memory: &[F], dh: &[F], dmemory: &[F]) -> Vec<F> {
     let mut all = dmemory.to_vec();
     for (r, row) in all.chunks_exact_mut(3 * hidden).enumerate() {

@@ -44,9 +44,9 @@ const NAME: &str = "SlstmCell";
 /// h_t = o_t ∘ c_t / n_t
 /// ```
 ///
-/// An LSTM's input gate can do no more than write all of what is new, whatever it has written before. Here a step can outweigh all
-/// others, and so revise what was stored. The memory `c_t / n_t` is a mean of all z, with weights. `h_t` does not depend on
-/// `m_t`, which keeps both exponentials at most 1. While nothing is remembered, `n_{t-1} = 0`, `m_t` is `a_i`.
+/// An LSTM's input gate can at most write the new value in full, whatever was written before. Here, a step can outweigh all others,
+/// and so revise the stored value. The memory `c_t / n_t` is a weighted mean of all z. `h_t` does not depend on `m_t`, which is
+/// chosen to keep both exponentials at most 1. While nothing is remembered (`n_{t-1} = 0`), `m_t` is `a_i`.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -56,8 +56,8 @@ const NAME: &str = "SlstmCell";
 ///
 /// The weights are stacked in the order i, f, z, o. There is one bias.
 ///
-/// Backward, `dy` being `dL/dy`, `dh_t` all that comes from the loss and from step `t + 1`, and `dc⁺`, `dn⁺`, `dm⁺` what came
-/// from step `t + 1`:
+/// Backward, where `dy` is `dL/dy`, `dh_t` is the whole gradient, from the loss and from step `t + 1`, and `dc⁺`, `dn⁺`, `dm⁺` are
+/// the gradients from step `t + 1`:
 ///
 /// ```text
 /// da_o = dh_t ∘ c_t / n_t ∘ σ'(o_t)                 σ'(y) = y (1 - y),  tanh'(y) = 1 - y²,  of their values y
@@ -80,7 +80,7 @@ const NAME: &str = "SlstmCell";
 /// | [`exponential_forget`](CellBuilder::exponential_forget) | `f_t = exp(a_f + m_{t-1} - m_t)`, and `m_t = max(a_f + m_{t-1}, a_i)` |
 /// | [`layer_norm`](CellBuilder::layer_norm) | the gates' sums are `γ_ih ∘ n(W_ih x_t) + γ_hh ∘ n(W_hh h_{t-1}) + b_ih`, n over all gates together (Ba, Kiros and Hinton 2016) |
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
-/// | [`zoneout`](CellBuilder::zoneout) | units of h that keep their values: see [`Zoneout`] |
+/// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
 /// The paper's sLSTM *block*, with convolution, group normalisation and projections around the cell, is made of layers.
 ///
@@ -152,7 +152,7 @@ impl<F: Float> SlstmCell<F> {
         self.weight_hh.nrows() / 4
     }
 
-    /// What it is besides its weights.
+    /// The cell's options: everything besides its weights.
     pub fn options(&self) -> SlstmOptions {
         let [zoneout, _] = probabilities(self.zoneout);
         SlstmOptions {
@@ -167,7 +167,7 @@ impl<F: Float> SlstmCell<F> {
         }
     }
 
-    /// How the gates see x and h: a product each, normalised over all gates together.
+    /// The gates' weights of x and h: a product each, normalised over all gates together.
     fn weights(&self) -> [Weights<'_, F>; 2] {
         let (eps, groups) = (self.norm_eps, [self.weight_ih.nrows(), 0]);
         [
@@ -177,7 +177,7 @@ impl<F: Float> SlstmCell<F> {
     }
 }
 
-/// What an [`SlstmCell`] keeps for its backward pass.
+/// The values that an [`SlstmCell`] keeps for its backward pass.
 #[derive(Clone, Default)]
 pub struct SlstmBuffers<F> {
     input: FromInput<F>,

@@ -1,4 +1,4 @@
-//! What an [`SlstmCell`](super::SlstmCell) can be.
+//! The options of an [`SlstmCell`](super::SlstmCell).
 
 use crate::base::Init;
 use crate::cells::builder::{BuiltCell, CellBuilder, Model};
@@ -8,13 +8,13 @@ use crate::cells::options::{CellOptions, CommonOptions, HiddenZoneout, Recurrent
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SlstmOptions {
-    /// Whether the forget gate is an exponential, as the input gate, and no σ.
+    /// Whether the forget gate is an exponential, like the input gate, instead of σ.
     pub exponential_forget: bool,
     /// The probability of recurrent dropout.
     pub recurrent_dropout: f64,
     /// The number of heads of the recurrent weights.
     pub heads: usize,
-    /// Those that every cell has.
+    /// The options that every cell has.
     pub common: CommonOptions,
 }
 
@@ -24,7 +24,7 @@ impl Default for SlstmOptions {
     }
 }
 
-/// The gates' places.
+/// The gates' indices.
 const INPUT: usize = 0;
 pub(super) const FORGET: usize = 1;
 const CELL: usize = 2;
@@ -53,44 +53,45 @@ impl RecurrentProduct for SlstmOptions {
 impl HiddenZoneout for SlstmOptions {}
 
 impl<M: Model<Cell: BuiltCell<Options = SlstmOptions>>> CellBuilder<M, SlstmOptions> {
-    /// With the forget gate `f_t = exp(a_f)` in place of `σ(a_f)`, the paper's other one. Its bias starts at 0, unless another is
-    /// chosen: above it, the memory outweighs what is new more with every step.
+    /// Makes the forget gate `f_t = exp(a_f)` instead of `σ(a_f)`, the paper's alternative. Its bias starts at 0 unless it is set:
+    /// with a larger bias, the memory outweighs new values more with every step.
     pub fn exponential_forget(mut self) -> Self {
         self.options.exponential_forget = true;
         self
     }
 
-    /// How the input gate's bias starts: `e^b` weighs what is written against what is there.
+    /// The initialization of the input gate's bias: `e^b` weighs new values against the memory.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn input_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("input_bias", INPUT, init)
     }
 
-    /// How the forget gate's bias starts, at 1 unless said otherwise.
+    /// The initialization of the forget gate's bias, by default 1 unless the gate is
+    /// [exponential](CellBuilder::exponential_forget).
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn forget_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("forget_bias", FORGET, init)
     }
 
-    /// How the bias of what could be written starts.
+    /// The initialization of the candidate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn cell_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("cell_bias", CELL, init)
     }
 
-    /// How the output gate's bias starts.
+    /// The initialization of the output gate's bias.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn output_bias(self, init: impl Into<Init>) -> Self {
         self.gate_init("output_bias", OUTPUT, init)
