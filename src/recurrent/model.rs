@@ -22,15 +22,15 @@ use crate::recurrence::{Cell, CellCache, CellSizes, StackState, StateViewMut, fi
 
 const NAME: &str = "Recurrent";
 
-/// Layers of recurrent cells, one after another, in one direction or in both: PyTorch's `nn.RNN`, `nn.LSTM` and
-/// `nn.GRU`, of any [`Cell`].
+/// Layers of recurrent cells, one after another, in one direction or in both: PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`, for any
+/// [`Cell`].
 ///
 /// ```text
 /// y⁰ = x        yᵏ⁺¹ = [ →cell_k(dropout(yᵏ)) ; ←cell_k(dropout(yᵏ)) ]        y = yᴸ
 /// ```
 ///
-/// The reverse direction starts at each sequence's last valid step. Dropout acts between layers only, and passes with it
-/// must say their mode.
+/// The reverse direction starts at each sequence's last valid step. Dropout acts only between layers, and a pass with dropout must
+/// have a mode.
 ///
 /// | | shape |
 /// | --- | --- |
@@ -38,11 +38,11 @@ const NAME: &str = "Recurrent";
 /// | `y` | `[T, B, D H]`, D directions, forward first |
 /// | state: `h` and, with a memory, `c` | `[L D, B, H]`: layer by layer, forward before reverse; see [`StackState`] |
 ///
-/// Parameters are named as PyTorch names them, `weight_ih_l0`, `weight_hh_l1_reverse`, so that its state dicts load as
-/// they are. [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional forms, and their
-/// [builders](CellBuilder) have the number of layers and all options of their cells; cells of your own go through
-/// [`Recurrent::from_cells`]. For residual or highway connections between layers, stack the cells in
-/// [`Residual`](crate::compose::Residual) or [`Highway`](crate::compose::Highway): `Stacked::build(8, |_| Residual::new(cell))`.
+/// Parameters are named as PyTorch names them, `weight_ih_l0`, `weight_hh_l1_reverse`, so its state dicts load unchanged.
+/// [`Recurrent::new`] makes one layer of [`Rnn`], [`Lstm`], [`Gru`] or their bidirectional forms. Their [builders](CellBuilder) set
+/// the number of layers and all options of their cells. [`Recurrent::from_cells`] takes your own cells. For residual or highway
+/// connections between layers, stack the cells in [`Residual`](crate::compose::Residual) or [`Highway`](crate::compose::Highway):
+/// `Stacked::build(8, |_| Residual::new(cell))`.
 ///
 /// ```
 /// use gradflow::{
@@ -119,10 +119,10 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS>
 where
     C::State: StackState<C::Elem>,
 {
-    /// Layers of given cells, first to last, each with a cell for each direction.
+    /// A model of the given cells, layer by layer from first to last, with one cell for each direction.
     ///
     /// # Panics
-    /// Panics if there are none, `DIRECTIONS` is neither 1 nor 2, or their sizes do not fit each other.
+    /// Panics if `layers` is empty, `DIRECTIONS` is neither 1 nor 2, or the sizes of the cells do not fit each other.
     #[track_caller]
     pub fn from_cells(layers: Vec<[C; DIRECTIONS]>) -> Self {
         assert!(DIRECTIONS == 1 || DIRECTIONS == 2, "{NAME}: expected 1 or 2 directions, got {DIRECTIONS}");
@@ -149,27 +149,27 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         self.cells.len() / DIRECTIONS
     }
 
-    /// The cell of a layer in a direction, 0 being forward.
+    /// The cell of a layer in a direction; 0 is forward.
     pub fn cell(&self, layer: usize, direction: usize) -> &C {
         &self.cells[layer * DIRECTIONS + direction]
     }
 
-    /// The cell of a layer in a direction, 0 being forward.
+    /// The cell of a layer in a direction; 0 is forward.
     pub fn cell_mut(&mut self, layer: usize, direction: usize) -> &mut C {
         &mut self.cells[layer * DIRECTIONS + direction]
     }
 
-    /// The cells of each layer, one a direction.
+    /// The cells of each layer, one per direction.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &[C]> {
         self.cells.chunks_exact(DIRECTIONS)
     }
 
-    /// The sizes of all cells: but for the input, they are the same.
+    /// The sizes of all cells, which differ only in the input.
     fn sizes(&self) -> CellSizes {
         self.cells[0].sizes()
     }
 
-    /// Tensor `i`'s cell, and its place there.
+    /// The cell of tensor `i`, and the tensor's index in the cell.
     fn locate(&self, i: usize) -> (usize, usize) {
         let mut rest = i;
         for (k, cell) in self.cells.iter().enumerate() {
@@ -183,7 +183,7 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
 }
 
 impl<C: BuiltCell> Recurrent<C> {
-    /// To choose layers, directions, variants, and how each parameter starts.
+    /// A builder, to choose layers, directions, variants and how each parameter is initialized.
     pub fn builder(input: usize, hidden: usize) -> CellBuilder<Self> {
         CellBuilder::new(input, hidden)
     }
@@ -202,18 +202,19 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
     /// The number of layers.
     ///
     /// # Panics
-    /// Panics if it is 0.
+    /// Panics if `num_layers` is 0.
     #[track_caller]
     pub fn num_layers(self, num_layers: usize) -> Self {
         self.with_layers(num_layers)
     }
 
-    /// Dropout between layers, with probability `p`: PyTorch's `dropout`. To drop what the last layer gives, put a
-    /// [`Dropout`](crate::layers::Dropout) after the model; [`recurrent_dropout`](CellBuilder::recurrent_dropout) acts inside a layer.
+    /// Dropout between layers, with probability `p`: PyTorch's `dropout`. For dropout after the last layer, put a
+    /// [`Dropout`](crate::layers::Dropout) after the model; [`recurrent_dropout`](CellBuilder::recurrent_dropout) acts inside a
+    /// layer.
     ///
     /// # Panics
-    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, or there is one layer alone; a pass panics if its mode was
-    /// not said.
+    /// [`build`](CellBuilder::build) panics if `p` is not in `0..1`, or if there is only one layer. A pass panics if it has no
+    /// mode.
     #[track_caller]
     pub fn dropout(self, p: f64) -> Self {
         self.with_dropout(p)
@@ -221,7 +222,7 @@ impl<C: BuiltCell, const DIRECTIONS: usize> CellBuilder<Recurrent<C, DIRECTIONS>
 }
 
 impl<C: BuiltCell> CellBuilder<Recurrent<C>> {
-    /// In both directions.
+    /// Makes the model run in both directions.
     pub fn bidirectional(self) -> CellBuilder<Recurrent<C, 2>> {
         self.retarget()
     }
@@ -254,9 +255,9 @@ pub struct RecurrentCache<C: Cell> {
 opaque_debug! { RecurrentCache<C: Cell> }
 
 struct LayerCache<C: Cell> {
-    cells: Vec<CellCache<C>>,            // one a direction
+    cells: Vec<CellCache<C>>,            // one per direction
     joined: Array3<C::Elem>,             // [T, B, D H], with two directions
-    dropout: RowCache<Dropout<C::Elem>>, // of what goes to the next layer
+    dropout: RowCache<Dropout<C::Elem>>, // of the next layer's input
     dx: Array3<C::Elem>,                 // [T, B, I], with two directions: the sum of both
 }
 
@@ -280,7 +281,7 @@ impl<C: Cell, const DIRECTIONS: usize> Recurrent<C, DIRECTIONS> {
         if DIRECTIONS == 1 { cells[0].output() } else { joined.view() }
     }
 
-    /// What layer `k` was given: `x`, or what the layer before, of which this is the cache, handed on.
+    /// The input of layer `k`: `x`, or the output of the layer before, whose cache is `before`.
     fn input<'s>(
         &self,
         k: usize,
@@ -330,10 +331,10 @@ where
         let count = self.zero_state(1).count();
         let tensors = (0..count).map(|_| graph.take_state()).collect::<Result<Vec<_>, _>>()?;
         let first: Vec<_> = tensors.iter().map(|&tensor| graph.initial_state(tensor)).collect();
-        // One node a layer; of a reversed sequence, in which the directions change places, one a cell.
+        // One node per layer or, for a reversed sequence, in which the directions are swapped, one per cell.
         let together = if x.is_reversed { 1 } else { DIRECTIONS };
         let mut signal = x;
-        let mut last = vec![Vec::new(); count]; // of each tensor, the parts of the nodes
+        let mut last = vec![Vec::new(); count]; // for each tensor, the parts from the nodes
         for (k, layer) in self.layers().enumerate() {
             let mut outputs = Vec::new();
             for (direction, cells) in layer.chunks_exact(together).enumerate() {
