@@ -17,9 +17,9 @@ const NAME: &str = "BoxLayer";
 
 /// Any layer behind one type: for stacks that are chosen at run time.
 ///
-/// A box of [`Causal`] layers, [`BoxLayer::new`]'s, is causal itself. One of layers that need the whole sequence, such as a
-/// bidirectional model or [`LastStep`](crate::layers::LastStep), is made by [`BoxLayer::whole`] and has another type: it
-/// has no [`step`](Causal::step) to be called by mistake.
+/// A box around a [`Causal`] layer is made by [`BoxLayer::new`] and is causal itself. A box around a layer that needs the whole
+/// sequence, such as a bidirectional model or [`LastStep`](crate::layers::LastStep), is made by [`BoxLayer::whole`] and has another
+/// type, without [`step`](Causal::step), which therefore cannot be called by mistake.
 ///
 /// ```
 /// use gradflow::{
@@ -59,7 +59,7 @@ pub struct BoxLayer<F: Float, Kind = Streaming> {
     kind: PhantomData<fn() -> Kind>,
 }
 
-/// [`Causal::stages`], of a layer whose type is forgotten.
+/// [`Causal::stages`] of a layer whose type is erased.
 type AddStages<F> = fn(&dyn Any, &mut Stages<F>);
 
 /// The kind of a [`BoxLayer`] whose layer is [`Causal`].
@@ -78,7 +78,7 @@ pub struct BoxState<F>(Box<dyn AnyState<F>>);
 pub struct BoxCache(Option<Box<dyn Any + Send>>);
 
 impl<F: Float> BoxLayer<F> {
-    /// `layer`, its type forgotten.
+    /// A box around `layer`, whose type is erased.
     pub fn new<L>(layer: L) -> Self
     where
         L: Causal<Elem = F>,
@@ -90,7 +90,7 @@ impl<F: Float> BoxLayer<F> {
 }
 
 impl<F: Float> BoxLayer<F, WholeSequence> {
-    /// `layer`, which may need the whole sequence, its type forgotten.
+    /// A box around `layer`, which may need the whole sequence and whose type is erased.
     pub fn whole<L>(layer: L) -> Self
     where
         L: Layer<Elem = F>,
@@ -118,14 +118,14 @@ impl<F: Float, Kind> fmt::Debug for BoxLayer<F, Kind> {
     }
 }
 
-/// As its [`Summary`].
+/// Displays the layer's [`Summary`].
 impl<F: Float, Kind: 'static> fmt::Display for BoxLayer<F, Kind> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.summary().fmt(f)
     }
 }
 
-/// Layers of one type with the same parameters.
+/// Equal if both layers have the same type and the same parameters.
 impl<F: Float, Kind> PartialEq for BoxLayer<F, Kind> {
     fn eq(&self, other: &Self) -> bool {
         self.layer.type_name() == other.layer.type_name() && same_tensors(&*self.layer, &*other.layer)
@@ -155,7 +155,7 @@ impl<F: Float> Clone for BoxState<F> {
     }
 }
 
-/// What [`Layer`] asks, without its associated types.
+/// The methods of [`Layer`], without its associated types.
 trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     fn boxed(&self) -> Box<dyn AnyLayer<F>>;
     fn type_name(&self) -> &'static str;
@@ -192,7 +192,7 @@ trait AnyLayer<F: Float>: Tensors<F> + Send + Sync {
     ) -> ArrayView3<'c, F>;
 }
 
-/// What [`State`] asks, without its type.
+/// The methods of [`State`], without its type.
 trait AnyState<F>: Tensors<F> + Send + Sync {
     fn boxed(&self) -> BoxState<F>;
     fn as_any_mut(&mut self) -> &mut dyn Any;

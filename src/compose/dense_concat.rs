@@ -1,4 +1,4 @@
-//! The connection that keeps the input beside the output.
+//! The connection that passes the input on beside the output.
 
 use ndarray::{Array3, ArrayRef3, ArrayView3, s};
 
@@ -13,9 +13,9 @@ const NAME: &str = "DenseConcat";
 
 /// A dense connection around any layer: `y = [x, branch(x)]`, side by side (Huang, Liu et al. 2017, DenseNet).
 ///
-/// `[T, B, I]` to `[T, B, I + O]`, for a branch from I features to O. In a stack every layer sees the outputs of all
-/// before it, and each of them has its own direct path for the gradient: `dL/dx` is the first I of `dL/dy` plus what
-/// comes back through the branch. The state is the branch's, and the parameters keep their names.
+/// Maps `[T, B, I]` to `[T, B, I + O]`, for a branch from I features to O. In a stack, every layer reads the outputs of all layers
+/// before it, and the gradient has a direct path to each of them: `dL/dx` is the first I features of `dL/dy` plus the gradient
+/// through the branch. The state is the branch's, and the parameters keep their names.
 ///
 /// ```
 /// use gradflow::{
@@ -30,7 +30,7 @@ const NAME: &str = "DenseConcat";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseConcat<L: Layer> {
-    /// What is set beside the input.
+    /// The layer whose output is set beside the input.
     pub branch: L,
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for DenseConcat<L> { branch as "" } }

@@ -22,9 +22,9 @@ const NAME: &str = "Highway";
 /// y = g ∘ branch(x) + (1 - g) ∘ x
 /// ```
 ///
-/// `[T, B, D]` to `[T, B, D]`. `b_T` starts at -2 and so the block near the identity: while the branch and `W_T` add
-/// nothing, a gradient passes L blocks times `(1 - σ(b_T))^L`. The state is the branch's. The branch's parameters keep
-/// their names; the others are `gate.weight` and `gate.bias`.
+/// Maps `[T, B, D]` to `[T, B, D]`. `b_T` starts at -2, so the block starts near the identity: while the branch and `W_T` add
+/// nothing, L blocks multiply a gradient by `(1 - σ(b_T))^L`. The state is the branch's. The branch's parameters keep their names;
+/// the others are `gate.weight` and `gate.bias`.
 ///
 /// ```
 /// use gradflow::{
@@ -38,7 +38,7 @@ const NAME: &str = "Highway";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Highway<L: Layer> {
-    /// What the gate lets in.
+    /// The layer whose output the gate lets in.
     pub branch: L,
     /// `W_T`, `[D, D]`, and `b_T`, `[D]`.
     pub gate: Linear<L::Elem>,
@@ -46,7 +46,8 @@ pub struct Highway<L: Layer> {
 parameters! { impl<L: Layer> Tensors<L::Elem> for Highway<L> { branch as "", gate } }
 
 impl<L: Layer> Highway<L> {
-    /// Around a branch from `features` to as many; `W_T` starts as [`Linear::new`]'s, `b_T` at -2.
+    /// A connection around a branch from `features` features to as many. `W_T` is initialized as by [`Linear::new`], and `b_T`
+    /// starts at -2.
     ///
     /// # Panics
     /// Panics if the branch does not map `features` features to as many.
@@ -55,13 +56,13 @@ impl<L: Layer> Highway<L> {
         Self::builder(branch, features).build(rng)
     }
 
-    /// To choose how the gate starts.
+    /// A builder, to choose how the gate is initialized.
     pub fn builder(branch: L, features: usize) -> HighwayBuilder<L> {
         HighwayBuilder { branch, gate: Linear::builder(features, features).bias_init(-2.0) }
     }
 }
 
-/// How a [`Highway`] starts; made by [`Highway::builder`].
+/// The options of a new [`Highway`]; made by [`Highway::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing before `build`"]
 pub struct HighwayBuilder<L: Layer> {
@@ -70,25 +71,25 @@ pub struct HighwayBuilder<L: Layer> {
 }
 
 impl<L: Layer> HighwayBuilder<L> {
-    /// How `b_T` starts: -1 to -4, the deeper the stack the lower.
+    /// The initialization of `b_T`: -1 to -4, lower for deeper stacks.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn gate_bias(self, init: impl Into<Init>) -> Self {
         HighwayBuilder { gate: self.gate.bias_init(init), ..self }
     }
 
-    /// How `W_T` starts.
+    /// The initialization of `W_T`.
     ///
     /// # Panics
-    /// Panics if a number of `init` makes no sense: see [`Init::fill`].
+    /// Panics if a number in `init` is invalid: see [`Init::fill`].
     #[track_caller]
     pub fn gate_weight(self, init: impl Into<Init>) -> Self {
         HighwayBuilder { gate: self.gate.weight(init), ..self }
     }
 
-    /// Drawn from `rng`: the same seed gives the same bits.
+    /// Builds the layer with parameters drawn from `rng`: the same seed gives the same bits.
     ///
     /// # Panics
     /// Panics if the branch does not map `features` features to as many.
@@ -145,7 +146,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// The gate's da in place of g; the branch's d = g ∘ dy; the direct dx = (1 - g) ∘ dy.
+    /// Replaces g by the gate's da; writes the branch's d = g ∘ dy and the direct dx = (1 - g) ∘ dy.
     fn mix_backward<'a, F: Float>(
         x: &'a [F],
         branch: &'a [F],
@@ -203,7 +204,7 @@ impl<L: Layer> Layer for Highway<L> {
         let branch = self.branch.add_to_graph(graph, x)?;
         let gate = graph.inside("gate", |graph| self.gate.add_to_graph(graph, x))?;
         let gate = graph.node("Sigmoid", &[gate.value], &[]);
-        // x + g (branch - x) rounds in another way.
+        // x + g (branch - x) rounds differently.
         let one = graph.scalar(1.0);
         let let_in = graph.node("Mul", &[gate, branch.value], &[]);
         let kept = graph.node("Sub", &[one, gate], &[]);

@@ -1,4 +1,4 @@
-//! Feed-forward residual blocks with a layer norm, ready made.
+//! Ready-made feed-forward residual blocks with a layer norm.
 
 use rand::Rng;
 
@@ -12,7 +12,7 @@ sequential! {
     /// The branch of a [`PreNormBlock`]: `fc2(f(fc1(norm(x))))`.
     #[derive(Clone, Debug, PartialEq)]
     pub struct PreNormBranch<F: Float>: Layer<F> {
-        /// Over the D features.
+        /// The layer norm over the D features.
         pub norm: LayerNorm<F>,
         /// `fc2(f(fc1(x)))`
         pub feed_forward as "": FeedForward<F>,
@@ -42,7 +42,8 @@ sequential! {
 }
 
 impl<F: Float> PreNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
+    /// A block for rows of `features` elements, with `hidden` units inside; weights are initialized as by
+    /// [`Linear::new`](crate::layers::Linear::new).
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -51,7 +52,8 @@ impl<F: Float> PreNormBlock<F> {
         Self::around(FeedForward::new(features, hidden, f, rng))
     }
 
-    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    /// A block for rows of `features` elements, with `hidden` units inside and all their weights zero, for weights that will be
+    /// loaded.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -65,10 +67,10 @@ impl<F: Float> PreNormBlock<F> {
         PreNormBlock { residual: Residual::new(PreNormBranch { norm, feed_forward }) }
     }
 
-    /// With another eps of the layer norm than 1e-5.
+    /// Sets the eps of the layer norm, which is 1e-5 otherwise.
     ///
     /// # Panics
-    /// Panics as [`LayerNorm::eps`] does.
+    /// Panics if [`LayerNorm::eps`] does.
     #[track_caller]
     pub fn eps(mut self, eps: f64) -> Self {
         let norm = &mut self.residual.branch.norm;
@@ -76,7 +78,7 @@ impl<F: Float> PreNormBlock<F> {
         self
     }
 
-    /// The branch's last layer zero: the block starts as the identity, with gradient exactly 1.
+    /// Sets the branch's last layer to zero: the block starts as the identity, with a gradient of exactly 1.
     pub fn zero_init(mut self) -> Self {
         self.residual.branch.feed_forward.fc2.set_zero();
         self
@@ -91,13 +93,14 @@ sequential! {
     pub struct PostNormBlock<F: Float>: Layer<F> {
         /// `x + fc2(f(fc1(x)))`
         pub residual as "": Residual<FeedForward<F>>,
-        /// Over the D features.
+        /// The layer norm over the D features.
         pub norm: LayerNorm<F>,
     }
 }
 
 impl<F: Float> PostNormBlock<F> {
-    /// For rows of `features`, with `hidden` units inside; weights start as [`Linear::new`](crate::layers::Linear::new)'s.
+    /// A block for rows of `features` elements, with `hidden` units inside; weights are initialized as by
+    /// [`Linear::new`](crate::layers::Linear::new).
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -107,7 +110,8 @@ impl<F: Float> PostNormBlock<F> {
         PostNormBlock { residual, norm: LayerNorm::new(features) }
     }
 
-    /// For rows of `features`, with `hidden` units inside and all their weights zero, for weights that will be loaded.
+    /// A block for rows of `features` elements, with `hidden` units inside and all their weights zero, for weights that will be
+    /// loaded.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -117,16 +121,16 @@ impl<F: Float> PostNormBlock<F> {
         PostNormBlock { residual, norm: LayerNorm::new(features) }
     }
 
-    /// With another eps of the layer norm than 1e-5.
+    /// Sets the eps of the layer norm, which is 1e-5 otherwise.
     ///
     /// # Panics
-    /// Panics as [`LayerNorm::eps`] does.
+    /// Panics if [`LayerNorm::eps`] does.
     #[track_caller]
     pub fn eps(self, eps: f64) -> Self {
         PostNormBlock { norm: self.norm.eps(eps), ..self }
     }
 
-    /// The branch's last layer zero: the block starts as its normalisation alone.
+    /// Sets the branch's last layer to zero: the block starts as its normalisation alone.
     pub fn zero_init(mut self) -> Self {
         self.residual.branch.fc2.set_zero();
         self

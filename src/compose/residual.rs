@@ -21,14 +21,14 @@ use crate::parameters;
 
 const NAME: &str = "Residual";
 
-/// What a residual branch is multiplied by.
+/// The factor of a residual branch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BranchScale<F> {
     /// A number that is not trained: 1, or `1/sqrt(L)` in a stack of L blocks.
     Fixed(f64),
     /// One learned number, `[1]`: ReZero (Bachlechner et al. 2020) starts it at 0.
     Scalar(Array1<F>),
-    /// One learned number a feature, `[D]`: LayerScale (Touvron et al. 2021) starts them small.
+    /// One learned number per feature, `[D]`: LayerScale (Touvron et al. 2021) starts them small.
     PerFeature(Array1<F>),
 }
 
@@ -69,8 +69,8 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
 /// The Jacobian is that of the shortcut plus that of the branch: with the identity as shortcut, a gradient passes a
 /// stack of any depth undiminished, and each branch adds to it.
 ///
-/// `[T, B, I]` to `[T, B, O]`; the identity needs `I = O`, otherwise the shortcut is a learned [`Linear`]. The state is
-/// the branch's. The branch's parameters keep their names; the others are `scale` and `shortcut.weight`.
+/// Maps `[T, B, I]` to `[T, B, O]`; the identity needs `I = O`, otherwise the shortcut is a learned [`Linear`]. The state is the
+/// branch's. The branch's parameters keep their names; the others are `scale` and `shortcut.weight`.
 ///
 /// ```
 /// use gradflow::{Layer, TensorsExt, compose::Residual, rand::{SeedableRng, rngs::StdRng}, recurrent::GruCell};
@@ -84,9 +84,9 @@ impl<F: Float> Tensors<F> for BranchScale<F> {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Residual<L: Layer> {
-    /// What is added to the skip connection.
+    /// The layer whose output is added to the skip connection.
     pub branch: L,
-    /// What the branch is multiplied by.
+    /// The factor of the branch.
     pub scale: BranchScale<L::Elem>,
     /// The map on the skip connection, if it is not the identity.
     pub shortcut: Option<Linear<L::Elem>>,
@@ -112,26 +112,26 @@ impl<L: Layer> Residual<L> {
         Residual { shortcut: Some(Linear::builder(input, output).bias(false).build(rng)), ..Self::new(branch) }
     }
 
-    /// With a number that is not trained before the branch: `1/sqrt(L)` keeps the variance of a stack of L blocks.
+    /// Multiplies the branch by a number that is not trained: `1/sqrt(L)` keeps the variance of a stack of L blocks.
     ///
     /// # Panics
-    /// Panics if it is not finite in the element type.
+    /// Panics if `scale` is not finite in the element type.
     #[track_caller]
     pub fn scaled(self, scale: f64) -> Self {
         let scale = check_number::<L::Elem>(NAME, "scale", Expect::Finite, scale);
         Residual { scale: BranchScale::Fixed(scale), ..self }
     }
 
-    /// With one learned number before the branch that starts at 0: the block starts as its shortcut.
+    /// Multiplies the branch by one learned number that starts at 0, so the block starts as its shortcut.
     pub fn rezero(self) -> Self {
         Residual { scale: BranchScale::Scalar(Array1::zeros(1)), ..self }
     }
 
-    /// With one learned number a feature before the branch, all starting at `initial`; `features` is the number of
-    /// output features.
+    /// Multiplies the branch by one learned number per feature, all starting at `initial`; `features` is the number of output
+    /// features.
     ///
     /// # Panics
-    /// Panics if there are none, or `initial` is not finite in the element type.
+    /// Panics if `features` is 0, or if `initial` is not finite in the element type.
     #[track_caller]
     pub fn layer_scale(self, features: usize, initial: f64) -> Self {
         check_sizes::<L::Elem, 1>(NAME, [("features", features)], &[&[features]]);
@@ -169,7 +169,7 @@ impl<L: Layer> Default for ResidualCache<L> {
 }
 
 vectorised! {
-    /// y = x + scale ∘ branch, row by row; `scale` is one number, or one a feature.
+    /// y = x + scale ∘ branch, row by row; `scale` is one number, or one per feature.
     fn add_scaled<'a, F: Float>(features: usize, scale: &'a [F], x: &'a [F], branch: &'a [F], y: &'a mut [F]) {
         let rows = y.chunks_exact_mut(features).zip(x.chunks_exact(features)).zip(branch.chunks_exact(features));
         for ((y, x), branch) in rows {
@@ -213,12 +213,12 @@ fn add_scale_gradient<F: Float>(features: usize, dy: &[F], branch: &[F], dscale:
 }
 
 impl<L: Layer> Residual<L> {
-    /// Whether the branch is added as it is.
+    /// Whether the branch is added without a scale.
     fn is_unscaled(&self) -> bool {
         matches!(self.scale, BranchScale::Fixed(scale) if scale == 1.0)
     }
 
-    /// The scale as one number or one a feature.
+    /// The scale as one number, or one per feature.
     #[track_caller]
     fn with_scale<R>(&self, features: usize, act: impl FnOnce(&[L::Elem]) -> R) -> R {
         match &self.scale {
@@ -401,7 +401,7 @@ struct ResidualStage<F: Float> {
     branch: Chain<F>,
     shortcut: Chain<F>,
     scale: Vec<F>, // [O]
-    skip: Vec<F>,  // [BLOCK, O]: what the shortcut gives
+    skip: Vec<F>,  // [BLOCK, O]: the output of the shortcut
 }
 
 impl<F: Float> Stage<F> for ResidualStage<F> {

@@ -5,9 +5,9 @@ use crate::layer::{Causal, Layer, Stages};
 
 /// Defines a struct whose layers run one after another, and makes it a [`Layer`].
 ///
-/// The header names the element type; a layer listed `as "label"` takes another name among the parameters (`""`: its
-/// parameters stand as if they were the model's own). At most eight layers: nest structs or
-/// [`Stacked`](crate::compose::Stacked) beyond that. The state and the cache are tuples, one entry a layer.
+/// The header names the element type. A layer listed `as "label"` has that name among the parameters; with `""`, its parameters are
+/// named as if they were the model's own. A struct has at most eight layers: for more, nest structs or
+/// [`Stacked`](crate::compose::Stacked). The state and the cache are tuples with one entry per layer.
 ///
 /// ```
 /// use gradflow::{
@@ -55,7 +55,7 @@ macro_rules! sequential {
             impl $(<$($g: $b),*>)? Tensors<$f> for $name $(<$($g),*>)? { $($field $(as $label)?),+ }
         }
         $crate::__chain! { [$($($g: $b),*)?] [$name $(<$($g),*>)?] [$f] $($field [$($label)?]: $layer),+ }
-        // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error and not a choice.
+        // `for<'trivial>`: without a binder, a bound that is false for a concrete type is an error instead of a condition.
         impl $(<$($g: $b),*>)? $crate::layer::Causal for $name $(<$($g),*>)? where $(for<'trivial> $layer: $crate::layer::Causal),+ {
             fn stages(&self, stages: &mut $crate::layer::Stages<$f>) {
                 $($crate::layer::causal::add_stages(&self.$field, stages);)+
@@ -164,7 +164,7 @@ macro_rules! __chain {
         $crate::__chain! { @forward ($self y $state $cache) [$($is)*] $($rest)+ }
     }};
 
-    // The same, the last part's output added to `skip`.
+    // The same, with the last part's output added to `skip`.
     (@forward_onto ($self:ident $in:ident $state:ident $cache:ident $skip:ident $y:ident)
         [$i:tt $($is:tt)*] $part:tt
     ) => {
@@ -185,7 +185,7 @@ macro_rules! __chain {
         $crate::__chain! { @output ($self $cache) [$($is)*] $($rest)+ }
     };
 
-    // Backward, last part to first: the recursion first turns the list round.
+    // Backward, last part to first: the recursion first reverses the list.
     (@backward $names:tt [$($done:tt)*] [$i:tt $($is:tt)*] $part:tt $($rest:tt)*) => {
         $crate::__chain! { @backward $names [($part $i) $($done)*] [$($is)*] $($rest)* }
     };
@@ -209,7 +209,8 @@ macro_rules! __chain {
     }};
 }
 
-/// A tuple of layers is a model: `(Embedding, LstmCell, Linear)`; of tensors, as a tuple of states is, tensors.
+/// Makes a tuple of layers a model, such as `(Embedding, LstmCell, Linear)`, and a tuple of tensors, such as one of states,
+/// tensors.
 macro_rules! tuple {
     (0 $first:ident $(, $i:tt $t:ident)*) => {
         impl<E, $first: Tensors<E> $(, $t: Tensors<E>)*> Tensors<E> for ($first, $($t,)*) {

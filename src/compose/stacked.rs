@@ -12,7 +12,7 @@ use crate::parameters;
 
 const NAME: &str = "Stacked";
 
-/// Layers of one type, one after another: depth as a number.
+/// Any number of layers of one type, one after another.
 ///
 /// Parameters are named by position, `0.weight`, `1.weight` …, as in PyTorch's `nn.Sequential`. With
 /// [`BoxLayer`](crate::compose::BoxLayer) the layers can be of different types, chosen at run time.
@@ -31,10 +31,10 @@ pub struct Stacked<L> {
 parameters! { impl<L: Layer> Tensors<L::Elem> for Stacked<L> { layers as "" } }
 
 impl<L: Layer> Stacked<L> {
-    /// First to last.
+    /// A stack of these layers, first to last.
     ///
     /// # Panics
-    /// Panics if there are none.
+    /// Panics if `layers` is empty.
     #[track_caller]
     pub fn new(layers: Vec<L>) -> Self {
         assert!(!layers.is_empty(), "{NAME}: expected at least one layer, got none");
@@ -73,7 +73,8 @@ impl<L: Layer> Default for StackedCache<L> {
 }
 
 impl<L: Layer> Stacked<L> {
-    /// The work of a pass, about, and the number of products: layers of one type have as much each, in two, most often.
+    /// The approximate work of a pass, and its number of products: layers of one type have the same work, mostly in two products
+    /// each.
     fn work(&self, x: &Sequence<'_, L::Elem>) -> (u64, u64) {
         let (steps, batch) = x.dims();
         let weights = self.layers.first().map_or(0, |layer| layer.element_count());
@@ -206,7 +207,7 @@ impl<L: Layer> Layer for Stacked<L> {
     }
 }
 
-/// The steps of the output of layers, one after another.
+/// The steps of the output of layers that run one after another.
 fn steps_after<L: Layer>(layers: &[L]) -> Steps {
     layers.iter().fold(Steps::Same, |steps, layer| steps.then(layer.output_steps()))
 }

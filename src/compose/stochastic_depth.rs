@@ -15,24 +15,25 @@ use crate::parameters;
 
 const NAME: &str = "StochasticDepth";
 
-/// Stochastic depth (Huang, Sun et al. 2016), around the branch of a residual connection: in training the branch is
-/// left out at random, and the stack is as deep as chance has it.
+/// Stochastic depth (Huang, Sun et al. 2016), around the branch of a residual connection: in training the branch is left out at
+/// random, so the depth of a stack is random.
 ///
 /// ```text
 /// train(seed):      y_tb = m_b branch(x)_tb        m_b = 0 with probability p, else 1 / (1 - p)
 /// eval(), infer():  y = branch(x)
 /// ```
 ///
-/// Each sequence of the batch has its own chance, kept or left out as a whole; with
-/// [`whole_batch`](StochasticDepth::whole_batch) all have the same. `m` is a hash of the seed, the layer's id and `b`, as
-/// in [`Dropout`](crate::layers::Dropout). `[T, B, I]` to `[T, B, O]`, the branch's; its parameters keep their names.
+/// Each sequence of the batch is kept or left out as a whole, independently of the others; with
+/// [`whole_batch`](StochasticDepth::whole_batch), all are kept or left out together. `m` is a hash of the seed, the layer's id and
+/// `b`, as in [`Dropout`](crate::layers::Dropout). The shapes, `[T, B, I]` to `[T, B, O]`, are the branch's, and its parameters
+/// keep their names.
 ///
-/// What is left out is the branch's *output*. A recurrent branch runs all the same: its state moves on as in evaluation,
-/// and `dL/d(final state)` passes through it, so a memory has no gaps. A NaN is not dropped.
+/// Only the branch's *output* is left out. A recurrent branch still runs: its state advances as in evaluation, and
+/// `dL/d(final state)` passes through it, so a memory has no gaps. A NaN is not dropped.
 ///
 /// # Panics
-/// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
-/// [`infer`](Sequence::infer).
+/// `forward` panics if `x` has no mode, that is, neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// [`infer`](Sequence::infer) was called.
 ///
 /// ```
 /// use gradflow::{
@@ -51,7 +52,7 @@ const NAME: &str = "StochasticDepth";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StochasticDepth<L: Layer> {
-    /// What is left out at random.
+    /// The layer that is left out at random.
     pub branch: L,
     drop: RandomDrop,
     whole_batch: bool,
@@ -68,11 +69,11 @@ impl<L: Layer> StochasticDepth<L> {
         StochasticDepth { branch, drop: RandomDrop::new(NAME, p, rng), whole_batch: false }
     }
 
-    /// As block `k`, counted from 0, of `depth`, in a stack whose probabilities rise linearly to `last`, the last
-    /// block's: `p = last (k + 1) / depth`, the paper's rule.
+    /// Block `k`, counted from 0, of a stack of `depth` blocks whose probabilities rise linearly to `last`:
+    /// `p = last (k + 1) / depth`, the paper's rule.
     ///
     /// # Panics
-    /// Panics if `last` is not in `0..1` or `k` not below `depth`.
+    /// Panics if `last` is not in `0..1`, or if `k` is not below `depth`.
     #[track_caller]
     pub fn linear(branch: L, last: f64, k: usize, depth: usize, rng: &mut (impl Rng + ?Sized)) -> Self {
         if k >= depth {
@@ -84,7 +85,7 @@ impl<L: Layer> StochasticDepth<L> {
         Self::new(branch, last * (k + 1) as f64 / depth as f64, rng)
     }
 
-    /// One chance for the whole batch instead of one a sequence: the paper's own.
+    /// Keeps or leaves out the branch for the whole batch at once, as in the paper, instead of for each sequence.
     pub fn whole_batch(self) -> Self {
         StochasticDepth { whole_batch: true, ..self }
     }
@@ -103,7 +104,7 @@ pub struct StochasticDepthCache<L: Layer> {
     copy: StandardLayout<L::Elem>,
     branch: L::Cache,
     mask: Option<Mask>,
-    y: Array3<L::Elem>, // [T, B, O] and, in a backward pass, m ∘ dy; unused where nothing is dropped
+    y: Array3<L::Elem>, // [T, B, O] and, in a backward pass, m ∘ dy; unused if nothing is dropped
 }
 
 opaque_debug! { StochasticDepthCache<L: Layer> }
@@ -122,7 +123,7 @@ impl<L: Layer> Default for StochasticDepthCache<L> {
 }
 
 impl<L: Layer> StochasticDepth<L> {
-    /// `y_tb = m_b v_tb` on the valid rows, zero on the others.
+    /// `y_tb = m_b v_tb` on the valid rows, zero on padding.
     fn apply(&self, mask: Mask, x: &Sequence<'_, L::Elem>, values: &[L::Elem], y: &mut Array3<L::Elem>) {
         let (_, batch, features) = y.dim();
         for run in x.runs() {

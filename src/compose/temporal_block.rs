@@ -1,4 +1,4 @@
-//! Residual blocks of convolutions in time, ready made.
+//! Ready-made residual blocks of convolutions in time.
 
 use rand::Rng;
 
@@ -21,7 +21,7 @@ sequential! {
 }
 
 sequential! {
-    /// The branch of a [`TemporalBlock`]: two convolutions, after each of them relu and dropout.
+    /// The branch of a [`TemporalBlock`]: two convolutions, each followed by relu and dropout.
     #[derive(Clone, Debug, PartialEq)]
     pub struct TemporalBranch<C: Layer>: Layer<C::Elem> {
         /// From I to O features.
@@ -40,8 +40,8 @@ sequential! {
 }
 
 sequential! {
-    /// A residual block of two dilated causal convolutions, of which a temporal convolutional network is a stack (Bai, Kolter and
-    /// Koltun 2018).
+    /// A residual block of two dilated causal convolutions. A temporal convolutional network is a stack of such blocks (Bai, Kolter
+    /// and Koltun 2018).
     ///
     /// ```text
     /// y = relu(shortcut(x) + branch(x))          shortcut: the identity, or W x + b if I and O differ
@@ -53,13 +53,14 @@ sequential! {
     /// | `x` | `[T, B, I]` |
     /// | `y` | `[T, B, O]` |
     ///
-    /// The convolutions have [weight norm](TemporalBlock::weight_norm), as in the paper, or a [layer norm](TemporalBlock::layer_norm)
-    /// after them. A stack of n blocks with dilations 1, 2, 4, … reads `2 (K - 1) (2^n - 1)` steps back, and a gradient passes 2 n
-    /// products on the way, not one for each step. Over these it vanishes or explodes as it does over the steps of a recurrent net; the
-    /// skip connections let it pass, as they do in any deep net.
+    /// The convolutions have [weight norm](TemporalBlock::weight_norm), as in the paper, or a
+    /// [layer norm](TemporalBlock::layer_norm) after them. A stack of n blocks with dilations 1, 2, 4, … reads
+    /// `2 (K - 1) (2^n - 1)` steps back, and a gradient passes 2 n products on the way, not one for each step. Over these products
+    /// it vanishes or explodes as it does over the steps of a recurrent net; the skip connections let it pass, as they do in any
+    /// deep net.
     ///
-    /// Parameters are named `conv1.weight_v`, `conv1.bias`, `conv1.weight_g`, …, `shortcut.weight`, `shortcut.bias`. A pass says
-    /// whether it is [training](crate::Sequence::train), as dropout asks.
+    /// Parameters are named `conv1.weight_v`, `conv1.bias`, `conv1.weight_g`, …, `shortcut.weight`, `shortcut.bias`. Because of
+    /// dropout, a pass must have a mode, such as [training](crate::Sequence::train).
     ///
     /// ```
     /// use gradflow::{
@@ -113,8 +114,8 @@ fn parts<F: Float, R: Rng + ?Sized>(
 }
 
 impl<F: Float> TemporalBlock<WeightNorm<CausalConv1d<F>>> {
-    /// With weight norm: for `input` features, `output` of them out, kernels of `kernel` taps that are `dilation` steps apart, and
-    /// dropout with probability `p`. Weights start as [`CausalConv1d::new`]'s.
+    /// A block with weight norm, from `input` to `output` features, with kernels of `kernel` taps that are `dilation` steps apart
+    /// and dropout with probability `p`. Weights are initialized as by [`CausalConv1d::new`].
     ///
     /// # Panics
     /// Panics if a size is 0, or `p` is not in `0..1`.
@@ -133,7 +134,7 @@ impl<F: Float> TemporalBlock<WeightNorm<CausalConv1d<F>>> {
 }
 
 impl<F: Float> TemporalBlock<NormedConv1d<F>> {
-    /// With a layer norm after each convolution; sizes as in [`weight_norm`](TemporalBlock::weight_norm).
+    /// A block with a layer norm after each convolution; sizes are as in [`weight_norm`](TemporalBlock::weight_norm).
     ///
     /// # Panics
     /// Panics if a size is 0, or `p` is not in `0..1`.

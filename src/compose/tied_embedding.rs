@@ -1,4 +1,4 @@
-//! An embedding whose matrix is the output projection, too.
+//! An embedding whose matrix is also the output projection.
 
 use ndarray::{Array1, Array2, Array3, ArrayRef3, ArrayView3};
 
@@ -26,16 +26,16 @@ const NAME: &str = "TiedEmbedding";
 ///
 /// | | shape |
 /// | --- | --- |
-/// | `x` | ids `[T, B]` of any integer type, each from 0 and below V |
+/// | `x` | ids `[T, B]` of any integer type, each at least 0 and below V |
 /// | `e`, `h` | `[T, B, D]`: the layer gives as many features as it takes |
 /// | `z` | logits, `[T, B, V]`, for a [`SoftmaxCrossEntropy`](crate::loss::SoftmaxCrossEntropy) |
 ///
-/// E is one tensor, `embedding.weight`: it is counted, clipped, stepped and saved once, and its gradient is the sum of both uses. If
-/// the layer's output has another size, end it with a [`Linear`](crate::layers::Linear) to D. The state is the layer's.
+/// E is one tensor, `embedding.weight`: it is counted, clipped, stepped and saved once, and its gradient is the sum over both uses.
+/// If the layer's output has another size, end it with a [`Linear`](crate::layers::Linear) to D. The state is the layer's.
 ///
-/// Logits are products of h and vectors of E, so E should start smaller than an embedding alone:
-/// uniform in ±0.1, or with a standard deviation of 1/√D. Of a [padding id](crate::layers::EmbeddingBuilder::padding_idx), the row gets
-/// no gradient by the embedding, but that of its logit, as in PyTorch.
+/// Logits are products of h and vectors of E, so E should start smaller than in an embedding alone: uniform in ±0.1, or with a
+/// standard deviation of 1/√D. The row of a [padding id](crate::layers::EmbeddingBuilder::padding_idx) gets no gradient from the
+/// embedding, but it gets that of its logit, as in PyTorch.
 ///
 /// ```
 /// use gradflow::prelude::*;
@@ -50,7 +50,7 @@ const NAME: &str = "TiedEmbedding";
 /// ```
 ///
 /// # PyTorch's files
-/// There, `decoder.weight = encoder.weight` is one tensor under two names. Reading them is
+/// In PyTorch, `decoder.weight = encoder.weight` is one tensor under two names. To read such files, use
 /// [`LoadOptions::tied`](crate::io::LoadOptions::tied).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TiedEmbedding<L: Layer> {
@@ -64,7 +64,7 @@ pub struct TiedEmbedding<L: Layer> {
 parameters! { impl<L: Layer> Tensors<L::Elem> for TiedEmbedding<L> { embedding, layer, bias } }
 
 impl<L: Layer> TiedEmbedding<L> {
-    /// Without a bias.
+    /// A model without a bias.
     ///
     /// # Panics
     /// Panics if the layer does not give as many features as the embedding has.
@@ -77,7 +77,7 @@ impl<L: Layer> TiedEmbedding<L> {
         tied
     }
 
-    /// With a bias of the projection, which starts as zeros.
+    /// Adds a bias to the projection, which starts as zeros.
     #[must_use]
     pub fn bias(self) -> Self {
         let bias = Some(Array1::default(self.embedding.weight.nrows()));
