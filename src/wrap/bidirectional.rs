@@ -20,9 +20,10 @@ const NAME: &str = "Bidirectional";
 /// y_t = [ →layer(x)_t ; ←layer(x)_t ]
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O + O']`. [`merge`](Bidirectional::merge) puts both outputs together in another way, [`Merge`]. Any layers will do, whole models too, if both keep the number of steps or give the same
-/// number; of feed-forward parts inside them, the direction changes nothing. It is not [`Causal`](crate::Causal): it needs the whole sequence. Several layers of one kind of cell
-/// are better served by a [`Recurrent`](crate::recurrent::Recurrent) model, which has PyTorch's names.
+/// Maps `[T, B, I]` to `[T, B, O + O']`. [`merge`](Bidirectional::merge) combines both outputs in another way: see [`Merge`]. Any
+/// layers will do, whole models too, if both keep the number of steps or give the same number. Feed-forward parts inside them do
+/// not depend on the direction. It is not [`Causal`](crate::Causal), because it needs the whole sequence. For several layers of one
+/// kind of cell, a [`Recurrent`](crate::recurrent::Recurrent) model, which has PyTorch's names, is the better choice.
 ///
 /// ```
 /// use gradflow::{
@@ -41,7 +42,7 @@ pub struct Bidirectional<L> {
     pub forward: L,
     /// From the last valid step to the first.
     pub reverse: L,
-    /// How both outputs become one.
+    /// How both outputs are combined.
     pub merge: Merge,
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for Bidirectional<L> { forward, reverse; skip merge } }
@@ -52,7 +53,7 @@ impl<L: Layer> Bidirectional<L> {
         Bidirectional { forward, reverse, merge: Merge::Concat }
     }
 
-    /// With another way to make both outputs one.
+    /// Sets how both outputs are combined.
     ///
     /// ```
     /// use gradflow::{Layer, rand::{SeedableRng, rngs::StdRng}, recurrent::Gru, wrap::{Bidirectional, Merge}};
@@ -66,7 +67,7 @@ impl<L: Layer> Bidirectional<L> {
     }
 }
 
-/// How the outputs of both directions of a [`Bidirectional`], f and r, become one: Keras' `merge_mode`.
+/// How the outputs f and r of both directions of a [`Bidirectional`] are combined: Keras' `merge_mode`.
 ///
 /// ```text
 /// Concat      y = [f ; r]         dL/df, dL/dr = the parts of dL/dy
@@ -75,7 +76,7 @@ impl<L: Layer> Bidirectional<L> {
 /// Multiply    y = f ∘ r           dL/df = r ∘ dL/dy        dL/dr = f ∘ dL/dy
 /// ```
 ///
-/// All but `Concat` need directions of as many features, which y has too.
+/// All but `Concat` need directions with the same number of features, which is also that of y.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Merge {
     /// Side by side, as in PyTorch: Keras' `concat`.
@@ -90,7 +91,7 @@ pub enum Merge {
 }
 
 once! {
-    /// `y` of f and r, which have one shape.
+    /// `y` from f and r, which have the same shape.
     fn merge<'a, F: Float>(merge: Merge, f: ArrayView3<'a, F>, r: ArrayView3<'a, F>, y: &'a mut Array3<F>) {
         let outputs = Zip::from(y).and(f).and(r);
         match merge {
@@ -112,7 +113,7 @@ once! {
     }
 }
 
-/// The state of a [`Bidirectional`]: that of each direction, at its own end.
+/// The state of a [`Bidirectional`]: the state of each direction, at the end of that direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BothStates<S> {
     /// After the last step.
@@ -279,7 +280,7 @@ impl<L: Layer> Layer for Bidirectional<L> {
             (Gradient::new(&mut grad.forward, how), Gradient::new(&mut grad.reverse, how));
         let forward = self.forward.backward_pass(x, &dy_forward, dforward, forward, grad_forward);
         let reverse = self.reverse.backward_pass(&x.reversed(), &dy_reverse, dreverse, reverse, grad_reverse);
-        // If it is not wanted it is unspecified, and so is its shape.
+        // If the gradient is not wanted, it is unspecified, and so is its shape.
         let features = if x.wants_gradient() { forward.dim().2 } else { 0 };
         reuse(dx, (steps, batch, features));
         dx.fill(L::Elem::zero());

@@ -1,7 +1,8 @@
 //! Wrappers whose state and cache are those of the layer inside.
 
-/// Implements [`Layer`](crate::layer::Layer) and [`Causal`](crate::layer::Causal) for a wrapper of one layer. Every method
-/// goes on to `field`, so none can be forgotten; the wrapper says what the layer is given as `x`, and runs the backward pass.
+/// Implements [`Layer`](crate::layer::Layer) and [`Causal`](crate::layer::Causal) for a wrapper of one layer. Every method forwards
+/// to `field`, so none can be forgotten. The wrapper's own methods are `given`, which returns the layer's input, and
+/// `run_backward`.
 macro_rules! forwarding_layer {
     ($wrapper:ident<$l:ident> as $field:ident) => {
         impl<$l: $crate::layer::Layer> $crate::layer::Layer for $wrapper<$l> {

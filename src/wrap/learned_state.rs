@@ -25,11 +25,11 @@ const NAME: &str = "LearnedState";
 /// s_0 = started ∘ s + (1 - started) ∘ initial        started: 0 at a sequence's start, 1 from its first step on
 /// ```
 ///
-/// [`zero_state`](Layer::zero_state) gives a state that has not started; every pass leaves one that has, so that chunks and
-/// streams go on. Set a sequence's `started` back to 0 to start it anew.
+/// [`zero_state`](Layer::zero_state) gives a state that has not started. Every pass leaves one that has, so chunks and streams
+/// continue from it. To start a sequence anew, set its `started` back to 0.
 ///
-/// With [resets](Sequence::with_resets) every piece starts from the initial state, whose gradient is the sum over all starts. The
-/// layer is then given a state with a row for each [piece](Sequence::pieces).
+/// With [resets](Sequence::with_resets), every piece starts from the initial state, whose gradient is the sum over all starts. The
+/// layer inside then gets a state with a row for each [piece](Sequence::pieces).
 ///
 /// ```
 /// use gradflow::ndarray::{Array3, arr2};
@@ -45,13 +45,13 @@ const NAME: &str = "LearnedState";
 pub struct LearnedState<L: Layer> {
     /// The layer.
     pub layer: L,
-    /// Its initial state, of a batch of one; zero at the start.
+    /// Its initial state, for a batch of one; initially zero.
     pub initial: L::State,
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for LearnedState<L> { layer as "", initial } }
 
 impl<L: Layer> LearnedState<L> {
-    /// `layer`, from a zero state that is learned from then on.
+    /// `layer` with a learned initial state, which is zero at first.
     pub fn new(layer: L) -> Self {
         LearnedState { initial: layer.zero_state(1), layer }
     }
@@ -60,9 +60,9 @@ impl<L: Layer> LearnedState<L> {
 /// The state of a [`LearnedState`] layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartedState<F, S> {
-    /// The layer's own.
+    /// The state of the layer inside.
     pub state: S,
-    /// `[B, 1]`: 0 for a sequence that is yet to start, 1 for one that has.
+    /// `[B, 1]`: 0 for a sequence that has not started yet, 1 for one that has.
     pub started: Array2<F>,
 }
 
@@ -77,7 +77,7 @@ impl<F: Float, S: Tensors<F>> Tensors<F> for StartedState<F, S> {
 pub struct LearnedStateCache<L: Layer> {
     pending: Pending,
     layer: L::Cache,
-    /// What the last forward pass was given.
+    /// The state that the last forward pass was given.
     given: Option<StartedState<L::Elem, L::State>>,
     dstate: Option<L::State>,
     pieces: PieceStates<L>,
@@ -93,15 +93,15 @@ impl<L: Layer> Default for LearnedStateCache<L> {
 }
 
 impl<L: Layer> LearnedState<L> {
-    /// Each piece that starts from its state here: those with a step, since a state that no step reads stays as it is. Behind a
-    /// change of steps a sequence starts from the state of its first piece, and ends in that of its last one.
+    /// The pieces that start from their states here: those with a step, since a state that no step reads stays as it is. If the
+    /// layer changes the number of steps, a sequence starts from the state of its first piece, and ends in that of its last one.
     fn starting<'x>(&self, x: &Sequence<'x, L::Elem>) -> impl Iterator<Item = Piece> + use<'x, L> {
         let (x, other_steps) = (*x, matches!(self.layer.output_steps(), Steps::Count(_)));
         let has_steps = move |b: usize| x.valid_steps(b).next().is_some();
         x.pieces().filter(move |piece| x.reaches(piece) || other_steps && has_steps(piece.sequence))
     }
 
-    /// Each row whose piece has started here has started after it.
+    /// Marks the rows whose pieces start here as started.
     fn mark_started(&self, x: &Sequence<'_, L::Elem>, started: &mut Array2<L::Elem>) {
         for row in self.starting(x).filter_map(|piece| piece.last) {
             started[[row, 0]] = L::Elem::one();
@@ -121,7 +121,8 @@ struct PieceStates<L: Layer> {
 }
 
 impl<L: Layer> PieceStates<L> {
-    /// A state with a row for each piece: those of `state` go to the pieces at an end of each sequence, the others have not started.
+    /// A state with a row for each piece: the rows of `state` go to the pieces at an end of each sequence, and the remaining pieces
+    /// have not started.
     #[track_caller]
     fn spread(
         &mut self,
@@ -142,7 +143,7 @@ impl<L: Layer> PieceStates<L> {
         all
     }
 
-    /// Those of the pieces at an end of each sequence back to `state`.
+    /// Copies the states of the pieces at an end of each sequence back to `state`.
     fn collect(&self, x: &Sequence<'_, L::Elem>, state: &mut StartedState<L::Elem, L::State>, end: End) {
         let (batch, rows) = (x.dims().1, x.with_piece_states().state_rows());
         let (one, all) = self.one.as_ref().zip(self.all.as_ref()).expect("spread before");
@@ -150,18 +151,18 @@ impl<L: Layer> PieceStates<L> {
     }
 }
 
-/// The rows of the sequences' states at an end of the pass, each with that of its piece.
+/// The rows of the sequences' states at an end of the pass, each with the row of its piece.
 fn rows_of_pieces<F: Float>(x: &Sequence<'_, F>, end: End) -> impl Iterator<Item = (usize, usize)> {
     let pieces = x.pieces().zip(x.with_piece_states().pieces());
     pieces.filter_map(move |(piece, numbered)| end(&piece).zip(end(&numbered)))
 }
 
-/// Whether the layer inside is to be given a state for each piece.
+/// Whether the layer inside needs a state for each piece.
 fn has_pieces<F: Float>(x: &Sequence<'_, F>) -> bool {
     x.has_resets() && !x.has_piece_states()
 }
 
-/// Copies rows of a state to those of another one, each with its number of rows; `one` is a state of one row.
+/// Copies rows of one state to rows of another, as in `pairs`. Both come with their numbers of rows; `one` is a state of one row.
 fn copy_rows<F: Float, S: Tensors<F>>(
     one: &S,
     (from, from_rows): (&S, usize),
@@ -180,7 +181,7 @@ fn copy_rows<F: Float, S: Tensors<F>>(
 }
 
 impl<L: Layer> LearnedState<L> {
-    /// Gives the sequences that start here the learned state; keeps what came.
+    /// Gives the learned state to the sequences that start here; keeps the state that came in.
     #[track_caller]
     fn begin(
         &self,
@@ -206,7 +207,7 @@ impl<L: Layer> LearnedState<L> {
         }
     }
 
-    /// The forward pass, with a row of `state` for each row of the layer's.
+    /// The forward pass, with a row of `state` for each row of the layer's state.
     #[track_caller]
     fn forward_rows<'c>(
         &self,
@@ -221,7 +222,7 @@ impl<L: Layer> LearnedState<L> {
         y
     }
 
-    /// The backward pass, with a row of `dstate` for each row of the layer's.
+    /// The backward pass, with a row of `dstate` for each row of the layer's state.
     #[track_caller]
     #[allow(clippy::too_many_arguments)]
     fn backward_rows<'c>(
@@ -254,8 +255,8 @@ impl<L: Layer> LearnedState<L> {
         dx
     }
 
-    /// From `d`, the gradient of the state that the layer started from, and what was `given`: that of the learned state, and of
-    /// the given one, if it is wanted. `dstate` holds the gradient of the final state.
+    /// Computes the gradient of the learned state and, if it is wanted, that of the `given` one, from `d`, the gradient of the
+    /// state that the layer started from. `dstate` comes in as the gradient of the final state.
     fn begin_backward(
         &self,
         x: &Sequence<'_, L::Elem>,
@@ -317,7 +318,7 @@ impl<L: Layer> Layer for LearnedState<L> {
     }
 
     fn add_to_graph(&self, graph: &mut Graph<L::Elem>, x: Signal) -> Result<Signal, Unsupported> {
-        // Of sequences that start here the learned state, of others what came.
+        // The learned state for sequences that start here, for others the state that came in.
         let started = graph.next_state(self.initial.count());
         let started_before = graph.initial_state(started);
         let one = graph.scalar(1.0);
@@ -419,7 +420,7 @@ impl<L: Layer> Layer for LearnedState<L> {
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let LearnedStateCache { pending, layer, given, dstate: d, pieces } = cache;
-        // The layer inside knows what shape its output has.
+        // The layer inside checks the shape of `dy`.
         pending.take_with_steps(NAME, &self.initial, x, dy, [dy.dim().0, dy.dim().2]);
         match dstate {
             Some(dstate) if has_pieces(x) => {
@@ -449,7 +450,7 @@ struct StartingStage<L: Layer> {
     chain: Chain<L::Elem>,
     output: usize,
     initial: L::State,
-    state: L::State, // to mix it in
+    state: L::State, // a buffer in which the state is mixed
     started: L::Elem,
 }
 

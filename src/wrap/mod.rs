@@ -1,4 +1,5 @@
-//! A layer run in another way: in both directions, from a learned state, in chunks, prepacked, with a normalised weight or with weights that are dropped, or with its gradients recorded.
+//! Layers that run another layer differently: in both directions, from a learned state, in chunks, prepacked, with a normalised
+//! weight, with weights that are dropped, or with its gradients recorded.
 
 pub(crate) mod bidirectional;
 mod forwarding;

@@ -9,14 +9,14 @@ use crate::layer::{Gradient, Layer, Sequence};
 
 /// A model for inference, whose weights are packed once for all passes.
 ///
-/// Products are fastest with weights in an order of their own. A pass over many steps copies them to it and is repaid; for
-/// short passes, and for large weights with few rows, the copy costs more than the product. This wrapper keeps the copies
-/// from the first [inference](Sequence::infer) on, in one place for all caches and threads. It is the same model in every
-/// other respect: training goes through it as if it were not there, and whoever reaches for the weights
-/// ([`get_mut`](Self::get_mut), an optimizer, a file that is loaded) has them packed anew by the next inference.
+/// Products are fastest with packed weights, which are stored in a special order. In a pass over many steps, packing them first
+/// pays off; for short passes, and for large weights with few rows, the copy costs more than the product. This wrapper keeps the
+/// packed weights from the first [inference](Sequence::infer) on, in one place for all caches and threads. It is the same model in
+/// every other respect: training is not affected, and any mutable access to the weights ([`get_mut`](Self::get_mut), an optimizer,
+/// a file that is loaded) makes the next inference pack them anew.
 ///
-/// It costs the memory of the weights a second time. Equal passes have equal bits, as with [chunks](Sequence::chunks), and
-/// differ from those of the bare model by rounding.
+/// It takes the memory of the weights a second time. Equal passes give equal bits, as with [chunks](Sequence::chunks), and differ
+/// from those of the bare model by rounding.
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell, wrap::Prepacked};
@@ -32,8 +32,8 @@ use crate::layer::{Gradient, Layer, Sequence};
 /// ```
 ///
 /// # Fewer bits
-/// [`with_precision`](Self::with_precision) keeps weights in 16 or 8 bits: where they come from memory, as in a single step of one
-/// sequence through a large layer, that is what a pass takes its time for.
+/// [`with_precision`](Self::with_precision) keeps weights in 16 or 8 bits. This helps if they are read from memory, as in a single
+/// step of one sequence through a large layer: the pass then spends its time on reading them.
 ///
 /// ```
 /// use gradflow::{Causal, Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -48,19 +48,19 @@ use crate::layer::{Gradient, Layer, Sequence};
 /// assert!((y - near).iter().all(|error| error.abs() < 0.01));
 /// ```
 ///
-/// It changes what inference computes, and nothing else:
+/// It changes only what inference computes:
 ///
 /// | | |
 /// | --- | --- |
-/// | which weights | those of products with a matrix: of cells and their projections, [`Linear`](crate::layers::Linear), [`FeedForward`](crate::layers::FeedForward), convolutions unless depthwise, and what is made of them |
-/// | which not | biases, peepholes, gains, [`Embedding`](crate::layers::Embedding)s, and weights that a layer makes anew in each pass, as [`WeightNorm`](crate::wrap::WeightNorm) and layers of your own do |
-/// | training, evaluation | go on with the weights as they are, which stay in the model and in its files |
-/// | a [`Stream`](crate::stream::Stream) of it | has the weights as they are, since its kernels have copies of their own |
+/// | which weights | those of products with a matrix: in cells and their projections, [`Linear`](crate::layers::Linear), [`FeedForward`](crate::layers::FeedForward), convolutions unless depthwise, and layers made of these |
+/// | which not | biases, peepholes, gains, [`Embedding`](crate::layers::Embedding)s, and weights that a layer computes anew in each pass, as [`WeightNorm`](crate::wrap::WeightNorm) and your own layers do |
+/// | training, evaluation | use the original weights, which stay in the model and in its files |
+/// | a [`Stream`](crate::stream::Stream) of it | uses the original weights, since its kernels have their own copies |
 /// | a `Prepacked` layer inside | has its own precision |
-/// | memory | the weights as they are, and the packed ones |
-/// | bits | as above: equal passes have equal bits, and a sequence has the same ones alone, in a batch and in [chunks](Sequence::chunks), on any number of threads |
+/// | memory | the original weights and the packed ones |
+/// | bits | as above: equal passes give equal bits, and a sequence has the same bits alone, in a batch and in [chunks](Sequence::chunks), on any number of threads |
 ///
-/// Weights that a layer of your own changes behind a shared reference, in a `Mutex` for instance, would not be noticed.
+/// If your own layer changes weights behind a shared reference, for instance in a `Mutex`, the change is not noticed.
 #[derive(Debug)]
 pub struct Prepacked<M: Layer> {
     model: M,
@@ -68,33 +68,33 @@ pub struct Prepacked<M: Layer> {
 }
 
 impl<M: Layer> Prepacked<M> {
-    /// `model`, of which nothing is packed yet.
+    /// Wraps `model`, without packing anything yet.
     pub fn new(model: M) -> Self {
         Prepacked { model, weights: PackedWeights::default() }
     }
 
-    /// In how many bits the weights are kept.
+    /// The precision of the packed weights.
     pub fn precision(&self) -> WeightPrecision {
         self.weights.precision()
     }
 
-    /// The model.
+    /// A reference to the model.
     pub fn get_ref(&self) -> &M {
         &self.model
     }
 
-    /// The model, to be changed: the next inference packs its weights anew.
+    /// A mutable reference to the model: the next inference packs its weights anew.
     pub fn get_mut(&mut self) -> &mut M {
         self.weights = PackedWeights::new(self.precision());
         &mut self.model
     }
 
-    /// The model alone.
+    /// Returns the model inside.
     pub fn into_inner(self) -> M {
         self.model
     }
 
-    /// What the model is given: in inference, its packed weights too.
+    /// The input of the model: in inference, with its packed weights.
     fn given<'s>(&'s self, x: Sequence<'s, M::Elem>) -> Sequence<'s, M::Elem> {
         if x.mode() != Some(Mode::Infer) {
             return x;
@@ -117,9 +117,9 @@ impl<M: Layer> Prepacked<M> {
 }
 
 impl<M: Layer<Elem = f32>> Prepacked<M> {
-    /// `model`, of which nothing is packed yet, with its weights in [so many bits](WeightPrecision).
+    /// Wraps `model`, to pack its weights with a [precision](WeightPrecision), without packing anything yet.
     ///
-    /// Only a model in f32; one in f64, which is for tests, does not compile:
+    /// The model must be in f32; one in f64, which is for tests, does not compile:
     ///
     /// ```compile_fail
     /// # use gradflow::{layers::Linear, wrap::{Prepacked, WeightPrecision}};

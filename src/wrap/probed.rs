@@ -12,9 +12,9 @@ use crate::parameters;
 
 const NAME: &str = "Probed";
 
-/// Any layer, with the norm of the gradient that arrives at it recorded by a [`GradientProbe`].
+/// Any layer, with the norm of the gradient of its output recorded by a [`GradientProbe`].
 ///
-/// In everything else it is the layer inside: the same numbers, parameters' names, state and cache.
+/// In every other respect it is the layer inside, with the same numbers, parameter names, state and cache.
 ///
 /// ```
 /// use gradflow::{
@@ -36,7 +36,7 @@ pub struct Probed<L: Layer> {
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for Probed<L> { layer as ""; skip probe, at, recorder } }
 
-// Derived, both would ask the cache to be so too.
+// Derived impls would require the same of the cache.
 impl<L: Layer> Clone for Probed<L> {
     fn clone(&self) -> Self {
         Probed { layer: self.layer.clone(), probe: self.probe.clone(), ..*self }
@@ -60,7 +60,7 @@ impl<L: Layer> Probed<L> {
     /// Records `‖dL/dy_t‖` of `layer` under `name`.
     ///
     /// # Panics
-    /// Panics if `probe` has a layer of this name already.
+    /// Panics if `probe` already has a layer of this name.
     #[track_caller]
     pub fn new(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self {
         let name = name.into();
@@ -73,10 +73,10 @@ impl<L: Layer> Probed<L> {
         Probed { layer, probe: probe.clone(), at: layers.len() - 1, recorder: None }
     }
 
-    /// Records `‖dL/dh_t‖` of the recurrent cell `layer` too and, of an LSTM, `‖dL/dc_t‖`.
+    /// Also records `‖dL/dh_t‖` of the recurrent cell `layer` and, for an LSTM, `‖dL/dc_t‖`.
     ///
     /// # Panics
-    /// Panics if `probe` has a layer of this name already.
+    /// Panics if `probe` already has a layer of this name.
     #[track_caller]
     pub fn recurrent(name: impl Into<String>, layer: L, probe: &GradientProbe) -> Self
     where
@@ -87,7 +87,7 @@ impl<L: Layer> Probed<L> {
 }
 
 impl<L: Layer> Probed<L> {
-    /// What the layer inside is given.
+    /// The input of the layer inside.
     fn given<'s>(&self, x: Sequence<'s, L::Elem>) -> Sequence<'s, L::Elem> {
         x
     }

@@ -15,8 +15,8 @@ use crate::parameters;
 
 const NAME: &str = "TruncatedBptt";
 
-/// Any layer that can run on a stream, in chunks of some steps: the state is carried from chunk to chunk, and the gradient
-/// is cut at each chunk's start (Williams and Peng 1990) or passed on.
+/// Any layer that can run on a stream, run in chunks of steps: the state is carried from chunk to chunk, and the gradient is cut at
+/// each chunk's start (Williams and Peng 1990) or passed on.
 ///
 /// ```text
 /// (y_k, s_{k+1}) = layer(x_k, s_k)                                 forward, chunk after chunk
@@ -24,14 +24,14 @@ const NAME: &str = "TruncatedBptt";
 /// (dx_k, ds_k)   = backward(dy_k, ds_{k+1})    passed: as over the whole sequence
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O]`; parameters, state and their names are the layer's. Outputs and states are those of the whole
-/// sequence, to the bit if the layer is recurrent. With [`pass_gradients`](TruncatedBptt::pass_gradients) so are the
-/// gradients, to rounding. Cut, a step's loss reaches the start of its chunk and no further; a sequence that ended in an
-/// earlier chunk has its final state's gradient there.
+/// Maps `[T, B, I]` to `[T, B, O]`; parameters, state and their names are the layer's. Outputs and states are those of the whole
+/// sequence, bit for bit if the layer is recurrent. With [`pass_gradients`](TruncatedBptt::pass_gradients), the gradients are those
+/// of the whole sequence, too, up to rounding. If they are cut, the gradient of a step's loss reaches the start of its chunk and no
+/// further. If a sequence ended in an earlier chunk, the gradient of its final state enters there.
 ///
-/// Passes keep what every chunk needs for its backward pass; with [`recompute`](TruncatedBptt::recompute) they keep the
-/// states between chunks alone. To step an optimizer between chunks, loop over [`Sequence::chunks`] instead: a pass and a
-/// step for each, with one state.
+/// Passes keep the values that every chunk needs for its backward pass; with [`recompute`](TruncatedBptt::recompute), they keep
+/// only the states between chunks. To step an optimizer between chunks, loop over [`Sequence::chunks`] instead, with a pass and a
+/// step for each chunk and one state for all.
 ///
 /// ```
 /// use gradflow::{
@@ -62,7 +62,7 @@ pub struct TruncatedBptt<L: Causal> {
 parameters! { impl<L: Causal> Tensors<L::Elem> for TruncatedBptt<L> { layer as ""; skip steps, passes, recomputes } }
 
 impl<L: Causal> TruncatedBptt<L> {
-    /// `layer` in chunks of `steps` steps, the gradient cut between them.
+    /// Runs `layer` in chunks of `steps` steps, with the gradient cut between them.
     ///
     /// # Panics
     /// Panics if `steps` is 0.
@@ -74,13 +74,13 @@ impl<L: Causal> TruncatedBptt<L> {
         TruncatedBptt { layer, steps, passes: false, recomputes: false }
     }
 
-    /// With the gradient passed on from chunk to chunk.
+    /// Passes the gradient on from chunk to chunk.
     pub fn pass_gradients(self) -> Self {
         TruncatedBptt { passes: true, ..self }
     }
 
-    /// Each chunk's forward pass is done once more before its backward pass, so that of a whole sequence only the states
-    /// between chunks are kept (Gruslys et al. 2016): the memory of one chunk, for about a third more time.
+    /// Repeats each chunk's forward pass before its backward pass, so that only the states between chunks are kept (Gruslys et al.
+    /// 2016). This takes the memory of one chunk, and about a third more time.
     pub fn recompute(self) -> Self {
         TruncatedBptt { recomputes: true, ..self }
     }
@@ -96,12 +96,12 @@ pub struct TruncatedBpttCache<L: Layer> {
     pending: Pending,
     /// O, of the last forward pass.
     features: usize,
-    /// One a chunk, or one for all.
+    /// One per chunk, or one for all.
     chunks: Vec<L::Cache>,
-    /// The state at each chunk's start, where passes are done again.
+    /// The state at each chunk's start, if forward passes are repeated.
     starts: Vec<Option<L::State>>,
     dstate: Option<L::State>,
-    /// A state of a batch of one, to tell where a sequence's state lies in a batch's.
+    /// A state of a batch of one, to find where a sequence's state is in that of a batch.
     one: Option<L::State>,
     y: Array3<L::Elem>,  // [T, B, O]
     dx: Array3<L::Elem>, // [T, B, I]
@@ -138,8 +138,8 @@ fn walk<'x, F: Float>(
     })
 }
 
-/// Drops the gradient of the states that reached `chunk` from an earlier one. A sequence that ended before it has its final
-/// state there.
+/// Drops the gradient of the states that reached `chunk` from an earlier one. A sequence that ended before `chunk` has its final
+/// state there, and keeps its gradient.
 fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::State>, dstate: &mut L::State) {
     if !chunk.has_piece_states() && (0..chunk.dims().1).all(|b| chunk.valid_steps(b).next().is_some()) {
         return dstate.set_zero();
@@ -157,7 +157,7 @@ fn cut<L: Layer>(layer: &L, chunk: &Sequence<'_, L::Elem>, one: &mut Option<L::S
 }
 
 impl<L: Causal> TruncatedBptt<L> {
-    /// Runs a forward pass over each chunk: its steps, its part of `x`, the state, and the cache for it.
+    /// Runs a forward pass over each chunk, with its steps, its part of `x`, the state, and the cache for it.
     #[track_caller]
     fn for_each_chunk(
         &self,
@@ -191,8 +191,8 @@ impl<L: Causal> TruncatedBptt<L> {
         mark.set();
     }
 
-    /// The parameters that a backward pass must find unchanged and no part looks at: what computes a forward pass again marks it
-    /// anew.
+    /// The parameters that a backward pass must find unchanged and that the layer inside does not check: a repeated forward pass
+    /// marks them anew.
     fn marked(&self) -> &dyn Tensors<L::Elem> {
         if self.recomputes { &self.layer } else { &() }
     }
@@ -284,7 +284,7 @@ impl<L: Causal> Layer for TruncatedBptt<L> {
             let grad = Gradient::new(&mut grad.layer, how);
             let part = self.layer.backward_pass(&chunk, &dy, dstate.as_deref_mut(), cache, grad);
             how = Accumulate::Add;
-            // If it is not wanted it is unspecified, and so is its shape.
+            // If the gradient is not wanted, it is unspecified, and so is its shape.
             reuse(dx, (steps, batch, if x.wants_gradient() { part.dim().2 } else { 0 }));
             if x.wants_gradient() {
                 dx.slice_mut(s![own, .., ..]).assign(&part);

@@ -13,8 +13,8 @@ use crate::parameters;
 
 const NAME: &str = "WeightDrop";
 
-/// Weight drop (Merity, Keskar and Socher 2017): DropConnect (Wan et al. 2013) of a recurrent layer's weights from h, which leaves the
-/// recurrence itself as it is.
+/// Weight drop (Merity, Keskar and Socher 2017): DropConnect (Wan et al. 2013) for the weights by which a recurrent layer
+/// multiplies h; the recurrence itself is unchanged.
 ///
 /// ```text
 /// train(seed):      W̃_ij = m_ij W_ij        m_ij = 0 with probability p, else 1 / (1 - p)
@@ -23,20 +23,20 @@ const NAME: &str = "WeightDrop";
 /// dL/dW_ij = m_ij dL/dW̃_ij
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O]` as the layer inside, whose parameters, names and state it has. By default W is every `weight_hh` of
-/// the layer, each with a mask of its own.
+/// Maps `[T, B, I]` to `[T, B, O]` as the layer inside does, and has its parameters, names and state. By default, W is every
+/// `weight_hh` of the layer, each with its own mask.
 ///
-/// A mask is drawn once a pass: it is the same at all steps and for all sequences, forward and backward. It is a hash of the seed, the
-/// wrapper's id and the element's place, as in [`Dropout`](crate::layers::Dropout). So it does not depend on threads, nor on how a
-/// batch is split, and chunks with the same seed have the same mask; give each training step another seed. In evaluation and
-/// inference the layer runs as if it were alone. A NaN is not dropped.
+/// A mask is drawn once per pass: it is the same at all steps and for all sequences, forward and backward. It is a hash of the
+/// seed, the wrapper's id and the element's place, as in [`Dropout`](crate::layers::Dropout). So it does not depend on threads or
+/// on how a batch is split, and chunks with the same seed have the same mask; give each training step a new seed. In evaluation and
+/// inference, the layer runs as it does without the wrapper. A NaN is not dropped.
 ///
 /// [`recurrent_dropout`](crate::recurrent::CellBuilder::recurrent_dropout) drops units of h, with a mask for each sequence; both
 /// may be combined.
 ///
 /// # Panics
-/// `forward` panics if `x` says neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
-/// [`infer`](Sequence::infer).
+/// `forward` panics if `x` has no mode, that is, neither [`train`](Sequence::train), [`eval`](Sequence::eval) nor
+/// [`infer`](Sequence::infer) was called.
 ///
 /// ```
 /// use gradflow::{
@@ -54,20 +54,21 @@ const NAME: &str = "WeightDrop";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightDrop<L: Layer> {
-    /// The layer, with whole weights.
+    /// The layer, with its full weights.
     pub layer: L,
     drop: RandomDrop,
-    /// Which of the layer's tensors are dropped.
+    /// The indices of the layer's tensors that are dropped.
     indices: Vec<usize>,
 }
 parameters! { impl<L: Layer> Tensors<L::Elem> for WeightDrop<L> { layer as ""; skip drop, indices } }
 
 impl<L: Layer> WeightDrop<L> {
-    /// Drops each element of the weights called `weight_hh` with probability `p`: of a cell, of all layers and directions of a
-    /// [`Recurrent`](crate::recurrent::Recurrent) model (`weight_hh_l0`), or of all cells of a model (`1.weight_hh`).
+    /// Drops each element of the weights called `weight_hh` with probability `p`: that of a cell, those of all layers and
+    /// directions of a [`Recurrent`](crate::recurrent::Recurrent) model (`weight_hh_l0`), or those of all cells of a model
+    /// (`1.weight_hh`).
     ///
     /// # Panics
-    /// Panics if there is none, or `p` is not in `0..1`, in the element type too.
+    /// Panics if there is no such weight, or if `p` is not in `0..1`, before or after rounding to the element type.
     #[track_caller]
     pub fn new(layer: L, p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         let is_recurrent = |name: &str| name.rsplit('.').next().is_some_and(|name| name.starts_with("weight_hh"));
@@ -79,10 +80,11 @@ impl<L: Layer> WeightDrop<L> {
         Self::of_indices(layer, indices, p, rng)
     }
 
-    /// Drops each element of the tensors that are called so with probability `p`.
+    /// Drops each element of the tensors listed in `names` with probability `p`.
     ///
     /// # Panics
-    /// Panics if `layer` has no such tensor, there are no names, or `p` is not in `0..1`, in the element type too.
+    /// Panics if `layer` lacks one of these tensors, if `names` is empty, or if `p` is not in `0..1`, before or after rounding to
+    /// the element type.
     #[track_caller]
     pub fn of(layer: L, names: &[&str], p: f64, rng: &mut (impl Rng + ?Sized)) -> Self {
         if names.is_empty() {
@@ -111,7 +113,7 @@ impl<L: Layer> WeightDrop<L> {
         self.drop.p
     }
 
-    /// The layer that computes in a training pass with this seed: with W̃.
+    /// The layer with W̃, as a training pass with this seed runs it.
     pub fn dropped(&self, seed: u64) -> L {
         let mut layer = self.layer.clone();
         if let Some(mask) = self.drop.mask(NAME, Some(crate::base::Mode::Train { seed })) {
@@ -120,7 +122,7 @@ impl<L: Layer> WeightDrop<L> {
         layer
     }
 
-    /// The layer alone.
+    /// Returns the layer inside.
     pub fn into_inner(self) -> L {
         self.layer
     }
@@ -137,7 +139,7 @@ impl<L: Layer> WeightDrop<L> {
         }
     }
 
-    /// The layer that computes: this one's, or the cache's with W̃.
+    /// The layer to run: the one inside, or the cache's with W̃.
     fn prepare<'c>(&'c self, mask: Option<Mask>, kept: &'c mut Option<L>) -> &'c L {
         let Some(mask) = mask else { return &self.layer };
         match kept {
@@ -153,11 +155,11 @@ impl<L: Layer> WeightDrop<L> {
 /// The cache of a [`WeightDrop`].
 pub struct WeightDropCache<L: Layer> {
     pending: Pending,
-    /// That of the last pass, if something was dropped.
+    /// The mask of the last pass, if weights were dropped.
     mask: Option<Mask>,
-    /// With W̃ and, after a backward pass, m ∘ dL/dW̃.
+    /// The layer with W̃ and, after a backward pass, m ∘ dL/dW̃.
     layer: Option<L>,
-    /// With dL/dW̃, to be added.
+    /// The gradient with dL/dW̃, to be added.
     grad: Option<L>,
     cache: L::Cache,
 }
@@ -243,7 +245,7 @@ impl<L: Layer> Layer for WeightDrop<L> {
         if mask.is_some() {
             pending.expect_another_seed(NAME, x);
         }
-        // The layer inside knows what shape its output has.
+        // The layer inside checks the shape of `dy`.
         pending.take_with_steps(NAME, self, x, dy, [dy.dim().0, dy.dim().2]);
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, grad);
@@ -258,7 +260,7 @@ impl<L: Layer> Layer for WeightDrop<L> {
                 for (i, mask) in self.masks(mask) {
                     let (masked, zero) = (layer.tensor_mut(i), L::Elem::of(0.0));
                     drop_row(mask, sum.values(i), masked);
-                    // As if added to zeros, which have no sign.
+                    // As if added to zeros: no zero is negative.
                     sum.tensor_mut(i).iter_mut().zip(masked).for_each(|(sum, masked)| *sum = *masked + zero);
                 }
                 dx

@@ -11,8 +11,8 @@ use crate::layer::{Causal, Gradient, Graph, Internal, Layer, Sequence, Signal, S
 
 const NAME: &str = "WeightNorm";
 
-/// Weight normalisation (Salimans and Kingma 2016) of one of a layer's weights: each output's row of it is a direction v and a
-/// length g, learned apart.
+/// Weight normalisation (Salimans and Kingma 2016) of one of a layer's weights: each output's row of it is split into a direction v
+/// and a length g, which are learned separately.
 ///
 /// ```text
 /// W_o = g_o v_o / |v_o|          o: an output, W_o its row, or its `[I, K]` of a convolution
@@ -20,12 +20,12 @@ const NAME: &str = "WeightNorm";
 /// dL/dg_o = dL/dW_o · v_o / |v_o|          dL/dv_o = g_o / |v_o| (dL/dW_o - dL/dg_o v_o / |v_o|)
 /// ```
 ///
-/// `[T, B, I]` to `[T, B, O]` as the layer inside, whose state it has. The parameters are the layer's with v in the place of the
-/// weight, and g, `[O, 1, ..]`: of `weight`, they are called `weight_v` and `weight_g`, as those of `torch.nn.utils.weight_norm`. A
-/// gradient by v is orthogonal to v, so steps along it only make v longer, and later steps smaller.
+/// Maps `[T, B, I]` to `[T, B, O]` as the layer inside does, and has its state. The parameters are the layer's, with v in place of
+/// the weight, and g, `[O, 1, ..]`. For `weight`, they are called `weight_v` and `weight_g`, as in `torch.nn.utils.weight_norm`.
+/// The gradient of v is orthogonal to v, so steps along it only make v longer, and later steps smaller.
 ///
-/// Each pass makes W anew, in its cache. A [`Stream`](crate::stream::Stream) makes it once; for inference,
-/// [`into_inner`](WeightNorm::into_inner) is the layer with W, which can be [`Prepacked`](crate::wrap::Prepacked).
+/// Each pass computes W anew, in its cache. A [`Stream`](crate::stream::Stream) computes it once. For inference,
+/// [`into_inner`](WeightNorm::into_inner) returns the layer with W, which can be [`Prepacked`](crate::wrap::Prepacked).
 ///
 /// A row of v that is zero has no direction: its W is NaN, as in PyTorch.
 ///
@@ -40,16 +40,16 @@ const NAME: &str = "WeightNorm";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightNorm<L: Layer> {
-    /// The layer, with v in the place of the weight.
+    /// The layer, with v in place of the weight.
     pub layer: L,
     /// g, `[O, 1, ..]`, with as many axes as the weight.
     pub gain: ArrayD<L::Elem>,
-    /// Which of the layer's tensors is v.
+    /// The index of v among the layer's tensors.
     index: usize,
 }
 
 impl<L: Layer> WeightNorm<L> {
-    /// Of the tensor called `weight`. It starts as `layer` does: g is the length of each row.
+    /// Normalises the tensor called `weight`. At first, the result equals `layer`: g is the length of each row.
     ///
     /// # Panics
     /// Panics if `layer` has no such tensor.
@@ -58,7 +58,7 @@ impl<L: Layer> WeightNorm<L> {
         Self::of(layer, "weight")
     }
 
-    /// Of the tensor called `name`: `weight_hh` of a cell, or `1.weight` in a model.
+    /// Normalises the tensor called `name`, such as `weight_hh` of a cell or `1.weight` in a model.
     ///
     /// # Panics
     /// Panics if `layer` has no such tensor.
@@ -73,7 +73,7 @@ impl<L: Layer> WeightNorm<L> {
         WeightNorm { layer, gain, index }
     }
 
-    /// The layer alone, with W = g v / |v|.
+    /// Returns the layer inside, with W = g v / |v|.
     pub fn into_inner(self) -> L {
         self.effective()
     }
@@ -84,7 +84,7 @@ impl<L: Layer> WeightNorm<L> {
         layer
     }
 
-    /// W = g v / |v|, in a layer that has v.
+    /// Writes W = g v / |v| to a layer that has v.
     #[track_caller]
     fn write_weight(&self, layer: &mut L) {
         let (shape, v) = self.layer.tensor(self.index);
@@ -92,7 +92,7 @@ impl<L: Layer> WeightNorm<L> {
         normalise(row_len(shape), self.gain.values(0), v, layer.tensor_mut(self.index));
     }
 
-    /// The layer that computes, kept from pass to pass.
+    /// The layer with W, kept from pass to pass.
     #[track_caller]
     fn prepare<'c>(&self, kept: &'c mut Option<L>) -> &'c L {
         match kept {
@@ -131,7 +131,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// dg and dv, row by row, added to what is there.
+    /// Adds dg and dv, row by row.
     fn normalise_backward<'a, F: Float>(
         width: usize,
         gain: &'a [F],
@@ -184,9 +184,9 @@ impl<L: Layer> Tensors<L::Elem> for WeightNorm<L> {
 /// The cache of a [`WeightNorm`].
 pub struct WeightNormCache<L: Layer> {
     pending: Pending,
-    /// With W.
+    /// The layer with W.
     layer: Option<L>,
-    /// With dL/dW.
+    /// The gradient with dL/dW.
     grad: Option<L>,
     cache: L::Cache,
 }
@@ -267,7 +267,7 @@ impl<L: Layer> Layer for WeightNorm<L> {
         grad: Gradient<'_, Self>,
     ) -> ArrayView3<'c, L::Elem> {
         let WeightNormCache { pending, layer, grad: dlayer, cache } = cache;
-        // The layer inside knows what shape its output has.
+        // The layer inside checks the shape of `dy`.
         pending.take_with_steps(NAME, self, x, dy, [dy.dim().0, dy.dim().2]);
         let grad = grad.to_add();
         check_gradient(NAME, self, grad);
