@@ -18,10 +18,11 @@ const NAME: &str = "Attention";
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum AttentionMask<'a, F> {
-    /// `true`: the query sees the position. (PyTorch's boolean `attn_mask` of `scaled_dot_product_attention` says the same, that of
-    /// `MultiheadAttention` the opposite.)
+    /// `true`: the query sees the position. (PyTorch's boolean `attn_mask` has the same meaning in `scaled_dot_product_attention`,
+    /// and the opposite one in `MultiheadAttention`.)
     Allowed(ArrayView3<'a, bool>),
-    /// What is added to the scores before the softmax, after they are scaled; -∞: the query does not see the position.
+    /// Numbers that are added to the scores, after they are scaled and before the softmax. With -∞, the query does not see the
+    /// position.
     Added(ArrayView3<'a, F>),
 }
 
@@ -38,7 +39,7 @@ impl<'a, F: Float> From<&'a Array3<F>> for AttentionMask<'a, F> {
 }
 
 impl<'a, F: Float> AttentionMask<'a, F> {
-    /// Panics unless it is one for queries and memory.
+    /// Panics unless the mask fits queries and memory.
     #[track_caller]
     pub(super) fn check(&self, (steps, batch): (usize, usize), memory_steps: usize) {
         let got = match self {
@@ -75,8 +76,8 @@ impl<'a, F: Float> AttentionMask<'a, F> {
     }
 }
 
-/// The steps of sequence `b`'s queries that see the same positions, and the range of these: each piece of the queries sees the piece
-/// of the memory with the same number; without resets in either, all see all.
+/// The steps of sequence `b`'s queries that see the same positions, and the range of these positions. Each piece of the queries
+/// sees the piece of the memory with the same number; if either has no resets, all queries see all positions.
 pub(super) fn fields<'x, F: Float>(
     query: &Sequence<'x, F>,
     memory: &Sequence<'x, F>,
@@ -94,8 +95,8 @@ pub(super) fn fields<'x, F: Float>(
     })
 }
 
-/// `scores`, `[steps, seen]`, become `α`: `softmax(scale e)` over what each query sees. `of` has the first step, the sequence and the first
-/// position.
+/// Turns `scores`, `[steps, seen]`, into `α`: `softmax(scale e)` over the positions that each query sees. `step` and `position` are
+/// the first ones, of sequence `b`.
 pub(super) fn weigh<F: Float>(
     scale: F,
     memory: &Sequence<'_, F>,

@@ -26,7 +26,7 @@ const NAME: &str = "Attention";
 const QUERY: &str = "Attention: query";
 const MEMORY: &str = "Attention: memory";
 
-/// Attention of a decoder over the outputs of an encoder: for each query a mean of the memory, weighted by a
+/// Attention of a decoder over the outputs of an encoder: for each query, a mean of the memory, weighted by a
 /// [score](AttentionScore) of the two.
 ///
 /// ```text
@@ -42,20 +42,20 @@ const MEMORY: &str = "Attention: memory";
 /// | context | `[Tq, B, M]` | `c` |
 /// | [weights](AttentionCache::weights) | `[Tq, B, Tm]` | `α` |
 ///
-/// Scores of any size have their softmax, even those that the element type cannot hold, such as the dot products of features of 1e20
-/// in f32: a row in which a sum overflows is computed again, relative to its largest score.
+/// The softmax is correct for scores of any size, even those that the element type cannot hold, such as the dot products of
+/// features of 1e20 in f32: a row in which a sum overflows is computed again, relative to its largest score.
 ///
 /// Sources: Bahdanau, Cho and Bengio 2015 (additive); Luong, Pham and Manning 2015 (dot, bilinear).
 ///
-/// It has two inputs and so is no [`Layer`](crate::Layer), but keeps a layer's rules: it holds parameters and nothing
-/// else, a gradient is a value of its own type to which backward passes *add*, and from the second pass of a shape on
-/// nothing is allocated.
+/// It has two inputs and so is not a [`Layer`](crate::Layer), but it follows a layer's rules: it holds only parameters, a gradient
+/// is a value of the same type to which backward passes *add*, and nothing is allocated from the second pass of a shape on.
 ///
 /// # What is seen
 /// Each input may have lengths and a mask. Memory that is padding has weight 0 and is not read; queries that are padding have
-/// contexts of zero. With [resets](Sequence::with_resets) in both inputs, each piece of the queries sees the piece of the memory with the same
-/// number: a document sees itself; without them in one of the inputs, all queries see all of the memory. Beside that, [`attend_masked`](Attention::attend_masked) takes a mask for each query. A query
-/// that sees nothing has weights and a context of zero.
+/// contexts of zero. With [resets](Sequence::with_resets) in both inputs, each piece of the queries sees the piece of the memory
+/// with the same number, so a document sees itself. If one of the inputs has no resets, all queries see all of the memory. In
+/// addition, [`attend_masked`](Attention::attend_masked) takes a mask for each query. A query that sees nothing has weights and a
+/// context of zero.
 ///
 /// # The whole sequence
 /// If all queries are known at once, as in training on known targets without feedback of the context,
@@ -94,15 +94,15 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 ///
 /// # Step by step
-/// If the context is fed back to the decoder, or its own output is, the queries come one at a time. The two methods
-/// are each made of two parts: [`memorize`](Attention::memorize) projects the memory once, and
-/// [`attend`](Attention::attend) takes one query or some more, as often as needed; going back,
-/// [`attend_backward`](Attention::attend_backward) undoes the calls of `attend` in reverse order, and
-/// [`memorize_backward`](Attention::memorize_backward) gives the gradient of the memory, summed over them all. The
-/// cache keeps what it needs of every `attend` that awaits its backward pass; in [`Mode::Infer`] it keeps nothing, so
-/// that decoding may go on forever. If a call panics, the cache waits for the next `memorize`, or, after an `attend`, for the
-/// backward passes of those before. What it checks of memory, queries and parameters is what
-/// [`Pending`](crate::author::Pending) checks for layers.
+/// If the context or the decoder's own output is fed back to the decoder, the queries come one at a time. Each of the two methods
+/// above is then replaced by two. In the forward pass, [`memorize`](Attention::memorize) projects the memory once, and
+/// [`attend`](Attention::attend) takes one query or more, as often as needed. In the backward pass,
+/// [`attend_backward`](Attention::attend_backward) goes back through the calls of `attend` in reverse order, and
+/// [`memorize_backward`](Attention::memorize_backward) gives the gradient of the memory, summed over all of them.
+///
+/// The cache keeps the values of every `attend` that awaits its backward pass; in [`Mode::Infer`] it keeps nothing, so decoding can
+/// go on forever. After a call that panics, the cache awaits the next `memorize` or, after an `attend`, the backward passes of the
+/// calls before. It checks memory, queries and parameters as [`Pending`](crate::author::Pending) does for layers.
 ///
 /// ```
 /// # use gradflow::{
@@ -128,7 +128,7 @@ const MEMORY: &str = "Attention: memory";
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention<F> {
-    /// What query and memory are compared by, with its parameters.
+    /// The score by which query and memory are compared, with its parameters.
     pub score: AttentionScore<F>,
 }
 parameters! { impl<F: Float> Tensors<F> for Attention<F> { score as "" } }
@@ -161,7 +161,7 @@ pub struct AttentionCache<F> {
     memory_copy: StandardLayout<F>,
     query_copy: StandardLayout<F>,
     dcontext_copy: StandardLayout<F>,
-    keys: Array3<F>,     // [Tm, B, A]: W m, unless the memory is compared as it is
+    keys: Array3<F>,     // [Tm, B, A]: W m, unless the memory is compared without a projection
     terms: Array1<F>,    // [A]
     context: Array3<F>,  // [Tq, B, M]
     dscores: Array2<F>,  // [Tq, Tm], of one sequence
@@ -171,7 +171,7 @@ pub struct AttentionCache<F> {
     dmemory: Array3<F>,  // [Tm, B, M], empty if it is not wanted
 }
 
-/// Which memory's keys are in a cache.
+/// The memory whose keys are in a cache.
 #[derive(Clone, Copy, Default)]
 enum Memorized {
     #[default]
@@ -180,7 +180,7 @@ enum Memorized {
     ForBackward(Marked),
 }
 
-/// Fingerprints of what an `attend` and the backward passes must find as it was.
+/// Fingerprints of the values that an `attend` and the backward passes must find unchanged.
 #[derive(Clone, Copy)]
 struct Marked {
     memory: u64,
@@ -188,11 +188,11 @@ struct Marked {
     parameters: u64,
 }
 
-/// What the backward pass needs of an `attend`.
+/// The values of an `attend` that its backward pass needs.
 #[derive(Clone, Default)]
 struct Attended<F> {
     fingerprint: u64,
-    queries: Array3<F>, // [Tq, B, A]: W_q q + b, unless the query is compared as it is
+    queries: Array3<F>, // [Tq, B, A]: W_q q + b, unless the query is compared without a projection
     weights: Array3<F>, // [Tq, B, Tm]
 }
 
@@ -217,7 +217,7 @@ impl<F: Float> AttentionCache<F> {
         }
     }
 
-    /// Panics unless `memory` is what was memorized, by this score; says whether a backward pass may follow.
+    /// Panics unless `memory` was memorized with this score; returns whether a backward pass may follow.
     #[track_caller]
     fn check_memory(&self, score: &AttentionScore<F>, memory: &Sequence<'_, F>) -> bool {
         let (marked, backward) = match self.memorized {
@@ -252,17 +252,18 @@ fn steps_of<F: Float>(rows: ArrayView2<'_, F>, batch: usize) -> ArrayView3<'_, F
 }
 
 impl<F: Float> Attention<F> {
-    /// By `q · m`.
+    /// Attention with the score `q · m`.
     pub fn dot() -> Self {
         AttentionScore::Dot { scaled: false }.into()
     }
 
-    /// By `q · m / sqrt(Q)`.
+    /// Attention with the score `q · m / sqrt(Q)`.
     pub fn scaled_dot() -> Self {
         AttentionScore::Dot { scaled: true }.into()
     }
 
-    /// By `qᵀ W m`, for queries of `query` features and a memory of `memory`: see [`BilinearScore::new`].
+    /// Attention with the score `qᵀ W m`, for queries of `query` features and a memory of `memory` features: see
+    /// [`BilinearScore::new`].
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -271,7 +272,7 @@ impl<F: Float> Attention<F> {
         BilinearScore::new(query, memory, rng).into()
     }
 
-    /// By `vᵀ tanh(W_q q + W_m m + b)` with `hidden` units: see [`AdditiveScore::new`].
+    /// Attention with the score `vᵀ tanh(W_q q + W_m m + b)` with `hidden` units: see [`AdditiveScore::new`].
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -292,7 +293,7 @@ impl<F: Float> Attention<F> {
         AttentionCache::default()
     }
 
-    /// The context of every query, `[Tq, B, M]`, borrowed from `cache`: [`memorize`](Attention::memorize) and
+    /// The context of every query, `[Tq, B, M]`, borrowed from `cache`. It calls [`memorize`](Attention::memorize) and
     /// [`attend`](Attention::attend).
     ///
     /// # Panics
@@ -331,8 +332,8 @@ impl<F: Float> Attention<F> {
         (cache.dquery.view(), cache.dmemory.view())
     }
 
-    /// Makes `cache` ready for queries over `memory`, `[Tm, B, M]`: what the score needs of the memory alone is
-    /// computed here, once. Whatever awaited a backward pass is forgotten.
+    /// Prepares `cache` for queries over `memory`, `[Tm, B, M]`. The part of the score that depends only on the memory is computed
+    /// here, once. Calls that awaited a backward pass are forgotten.
     ///
     /// # Panics
     /// Panics if the memory has a size that the score does not take, or is empty.
@@ -369,7 +370,7 @@ impl<F: Float> Attention<F> {
     /// [`memorize`](Attention::memorize). If query or memory is in [`Mode::Infer`], no backward pass follows.
     ///
     /// # Panics
-    /// Panics if the memory is not the one of `memorize`, the query has a size that the score does not take or another
+    /// Panics if the memory is not the one of `memorize`, or if the query has a size that the score does not take, has another
     /// batch than the memory, or is empty.
     #[track_caller]
     pub fn attend<'c, 'q, 'm>(
@@ -383,8 +384,8 @@ impl<F: Float> Attention<F> {
         cache.context.view()
     }
 
-    /// As [`attend`](Attention::attend), with a mask that says what each query sees, or adds to its scores. The mask gets no gradient; the
-    /// backward pass is the same.
+    /// [`attend`](Attention::attend) with a mask that says which positions each query sees, or that is added to its scores. The
+    /// mask gets no gradient; the backward pass is the same.
     ///
     /// ```
     /// use gradflow::{attention::Attention, ndarray::Array3};
@@ -400,7 +401,7 @@ impl<F: Float> Attention<F> {
     /// ```
     ///
     /// # Panics
-    /// Panics as [`attend`](Attention::attend), and if the mask is not `[Tq, B, Tm]` or `[Tq, 1, Tm]`.
+    /// Panics if [`attend`](Attention::attend) would, or if the mask is not `[Tq, B, Tm]` or `[Tq, 1, Tm]`.
     #[track_caller]
     pub fn attend_masked<'c, 'q, 'm, 'k>(
         &self,
@@ -462,16 +463,16 @@ impl<F: Float> Attention<F> {
         }
         query.zero_padding(weights);
         query.zero_padding(context);
-        // Last: an attend that panicked awaits no backward pass.
+        // At the end, since an `attend` that panicked awaits no backward pass.
         *open += usize::from(backward);
     }
 
-    /// `dL/dquery`, `[Tq, B, Q]`, of the last [`attend`](Attention::attend) that awaits its backward pass, from
-    /// `dcontext` = `dL/dcontext`; *adds* to `grad`, and to what
-    /// [`memorize_backward`](Attention::memorize_backward) will give.
+    /// `dL/dquery`, `[Tq, B, Q]`, of the last [`attend`](Attention::attend) that awaits its backward pass, from `dcontext` =
+    /// `dL/dcontext`; *adds* to `grad`, and to the gradient that [`memorize_backward`](Attention::memorize_backward) will give.
     ///
     /// # Panics
-    /// Panics if no `attend` of this query and memory is the last in `cache`, or `dcontext` or `grad` has another shape.
+    /// Panics if the last `attend` in `cache` that awaits its backward pass is not of this query and memory, or if `dcontext` or
+    /// `grad` has another shape.
     #[track_caller]
     pub fn attend_backward<'c, 'g, 'q, 'm>(
         &self,
@@ -514,7 +515,7 @@ impl<F: Float> Attention<F> {
         let (grad, how) = grad.parts();
         check_gradient(NAME, self, &*grad);
         *open -= 1;
-        // Until all is done: after a panic, the memory's gradient would lack this query's part.
+        // Taken until the end: after a panic, the memory's gradient would lack this query's part.
         let marked = std::mem::take(memorized);
 
         let memory_values = steps_of(memory_copy.unmasked_rows(&memory, memory_features), batch);
@@ -563,8 +564,8 @@ impl<F: Float> Attention<F> {
         *memorized = marked;
     }
 
-    /// `dL/dmemory`, `[Tm, B, M]`, summed over all queries; *adds* to `grad` what the memory's projection has to it. It
-    /// ends what [`memorize`](Attention::memorize) began.
+    /// `dL/dmemory`, `[Tm, B, M]`, summed over all queries; *adds* the gradient of the memory's projection to `grad`. It ends what
+    /// [`memorize`](Attention::memorize) began.
     ///
     /// # Panics
     /// Panics if the memory is not the one of `memorize`, it was memorized for inference, an
@@ -600,7 +601,7 @@ impl<F: Float> Attention<F> {
         }
     }
 
-    /// The features of both, of fitting sizes.
+    /// The features of both, after a check of their sizes.
     #[track_caller]
     fn features<'q, 'm>(
         &self,

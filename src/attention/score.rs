@@ -62,7 +62,7 @@ fn uniform<F: Float>(weight: &mut Array2<F>, rng: &mut (impl Rng + ?Sized)) {
 }
 
 impl<F: Float> BilinearScore<F> {
-    /// W uniform in `±1/sqrt(M)`, as PyTorch starts a linear layer.
+    /// W is uniform in `±1/sqrt(M)`, as in a linear layer of PyTorch.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -76,8 +76,8 @@ impl<F: Float> BilinearScore<F> {
 }
 
 impl<F: Float> AdditiveScore<F> {
-    /// `W_q` and `b` uniform in `±1/sqrt(Q)`, `W_m` in `±1/sqrt(M)`, `v` in `±1/sqrt(A)`, as PyTorch starts linear
-    /// layers; `hidden` is A.
+    /// `W_q` and `b` are uniform in `±1/sqrt(Q)`, `W_m` in `±1/sqrt(M)`, `v` in `±1/sqrt(A)`, as in linear layers of PyTorch;
+    /// `hidden` is A.
     ///
     /// # Panics
     /// Panics if a size is 0.
@@ -121,8 +121,8 @@ impl<F: Float> Tensors<F> for AttentionScore<F> {
     }
 }
 
-/// What the query and the memory become before they are compared. A matrix of either is `[steps, features]`, of one
-/// sequence: a view with the batch's strides.
+/// How query and memory are transformed before they are compared. A matrix of either is `[steps, features]` of one sequence: a view
+/// with the batch's strides.
 impl<F: Float> AttentionScore<F> {
     fn parameters(&self) -> &dyn Tensors<F> {
         match self {
@@ -151,7 +151,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// What scores are multiplied by, for queries of `features`.
+    /// The factor of scores, for queries of `features` features.
     pub(super) fn scale(&self, features: usize) -> F {
         match self {
             AttentionScore::Dot { scaled: true } => F::of(1.0 / (features as f64).sqrt()),
@@ -159,17 +159,17 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// Whether the memory is compared as it is: then it is its own keys.
+    /// Whether the memory is compared without a projection, as its own keys.
     pub(super) fn compares_memory(&self) -> bool {
         matches!(self, AttentionScore::Dot { .. })
     }
 
-    /// Whether the query is compared as it is.
+    /// Whether the query is compared without a projection.
     pub(super) fn compares_query(&self) -> bool {
         !matches!(self, AttentionScore::Additive(_))
     }
 
-    /// `k = W m`, `[Tm, B, A]`, unless the memory is compared as it is.
+    /// `k = W m`, `[Tm, B, A]`, unless the memory is compared without a projection.
     pub(super) fn keys(&self, memory: &Sequence<'_, F>, rows: ArrayView2<'_, F>, keys: &mut Array3<F>) {
         let weight = match self {
             AttentionScore::Dot { .. } => return,
@@ -209,7 +209,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `u = W_q q + b`, `[Tq, B, A]`, unless the query is compared as it is.
+    /// `u = W_q q + b`, `[Tq, B, A]`, unless the query is compared without a projection.
     pub(super) fn queries(&self, query: &Sequence<'_, F>, rows: ArrayView2<'_, F>, queries: &mut Array3<F>) {
         if let AttentionScore::Additive(score) = self {
             let (steps, batch) = query.dims();
@@ -218,7 +218,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `dW_q += Σ du qᵀ` and `db += Σ du`, or without what they held, and `dq = W_qᵀ du` if it is wanted.
+    /// `dW_q += Σ du qᵀ` and `db += Σ du`, or both overwritten, and `dq = W_qᵀ du` if it is wanted.
     pub(super) fn queries_backward(
         &self,
         query: &Sequence<'_, F>,
@@ -239,7 +239,7 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `e`, `[steps, length]`, of one sequence's queries and keys. `terms` is memory for one row. A row in which a sum overflows
+    /// `e`, `[steps, length]`, of one sequence's queries and keys. `terms` is a buffer for one row. A row in which a sum overflows
     /// holds `e - max e` instead, which has the same softmax.
     pub(super) fn scores(
         &self,
@@ -265,11 +265,11 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `e - max e` of one query, where e itself is too large. Where the numbers themselves are not finite, `scores` stays as it is.
+    /// `e - max e` of one query whose e itself is too large. If the inputs are not finite, `scores` stays as it is.
     #[cold]
     #[inline(never)]
     fn scores_below_largest(&self, u: &[F], keys: ArrayView2<'_, F>, scores: &mut [F]) {
-        // Each score is Σ a b: of numbers below 1, and of powers of two. f64 holds sums of those exactly enough for either type.
+        // Each score is Σ a b. Powers of two scale the factors below 1; f64 holds the sums exactly enough for either element type.
         let v = match self {
             AttentionScore::Additive(score) => score.v.values(0),
             _ => &[],
@@ -299,8 +299,8 @@ impl<F: Float> AttentionScore<F> {
         }
     }
 
-    /// `dqueries` from `dscores`, zero before; adds to `dkeys`, and to the gradient of what only scores. What has no
-    /// columns is not wanted.
+    /// `dqueries`, zero before, from `dscores`; adds to `dkeys`, and to the gradient of the parameters that only `scores` uses. A
+    /// gradient without columns is not wanted.
     pub(super) fn scores_backward(
         &self,
         (queries, dqueries): (ArrayView2<'_, F>, ArrayViewMut2<'_, F>),
@@ -353,7 +353,7 @@ vectorised! {
         let mut scores = scores;
         for (u, scores) in queries.outer_iter().zip(scores.outer_iter_mut()) {
             for (k, e) in keys.outer_iter().zip(values_mut(scores)) {
-                // First the terms, which vectorise, then their sum, which must be taken in an order.
+                // First the terms, in a loop that vectorises, then their sum, whose order is fixed.
                 for (((term, &v), &u), &k) in terms.iter_mut().zip(v).zip(values(u)).zip(values(k)) {
                     *term = v * tanh(u + k);
                 }
@@ -385,8 +385,8 @@ vectorised! {
     }
 }
 
-/// One position of the memory for one query. A function of its own, since only arguments tell the compiler that slices
-/// do not overlap.
+/// One position of the memory for one query. A separate function, since the compiler knows only of arguments that slices do not
+/// overlap.
 #[inline(always)]
 fn add_additive_term<F: Float>(de: F, v: &[F], u: &[F], k: &[F], dv: &mut [F], du: &mut [F], dk: &mut [F]) {
     let inputs = v.iter().zip(u).zip(k);
