@@ -1,4 +1,4 @@
-//! What can go wrong: errors that are values, and the one place from which a programming error panics.
+//! Errors that are values, and the one function through which a programming error panics.
 
 use super::tensors::{Tensors, check_alike};
 use crate::kernels::Float;
@@ -8,11 +8,11 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LengthsError {
-    /// One length a sequence is needed.
+    /// One length per sequence is needed.
     Count {
-        /// How many lengths came.
+        /// The number of lengths given.
         lengths: usize,
-        /// How many sequences the batch has.
+        /// The number of sequences in the batch.
         batch: usize,
     },
     /// A length is longer than the batch's time axis.
@@ -39,7 +39,7 @@ impl fmt::Display for LengthsError {
 
 impl std::error::Error for LengthsError {}
 
-/// Panics for a wrong shape, with the layer that found it, the argument, what was expected and what came.
+/// Panics for a wrong shape; the message names the layer that found it, the argument, the expected shape and the actual one.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -47,13 +47,13 @@ pub(crate) fn mismatch(layer: &str, argument: &str, expected: &dyn fmt::Display,
     panic!("{layer}: {argument}: expected {expected}, got {got}")
 }
 
-/// Panics unless the two shapes are the same, in the words that this crate's layers use: for the state, the parameters
-/// and whatever else a layer must check of its arguments.
+/// Panics unless the two shapes are the same, with the wording of this crate's layers: for the state, the parameters
+/// and any other argument that a layer must check.
 ///
 /// # Panics
 /// Panics if they differ, with `layer: argument: expected [..], got [..]`.
 #[track_caller]
-#[inline] // A few comparisons if the ranks are known, and each pass has some.
+#[inline] // Only a few comparisons if the ranks are known; each pass makes several such checks.
 pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize]) {
     let is_same = expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| expected == got);
     if !is_same {
@@ -61,8 +61,8 @@ pub fn check_shape(layer: &str, argument: &str, expected: &[usize], got: &[usize
     }
 }
 
-/// As [`check_shape`], for what has an axis of B sequences, over an `x` of T steps and B sequences. If it has another number of
-/// sequences, the message says where that may come from.
+/// As [`check_shape`], for an argument with an axis of B sequences that goes with an `x` of T steps and B sequences. If only the
+/// number of sequences differs, the message names a likely cause.
 #[track_caller]
 pub(crate) fn check_batch(layer: &str, argument: &str, x: (usize, usize), expected: &[usize], got: &[usize]) {
     let (steps, batch) = x;

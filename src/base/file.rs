@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::named;
 
-/// Replaces the file at `path` by what `write` writes: see "A crash while saving" in `io`.
+/// Replaces the file at `path` with the bytes that `write` writes: see "A crash while saving" in `io`.
 pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
     replace_unnamed(path, write).map_err(|error| named(path, error))
 }
@@ -23,7 +23,7 @@ fn replace_unnamed(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io:
         _ => Path::new("."),
     };
     remove_left_behind(folder);
-    // Of the file itself: if a symbolic link is replaced, its target may be readable by few.
+    // `metadata` follows symbolic links: the target of one that is replaced may be readable by few.
     let old = fs::metadata(path).ok().filter(fs::Metadata::is_file);
     let temporary = Temporary::create(folder, old.as_ref())?;
     let mut writer = BufWriter::with_capacity(1 << 16, &temporary.file);
@@ -38,7 +38,7 @@ fn replace_unnamed(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io:
     sync_folder(folder)
 }
 
-/// Fails if the path names what must not be replaced by a file: a folder, a pipe, a socket, a device.
+/// Fails if the path names something that must not be replaced by a file: a folder, a pipe, a socket, a device.
 fn refuse_special(path: &Path) -> io::Result<()> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) }; // nothing is there
     let kind = metadata.file_type();
@@ -53,8 +53,8 @@ fn refuse_special(path: &Path) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidInput, reason))
 }
 
-/// A file that is removed unless it was renamed. It is locked as long as it lives, so that others can tell it from one
-/// whose process is dead.
+/// A file that is removed on drop unless it was renamed. It stays locked until then, so that other processes can tell it from
+/// one whose process is dead.
 struct Temporary {
     path: PathBuf,
     file: File,
@@ -65,8 +65,8 @@ const PREFIX: &str = ".gradflow-";
 const SUFFIX: &str = ".tmp";
 
 impl Temporary {
-    /// A new file in `folder`, which no other call and no other process has. Its name does not contain the name of the
-    /// file that it will replace, which may be as long as names can be.
+    /// A new file in `folder` that no other call and no other process has. Its name does not contain the name of the
+    /// file that it will replace, because that name may already have the maximum length.
     fn create(folder: &Path, old: Option<&fs::Metadata>) -> io::Result<Temporary> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         loop {
@@ -79,15 +79,15 @@ impl Temporary {
             }
             let file = match options.open(&path) {
                 Ok(file) => file,
-                // Left behind by a process of the same id that was killed.
+                // Left behind by a process that had the same id and was killed.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            // Where nobody tidies up, a lock would only be in the way of readers.
+            // On other systems nothing is cleaned up, and a lock would only hinder readers.
             let locked = if cfg!(unix) { file.try_lock() } else { Ok(()) };
             let temporary = Temporary { path, file, renamed: false };
-            // Before it was locked, somebody who tidies up may have taken it for one that was left behind. Some file
-            // systems have no locks; there, nobody tidies up.
+            // Before it was locked, a process that cleans up may have taken it for one that was left behind. On file
+            // systems without locks nothing is cleaned up.
             match locked {
                 Err(fs::TryLockError::WouldBlock) => continue,
                 _ if access::is_removed(&temporary.file) => continue,
@@ -106,20 +106,20 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed {
-            // An error is on its way already, and this one would hide it.
+            // An error is already being returned, and this one would hide it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The number of this process. On WebAssembly, processes have none, and their files' names differ because none of them exists
-/// beforehand.
+/// The id of this process. WebAssembly has no process ids; names of files are unique there because a name that exists is not
+/// taken.
 fn process() -> u32 {
     if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
 }
 
-/// Removes the temporary files of processes that were killed: those that nobody has locked. A failure is no reason not to
-/// save, so there are no errors.
+/// Removes the temporary files of processes that were killed: those that no process has locked. Failures are ignored, because
+/// they are no reason not to save.
 fn remove_left_behind(folder: &Path) {
     if !cfg!(unix) {
         return;
@@ -127,7 +127,7 @@ fn remove_left_behind(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if is_temporary(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             let path = entry.path();
-            // For writing, because locks of network file systems need that.
+            // Opened for writing, because network file systems need that for locks.
             let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { continue };
             if file.try_lock().is_ok() && access::is_same(&file, &path) {
                 let _ = fs::remove_file(&path);
@@ -143,7 +143,7 @@ fn is_temporary(name: &OsStr) -> bool {
     numbers().is_some_and(|(process, number)| is_number(process) && is_number(number))
 }
 
-/// Who may read and write a file.
+/// Access rights of files.
 #[cfg(unix)]
 mod access {
     use std::fs::{self, File, FileType, Metadata, OpenOptions, Permissions};
@@ -151,12 +151,12 @@ mod access {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
     use std::path::Path;
 
-    /// A new file that only its owner can read until [`copy`] has been called. Without this, its mode is the umask's.
+    /// Makes a new file readable by its owner only until [`copy`] is called. Without this, its mode is the umask's.
     pub fn owner_only(options: &mut OpenOptions) {
         options.mode(0o600);
     }
 
-    /// Gives `file` the owner, the group and the mode of the one that it will replace, as far as the process may.
+    /// Gives `file` the owner, group and mode of the file that it will replace, as far as the process is allowed to.
     pub fn copy(old: &Metadata, file: &File) -> io::Result<()> {
         let new = file.metadata()?;
         let owner = (new.uid() != old.uid()).then_some(old.uid());
@@ -165,7 +165,7 @@ mod access {
         let group_kept = group.is_none() || fchown(file, None, group).is_ok();
         let mut mode = old.mode() & 0o7777;
         if !group_kept {
-            // The rights of the old group are not for the new one, which gets those of all others.
+            // The rights of the old group are not for the new one, which gets at most the rights of others.
             mode = mode & !0o070 | (mode & 0o007) << 3 & mode;
         }
         if !(owner_kept && group_kept) {
@@ -174,7 +174,7 @@ mod access {
         file.set_permissions(Permissions::from_mode(mode))
     }
 
-    /// Whether the file has no name any more.
+    /// Whether the file no longer has a name.
     pub fn is_removed(file: &File) -> bool {
         file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
@@ -196,7 +196,7 @@ mod access {
     }
 }
 
-/// Who may read and write a file is left to the folder.
+/// Access rights of files, which are left to the folder on these systems.
 #[cfg(not(unix))]
 mod access {
     use std::fs::{File, FileType, Metadata, OpenOptions};
@@ -222,7 +222,7 @@ mod access {
     }
 }
 
-/// Puts the folder's list of names on the disk, if the system and the file system can.
+/// Writes the folder's list of names to the disk, if the system and the file system can.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -244,7 +244,7 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            // WASI says of no folder that it is for temporary files.
+            // WASI names no folder for temporary files.
             let folder = if cfg!(target_os = "wasi") { "/tmp".into() } else { std::env::temp_dir() };
             let path = folder.join(format!("gradflow-{name}-{}", process()));
             fs::create_dir_all(&path).unwrap();
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!((fs::read(&path).unwrap(), saving.exists()), (b"newer".to_vec(), !cfg!(unix)));
     }
 
-    /// Whoever tidies up never takes the file of a saver that lives: all at once, in one folder.
+    /// Several threads save into one folder at once: cleaning up never removes the temporary file of a running save.
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "starts threads")]
     fn savers_and_those_who_tidy_up_do_not_disturb_each_other() {
@@ -381,7 +381,7 @@ mod tests {
             let at = |name: &str| folder.0.join(name);
             assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
             let _listener = UnixListener::bind(at("socket")).unwrap();
-            // Only root can make one; where it cannot, the system's stands for it.
+            // Only root can create a device, and not everywhere; otherwise the test uses one of the system's.
             let device = Command::new("mknod").arg(at("device")).args(["c", "1", "3"]).output().unwrap();
             let device = if device.status.success() { at("device") } else { "/dev/null".into() };
             fs::create_dir(at("folder")).unwrap();
@@ -415,7 +415,7 @@ mod tests {
             }
         }
 
-        /// Nobody else can read it while it is written.
+        /// Only the owner can read it while it is written.
         #[test]
         fn a_private_file_is_private_while_it_is_written() {
             let folder = Folder::new("private");

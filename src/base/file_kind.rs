@@ -5,14 +5,14 @@ use std::fmt;
 /// The longest header that the safetensors format allows.
 pub const MAX_HEADER: usize = 100_000_000;
 
-/// What a file is, as far as its first bytes tell. Its text ([`Display`](fmt::Display))
+/// The kind of a file, judged by its first bytes. Its [`Display`](fmt::Display) text
 /// names the kind and says what can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
     /// A safetensors file.
     Safetensors,
-    /// What `torch.save` writes: a zip file with a pickle in it.
+    /// A file written by `torch.save`: a zip file with a pickle in it.
     PyTorchZip,
     /// A Python pickle, which `torch.save` wrote before PyTorch 1.6.
     Pickle,
@@ -22,7 +22,7 @@ pub enum FileKind {
     Npy,
     /// Keras' own format: a zip file with HDF5 in it.
     KerasZip,
-    /// HDF5: weights of Keras, often.
+    /// HDF5, often weights of Keras.
     Hdf5,
     /// An ONNX model.
     Onnx,
@@ -30,22 +30,22 @@ pub enum FileKind {
     TfLite,
     /// A GGUF model.
     Gguf,
-    /// Another zip file.
+    /// Any other zip file.
     Zip,
-    /// A file that gzip or zstd compressed.
+    /// A file compressed with gzip or zstd.
     Compressed,
-    /// A pointer that Git LFS leaves where it has not fetched the file itself.
+    /// A pointer that Git LFS leaves in place of a file that it has not fetched.
     GitLfsPointer,
-    /// A web page: a download that failed, often.
+    /// A web page, often from a failed download.
     Html,
-    /// JSON: the index of a model in several files, often.
+    /// JSON, often the index of a model in several files.
     Json,
-    /// Nothing at all.
+    /// An empty file.
     Empty,
 }
 
 impl FileKind {
-    /// How many bytes are enough.
+    /// A number of bytes that is enough to tell the kinds apart.
     pub(crate) const ENOUGH: usize = 512;
 
     /// The kind of a file that begins with these bytes.

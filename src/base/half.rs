@@ -1,4 +1,4 @@
-//! Numbers of 16 bits: every one of them is an `f32`, and every `f32` has a nearest one.
+//! Floating-point formats of 16 bits: every value is also an `f32`, and every `f32` rounds to a nearest value.
 
 /// The value of an IEEE 754 half, `F16`: a sign, 5 bits of exponent, 10 of fraction.
 pub fn from_f16(bits: u16) -> f32 {
@@ -17,7 +17,7 @@ pub fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// The nearest bfloat16: of two that are equally near, the one whose last bit is 0.
+/// The nearest bfloat16, with ties rounded to the one whose last bit is 0.
 ///
 /// The relative error is at most 2⁻⁸, except below 2⁻¹²⁶, where the numbers lie 2⁻¹³³ apart. From 3.396 · 10³⁸ on, the result
 /// is infinite. NaN stays NaN.
@@ -69,7 +69,7 @@ mod tests {
         for bits in 0..=u16::MAX {
             let exact = from_bf16(bits);
             assert!(to_bf16(exact) == bits || exact.is_nan() && from_bf16(to_bf16(exact)).is_nan(), "{bits:04x}");
-            // The halves of the way to the next number, and what is just beside them.
+            // The point halfway to the next number, and its two neighbours.
             let next = from_bf16(bits.wrapping_add(1));
             if !exact.is_finite() || !next.is_finite() || bits == 0x7fff {
                 continue;

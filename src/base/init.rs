@@ -9,10 +9,10 @@ use super::number::{Expect, check_number};
 use crate::kernels::Float;
 use crate::kernels::math::sum;
 
-/// How a weight or bias starts.
+/// How a weight or bias is initialized.
 ///
-/// A weight is `[out, in]`: its fan-in is the number of columns, its fan-out the number of rows. In a cell each
-/// gate's block of rows is drawn on its own. An `f64` is [`Init::Constant`].
+/// A weight is `[out, in]`: its fan-in is the number of columns, its fan-out the number of rows. In a cell, each
+/// gate's block of rows is drawn separately. An `f64` converts to [`Init::Constant`].
 ///
 /// ```
 /// use gradflow::{layers::Init, rand::{SeedableRng, rngs::StdRng}, recurrent::LstmCell};
@@ -23,7 +23,7 @@ use crate::kernels::math::sum;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
-    /// Every element the same.
+    /// The same value for every element.
     Constant(f64),
     /// Uniform in `[-bound, bound)`.
     Uniform {
@@ -55,17 +55,17 @@ pub enum Init {
         /// `sqrt(2)` keeps the variance of a relu layer.
         gain: f64,
     },
-    /// `gain` times a random matrix with orthonormal rows, or columns if there are fewer: Saxe et al. 2014. Drawn
-    /// without bias: the Q of a Gaussian matrix's QR decomposition with positive diagonal R.
+    /// `gain` times a random matrix with orthonormal rows, or columns if there are fewer: Saxe et al. 2014. It is drawn
+    /// without bias: it is the Q of a Gaussian matrix's QR decomposition whose R has a positive diagonal.
     Orthogonal {
-        /// What every vector's length is multiplied by; for recurrent weights, the gradient's growth per step.
+        /// The factor by which the matrix scales a vector's length; for recurrent weights, the gradient's growth per step.
         gain: f64,
     },
-    /// `log(u)`, u uniform in `[1, t_max - 1)`: Tallec and Ollivier 2018, for the bias of a gate that keeps. Through a
-    /// sigmoid, `log(u)` keeps a state for about u steps, so that the units of a cell start with memories from one
+    /// `log(u)`, u uniform in `[1, t_max - 1)`: Tallec and Ollivier 2018, for the bias of a gate that keeps the state.
+    /// Through a sigmoid, `log(u)` keeps a state for about u steps, so the units of a cell start with memories from one
     /// step to `t_max`.
     Chrono {
-        /// The number of steps of the longest dependency.
+        /// The length of the longest dependency, in steps.
         t_max: f64,
     },
 }
@@ -77,7 +77,7 @@ impl From<f64> for Init {
 }
 
 impl Init {
-    /// Itself; panics unless its numbers make sense for elements of type `F`. `what` of `who` starts by it.
+    /// Returns `self`; panics unless its numbers make sense for elements of type `F`. The message begins with `who` and `what`.
     #[track_caller]
     pub(crate) fn checked<F: Float>(self, who: &str, what: &str) -> Self {
         let check = |number: &str, expect: Expect, value: f64| {
@@ -108,8 +108,8 @@ impl Init {
     /// Fills `weight`, `[out, in]`.
     ///
     /// # Panics
-    /// Panics if a number is not finite in the element type, a bound, standard deviation or gain is negative (but that of
-    /// [`Init::Orthogonal`]), or the `t_max` of [`Init::Chrono`] is below 2.
+    /// Panics if a number is not finite in the element type, if a bound, standard deviation or gain is negative (except the
+    /// gain of [`Init::Orthogonal`]), or if the `t_max` of [`Init::Chrono`] is below 2.
     #[track_caller]
     pub fn fill<F: Float>(self, weight: &mut ArrayRef2<F>, rng: &mut (impl Rng + ?Sized)) {
         self.checked::<F>("Init", "fill");
@@ -140,8 +140,8 @@ fn chrono<F: Float>(weight: &mut ArrayRef2<F>, t_max: f64, rng: &mut (impl Rng +
     weight.map_inplace(|value| *value = F::of((1.0 + (t_max - 2.0) * rng.random::<f64>()).ln()));
 }
 
-/// Gram-Schmidt over Gaussian vectors, each projected twice: once leaves an error that grows with the number of
-/// vectors, twice is orthogonal to working precision.
+/// Gram-Schmidt over Gaussian vectors, each projected twice: one projection leaves an error that grows with the number of
+/// vectors, two make the vectors orthogonal to working precision.
 fn orthogonal<F: Float>(weight: &mut ArrayRef2<F>, gain: f64, rng: &mut (impl Rng + ?Sized)) {
     let (rows, columns) = weight.dim();
     let (count, size) = (rows.min(columns), rows.max(columns));
@@ -156,7 +156,7 @@ fn orthogonal<F: Float>(weight: &mut ArrayRef2<F>, gain: f64, rng: &mut (impl Rn
             }
         }
         let length = norm(&vector);
-        // A draw that is all but dependent on the others (it has never been seen) would be rounding noise.
+        // A draw that is almost linearly dependent on the others (never seen so far) would leave only rounding noise.
         if length > 1e-8 * drawn {
             vector.iter_mut().for_each(|value| *value /= length);
             basis.push(vector);

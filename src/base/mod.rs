@@ -1,4 +1,4 @@
-//! Named tensors, sizes, errors, initial weights, and what is drawn at random.
+//! Named tensors, sizes, errors, initial weights and random masks.
 
 pub(crate) mod error;
 #[cfg(any(feature = "safetensors", feature = "onnx", feature = "plugin-formats"))]

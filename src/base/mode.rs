@@ -1,15 +1,15 @@
-//! What a forward pass is for.
+//! The purpose of a forward pass.
 
-/// What a forward pass is for.
+/// The purpose of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Training: dropout draws its masks from `seed`.
     Train {
-        /// Another seed, another mask; the same seed, the same bits.
+        /// Different seeds give different masks; the same seed gives the same bits.
         seed: u64,
     },
-    /// Evaluation, with a backward pass possible: dropout passes everything.
+    /// Evaluation: dropout passes everything, and a backward pass is possible.
     Eval,
-    /// Inference: as evaluation, and nothing is kept for a backward pass.
+    /// Inference: as evaluation, but nothing is kept for a backward pass.
     Infer,
 }

@@ -1,9 +1,9 @@
-//! Checks of the numbers and sizes that a user sets: once, where they are set, in the element type that they are used in.
+//! Checks of the numbers and sizes that a user sets, made once, when they are set, in the element type that they are used in.
 
 use super::error::mismatch;
 use crate::kernels::Float;
 
-/// What a number must be.
+/// A requirement on a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     Finite,
@@ -36,7 +36,7 @@ impl Expect {
     }
 }
 
-/// `value`; panics unless it is as expected, and still so when it is rounded to the element type.
+/// Returns `value`; panics unless it meets the requirement, both as it is and rounded to the element type.
 #[track_caller]
 pub(crate) fn check_number<F: Float>(who: &str, what: &str, expect: Expect, value: f64) -> f64 {
     let rounded = F::of(value);
@@ -50,8 +50,8 @@ pub(crate) fn check_number<F: Float>(who: &str, what: &str, expect: Expect, valu
     value
 }
 
-/// Panics unless all sizes, given with their names, are above 0, and each shape has a number of elements of type `F` that memory
-/// can have.
+/// Panics unless all sizes, given with their names, are above 0 and memory can hold an array of each shape with elements of
+/// type `F`.
 #[track_caller]
 pub(crate) fn check_sizes<F: Float, const N: usize>(who: &str, sizes: [(&str, usize); N], shapes: &[&[usize]]) {
     let list = || sizes.map(|(name, size)| format!("{name} {size}")).join(", ");

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::kernels::Float;
 
-/// Collects the gradient norms of the [`Probed`](crate::wrap::Probed) layers of one model: where gradients vanish and explode.
+/// Collects the gradient norms of one model's [`Probed`](crate::wrap::Probed) layers, to show where gradients vanish and explode.
 ///
-/// A probe starts switched off, and then costs a [`Probed`](crate::wrap::Probed) layer one look at a flag: nothing is computed or stored. While
-/// it [records](GradientProbe::record), every backward pass leaves its norms, in the place of the pass's before, and
-/// [`flow`](GradientProbe::flow) reads them. Neither changes a bit of the gradients. Clones share what is collected, as
-/// do a model's clones; threads may work on one model at once, and each layer shows the pass that was last.
+/// A probe starts switched off: a [`Probed`](crate::wrap::Probed) layer then only checks a flag, and nothing is computed or stored. While
+/// it [records](GradientProbe::record), every backward pass replaces the norms of the pass before, and
+/// [`flow`](GradientProbe::flow) reads them. Neither changes a bit of the gradients. Clones of a probe share the norms, as
+/// do a model's clones. Several threads may use one model at once; each layer then shows its last pass.
 ///
 /// ```
 /// use gradflow::ndarray::Array3;
@@ -49,7 +49,7 @@ impl GradientProbe {
         Self::default()
     }
 
-    /// Switches it on or off; what is there stays until the next backward pass that is recorded.
+    /// Switches it on or off; the norms stay until the next backward pass that is recorded.
     pub fn record(&self, on: bool) {
         self.0.recording.store(on, Ordering::Relaxed);
     }
@@ -69,28 +69,28 @@ impl GradientProbe {
     }
 }
 
-/// What a [`GradientProbe`] has collected; prints as a table of norms over the distance from the last step.
+/// The norms that a [`GradientProbe`] has collected; printed as a table of norms by the distance from the last step.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GradientFlow {
-    /// One entry a [`Probed`](crate::wrap::Probed) layer, in the order in which they were made.
+    /// One entry per [`Probed`](crate::wrap::Probed) layer, in the order in which they were made.
     pub layers: Vec<LayerFlow>,
 }
 
 /// The gradient norms (Euclidean, over the batch and the features together) of one layer's backward pass, step by step.
 ///
-/// With lengths, a step has the norm of the sequences that reach it.
+/// With lengths, the norm of a step is taken over the sequences that reach it.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LayerFlow {
     /// The layer's name.
     pub name: String,
-    /// `‖dL/dy_t‖`, `[T]`: what arrives at the layer's output, from above. Empty before the first recorded pass.
+    /// `‖dL/dy_t‖`, `[T]`: the gradient that arrives at the layer's output. Empty before the first recorded pass.
     pub output: Vec<f64>,
-    /// `‖dL/dh_t‖`, `[T]`: `dL/dy_t` and what comes back through time. Empty but for
+    /// `‖dL/dh_t‖`, `[T]`: the sum of `dL/dy_t` and the gradient that comes back through time. Empty except for
     /// [recurrent](crate::wrap::Probed::recurrent) layers.
     pub hidden: Vec<f64>,
-    /// `‖dL/dc_t‖`, `[T]`: what comes back through `h_t` and, past it, through `c_{t+1}`. Empty but for an LSTM.
+    /// `‖dL/dc_t‖`, `[T]`: the gradient that comes back through `h_t` and, past it, through `c_{t+1}`. Empty except for an LSTM.
     pub memory: Vec<f64>,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for GradientFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max(5);
         let steps = self.layers.iter().map(|layer| layer.output.len()).max().unwrap_or(0);
-        // 0, 1, 2, 4 … and the first step's.
+        // 0, 1, 2, 4 … and that of the first step.
         let mut distances: Vec<usize> = std::iter::once(0)
             .chain((0..usize::BITS).map(|power| 1 << power))
             .take_while(|&distance| distance + 1 < steps)
@@ -170,11 +170,11 @@ pub(crate) fn norm<'a, F: Float>(values: impl IntoIterator<Item = &'a F>) -> f64
     squares.norm()
 }
 
-/// In the cache of a recurrent cell: takes the norms of its state's gradient, for a [`Probed::recurrent`](crate::wrap::Probed::recurrent) layer.
+/// Records the norms of a recurrent cell's state gradient in its cache, for a [`Probed::recurrent`](crate::wrap::Probed::recurrent) layer.
 ///
 /// A backward pass calls [`start`](StateRecorder::start), then [`hidden`](StateRecorder::hidden) and, if there is a
 /// memory, [`memory`](StateRecorder::memory) for the valid rows of each step, and [`finish`](StateRecorder::finish).
-/// Switched off, they do nothing: iterators are not run.
+/// If it is switched off, they do nothing and do not run the iterators.
 #[derive(Clone, Debug, Default)]
 pub struct StateRecorder {
     to: Option<(GradientProbe, usize)>,
@@ -183,12 +183,12 @@ pub struct StateRecorder {
 }
 
 impl StateRecorder {
-    /// Where the norms go: a probe, and the layer's place in it.
+    /// Sets where the norms go: a probe, and the layer's index in it.
     pub(crate) fn record_to(&mut self, to: Option<(GradientProbe, usize)>) {
         self.to = to;
     }
 
-    /// A backward pass over `steps` steps begins.
+    /// Begins a backward pass over `steps` steps.
     pub fn start(&mut self, steps: usize) {
         if self.to.is_some() {
             self.hidden.clear();
@@ -202,14 +202,14 @@ impl StateRecorder {
         self.to.is_some()
     }
 
-    /// Some elements of `dL/dh_t`, that of `y_t` included.
+    /// Adds some elements of `dL/dh_t`, which includes the gradient of `y_t`.
     pub fn hidden<F: Float>(&mut self, t: usize, gradient: impl IntoIterator<Item = F>) {
         if self.to.is_some() {
             gradient.into_iter().for_each(|value| self.hidden[t].add(value.widen()));
         }
     }
 
-    /// Some elements of `dL/dc_t`, what comes through `h_t` included.
+    /// Adds some elements of `dL/dc_t`, which includes the gradient through `h_t`.
     pub fn memory<F: Float>(&mut self, t: usize, gradient: impl IntoIterator<Item = F>) {
         if self.to.is_some() {
             self.memory.resize(self.hidden.len(), Squares::default());
@@ -217,13 +217,13 @@ impl StateRecorder {
         }
     }
 
-    /// Becomes the recorder of a part of what `whole` records.
+    /// Makes this the recorder of a part of the pass that `whole` records.
     #[cfg(feature = "rayon")]
     pub(crate) fn follow(&mut self, whole: &StateRecorder) {
         self.to.clone_from(&whole.to);
     }
 
-    /// Adds what was recorded of a part.
+    /// Adds the norms that were recorded for a part.
     #[cfg(feature = "rayon")]
     pub(crate) fn join(&mut self, part: &StateRecorder) {
         if self.to.is_some() {
@@ -234,7 +234,7 @@ impl StateRecorder {
         }
     }
 
-    /// The last step is done.
+    /// Ends the backward pass, after its last step.
     pub fn finish(&mut self) {
         if let Some((probe, at)) = &self.to {
             let layer = &mut probe.layers()[*at];

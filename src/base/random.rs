@@ -1,4 +1,4 @@
-//! What is dropped at random: a mask is a hash, so it needs no state.
+//! Random masks for dropout: a mask is a hash, so it needs no state.
 
 use rand::{Rng, RngExt};
 
@@ -6,7 +6,7 @@ use super::error::mismatch;
 use super::mode::Mode;
 use crate::kernels::{Float, vectorised};
 
-/// A probability of being dropped, and the id that tells its masks from others'.
+/// A probability of being dropped, and an id that makes its masks differ from those of others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomDrop {
     pub p: f64,
@@ -22,7 +22,7 @@ impl RandomDrop {
         RandomDrop { p, id: rng.random() }
     }
 
-    /// The mask of a pass in `mode`; `None` where nothing is dropped.
+    /// The mask of a pass in `mode`; `None` if nothing is dropped.
     #[track_caller]
     pub fn mask(&self, layer: &str, mode: Option<Mode>) -> Option<Mask> {
         match mode {
@@ -37,7 +37,7 @@ impl RandomDrop {
     }
 }
 
-/// The mask of one pass: what is kept is multiplied by `scale`, the rest by 0.
+/// The mask of one pass: elements that are kept are multiplied by `scale`, the others by 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask {
     key: u64,
@@ -51,7 +51,7 @@ impl Mask {
         Mask { key: mix(self.key.wrapping_add(i as u64)), ..self }
     }
 
-    /// What the whole is multiplied by.
+    /// The factor for the whole, if it is kept or dropped at once.
     pub fn factor(self) -> f64 {
         if mix(self.key) >= self.threshold { self.scale } else { 0.0 }
     }
@@ -75,7 +75,7 @@ fn mix(key: u64) -> u64 {
 }
 
 vectorised! {
-    /// y = m ∘ x, for one row. A product and no choice: NaN is not dropped.
+    /// y = m ∘ x, for one row. It multiplies instead of selecting, so NaN is not dropped.
     pub(crate) fn drop_row<'a, F: Float>(mask: Mask, x: &'a [F], y: &'a mut [F]) {
         let (zero, scale) = (F::zero(), F::of(mask.scale));
         let mut key = mask.key;

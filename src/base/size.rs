@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How many features a layer's input has, if it has features.
+/// The number of features of a layer's input, if it has features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// Token ids, `[T, B]`: they have no features.
@@ -15,7 +15,7 @@ impl Size {
     /// The number of features, for a layer called `layer` that takes any.
     ///
     /// # Errors
-    /// If these are token ids.
+    /// Returns an error for token ids.
     pub fn features(self, layer: &str) -> Result<usize, SizeError> {
         match self {
             Size::Features(features) => Ok(features),
@@ -39,7 +39,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A layer was offered an input of a size that it does not take.
+/// The error of a layer that was given an input of a size it does not take.
 ///
 /// Its text names the layer, with its place in the model, and both sizes: `head: Linear takes 5 features, got 4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +49,17 @@ pub struct SizeError {
 }
 
 impl SizeError {
-    /// `layer` refuses, for `reason`.
+    /// The error of `layer`, for `reason`.
     pub fn new(layer: impl Into<String>, reason: impl Into<String>) -> Self {
         SizeError { layer: layer.into(), reason: reason.into() }
     }
 
-    /// `layer` takes `takes` features and was offered `got`.
+    /// The error of a `layer` that takes `takes` features and was given `got`.
     pub fn features(layer: &str, takes: usize, got: Size) -> Self {
         SizeError::new(layer, format!("takes {takes} features, got {got}"))
     }
 
-    /// The same refusal, seen from the model in which the layer stands under the name `part`.
+    /// The same error, seen from the model that has the layer under the name `part`.
     pub fn inside(self, part: impl fmt::Display) -> Self {
         SizeError { layer: format!("{part}: {}", self.layer), ..self }
     }

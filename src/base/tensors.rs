@@ -7,14 +7,14 @@ use crate::kernels::{Float, once};
 /// A fixed, ordered list of named tensors: a layer's parameters, a gradient, a state.
 ///
 /// A gradient is a value of its layer's own type, so names, order and shapes agree by construction, and clipping,
-/// optimizers and checks are loops over indices. Object safe: `&mut dyn Tensors<F>` is what they take.
+/// optimizers and checks are loops over indices. The trait is object safe, and they take a `&mut dyn Tensors<F>`.
 ///
 /// [`parameters!`](crate::parameters) writes the implementation for a struct.
 ///
 /// # Panics
 /// Every method panics if the index is not below [`count`](Tensors::count).
 pub trait Tensors<F> {
-    /// How many tensors there are.
+    /// The number of tensors.
     fn count(&self) -> usize;
     /// The name of tensor `i`, in PyTorch's spelling: `lstm.weight_ih`.
     fn name(&self, i: usize) -> String;
@@ -24,7 +24,7 @@ pub trait Tensors<F> {
     fn tensor_mut(&mut self, i: usize) -> &mut [F];
 }
 
-/// What follows from the tensors being listed.
+/// Methods that every list of [`Tensors`] has.
 pub trait TensorsExt<F: Float>: Tensors<F> {
     /// The values of tensor `i`.
     fn values(&self, i: usize) -> &[F] {
@@ -58,7 +58,7 @@ pub trait TensorsExt<F: Float>: Tensors<F> {
         scale(&mut this, factor);
     }
 
-    /// Adds `other`, element by element: how gradients of several threads or batches are summed.
+    /// Adds `other`, element by element: this sums the gradients of several threads or batches.
     ///
     /// # Panics
     /// Panics if the tensors differ in number or shape.
@@ -142,7 +142,7 @@ pub trait ZerosLike<F: Float>: Tensors<F> + Clone {
 
 impl<F: Float, T: Tensors<F> + Clone> ZerosLike<F> for T {}
 
-/// Panics unless both hold as many tensors, of the same shapes.
+/// Panics unless both hold the same number of tensors, of the same shapes.
 #[track_caller]
 pub(crate) fn check_alike<F: Float>(
     who: &dyn std::fmt::Display,
@@ -154,15 +154,15 @@ pub(crate) fn check_alike<F: Float>(
     }
 }
 
-/// The number of elements of an array of this shape; `None` if there can be no such array. There is none, even of no elements, if
-/// the sizes that are not 0 have a product that is too large.
+/// The number of elements of an array of this shape; `None` if there can be no such array. That is so, even for an array without
+/// elements, if the product of the nonzero sizes is too large.
 pub(crate) fn elements_of(shape: &[usize]) -> Option<usize> {
     let product =
         shape.iter().filter(|&&size| size > 0).try_fold(1_usize, |product, &size| product.checked_mul(size))?;
     isize::try_from(product).is_ok().then(|| if shape.contains(&0) { 0 } else { product })
 }
 
-/// Panics unless a shape has as many elements as there are values: a [`Tensors`] written by hand may say anything.
+/// Panics unless a shape has as many elements as there are values, which a hand-written [`Tensors`] may get wrong.
 #[track_caller]
 pub(crate) fn check_values(who: &str, name: &str, shape: &[usize], got: usize) {
     let expected = elements_of(shape);
@@ -173,7 +173,7 @@ pub(crate) fn check_values(who: &str, name: &str, shape: &[usize], got: usize) {
     }
 }
 
-/// Tensors that own their names and shapes and belong to no layer: an optimizer's moments.
+/// Tensors that own their names and shapes and belong to no layer, such as an optimizer's moments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensors<F> {
     tensors: Vec<NamedTensor<F>>,
@@ -187,7 +187,7 @@ struct NamedTensor<F> {
 }
 
 impl<F: Float> NamedTensors<F> {
-    /// Tensors of given names, shapes and row-major values, in this order.
+    /// Tensors with the given names, shapes and row-major values, in this order.
     ///
     /// ```
     /// use gradflow::{Tensors, author::NamedTensors};
@@ -198,7 +198,7 @@ impl<F: Float> NamedTensors<F> {
     /// ```
     ///
     /// # Panics
-    /// Panics if a tensor has another number of values than its shape has elements.
+    /// Panics if the number of a tensor's values is not the number of elements of its shape.
     #[track_caller]
     pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<F>)>) -> Self {
         let mut list = Vec::new();
@@ -215,7 +215,7 @@ impl<F: Float> NamedTensors<F> {
         Some((&tensor.shape, &tensor.values))
     }
 
-    /// Zeros under the names and in the shapes of `model`'s tensors.
+    /// Zeros with the names and shapes of `model`'s tensors.
     pub fn zeros_like(model: &(impl Tensors<F> + ?Sized)) -> Self {
         let zeros = |i| NamedTensor {
             name: model.name(i),
@@ -241,7 +241,7 @@ impl<F> Tensors<F> for NamedTensors<F> {
     }
 }
 
-/// One tensor, without a name of its own.
+/// One tensor, without a name.
 impl<F: Float, D: Dimension> Tensors<F> for Array<F, D> {
     fn count(&self) -> usize {
         1
@@ -317,7 +317,7 @@ impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &mut T {
 /// ```
 ///
 /// # Panics
-/// [`tensor_mut`](Tensors::tensor_mut) panics: what is borrowed cannot be changed.
+/// [`tensor_mut`](Tensors::tensor_mut) panics: shared tensors cannot be changed.
 impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &T {
     fn count(&self) -> usize {
         (**self).count()
@@ -334,7 +334,7 @@ impl<F, T: Tensors<F> + ?Sized> Tensors<F> for &T {
     }
 }
 
-/// One after the other, named by position: `0.weight`, `1.weight`.
+/// The tensors of one element after the other, named by position: `0.weight`, `1.weight`.
 impl<F, T: Tensors<F>> Tensors<F> for Vec<T> {
     fn count(&self) -> usize {
         self.iter().map(T::count).sum()
@@ -353,7 +353,7 @@ impl<F, T: Tensors<F>> Tensors<F> for Vec<T> {
     }
 }
 
-/// Which part holds tensor `i`, and at which index of that part.
+/// The index of the part that holds tensor `i`, and the tensor's index in that part.
 fn locate<F, T: Tensors<F>>(parts: &[T], i: usize) -> (usize, usize) {
     let mut rest = i;
     for (k, part) in parts.iter().enumerate() {
@@ -365,7 +365,7 @@ fn locate<F, T: Tensors<F>>(parts: &[T], i: usize) -> (usize, usize) {
     out_of_range(i)
 }
 
-/// `prefix.name`, or the one that is not empty.
+/// `prefix.name`; if one of the two is empty, the other one.
 #[doc(hidden)]
 pub fn join(prefix: &str, name: String) -> String {
     match (prefix, name.as_str()) {
@@ -375,7 +375,7 @@ pub fn join(prefix: &str, name: String) -> String {
     }
 }
 
-/// A tensor's name in a message: an array alone has none.
+/// A tensor's name in a message; a single array has none.
 pub(crate) fn shown(name: &str) -> &str {
     if name.is_empty() { "(unnamed)" } else { name }
 }
@@ -389,9 +389,9 @@ pub fn out_of_range(i: usize) -> ! {
 /// Implements [`Tensors`] for a struct whose listed fields hold tensors, in the order of the list.
 ///
 /// Each field is itself [`Tensors`]: an array, an `Option` of one, a layer, a `Vec` of layers. `field as "label"`
-/// gives it another name (`""`: none, its tensors stand as if they were the struct's own); `skip` lists the fields
-/// that hold no tensors. Every field must be named in one of the lists: a forgotten one, which would be a
-/// parameter that never trains, does not compile.
+/// gives it another name (`""` for none: its tensors are named as if they were the struct's own); `skip` lists the
+/// fields that hold no tensors. Every field must be in one of the lists: a forgotten field, which would be a
+/// parameter that never trains, is a compile error.
 ///
 /// ```
 /// use gradflow::{Float, Tensors, TensorsExt, parameters, ndarray::{Array1, Array2}};

@@ -1,12 +1,12 @@
-//! Zip files whose entries are not compressed, as PyTorch and Keras write them: where in the file each entry's bytes are.
+//! Zip files whose entries are not compressed, as PyTorch and Keras write them: the byte range of each entry.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rawzip::{CompressionMethod, ZipArchive};
 
-/// The place of every entry's bytes in the file; otherwise what is wrong with it. Checksums are not looked at: PyTorch can be told
-/// to write none.
+/// The byte range of each entry in the file, or a message that says what is wrong with it. Checksums are ignored, because PyTorch
+/// can be told to write none.
 pub fn entries(file: &[u8]) -> Result<BTreeMap<String, Range<usize>>, String> {
     let archive = ZipArchive::from_slice(file).map_err(|error| error.to_string())?;
     let mut entries = BTreeMap::new();
