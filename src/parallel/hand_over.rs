@@ -10,10 +10,10 @@
 //! wait until open = 0               acquires
 //! ```
 //!
-//! A part belongs to the thread that took its bit away. While any part is open, `act` stays what it is: it is written when `open`
-//! is 0, and read by those who have taken a part and not counted it.
+//! A part belongs to the thread that cleared its bit. While any part is open, `act` does not change: it is written when `open`
+//! is 0, and read by threads that have taken a part and not yet counted it as done.
 //!
-//! `tests/hand_over` runs this file in all orders in which its threads can come, with all that the memory model allows them to see.
+//! `tests/hand_over` runs this file in all interleavings of its threads, with all values that the memory model allows them to see.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -24,20 +24,20 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::sync::{AtomicU64, AtomicUsize, Mutex, UnsafeCell, wait_until};
 
-/// The most parts: a bit for each.
+/// The maximum number of parts: a bit for each.
 pub(super) const MOST: usize = u64::BITS as usize;
 
-/// The work of one thread, which others help with.
+/// The work of one thread, with which other threads help.
 #[derive(Default)]
 pub(super) struct HandOver {
     work: Line<Work>,
-    /// How many parts are not done.
+    /// The number of parts that are not done.
     open: Line<AtomicUsize>,
-    /// What parts that panicked have thrown, the first one first.
+    /// The payloads of parts that panicked, the first one first.
     panics: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-/// Alone on its cache lines: threads write to one while others read another.
+/// A value that is alone on its cache lines: threads write to one such value while others read another.
 #[derive(Default)]
 #[repr(align(128))]
 struct Line<T>(T);
@@ -46,16 +46,16 @@ struct Line<T>(T);
 struct Work {
     /// The parts that no thread has taken.
     untaken: AtomicU64,
-    /// What is to be done with the number of a part.
+    /// The function that does a part, given its number.
     act: UnsafeCell<Option<Act>>,
 }
 
 type Act = *const (dyn Fn(usize) + Sync);
 
-// SAFETY: `act` is written before `untaken` is, while no part is open, and read by those who have taken a part from there, until
-// it is counted as done.
+// SAFETY: `act` is written before `untaken`, while no part is open, and read by threads that have taken a part from `untaken`,
+// until they count it as done.
 unsafe impl Sync for Work {}
-// SAFETY: what `act` refers to may be used by any thread.
+// SAFETY: any thread may use the function that `act` points to.
 unsafe impl Send for Work {}
 
 impl HandOver {
@@ -64,12 +64,12 @@ impl HandOver {
         self.work.0.untaken.load(Relaxed) != 0
     }
 
-    /// Runs `act` with the numbers up to `count`, each once, on this thread and on those that
-    /// [take parts](HandOver::take_parts) meanwhile. If some panic, so does this, with the first payload, once all are done.
+    /// Calls `act` once with each number below `count`, on this thread and on those that
+    /// [take parts](HandOver::take_parts) meanwhile. If parts panic, this panics with the first payload, once all are done.
     ///
     /// # Panics
-    /// Panics if there are no parts or more than [`MOST`], or if parts of another call are open: it is for one thread, which is
-    /// in no part.
+    /// Panics if there are no parts or more than [`MOST`], or if parts of another call are open: only one thread may call it, and
+    /// not from within a part.
     #[track_caller]
     pub fn share(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
         assert!((1..=MOST).contains(&count) && self.open.0.load(Relaxed) == 0, "{count} parts");
@@ -88,8 +88,8 @@ impl HandOver {
         }
     }
 
-    /// Does one part after the other as long as there are some: its own first, which is the same one in the next product, and
-    /// may have left its operands in the cache. Says whether there were any.
+    /// Does parts until none are left to take, and returns whether there were any. The member's own part comes first: it is the
+    /// same one in every product, so its operands may still be in the cache.
     pub fn take_parts(&self, member: usize) -> bool {
         let mut any = false;
         loop {
@@ -102,10 +102,10 @@ impl HandOver {
                 continue;
             }
             any = true;
-            // SAFETY: a part that is taken is open until it is counted below, and so long `act` is what it was.
+            // SAFETY: a part that is taken stays open until it is counted below, and `act` does not change until then.
             let act = unsafe { &*self.work.0.act.with(|act| *act).expect("set with the parts") };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(part))) {
-                // Not dropped while parts are open: that could panic again.
+                // Not dropped while parts are open: the drop could panic again.
                 self.panics.lock().unwrap_or_else(PoisonError::into_inner).push(panic);
             }
             self.open.0.fetch_sub(1, Release);
@@ -113,7 +113,7 @@ impl HandOver {
     }
 }
 
-/// Drops a payload; what that throws, if it panics, is leaked.
+/// Drops a payload; if that panics, the new payload is leaked.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(again);

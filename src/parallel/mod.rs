@@ -1,7 +1,7 @@
 //! Work split among threads (feature `rayon`), or done by the calling thread.
 //!
-//! Work is counted in multiplications of large products, of which a core does about a hundred thousand in a microsecond: in 64
-//! bits, and no further than they go, as there can be more work than addresses.
+//! Work is measured in multiplications of large products; a core does about a hundred thousand of them in a microsecond. The
+//! counts have 64 bits and saturate, as there can be more work than addresses.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, unused_variables))]
 
@@ -19,42 +19,42 @@ pub(crate) use split::Split;
 #[cfg(all(test, feature = "rayon"))]
 pub(crate) use team::in_team;
 
-/// The least work of a part: about 10 µs, several times what it takes to hand it to a thread that is awake.
+/// The minimum work of a part: about 10 µs, several times the time to hand it to a thread that is awake.
 pub(crate) const PART: u64 = 1 << 20;
 
-/// The least work for which threads are woken: about 80 µs, what that takes at most.
+/// The minimum work for which threads are woken: about 80 µs, the longest that waking them takes.
 pub(crate) const ENTRY: u64 = 1 << 23;
 
-/// Parts of rows are multiples of this number of columns, whole registers.
+/// Parts of rows are multiples of this number of columns, so that they fill whole registers.
 pub(crate) const COLUMNS: usize = 64;
 
-/// The work of products of `rows` with this number of weights: what few rows take is to read the weights.
+/// The work of products of `rows` with this number of weights. For few rows, most of it is to read the weights.
 pub(crate) fn product_work(rows: usize, weights: usize) -> u64 {
     (rows as u64).saturating_add(8).saturating_mul(weights as u64)
 }
 
-/// The work for this number of elements that are read and written, about.
+/// The approximate work to read and write this number of elements.
 pub(crate) fn element_work(count: usize) -> u64 {
     (count as u64).saturating_mul(16)
 }
 
-/// The work for an elementary function of this number of elements, about.
+/// The approximate work of an elementary function of this number of elements.
 pub(crate) fn function_work(count: usize) -> u64 {
     (count as u64).saturating_mul(64)
 }
 
-/// Where part `i` of `count` parts of `all` begins that are about equally long: `all i / count`, rounded down.
+/// The start of part `i` if `all` is cut into `count` parts of about the same length: `all i / count`, rounded down.
 pub(crate) fn part_start(all: usize, i: usize, count: usize) -> usize {
-    all / count * i + all % count * i / count // all i may be too large
+    all / count * i + all % count * i / count // `all * i` may overflow
 }
 
-/// Runs `act` on parts that together are `whole`, in which there is so much `work`, on this thread and threads of rayon's
-/// current pool. Without the feature `rayon`: on the whole.
+/// Runs `act` on the parts of `whole`, which is this much `work` in all, on this thread and threads of rayon's
+/// current pool. Without the feature `rayon`, it runs `act` on the whole.
 ///
-/// The parts depend on the number of threads. For results that do not, what `act` computes for an element must not depend on
-/// the part in which the element lies.
+/// The parts depend on the number of threads. For results that do not, the result of `act` for an element must not depend on
+/// the part that the element is in.
 ///
-/// All parts but the last are multiples of `multiple` long, so that they can end where vectors do.
+/// The length of every part but the last is a multiple of `multiple`, so that parts can end where vectors do.
 pub(crate) fn for_each_part<S: Split>(whole: S, work: u64, multiple: usize, act: impl Fn(S) + Sync) {
     #[cfg(feature = "rayon")]
     if work >= 2 * PART {
@@ -63,8 +63,8 @@ pub(crate) fn for_each_part<S: Split>(whole: S, work: u64, multiple: usize, act:
     act(whole);
 }
 
-/// Runs `act`, in which there is this much `work` in this number of products, while other threads wait for its parts: a thread that has
-/// gone to sleep takes longer to wake than a part takes to compute.
+/// Runs `act` while other threads poll for its parts: waking a thread that has gone to sleep takes longer than computing a part.
+/// `work` returns the amount of work in `act` and the number of products that it is in.
 pub(crate) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -> R) -> R {
     #[cfg(feature = "rayon")]
     return team::in_pass(work, act);
@@ -72,7 +72,7 @@ pub(crate) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -
     act()
 }
 
-/// Runs `act`, of which no work is split.
+/// Runs `act` without splitting its work.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn on_one_thread(act: impl FnOnce()) {
     #[cfg(feature = "rayon")]
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Of what an address space holds, also one of 32 bits.
+    /// For all sizes that an address space holds, also one of 32 bits.
     #[test]
     fn work_does_not_overflow() {
         assert_eq!(product_work(1024, 2048 * 2048), (1024 + 8) << 22);

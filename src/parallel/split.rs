@@ -1,14 +1,14 @@
-//! What can be cut into parts.
+//! Values that can be cut into parts.
 
 use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
-/// What can be handed to several threads: rows of a matrix, elements, indices.
+/// A value that can be divided among several threads: rows of a matrix, elements, indices.
 pub(crate) trait Split: Sized + Send {
-    /// Of how many elements.
+    /// The number of elements.
     fn count(&self) -> usize;
-    /// The first `at`, and the others.
+    /// The first `at` elements, and the rest.
     fn split(self, at: usize) -> (Self, Self);
 }
 
@@ -58,7 +58,7 @@ impl<F: Send> Split for ArrayViewMut2<'_, F> {
     }
 }
 
-/// Nothing, or something as long as what it goes along with.
+/// `None`, or a value as long as the one that it is split together with.
 impl<A: Split> Split for Option<A> {
     fn count(&self) -> usize {
         self.as_ref().map_or(0, A::count)
@@ -68,7 +68,7 @@ impl<A: Split> Split for Option<A> {
     }
 }
 
-/// Two that are split at the same places.
+/// Two values that are split at the same places.
 impl<A: Split, B: Split> Split for (A, B) {
     fn count(&self) -> usize {
         self.0.count()

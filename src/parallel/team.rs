@@ -2,7 +2,7 @@
 //!
 //! A thread that runs a pass calls helpers from rayon's current pool. They poll for parts of its work until none has come for
 //! a while, as the threads of OpenMP do. The caller takes parts too and never waits for one that no helper has started, so
-//! helpers that come late, or never, only leave it more to do.
+//! helpers that come late, or never, only leave it more work.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -25,26 +25,26 @@ const IDLE: Duration = Duration::from_micros(200);
 /// The time without work after which a helper takes other work of the pool: by then, the helpers called with it have started.
 const ALONE: Duration = Duration::from_micros(50);
 
-/// The longest time that a helper stays: the program may wait for this thread, if it uses the pool for other work too.
+/// The longest time that a helper stays: if the program uses the pool for other work too, it may be waiting for this thread.
 const STAY: Duration = Duration::from_millis(20);
 
-/// The longest pause between two passes after which the second one uses the helpers of the first, or calls helpers for passes to come.
+/// The longest pause between two passes for which the second one uses the helpers of the first, or calls helpers for later passes.
 const SOON: Duration = Duration::from_micros(10);
 
-/// The polls for work between two readings of the clock. A helper never yields to other threads of the system: two on one core that
-/// take turns at that look busy lately to the scheduler, which then moves none of them.
+/// The number of polls for work between two readings of the clock. A helper never yields to other threads of the system: two
+/// threads that take turns at yielding on one core both look busy to the scheduler, which then moves neither.
 const LOOKS: usize = 32;
 
-/// What a thread does at the moment.
+/// The current role of a thread.
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
-    /// Something else.
+    /// None of the others.
     Free,
-    /// Looking for parts, or for other work of the pool, which may be a pass.
+    /// Polling for parts, or for other work of the pool, which may be a pass.
     Helper,
-    /// A pass that wants a team of this size.
+    /// Running a pass that wants a team of this size.
     Pass { members: usize },
-    /// A part: its work is not split again.
+    /// Doing a part, whose work is not split again.
     Part,
 }
 
@@ -56,11 +56,11 @@ thread_local! {
     static HELPED: Cell<*const Team> = const { Cell::new(null()) };
 }
 
-/// The threads that run passes, and all helpers: together no more than the pool has threads, as far as passes can know.
+/// The number of threads that run passes, plus all helpers: no more than the pool's threads, as far as passes can know.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `act`, in which there is this much `work` in this number of products, with helpers if it is worth it. A pass within another one
-/// may want more of them.
+/// Runs `act`, with helpers if it is worth it. `work` returns the amount of work in `act` and the number of products that it is in.
+/// A pass within another one may want more helpers.
 pub(super) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -> R) -> R {
     let role = ROLE.get();
     if role == Role::Part {
@@ -82,7 +82,7 @@ pub(super) fn in_pass<R>(work: impl FnOnce() -> (u64, u64), act: impl FnOnce() -
     result
 }
 
-/// Runs `act` on at most this number of parts of `whole`, one for each member of this thread's team.
+/// Runs `act` on at most `most` parts of `whole`, one for each member of this thread's team.
 pub(super) fn for_each_part<S: Split>(whole: S, most: u64, multiple: usize, act: impl Fn(S) + Sync) {
     let Role::Pass { members } = ROLE.get() else { return act(whole) };
     TEAM.with(|team| {
@@ -99,12 +99,12 @@ pub(super) fn for_each_part<S: Split>(whole: S, most: u64, multiple: usize, act:
     });
 }
 
-/// A number of parts or members, and no more than there can be.
+/// A number of parts or members, limited to the maximum.
 fn at_most_all(count: u64) -> usize {
     count.min(MOST as u64) as usize
 }
 
-/// This number of parts of about the same size.
+/// Cuts `whole` into `count` parts of about the same size.
 fn cut<S: Split>(whole: S, count: usize, multiple: usize) -> [Mutex<Option<S>>; MOST] {
     let parts = [const { Mutex::new(None) }; MOST];
     let (all, mut start, mut rest) = (whole.count(), 0, whole);
@@ -145,7 +145,7 @@ impl Drop for Busy {
     }
 }
 
-/// What a thread and its helpers share. A helper is a number from 1 to 63, the thread itself is 0.
+/// The data that a thread and its helpers share. Helpers have numbers from 1 to 63, the thread itself is 0.
 #[derive(Default)]
 struct Team {
     /// The helpers, from their call until they leave.
@@ -185,8 +185,8 @@ impl Team {
     }
 
     fn help(&self, helper: usize, called_on: Option<usize>) {
-        // A thread may come across a call of its own team, or of the one that it helps, and a thread in a pass across any, where a
-        // layer uses the pool for other work.
+        // If a layer uses the pool for other work, a thread may come across a call of its own team or of the one that it helps,
+        // and a thread in a pass may come across any call.
         let is_own = TEAM.with(|own| ptr::eq(&**own, self)) || ptr::eq(HELPED.get(), self);
         if is_own || matches!(ROLE.get(), Role::Pass { .. } | Role::Part) {
             return;
@@ -224,7 +224,7 @@ pub(super) fn on_one_thread(act: impl FnOnce()) {
     as_role(Role::Part, act);
 }
 
-/// Runs `act` in a pass of a pool of this number of threads, with all of them as helpers or on their way.
+/// Runs `act` in a pass, in a pool of this number of threads, all of which are helpers or have been called.
 #[cfg(test)]
 pub(crate) fn in_team<R: Send>(members: usize, act: impl FnOnce() -> R + Send) -> R {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(members).build().unwrap();
@@ -270,7 +270,7 @@ mod tests {
         in_team(3, || (0..20_000).for_each(|i| assert_eq!(sum(i), i * i.saturating_sub(1) / 2)));
     }
 
-    /// More than the pool has threads, each with a team.
+    /// More callers than the pool has threads, each with a team.
     #[test]
     fn callers_at_once() {
         let pass = || in_pass(|| (u64::MAX, 1), || assert_eq!(sum(1000), 499_500));
@@ -298,7 +298,7 @@ mod tests {
         });
     }
 
-    /// Payloads of several parts: one reaches the caller, the others are dropped, even if that panics again.
+    /// Of the payloads of several parts, one reaches the caller and the others are dropped, even if a drop panics again.
     #[test]
     fn no_payload_leaks() {
         static LEFT: AtomicUsize = AtomicUsize::new(0);
@@ -329,7 +329,7 @@ mod tests {
         });
     }
 
-    /// A layer that uses the pool for other work, and one that panics outside of any part.
+    /// A pass ends even if a layer uses the pool for other work, or panics outside of any part.
     #[test]
     fn a_pass_ends() {
         let own_threads = || rayon::join(|| rayon::join(|| 1, || sum(3)), || rayon::join(|| 3, || 4));
