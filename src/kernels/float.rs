@@ -11,8 +11,8 @@ mod sealed {
 
 /// An element type: `f32`, for training and inference, or `f64`, for gradient checks and laws.
 ///
-/// Sealed: every layer is generic over it and no other type implements it. Hyper-parameters, losses and norms are
-/// `f64` for either.
+/// The trait is sealed: every layer is generic over it and no other type implements it. Hyper-parameters, losses and norms
+/// are `f64` for both types.
 pub trait Float:
     sealed::Sealed
     + Simd
@@ -41,7 +41,7 @@ pub trait Float:
     /// The value that has these bits, as [`bits`](Float::bits) gives them.
     fn from_bits(bits: u64) -> Self;
 
-    /// Calls the instance of a function that is for this type.
+    /// Calls a function's instance for this type.
     #[doc(hidden)]
     #[track_caller]
     fn once<T: Once>(arguments: T::Arguments<'_, Self>) -> T::Output<Self>;
@@ -93,14 +93,14 @@ impl Float for f64 {
     }
 }
 
-/// A function of the element type, as its two instances.
+/// A function that is generic over the element type, as its two instances.
 ///
 /// Generic code is compiled in every crate that uses it, and again whenever that crate changes. The instances here are not
-/// generic, so the compiler leaves them where they are: [`Float::once`] picks one.
+/// generic, so they are compiled only in their own crate. [`Float::once`] picks one.
 pub trait Once {
-    /// What the function takes.
+    /// The arguments of the function.
     type Arguments<'a, F: Float>;
-    /// What it returns.
+    /// The type of its result.
     type Output<F: Float>;
 
     /// The function for `f32`.

@@ -1,8 +1,8 @@
 //! Elementary functions without branches, so that loops over them vectorise.
 //!
-//! All rest on `e^r - 1` for `|r| <= ln 2 / 2`: `x = n ln 2 + r` with an integer `n` (Cody and Waite's reduction,
-//! `ln 2` in two parts of which the first has few bits, so that `x - n hi` is exact), and
-//! `e^r - 1 = r + r^2 q(r)`, where the polynomial `q` minimises the greatest error of `r^2 q(r)` (Remez exchange).
+//! All are based on `e^r - 1` for `|r| <= ln 2 / 2`: `x = n ln 2 + r` with an integer `n` (Cody and Waite's reduction,
+//! with `ln 2` in two parts, the first of which has few bits, so that `x - n hi` is exact), and
+//! `e^r - 1 = r + r^2 q(r)`, where the polynomial `q` minimises the maximum error of `r^2 q(r)` (Remez exchange).
 //! A NaN argument gives NaN: it fails every comparison, so no clamp masks it.
 
 /// The elementary functions of an element type.
@@ -49,7 +49,7 @@ pub(crate) fn tanh<F: Elementary>(x: F) -> F {
     x.hyperbolic_tangent()
 }
 
-/// The logistic function `1 / (1 + e^-x)`, as `e^min(x, 0) / (1 + e^-|x|)`: where `e^-x` would overflow, it is tiny
+/// The logistic function `1 / (1 + e^-x)`, as `e^min(x, 0) / (1 + e^-|x|)`: if `e^-x` would overflow, the result is tiny,
 /// as it should be.
 ///
 /// Error at most 2.5 ULP (f32, all arguments; f64, a grid).
@@ -58,8 +58,8 @@ pub(crate) fn sigmoid<F: Elementary>(x: F) -> F {
     x.logistic()
 }
 
-/// The logarithm of the logistic function, `ln σ(x) = min(x, 0) - ln(1 + u)` with `u = e^-|x|`. The logarithm is
-/// `2 artanh(s)`, `s = u / (2 + u)` being at most 1/3: a short series, and the relative accuracy of a small u stays.
+/// The logarithm of the logistic function, `ln σ(x) = min(x, 0) - ln(1 + u)` with `u = e^-|x|`. `ln(1 + u)` is `2 artanh(s)`
+/// with `s = u / (2 + u)`, which is at most 1/3: the series is short, and a small u keeps its relative accuracy.
 ///
 /// Error at most 4 ULP (f32, all arguments; f64, a grid).
 #[inline(always)]
@@ -67,7 +67,7 @@ pub(crate) fn log_sigmoid<F: Elementary>(x: F) -> F {
     x.logarithm_of_logistic()
 }
 
-/// `max(x, 0)`; not by `max`, which would turn NaN into 0.
+/// `max(x, 0)`, without `max`, which would turn NaN into 0.
 #[inline(always)]
 pub(crate) fn relu<F: num_traits::Float>(x: F) -> F {
     if x < F::zero() { F::zero() } else { x }
@@ -85,8 +85,8 @@ pub(crate) fn sigmoid_fraction<F: Elementary>(x: F) -> (F, F) {
     x.logistic_fraction()
 }
 
-/// The quotients of fractions whose denominators are between 1 and 2, for one division, which takes as long as a dozen
-/// products: each is its numerator times the other denominators, divided by all of them.
+/// The quotients of fractions whose denominators are between 1 and 2, with a single division, which takes as long as a dozen
+/// products: each is its numerator times the other denominators, divided by the product of all denominators.
 ///
 /// Error of the division at most 3 ULP for two fractions, 4 for three. A NaN in one makes all NaN.
 #[inline(always)]
@@ -105,7 +105,7 @@ pub(crate) fn share_division<F: num_traits::Float, const N: usize>(fractions: [(
     quotients
 }
 
-/// A quotient that is not computed yet: products of fractions need one division in the end.
+/// A quotient that is not computed yet, so that products of fractions need only one division at the end.
 #[derive(Clone, Copy)]
 pub(crate) struct Fraction<F> {
     pub numerator: F,
@@ -127,12 +127,12 @@ impl<F: Elementary + num_traits::Float> Fraction<F> {
 
     /// The logistic function if `times` is 1, the hyperbolic tangent if it is 2: lanes of one vector can differ.
     ///
-    /// Both are made of `e^-y`, y being `times |x|`. As few operations as possible wait for each other: where a step of one sequence
-    /// is all there is to do, their latency is the time that it takes. What differs from [`sigmoid_fraction`] is the order of the
-    /// polynomial's last sums, and the low part of `ln 2`, which comes to `2^n` meanwhile.
+    /// Both are computed from `e^-y` with `y = times |x|`. The chain of dependent operations is as short as possible, because a
+    /// step of a single sequence takes as long as its latency. It differs from [`sigmoid_fraction`] in the order of the
+    /// polynomial's last sums, and in the low part of `ln 2`, which is multiplied into `2^n` in parallel.
     ///
-    /// A logistic function below `e^-40` (f64: `e^-300`) is `e^-40`: so products of gates are normal numbers, with which the
-    /// machine is fast. Elsewhere the error of the value is at most 2.5 ULP (f32, all arguments; f64, a grid).
+    /// Values of the logistic function below `e^-40` (f64: `e^-300`) become `e^-40`, so that products of gates are normal numbers,
+    /// with which the machine is fast. Elsewhere the error of the value is at most 2.5 ULP (f32, all arguments; f64, a grid).
     #[inline(always)]
     pub(crate) fn sigmoid_or_tanh(x: F, times: F) -> Self {
         let (numerator, denominator) = x.gate_fraction(times);
@@ -174,10 +174,10 @@ impl<F: num_traits::Float> std::ops::Mul<F> for Fraction<F> {
     }
 }
 
-/// The normal distribution `Φ(x) = 1/sqrt(2π) ∫ e^(-t²/2) dt` from -∞ to x, by its tail `Φ(-|x|) = 2^(-1 - |x| p(|x|))`: one
-/// polynomial and one power, no division. The polynomial `p` minimises the greatest error of `Φ` (Remez exchange, in 40
-/// digits; in f32 with the weight `1 / (1 + x²)`, which keeps the tail's relative accuracy down to x = -6). 0 where 2 to that power is not
-/// a normal number.
+/// The normal distribution `Φ(x) = 1/sqrt(2π) ∫ e^(-t²/2) dt` from -∞ to x, from its tail `Φ(-|x|) = 2^(-1 - |x| p(|x|))`: one
+/// polynomial and one power, no division. The polynomial `p` minimises the maximum error of `Φ` (Remez exchange, in 40
+/// digits; in f32 with the weight `1 / (1 + x²)`, which keeps the tail's relative accuracy down to x = -6). The tail is 0 if 2 to
+/// that power is not a normal number.
 ///
 /// Error at most 1.5 units in the last place of 1/2 (f32, all arguments), 3.2 (f64, a grid).
 #[inline(always)]
@@ -185,11 +185,12 @@ pub(crate) fn normal_cdf<F: Elementary>(x: F) -> F {
     x.normal_distribution()
 }
 
-/// The partial sums of [`sum`]: of as many elements at once, and of the last ones.
+/// The numbers of partial sums in [`sum`]: for most elements, and for the last ones.
 const WIDE: usize = 32;
 const NARROW: usize = 8;
 
-/// As many partial sums as the last elements need. By value: sums of which a reference is taken do not stay in registers.
+/// Adds partial sums up to as many as the last elements need. They are passed by value, because sums whose reference is taken do
+/// not stay in registers.
 #[inline(always)]
 fn fold<S: Copy + num_traits::Zero>(wide: [S; WIDE]) -> [S; NARROW] {
     let mut narrow = [S::zero(); NARROW];
@@ -199,7 +200,8 @@ fn fold<S: Copy + num_traits::Zero>(wide: [S; WIDE]) -> [S; NARROW] {
     narrow
 }
 
-/// A chunk of each slice from `start` on. A loop compiles to much less than `array::map`, of which there would be hundreds.
+/// A chunk of each slice from `start` on. The loop compiles to much less code than `array::map`, which would have hundreds of
+/// instances.
 #[inline(always)]
 fn chunks<'a, T, const N: usize, const LEN: usize>(slices: &[&'a [T]; N], start: usize) -> [&'a [T; LEN]; N] {
     let chunk = |slice: &'a [T]| slice[start..].first_chunk::<LEN>().expect("slices of one length");
@@ -210,7 +212,7 @@ fn chunks<'a, T, const N: usize, const LEN: usize>(slices: &[&'a [T]; N], start:
     chunks
 }
 
-/// The element of each chunk in a lane.
+/// The element of each chunk in lane `lane`.
 #[inline(always)]
 fn elements<T: Copy, const N: usize, const LEN: usize>(chunks: &[&[T; LEN]; N], lane: usize) -> [T; N] {
     let mut elements = [chunks[0][lane]; N];
@@ -220,8 +222,8 @@ fn elements<T: Copy, const N: usize, const LEN: usize>(chunks: &[&[T; LEN]; N], 
     elements
 }
 
-/// Σ f of the elements at each place of slices as long as the first, in partial sums that the compiler keeps in vectors, since
-/// it sees that the places are within the slices: enough of them for the sums not to wait for each other.
+/// The sum of `f` of the elements at each index of `slices`, which are as long as the first one. There are enough partial sums
+/// for them not to wait for each other, and the compiler keeps them in vectors, because it sees that the indices are in bounds.
 #[inline(always)]
 pub(crate) fn sum<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> S) -> S
 where
@@ -249,7 +251,7 @@ where
     total
 }
 
-/// [`sum`] of two functions at once. (An array of any number of them is not kept in vectors.)
+/// [`sum`] of two functions at once. (The compiler would not keep an array of any number of sums in vectors.)
 #[inline(always)]
 pub(crate) fn sum_pairs<T: Copy, S, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> (S, S)) -> (S, S)
 where
@@ -286,10 +288,10 @@ where
     totals
 }
 
-/// Whether the architecture mostly has an instruction for `a b + c`, rounded once.
+/// Whether most processors of the architecture have an instruction for `a b + c`, rounded once.
 pub(crate) const FUSES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
-/// `a b + c`, rounded once on architectures that mostly have an instruction for it; elsewhere that would be a slow
+/// `a b + c`, rounded once on architectures where most processors have an instruction for it; elsewhere that would be a slow
 /// call.
 macro_rules! fused {
     ($a:expr, $b:expr, $c:expr) => {
@@ -318,7 +320,7 @@ macro_rules! elementary {
             const MANTISSA_BITS: u32 = $float::MANTISSA_DIGITS - 1;
             const EXPONENT_BIAS: $int = $float::MAX_EXP as $int - 1;
 
-            /// Adding it rounds to an integer, found in the low bits of the sum.
+            /// Adding it rounds to an integer, which is in the low bits of the sum.
             const ROUND: $float = (3_u64 << (MANTISSA_BITS - 1)) as $float;
 
             /// Adding it rounds to an integer n, and the low bits of the sum are the exponent of 2^n.
@@ -333,7 +335,7 @@ macro_rules! elementary {
             /// The coefficients of `p`, ascending.
             const NORMAL_TAIL: [$float; [$($tail),+].len()] = [$($tail),+];
 
-            /// Those of `artanh(s) / s` in s², ascending.
+            /// The coefficients of `artanh(s) / s` in s², ascending.
             const ARTANH: [$float; $artanh] = {
                 let (mut terms, mut k) = ([1.0; $artanh], 0);
                 while k < $artanh {
@@ -362,7 +364,7 @@ macro_rules! elementary {
                 (rounded, fused!(-n, LN2_LOW, r))
             }
 
-            /// `q` but for its first term, `(q(r) - q_0) / r`: by powers of r², its sums wait for each other half as often.
+            /// `q` without its first term, `(q(r) - q_0) / r`. With powers of r², its sums wait for each other half as often.
             #[inline(always)]
             fn rest_of_q(r: $float, square: $float) -> $float {
                 let mut pairs = Q[1..].chunks(2).rev().map(|pair| match *pair {
@@ -380,7 +382,7 @@ macro_rules! elementary {
                 fused!(fused!(rest_of_q(r, square), r, Q[0]), square, r)
             }
 
-            /// The power of 2 of which these are the low bits of the exponent.
+            /// The power of 2 whose exponent bits are the low bits of `rounded`.
             #[inline(always)]
             fn power_with_exponent(rounded: $float) -> $float {
                 $float::from_bits(rounded.to_bits() << MANTISSA_BITS)
@@ -403,7 +405,7 @@ macro_rules! elementary {
                 (1.0 + exp_m1_reduced(r)) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
             }
 
-            /// `e^-|x|`, for which one power of 2 is enough: raised, it is a normal number, and it cannot be infinite.
+            /// `e^-|x|`. One power of 2 is enough for it: it cannot be infinite, and raised by [`RAISE`] it is a normal number.
             #[inline(always)]
             fn decay(x: $float) -> $float {
                 let x = -x.abs();
@@ -456,7 +458,7 @@ macro_rules! elementary {
                     let s = power_with_exponent(rounded);
                     (fused!(s, n * -$ln2_rest, s), fused!(n, -LN2, -(times * y)))
                 } else {
-                    // Products that are rounded need a high part of ln 2 with which they are exact.
+                    // Products that are rounded need a high part of ln 2 with so few bits that they are exact.
                     let (rounded, r) = reduce(-(times * y), ROUND_BIASED);
                     (power_with_exponent(rounded), r)
                 };

@@ -8,18 +8,18 @@
 //! dgain += dy ∘ n                  dbias += dy
 //! ```
 //!
-//! A layer of its own keeps x and the statistics and computes n again; a recurrent cell, whose input is a product that nothing else
-//! needs, writes n in place of it.
+//! A separate layer keeps x and the statistics and computes n again; a recurrent cell, whose input is a product that nothing else
+//! needs, overwrites it with n.
 //!
 //! # Accuracy
 //! The mean is corrected by the mean of the differences from it, and so is the variance (Chan, Golub and LeVeque 1983): n is as
-//! accurate for a row far from 0 as for any other. A row whose squares would overflow, or vanish beside a tiny eps, is multiplied
-//! by a power of two first.
+//! accurate for a row far from 0 as for any other. A row whose squares would overflow, or underflow with a tiny eps, is first
+//! multiplied by a power of two.
 //!
 //! # Rows without a variance
-//! `slope` is `inverse`, unless the variance is lost in rounding, beside eps or beside the mean. Such a row says nothing of its
-//! spread, and `1/sqrt(eps)`, 316 by default, would multiply its gradient by a number that depends on eps alone; in a recurrent cell
-//! that starts with zeros, at every step. There `slope` is at most 1.
+//! `slope` is `inverse`, unless the variance is lost in rounding, next to eps or to the mean. Such a row says nothing about its
+//! spread, and `1/sqrt(eps)`, 316 by default, would multiply its gradient by a number that depends on eps alone. In a recurrent
+//! cell that starts with zeros, this would happen at every step. The `slope` of such a row is therefore at most 1.
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
@@ -27,24 +27,24 @@ use super::float::Float;
 use super::math::{fused, sum, sum_pairs};
 use super::once::vectorised;
 
-/// The number of [`Statistics`] that [`normalise`] keeps of a row.
+/// The number of [`Statistics`] that [`normalise`] keeps for a row.
 pub(crate) const STATISTICS: usize = 5;
 
-/// What maps a row x to n, and its gradient back: `n = (x scale - mean - shift) inverse`.
+/// The numbers that map a row x to n, and its gradient back: `n = (x scale - mean - shift) inverse`.
 #[derive(Clone, Copy)]
 struct Statistics<F> {
     /// A power of two, 1 for all rows but those of extreme magnitude.
     scale: F,
     /// The mean of `x scale`, rounded.
     mean: F,
-    /// What rounding took from the mean.
+    /// The part of the mean that was lost in rounding.
     shift: F,
     /// 0 if all elements are the same.
     inverse: F,
     slope: F,
 }
 
-/// The mean of a row, what rounding took from it, and the sum of the squares of the differences from both.
+/// The mean of a row, the part of it lost in rounding, and the sum of the squares of the differences from the sum of both.
 struct Moments<F> {
     mean: F,
     shift: F,
@@ -52,11 +52,11 @@ struct Moments<F> {
 }
 
 impl<F: Float> Moments<F> {
-    /// Of `x scale`; `share` is 1/(number of elements).
+    /// The moments of `x scale`; `share` is 1/(number of elements).
     #[inline(always)]
     fn of(x: &[F], scale: F, share: F) -> Self {
         let moments = Self::about(sum([x], |[x]| x * scale) * share, x, scale, share);
-        // The spread is some units in the last place of the mean, and the rounding of its sum more than that.
+        // The spread is a few units in the last place of the mean, and the rounding error of the mean's sum is more than that.
         if moments.shift * moments.shift > moments.squares * share {
             return Self::about_again(moments.mean + moments.shift, x, scale, share);
         }
@@ -81,7 +81,7 @@ impl<F: Float> Moments<F> {
 }
 
 impl<F: Float> Statistics<F> {
-    /// Of a row; `share` is 1/(number of elements).
+    /// The statistics of a row; `share` is 1/(number of elements).
     #[inline(always)]
     fn of(x: &[F], share: F, eps: F) -> Self {
         let moments = Moments::of(x, F::one(), share);
@@ -94,8 +94,8 @@ impl<F: Float> Statistics<F> {
         }
     }
 
-    /// Of a row whose squares overflow or vanish, or that is not finite: by a power of two, the larger of its largest element and
-    /// `sqrt(eps)` is brought below 1/2.
+    /// The statistics of a row whose squares overflow or underflow, or that is not finite. A power of two brings the larger of its
+    /// largest element and `sqrt(eps)` below 1/2.
     #[cold]
     #[inline(never)]
     fn of_extreme(x: &[F], share: F, eps: F) -> Self {
@@ -113,7 +113,7 @@ impl<F: Float> Statistics<F> {
         let variance = squares.max(F::zero()) * share;
         let scaled_eps = eps * scale * scale;
         let inverse = F::one() / (variance + scaled_eps).sqrt();
-        // At most two units in the last place of the mean. Elements that differ do so by at least half of it.
+        // At most two units in the last place of the mean. Elements that differ do so by at least half of this.
         let rounding = F::epsilon() * mean;
         let constant = squares < rounding * rounding * F::of(0.0625);
         let lost = variance + scaled_eps == scaled_eps || variance <= rounding * rounding;
@@ -219,8 +219,8 @@ vectorised! {
         }
     }
 
-    /// `dgain += Σ dy ∘ n` and `dbias += Σ dy` over all rows, from the x and the statistics of [`normalise`]. Of some columns, if
-    /// x and dy are those.
+    /// `dgain += Σ dy ∘ n` and `dbias += Σ dy` over all rows, from the x and the statistics of [`normalise`]. If x and dy have only
+    /// some of the columns, so have dgain and dbias.
     pub(crate) fn add_parameter_gradients<'a, F: Float>(
         statistics: ArrayView2<'a, F>,
         x: ArrayView2<'a, F>,
@@ -240,7 +240,7 @@ vectorised! {
         }
     }
 
-    /// n in place of a row z, and `out += gain ∘ n`; returns `slope`.
+    /// Overwrites a row z with n, and `out += gain ∘ n`; returns `slope`.
     pub(crate) fn normalise_in_place<'a, F: Float>(gain: &'a [F], eps: F, z: &'a mut [F], out: &'a mut [F]) -> F {
         let width = gain.len();
         let (z, out) = (&mut z[..width], &mut out[..width]);
@@ -252,7 +252,7 @@ vectorised! {
         statistics.slope
     }
 
-    /// dz in place of the n that [`normalise_in_place`] left; `dgain += dout ∘ n`.
+    /// Overwrites the n that [`normalise_in_place`] left with dz; `dgain += dout ∘ n`.
     pub(crate) fn normalise_in_place_backward<'a, F: Float>(
         gain: &'a [F],
         slope: F,

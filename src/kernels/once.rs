@@ -1,10 +1,11 @@
 //! Functions that are compiled in this crate: once for each element type, and those of [`vectorised!`] also once for each
 //! instruction set.
 
-/// Defines functions, generic over the element type, that are compiled once for each of the two, in this crate.
+/// Defines functions that are generic over the element type and compiled in this crate, once for each of the two types.
 ///
-/// Attributes go to all of them, so that with `#[track_caller]` a panic names the caller's line. Their signature has one
-/// lifetime and one type parameter, and arguments are plain identifiers. All of one `once!` are safe, or all are `unsafe fn`.
+/// Attributes go to all instances, so that with `#[track_caller]` a panic names the caller's line. The signature has one
+/// lifetime and one type parameter, and arguments are plain identifiers. The functions of one `once!` are all safe, or all
+/// `unsafe fn`.
 macro_rules! once {
     (@output) => { () };
     (@output $output:ty) => { $output };
@@ -82,8 +83,8 @@ macro_rules! once {
 }
 pub(crate) use once;
 
-/// Defines functions that are compiled once per instruction set, the best one being picked at each call; and, as by
-/// [`once!`], once per element type, in this crate.
+/// Defines functions that are compiled once per instruction set and, as with [`once!`], once per element type, in this
+/// crate. Each call picks the best instruction set.
 ///
 /// The body is plain safe code: loops over slices that the compiler vectorises. The one lifetime is named, and arguments
 /// are plain identifiers:
@@ -144,7 +145,7 @@ macro_rules! vectorised {
 
                     #[inline(always)]
                     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-                        // A function of its own: only arguments tell the compiler that slices do not overlap.
+                        // A separate function, because only arguments tell the compiler that slices do not overlap.
                         #[inline(always)]
                         #[allow(clippy::too_many_arguments)]
                         fn body<$lifetime, $parameter: $bound>($($argument: $type),*) $(-> $output)? $body

@@ -1,4 +1,4 @@
-//! `y = b + v W` for one row v at a time: the product of a stream, whose next v is made of this y.
+//! `y = b + v W` for one row v at a time: the product of a stream, whose next v is computed from this y.
 //!
 //! ```text
 //! for each tile of W's columns, forward at one step and backward at the next:
@@ -8,9 +8,9 @@
 //!     y = Σ sums
 //! ```
 //!
-//! A multiply-add takes four cycles and two can begin in each, so at least eight sums should be under way: a narrow tile is
-//! split. Weights that exceed the L1 cache are read from both ends in turn, so that a step finds in it what the last step read
-//! last: of 64 KiB through a cache of 48, most.
+//! A multiply-add takes four cycles and two can begin in each, so at least eight accumulators should be in use; a narrow tile
+//! is split for that. Weights that exceed the L1 cache are read forward and backward in turn, so that a step finds in the cache
+//! what the step before read last: most of 64 KiB of weights, with a cache of 48.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -21,13 +21,13 @@ use super::buffer::Buffer;
 use super::float::Float;
 use super::simd::dispatch::{Vectors, out_of_line};
 
-/// M is a multiple of this: the lanes of the widest vector.
+/// The number of lanes of the widest vector. M is a multiple of it.
 pub(crate) const LANES: usize = 16;
 
-/// The bytes of the widest vector.
+/// The size of the widest vector in bytes.
 const WIDE: usize = 64;
 
-/// Elements aligned to a cache line, as many as were asked for.
+/// A fixed number of elements, aligned to a cache line.
 #[derive(Clone, Default)]
 pub(crate) struct Aligned<F> {
     buffer: Buffer,
@@ -68,7 +68,7 @@ pub(crate) struct RowWeights<F> {
 }
 
 impl<F: Float> RowWeights<F> {
-    /// `bias(m)` and `weight(k, m)`, M being a multiple of [`LANES`].
+    /// Packs `bias(m)` and `weight(k, m)`. M is a multiple of [`LANES`].
     pub(crate) fn new(
         vectors: Vectors,
         [depth, columns]: [usize; 2],
@@ -98,14 +98,15 @@ impl<F: Float> RowWeights<F> {
         self.columns
     }
 
-    /// `y = b + v W`, with the instruction set that it was made for; the tiles from last to first if `backward`, with the same bits.
+    /// Computes `y = b + v W`, with the instruction set that the tiles were made for. If `backward`, the tiles are taken from last
+    /// to first, with the same bits.
     #[inline(always)]
     pub(crate) fn multiply<S: Simd>(&self, simd: S, v: &[F], y: &mut [F], backward: bool) {
         out_of_line(simd, Multiply { weights: self, v, y, backward });
     }
 }
 
-/// The widths of tiles, in vectors. Each takes its time to compile, so only AVX-512 has those of GRUs of 16 units and of LSTMs of 24.
+/// The widths of tiles, in vectors. Each takes time to compile, so only AVX-512 has the widths for GRUs of 16 units and LSTMs of 24.
 const TILES: [usize; 6] = [8, 6, 4, 3, 2, 1];
 const FEW_TILES: [usize; 4] = [8, 4, 2, 1];
 
@@ -161,9 +162,9 @@ fn multiply_tile<S: Simd, F: Float>(simd: S, n: usize, rows: &[F], v: &[F], y: &
     let columns = n * F::lanes::<S>();
     assert!(rows.len() == (1 + v.len()) * columns && y.len() == columns, "the elements of a tile");
     let (rows, y) = (rows.as_ptr(), y.as_mut_ptr());
-    // There are registers for sixteen sums with AVX-512, for eight or so elsewhere.
+    // There are registers for sixteen accumulators with AVX-512, for about eight elsewhere.
     let wide = size_of::<F::Vector<S>>() == WIDE;
-    // SAFETY: 1 + K rows of N vectors, and N vectors of y, as was asserted.
+    // SAFETY: there are 1 + K rows of N vectors, and N vectors of y, as asserted above.
     unsafe {
         match n {
             1 => sums::<S, F, 1, 4>(simd, rows, v, y),
@@ -178,16 +179,16 @@ fn multiply_tile<S: Simd, F: Float>(simd: S, n: usize, rows: &[F], v: &[F], y: &
     }
 }
 
-/// `y = b + v W` for N vectors of columns, in SPLIT sums each.
+/// `y = b + v W` for N vectors of columns, with SPLIT accumulators each.
 ///
 /// # Safety
 ///
-/// `rows` has `1 + v.len()` rows of N vectors to be read, and N vectors of `y` can be written.
+/// `1 + v.len()` rows of N vectors can be read at `rows`, and N vectors can be written at `y`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
 unsafe fn sums<S: Simd, F: Float, const N: usize, const SPLIT: usize>(simd: S, mut rows: *const F, v: &[F], y: *mut F) {
     let lanes = F::lanes::<S>();
-    // SAFETY: as the caller says, while `rows` is moved on by one row for each of v.
+    // SAFETY: guaranteed by the caller; `rows` moves on by one row for each element of v.
     let load = |rows: *const F, j: usize| unsafe { F::load(simd, rows.wrapping_add(j * lanes)) };
     let mut sums = [[F::splat(simd, F::zero()); N]; SPLIT];
     for j in 0..N {
@@ -220,7 +221,7 @@ unsafe fn sums<S: Simd, F: Float, const N: usize, const SPLIT: usize>(simd: S, m
                 sums[s][j] = F::plus(simd, sums[s][j], sums[s + half][j]);
             }
         }
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { F::store(simd, y.wrapping_add(j * lanes), sums[0][j]) };
     }
 }

@@ -5,9 +5,9 @@
 //! dz = scale s ∘ (ds - s · ds)
 //! ```
 //!
-//! The largest element is taken out first, so elements of any finite size are safe. A NaN makes its row NaN. As `Σ s_k = 1`, the
-//! gradient may be computed from ds less any number. It is that of the largest s: if that is nearly 1, so is what is subtracted
-//! from its ds, and the difference would have no digits.
+//! The largest element is subtracted first, so elements of any finite size are safe. A NaN makes its row NaN. As `Σ s_k = 1`, the
+//! gradient may be computed from ds minus any number. That number is the ds of the largest s: if that s is nearly 1, then `s · ds`
+//! is nearly its ds, and the difference of the two would lose all digits.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -15,10 +15,10 @@ use super::float::Float;
 use super::math::{exp, sum, sum_pairs};
 use super::once::vectorised;
 
-/// The lanes of [`largest_element`]: enough that comparisons do not wait for each other.
+/// The number of lanes of [`largest_element`]: enough that comparisons do not wait for each other.
 const LANES: usize = 64;
 
-/// The largest element; those that are NaN are passed over.
+/// The largest element; NaN elements are skipped.
 #[inline(always)]
 fn largest_element<F: Float>(z: &[F]) -> F {
     let larger = |largest: F, z: F| if z > largest { z } else { largest };
@@ -44,7 +44,7 @@ fn largest_element<F: Float>(z: &[F]) -> F {
     most
 }
 
-/// `exp(scale (z - largest))` in place of z.
+/// `z <- exp(scale (z - largest))`.
 #[inline(always)]
 fn powers<F: Float>(scale: F, largest: F, z: &mut [F]) {
     for z in z.iter_mut() {
@@ -52,7 +52,7 @@ fn powers<F: Float>(scale: F, largest: F, z: &mut [F]) {
     }
 }
 
-/// `Σ power(z) - 1`, for powers of which the largest is 1: those that are 1 are counted apart.
+/// `Σ power(z) - 1`, for powers whose largest is 1: those that are 1 are summed separately.
 #[inline(always)]
 fn beside_one<F: Float>(z: &[F], power: impl Fn(F) -> F) -> f64 {
     let (below, ones) = sum_pairs([z], |[z]| {
@@ -63,7 +63,7 @@ fn beside_one<F: Float>(z: &[F], power: impl Fn(F) -> F) -> f64 {
 }
 
 vectorised! {
-    /// The largest element; those that are NaN are passed over.
+    /// The largest element; NaN elements are skipped.
     pub(crate) fn largest<'a, F: Float>(z: &'a [F]) -> F {
         largest_element(z)
     }
@@ -81,7 +81,7 @@ vectorised! {
         }
     }
 
-    /// Each row `ds` becomes `dz`, the rows of `softmax` being what [`softmax`] gave.
+    /// Each row `ds` becomes `dz`; the rows of `softmax` are results of [`softmax`].
     pub(crate) fn softmax_backward<'a, F: Float>(scale: F, softmax: ArrayView2<'a, F>, rows: ArrayViewMut2<'a, F>) {
         let mut rows = rows;
         for (s, d) in softmax.outer_iter().zip(rows.outer_iter_mut()) {
@@ -96,13 +96,14 @@ vectorised! {
         }
     }
 
-    /// `Σ exp(z - largest) - 1`, in f64: what all others add to the largest element's 1, with its digits however small it is.
+    /// `Σ exp(z - largest) - 1`, in f64: the sum over all elements but the largest, whose term is 1. It keeps its digits however
+    /// small it is.
     pub(crate) fn beside_largest<'a, F: Float>(largest: F, z: &'a [F]) -> f64 {
         beside_one(z, |z| exp(z - largest))
     }
 
-    /// `weight softmax(z)` in place of z; returns the [`largest`] element, [`beside_largest`], and `Σ exp(z_k - largest)` over all k
-    /// but `id`, with its digits.
+    /// `z <- weight softmax(z)`; returns the [`largest`] element, [`beside_largest`], and `Σ exp(z_k - largest)` over all k but
+    /// `id`, which keeps its digits too.
     pub(crate) fn weighted_softmax<'a, F: Float>(weight: F, id: usize, z: &'a mut [F]) -> (F, f64, f64) {
         let largest = largest_element(z);
         powers(F::one(), largest, z);

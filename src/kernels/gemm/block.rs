@@ -186,7 +186,7 @@ impl<F: Float> Block<F> {
     /// As the maker of the block says.
     #[inline(always)]
     unsafe fn tile<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: usize, operands: &Operands<F>) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self.a {
                 Left::InPlace(a) if const { geometry::<S>().by_element } && a.column == 1 => {
@@ -227,7 +227,7 @@ unsafe fn copied<S: Simd, F: Float, A: Layout, const N: usize, const EDGE: bool>
     operands: &Operands<F>,
 ) {
     for_height!(rows, least_rows::<S>(), geometry::<S>().tile_rows, |R| {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { tile::<S, F, A, R, N, EDGE>(simd, operands) }
     })
 }

@@ -33,7 +33,7 @@ pub(super) unsafe fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: b
         static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
     }
     if a_rows_contiguous {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         return unsafe { multiply_dots(Dots(product)) };
     }
     let Product { rows, depth, a: from, .. } = product;

@@ -74,7 +74,7 @@ impl<F: Float> LeftBlock<F> {
     unsafe fn copy_to(&self, to: &mut [F]) {
         let Self { at: from, rows, depth: columns, .. } = *self;
         if !self.is_read_in_place() {
-            // SAFETY: as the caller says.
+            // SAFETY: guaranteed by the caller.
             unsafe { copy(Copied { from, rows, columns, order: self.order(), to }) };
         }
     }

@@ -1,4 +1,4 @@
-//! Products of few rows or few terms: both operands are read where they lie, the rows of B being contiguous.
+//! Products of few rows or few terms: both operands are read in place, and the rows of B are contiguous.
 //!
 //! ```text
 //! for each block of the depth:               16 terms if B does not fit into the L1 cache: each row is a stream of its own
@@ -6,8 +6,9 @@
 //!         tiles of C += A B                  see `block`; B is one panel after the other, as it lies
 //! ```
 //!
-//! Rows of A come from far away if they are weights: while a tile is multiplied, the rows of the next one are prefetched into the
-//! L2 cache. With 64 rows and weights of 256 MB (eight residual blocks of 1024 features), inference is 1.27 times as fast so.
+//! If the rows of A are weights, they come from far away: while a tile is multiplied, the rows of the next one are prefetched into
+//! the L2 cache. With 64 rows and weights of 256 MB (eight residual blocks of 1024 features), this makes inference 1.27 times as
+//! fast.
 #![allow(unsafe_code)]
 
 use super::block::{Block, Left, Right, multiply_blocks};
@@ -19,7 +20,7 @@ use crate::kernels::float::Float;
 /// The depth of a block of B that does not fit into the L1 cache.
 const STREAMED_DEPTH: usize = 16;
 
-/// The most elements of a B that fits into the L1 cache, and is read in one block.
+/// The maximum elements of a B that fits into the L1 cache and is read in one block.
 const L1_ELEMENTS: usize = 8192;
 
 /// The rows of C that are computed together if there are at most [`MOST_TERMS`] terms.

@@ -13,7 +13,7 @@
 //! geometry, operand       the sizes of all these, and matrices as they see them
 //! ```
 //!
-//! The order of the sums depends on the shapes, the strides and the instruction set alone, so equal products have equal bits.
+//! The order of the sums depends only on the shapes, the strides and the instruction set, so equal products have equal bits.
 
 mod block;
 pub(super) mod copy;

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// What a product does with the elements that it finds in C.
+/// Whether a product overwrites the elements of C or adds to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
     /// `C <- A B`; C is not read.
@@ -11,7 +11,7 @@ pub enum Accumulate {
     Add,
 }
 
-/// What the sums of a product start from.
+/// The values from which the sums of a product start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Start<'a, F> {
     /// Zero, or the elements of C.
@@ -26,7 +26,7 @@ impl<F> From<Accumulate> for Start<'_, F> {
     }
 }
 
-/// A bias, if there is one, and else zero.
+/// The bias if there is one, otherwise zero.
 impl<'a, F> From<Option<&'a [F]>> for Start<'a, F> {
     fn from(bias: Option<&'a [F]>) -> Self {
         bias.map_or(Start::From(Accumulate::Overwrite), Start::Row)
@@ -34,7 +34,7 @@ impl<'a, F> From<Option<&'a [F]>> for Start<'a, F> {
 }
 
 impl<F> Start<'_, F> {
-    /// The same as the kernels see it.
+    /// The same start, as the kernels see it.
     pub(crate) fn base(&self) -> Base<F> {
         match self {
             Start::From(Accumulate::Overwrite) => Base::Nothing,
@@ -45,7 +45,7 @@ impl<F> Start<'_, F> {
 }
 
 impl<F: Copy + num_traits::Zero> Start<'_, F> {
-    /// A product without terms.
+    /// Writes a product without terms.
     pub(crate) fn write(&self, mut c: ArrayViewMut2<'_, F>) {
         match self {
             Start::From(Accumulate::Overwrite) => c.fill(F::zero()),
@@ -93,7 +93,7 @@ pub(crate) struct Output<F> {
     pub base: Base<F>,
 }
 
-/// What a product is added to.
+/// The values to which a product is added.
 #[derive(Clone, Copy)]
 pub(crate) enum Base<F> {
     /// Nothing: C is overwritten unread.
@@ -120,23 +120,23 @@ impl<F> Output<F> {
         Self { start: self.start.wrapping_offset(offset), base, ..self }
     }
 
-    /// Where element `(i, j)` is.
+    /// The address of element `(i, j)`.
     #[inline(always)]
     pub(crate) fn at(&self, i: usize, j: usize) -> *mut F {
         self.start.wrapping_offset((i as isize).wrapping_mul(self.row).wrapping_add(j as isize))
     }
 
-    /// The matrix for the terms of a product from `depth` on: the first ones may overwrite it, the others add to it.
+    /// The matrix for the terms of a product from `depth` on: the first terms may overwrite it, the others add to it.
     #[inline(always)]
     pub(crate) fn after(self, depth: usize) -> Self {
         Self { base: if depth > 0 { Base::Output } else { self.base }, ..self }
     }
 }
 
-/// A product of checked shapes, with terms: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`.
+/// A product of checked shapes, with at least one term: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`.
 ///
-/// What computes it is unsafe: A, B and the base of C must be readable and C writable as far as the shapes go, and C must overlap
-/// none of the others but its own base.
+/// Functions that compute it are unsafe: A, B and the base of C must be readable and C writable as far as the shapes go, and C
+/// must not overlap A, B or a base other than C itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<F> {
     pub rows: usize,

@@ -1,15 +1,15 @@
-//! Which strategy computes a product, and how C is split among threads.
+//! The choice of the strategy that computes a product, and the split of C among threads.
 //!
 //! | B | shape | strategy |
 //! | --- | --- | --- |
 //! | contiguous rows | at most 4 terms | outer products |
-//! | contiguous rows | at most 16 rows of C, or 4 terms | both operands where they lie |
+//! | contiguous rows | at most 16 rows of C, or 4 terms | both operands in place |
 //! | contiguous columns | at most 12 rows, or 4 columns, of C | dot products |
 //! | contiguous columns | 8 to 160 rows, at least 128 terms, more columns than rows | blocks, transposed: `C^T = B^T A^T` |
 //! | any | any other | blocks |
 //!
-//! The first three add up in another order for another number of rows; a product [in order](Summation::Sequential) does
-//! without them. Threads compute their part of C with the strategy of the whole: its bits do not depend on the parts.
+//! In the first three, the order of the sums depends on the number of rows, so a product [in order](Summation::Sequential) does
+//! not use them. Threads compute their part of C with the strategy of the whole, so its bits do not depend on the parts.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -25,24 +25,24 @@ use super::outer::{MOST_TERMS, by_outer_products, is_streamed};
 use crate::kernels::float::Float;
 use crate::parallel::{for_each_part, product_work};
 
-/// The most rows of C that are computed by dot products if the columns of B are contiguous.
+/// The maximum rows of C for dot products, if the columns of B are contiguous.
 const DOT_ROWS: usize = 12;
 
-/// The most columns of C that are computed by dot products if the rows of A and the columns of B are contiguous.
+/// The maximum columns of C for dot products, if the rows of A and the columns of B are contiguous.
 const DOT_COLUMNS: usize = 4;
 
-/// The greatest depth of dot products with rows that are copied.
+/// The maximum depth of dot products whose rows are copied.
 const DOT_DEPTH: usize = 16_384;
 
-/// The rows of C, and the least number of terms, for which a product whose B has contiguous columns is computed transposed:
-/// only more rows repay transposing B.
+/// The rows of C, and the minimum number of terms, for which a product whose B has contiguous columns is computed transposed:
+/// transposing B pays off only for more rows.
 const TRANSPOSED_ROWS: std::ops::RangeInclusive<usize> = 8..=160;
 const TRANSPOSED_DEPTH: usize = 128;
 
-/// In which order a product adds up its terms.
+/// The order in which a product adds up its terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Summation {
-    /// In the order that is fastest for the shapes: a row's bits depend on how many rows there are.
+    /// In the order that is fastest for the shapes: a row's bits depend on the number of rows.
     Fastest,
     /// One term after the other, in lanes along the columns: a row's bits do not depend on the number of rows.
     Sequential,
@@ -51,7 +51,7 @@ pub(crate) enum Summation {
 /// How a product is computed.
 #[derive(Clone, Copy)]
 enum Strategy {
-    /// With operands where they are, in blocks of at most this depth.
+    /// With operands in place, in blocks of at most this depth.
     InPlace { most_depth: usize },
     /// As a sum of outer products.
     Outer { streamed: bool },
@@ -94,9 +94,9 @@ fn plan<F: Float>(product: &Product<F>, order: Summation) -> Strategy {
 ///
 /// # Safety
 ///
-/// As [`Product`] says; the strategy was planned for this product, or for one that it is a part of.
+/// As [`Product`] says; the strategy was planned for this product, or for one of which it is a part.
 unsafe fn run<F: Float>(product: Product<F>, strategy: Strategy) {
-    // SAFETY: as the caller says, and strategies are planned where what they need to be contiguous is.
+    // SAFETY: guaranteed by the caller; a strategy is planned only if the rows or columns that it needs contiguous are so.
     unsafe {
         match strategy {
             Strategy::InPlace { most_depth } => in_place(product, most_depth),
@@ -135,7 +135,7 @@ pub(crate) fn compute<F: Float>(
         start.write(c.view_mut());
         start = Start::From(Accumulate::Add);
     }
-    // A column is computed as a row, if that can be stored as one: C^T = B^T A^T.
+    // A column is computed as a row, if it can be stored as one: C^T = B^T A^T.
     if order == Summation::Fastest && columns == 1 && rows > 1 && c.strides()[0] == 1 {
         c.swap_axes(0, 1);
         return compute(b.reversed_axes(), a.reversed_axes(), c, start, order);
@@ -145,7 +145,7 @@ pub(crate) fn compute<F: Float>(
     let strategy = plan(&all.0, order);
     let work = product_work(rows.min(columns), depth * rows.max(columns));
     if columns >= rows {
-        // SAFETY: parts of the matrices that are borrowed here, whose shapes fit; those of C do not overlap.
+        // SAFETY: these are parts of the matrices borrowed here, whose shapes fit, and the parts of C do not overlap.
         let run = |part| unsafe { run(all.columns(part), strategy) };
         for_each_part(0..columns, work, sizes::<F>().tile_width, run);
     } else {
@@ -155,10 +155,10 @@ pub(crate) fn compute<F: Float>(
     }
 }
 
-/// A product, for several threads.
+/// A product shared by several threads.
 struct Shared<F>(Product<F>);
 
-// SAFETY: threads read A and B, which are borrowed for as long, and write parts of C that do not overlap.
+// SAFETY: threads read A and B, which stay borrowed meanwhile, and write parts of C that do not overlap.
 unsafe impl<F: Float> Sync for Shared<F> {}
 
 impl<F: Float> Shared<F> {

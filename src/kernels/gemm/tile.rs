@@ -251,7 +251,7 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
             }
         }
 
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { finish::<S, F, R, N, EDGE>(simd, columns, sums, c) };
     }
 }
@@ -350,7 +350,7 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
 pub(super) unsafe fn finish_row<'a, F: Float>(sums: impl Iterator<Item = &'a F>, c: Output<F>) {
     for (j, &sum) in sums.enumerate() {
         let to = c.at(0, j);
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             *to = match c.base {
                 Base::Nothing => sum,

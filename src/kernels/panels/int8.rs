@@ -357,7 +357,7 @@ impl Product<'_> {
     /// As [`Int8::multiply`], and there is AVX2.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn with_avx2(&self) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.compute::<_, { Avx2::VECTORS }>(Avx2) }
     }
 
@@ -366,7 +366,7 @@ impl Product<'_> {
     /// As [`Int8::multiply`], and there are AVX-512 F and BW.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn with_avx512(&self) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.compute::<_, { Avx512::VECTORS }>(Avx512) }
     }
 
@@ -375,7 +375,7 @@ impl Product<'_> {
     /// As [`Int8::multiply`], and there are AVX-512 F, BW and VNNI.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn with_halves(&self) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.compute::<_, { Halves::VECTORS }>(Halves) }
     }
 
@@ -384,7 +384,7 @@ impl Product<'_> {
     /// As [`with_halves`](Self::with_halves).
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn with_fours(&self) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.compute::<_, { Fours::VECTORS }>(Fours) }
     }
 }
@@ -466,7 +466,7 @@ impl Product<'_> {
         for k in 0..P {
             let column = tile.column + k * I::WIDTH;
             let count = (tile.count - k * I::WIDTH).min(I::WIDTH);
-            // SAFETY: as the caller says.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.finish(simd, &Tile { column, count, ..tile }, 0, sums[k]) };
         }
     }
@@ -506,7 +506,7 @@ impl Product<'_> {
             weights = weights.wrapping_add(I::TERMS * I::WIDTH);
         }
         for i in 0..R {
-            // SAFETY: as the caller says.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.finish(simd, &tile, i, sums[i]) };
         }
     }

@@ -145,13 +145,13 @@ impl Integers for Portable {
 
     #[inline(always)]
     unsafe fn load(self, from: *const i8) -> [i16; 16] {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { from.cast::<[i8; 16]>().read() }.map(i16::from)
     }
 
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u32, _: usize) -> [i16; 16] {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         let [a, b, c, d] = unsafe { read_at(from) }.to_ne_bytes();
         let pair = [i16::from_ne_bytes([a, b]), i16::from_ne_bytes([c, d])];
         std::array::from_fn(|k| pair[k % 2])
@@ -166,7 +166,7 @@ impl Integers for Portable {
     #[inline(always)]
     unsafe fn write(self, sums: [i32; 8], step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
         for (j, sum) in sums.into_iter().enumerate() {
-            // SAFETY: as the caller says.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let value = sum as f32 * (*scales.add(j) * step);
                 *to.add(j) = base.map_or(value, |base| *base.add(j) + value);
@@ -292,19 +292,19 @@ impl Integers for Fours {
 
     #[inline(always)]
     unsafe fn start(self, offsets: *const i32) -> __m512i {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { read_at(offsets.cast::<__m512i>()) }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const i8) -> __m512i {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { read_at(from.cast::<__m512i>()) }
     }
 
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u32, groups: usize) -> __m512i {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { Avx512.broadcast(from, groups) }
     }
 
@@ -316,7 +316,7 @@ impl Integers for Fours {
 
     #[inline(always)]
     unsafe fn write(self, sums: __m512i, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { Avx512.write(sums, step, scales, base, to) }
     }
 }
@@ -345,19 +345,19 @@ impl Integers for Halves {
 
     #[inline(always)]
     unsafe fn start(self, offsets: *const i32) -> [__m512i; 2] {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { [Fours.start(offsets), Avx512.zero()] }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const i8) -> __m512i {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { Fours.load(from) }
     }
 
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u32, groups: usize) -> [__m512i; 2] {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { [Avx512.broadcast(from, groups), Avx512.broadcast(from.wrapping_add(groups), groups)] }
     }
 

@@ -203,7 +203,7 @@ impl<F: Float> Shared<F> {
     ///
     /// v, the base of C and C are borrowed meanwhile, with the shapes of the product with `packed`, and as much of C by nobody else.
     unsafe fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { sweep(packed.part::<F>(self.0, self.1, rows, columns)) };
     }
 }
@@ -225,7 +225,7 @@ impl Shared<f32> {
     ///
     /// As there.
     unsafe fn compute_bf16(&self, packed: &Packed<f32>, rows: Range<usize>, columns: Range<usize>) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { sweep_bf16(packed.part::<Bf16>(self.0, self.1, rows, columns)) };
     }
 
@@ -241,7 +241,7 @@ impl Shared<f32> {
         rows: Range<usize>,
         columns: Range<usize>,
     ) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { packed.int8.multiply(quantised, self.1, rows, columns) };
     }
 }

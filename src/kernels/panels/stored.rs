@@ -20,7 +20,7 @@ pub(super) trait Stored<F: Float>: Copy {
 impl<F: Float> Stored<F> for F {
     #[inline(always)]
     unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N] {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { <F as vector::Simd>::load_row(simd, from) }
     }
 }

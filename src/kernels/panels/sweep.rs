@@ -408,7 +408,7 @@ unsafe fn row_sums<S: Simd, F: Float, W: Stored<F>, const N: usize, const P: usi
         }
     }
     for p in p..depth {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         add_term!(F::splat(simd, unsafe { F::read(v.wrapping_add(p)) }));
     }
     sums

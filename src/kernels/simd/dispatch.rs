@@ -1,4 +1,4 @@
-//! Functions compiled once per instruction set, of which the best is picked at run time.
+//! Functions that are compiled once per instruction set, and the choice of the best one at run time.
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,7 @@ pub(crate) enum Vectors {
 }
 
 impl Vectors {
-    /// The best one: to ask takes a few nanoseconds.
+    /// The best instruction set of this machine. The choice takes a few nanoseconds.
     #[inline(always)]
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -46,7 +46,7 @@ impl Vectors {
         Vectors::Scalar
     }
 
-    /// Runs `operation` compiled for it.
+    /// Runs `operation` compiled for this instruction set.
     #[inline(always)]
     pub(crate) fn run<Op: WithSimd>(self, operation: Op) -> Op::Output {
         match self {
@@ -61,7 +61,7 @@ impl Vectors {
     }
 }
 
-/// Runs `operation`, compiled for the instruction set `S`, as a function of its own.
+/// Runs `operation`, compiled for the instruction set `S`, as a separate function.
 ///
 /// The compiler's passes over loops take time that grows with the square of a function's size: a function with dozens of
 /// unrolled tiles in it takes several times as long to compile as one that calls them. A call takes about 2 ns.
@@ -87,7 +87,7 @@ const WIDEST: Isa = Isa::Avx512;
 #[cfg(not(target_arch = "x86_64"))]
 const WIDEST: Isa = Isa::Native;
 
-/// The environment variable that holds the kernels to an instruction set, for tests and comparisons: `scalar`, `avx2` or
+/// The environment variable that limits the kernels to an instruction set, for tests and comparisons: `scalar`, `avx2` or
 /// `avx512`. It is read once.
 const LIMIT: &str = "GRADFLOW_ISA";
 
@@ -136,7 +136,7 @@ mod forced {
         isa <= FORCED.get().unwrap_or_else(super::limit)
     }
 
-    /// Runs `test` once per instruction set, for the calling thread, which does all of it.
+    /// Runs `test` once per instruction set, entirely on the calling thread.
     pub(crate) fn for_each_isa(mut test: impl FnMut(Isa)) {
         struct Restore;
         impl Drop for Restore {

@@ -1,17 +1,17 @@
-//! Transposes of squares, in registers.
+//! Transposition of squares in registers.
 #![allow(unsafe_code)]
 
-/// Copies `[8, 8]` with contiguous columns, `column` apart, to rows `row` apart.
+/// Copies `[8, 8]` from contiguous columns, `column` apart, to contiguous rows, `row` apart.
 ///
 /// # Safety
 ///
-/// The elements are readable, and writable where they go.
+/// The elements are readable at the source and writable at the destination.
 #[target_feature(enable = "avx")]
 #[inline]
 pub(super) unsafe fn transpose_8x8(from: *const f32, column: isize, to: *mut f32, row: usize) {
     use std::arch::x86_64::*;
 
-    // SAFETY: halves of columns, and rows, of the two squares.
+    // SAFETY: it reads halves of columns and writes rows of the two squares.
     unsafe {
         // Column j in the lower half, column j + 4 in the upper.
         let pair = |j: isize, half: isize| {
@@ -32,17 +32,17 @@ pub(super) unsafe fn transpose_8x8(from: *const f32, column: isize, to: *mut f32
     }
 }
 
-/// Copies `[4, 4]` with contiguous columns, `column` apart, to rows `row` apart.
+/// Copies `[4, 4]` from contiguous columns, `column` apart, to contiguous rows, `row` apart.
 ///
 /// # Safety
 ///
-/// The elements are readable, and writable where they go.
+/// The elements are readable at the source and writable at the destination.
 #[target_feature(enable = "avx")]
 #[inline]
 pub(super) unsafe fn transpose_4x4(from: *const f64, column: isize, to: *mut f64, row: usize) {
     use std::arch::x86_64::*;
 
-    // SAFETY: halves of columns, and rows, of the two squares.
+    // SAFETY: it reads halves of columns and writes rows of the two squares.
     unsafe {
         let pair = |j: isize, half: isize| {
             let low = _mm_loadu_pd(from.offset(j * column + half));

@@ -12,7 +12,7 @@ use super::neon::{
 #[cfg(target_arch = "x86_64")]
 use super::square::{transpose_4x4 as transpose_f64, transpose_8x8 as transpose_f32};
 
-/// What the address of a [streamed](Simd::stream) vector must be a multiple of.
+/// The alignment that the address of a [streamed](Simd::stream) vector must have.
 pub(crate) const STREAM_ALIGNMENT: usize = 16;
 
 /// A value at any address.
@@ -26,9 +26,9 @@ struct Unaligned<T>(T);
 ///
 /// `at` is valid for reads of a `T`, for as long as the result is used.
 #[inline(always)]
-#[allow(clippy::transmute_ptr_to_ref)] // A cast is what is checked.
+#[allow(clippy::transmute_ptr_to_ref)] // A cast would be checked.
 unsafe fn at<'a, T>(at: *const T) -> &'a Unaligned<T> {
-    // SAFETY: an address and a reference are the same bits; as the caller says, and every address is aligned for it.
+    // SAFETY: an address and a reference are the same bits, every address is aligned for it, and the caller vouches for the rest.
     unsafe { std::mem::transmute::<*const T, &Unaligned<T>>(at) }
 }
 
@@ -39,11 +39,11 @@ unsafe fn at<'a, T>(at: *const T) -> &'a Unaligned<T> {
 /// `from` is valid for reads of a `T`.
 #[inline(always)]
 pub(crate) unsafe fn read_at<T: Copy>(from: *const T) -> T {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     unsafe { at(from).0 }
 }
 
-/// [`at`], to write.
+/// [`at`], for writing.
 ///
 /// # Safety
 ///
@@ -79,10 +79,10 @@ pub(crate) fn prefetch_l2<T>(at: *const T) {
     let _ = at;
 }
 
-/// What the kernels need of an element type, so that each algorithm is written once for both types and for all
+/// The vector operations of an element type, with which each algorithm is written once for both types and for all
 /// instruction sets.
 ///
-/// The names keep clear of those of [`num_traits::Float`], which every user of this trait also has in scope.
+/// The names differ from those of [`num_traits::Float`], which every user of this trait also has in scope.
 #[doc(hidden)]
 pub trait Simd: Copy + 'static {
     /// A vector register.
@@ -91,21 +91,21 @@ pub trait Simd: Copy + 'static {
     /// Selects leading elements of a vector.
     type Mask<S: pulp::Simd>: Copy;
 
-    /// The elements of a vector.
+    /// The number of elements of a vector.
     fn lanes<S: pulp::Simd>() -> usize;
 
     /// `x` in every lane.
     fn splat<S: pulp::Simd>(simd: S, x: Self) -> Self::Vector<S>;
 
-    /// Reads a vector whose elements are going to be factors.
+    /// Reads a vector whose elements will be factors.
     ///
     /// # Safety
     ///
     /// As [`load`](Self::load).
     unsafe fn load_factors<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
 
-    /// Element `k` in every lane, of `a` that was read by [`load_factors`](Self::load_factors). With NEON, it takes no instruction as a
-    /// factor of [`fused`](Self::fused).
+    /// Element `k` of `a` in every lane, where [`load_factors`](Self::load_factors) has read `a`. With NEON, this takes no instruction
+    /// if the result is a factor of [`fused`](Self::fused).
     fn splat_element<S: pulp::Simd>(simd: S, a: Self::Vector<S>, k: usize) -> Self::Vector<S>;
 
     /// `a + b`.
@@ -134,15 +134,15 @@ pub trait Simd: Copy + 'static {
     /// `from` is valid for reads of [`lanes`](Self::lanes) elements.
     unsafe fn load<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S>;
 
-    /// Reads N vectors, one after the other. Unlike N [loads](Self::load), they are offsets of one address, which WebAssembly's loads
-    /// have for free.
+    /// Reads N vectors, one after the other. Unlike N [loads](Self::load), they are at offsets from one address, which are free in
+    /// WebAssembly's loads.
     ///
     /// # Safety
     ///
     /// `from` is valid for reads of N times [`lanes`](Self::lanes) elements.
     unsafe fn load_row<S: pulp::Simd, const N: usize>(simd: S, from: *const Self) -> [Self::Vector<S>; N];
 
-    /// Reads element `k` of the `T` from `from` on, as an offset of one address.
+    /// Reads element `k` of the `T` elements from `from` on, at an offset from one address.
     ///
     /// # Safety
     ///
@@ -156,7 +156,7 @@ pub trait Simd: Copy + 'static {
     /// `to` is valid for writes of [`lanes`](Self::lanes) elements.
     unsafe fn store<S: pulp::Simd>(simd: S, to: *mut Self, a: Self::Vector<S>);
 
-    /// Writes a vector with a non-temporal store, if the machine has one; a fence must follow the last.
+    /// Writes a vector with a non-temporal store, if the machine has one; a fence must follow the last store.
     ///
     /// # Safety
     ///
@@ -181,11 +181,11 @@ pub trait Simd: Copy + 'static {
     /// The side of the square that [`transpose_square`](Self::transpose_square) copies.
     const SQUARE: usize;
 
-    /// Copies a square with contiguous columns, `column` apart, to rows `row` apart.
+    /// Copies a square from contiguous columns, `column` apart, to contiguous rows, `row` apart.
     ///
     /// # Safety
     ///
-    /// The elements are readable, and writable where they go; on x86-64, the machine has AVX.
+    /// The elements are readable at the source and writable at the destination; on x86-64, the machine has AVX.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     unsafe fn transpose_square(from: *const Self, column: isize, to: *mut Self, row: usize);
 }
@@ -198,7 +198,7 @@ macro_rules! simd {
             type Vector<S: pulp::Simd> = S::$vector;
             #[cfg(not(target_arch = "aarch64"))]
             type Mask<S: pulp::Simd> = MemMask<S::$mask>;
-            // NEON has no masked instructions: the number of elements.
+            // The number of elements, because NEON has no masked instructions.
             #[cfg(target_arch = "aarch64")]
             type Mask<S: pulp::Simd> = usize;
 
@@ -214,7 +214,7 @@ macro_rules! simd {
 
             #[inline(always)]
             unsafe fn load_factors<S: pulp::Simd>(simd: S, from: *const Self) -> Self::Vector<S> {
-                // SAFETY: as the caller says.
+                // SAFETY: guaranteed by the caller.
                 let a = unsafe { Self::load(simd, from) };
                 #[cfg(target_arch = "aarch64")]
                 if size_of::<Self::Vector<S>>() == 16 {
@@ -235,7 +235,7 @@ macro_rules! simd {
                     }
                 }
                 assert!(k < Self::lanes::<S>(), "element {k} of a vector");
-                // SAFETY: an element of the vector.
+                // SAFETY: element `k` is in the vector.
                 simd.$splat(unsafe { at((&raw const a).cast::<Self>().wrapping_add(k)).0 })
             }
 
@@ -268,7 +268,7 @@ macro_rules! simd {
             #[cfg(not(target_arch = "aarch64"))]
             #[inline(always)]
             fn first<S: pulp::Simd>(simd: S, count: usize) -> Self::Mask<S> {
-                // A mask made anew, for the masked instructions: the one that pulp returns jumps through a table.
+                // A new mask selects the masked instructions: the one that pulp returns jumps through a table.
                 MemMask::new(simd.$between(0, count as $count).mask())
             }
 
@@ -308,7 +308,7 @@ macro_rules! simd {
                 if size_of::<Self::Vector<S>>().is_multiple_of(STREAM_ALIGNMENT) {
                     let parts = (&raw const a).cast::<std::arch::x86_64::__m128>();
                     for part in 0..size_of::<Self::Vector<S>>() / STREAM_ALIGNMENT {
-                        // SAFETY: a part of the vector, and the caller vouches for where it goes.
+                        // SAFETY: this is a part of the vector, and the caller vouches for the destination.
                         unsafe {
                             let to = to.wrapping_byte_add(part * STREAM_ALIGNMENT).cast::<f32>();
                             std::arch::x86_64::_mm_stream_ps(to, at(parts.wrapping_add(part)).0);
@@ -316,7 +316,7 @@ macro_rules! simd {
                     }
                     return;
                 }
-                // SAFETY: as the caller says.
+                // SAFETY: guaranteed by the caller.
                 unsafe { Self::store(simd, to, a) }
             }
 
@@ -324,7 +324,7 @@ macro_rules! simd {
             #[inline(always)]
             unsafe fn load_first<S: pulp::Simd>(simd: S, count: usize, from: *const Self) -> Self::Vector<S> {
                 if count >= Self::lanes::<S>() {
-                    // SAFETY: the caller vouches for the selected elements, which are all.
+                    // SAFETY: the caller vouches for the selected elements, which are all of them.
                     return unsafe { Self::load(simd, from) };
                 }
                 if size_of::<Self::Vector<S>>() != 16 {
@@ -345,7 +345,7 @@ macro_rules! simd {
             #[inline(always)]
             unsafe fn store_first<S: pulp::Simd>(simd: S, count: usize, to: *mut Self, a: Self::Vector<S>) {
                 let mut elements = [0.0; 16 / size_of::<$element>()];
-                // SAFETY: as many elements as a vector has, or more; and the caller vouches for the selected ones.
+                // SAFETY: the array is at least as long as a vector, and the caller vouches for the selected elements.
                 unsafe {
                     Self::store(simd, elements.as_mut_ptr(), a);
                     for k in 0..count.min(Self::lanes::<S>()) {
