@@ -6,8 +6,8 @@
 //!         tile of C += rows of A · panel
 //! ```
 //!
-//! The block of B stays in the L2 cache, the rows of A in the L1 cache, and C is read and written row by row as it lies: with
-//! one panel after the other, each for all rows, products of a few hundred terms took up to 1.5 times as long.
+//! The block of B stays in the L2 cache, the rows of A in the L1 cache, and C is read and written row by row, in memory order.
+//! With one panel after the other, each for all rows, products of a few hundred terms took up to 1.5 times as long.
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
@@ -24,7 +24,7 @@ use crate::kernels::simd::dispatch::dispatch;
 /// A block of A.
 #[derive(Clone, Copy)]
 pub(super) enum Left<F> {
-    /// Where it is, with any strides.
+    /// In place, with any strides.
     InPlace(Strided<F>),
     /// Copied to rows [`COPY_ROW`] apart.
     Rows(*const F),
@@ -42,7 +42,7 @@ pub(super) struct Right<F> {
 
 /// A product of blocks: C `[rows, columns]` of A `[rows, depth]` and B `[depth, columns]`, whose shapes were checked.
 ///
-/// Whoever has it [computed](multiply_blocks) vouches for its addresses: "the maker of the block" below.
+/// The caller of [`multiply_blocks`], "the maker of the block" below, vouches for the addresses.
 pub(super) struct Block<F> {
     pub rows: usize,
     pub depth: usize,
@@ -57,14 +57,14 @@ once! {
     ///
     /// # Safety
     ///
-    /// A, B and the base of C are readable and C is writable, as far as the shapes go, and C overlaps none of the others but its
-    /// own base. Copies lie as [`Left`] and [`Right`] say.
+    /// A, B and the base of C are readable and C is writable, as far as the shapes go, and C does not overlap A, B or a base other
+    /// than C itself. Copies have the layouts of [`Left`] and [`Right`].
     pub(super) unsafe fn multiply_blocks<'a, F: Float>(block: Block<F>) {
         dispatch(block)
     }
 }
 
-/// The most rows of A that lie in their place for which tiles are wide instead of high.
+/// The maximum rows of an A in place for which tiles are wide instead of high.
 const WIDE_TILES_ROWS: usize = 3;
 
 impl<F: Float> WithSimd for Block<F> {
@@ -75,8 +75,8 @@ impl<F: Float> WithSimd for Block<F> {
         let mut first = 0;
         if let (Left::InPlace(a), true) = (self.a, self.rows <= WIDE_TILES_ROWS && self.b.panel == tile_width::<S, F>())
         {
-            // B stays in its place, row by row, and a few rows of A keep the vector units busy only in wide tiles.
-            // SAFETY: as the maker of the block says, which holds for columns of it.
+            // B is in place, row by row, and a few rows of A keep the vector units busy only in wide tiles.
+            // SAFETY: guaranteed by the maker of the block, also for some of its columns.
             first = unsafe {
                 match self.rows {
                     1 => self.sweep_wide::<S, 1, 8>(simd, a),
@@ -90,7 +90,7 @@ impl<F: Float> WithSimd for Block<F> {
             _ => geometry::<S>().tile_rows,
         };
         for (row, rows) in even_chunks(self.rows, most) {
-            // SAFETY: as the maker of the block says, for one of the tiles.
+            // SAFETY: guaranteed by the maker of the block, also for one of its tiles.
             unsafe { self.over_panels(simd, row, rows, first) };
         }
     }
@@ -101,7 +101,7 @@ impl<F: Float> Block<F> {
     ///
     /// # Safety
     ///
-    /// As the maker of the block says.
+    /// As for [`multiply_blocks`].
     #[inline(always)]
     unsafe fn over_panels<S: Simd>(&self, simd: S, row: usize, rows: usize, first: usize) {
         let (lanes, width) = (F::lanes::<S>(), tile_width::<S, F>());
@@ -115,14 +115,14 @@ impl<F: Float> Block<F> {
                 Left::Tiles(start) => Strided { start: start.wrapping_add(row * self.depth), row: 0, column: 0 },
             };
             let operands = Operands { depth: self.depth, columns, a, b: panel, b_row: self.b.row, c };
-            // SAFETY: as the maker of the block says, which holds for one of the panels.
+            // SAFETY: guaranteed by the maker of the block, also for one of its panels.
             unsafe {
                 if columns == width {
                     self.tile::<S, TILE_VECTORS, false>(simd, rows, &operands);
                 } else if const { geometry::<S>().by_element } && self.b.panel != width {
                     self.edge_of_copy(simd, rows, &operands);
                 } else if const { size_of::<F::Vector<S>>() == size_of::<F>() } {
-                    // Without vectors, one column is the only edge.
+                    // Without vectors, an edge has one column.
                     self.tile::<S, 1, false>(simd, rows, &operands);
                 } else if columns <= lanes {
                     self.tile::<S, 1, true>(simd, rows, &operands);
@@ -134,12 +134,12 @@ impl<F: Float> Block<F> {
         }
     }
 
-    /// A tile of `rows` rows at the end of B, which is a copy, so that whole vectors of it can be read: without masked instructions that
-    /// is faster.
+    /// A tile of `rows` rows at the end of B. As B is a copy, whole vectors of it can be read, which is faster if there are no masked
+    /// instructions.
     ///
     /// # Safety
     ///
-    /// As the maker of the block says.
+    /// As for [`multiply_blocks`].
     #[inline(always)]
     unsafe fn edge_of_copy<S: Simd>(&self, simd: S, rows: usize, operands: &Operands<F>) {
         let mut sums = [[F::zero(); TILE_VECTORS * MOST_ELEMENTS]; NEON.tile_rows];
@@ -147,7 +147,7 @@ impl<F: Float> Block<F> {
         let row = (TILE_VECTORS * MOST_ELEMENTS) as isize;
         let start = sums.as_flattened_mut().as_mut_ptr();
         let whole = Operands { c: Output { start, row, base: Base::Nothing }, ..*operands };
-        // SAFETY: as the caller says, with an output for all columns of the tile.
+        // SAFETY: guaranteed by the caller; the output has all columns of the tile.
         unsafe {
             if columns <= F::lanes::<S>() {
                 self.tile::<S, 1, false>(simd, rows, &whole);
@@ -161,11 +161,11 @@ impl<F: Float> Block<F> {
         }
     }
 
-    /// Computes the columns that tiles of `N` vectors fill, and gives their number; B lies row by row.
+    /// Computes the columns that tiles of `N` vectors fill, and returns their number; B is in place, row by row.
     ///
     /// # Safety
     ///
-    /// As the maker of the block says; it has `R` rows.
+    /// As for [`multiply_blocks`]; the block has `R` rows.
     #[inline(always)]
     unsafe fn sweep_wide<S: Simd, const R: usize, const N: usize>(&self, simd: S, a: Strided<F>) -> usize {
         let width = N * F::lanes::<S>();
@@ -173,7 +173,7 @@ impl<F: Float> Block<F> {
         for column in (0..whole).step_by(width) {
             let (b, c) = (self.b.start.wrapping_add(column), self.c.from(0, column));
             let operands = Operands { depth: self.depth, columns: width, a, b, b_row: self.b.row, c };
-            // SAFETY: as the caller says, for some of the columns.
+            // SAFETY: guaranteed by the caller, also for some of the columns.
             unsafe { tile::<S, F, AllRows, R, N, false>(simd, &operands) };
         }
         whole
@@ -183,7 +183,7 @@ impl<F: Float> Block<F> {
     ///
     /// # Safety
     ///
-    /// As the maker of the block says.
+    /// As for [`multiply_blocks`].
     #[inline(always)]
     unsafe fn tile<S: Simd, const N: usize, const EDGE: bool>(&self, simd: S, rows: usize, operands: &Operands<F>) {
         // SAFETY: guaranteed by the caller.
@@ -209,8 +209,8 @@ impl<F: Float> Block<F> {
     }
 }
 
-/// The fewest rows of a tile over a copied block: blocks of few rows are not copied, and in others tiles have more than half of
-/// the most rows.
+/// The minimum rows of a tile over a copied block: blocks of few rows are not copied, and in others tiles have more than half of
+/// the maximum rows.
 pub(super) const fn least_rows<S: Simd>() -> usize {
     geometry::<S>().tile_rows / 2 + 1
 }
@@ -219,7 +219,7 @@ pub(super) const fn least_rows<S: Simd>() -> usize {
 ///
 /// # Safety
 ///
-/// As the maker of the block says.
+/// As for [`multiply_blocks`].
 #[inline(always)]
 unsafe fn copied<S: Simd, F: Float, A: Layout, const N: usize, const EDGE: bool>(
     simd: S,

@@ -1,4 +1,4 @@
-//! Operands copied to where the tiles read them in order.
+//! Copies of operands, in the order in which tiles read them.
 //!
 //! ```text
 //! B [depth, columns]  ->  panels [columns / width][depth][width]     8 rows at a time, over all panels
@@ -6,7 +6,7 @@
 //!                     ->  tiles [depth][r] of r rows each            if its rows are: 8 columns at a time, over all tiles
 //! ```
 //!
-//! What lies across is transposed in registers, 8 x 8 (f64: 4 x 4) elements at a time, with NEON 4 x 4 (2 x 2).
+//! Operands in the other order are transposed in registers, 8 x 8 (f64: 4 x 4) elements at a time, with NEON 4 x 4 (2 x 2).
 #![allow(unsafe_code)]
 
 use pulp::{Simd, WithSimd};
@@ -20,28 +20,28 @@ use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernels::simd::vector::prefetch_l2;
 
-/// The elements of the panels of a `[depth, columns]` matrix.
+/// The number of elements in the panels of a `[depth, columns]` matrix.
 pub(super) fn panels_len(depth: usize, columns: usize, width: usize) -> usize {
     depth * columns.next_multiple_of(width)
 }
 
-/// In which order an operand is copied.
+/// The order in which an operand is copied.
 #[derive(Clone, Copy)]
 pub(super) enum Order {
-    /// B `[depth, columns]` to panels `[columns / width][depth][width]`. What the last one has too much stays as it was:
-    /// tiles do not read it.
+    /// B `[depth, columns]` to panels `[columns / width][depth][width]`. Surplus columns of the last panel stay as they were:
+    /// tiles do not use them.
     Panels,
     /// A `[rows, depth]` to rows [`COPY_ROW`] apart.
     Rows,
     /// A `[rows, depth]` to tiles `[depth][r]`, of `r` rows each.
     Tiles,
-    /// A `[rows, depth]` to rows side by side.
+    /// A `[rows, depth]` to rows without gaps.
     Compact,
 }
 
 /// A matrix to copy.
 pub(super) struct Copied<'a, F> {
-    /// Where it is.
+    /// The source.
     pub from: Strided<F>,
     pub rows: usize,
     pub columns: usize,
@@ -54,7 +54,7 @@ once! {
     ///
     /// # Safety
     ///
-    /// It is readable.
+    /// The matrix is readable.
     pub(super) unsafe fn copy<'a, F: Float>(matrix: Copied<'a, F>) {
         dispatch(matrix)
     }
@@ -83,7 +83,7 @@ impl<F: Float> WithSimd for Copied<'_, F> {
 /// B is readable.
 #[inline(always)]
 unsafe fn copy_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, columns: usize, panels: &mut [F]) {
-    /// The rows that are copied at a time: they are far apart.
+    /// The number of rows that are copied at a time: they are far apart.
     const ROWS: usize = 8;
 
     let width = tile_width::<S, F>();
@@ -97,7 +97,7 @@ unsafe fn copy_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, c
         for (index, panel) in wide.chunks_exact_mut(depth * width).enumerate() {
             for (p, to) in panel.chunks_exact_mut(width).enumerate().skip(first).take(ROWS) {
                 let from = b.from(p, index * width).start;
-                // SAFETY: `width` elements of row p, and a row of the panel.
+                // SAFETY: it reads `width` elements of row p and writes a row of the panel.
                 unsafe {
                     for lane in (0..width).step_by(F::lanes::<S>()) {
                         F::store(simd, to[lane..].as_mut_ptr(), F::load(simd, from.wrapping_add(lane)));
@@ -108,7 +108,7 @@ unsafe fn copy_panels<S: Simd, F: Float>(simd: S, b: Strided<F>, depth: usize, c
     }
     for (index, panel) in rest.chunks_exact_mut(depth * width).enumerate() {
         let first = (whole + index) * width;
-        // SAFETY: one panel of B.
+        // SAFETY: these are the columns of one panel of B.
         unsafe { copy_rows(simd, b.from(0, first), depth, width.min(columns - first), width, panel) };
     }
 }
@@ -130,7 +130,7 @@ pub(crate) unsafe fn copy_rows<S: Simd, F: Float>(
     out_of_line(simd, Rows { from, rows, columns, width, to });
 }
 
-/// What [`copy_rows`] copies.
+/// The arguments of [`copy_rows`].
 struct Rows<'a, F> {
     from: Strided<F>,
     rows: usize,
@@ -146,7 +146,7 @@ impl<F: Float> WithSimd for Rows<'_, F> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { from, rows, columns, width, to } = self;
         if from.column != 1 {
-            // SAFETY: as the caller of `copy_rows` says.
+            // SAFETY: guaranteed by the caller of `copy_rows`.
             return unsafe { transpose(simd, from, rows, columns, width, to) };
         }
         let lanes = F::lanes::<S>();
@@ -174,7 +174,7 @@ impl<F: Float> WithSimd for Rows<'_, F> {
 /// A is readable.
 #[inline(always)]
 unsafe fn copy_tiles<S: Simd, F: Float>(a: Strided<F>, rows: usize, depth: usize, copy: &mut [F]) {
-    /// The columns that are copied at a time, for all tiles: they are far apart.
+    /// The number of columns that are copied at a time, for all tiles: they are far apart.
     const COLUMNS: usize = 8;
 
     let tiles = even_chunks(rows, geometry::<S>().tile_rows);
@@ -214,7 +214,7 @@ unsafe fn copy_tile<F: Float, const R: usize>(a: Strided<F>, tile: &mut [F]) {
     }
 }
 
-/// Copies a matrix of any strides to rows `width` apart: fast where its columns are contiguous.
+/// Copies a matrix of any strides to rows `width` apart: fast if its columns are contiguous.
 ///
 /// # Safety
 ///
@@ -239,11 +239,11 @@ unsafe fn transpose<S: Simd, F: Float>(
         for j in (0..columns_done).step_by(side) {
             for i in (0..rows_done).step_by(side) {
                 let from = matrix.from(i, j);
-                // A line holds two squares' rows: that of the columns after these.
+                // A cache line holds the rows of two squares. Those of the next columns are prefetched.
                 if i % (2 * side) == 0 {
                     (side..2 * side).for_each(|k| prefetch_l2(matrix.from(i, j + k).start));
                 }
-                // SAFETY: a square of the matrix, and its place in `to`; AVX is there.
+                // SAFETY: this is a square of the matrix and its place in `to`, and the machine has AVX.
                 unsafe { F::transpose_square(from.start, from.column, to.as_mut_ptr().add(i * width + j), width) };
             }
         }

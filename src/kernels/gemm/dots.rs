@@ -1,4 +1,4 @@
-//! Products by dot products, of a few rows and a few columns at a time: a matrix times a vector, mostly.
+//! Products by dot products of a few rows and a few columns at a time, mostly of a matrix and a vector.
 //!
 //! ```text
 //! for 4 columns of B at a time, for 4 rows of A at a time (at the edges 2 or 1; 8 columns for a single row):
@@ -8,7 +8,7 @@
 //!     C[i, j] = base + the sum of the lanes of sums[i][j]
 //! ```
 //!
-//! The sums across a vector take longer than the products if the depth is small, and add up in another order than tiles do.
+//! If the depth is small, the sums across a vector take longer than the products. Their order differs from that of tiles.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -23,11 +23,11 @@ use crate::kernels::float::Float;
 use crate::kernels::once::once;
 use crate::kernels::simd::dispatch::{dispatch, out_of_line};
 
-/// Computes each element of C by itself. The columns of B are contiguous, and the rows of A are, or are copied.
+/// Computes each element of C separately. The columns of B are contiguous; the rows of A are contiguous or copied.
 ///
 /// # Safety
 ///
-/// As [`Product`] says, and what is said to be contiguous is.
+/// As [`Product`] says; the columns of B are contiguous, and so are the rows of A if `a_rows_contiguous`.
 pub(super) unsafe fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: bool) {
     thread_local! {
         static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
@@ -41,7 +41,7 @@ pub(super) unsafe fn by_dots<F: Float>(product: Product<F>, a_rows_contiguous: b
         // SAFETY: A is readable.
         unsafe { copy(Copied { from, rows, columns: depth, order: Order::Compact, to: &mut *to }) };
         let a = Strided { start: to.as_ptr(), row: depth as isize, column: 1 };
-        // SAFETY: as the caller says, with the copy in place of A.
+        // SAFETY: guaranteed by the caller, and for the copy instead of A.
         unsafe { multiply_dots(Dots(Product { a, ..product })) };
     });
 }
@@ -57,16 +57,16 @@ once! {
     }
 }
 
-/// A product of which the rows of A and the columns of B are contiguous.
+/// A product in which the rows of A and the columns of B are contiguous.
 struct Dots<F>(Product<F>);
 
-/// The most rows, and columns, whose sums are computed together.
+/// The maximum rows, and columns, whose sums are computed together.
 const SIDE: usize = 4;
 
-/// The vectors of terms between two steps of the addresses, with NEON.
+/// The number of vectors of terms between two increments of the addresses, with NEON.
 const UNROLL: usize = 4;
 
-/// The columns whose sums are computed together for a single row: enough to keep the vector units busy.
+/// The number of columns whose sums are computed together for a single row: enough to keep the vector units busy.
 const ROW_COLUMNS: usize = 8;
 
 impl<F: Float> WithSimd for Dots<F> {
@@ -97,7 +97,7 @@ impl<F: Float> WithSimd for Dots<F> {
     }
 }
 
-/// The columns from `first` on, `N` at a time while at least `N` are left; returns the first that is left.
+/// Computes the columns from `first` on, `N` at a time while at least `N` are left; returns the first that is left.
 struct Columns<'a, F, const N: usize> {
     product: &'a Product<F>,
     first: usize,
@@ -130,7 +130,7 @@ impl<F: Float, const N: usize> WithSimd for Columns<'_, F, N> {
     }
 }
 
-/// `C <- base + A B^T` for `R` rows and `N` columns, where the rows of A and of `B^T` are contiguous; gives `R`.
+/// `C <- base + A B^T` for `R` rows and `N` columns, where the rows of A and of `B^T` are contiguous; returns `R`.
 ///
 /// # Safety
 ///
@@ -166,7 +166,7 @@ unsafe fn dots<S: Simd, F: Float, const R: usize, const N: usize>(
         };
     }
     if const { geometry::<S>().by_element } {
-        // To move on the address of a row takes an instruction, and a constant offset from it takes none.
+        // Incrementing the address of a row takes an instruction; a constant offset from it takes none.
         let (mut a_rows, mut b_rows) = ([a.start; R], [b_transposed.start; N]);
         for i in 0..R {
             a_rows[i] = a.from(i, 0).start;

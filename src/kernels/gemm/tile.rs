@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The largest tile has 14 x 2 accumulators of 32 registers, or 6 x 2 of 16. A and B are read from the copies that
-//! [`copy`](super::copy) makes, or where they lie. Each tile is a [function of its own](out_of_line).
+//! [`copy`](super::copy) makes, or in place. Each tile is a [separate function](out_of_line).
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -23,29 +23,29 @@ use crate::kernels::float::Float;
 use crate::kernels::simd::dispatch::out_of_line;
 use crate::kernels::simd::vector::{prefetch_l1, prefetch_l2};
 
-/// How A lies in memory, as far as a tile of `R` rows is compiled for it.
+/// The memory layout of A, as far as a tile of `R` rows is compiled for it.
 pub(super) trait Layout {
-    /// Whether the rows of A, contiguous and perhaps far away, lie in a matrix whose next `R` rows are prefetched meanwhile.
+    /// Whether the next `R` rows of A's matrix are prefetched meanwhile; its rows are contiguous and perhaps far away.
     const FETCHES_NEXT: bool = false;
 
     /// Which elements of A are known to be contiguous.
     const CONTIGUOUS: Contiguous = Contiguous::Unknown;
 
-    /// Whether A is a copy: then B is one too, of panels as wide as a tile.
+    /// Whether A is a copy: then B is one too, in panels as wide as a tile.
     const IS_COPY: bool = false;
 
-    /// A, with the strides that are known to the compiler.
+    /// A, with the strides that are known at compile time.
     fn strides<F, const R: usize>(a: Strided<F>) -> Strided<F>;
 }
 
-/// Elements of A that lie side by side, of which a vector can be loaded.
+/// The elements of A that are contiguous, so that they can be loaded as vectors.
 pub(super) enum Contiguous {
     Unknown,
     Rows,
     Columns,
 }
 
-/// In its place, any strides.
+/// In place, with any strides.
 pub(super) struct InPlace;
 
 impl Layout for InPlace {
@@ -57,7 +57,7 @@ impl Layout for InPlace {
     }
 }
 
-/// In its place, with contiguous rows.
+/// In place, with contiguous rows.
 pub(super) struct InPlaceRows;
 
 impl Layout for InPlaceRows {
@@ -69,7 +69,7 @@ impl Layout for InPlaceRows {
     }
 }
 
-/// In its place, with contiguous columns.
+/// In place, with contiguous columns.
 pub(super) struct InPlaceColumns;
 
 impl Layout for InPlaceColumns {
@@ -81,7 +81,7 @@ impl Layout for InPlaceColumns {
     }
 }
 
-/// In its place, any strides, and there are no other rows.
+/// In place, with any strides; there are no other rows.
 pub(super) struct AllRows;
 
 impl Layout for AllRows {
@@ -152,13 +152,13 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         let Operands { depth, columns, a, mut b, b_row, c } = *self.0;
         let a = A::strides::<F, R>(a);
         let lanes = F::lanes::<S>();
-        // Loads at constant offsets of one address come in pairs.
+        // Loads at constant offsets from one address are combined in pairs.
         let b_row =
             if const { geometry::<S>().by_element && A::IS_COPY } { tile_width::<S, F>() as isize } else { b_row };
         // The last vector of a row may be cut off.
         let edge = if EDGE { Some(F::first(simd, columns.wrapping_sub((N - 1) * lanes))) } else { None };
         let load = |from: *const F, j: usize| {
-            // SAFETY: a row of `columns` elements, as the callers below say.
+            // SAFETY: the callers below pass a row of `columns` elements.
             unsafe {
                 match edge {
                     Some(edge) if j == N - 1 => F::load_first(simd, edge, from),
@@ -187,7 +187,7 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
                 }
                 if const { geometry::<S>().by_element && matches!(A::CONTIGUOUS, Contiguous::Columns) } && R >= lanes {
                     for i in 0..R {
-                        // Each vector is loaded once for all its rows; the last begins earlier, so that it does not leave the column.
+                        // Each vector is loaded once for all its rows; the last begins earlier, so that it stays within the column.
                         let first = (i - i % lanes).min(R - lanes);
                         // SAFETY: `lanes` of the R elements of column p.
                         let a = unsafe { F::load_factors(simd, a_column.wrapping_add(first)) };
@@ -208,7 +208,7 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
         let unroll = const { geometry::<S>().tile_unroll };
         let mut left = depth;
         if const { geometry::<S>().by_element && matches!(A::CONTIGUOUS, Contiguous::Rows) } {
-            // As many terms at a time as a vector of a row of A has: it is loaded once, and its elements are the factors.
+            // As many terms at a time as a vector has elements: a vector of a row of A is loaded once, and its elements are factors.
             while left >= lanes {
                 let mut b_vectors = [[F::splat(simd, F::zero()); N]; MOST_ELEMENTS];
                 for p in 0..lanes {
@@ -219,7 +219,7 @@ impl<F: Float, A: Layout, const R: usize, const N: usize, const EDGE: bool> With
                 }
                 for i in 0..R {
                     let from = a_column.wrapping_offset((i as isize).wrapping_mul(a.row));
-                    // SAFETY: `lanes` elements of row i, of which at least as many are left.
+                    // SAFETY: `lanes` elements of row i, which has at least as many left.
                     let a = unsafe { F::load_factors(simd, from) };
                     for p in 0..lanes {
                         add_factor!(i, F::splat_element(simd, a, p), b_vectors[p]);
@@ -281,7 +281,7 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
 ) {
     let lanes = F::lanes::<S>();
     if EDGE && const { geometry::<S>().by_element } {
-        // There are no masked instructions. Of sums whose place in an array is computed, the loop before would write each to memory.
+        // There are no masked instructions. If the sums had computed indices, the tile's loop would write each of them to memory.
         let mut elements = [[[F::zero(); MOST_ELEMENTS]; N]; R];
         for i in 0..R {
             for j in 0..N {
@@ -296,7 +296,7 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
         }
         return;
     }
-    // How many columns each vector has.
+    // Selects the columns of vector j.
     let mask = |j: usize| F::first(simd, columns.saturating_sub(j * lanes).min(lanes));
     let mut masks = [None; N];
     if EDGE {
@@ -345,7 +345,7 @@ pub(crate) unsafe fn finish<S: Simd, F: Float, const R: usize, const N: usize, c
 ///
 /// # Safety
 ///
-/// As many elements of C are writable, and those of its base are readable.
+/// As many elements of C as there are sums are writable, and those of its base are readable.
 #[inline(always)]
 pub(super) unsafe fn finish_row<'a, F: Float>(sums: impl Iterator<Item = &'a F>, c: Output<F>) {
     for (j, &sum) in sums.enumerate() {

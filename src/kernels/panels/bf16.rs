@@ -5,8 +5,8 @@
 //!                                 column 2 j lanes + i in the lower half of word i of vector j, column (2 j + 1) lanes + i in the upper
 //! ```
 //!
-//! So two vectors of weights are one load, a shift and a mask, on every instruction set, and the sums are those of
-//! [`sweep`](super::sweep) in their order.
+//! So two vectors of weights take one load, a shift and a mask, on every instruction set, and the sums are those of
+//! [`sweep`](super::sweep), in the same order.
 #![allow(unsafe_code)]
 
 use ndarray::{ArrayView2, Axis};
@@ -17,7 +17,7 @@ use crate::kernels::buffer::Bits;
 use crate::kernels::gemm::geometry::Sizes;
 use crate::kernels::simd::vector::read_at;
 
-/// A weight in a panel, by its size: which one it is depends on the row.
+/// A unit of a panel, of the size of a weight. Which weight it stands for depends on the layout of the row.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(in crate::kernels) struct Bf16(u16);
@@ -31,7 +31,7 @@ impl Stored<f32> for Bf16 {
         let (shift, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
         let mut vectors = [simd.splat_f32s(0.0); N];
         for j in 0..N / 2 {
-            // SAFETY: half of the row's bytes at most, as the caller says; every bit pattern is a vector.
+            // SAFETY: guaranteed by the caller, as N / 2 vectors are N times `lanes` weights; every bit pattern is a vector.
             let words = unsafe { read_at(from.cast::<S::u32s>().wrapping_add(j)) };
             vectors[2 * j] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(words, shift));
             vectors[2 * j + 1] = simd.transmute_f32s_u32s(simd.and_u32s(words, mask));
@@ -40,13 +40,13 @@ impl Stored<f32> for Bf16 {
     }
 }
 
-/// The upper half of the bits of `x`, rounded. What is finite stays so, as the largest number of 16 bits if need be; NaN stays NaN.
+/// The upper half of the bits of `x`, rounded. A finite `x` stays finite, as the largest number of 16 bits if need be; NaN stays NaN.
 pub(in crate::kernels) fn round(x: f32) -> u16 {
     const LARGEST: u16 = 0x7f7f;
     let bits = x.to_bits();
     let upper = (bits >> 16) as u16;
     if x.is_nan() {
-        return upper | 0x40; // quiet, or it could become an infinity
+        return upper | 0x40; // quiet: otherwise it could become an infinity
     }
     let rounded = ((bits + 0x7fff + u32::from(upper & 1)) >> 16) as u16;
     if x.is_finite() && rounded & 0x7fff > LARGEST { upper & 0x8000 | LARGEST } else { rounded }

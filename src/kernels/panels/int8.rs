@@ -9,15 +9,15 @@
 //! ```
 //!
 //! A multiplication of pairs in 16 bits, with sums in 32, takes twice as many terms as one in f32, and the error of values in 16
-//! bits is small beside that of the weights. AVX-512 VNNI takes four terms in place of two, without widening the weights, of values
-//! in 8 bits: `p + 128`, which has no sign, times q, with `-128 Σ q` as what the sums start from. Values in 16 bits are two of them,
-//! `p = 256 u + l`, so that a row that waits for its weights is as fast, and many rows take twice as long.
+//! bits is small compared with that of the weights. AVX-512 VNNI takes four terms instead of two, without widening the weights, for
+//! values in 8 bits: it multiplies `p + 128`, which has no sign, with q, and the sums start from `-128 Σ q`. Values in 16 bits are
+//! split into two of these, `p = 256 u + l`: a row that waits for its weights is as fast, and many rows take twice as long.
 //!
 //! ```text
 //! panels [M / P][groups of terms][P][2 or 4]      what is past K or M is 0; the last group of a block may be filled up so
 //! ```
 //!
-//! The bits of a result depend neither on the instruction set nor on how many rows and columns are computed together.
+//! The bits of a result depend neither on the instruction set nor on the number of rows and columns that are computed together.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -47,7 +47,7 @@ pub(in crate::kernels) struct Int8 {
     kernel: Kernel,
 }
 
-/// A block of terms: its place among the blocks, its first group, and how many groups it has.
+/// A block of terms: its index among the blocks, its first group, and its number of groups.
 #[derive(Clone, Copy)]
 struct Block {
     index: usize,
@@ -55,7 +55,7 @@ struct Block {
     groups: usize,
 }
 
-/// The blocks of a depth, in groups of so many terms.
+/// The blocks of a depth, in groups of `terms` terms.
 fn blocks(depth: usize, terms: usize) -> impl Iterator<Item = Block> + Clone {
     depth_blocks(depth).enumerate().scan(0, move |next, (index, (_, count))| {
         let block = Block { index, first: *next, groups: count.div_ceil(terms) };
@@ -103,24 +103,24 @@ impl Int8 {
         }
     }
 
-    /// The columns of a panel.
+    /// The number of columns of a panel.
     pub(super) fn width(&self) -> usize {
         self.kernel.width()
     }
 
-    /// M, up to whole panels.
+    /// M, rounded up to whole panels.
     fn all_columns(&self) -> usize {
         self.columns.next_multiple_of(self.width())
     }
 
-    /// The groups of all blocks.
+    /// The number of groups in all blocks.
     fn groups(&self) -> usize {
         blocks(self.depth, self.kernel.terms()).map(|block| block.groups).sum()
     }
 
-    /// The words of a group of values.
+    /// The number of words of a group of values.
     fn words(&self) -> usize {
-        // Of halves, where a group is four values.
+        // Four values in halves take two words.
         if self.kernel.terms() == 4 && self.values == Values::Sixteen { 2 } else { 1 }
     }
 
@@ -157,7 +157,7 @@ impl Int8 {
     ///
     /// # Safety
     ///
-    /// C `[N, M]` is writable there, by nobody else meanwhile, and its base is readable; v are N rows, quantised for these weights.
+    /// C `[N, M]` is writable there, by nobody else meanwhile, and its base is readable; v has N rows, quantised for these weights.
     pub(in crate::kernels) unsafe fn multiply(
         &self,
         v: &Rows<'_>,
@@ -166,7 +166,7 @@ impl Int8 {
         columns: Range<usize>,
     ) {
         let product = Product { weights: self, v, c, rows, columns };
-        // SAFETY: as the caller says, and a kernel is chosen where its instructions are.
+        // SAFETY: guaranteed by the caller; a kernel is chosen only if the machine has its instructions.
         unsafe {
             match self.kernel {
                 Kernel::Portable => product.compute::<_, { Portable::VECTORS }>(Portable),
@@ -187,7 +187,7 @@ fn matrix_mut<T>(values: &mut [T], rows: usize, columns: usize) -> ArrayViewMut2
     ArrayViewMut2::from_shape((rows, columns), values).expect("as many values")
 }
 
-/// Everything but the sign.
+/// All bits but the sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 /// The magnitude of an infinity; those of NaN are above.
 const INFINITE: u32 = 0x7f80_0000;
@@ -201,14 +201,14 @@ fn scale_of(weights: impl Iterator<Item = f32>) -> f32 {
 /// A weight in steps of `scale`.
 fn quantised(weight: f32, scale: f32) -> i8 {
     if scale > 0.0 {
-        // A subnormal step may be rounded down far enough for more than 127 of them.
+        // A subnormal step may be rounded down so far that a weight has more than 127 steps.
         (f64::from(weight) / f64::from(scale)).round_ties_even().clamp(-127.0, 127.0) as i8
     } else {
-        0 // All are 0, or smaller than a step can be; or the scale is NaN.
+        0 // All weights are 0 or smaller than a step can be, or the scale is NaN.
     }
 }
 
-/// Quantised rows, those of one matrix.
+/// The quantised rows of one matrix.
 pub(in crate::kernels) struct Rows<'a> {
     groups: &'a [u32], // [N][groups], of two i16 or four u8 each, or of twice four u8
     steps: &'a [f32],  // [N][blocks]
@@ -242,7 +242,7 @@ impl WithSimd for QuantisePairs<'_> {
     }
 }
 
-/// Rows to quantise, as fours of u8: 128 above what they are, or the upper halves so, and after those of a block the lower ones.
+/// Rows to quantise, as fours of u8: values with 128 added, or upper halves with 128 added, followed in each block by lower halves.
 struct QuantiseFours<'a> {
     values: Values,
     v: ArrayView2<'a, f32>,        // [N, K]
@@ -289,7 +289,7 @@ impl WithSimd for QuantiseFours<'_> {
 struct Scale {
     /// The size of a step, NaN if a value is not finite.
     step: f32,
-    /// 1 over it, or 0 then.
+    /// 1 over the step, or 0 if the step is NaN.
     steps: f32,
     /// The largest number of steps.
     most: f32,
@@ -298,9 +298,9 @@ struct Scale {
 impl Scale {
     #[inline(always)]
     fn of(values: Values, v: &[f32]) -> Self {
-        /// What an exponent is above the number of the bits.
+        /// The bias of an exponent's bits.
         const BIAS: u32 = 127;
-        /// The least size of the largest value, 2^-112: of smaller ones, 1 over the step would be infinite.
+        /// The minimum of the largest value, 2^-112: for smaller ones, 1 over the step would be infinite.
         const LEAST: u32 = 15 << 23;
 
         let largest = v.iter().fold(LEAST, |largest, x| (x.to_bits() & MAGNITUDE).max(largest));
@@ -319,10 +319,10 @@ impl Scale {
         }
     }
 
-    /// A value in steps: a number of two's complement, in the lower bits, as many as values have.
+    /// A value in steps, in two's complement, in as many of the lower bits as values have.
     #[inline(always)]
     fn quantised(self, x: f32) -> u32 {
-        /// 1.5 2^23: the last bits of a number that is added to it are those of the nearest integer, ties to even.
+        /// 1.5 2^23: the last bits of its sum with a number are those of the nearest integer, ties to even.
         const ROUND: f32 = 12_582_912.0;
 
         let x = x * self.steps;
@@ -341,7 +341,7 @@ struct Product<'a> {
     columns: Range<usize>,
 }
 
-/// The sums of a tile with one block: its first row and column, and how many columns there are.
+/// The sums of a tile with one block: the tile's first row and column, and its number of columns.
 #[derive(Clone, Copy)]
 struct Tile {
     block: Block,
@@ -354,7 +354,7 @@ struct Tile {
 impl Product<'_> {
     /// # Safety
     ///
-    /// As [`Int8::multiply`], and there is AVX2.
+    /// As [`Int8::multiply`], and the machine has AVX2.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn with_avx2(&self) {
         // SAFETY: guaranteed by the caller.
@@ -363,7 +363,7 @@ impl Product<'_> {
 
     /// # Safety
     ///
-    /// As [`Int8::multiply`], and there are AVX-512 F and BW.
+    /// As [`Int8::multiply`], and the machine has AVX-512 F and BW.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn with_avx512(&self) {
         // SAFETY: guaranteed by the caller.
@@ -372,7 +372,7 @@ impl Product<'_> {
 
     /// # Safety
     ///
-    /// As [`Int8::multiply`], and there are AVX-512 F, BW and VNNI.
+    /// As [`Int8::multiply`], and the machine has AVX-512 F, BW and VNNI.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn with_halves(&self) {
         // SAFETY: guaranteed by the caller.
@@ -398,7 +398,7 @@ impl Product<'_> {
         let Product { weights: Int8 { depth, columns: all_columns, .. }, rows, columns, .. } = self;
         let width = N * I::LANES;
         let count = |column| width.min(all_columns - column);
-        // SAFETY: tiles within the rows and columns, as the caller says.
+        // SAFETY: guaranteed by the caller, as the tiles lie within the rows and columns.
         unsafe {
             if rows.len() == 1 {
                 let (row, mut column, at_once) = (rows.start, columns.start, I::TILE.1);
@@ -432,11 +432,11 @@ impl Product<'_> {
         }
     }
 
-    /// A row and `P` panels.
+    /// The product of a row and `P` panels.
     ///
     /// # Safety
     ///
-    /// As [`compute`](Self::compute); the tile lies within.
+    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
     unsafe fn row_tile<I: Integers, const N: usize, const P: usize>(&self, simd: I, tile: Tile) {
@@ -471,11 +471,11 @@ impl Product<'_> {
         }
     }
 
-    /// `R` rows and a panel.
+    /// The product of `R` rows and a panel.
     ///
     /// # Safety
     ///
-    /// As [`compute`](Self::compute); the tile lies within.
+    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // As above.
     unsafe fn tile<I: Integers, const N: usize, const R: usize>(&self, simd: I, tile: Tile) {
@@ -511,7 +511,7 @@ impl Product<'_> {
         }
     }
 
-    /// Where the weights of a tile of so many panels begin, which are all there.
+    /// The start of the weights of a tile of `panels` panels, which are all in bounds.
     #[inline(always)]
     fn panels<I: Integers>(&self, tile: &Tile, panels: usize) -> *const i8 {
         let row = I::TERMS * I::WIDTH;
@@ -520,7 +520,7 @@ impl Product<'_> {
         all[tile.block.first * row..][..tile.block.groups * row].as_ptr()
     }
 
-    /// What the sums of a tile of so many panels start from.
+    /// The values from which the sums of a tile of `panels` panels start.
     #[inline(always)]
     fn offsets<I: Integers>(&self, tile: &Tile, panels: usize) -> &[i32] {
         let first = tile.block.index * self.weights.all_columns() + tile.column;
@@ -534,11 +534,11 @@ impl Product<'_> {
         &self.v.groups[I::WORDS * first..][..I::WORDS * tile.block.groups]
     }
 
-    /// What is found with one block is written to row `i` of the tile.
+    /// Writes the sums of one block to row `i` of the tile.
     ///
     /// # Safety
     ///
-    /// As [`compute`](Self::compute); the tile lies within.
+    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
     #[inline(always)]
     unsafe fn finish<I: Integers, const N: usize>(&self, simd: I, tile: &Tile, i: usize, sums: [I::Sums; N]) {
         let Tile { block, row, column, count } = *tile;
@@ -555,7 +555,7 @@ impl Product<'_> {
             let first = j * I::LANES;
             let here = count.saturating_sub(first).min(I::LANES);
             let (base, to) = (base.map(|base| base.wrapping_add(first)), c.start.wrapping_add(first));
-            // SAFETY: `here` columns of the row of C and of its base, as the caller says.
+            // SAFETY: guaranteed by the caller, for `here` columns of the row of C and of its base.
             unsafe {
                 if here == I::LANES {
                     simd.write(sums, step, scales.as_ptr(), base, to);
@@ -573,5 +573,5 @@ impl Product<'_> {
     }
 }
 
-/// The most lanes of a vector of sums.
+/// The maximum lanes of a vector of sums.
 const MOST_LANES: usize = 16;

@@ -1,4 +1,4 @@
-//! Vectors of sums in 32 bits, of products of groups of terms: pairs in 16 bits, or fours in 8.
+//! Vectors of sums in 32 bits, for products of groups of terms: pairs in 16 bits, or fours in 8.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -8,7 +8,7 @@ use crate::kernels::gemm::geometry::{PANEL_ROWS, ROW_PANELS};
 use crate::kernels::simd::dispatch::Vectors;
 use crate::kernels::simd::vector::read_at;
 
-/// Which instructions a product with weights in 8 bits has.
+/// The instructions that a product with weights in 8 bits uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::kernels) enum Kernel {
     /// Those of the target that the program was built for.
@@ -18,13 +18,13 @@ pub(in crate::kernels) enum Kernel {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// AVX-512 with four products in one instruction, of values in 8 bits, or of each half of those in 16.
+    /// AVX-512 with four products in one instruction, for values in 8 bits, or for each half of values in 16.
     #[cfg(target_arch = "x86_64")]
     Vnni,
 }
 
 impl Kernel {
-    /// The best that this machine has, or that may be used.
+    /// The best kernel that this machine has and that may be used.
     pub(super) fn best() -> Self {
         match Vectors::best() {
             #[cfg(target_arch = "x86_64")]
@@ -37,7 +37,7 @@ impl Kernel {
         }
     }
 
-    /// The columns of a panel.
+    /// The number of columns of a panel.
     pub(super) fn width(self) -> usize {
         match self {
             Kernel::Portable => Portable::WIDTH,
@@ -50,7 +50,7 @@ impl Kernel {
         }
     }
 
-    /// The terms of a group.
+    /// The number of terms of a group.
     pub(super) fn terms(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -60,7 +60,7 @@ impl Kernel {
     }
 }
 
-/// In how many bits the values are that are multiplied with weights in 8.
+/// The number of bits of the values that are multiplied with weights in 8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::kernels) enum Values {
     #[default]
@@ -68,19 +68,19 @@ pub(in crate::kernels) enum Values {
     Eight,
 }
 
-/// Vectors of integers. Whoever calls the methods is compiled for the instructions, and runs where they are.
+/// Vectors of integers. Callers of the methods are compiled for the instructions, and run only if the machine has them.
 pub(super) trait Integers: Copy {
-    /// The columns of a vector.
+    /// The number of columns of a vector.
     const LANES: usize;
-    /// The vectors in a row of a panel.
+    /// The number of vectors in a row of a panel.
     const VECTORS: usize;
-    /// The columns of a panel.
+    /// The number of columns of a panel.
     const WIDTH: usize = Self::VECTORS * Self::LANES;
-    /// The terms of a group.
+    /// The number of terms of a group.
     const TERMS: usize = 2;
-    /// The words of a group of values: those of a block's groups, one after another, and then the next words of them.
+    /// The number of words of a group of values. The first words of a block's groups are one after another, then their next words.
     const WORDS: usize = 1;
-    /// The most rows of a tile, and the panels that a single row is multiplied with at a time.
+    /// The maximum rows of a tile, and the number of panels that a single row is multiplied with at a time.
     const TILE: (usize, usize) = (PANEL_ROWS, ROW_PANELS);
     /// `LANES` sums in 32 bits.
     type Sums: Copy;
@@ -89,10 +89,10 @@ pub(super) trait Integers: Copy {
     /// A group of values, for all columns.
     type Values: Copy;
 
-    /// Sums of nothing.
+    /// Empty sums.
     fn zero(self) -> Self::Sums;
 
-    /// What sums start from.
+    /// The values from which sums start.
     ///
     /// # Safety
     ///
@@ -109,11 +109,11 @@ pub(super) trait Integers: Copy {
     /// `from` is valid for reads of `LANES TERMS` weights.
     unsafe fn load(self, from: *const i8) -> Self::Weights;
 
-    /// A group of values, of a block with so many groups.
+    /// A group of values, from a block of `groups` groups.
     ///
     /// # Safety
     ///
-    /// `from` is valid for reads of a word, and so are as many words as there are in a group, `groups` apart.
+    /// `from` is valid for reads of [`WORDS`](Self::WORDS) words, `groups` apart.
     unsafe fn broadcast(self, from: *const u32, groups: usize) -> Self::Values;
 
     /// `sums + Σ weights values`.
@@ -127,7 +127,7 @@ pub(super) trait Integers: Copy {
     unsafe fn write(self, sums: Self::Sums, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32);
 }
 
-/// Arrays, which the compiler turns into whatever vectors there are.
+/// Arrays, which the compiler turns into the vectors that there are.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
@@ -190,31 +190,31 @@ impl Integers for Avx2 {
 
     #[inline(always)]
     fn zero(self) -> __m256i {
-        // SAFETY: whoever calls this has the instructions.
+        // SAFETY: the caller has the instructions.
         unsafe { _mm256_setzero_si256() }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const i8) -> __m256i {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe { _mm256_cvtepi8_epi16(read_at(from.cast::<__m128i>())) }
     }
 
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u32, _: usize) -> __m256i {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe { _mm256_set1_epi32(read_at(from.cast::<i32>())) }
     }
 
     #[inline(always)]
     fn add_products(self, sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: whoever calls this has the instructions.
+        // SAFETY: the caller has the instructions.
         unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
     }
 
     #[inline(always)]
     unsafe fn write(self, sums: __m256i, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe {
             let scale = _mm256_mul_ps(_mm256_loadu_ps(scales), _mm256_set1_ps(step));
             let value = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
@@ -238,31 +238,31 @@ impl Integers for Avx512 {
 
     #[inline(always)]
     fn zero(self) -> __m512i {
-        // SAFETY: whoever calls this has the instructions.
+        // SAFETY: the caller has the instructions.
         unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const i8) -> __m512i {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe { _mm512_cvtepi8_epi16(read_at(from.cast::<__m256i>())) }
     }
 
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u32, _: usize) -> __m512i {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe { _mm512_set1_epi32(read_at(from.cast::<i32>())) }
     }
 
     #[inline(always)]
     fn add_products(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: whoever calls this has the instructions.
+        // SAFETY: the caller has the instructions.
         unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) }
     }
 
     #[inline(always)]
     unsafe fn write(self, sums: __m512i, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32) {
-        // SAFETY: as the caller says, and as above.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe {
             let scale = _mm512_mul_ps(_mm512_loadu_ps(scales), _mm512_set1_ps(step));
             let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
@@ -271,7 +271,7 @@ impl Integers for Avx512 {
     }
 }
 
-/// AVX-512 VNNI, four products at a time: weights in 8 bits, and values in 8 bits without a sign, 128 above what they are.
+/// AVX-512 VNNI, four products at a time: weights in 8 bits, and values in 8 bits without a sign, with 128 added.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct Fours;
@@ -310,7 +310,7 @@ impl Integers for Fours {
 
     #[inline(always)]
     fn add_products(self, sums: __m512i, weights: __m512i, values: __m512i) -> __m512i {
-        // SAFETY: whoever calls this has the instructions.
+        // SAFETY: the caller has the instructions.
         unsafe { _mm512_dpbusd_epi32(sums, values, weights) }
     }
 
@@ -321,7 +321,7 @@ impl Integers for Fours {
     }
 }
 
-/// The same with values in 16 bits, in halves: the upper ones 128 above what they are, and the lower ones, which have no sign.
+/// The same with values in 16 bits, in halves: the upper halves with 128 added, and the lower halves, which have no sign.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct Halves;
@@ -376,7 +376,7 @@ impl Integers for Halves {
         base: Option<*const f32>,
         to: *mut f32,
     ) {
-        // SAFETY: as the caller says, and whoever calls this has the instructions.
+        // SAFETY: guaranteed by the caller, who has the instructions.
         unsafe {
             let sums = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower);
             Avx512.write(sums, step, scales, base, to);

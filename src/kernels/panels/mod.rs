@@ -1,8 +1,8 @@
-//! Products with weights that are packed once for many products: `v W` of every step of a recurrence, of a part of the steps at
-//! a time, or of a model whose weights stay as they are.
+//! Products with weights that are packed once for many products: `v W` for every step of a recurrence, for a part of the steps
+//! at a time, or for a model whose weights do not change.
 //!
-//! `packed` is W in panels, `sweep` multiplies with them, `bf16` and `int8` (over `integers`) are weights in fewer bits, `store` shares them among
-//! the passes of a model, and `weight` is W however it lies.
+//! `packed` is W in panels, `sweep` multiplies with them, `bf16` and `int8` (over `integers`) are weights in fewer bits, `store`
+//! shares them among the passes of a model, and `weight` is W in any of these forms.
 
 pub(super) mod bf16;
 pub(super) mod int8;

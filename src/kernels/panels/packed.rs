@@ -1,4 +1,4 @@
-//! A right operand in panels.
+//! A right operand packed in panels.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ use crate::parallel::{element_work, for_each_part, product_work};
 /// [M / P][K][P]        P columns at a time, whole vectors; what is past M is 0
 /// ```
 ///
-/// In fewer bits it is as [`bf16`] and [`int8`](super::int8) say.
+/// In fewer bits, it has the layouts of [`bf16`] and [`int8`](super::int8).
 #[derive(Clone, Default)]
 pub(crate) struct Packed<F> {
     panels: Buffer,
@@ -51,7 +51,7 @@ impl<F: Float> Packed<F> {
         self.pack_in(operand, WeightPrecision::Full)
     }
 
-    /// Packs `operand`, `[K, M]`, in so many bits: fewer than all only in f32.
+    /// Packs `operand`, `[K, M]`, in this precision, which may be other than `Full` only for f32.
     pub(crate) fn pack_in(&mut self, operand: ArrayView2<'_, F>, precision: WeightPrecision) -> &Self {
         (self.depth, self.columns) = operand.dim();
         self.precision = precision;
@@ -81,7 +81,7 @@ impl<F: Float> Packed<F> {
         self.for_each_part(v.nrows(), |rows, columns| unsafe { all.compute(self, rows, columns) });
     }
 
-    /// v and C, whose shapes and strides are asserted; `None` if there is nothing to multiply, and C is done.
+    /// v and C, whose shapes and strides are asserted; `None` if there is nothing to multiply and C is finished.
     #[inline(always)]
     fn operands(&self, v: &ArrayView2<'_, F>, c: &mut ArrayViewMut2<'_, F>, start: Start<'_, F>) -> Option<Shared<F>> {
         let ((rows, depth), columns) = (v.dim(), self.columns);
@@ -98,7 +98,7 @@ impl<F: Float> Packed<F> {
         Some(Shared(Strided::new(v), Output::new(c, start.base())))
     }
 
-    /// Computes parts of C with `act`, rows and columns of it, on all threads.
+    /// Calls `act` with the rows and columns of each part of C, on all threads.
     #[inline(always)]
     fn for_each_part(&self, rows: usize, act: impl Fn(Range<usize>, Range<usize>) + Sync) {
         let Packed { depth, columns, width, .. } = *self;
@@ -110,7 +110,7 @@ impl<F: Float> Packed<F> {
         }
     }
 
-    /// The product of the rows and columns in these ranges, both of the whole, with a `W` for each weight.
+    /// The product of the rows and columns in these ranges, with a `W` for each weight; v and C are whole.
     fn part<W: Bits>(&self, v: Strided<F>, c: Output<F>, rows: Range<usize>, columns: Range<usize>) -> Sweep<'_, F, W> {
         let Packed { depth, columns: all_columns, width, .. } = *self;
         let values = &self.panels.elements()[..all_columns.next_multiple_of(width) * depth];
@@ -128,7 +128,7 @@ once! {
     }
 }
 
-/// What there is no f64 of.
+/// Panics, as only weights in f32 are packed in fewer bits.
 fn only_f32() -> ! {
     unreachable!("weights in f64 are packed as they are")
 }
@@ -190,10 +190,10 @@ impl Once for MultiplyReduced {
     }
 }
 
-/// v and C, for several threads.
+/// v and C, shared by several threads.
 struct Shared<F>(Strided<F>, Output<F>);
 
-// SAFETY: threads read v, which is borrowed for as long, and write parts of C that do not overlap.
+// SAFETY: threads read v, which stays borrowed meanwhile, and write parts of C that do not overlap.
 unsafe impl<F: Float> Sync for Shared<F> {}
 
 impl<F: Float> Shared<F> {
@@ -201,7 +201,7 @@ impl<F: Float> Shared<F> {
     ///
     /// # Safety
     ///
-    /// v, the base of C and C are borrowed meanwhile, with the shapes of the product with `packed`, and as much of C by nobody else.
+    /// v, C and its base are borrowed meanwhile, with the shapes of the product with `packed`, and this part of C by nobody else.
     unsafe fn compute(&self, packed: &Packed<F>, rows: Range<usize>, columns: Range<usize>) {
         // SAFETY: guaranteed by the caller.
         unsafe { sweep(packed.part::<F>(self.0, self.1, rows, columns)) };
@@ -246,7 +246,7 @@ impl Shared<f32> {
     }
 }
 
-/// Two operands to pack, while `act` runs, in memory of this thread.
+/// Calls `act` with two operands to pack, in memory of this thread.
 pub(crate) fn with_operands<F: Float>(act: impl FnOnce(&mut [Packed<F>; 2])) {
     thread_local! {
         static PANELS: RefCell<[Buffer; 2]> = const { RefCell::new([Buffer::new(), Buffer::new()]) };

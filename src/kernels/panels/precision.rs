@@ -1,6 +1,6 @@
-//! In how many bits weights are kept for inference.
+//! The precision of weights for inference.
 
-/// In how many bits a [`Prepacked`](crate::wrap::Prepacked) model keeps the weights of its products.
+/// The precision in which a [`Prepacked`](crate::wrap::Prepacked) model keeps the weights of its products.
 ///
 /// | | bytes a weight | a product |
 /// | --- | --- | --- |
@@ -10,18 +10,18 @@
 /// | `Int8Dynamic` | 1 | the same with values p in 8 bits |
 ///
 /// # How near it is
-/// - `Bf16`: a weight is wrong by at most 2<sup>-9</sup> of itself.
-/// - `Int8`: a weight is wrong by at most 1/254 of the largest weight of its row, which is the row that makes one output. A row of more
-///   than 512 weights is cut into equal parts of at most 512, each with a scale `s` of its own. Values are wrong by at most
-///   2<sup>-15</sup> of the largest value of their row, or part of a row, so what counts is the weights.
-/// - `Int8Dynamic`: values are wrong by at most 1/254 of the largest of their row, too. That is the dynamic quantization of PyTorch and
-///   ONNX Runtime. One large value leaves few bits to the others beside it.
+/// - `Bf16`: the relative error of a weight is at most 2<sup>-9</sup>.
+/// - `Int8`: the error of a weight is at most 1/254 of the largest weight of its row, the row that computes one output. A row of more
+///   than 512 weights is cut into equal parts of at most 512, each with its own scale `s`. The error of a value is at most
+///   2<sup>-15</sup> of the largest value of its row, or part of a row, so the errors of the weights dominate.
+/// - `Int8Dynamic`: the error of a value, too, is at most 1/254 of the largest of its row. This is the dynamic quantization of PyTorch
+///   and ONNX Runtime. One large value leaves few bits for the others in its row.
 ///
-/// `examples/fewer_bits.rs` measures what that does to the outputs of recurrent cells over a thousand steps.
+/// `examples/fewer_bits.rs` measures the effect on the outputs of recurrent cells over a thousand steps.
 ///
 /// # How fast it is
-/// A single row, as in a step of one sequence, takes as long as its weights take to come from the caches or from memory. Many rows
-/// take as long as the multiplications:
+/// The time for a single row, as in a step of one sequence, is that of reading the weights from the caches or from memory. The time
+/// for many rows is that of the multiplications:
 ///
 /// | one LSTM of 512 units, times as fast as f32 | `Bf16` | `Int8` | `Int8Dynamic` |
 /// | --- | --- | --- | --- |
@@ -30,26 +30,26 @@
 /// | 16 sequences, AVX-512 with VNNI | 1.0 | 1.7 | 3.3 |
 /// | 16 sequences, AVX2 | 0.95 | 1.3 | 1.4 |
 ///
-/// `docs/performance.md` has other sizes, and other libraries beside them. Without vector instructions all three are slower than f32.
+/// `docs/performance.md` has other sizes, and compares other libraries. Without vector instructions, all three are slower than f32.
 ///
 /// # Numbers that are not ordinary
 /// | | `Bf16` | `Int8`, `Int8Dynamic` |
 /// | --- | --- | --- |
-/// | a weight that is NaN or infinite | stays so | makes its output NaN |
+/// | a weight that is NaN or infinite | stays NaN or infinite | makes its output NaN |
 /// | a value that is NaN or infinite | as in f32 | makes all outputs of its row NaN |
-/// | a finite weight above the largest of 16 bits | is the largest | |
+/// | a finite weight above the largest of 16 bits | becomes the largest | |
 /// | products below about 1e-31 | as in f32 | lose digits, or become 0 |
 /// | rows of values below 2<sup>-112</sup> | as in f32 | lose digits, or become 0 |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WeightPrecision {
-    /// As they are, in f32 or f64.
+    /// Weights unchanged, in f32 or f64.
     #[default]
     Full,
-    /// In 16 bits: the sign, the exponent and 7 bits of the fraction of an f32.
+    /// Weights in 16 bits: the sign, the exponent and 7 bits of the fraction of an f32.
     Bf16,
-    /// In 8 bits with a scale for each row; the values that they are multiplied with in 16.
+    /// Weights in 8 bits with a scale for each row; the values that they are multiplied with are in 16.
     Int8,
-    /// In 8 bits with a scale for each row, and the values in 8 bits, too.
+    /// Weights in 8 bits with a scale for each row; the values are in 8 bits, too.
     Int8Dynamic,
 }

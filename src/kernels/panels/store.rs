@@ -1,7 +1,7 @@
 //! Weights that are packed once, for all passes of a model until they change.
 //!
-//! They are found by where they lie in memory, among the model's own tensors only: a matrix that a layer makes in passing is never
-//! kept. A cache remembers what it was given and for which weights, so that the next pass neither locks nor counts.
+//! They are found by their addresses, among the model's own tensors only: a temporary matrix of a layer is never kept. A cache
+//! remembers the packed operand and the weights it belongs to, so that the next pass takes no lock and counts no reference.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,32 +13,32 @@ use super::packed::Packed;
 use super::precision::WeightPrecision;
 use crate::kernels::float::Float;
 
-/// The weights of one model, packed as they are asked for.
+/// The weights of one model, packed on demand.
 #[derive(Debug)]
 pub(crate) struct PackedWeights<F> {
-    /// Which weights these are: of no other model, nor of this one after a change.
+    /// Identifies these weights: no other model has this id, nor does this one after a change.
     id: u64,
     precision: WeightPrecision,
     /// In the order of their addresses, known from the first pass on.
     tensors: OnceLock<Vec<PackedTensor<F>>>,
 }
 
-/// A tensor of the model, and what was packed of it.
+/// A tensor of the model, and the operands that were packed from it.
 #[derive(Debug)]
 struct PackedTensor<F> {
-    /// Its addresses. Nothing else can lie there while the model is borrowed.
+    /// Its addresses. Nothing else can be there while the model is borrowed.
     memory: Range<usize>,
     operands: Mutex<Vec<(View, Arc<Packed<F>>)>>,
 }
 
-/// What an operand is of a tensor: address, shape and strides.
+/// The view of a tensor that an operand is: address, shape and strides.
 type View = (usize, [usize; 2], [isize; 2]);
 
 fn view_of<F>(operand: &ArrayView2<'_, F>) -> View {
     (operand.as_ptr().addr(), operand.dim().into(), [operand.strides()[0], operand.strides()[1]])
 }
 
-/// A packed operand that a cache keeps from pass to pass, and which it is.
+/// A packed operand that a cache keeps from pass to pass, with the weights and the view that identify it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept<F> {
     weights: u64,
@@ -53,21 +53,21 @@ impl<F> Default for PackedWeights<F> {
 }
 
 impl<F> PackedWeights<F> {
-    /// None yet, to be packed in so many bits: fewer than all only in f32.
+    /// No weights yet, to be packed in this precision, which may be other than `Full` only for f32.
     pub fn new(precision: WeightPrecision) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         PackedWeights { id: NEXT.fetch_add(1, Ordering::Relaxed), precision, tensors: OnceLock::new() }
     }
 
-    /// In how many bits they are packed.
+    /// The precision in which they are packed.
     pub fn precision(&self) -> WeightPrecision {
         self.precision
     }
 }
 
 impl<F: Float> PackedWeights<F> {
-    /// `operand`, `[K, M]`, packed now or before, if it is a part of the model: what a layer made itself may be another
-    /// matrix at the same place the next time.
+    /// `operand`, `[K, M]`, packed now or before, if it is a part of the model: a layer's temporary matrix may be another
+    /// one at the same address the next time.
     pub fn get(&self, operand: ArrayView2<'_, F>) -> Option<Arc<Packed<F>>> {
         let view @ (at, ..) = view_of(&operand);
         let tensors = self.tensors.get()?;
@@ -85,7 +85,7 @@ impl<F: Float> PackedWeights<F> {
         Some(packed)
     }
 
-    /// Leaves in `kept` what [`get`](Self::get) gives. Mostly it is there already, and nothing is locked.
+    /// Stores the result of [`get`](Self::get) in `kept`. Usually it is there already, and nothing is locked.
     pub fn keep(&self, operand: ArrayView2<'_, F>, kept: &mut Option<Kept<F>>) {
         let view = view_of(&operand);
         if kept.as_ref().is_none_or(|kept| (kept.weights, kept.view) != (self.id, view)) {
@@ -93,7 +93,7 @@ impl<F: Float> PackedWeights<F> {
         }
     }
 
-    /// Notes where the model's tensors lie, if it has not been done since they last changed.
+    /// Records the addresses of the model's tensors, unless this has been done since they last changed.
     pub fn locate<'m>(&self, tensors: impl Iterator<Item = &'m [F]>) {
         self.tensors.get_or_init(|| {
             let mut tensors: Vec<_> = tensors

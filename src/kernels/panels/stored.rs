@@ -1,4 +1,4 @@
-//! How weights lie in panels that are swept.
+//! The storage of weights in panels that are swept.
 #![allow(unsafe_code)]
 
 use pulp::Simd;
@@ -6,7 +6,7 @@ use pulp::Simd;
 use crate::kernels::float::Float;
 use crate::kernels::simd::vector;
 
-/// How a weight lies in a panel.
+/// The form in which a weight is stored in a panel.
 pub(super) trait Stored<F: Float>: Copy {
     /// The N vectors of a row of a panel.
     ///
@@ -16,7 +16,7 @@ pub(super) trait Stored<F: Float>: Copy {
     unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N];
 }
 
-/// As it is.
+/// A weight stored unchanged.
 impl<F: Float> Stored<F> for F {
     #[inline(always)]
     unsafe fn load_row<S: Simd, const N: usize>(simd: S, from: *const Self) -> [F::Vector<S>; N] {

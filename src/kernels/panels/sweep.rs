@@ -9,13 +9,13 @@
 //!                 C = start + sums
 //! ```
 //!
-//! Meanwhile the next part is prefetched into the L2 cache, a few lines with each term of the sums, spread evenly over all tiles:
-//! when four of eleven tiles prefetched all of it, memory did not keep up with them and had nothing to do for the others, and 64
-//! rows through eight residual blocks of 1024 features took 1.2 times as long.
+//! Meanwhile the next part is prefetched into the L2 cache, a few lines with each term of the sums, spread evenly over all tiles.
+//! When four of eleven tiles prefetched all of it, memory could not keep up with them and was idle for the others: 64 rows through
+//! eight residual blocks of 1024 features took 1.2 times as long.
 //!
-//! A single row goes through four panels at a time: 16 sums that do not wait for each other (8 with 16 registers), and each vector
-//! of weights is an operand of the one product that it is needed for. Weights of 8 MiB or more are prefetched from memory, 1 KiB
-//! ahead in each stream: one row through eight residual blocks of 1024 features takes 0.94 of the time so.
+//! A single row is multiplied with four panels at a time: 16 accumulators do not wait for each other (8 with 16 registers), and
+//! each vector of weights is an operand of the only product that needs it. Weights of 8 MiB or more are prefetched from memory,
+//! 1 KiB ahead in each stream: with that, one row through eight residual blocks of 1024 features takes 0.94 of the time.
 //!
 //! Sums are added up term by term for every element of the result, whatever the number of rows.
 #![allow(unsafe_code)]
@@ -72,8 +72,8 @@ once! {
     ///
     /// # Safety
     ///
-    /// v and the base of C are readable and C is writable, as far as the shapes go, and C overlaps none of the others but its own
-    /// base; the rows of v are contiguous.
+    /// v and the base of C are readable and C is writable, as far as the shapes go, and C does not overlap v or a base other than C
+    /// itself; the rows of v are contiguous.
     pub(super) unsafe fn sweep<'a, F: Float>(sweep: Sweep<'a, F, F>) {
         dispatch(sweep)
     }
@@ -103,15 +103,16 @@ impl<F: Float> WithSimd for PanelCopy<'_, F> {
                 panel.fill(F::zero());
             }
             let columns = operand.slice(s![.., first..first + count]);
-            // SAFETY: some columns of the operand.
+            // SAFETY: these are some columns of the operand.
             unsafe { copy_rows(simd, Strided::new(&columns), depth, count, width, panel) };
         }
     }
 }
 
-/// A product of checked shapes, with terms: some rows and columns of C `[N, M]` of v `[N, K]`, with contiguous rows, and panels.
+/// A product of checked shapes, with at least one term: some rows and columns of C `[N, M]` of v `[N, K]`, with contiguous rows, and
+/// panels.
 ///
-/// Whoever has it [computed](sweep) vouches for its addresses: "the sweep's maker" below.
+/// The caller of [`sweep`], "the sweep's maker" below, vouches for the addresses.
 pub(super) struct Sweep<'a, F, W> {
     /// All rows.
     pub v: Strided<F>,
@@ -121,7 +122,7 @@ pub(super) struct Sweep<'a, F, W> {
     pub depth: usize,
     /// M
     pub all_columns: usize,
-    /// The columns of a panel.
+    /// The number of columns of a panel.
     pub width: usize,
     pub rows: Range<usize>,
     /// Whole panels, or all that are left.
@@ -143,7 +144,7 @@ impl<F: Float, W: Stored<F>> WithSimd for Sweep<'_, F, W> {
     }
 }
 
-/// A part of a panel: its terms are those from `start` on, its columns, `count` of them, those from `first` on.
+/// A part of a panel: `depth` terms from `start` on, and `count` columns from `first` on.
 #[derive(Clone, Copy)]
 struct Part<W> {
     start: usize,
@@ -169,11 +170,11 @@ impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
     #[inline(always)]
     fn over_panels<S: Simd, const N: usize>(&self, simd: S, rows: Range<usize>) {
         let width = N * F::lanes::<S>();
-        // Where nothing is prefetched, loops that are unrolled are faster for any number of rows.
+        // If nothing is prefetched, unrolled loops are faster for any number of rows.
         let few = rows.len() <= PANEL_FEW_ROWS && cfg!(target_arch = "x86_64") || const { geometry::<S>().by_element };
         for first in self.columns.clone().step_by(width) {
             let panel = &self.values[first * self.depth..][..width * self.depth];
-            // Sums of the same parts as in other products: a step alone may be one of those.
+            // The parts of the sums are the same as in other products, because a single step may be one of those.
             for (start, depth) in depth_blocks(self.depth) {
                 let weights = panel[start * width..].as_ptr();
                 let part = Part { start, depth, first, count: width.min(self.all_columns - first), weights };
@@ -196,7 +197,7 @@ impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
         let row_bytes = self.width * size_of::<W>();
         let tiles = rows.len().div_ceil(PANEL_ROWS);
         let next = part.weights.wrapping_byte_add(part.depth * row_bytes);
-        // For a single tile there is no time to prefetch in.
+        // A single tile leaves no time for prefetches.
         let lines = if tiles > 1 { row_bytes / LINE_BYTES } else { 0 };
         let mut prefetch = Prefetch { next, lines, tiles, due: 0 };
         for (first, count) in even_chunks(rows.len(), PANEL_ROWS) {
@@ -217,7 +218,7 @@ impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
         let far = size_of_val(self.values) >= FAR_BYTES;
         while first < end {
             let row = Row { sweep: self, first };
-            // A call takes as long as several terms, of which a small layer has few. Weights that are far away are large.
+            // A call takes as long as several terms, and a small layer has few terms. Weights that are far away are large.
             let panels = match ((end - first).div_ceil(width), far) {
                 (1, false) => RowTile::<F, W, N, 1, false>(row).with_simd(simd),
                 (1, true) => out_of_line(simd, RowTile::<F, W, N, 1, true>(row)),
@@ -231,7 +232,7 @@ impl<F: Float, W: Stored<F>> Sweep<'_, F, W> {
     }
 }
 
-/// What a [`PanelTile`] multiplies.
+/// The operands of a [`PanelTile`].
 struct TileOperands<F, W> {
     part: Part<W>,
     /// From its first row and term on.
@@ -261,14 +262,14 @@ impl<F: Float, W: Stored<F>, const N: usize, const T: usize, const R: usize, con
             v[i] = rows.from(i, 0).start;
         }
         if T == PANEL_UNROLL {
-            // Many rows of C are far away. They are prefetched for the end.
+            // If C has many rows, they are far away, so they are prefetched for the end.
             prefetch_output::<S, F, R, N>(c);
         }
         let mut sums = [[F::splat(simd, F::zero()); N]; R];
         // A term, with its factor for row i.
         macro_rules! add_term {
             (|$i:ident| $factor:expr) => {
-                // The vectors of weights and one factor at a time: with the sums, 15 of 16 registers.
+                // The vectors of weights, one factor at a time and the sums take 15 of 16 registers.
                 // SAFETY: a row of the panel, which has N vectors.
                 let w: [_; N] = unsafe { W::load_row(simd, weights) };
                 for $i in 0..R {
@@ -312,7 +313,7 @@ impl<F: Float, W: Stored<F>, const N: usize, const T: usize, const R: usize, con
             prefetch.some(1);
         }
         self.0.prefetch = prefetch;
-        // SAFETY: R rows of C, as far as its columns go, as the sweep's maker says.
+        // SAFETY: R rows of C, as far as its columns go, guaranteed by the sweep's maker.
         unsafe { finish::<S, F, R, N, EDGE>(simd, count, sums, c) };
     }
 }
@@ -323,7 +324,7 @@ struct Row<'a, F, W> {
     first: usize,
 }
 
-/// The sums of a single row with `P` panels, which are perhaps `FAR` away; gives `P`.
+/// The sums of a single row with `P` panels, which are perhaps `FAR` away; returns `P`.
 struct RowTile<'a, F, W, const N: usize, const P: usize, const FAR: bool>(Row<'a, F, W>);
 
 impl<F: Float, W: Stored<F>, const N: usize, const P: usize, const FAR: bool> WithSimd
@@ -346,7 +347,7 @@ impl<F: Float, W: Stored<F>, const N: usize, const P: usize, const FAR: bool> Wi
             for (k, sums) in sums.into_iter().enumerate() {
                 let first = first + k * width;
                 let (count, c) = (width.min(sweep.all_columns - first), c.from(sweep.rows.start, first));
-                // SAFETY: the row of C, as far as its columns go, as the sweep's maker says.
+                // SAFETY: the row of C, as far as its columns go, guaranteed by the sweep's maker.
                 unsafe {
                     if count == width {
                         finish::<S, F, 1, N, false>(simd, count, [sums], c);
@@ -399,7 +400,7 @@ unsafe fn row_sums<S: Simd, F: Float, W: Stored<F>, const N: usize, const P: usi
     if const { geometry::<S>().by_element } {
         let whole = depth - depth % lanes;
         while p < whole {
-            // SAFETY: as the caller says, and p + lanes is at most the depth.
+            // SAFETY: guaranteed by the caller, as p + lanes is at most the depth.
             let factors = unsafe { F::load_factors(simd, v.wrapping_add(p)) };
             for i in 0..lanes {
                 add_term!(F::splat_element(simd, factors, i));
@@ -420,7 +421,7 @@ struct Prefetch<W> {
     next: *const W,
     lines: usize,
     tiles: usize,
-    /// What is due, in parts of a line of which `tiles` are one.
+    /// The amount that is due, in units of which `tiles` make a line.
     due: usize,
 }
 

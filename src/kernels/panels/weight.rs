@@ -1,4 +1,4 @@
-//! A right operand of products, however it lies: in its tensor, packed for the pass, or packed once for a whole model.
+//! A right operand of products in any form: in its tensor, packed for the pass, or packed once for a whole model.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::kernels::gemm::plan::{Summation, compute};
 /// Weight::stored(weight.t(), x.packed_weights(), rows, Summation::Fastest).apply(x_rows, Accumulate::Add, a)
 /// ```
 ///
-/// What multiplies with the same W many times has an [`Operand`].
+/// Code that multiplies with the same W many times has an [`Operand`].
 #[derive(Debug, Clone)]
 pub(crate) enum Weight<'a, F> {
-    /// Where it lies, its terms added up in this order.
+    /// In place, with its terms added up in this order.
     InPlace(ArrayView2<'a, F>, Summation),
-    /// In panels that somebody else owns. Terms are added up in order.
+    /// In panels that are borrowed. Terms are added up in order.
     Packed(&'a Packed<F>),
     /// In panels that are shared among the passes of a model.
     Shared(Arc<Packed<F>>),
@@ -33,14 +33,14 @@ pub(crate) enum Weight<'a, F> {
 
 impl<'a, F: Float> Weight<'a, F> {
     /// `w` as `store` has it packed, if it is a tensor of that model and there are several `rows` to multiply it with, or fewer bits
-    /// to read: a single row would read it as often as it is packed. Otherwise `w` where it lies.
+    /// to read: a single row would read it as often as it is packed. Otherwise `w` in place.
     pub fn stored(w: ArrayView2<'a, F>, store: Option<&PackedWeights<F>>, rows: usize, order: Summation) -> Self {
         let packed =
             store.filter(|store| rows > 1 || store.precision() != WeightPrecision::Full).and_then(|store| store.get(w));
         packed.map_or(Weight::InPlace(w, order), Weight::Shared)
     }
 
-    /// `w` in panels in any case: those of `store`, or else packed now, into `own`.
+    /// `w` in panels in any case: those of `store`, otherwise packed now, into `own`.
     pub fn packed(w: ArrayView2<'_, F>, store: Option<&PackedWeights<F>>, own: &'a mut Packed<F>) -> Self {
         match store.and_then(|store| store.get(w)) {
             Some(packed) => Weight::Shared(packed),
@@ -63,8 +63,9 @@ impl<'a, F: Float> Weight<'a, F> {
     }
 }
 
-/// W of many products of a pass: packed for it, or once for all passes of a prepacked model. Part of a cache, so that memory, and
-/// what is known of the model, stay from pass to pass.
+/// W of many products of a pass, packed for it, or once for all passes of a prepacked model.
+///
+/// It is part of a cache, so that its memory and the packed weights of the model are kept from pass to pass.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operand<F> {
     own: Packed<F>,
@@ -73,7 +74,7 @@ pub(crate) struct Operand<F> {
 }
 
 impl<F: Float> Operand<F> {
-    /// Before a pass: `w` as `store` has it packed; otherwise it is packed now if the products of the pass `repay` that.
+    /// Prepares a pass: takes `w` as `store` has it packed; otherwise packs it now if the products of the pass `repay` that.
     pub fn prepare(&mut self, w: ArrayView2<'_, F>, store: Option<&PackedWeights<F>>, repay: bool) {
         match store {
             Some(store) => store.keep(w, &mut self.shared),
@@ -85,7 +86,7 @@ impl<F: Float> Operand<F> {
         }
     }
 
-    /// `w`, the same as before the pass; if it is not packed, its terms are added up as `order` says.
+    /// `w`, which must be the one that was [prepared](Self::prepare); if it is not packed, its terms are added up as `order` says.
     #[inline]
     pub fn weight<'a>(&'a self, w: ArrayView2<'a, F>, order: Summation) -> Weight<'a, F> {
         match &self.shared {
