@@ -8,7 +8,7 @@ enum Function {
     Sigmoid,
     NormalCdf,
     LogSigmoid,
-    /// In a stream, where both are lanes of one vector.
+    /// As in a stream, where both are lanes of one vector.
     StreamTanh,
     StreamSigmoid,
 }
@@ -16,7 +16,7 @@ enum Function {
 use Function::{Exp, LogSigmoid, NormalCdf, Sigmoid, StreamSigmoid, StreamTanh, Tanh};
 
 impl Function {
-    /// The exponent of the numbers in whose last place errors count, at least: `normal` is that of the least normal number.
+    /// The minimum exponent of the numbers in whose last place errors are measured; `normal` is that of the least normal number.
     fn least_exponent(self, normal: i32) -> i32 {
         if matches!(self, NormalCdf) { -1 } else { normal }
     }
@@ -144,7 +144,7 @@ impl Precise {
         if x < 0.0 { Self { exponent: decay.exponent, ..decay.over(sum) } } else { Self::ONE.over(sum) }
     }
 
-    /// `min(x, 0) - ln(1 + u)`, u being `e^-|x|`: the logarithm by a step of Newton's method, that of a small u by its series.
+    /// `min(x, 0) - ln(1 + u)` with `u = e^-|x|`: the logarithm by a step of Newton's method, for a small u by its series.
     fn log_sigmoid(x: f64) -> Self {
         let decay = Self::exp(-x.abs().min(1000.0));
         let minus = |p: Self| Self { high: -p.high, low: -p.low, ..p };
@@ -189,7 +189,7 @@ impl Precise {
             Exp => Self::exp(x),
             Tanh | StreamTanh => Self::tanh(x),
             Sigmoid => Self::sigmoid(x),
-            // It does not go below that of -300.
+            // The stream's does not go below its value for -300.
             StreamSigmoid => Self::sigmoid(x.max(-300.0)),
             NormalCdf => Self::normal_cdf(x),
             LogSigmoid => Self::log_sigmoid(x),
@@ -214,7 +214,7 @@ const LN_2: [f64; 4] =
 
 const ONE_OVER_ROOT_TWO_PI: [f64; 2] = [0.398_942_280_401_432_7, -2.492_327_202_277_73e-17];
 
-/// The greatest error, in units in the last place, and where.
+/// The largest error, in units in the last place, and its argument.
 fn worst(function: Function, x: &[f64]) -> (f64, f64) {
     let mut y = vec![0.0; x.len()];
     map(function, x, &mut y);
@@ -229,11 +229,11 @@ fn ulps_f32(function: Function, x: f32, y: f32) -> f64 {
     let correct = match function {
         Exp => x.exp(),
         Tanh | StreamTanh => x.tanh(),
-        // It does not go below that of -40.
+        // The stream's does not go below its value for -40.
         StreamSigmoid if x < -40.0 => (-40f64).exp(),
         Sigmoid | StreamSigmoid if x < 0.0 => x.exp() / (1.0 + x.exp()),
         Sigmoid | StreamSigmoid => 1.0 / (1.0 + (-x).exp()),
-        // Itself within 4 units in the last place of 1/2 in f64: see `within_bounds_f64`.
+        // This is itself within 4 units in the last place of 1/2 in f64: see `within_bounds_f64`.
         NormalCdf => normal_cdf(x),
         LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
     };
@@ -268,7 +268,7 @@ fn worst_f32(function: Function, bits: impl Iterator<Item = u32>) -> (f64, f32) 
     }
 }
 
-/// In units in the last place, for f32 and for f64.
+/// The bounds of the errors in units in the last place, for f32 and for f64.
 const BOUNDS: [(Function, f64, f64); 7] = [
     (Exp, 1.1, 1.1),
     (Tanh, 2.5, 2.5),
@@ -281,7 +281,7 @@ const BOUNDS: [(Function, f64, f64); 7] = [
 
 #[test]
 fn within_bounds_f64() {
-    // Evenly in the interesting range, and through all exponents.
+    // Evenly spaced in the interesting range, and through all exponents.
     let even = (0..20_000).map(|i| f64::from(i).mul_add(0.15, -1500.0) / 2.0);
     let close = (0..20_000).map(|i| f64::from(i).mul_add(0.004_001, -40.0));
     let exponents = (0..40_000_u64).map(|i| f64::from_bits(i.wrapping_mul(0x0001_9e37_79b9_7f4b)));
@@ -317,7 +317,7 @@ fn within_bounds_all_f32() {
     }
 }
 
-/// Arguments for which the functions have exact values, or none.
+/// Checks arguments for which the functions have exact values, or none.
 fn check_special_values<F: Float>() {
     let inf = F::infinity();
     let least = F::min_positive_value() * F::epsilon();
@@ -371,7 +371,7 @@ fn special_values() {
     check_special_values::<f64>();
 }
 
-/// Values by mpmath 1.3, `nstr(ncdf(x), 19)`, so that the reference above is not its own judge.
+/// Values by mpmath 1.3, `nstr(ncdf(x), 19)`, to check the reference above independently.
 const NORMAL_CDF: [(f64, f64); 8] = [
     (-8.0, 6.220_960_574_271_784e-16),
     (-5.0, 2.866_515_718_791_939e-7),

@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use super::gemm::operand::Start;
 use super::{Float, Summation, Weight};
 
-/// Small integers, of which every product and sum is exact whatever the order.
+/// Small integers, whose products and sums are exact in any order.
 fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
     Array2::from_shape_fn((rows, columns), |(i, j)| {
         let [i, j, seed] = [i, j, seed].map(|number| number as u64); // too large for a `usize` of 32 bits
@@ -20,7 +20,7 @@ fn integers<F: Float>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
     })
 }
 
-/// C <- `start` + A B, with B where it lies and its terms added up in this order.
+/// C <- `start` + A B, with B in place and its terms added up in this order.
 fn product_in_order<'a, F: Float>(
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,

@@ -26,7 +26,7 @@ fn scalar(x: &[f64], gain: &[f64], bias: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (n.iter().zip(gain).zip(bias).map(|((n, gain), bias)| n * gain + bias).collect(), n)
 }
 
-/// The gradient of `Σ dy ∘ y` by x, by central differences.
+/// The gradient of `Σ dy ∘ y` with respect to x, by central differences.
 fn scalar_gradient(x: &[f64], gain: &[f64], dy: &[f64]) -> Vec<f64> {
     let zero = vec![0.0; x.len()];
     let loss = |x: &[f64]| scalar(x, gain, &zero).0.iter().zip(dy).map(|(y, dy)| y * dy).sum::<f64>();
@@ -51,7 +51,7 @@ fn widened<F: Float>(x: &[F]) -> Vec<f64> {
     x.iter().map(|x| x.widen()).collect()
 }
 
-/// Both kinds of functions, of rows and in place, on the same numbers.
+/// Checks both kinds of functions, of rows and in place, on the same numbers.
 fn check<F: Float>(bound: f64, gradient_bound: f64) {
     for_each_isa(|_| {
         for width in WIDTHS {
@@ -158,7 +158,7 @@ fn rows_of_all_magnitudes_are_accurate() {
             let width = [2, 3, 7, 16, 33, 64, 200, 1024, 4096][round % 9];
             let eps = [1e-5, 1e-3, 1.0, 1e-12, 1e-20, 1e-35, 1e-44][round % 7] as f32;
             let spread = 10f64.powf(rng.random_range(-42.0..38.5));
-            // None, near the spread, and far beyond it.
+            // No mean, one near the spread, and ones that may be far beyond it.
             let mean = [
                 0.0,
                 spread,
@@ -183,7 +183,7 @@ fn rows_of_all_magnitudes_are_accurate() {
                 assert!(error <= BOUND, "{isa:?}, round {round}, eps {eps}: {got} for {want}");
                 worst = worst.max(error);
             }
-            // A variance beside rounding: far below, the slope is at most 1; far above, it is the formula's.
+            // If the variance is far below rounding, the slope is at most 1; if it is far above, it is the formula's.
             let magnitude = x.iter().map(|&x| f64::from(x)).sum::<f64>().abs() / width as f64;
             let noise = (f64::from(f32::EPSILON) * magnitude).powi(2).max(eps * f64::from(f32::EPSILON) / 2.0);
             let inverse = 1.0 / (variance + eps).sqrt();
@@ -197,7 +197,7 @@ fn rows_of_all_magnitudes_are_accurate() {
             let largest = gain.iter().zip(&dy).map(|(gain, dy)| (gain * dy).abs()).fold(0.0, f64::max);
             let error = |slope: f64| {
                 let errors = got.dx.iter().zip(&dx).map(|(&got, want)| {
-                    // Rounding to subnormal numbers is the format's.
+                    // The format itself rounds to subnormal numbers.
                     ((f64::from(got) - want / inverse * slope).abs() - 1e-45).max(0.0) / (largest * slope)
                 });
                 errors.fold(0.0, f64::max)
@@ -211,7 +211,7 @@ fn rows_of_all_magnitudes_are_accurate() {
     });
 }
 
-/// The same rows times a power of two, with eps times its square, which is exact, up to the largest numbers.
+/// The same rows times a power of two, with eps times its square, up to the largest numbers; this scaling is exact.
 #[test]
 fn rows_of_all_magnitudes_are_accurate_in_f64() {
     for_each_isa(|_| {
@@ -241,7 +241,7 @@ fn rows_of_all_magnitudes_are_accurate_in_f64() {
 
 #[test]
 fn a_row_far_from_zero_keeps_its_digits() {
-    // PyTorch's kernels give -1.2377 at the first place.
+    // PyTorch's kernels give -1.2377 for the first element.
     let x: Vec<f32> = (0..16).map(|k| 1e4 + k as f32 * 1e-3).collect();
     let ones = vec![1.0_f32; 16];
     for_each_isa(|_| {
@@ -265,7 +265,7 @@ fn check_constant<F: Float>() {
                     } else {
                         assert!(got.n.iter().all(|&n| n.abs() < F::of(1e-6)), "{value}, eps {eps}: {:?}", got.n);
                     }
-                    // As by the mean alone, or by 1/sqrt(eps) if that is smaller.
+                    // As with the mean alone, or with 1/sqrt(eps) if that is smaller.
                     let mean = dy.iter().map(|dy| dy.widen()).sum::<f64>() / width as f64;
                     let slope = (1.0 / eps.sqrt()).min(1.0);
                     let want: Vec<_> = dy.iter().map(|dy| (dy.widen() - mean) * slope).collect();

@@ -29,10 +29,10 @@ fn packed_products_match_the_scalar_ones<F: Float>() {
             let (v, w, c) =
                 (integers::<F>(rows, depth, 1), integers::<F>(depth, columns, 2), integers(rows, columns, 3));
             let product = v.dot(&w);
-            // As W of a forward pass is, transposed, and as that of a backward pass is.
+            // W in the layout of a forward pass, transposed, and in that of a backward pass.
             for operand in [w.view(), w.t().as_standard_layout().into_owned().t()] {
                 packed.pack(operand);
-                // Between columns that are not its own.
+                // C is between columns that belong to no product.
                 let mut wide = Array2::from_elem((rows, columns + 2), F::nan());
                 for (mode, expected) in [(Accumulate::Overwrite, product.clone()), (Accumulate::Add, &product + &c)] {
                     wide.slice_mut(s![.., 1..=columns]).assign(&c);
@@ -99,7 +99,7 @@ fn infinities_and_nan_pass_through_packed_products() {
     });
 }
 
-/// By rows, of which one is left over for the last part, and by columns.
+/// Splits by rows, with one left over for the last part, and by columns.
 #[cfg(feature = "rayon")]
 #[test]
 fn the_number_of_threads_changes_no_bit_of_a_packed_product() {
@@ -120,7 +120,7 @@ fn the_number_of_threads_changes_no_bit_of_a_packed_product() {
     }
 }
 
-/// The greatest error, in units of the last place, of quotients that share a division.
+/// The largest error, in units of the last place, of quotients that share a division.
 fn worst_ulp(quotients: impl Fn([(f32, f32); 3]) -> [f32; 3]) -> f64 {
     let mut worst = 0.0_f64;
     // Numbers without a pattern: a Weyl sequence of the golden ratio.

@@ -22,7 +22,7 @@ fn product_scalar<F: Float>(a: &Array2<F>, b: &Array2<F>, c: &Array2<F>) -> Arra
     c
 }
 
-/// The same matrix in other places of memory.
+/// The same matrix in different memory layouts.
 struct Layouts<F> {
     rows: Array2<F>,
     columns: Array2<F>,
@@ -54,7 +54,7 @@ fn assert_same<F: Float>(found: ArrayView2<'_, F>, expected: &Array2<F>, context
     }
 }
 
-/// C, computed within a matrix of NaN, of which the rest must stay untouched.
+/// C, computed within a matrix of NaN whose other elements must stay untouched.
 fn within_nan<F: Float>(before: &Array2<F>, compute: impl FnOnce(ndarray::ArrayViewMut2<'_, F>)) -> Array2<F> {
     let (rows, columns) = before.dim();
     let inner = s![1..rows + 1, 2..columns + 2];
@@ -67,11 +67,11 @@ fn within_nan<F: Float>(before: &Array2<F>, compute: impl FnOnce(ndarray::ArrayV
     computed
 }
 
-/// Both kinds of products, in both modes, of operands in all layouts.
+/// Checks both kinds of products, in both modes, with operands in all layouts.
 fn check<F: Float>(a: &Array2<F>, b: &Array2<F>) {
     let c_shape = (a.nrows(), b.ncols());
     let before = integers(c_shape.0, c_shape.1, 3);
-    // Overwriting does not read C, so NaN there do not matter.
+    // Overwriting does not read C, so NaN in it does not matter.
     let cases = [
         (Accumulate::Overwrite, Array2::from_elem(c_shape, F::nan()), Array2::zeros(c_shape)),
         (Accumulate::Add, before.clone(), before),
@@ -118,7 +118,7 @@ fn products_f32() {
     check_all::<f32>();
 }
 
-/// More rows than are kept for several blocks of B.
+/// Checks more rows than are kept for several blocks of B.
 fn check_kept<F: Float>(rows: usize) {
     let (a, b) = (integers::<F>(rows, 515, 1), integers::<F>(515, 1100, 2));
     let before = integers::<F>(rows, 1100, 3);
@@ -143,7 +143,7 @@ fn products_f64() {
     check_all::<f64>();
 }
 
-/// Large enough for non-temporal stores, and as large where alignment forbids them.
+/// Checks products large enough for non-temporal stores, also if their alignment forbids these.
 fn check_outer<F: Float>(rows: usize, columns: usize) {
     let before = Array2::from_elem((rows, columns), F::nan());
     for_each_isa(|_| {
@@ -205,7 +205,7 @@ fn fractions<F: Float>(rows: usize, columns: usize) -> Array2<F> {
     Array2::from_shape_fn((rows, columns), |(i, j)| F::of((i as f64 * 31.7 + j as f64 * 17.3).sin()))
 }
 
-/// Also a bias, packed or not: what a row holds does not depend on how many rows there are.
+/// The values of a row do not depend on the number of rows, also with a bias, packed or not.
 fn check_rows_in_order<F: Float>() {
     for_each_isa(|_| {
         for (k, n) in [(40, 300), (300, 230), (1100, 190)] {
@@ -237,7 +237,7 @@ fn rows_in_order_do_not_depend_on_their_number() {
     check_rows_in_order::<f64>();
 }
 
-/// Large enough to be split, with every strategy.
+/// Products large enough to be split, with every strategy.
 #[cfg(feature = "rayon")]
 #[test]
 fn the_number_of_threads_changes_no_bit() {

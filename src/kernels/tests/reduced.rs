@@ -66,7 +66,7 @@ fn sixteen_bits_are_the_nearest() {
         at = at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         at ^ at >> 15
     });
-    // Ties, and all that is special.
+    // Ties and special values.
     let special =
         [0, 1, 0x8000, 0x1_8000, 0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0x7f7f_ffff, 0x7f7f_8000];
     for x in random.chain(special).flat_map(|bits| [f32::from_bits(bits), -f32::from_bits(bits)]) {
@@ -96,7 +96,7 @@ fn sixteen_bits_are_the_nearest() {
     assert!(bf16(f32::from_bits(0x7f80_0001)).is_nan());
 }
 
-/// What a product with rounded weights in f32 gives, to the bit.
+/// They equal products in f32 with rounded weights, to the bit.
 #[test]
 fn products_in_16_bits_are_those_of_rounded_weights() {
     for_each_isa(|isa| {
@@ -118,7 +118,7 @@ fn products_in_16_bits_are_those_of_rounded_weights() {
     });
 }
 
-/// What the sums of a product start from.
+/// The values from which the sums of a product start.
 #[derive(Clone, Copy)]
 enum From {
     Zero,
@@ -136,7 +136,7 @@ fn by_definition(values: Values, v: &Array2<f32>, w: &Array2<f32>, start: Option
             if finite { values.fold(0.0_f32, |largest, x| x.abs().max(largest)) } else { f32::NAN }
         };
         let scales: Array1<f32> = w.axis_iter(Axis(1)).map(|column| largest(column) / 127.0).collect();
-        // NaN stays so.
+        // NaN stays NaN.
         let least = |x: f32| if x < 2.0_f32.powi(-112) { 2.0_f32.powi(-112) } else { x };
         let largest_values: Array1<f32> = v.outer_iter().map(|row| least(largest(row))).collect();
         let steps = largest_values.mapv(|x| match values {
@@ -161,7 +161,7 @@ fn by_definition(values: Values, v: &Array2<f32>, w: &Array2<f32>, start: Option
     c.expect("terms")
 }
 
-/// The kernels of this machine, each with the values that it takes.
+/// The kernels of this machine, each with both widths of values.
 fn kernels() -> Vec<(Kernel, Values)> {
     #[cfg(target_arch = "x86_64")]
     let more = {
@@ -187,7 +187,7 @@ fn products_in_8_bits_are_by_definition_to_the_bit_with_every_kernel() {
         let (v, w) = (fractions(rows, depth, 1) * 3.0, fractions(depth, columns, 2));
         let (c, bias) = (fractions(rows, columns, 3), fractions(1, columns, 4));
         let transposed = w.t().as_standard_layout().into_owned();
-        // Each start and each width of values, not each with each.
+        // Each start and each width of values, but not all combinations.
         let pairs = [(From::Zero, Values::Eight), (From::C, Values::Sixteen), (From::Bias, Values::Eight)];
         let few = rows * depth * columns < 100_000;
         let more = [(From::Zero, Values::Sixteen), (From::C, Values::Eight), (From::Bias, Values::Sixteen)];
@@ -228,7 +228,7 @@ fn products_in_8_bits_are_near_those_of_all_bits() {
             let context = format!("{isa:?} {rows} {depth} {columns} {precision:?}");
             assert_eq!(bits(&c), bits(&by_definition(values, &v, &w, None)), "{context}");
             let exact = v.mapv(f64::from).dot(&w.mapv(f64::from));
-            // Each factor in 8 bits is wrong by 1/254 at most; factors are 1 at most, and rounding has no direction.
+            // The error of each factor in 8 bits is at most 1/254; factors are at most 1, and rounding has no direction.
             let factors = if values == Values::Eight { 2.0 } else { 1.02 };
             let bound = |depth: f64| factors / 254.0 * depth.min(4.0 * depth.sqrt());
             let worst = (c.mapv(f64::from) - exact).fold(0.0, |worst, error| error.abs().max(worst));
@@ -248,7 +248,7 @@ fn a_row_has_the_same_bits_in_any_company_and_beside_any_columns() {
                 let some = multiply(&weights, v.slice(s![..rows, ..]), 330);
                 assert_eq!(some, all.slice(s![..rows, ..]), "{isa:?} {precision:?}, {rows} rows");
             }
-            // Between columns that are not its own.
+            // C is between columns that belong to no product.
             let mut wide = Array2::from_elem((23, 332), f32::NAN);
             weights.multiply(v.view(), wide.slice_mut(s![.., 1..=330]), Accumulate::Overwrite);
             assert_eq!(wide.slice(s![.., 1..=330]), all, "{isa:?} {precision:?}");
@@ -284,7 +284,7 @@ fn numbers_that_are_not_ordinary() {
             w.column_mut(5).fill(f32::MAX / 1e4);
             w.column_mut(6).fill(1e-38);
             w.column_mut(7).fill(1e-44);
-            w[[0, 8]] = 3e38; // the others are too small beside it
+            w[[0, 8]] = 3e38; // next to it, the others are too small
             w[[1, 9]] = -1e30;
             let last = rows - 1;
             for precision in REDUCED {
@@ -302,13 +302,13 @@ fn numbers_that_are_not_ordinary() {
                         _ => assert!(c[3].is_nan() && c[4].is_nan(), "{context}"),
                     }
                     assert!(near(c[5], 600.0 * (f32::MAX / 1e4)), "{context}: {}", c[5]);
-                    // As small as they are, they may lose digits.
+                    // Numbers this small may lose digits.
                     assert!((3e-36..9e-36).contains(&c[6]), "{context}: {}", c[6]);
                     assert!((0.0..1e-41).contains(&c[7]), "{context}: {}", c[7]);
                     assert!(near(c[8], 3e38) && near(c[9], -1e30), "{context}: {} {}", c[8], c[9]);
                     assert!(c.iter().skip(10).all(|&x| near(x, 600.0)), "{context}");
                 }
-                // One row that is not finite leaves the others alone.
+                // One row that is not finite does not affect the others.
                 for (bad, at) in [(f32::NAN, 0), (f32::INFINITY, 599)] {
                     let before = v[[last, at]];
                     v[[last, at]] = bad;
@@ -324,7 +324,7 @@ fn numbers_that_are_not_ordinary() {
                         bits(&c.slice(s![..last, ..]).to_owned())
                     );
                 }
-                // Rows of nothing, of the smallest and of the largest numbers.
+                // Rows of zeros, of the smallest and of the largest numbers.
                 for (value, expected) in [(0.0, 0.0), (1e-44, 0.0), (1e-30, 6e-28), (1e35, 6e37)] {
                     v.row_mut(last).fill(value);
                     let other = multiply(&packed(w.view(), precision), v.view(), 70);
@@ -337,7 +337,7 @@ fn numbers_that_are_not_ordinary() {
     });
 }
 
-/// By rows, of which one is left over for the last part, and by columns.
+/// Splits by rows, with one left over for the last part, and by columns.
 #[cfg(feature = "rayon")]
 #[test]
 fn the_number_of_threads_changes_no_bit() {

@@ -17,7 +17,7 @@ impl<F: Float> WithSimd for Multiply<'_, F> {
 }
 
 fn check<F: Float>(depth: usize, columns: usize) {
-    // Small integers, of which every sum is exact.
+    // Small integers, whose sums are exact.
     let of = |k: usize| F::of((k * 7919 % 17) as f64 - 8.0);
     let (bias, weight) = (|m: usize| of(m + 3), |k: usize, m: usize| of(k * 31 + m * 5 + k * m));
     let v: Vec<F> = (0..depth).map(|k| of(k * k + 1)).collect();

@@ -8,7 +8,7 @@ use crate::kernels::{Float, for_each_isa};
 /// Widths of whole vectors, of parts of them, and of one element.
 const WIDTHS: [usize; 7] = [1, 3, 8, 31, 32, 77, 200];
 
-/// Rows of which the second is far from 0, where `exp` alone would overflow.
+/// Two rows, the second of which is far from 0, where `exp` alone would overflow.
 fn values<F: Float>(columns: usize, seed: f64) -> Array2<F> {
     Array2::from_shape_fn((2, columns), |(i, j)| F::of((seed + j as f64 * 0.9).sin() * 3.0 + i as f64 * 1000.0))
 }
@@ -112,7 +112,8 @@ fn what_is_small_beside_the_largest_keeps_its_digits() {
     });
 }
 
-/// The gradient of a sure choice is that of what is small beside it: `ds - s · ds` is a difference of nearly equal numbers there.
+/// The gradient of a nearly certain choice depends on the small probabilities beside it: there, `ds - s · ds` is a difference of
+/// nearly equal numbers.
 #[test]
 fn the_gradient_of_a_sure_choice_keeps_its_digits() {
     for_each_isa(|_| {

@@ -1,4 +1,4 @@
-//! A weight applied wherever it lies: in place, packed, and shared by the passes of a model; with each start.
+//! A weight applied in each of its forms (in place, packed, and shared by the passes of a model), with each start.
 
 use ndarray::{Array2, s};
 
@@ -77,7 +77,7 @@ fn only_tensors_of_the_model_are_shared() {
     let (mut operand, x) = (Operand::default(), integers::<f32>(3, 4, 3));
     operand.prepare(w.t(), Some(&store), false);
     assert!(matches!(operand.weight(w.t(), Summation::Sequential), Weight::Packed(_)));
-    // Weights that changed are another model's: the operand must not multiply with the old ones.
+    // Changed weights count as another model's: the operand must not multiply with the old ones.
     let changed = w.mapv(|w| w + 1.0);
     operand.prepare(changed.t(), Some(&store_of(&changed)), false);
     let mut c = Array2::zeros((3, 6));
