@@ -15,7 +15,7 @@ impl Size {
     /// The number of features, for a layer called `layer` that takes any.
     ///
     /// # Errors
-    /// Returns an error for token ids.
+    /// Returns an error if these are token ids.
     pub fn features(self, layer: &str) -> Result<usize, SizeError> {
         match self {
             Size::Features(features) => Ok(features),

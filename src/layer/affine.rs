@@ -1,4 +1,4 @@
-//! `a = x Wᵀ + b` and its gradients on the valid rows of a sequence: what every layer with weights is made of.
+//! `a = x Wᵀ + b` and its gradients on the valid rows of a sequence: the basis of every layer with weights.
 
 use super::gradient::start;
 use super::rows::{matrix, matrix_mut, row_of, row_of_mut, rows_of, span, values_of, values_of_mut};
@@ -57,7 +57,7 @@ pub(crate) fn start_rows<F: Float>(bias: Option<&[F]>, y: &mut [F]) {
     }
 }
 
-/// Each row of y = that of x, and the bias.
+/// Each row of y = that of x + the bias.
 pub(crate) fn add_bias_to<F: Float>(x: &[F], bias: Option<&Array1<F>>, y: &mut [F]) {
     match bias {
         Some(bias) => {

@@ -1,4 +1,4 @@
-//! The state of a batch as plain tensors, whatever its type: kept, and sequence by sequence.
+//! Copies of a batch's state, whole or sequence by sequence, as plain tensors whatever its type.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::base::error::mismatch;
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::Float;
 
-/// `value`'s elements in `place`, in the memory there if they fit.
+/// Copies `value` to `place`, into the memory there if it fits.
 pub(crate) fn keep<F: Float, S: Tensors<F> + Clone>(place: &mut Option<S>, value: &S) {
     match place {
         Some(kept) if (0..value.count()).all(|i| kept.shape(i) == value.shape(i)) => kept.copy_from(value),
@@ -14,7 +14,7 @@ pub(crate) fn keep<F: Float, S: Tensors<F> + Clone>(place: &mut Option<S>, value
     }
 }
 
-/// How a tensor of a batch's state lies in memory: blocks of B sequences with `inner` elements each.
+/// The memory layout of a tensor of a batch's state: blocks of B sequences with `inner` elements each.
 #[derive(Clone, Copy)]
 pub(crate) struct Places {
     batch: usize,
@@ -23,15 +23,15 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// From the tensor's shape, and its shape for a batch of one.
+    /// The layout of a tensor, from its shape and its shape for a batch of one.
     pub fn new(all: &[usize], one: &[usize], batch: usize) -> Self {
         Self::of_all([(all, batch)], one)[0]
     }
 
-    /// The same tensor in several batches, by its shape in each and in a batch of one.
+    /// The layouts of a tensor in several batches, from its shape in each and in a batch of one.
     pub fn of_all<const N: usize>(batches: [(&[usize], usize); N], one: &[usize]) -> [Self; N] {
         let size = one.iter().product::<usize>();
-        // Of batches of one the batch's axis cannot be told; their elements lie one after the other anyway.
+        // In batches of one, the batch axis cannot be identified; their elements are one after the other anyway.
         let axis = batches.iter().find_map(|(all, _)| all.iter().zip(one).position(|(all, one)| all != one));
         let inner = axis.map_or(size, |axis| one[axis + 1..].iter().product());
         batches.map(|(_, batch)| Places { batch, blocks: size / inner.max(1), inner })
@@ -45,7 +45,7 @@ impl Places {
     }
 }
 
-/// The places of `sequences` in tensor `i` of a batch's state `all`, and those in the state of a batch of these alone; nothing
+/// The places of `sequences` in tensor `i` of a batch's state `all`, and those in the state of a batch of these alone; `None`
 /// if the tensor does not depend on the batch. `one` and `two` are states of batches of one and of two.
 #[track_caller]
 fn places_of<F: Float>(

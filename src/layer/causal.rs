@@ -39,8 +39,8 @@ pub trait Causal: Layer {
     }
 }
 
-/// [`Causal::stages`] of a layer of a struct by [`sequential!`](crate::sequential): there the compiler cannot see that the layers'
-/// element types are the struct's.
+/// [`Causal::stages`] of a layer in a struct made by [`sequential!`](crate::sequential), where the compiler cannot see that the
+/// layers' element types are the struct's.
 pub fn add_stages<L: Causal, F: 'static>(layer: &L, stages: &mut Stages<F>) {
     let stages: &mut dyn Any = stages;
     layer.stages(stages.downcast_mut().expect("layers of one element type"));

@@ -1,15 +1,15 @@
-//! What a pass over a sequence is, besides the values that it is given.
+//! The properties of a pass over a sequence, besides its values.
 
 use crate::base::Mode;
 use crate::kernels::PackedWeights;
 
-/// What every part of a model must know of the pass that it takes part in.
+/// The properties of a pass that every part of a model must know.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a, F> {
     pub mode: Option<Mode>,
-    /// The step of the whole sequence that is the first one here.
+    /// The index of the first step here in the whole sequence.
     pub first_step: usize,
-    /// The sequence of the whole batch that is the first one here.
+    /// The index of the first sequence here in the whole batch.
     pub first_sequence: usize,
     /// Whether recurrences go from the last step to the first.
     pub reversed: bool,
@@ -19,7 +19,7 @@ pub(super) struct Context<'a, F> {
     pub packed: Option<&'a PackedWeights<F>>,
 }
 
-// Derived, it would ask F to be so too.
+// A derived implementation would require `F: Default`.
 impl<F> Default for Context<'_, F> {
     fn default() -> Self {
         Context { mode: None, first_step: 0, first_sequence: 0, reversed: false, constant: false, packed: None }

@@ -1,14 +1,14 @@
-//! A few dozen bits of values, to tell them from others.
+//! A hash of values, to tell them from others.
 
 use ndarray::ArrayView1;
 
 use crate::kernels::Float;
 
-/// Whether a backward pass looks at all values of its input and its parameters, or at a few of the input's: debug builds
-/// have the time.
+/// Whether a backward pass checks all values of its input and its parameters, as debug builds do, or only a few of the
+/// input's.
 pub(crate) const CHECKS_ALL: bool = cfg!(debug_assertions);
 
-/// A hash after Fowler, Noll and Vo (FNV-1a), of whole numbers in place of bytes.
+/// A hash after Fowler, Noll and Vo (FNV-1a), of integers instead of bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fingerprint(u64);
 
@@ -23,9 +23,9 @@ impl Fingerprint {
         self.0 = (self.0 ^ bits).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
     }
 
-    /// Adds each value, wherever it lies, and their number.
+    /// Adds each value, in any memory layout, and their number.
     pub fn add_values<F: Float>(&mut self, values: ArrayView1<'_, F>) {
-        // Several hashes at once, in turn: each would wait for its product before.
+        // Several hashes in turn, because a single one would wait for each of its products.
         const LANES: usize = 8;
         let mut lanes = [*self; LANES];
         let (whole, rest) = values.to_slice().unwrap_or(&[]).as_chunks::<LANES>();

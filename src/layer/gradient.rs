@@ -1,4 +1,4 @@
-//! Where a backward pass leaves the gradient of a layer's parameters.
+//! The destination of the parameters' gradient in a layer's backward pass.
 
 use crate::base::{Tensors, TensorsExt};
 use crate::kernels::{Accumulate, Float};
@@ -10,12 +10,12 @@ use crate::kernels::{Accumulate, Float};
 /// Gradient::overwrite(&mut grad)    grad = dL/dθ             what grad held is not read, and may be NaN
 /// ```
 ///
-/// A sum is for several batches or chunks, or several uses of one layer (tied weights). To overwrite is for the gradient of
+/// Adding is for several batches or chunks, or several uses of one layer (tied weights). Overwriting is for the gradient of
 /// one pass: nothing has to be set to zero before, and memory is written once instead of written, read and written again, which
 /// takes most of a training step if weights are large and rows are few.
 ///
-/// In a layer's [`backward_pass`](super::Layer::backward_pass), one that only adds says `let grad = grad.to_add();`, one
-/// that can overwrite says `let (grad, how) = grad.parts();`, and a layer made of layers hands
+/// In its [`backward_pass`](super::Layer::backward_pass), a layer that only adds says `let grad = grad.to_add();`, one
+/// that can overwrite says `let (grad, how) = grad.parts();`, and a layer made of layers passes
 /// `Gradient::new(&mut grad.branch, how)` to each of them.
 #[derive(Debug)]
 pub struct Gradient<'g, L> {
@@ -24,22 +24,22 @@ pub struct Gradient<'g, L> {
 }
 
 impl<'g, L> Gradient<'g, L> {
-    /// To be added to, or overwritten.
+    /// A gradient to be added to or overwritten, as `how` says.
     pub fn new(grad: &'g mut L, how: Accumulate) -> Self {
         Gradient { grad, how }
     }
 
-    /// To be added to.
+    /// A gradient to be added to.
     pub fn add(grad: &'g mut L) -> Self {
         Gradient { grad, how: Accumulate::Add }
     }
 
-    /// To be overwritten.
+    /// A gradient to be overwritten.
     pub fn overwrite(grad: &'g mut L) -> Self {
         Gradient { grad, how: Accumulate::Overwrite }
     }
 
-    /// The gradient, and what is to be done with it.
+    /// The gradient, and whether to add to it or to overwrite it.
     pub fn parts(self) -> (&'g mut L, Accumulate) {
         (self.grad, self.how)
     }
@@ -65,7 +65,7 @@ impl<'g, L> From<&'g mut L> for Gradient<'g, L> {
     }
 }
 
-/// Zero, if the gradient is to be overwritten and is then added to.
+/// Sets the gradient to zero if it is to be overwritten, so that it can be added to.
 pub(crate) fn start<F: Float>(gradient: &mut (impl Tensors<F> + ?Sized), how: Accumulate) {
     if how == Accumulate::Overwrite {
         gradient.set_zero();

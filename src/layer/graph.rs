@@ -11,16 +11,16 @@ use crate::kernels::Float;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value(usize);
 
-/// What goes from layer to layer of a [`Graph`], and what is known of it: the counterpart of a [`Sequence`](crate::Sequence).
+/// A value that goes from layer to layer of a [`Graph`], with its properties: the counterpart of a [`Sequence`](crate::Sequence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
     /// `[T, B, D]`, or token ids, `[T, B]`.
     pub value: Value,
-    /// D, or that these are token ids.
+    /// D, or `Tokens` for token ids.
     pub size: Size,
-    /// T, if it is always the same: after a layer that changes the number of steps.
+    /// T, if it is always the same, as after a layer that changes the number of steps.
     pub steps: Option<usize>,
-    /// Whether it has the lengths of the model's input, if there are any. What is past them may be anything.
+    /// Whether it has the lengths of the model's input, if there are any. Values past them may be anything.
     pub has_lengths: bool,
     /// Whether recurrences go from the last valid step to the first: see [`Sequence::reversed`](crate::Sequence::reversed).
     pub is_reversed: bool,
@@ -30,12 +30,12 @@ impl Signal {
     /// The number of features, for a layer called `layer`.
     ///
     /// # Errors
-    /// If these are token ids.
+    /// Returns an error if these are token ids.
     pub fn features(self, layer: &str) -> Result<usize, Unsupported> {
         self.size.features(layer).map_err(|error| Unsupported { place: String::new(), reason: error.to_string() })
     }
 
-    /// `value`, `[T, B, D]` with as many steps and the same lengths.
+    /// `value`, `[T, B, D]` with the same number of steps and the same lengths.
     pub fn with(self, value: Value, features: usize) -> Signal {
         Signal { value, size: Size::Features(features), ..self }
     }
@@ -52,15 +52,15 @@ impl Signal {
 pub enum Attribute {
     /// A number.
     Int(i64),
-    /// A number; ONNX has 32 bits for it.
+    /// A number; ONNX stores it in 32 bits.
     Float(f32),
-    /// A word.
+    /// A string.
     Text(String),
     /// Several numbers.
     Ints(Vec<i64>),
-    /// Several numbers; ONNX has 32 bits for each.
+    /// Several numbers; ONNX stores each in 32 bits.
     Floats(Vec<f32>),
-    /// Several words.
+    /// Several strings.
     Texts(Vec<String>),
 }
 
@@ -116,7 +116,7 @@ pub struct Node {
     pub attributes: Vec<(String, Attribute)>,
 }
 
-/// What a constant holds.
+/// The values of a constant.
 #[derive(Clone, Debug)]
 pub enum Data<F> {
     Floats(Vec<F>),
@@ -155,7 +155,7 @@ pub struct Port {
     pub shape: Vec<Axis>,
 }
 
-/// All of a graph, for what writes it.
+/// All parts of a graph, for the code that writes it.
 #[derive(Clone, Debug)]
 pub struct Parts<F> {
     pub values: Vec<String>,
@@ -166,13 +166,13 @@ pub struct Parts<F> {
 }
 
 impl<F> Parts<F> {
-    /// What the value is called.
+    /// The name of the value.
     pub fn name(&self, value: Value) -> &str {
         &self.values[value.0]
     }
 }
 
-/// What a graph has besides `x` and `y`, and the order of their axes.
+/// The inputs and outputs of a graph besides `x` and `y`, and the order of their axes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interface {
     pub lengths: bool,
@@ -260,10 +260,10 @@ impl<F: Float> Graph<F> {
         (graph, signal)
     }
 
-    /// Ends the graph with the output `y`, and hands it over.
+    /// Ends the graph with the output `y`, and returns it.
     ///
     /// # Errors
-    /// If a layer has not taken its state, or not given it back.
+    /// Returns an error if a layer has not taken its state, or not given it back.
     #[doc(hidden)]
     pub fn finish(mut self, y: Signal) -> Result<Parts<F>, Unsupported> {
         let features = y.features("the output")?;
@@ -329,15 +329,15 @@ impl<F: Float> Graph<F> {
         Value(self.parts.values.len() - 1)
     }
 
-    /// A refusal, for `reason`, by the layer that is being added.
+    /// The error of the layer that is being added, for `reason`.
     pub fn refuse(&self, reason: impl Into<String>) -> Unsupported {
         Unsupported { place: self.place.clone(), reason: reason.into() }
     }
 
-    /// Adds a part of a layer, which is called `part` in it; `""` if its parameters stand as if they were the layer's own.
+    /// Adds a part of a layer, which is called `part` in it; `""` if its parameters are named as if they were the layer's own.
     ///
     /// # Errors
-    /// As `add` does.
+    /// Returns an error if `add` does.
     pub fn inside<T>(
         &mut self,
         part: &str,
@@ -346,7 +346,7 @@ impl<F: Float> Graph<F> {
         let length = self.place.len();
         self.place = join(&self.place, part.into());
         let added = add(self);
-        // What a signal refuses does not know its place.
+        // An error from a signal does not know its place.
         let added = added.map_err(|error| match error.place.is_empty() {
             true => self.refuse(error.reason),
             false => error,
@@ -361,7 +361,7 @@ impl<F: Float> Graph<F> {
         self.node_of(operator, &inputs, attributes, 1)[0]
     }
 
-    /// A node with some outputs, of whose inputs some may be left out.
+    /// A node with this number of outputs; some of its inputs may be left out.
     pub fn node_of(
         &mut self,
         operator: &str,
@@ -382,20 +382,20 @@ impl<F: Float> Graph<F> {
         outputs
     }
 
-    /// The places `from..to` along `axis`.
+    /// The range `from..to` along `axis`.
     pub(crate) fn slice(&mut self, value: Value, [from, to]: [i64; 2], axis: i64) -> Value {
         let (from, to, axis) = (self.integers(&[from]), self.integers(&[to]), self.integers(&[axis]));
         self.node("Slice", &[value, from, to, axis], &[])
     }
 
-    /// `Squeeze`, `Unsqueeze` and what else takes an axis.
+    /// `Squeeze`, `Unsqueeze` and other operators that take an axis.
     pub(crate) fn with_axis(&mut self, operator: &str, value: Value, axis: i64) -> Value {
         let axis = self.integers(&[axis]);
         self.node(operator, &[value, axis], &[])
     }
 
-    /// `value`, whose steps are those of `x`, in the order in which `x` is read; or read so, in the order of steps again. What is past
-    /// the lengths stays where it is.
+    /// Reorders `value`, whose steps are those of `x`, from the order of steps to that in which `x` is read, or back. Steps past
+    /// the lengths stay where they are.
     pub(crate) fn in_order_of_reading(&mut self, x: Signal, value: Value) -> Value {
         if !x.is_reversed {
             return value;
@@ -444,7 +444,7 @@ impl<F: Float> Graph<F> {
         }
     }
 
-    /// Numbers, as axes and shapes are, `[n]`.
+    /// Integers, `[n]`, such as axes and shapes.
     pub fn integers(&mut self, numbers: &[i64]) -> Value {
         self.constant_integers(&[numbers.len()], numbers)
     }
@@ -468,7 +468,7 @@ impl<F: Float> Graph<F> {
         self.lengths.filter(|_| x.has_lengths)
     }
 
-    /// Which positions of `x` are valid, `[T, B, 1]` of booleans, if it has lengths.
+    /// The mask of the valid positions of `x`, `[T, B, 1]` of booleans, if it has lengths.
     pub fn mask(&mut self, x: Signal) -> Option<Value> {
         let lengths = self.lengths(x)?;
         if self.mask.is_none() {
@@ -515,11 +515,11 @@ impl<F: Float> Graph<F> {
         *self.batch.insert(batch)
     }
 
-    /// The next tensor of the model's state. A layer takes as many as [`zero_state`](crate::Layer::zero_state) gives it, in
-    /// that order, and before or after the layers inside it as in that.
+    /// The next tensor of the model's state. A layer takes as many as its [`zero_state`](crate::Layer::zero_state) has, in
+    /// that order, which also says whether they come before or after those of the layers inside it.
     ///
     /// # Errors
-    /// If there are no more.
+    /// Returns an error if there are no more.
     pub fn take_state(&mut self) -> Result<StateTensor, Unsupported> {
         if self.next_state == self.states.len() {
             return Err(self.refuse("took more tensors than the model's state has"));
@@ -528,17 +528,17 @@ impl<F: Float> Graph<F> {
         Ok(StateTensor(self.next_state - 1))
     }
 
-    /// Whether the state after the last step is an output of the graph; if not, nobody asks for it.
+    /// Whether the state after the last step is an output of the graph; if not, it is not needed.
     pub fn has_states(&self) -> bool {
         self.interface.states
     }
 
-    /// What the tensor is before the first step; nothing if that is zero.
+    /// The value of the tensor before the first step; `None` if that is zero.
     pub fn initial_state(&self, tensor: StateTensor) -> Option<Value> {
         self.states[tensor.0].first
     }
 
-    /// Sets what the tensor is after the last step.
+    /// Sets the value of the tensor after the last step.
     pub fn set_final_state(&mut self, tensor: StateTensor, value: Value) {
         self.states[tensor.0].last = Some(value);
     }
@@ -548,12 +548,12 @@ impl<F: Float> Graph<F> {
         StateTensor((self.next_state + k).min(self.states.len().saturating_sub(1)))
     }
 
-    /// Sets what the tensor is before the first step.
+    /// Sets the value of the tensor before the first step.
     pub(crate) fn set_initial_state(&mut self, tensor: StateTensor, value: Value) {
         self.states[tensor.0].first = Some(value);
     }
 
-    /// Where the axis of sequences is in the tensor, and how many axes there are.
+    /// The axes of the tensor, which tell where that of the sequences is.
     pub(crate) fn state_shape(&self, tensor: StateTensor) -> &[Axis] {
         &self.states[tensor.0].shape
     }

@@ -7,7 +7,7 @@ use ndarray::{ArrayView2, s};
 
 /// An integer that can be a token id or a class: `u8` to `u64`, `i8` to `i64`, `usize` and `isize`.
 ///
-/// What a valid position must hold is an id from 0 on; what is ignored, and padding, can hold anything, such as the -100
+/// A valid position must hold an id from 0 on; positions that are ignored, and padding, can hold anything, such as the -100
 /// of PyTorch's losses.
 pub trait Id: sealed::Sealed + Copy + fmt::Debug + fmt::Display + PartialEq + Send + Sync + 'static {
     /// The id as an index; `usize::MAX` if it is below 0 or too large.

@@ -1,4 +1,4 @@
-//! What a layer is made of besides its equations: buffers that are reused, the mark of a forward pass that awaits its
+//! Building blocks of layers besides their equations: buffers that are reused, the mark of a forward pass that awaits its
 //! backward, and a check of shapes.
 
 use ndarray::{Array, Array3, ArrayRef3, ArrayView2, ArrayView3, Dimension, IntoDimension};
@@ -10,7 +10,7 @@ use crate::base::{Mode, Tensors};
 pub use crate::base::{check_gradient, check_shape};
 use crate::kernels::Float;
 
-/// Gives `buffer` the shape `shape`, in the memory it has if that is enough. What it then holds is unspecified.
+/// Gives `buffer` the shape `shape`, in the memory it has if that is enough. Its values are then unspecified.
 pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoDimension<Dim = D>) {
     let shape = shape.into_dimension();
     if buffer.raw_dim() != shape || !buffer.is_standard_layout() {
@@ -20,7 +20,7 @@ pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoD
     }
 }
 
-/// The mark that a forward pass leaves in a cache and its backward pass takes: so a stale cache or another input
+/// The mark that a forward pass leaves in a cache and its backward pass takes, so that a stale cache or another input
 /// panics instead of giving wrong gradients.
 ///
 /// ```text
@@ -34,14 +34,14 @@ pub fn reuse<F: Float, D: Dimension>(buffer: &mut Array<F, D>, shape: impl IntoD
 /// | is it that of the forward pass? | release builds | debug builds |
 /// | --- | --- | --- |
 /// | `T`, `B`, lengths, direction, place in a larger batch, seed, whether it is an inference pass | yes | yes |
-/// | the values of `x` | 16 of them, evenly spread | all that are no padding |
+/// | the values of `x` | 16 of them, evenly spread | all that are not padding |
 /// | the layer's parameters | no | all |
 ///
 /// "Debug builds" are those in which gradflow is compiled with `debug-assertions`, as in Cargo's `dev` and `test` profiles.
 /// [`Layer::pass`](crate::Layer::pass) goes further and has the compiler refuse such mistakes.
 ///
 /// # Which parameters
-/// A layer made of layers need not give those of its parts, which are marked themselves: it gives its own, or `&()`.
+/// A layer made of layers need not pass those of its parts, which have marks themselves: it passes its own, or `&()`.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     last: LastPass,
@@ -60,7 +60,7 @@ enum LastPass {
     },
 }
 
-/// A forward pass that has [begun](Pending::begin) and is not done.
+/// A forward pass that has [begun](Pending::begin) and is not finished.
 #[derive(Debug)]
 #[must_use = "without `set`, no backward pass is accepted"]
 pub struct Mark<'p> {
@@ -69,13 +69,13 @@ pub struct Mark<'p> {
 }
 
 impl Mark<'_> {
-    /// The forward pass is done: its backward pass may follow.
+    /// Marks the forward pass as finished: its backward pass may follow.
     pub fn set(self) {
         self.pending.last = self.pass;
     }
 }
 
-/// The training passes in a row that had the same seed and each another input.
+/// The number of consecutive training passes with the same seed and different inputs.
 #[derive(Clone, Debug, Default)]
 struct SameSeed {
     seed: u64,
@@ -83,15 +83,16 @@ struct SameSeed {
     passes: u32,
 }
 
-/// The number of training steps in a row with the same seed and other inputs that counts as a mistake.
+/// The number of consecutive training steps with the same seed and different inputs that counts as a mistake.
 const SAME_SEED: u32 = 100;
 
 impl Pending {
-    /// For layers that drop something at random, before [`take`](Pending::take): each training step should have a seed of its
-    /// own. The same seed again for the same input, as in a gradient check, or for a later chunk of a sequence is no mistake.
+    /// Checks that each training step has its own seed. Layers that drop something at random call this before
+    /// [`take`](Pending::take). Repeating a seed for the same input, as in a gradient check, or for a later chunk of a sequence is
+    /// no mistake.
     ///
     /// # Panics
-    /// Panics at the 100th backward pass in a row that has the same seed and another input than the one before.
+    /// Panics at the 100th consecutive backward pass with the same seed and a different input from the one before.
     #[track_caller]
     pub fn expect_another_seed<F: Float>(&mut self, layer: &str, x: &Sequence<'_, F>) {
         let Some(Mode::Train { seed }) = x.mode() else { return };
@@ -111,7 +112,7 @@ impl Pending {
         self.same_seed = SameSeed { seed, fingerprint, passes };
     }
 
-    /// A forward pass of `layer` over `x` begins; in [`Mode::Infer`] no backward pass may follow.
+    /// Begins a forward pass of `layer` over `x`; in [`Mode::Infer`] no backward pass may follow.
     ///
     /// # Panics
     /// Panics if a parameter of `layer` is not in standard layout.
@@ -126,10 +127,10 @@ impl Pending {
         Mark { pending: self, pass }
     }
 
-    /// The backward pass begins, for `layer`, which messages call `name` and which has `output` features.
+    /// Begins the backward pass of `layer`, which is called `name` in messages and has `output` features.
     ///
     /// # Panics
-    /// Panics if no forward pass is pending, it had another `x` or, in debug builds, other parameters, or `dy` is not
+    /// Panics if no forward pass is pending, if it had another `x` or, in debug builds, other parameters, or if `dy` is not
     /// `[T, B, output]`.
     #[track_caller]
     pub fn take<F: Float>(
@@ -173,14 +174,14 @@ impl Pending {
     }
 }
 
-/// Panics if a parameter is not in standard layout, in inference as in training: it does when it is asked for.
+/// Panics if a parameter is not in standard layout, in inference as in training: reading such a parameter panics.
 pub(crate) fn check_layout<F: Float>(layer: &dyn Tensors<F>) {
     for i in 0..layer.count() {
         layer.tensor(i);
     }
 }
 
-/// A fingerprint of all parameters; 0 in release builds, which do not look at them.
+/// A fingerprint of all parameters; 0 in release builds, which do not check them.
 pub(crate) fn parameters<F: Float>(layer: &dyn Tensors<F>) -> u64 {
     let mut all = Fingerprint::default();
     if CHECKS_ALL {
@@ -189,7 +190,7 @@ pub(crate) fn parameters<F: Float>(layer: &dyn Tensors<F>) -> u64 {
     all.bits()
 }
 
-/// A copy in standard layout of the arrays that are not, so that kernels see rows side by side.
+/// A copy in standard layout of arrays that are not, so that kernels see contiguous rows.
 #[derive(Clone, Debug, Default)]
 pub struct StandardLayout<F>(Array3<F>);
 
@@ -209,7 +210,7 @@ impl<F: Float> StandardLayout<F> {
         rows(self.view(x))
     }
 
-    /// The rows of `values`, which lie as those of `x` do; of what a mask leaves out, zeros, whatever is there.
+    /// The rows of `values`, in the order of those of `x`; rows that a mask leaves out are zeros, whatever they hold.
     pub(crate) fn unmasked_rows<'a>(&'a mut self, x: &Sequence<'_, F>, values: ArrayView3<'a, F>) -> ArrayView2<'a, F> {
         if !x.has_mask() {
             return self.rows(values);
@@ -232,7 +233,7 @@ pub(crate) fn rows<F: Float>(x: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
     x.into_shape_with_order((steps * batch, features)).expect("standard layout")
 }
 
-/// `Debug` for types whose contents say nothing to a reader: caches.
+/// `Debug` for types whose contents mean nothing to a reader, such as caches.
 macro_rules! opaque_debug {
     ($t:ident<$l:ident: $bound:path>) => {
         impl<$l: $bound> std::fmt::Debug for $t<$l> {

@@ -19,7 +19,7 @@ pub(crate) struct LayerStage<L: Layer> {
 }
 
 impl<L: Layer> LayerStage<L> {
-    /// A copy of `layer`, which takes `input` features and has done a step: all buffers are there.
+    /// A stage with a copy of `layer`, which takes `input` features. It has done a step, so all buffers are allocated.
     pub(crate) fn boxed(layer: &L, input: usize) -> Box<Self> {
         let layer = layer.clone();
         let mut stage = Box::new(LayerStage {
@@ -35,7 +35,7 @@ impl<L: Layer> LayerStage<L> {
         stage
     }
 
-    /// A step from x; the shape of y, which is left in the cache.
+    /// Does a step from x; returns the shape of y, which is left in the cache.
     fn step(&mut self) -> (usize, usize, usize) {
         let LayerStage { layer, weights, state, cache, x, .. } = self;
         weights.locate((0..layer.count()).map(|i| layer.tensor(i).1));

@@ -1,4 +1,4 @@
-//! The trait `Layer`, its input and its gradient, and what layers are made of.
+//! The trait `Layer`, its input and its gradient, and the building blocks of layers.
 
 pub(crate) mod affine;
 pub(crate) mod batch_state;

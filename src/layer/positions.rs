@@ -1,4 +1,4 @@
-//! Which positions of a batch are valid, and where its sequences start anew.
+//! The valid positions of a batch, and the steps at which its sequences start anew.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, s};
 
 use crate::base::LengthsError;
 
-/// What is known of a batch's positions beside their values.
+/// The properties of a batch's positions besides their values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Positions<'a> {
     borders: Borders<'a>,
@@ -15,7 +15,7 @@ pub(super) struct Positions<'a> {
     rows: Option<PieceRows<'a>>,
 }
 
-/// Where sequences end, and where pieces of them start.
+/// The ends of sequences, and the starts of their pieces.
 #[derive(Clone, Copy, Debug, Default)]
 struct Borders<'a> {
     lengths: Option<Whole<&'a [usize]>>,         // [B]
@@ -87,7 +87,7 @@ impl PieceRows<'_> {
     }
 }
 
-/// What was given of whole sequences, of which the steps here may be a chunk.
+/// Data given for whole sequences, of which the steps here may be a chunk.
 #[derive(Clone, Copy, Debug)]
 struct Whole<T> {
     given: T,
@@ -112,7 +112,7 @@ impl<T> Whole<T> {
 }
 
 impl<'a> Positions<'a> {
-    /// With one length for each of `batch` sequences of at most `steps` steps.
+    /// These positions with one length for each of `batch` sequences of at most `steps` steps.
     pub fn with_lengths(self, lengths: &'a [usize], steps: usize, batch: usize) -> Result<Self, LengthsError> {
         if lengths.len() != batch {
             return Err(LengthsError::Count { lengths: lengths.len(), batch });
@@ -131,25 +131,25 @@ impl<'a> Positions<'a> {
         Positions { borders: Borders { resets: Some(Whole::new(resets)), ..self.borders }, ..self }
     }
 
-    /// With states that have a row for each piece of the `steps` steps from here.
+    /// These positions with states that have a row for each piece of the `steps` steps from here.
     pub fn with_piece_states(self, steps: usize) -> Self {
         let (borders, start) = (self.borders, self.borders.passed());
         let rows = self.have_resets().then_some(PieceRows { borders, start, end: start + steps });
         Positions { rows, ..self }
     }
 
-    /// Those of an output on a time axis of its own, which is one piece for each sequence. A state starts from the row of the piece
-    /// that is read first and ends in that of the last one.
+    /// The positions of an output that has its own time axis, with one piece for each sequence. A state starts from the row of the
+    /// piece that is read first and ends in that of the last one.
     pub fn of_other_steps(self) -> Self {
         Positions { rows: self.rows, ..Positions::default() }
     }
 
-    /// Whether they are of an output on a time axis of its own, with states that have a row for each piece of another one.
+    /// Whether these are positions of an output that has its own time axis, with states that have a row for each piece of another axis.
     pub fn have_rows_of_other_steps(&self) -> bool {
         self.rows.is_some() && !self.have_resets()
     }
 
-    /// The same, borrowed for a shorter time. (A view is invariant.)
+    /// The same positions, borrowed for a shorter time. (A view is invariant.)
     pub fn reborrow<'s>(self) -> Positions<'s>
     where
         'a: 's,
@@ -161,7 +161,7 @@ impl<'a> Positions<'a> {
         }
     }
 
-    /// Those of the steps `range`.
+    /// The positions of the steps `range`.
     pub fn of_steps(self, range: Range<usize>) -> Self {
         let first = range.start;
         Positions {
@@ -171,7 +171,7 @@ impl<'a> Positions<'a> {
         }
     }
 
-    /// Those of one of every `stride` steps; if that is not each, of a batch with lengths alone.
+    /// The positions of one of every `stride` steps; unless that is each step, the batch has only lengths.
     pub fn every(self, stride: usize) -> Self {
         if stride == 1 {
             return self;
@@ -181,7 +181,7 @@ impl<'a> Positions<'a> {
         Positions { borders, ..Positions::default() }
     }
 
-    /// Those of the sequences `range`.
+    /// The positions of the sequences `range`.
     pub fn of_sequences(self, range: &Range<usize>) -> Self {
         Positions {
             borders: self.borders.of_sequences(range),
@@ -211,7 +211,7 @@ impl<'a> Positions<'a> {
     pub fn length(&self, b: usize, steps: usize) -> usize {
         self.borders.lengths.map_or(steps, |Whole { given, passed, stride }| {
             let rest = given[b].saturating_sub(passed);
-            // A division at each position would be felt.
+            // A division at each position would take noticeable time.
             let rest = if stride == 1 { rest } else { rest.div_ceil(stride) };
             rest.min(steps)
         })
@@ -251,9 +251,9 @@ pub struct Piece {
     pub sequence: usize,
     /// Its steps; none, if the sequence starts anew before its first step here.
     pub steps: Range<usize>,
-    /// The row of the initial state that it starts from, and that takes the gradient there. `None`: it starts anew.
+    /// The row of the initial state that it starts from, and that receives the gradient there; `None` if it starts anew.
     pub initial: Option<usize>,
-    /// The row of the final state that it ends in. `None`: its last state is dropped.
+    /// The row of the final state that it ends in; `None` if its last state is dropped.
     pub last: Option<usize>,
 }
 
@@ -267,7 +267,7 @@ pub(super) struct Pieces<'a> {
     sequence: usize,
     /// The steps of the sequence that are in no piece yet.
     rest: Range<usize>,
-    /// Whether these are all.
+    /// Whether these are all steps of the sequence.
     is_first: bool,
     /// If states have a row for each piece, that of the next one, and the first of the next sequence.
     row: usize,
@@ -275,7 +275,7 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Of `batch` sequences of `steps` steps, in the order in which they are read.
+    /// The pieces of `batch` sequences of `steps` steps, in the order in which they are read.
     pub fn new(positions: Positions<'a>, steps: usize, batch: usize, is_reversed: bool) -> Self {
         let (rest, is_first) = (0..0, true);
         let mut pieces =
@@ -314,7 +314,7 @@ impl Iterator for Pieces<'_> {
             let (initial, last) = if is_reversed { (last, first) } else { (first, last) };
             return Some(Piece { sequence, steps: rest, initial: Some(initial), last: Some(last) });
         }
-        // The mark of a piece's own start, if steps are read forward, is not the next one's.
+        // If steps are read forward, the mark at a piece's own start does not start the next one.
         let border = match (positions.have_resets(), is_reversed) {
             (false, _) => None,
             (true, false) => {

@@ -1,4 +1,4 @@
-//! Layers that map each row on its own: the walk over valid rows, written once for all of them.
+//! Layers that map each row separately: the walk over valid rows, written once for all of them.
 
 use std::ops::Range;
 
@@ -16,10 +16,10 @@ use super::traits::Layer;
 use crate::base::{Size, SizeError, Tensors, check_gradient, check_shape};
 use crate::kernels::{Accumulate, Float};
 
-/// A layer whose every output row is a function of the input row at the same step of the same sequence.
+/// A layer in which each output row is a function of the input row at the same step of the same sequence.
 ///
-/// This is its arithmetic; lengths, chunks, memory layouts, stale caches and the cache itself come from this crate, by one
-/// line: [`row_layer!`](crate::row_layer).
+/// An implementation has only the arithmetic; this crate handles lengths, chunks, memory layouts, stale caches and the cache
+/// itself, with one line: [`row_layer!`](crate::row_layer).
 ///
 /// ```
 /// use gradflow::ndarray::{ArrayViewMut2, Zip};
@@ -52,9 +52,9 @@ use crate::kernels::{Accumulate, Float};
 pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 'static {
     /// `f32` or `f64`.
     type Elem: Float;
-    /// What the backward pass needs of the forward pass besides `x`; `()` if that is nothing.
+    /// The data that the backward pass needs from the forward pass besides `x`; `()` if there is none.
     type Kept: Default + Send + 'static;
-    /// What panics call it.
+    /// The layer's name in panics.
     const NAME: &'static str;
 
     /// I, the number of input features; `None` if any number will do.
@@ -67,15 +67,15 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
         input
     }
 
-    /// Before the first rows of a forward pass: checks parameters and makes room in `kept` for `T * B` rows.
+    /// Called before the first rows of a forward pass: checks parameters and makes room in `kept` for `T * B` rows.
     #[track_caller]
     fn begin(&self, _x: &Sequence<'_, Self::Elem>, _kept: &mut Self::Kept) {}
 
-    /// `y`, `[N, O]`, of the rows `x`, `[N, I]`.
+    /// Computes `y`, `[N, O]`, from the rows `x`, `[N, I]`.
     #[track_caller]
     fn forward_rows(&self, rows: Rows<'_, Self::Elem>, y: ArrayViewMut2<'_, Self::Elem>, kept: &mut Self::Kept);
 
-    /// Whether training drops something at random, so that each step should have a seed of its own.
+    /// Whether training drops something at random, so that each step should have its own seed.
     #[doc(hidden)]
     fn drops(&self) -> bool {
         false
@@ -87,10 +87,10 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
         false
     }
 
-    /// [`Layer::add_to_graph`] of the layer: `y` of `x`, both with the same lengths; the default refuses.
+    /// [`Layer::add_to_graph`] of the layer: `y` from `x`, both with the same lengths. The default returns an error.
     ///
     /// # Errors
-    /// If ONNX's operators cannot express the layer.
+    /// Returns an error if ONNX's operators cannot express the layer.
     fn add_rows_to_graph(&self, graph: &mut Graph<Self::Elem>, _x: Signal) -> Result<Signal, Unsupported> {
         Err(graph.refuse(format!("{} does not say what it is in ONNX's operators", Self::NAME)))
     }
@@ -111,7 +111,7 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
         unreachable!("{} does not write onto a skip connection", Self::NAME)
     }
 
-    /// `d.dx`, if it is wanted, from `d.dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
+    /// Computes `d.dx`, if it is wanted, from `d.dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
     #[track_caller]
     fn backward_rows(
         &self,
@@ -121,14 +121,14 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
         grad: Gradient<'_, Self>,
     );
 
-    /// [`forward`]. Layers of this crate override it by `compiled_walk!`, which calls a `forward` that is compiled once.
+    /// Calls [`forward`]. Layers of this crate override it with `compiled_walk!`, which calls a `forward` that is compiled once.
     #[doc(hidden)]
     #[track_caller]
     fn walk(&self, x: &Sequence<'_, Self::Elem>, cache: &mut RowCache<Self>) {
         forward(self, x, cache);
     }
 
-    /// [`backward`]. Layers of this crate override it by `compiled_walk!`, which calls a `backward` that is compiled once.
+    /// Calls [`backward`]. Layers of this crate override it with `compiled_walk!`, which calls a `backward` that is compiled once.
     #[doc(hidden)]
     #[track_caller]
     fn walk_back(
@@ -142,23 +142,23 @@ pub trait RowLayer: Tensors<<Self as RowLayer>::Elem> + Clone + Send + Sync + 's
     }
 }
 
-/// Some valid rows of a pass, side by side.
+/// Some consecutive valid rows of a pass.
 #[derive(Clone, Debug)]
 pub struct Rows<'a, F> {
     /// `[N, I]`
     pub x: ArrayView2<'a, F>,
-    /// Their places among the `T * B` rows of the pass: row `t * B + b` is step `t` of sequence `b`.
+    /// Their indices among the `T * B` rows of the pass: row `t * B + b` is step `t` of sequence `b`.
     pub places: Range<usize>,
     /// The pass.
     pub pass: Sequence<'a, F>,
 }
 
-/// The gradients by the output and the input of some rows.
+/// The gradients with respect to the output and the input of some rows.
 #[derive(Debug)]
 pub struct RowGradients<'a, F> {
     /// `dL/dy`, `[N, O]`
     pub dy: ArrayView2<'a, F>,
-    /// `dL/dx`, `[N, I]`, to be written, if it is wanted. If `I = O`, it comes in holding `y`.
+    /// `dL/dx`, `[N, I]`, to be written, if it is wanted. If `I = O`, it holds `y` at first.
     pub dx: Option<ArrayViewMut2<'a, F>>,
 }
 
@@ -204,7 +204,7 @@ impl<L: RowLayer> RowCache<L> {
 /// [`Layer::output_size`](super::Layer::output_size) of a row layer.
 ///
 /// # Errors
-/// If the layer does not take that size.
+/// Returns an error if the layer does not take that size.
 pub fn output_size<L: RowLayer>(layer: &L, input: Size) -> Result<usize, SizeError> {
     match (layer.takes(), input) {
         (Some(takes), input) if input != Size::Features(takes) => Err(SizeError::features(L::NAME, takes, input)),
@@ -222,7 +222,7 @@ pub fn stages<L: RowLayer + Layer<Elem = <L as RowLayer>::Elem>>(
     }
 }
 
-/// `y`, left in the cache.
+/// Computes `y`, which is left in the cache.
 #[track_caller]
 pub fn forward<L: RowLayer>(layer: &L, x: &Sequence<'_, L::Elem>, cache: &mut RowCache<L>) {
     let RowCache { pending, x_copy, y, kept, .. } = cache;
@@ -271,7 +271,7 @@ pub fn forward_onto<L: RowLayer>(
     mark.set();
 }
 
-/// `dx`, left in the cache.
+/// Computes `dx`, which is left in the cache.
 #[track_caller]
 pub fn backward<L: RowLayer>(
     layer: &L,

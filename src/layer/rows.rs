@@ -28,7 +28,7 @@ pub(crate) fn row_of_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
     row.into_slice().expect("contiguous rows")
 }
 
-/// Where the rows `run` lie in values of `width` each.
+/// The range of the rows `run` among the values of rows of `width`.
 pub(crate) fn span(run: &Range<usize>, width: usize) -> Range<usize> {
     run.start * width..run.end * width
 }
@@ -39,22 +39,22 @@ pub(crate) fn rows_of<'a, F: Float, D: Dimension>(buffer: &'a mut ArrayRef<F, D>
     &mut buffer.as_slice_mut().expect("a buffer in standard layout")[span(run, width)]
 }
 
-/// The rows `run` of a matrix. (Slicing does the same, but each step of a recurrence would notice what that costs.)
+/// The rows `run` of a matrix. (Slicing does the same, but its cost would be noticeable in each step of a recurrence.)
 pub(crate) fn view_of_rows<'a, F>(matrix: ArrayView2<'a, F>, run: &Range<usize>) -> ArrayView2<'a, F> {
     matrix.split_at(Axis(0), run.end).0.split_at(Axis(0), run.start).1
 }
 
-/// [`view_of_rows`], to be written.
+/// [`view_of_rows`], for writing.
 pub(crate) fn view_mut_of_rows<'a, F>(matrix: ArrayViewMut2<'a, F>, run: &Range<usize>) -> ArrayViewMut2<'a, F> {
     matrix.split_at(Axis(0), run.end).0.split_at(Axis(0), run.start).1
 }
 
-/// The values of rows that lie side by side.
+/// The values of contiguous rows.
 pub(crate) fn values_of<F>(rows: ArrayView2<'_, F>) -> &[F] {
     rows.to_slice().expect("rows side by side")
 }
 
-/// [`values_of`], to be written.
+/// [`values_of`], for writing.
 pub(crate) fn values_of_mut<F>(rows: ArrayViewMut2<'_, F>) -> &mut [F] {
     rows.into_slice().expect("rows side by side")
 }

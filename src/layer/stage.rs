@@ -8,7 +8,7 @@ pub trait Stage<F>: Send {
     /// O, the number of output features.
     fn output(&self) -> usize;
 
-    /// `y`, `[T, O]`, of the next T steps `x`, `[T, I]`. T is given, since a division takes as long as some layers.
+    /// Computes `y`, `[T, O]`, from the next T steps `x`, `[T, I]`. T is given, because a division takes as long as some layers.
     fn run(&mut self, steps: usize, x: &[F], y: &mut [F]);
 
     /// The number of tensors that it has in the model's state.
@@ -22,7 +22,7 @@ pub trait Stage<F>: Send {
     /// Writes its state to the model's.
     fn store(&self, _state: &mut dyn Tensors<F>, _at: Place) {}
 
-    /// Goes on by `y = W y + b` with `rows` `[O, I + 1]` of W and b, for a few outputs; `false` if it cannot.
+    /// Appends `y = W y + b` with `rows` `[O, I + 1]` of W and b, for a few outputs; returns `false` if it cannot.
     fn add_linear(&mut self, _rows: &[F], _output: usize) -> bool {
         false
     }
@@ -31,17 +31,17 @@ pub trait Stage<F>: Send {
     fn boxed(&self) -> Box<dyn Stage<F>>;
 }
 
-/// Where a stage's state lies in the model's, of one sequence.
+/// The place of a stage's state in the model's, for one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// The first of its tensors.
+    /// The index of its first tensor.
     pub first: usize,
-    /// Where each tensor holds the values of several cells, one after another: which cell.
+    /// The index of the cell, if each tensor holds the values of several cells, one after another.
     pub cell: usize,
 }
 
 impl Place {
-    /// At the front, of one cell.
+    /// The front, for a single cell.
     pub const FRONT: Self = Place { first: 0, cell: 0 };
 
     /// Copies `to.len()` values of the `i`th tensor.
@@ -70,7 +70,7 @@ impl<F> std::fmt::Debug for Stages<F> {
 }
 
 impl<F> Stages<F> {
-    /// None yet, for `input` features.
+    /// No stages yet, for `input` features.
     pub fn new(input: usize) -> Self {
         Stages { features: input, list: Vec::new() }
     }
@@ -80,13 +80,13 @@ impl<F> Stages<F> {
         self.features
     }
 
-    /// One more.
+    /// Appends a stage.
     pub fn push(&mut self, stage: Box<dyn Stage<F>>) {
         self.features = stage.output();
         self.list.push(stage);
     }
 
-    /// The last one [goes on by an affine map](Stage::add_linear), if it can.
+    /// Appends an [affine map](Stage::add_linear) to the last stage; returns `false` if that cannot be done.
     pub fn add_linear(&mut self, rows: &[F], output: usize) -> bool {
         let added = self.list.last_mut().is_some_and(|last| last.add_linear(rows, output));
         if added {
@@ -96,18 +96,18 @@ impl<F> Stages<F> {
     }
 }
 
-/// The most steps that one stage does before the next.
+/// The maximum number of steps that one stage does before the next.
 pub(crate) const BLOCK: usize = 64;
 
 /// Stages one after another, with the memory between them.
 pub(crate) struct Chain<F> {
     stages: Vec<Box<dyn Stage<F>>>,
-    /// What the stages but the last give: `[BLOCK, O]` each.
+    /// The outputs of all stages but the last, `[BLOCK, O]` each.
     between: Vec<Vec<F>>,
 }
 
 impl<F: Float> Chain<F> {
-    /// Of `stages`; the identity if there are none.
+    /// A chain of `stages`; the identity if there are none.
     pub fn new(stages: Stages<F>) -> Self {
         let stages = stages.list;
         let but_last = stages.iter().take(stages.len().saturating_sub(1));
@@ -115,7 +115,7 @@ impl<F: Float> Chain<F> {
         Chain { stages, between }
     }
 
-    /// `y`, `[T, O]`, of the next T steps `x`, `[T, I]`, at most [`BLOCK`].
+    /// Computes `y`, `[T, O]`, from the next T steps `x`, `[T, I]`, at most [`BLOCK`].
     #[inline]
     pub fn run(&mut self, steps: usize, x: &[F], y: &mut [F]) {
         let Some((last, stages)) = self.stages.split_last_mut() else { return y.copy_from_slice(x) };

@@ -1,6 +1,6 @@
-//! How many steps a layer's output has.
+//! The number of steps of a layer's output.
 
-/// The number of steps of a layer's output, by that of its input.
+/// The number of steps of a layer's output, as a function of that of its input.
 ///
 /// ```
 /// use gradflow::author::Steps;
@@ -11,11 +11,11 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steps {
-    /// Those of the input, with its lengths.
+    /// The steps of the input, with its lengths.
     Same,
     /// This many, whatever the input has: a time axis of its own, without lengths.
     Count(usize),
-    /// One for every n steps, from the first on: `⌈T / n⌉`, and of each length too.
+    /// One for every n steps, from the first on: `⌈T / n⌉`, and likewise for each length.
     Every(usize),
 }
 
@@ -29,7 +29,7 @@ impl Steps {
         }
     }
 
-    /// Those of this layer and `next` after it.
+    /// The steps of this layer followed by `next`.
     pub fn then(self, next: Steps) -> Steps {
         match (self, next) {
             (steps, Steps::Same) => steps,

@@ -1,12 +1,12 @@
-//! What a model is made of, as a table.
+//! The layers of a model as a table.
 
 use std::fmt;
 
 use crate::base::Tensors;
 
-/// A line for each layer of a model: its name, its type, how many parameters it has and their shapes; and the total.
+/// A line for each layer of a model with its name, its type, its number of parameters and their shapes; and the total.
 ///
-/// Made by [`Layer::summary`](super::Layer::summary); the layers of this crate print as theirs.
+/// [`Layer::summary`](super::Layer::summary) makes it; the layers of this crate print as their summaries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     lines: Vec<Line>,
@@ -22,7 +22,7 @@ struct Line {
 }
 
 impl Summary {
-    /// A line for a layer called `name`, with its own tensors.
+    /// Adds a line for a layer called `name`, with its own tensors.
     #[doc(hidden)]
     pub fn add<F>(&mut self, name: &str, layer: &str, tensors: &impl Tensors<F>) {
         let shapes = (0..tensors.count()).map(|i| format!("{} {:?}", tensors.name(i), tensors.tensor(i).0));
@@ -34,7 +34,7 @@ impl Summary {
         });
     }
 
-    /// Lines for what is inside the layer of the last line.
+    /// Adds lines for the layers inside the layer of the last line.
     #[doc(hidden)]
     pub fn inside(&mut self, describe: impl FnOnce(&mut Summary)) {
         self.depth += 1;

@@ -1,4 +1,4 @@
-//! The one trait behind which every cell, layer, block and model stands.
+//! The trait that every cell, layer, block and model implements.
 
 use std::fmt;
 
@@ -16,24 +16,24 @@ use crate::base::tensors::check_alike;
 use crate::base::{Size, SizeError, Tensors, check_shape};
 use crate::kernels::Float;
 
-/// What a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
-/// for an LSTM. Any clonable [`Tensors`] is one.
+/// The data that a layer carries from one call to the next: `()` for a feed-forward layer, `h` for RNN and GRU, `h` and `c`
+/// for an LSTM. Any clonable [`Tensors`] is a state.
 pub trait State<F>: Tensors<F> + Clone + Send + Sync {}
 
 impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 
 /// A differentiable map of sequences, `[T, B, I]` to `[T, B, O]`, with its backward pass written by hand.
 ///
-/// - A layer holds its parameters and nothing else, so it can be shared by threads. What is carried between calls is
-///   its [`State`](Layer::State); every buffer, and what the backward pass needs, is its [`Cache`](Layer::Cache).
+/// - A layer holds its parameters and nothing else, so it can be shared by threads. The data carried between calls is
+///   its [`State`](Layer::State); all buffers, and the data that the backward pass needs, are its [`Cache`](Layer::Cache).
 ///   The caller makes both once and reuses them: from the second pass of a shape on, nothing is allocated.
 /// - A gradient is a value of the layer's own type, which a backward pass adds to or overwrites: see [`Gradient`].
 /// - One step is a sequence with `T = 1`: step code and sequence code are one function.
 /// - With [lengths](Sequence::with_lengths), padding is never read, outputs and input gradients are zero there, and
 ///   each state stops at its sequence's last valid step.
-/// - A layer may [change the number of steps](Layer::output_steps): its output has a time axis of its own.
+/// - A layer may [change the number of steps](Layer::output_steps): its output then has its own time axis.
 ///
-/// Training loops use [`pass`](Layer::pass), which leaves the order of calls to the compiler.
+/// Training loops use [`pass`](Layer::pass), which lets the compiler check the order of calls.
 ///
 /// ```
 /// use gradflow::{Layer, Sequence, ZerosLike, layers::{Activation, Linear}, ndarray::Array2};
@@ -55,19 +55,19 @@ impl<F, T: Tensors<F> + Clone + Send + Sync> State<F> for T {}
 pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static {
     /// `f32` or `f64`.
     type Elem: Float;
-    /// What is carried from call to call.
+    /// The data carried from call to call.
     type State: State<Self::Elem> + 'static;
-    /// Buffers, and what `backward` needs of `forward`.
+    /// Buffers, and the data that `backward` needs from `forward`.
     type Cache: Default + Send + 'static;
 
     /// The number of output features for inputs of a size.
     ///
     /// # Errors
-    /// If the layer, or one inside it, does not take that size.
+    /// Returns an error if the layer, or one inside it, does not take that size.
     fn output_size(&self, input: Size) -> Result<usize, SizeError>;
 
-    /// The number of steps of the output, T', for a layer that changes it. [`Steps::Same`], the default: the output has the steps and
-    /// the lengths of the input.
+    /// The number of steps of the output, T', for a layer that changes it. With [`Steps::Same`], the default, the output has the
+    /// steps and the lengths of the input.
     ///
     /// [`LastStep`](crate::layers::LastStep), [`Pool`](crate::layers::Pool) and [`Repeat`](crate::layers::Repeat) give a number of
     /// steps that does not depend on the input's, [`Steps::Count`]: the output has no lengths, and all of it is valid. A
@@ -77,8 +77,8 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         Steps::Same
     }
 
-    /// The output `y` over `x` with the lengths that it has: those of `x`, unless the layer [changes the number of
-    /// steps](Layer::output_steps). What the next layer, or a loss, is given.
+    /// The output `y` over `x` with its lengths: those of `x`, unless the layer [changes the number of
+    /// steps](Layer::output_steps). The next layer, or a loss, takes this.
     ///
     /// ```
     /// use gradflow::{Layer, Sequence, layers::LastStep, ndarray::Array3};
@@ -107,7 +107,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     fn zero_state(&self, batch: usize) -> Self::State;
 
     /// The state of some of the sequences of a batch, in the given order: for a smaller last batch, for streams that go on while
-    /// others have ended, and for the beams of a search, where a sequence may come several times.
+    /// others have ended, and for the beams of a search, in which a sequence may occur several times.
     ///
     /// ```
     /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::Lstm};
@@ -133,10 +133,10 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         some
     }
 
-    /// Puts the state of some of the sequences, as [`select_state`](Layer::select_state) gives it, back in its place.
+    /// Puts the state of some of the sequences, as [`select_state`](Layer::select_state) returns it, back in its place.
     ///
     /// # Panics
-    /// Panics if there is no such sequence, or `some` is not the state of as many.
+    /// Panics if there is no such sequence, or `some` is not the state of that many.
     #[track_caller]
     fn put_state(&self, state: &mut Self::State, sequences: &[usize], some: &Self::State) {
         check_alike(&"Layer::put_state: state", &self.zero_state(sequences.len()), some);
@@ -158,7 +158,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         cache: &'c mut Self::Cache,
     ) -> ArrayView3<'c, Self::Elem>;
 
-    /// The `y` of the last forward pass, again; after its backward pass, unspecified.
+    /// The `y` of the last forward pass; unspecified after its backward pass.
     fn output<'c>(&self, cache: &'c Self::Cache) -> ArrayView3<'c, Self::Elem>;
 
     /// `dL/dx`, `[T, B, I]`, from `dy` = `dL/dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
@@ -167,13 +167,13 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     ///
     /// If `x` needs no gradient (see [`Sequence::wants_gradient`]), a layer may skip computing it; the returned view is then
     /// unspecified. `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None`
-    /// means zero, and not wanted. One backward pass follows one forward pass, with the same `x` and the same parameters: what of
-    /// that is checked, in release builds and in debug builds, is said at [`Pending`](crate::author::Pending). A pass that panicked
-    /// is none: after it, the cache waits for a forward pass.
+    /// means that the former is zero and the latter not wanted. One backward pass follows one forward pass, with the same `x` and
+    /// the same parameters; [`Pending`](crate::author::Pending) says what is checked in release builds and in debug builds. A pass
+    /// that panicked does not count: after it, the cache awaits a forward pass.
     ///
     /// # Panics
     /// Panics if no forward pass over this `x` is pending in `cache`, or `dy`, `dstate` or `grad` has another shape; in debug
-    /// builds, also if a parameter is another than in the forward pass.
+    /// builds, also if a parameter differs from that of the forward pass.
     #[track_caller]
     fn backward_pass<'c>(
         &self,
@@ -238,7 +238,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     /// [`output`](Layer::output) is unspecified. `skip` and `y`, `[T, B, O]`, are in standard layout; rows past a length
     /// are left as they are.
     ///
-    /// A layer that ends with a product starts its accumulators from `skip`, and needs no memory for an output of its own.
+    /// A layer that ends with a product starts its accumulators from `skip`, and needs no memory for its own output.
     #[doc(hidden)]
     #[track_caller]
     fn forward_onto(
@@ -256,7 +256,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         add(&pass, skip, StandardLayout::default().view(output.view()), y);
     }
 
-    /// An error of the layer `outer` unless this one, inside it, keeps the number of steps.
+    /// Returns an error of the layer `outer` unless this layer, inside it, keeps the number of steps.
     #[doc(hidden)]
     fn expect_same_steps(&self, outer: &str) -> Result<(), SizeError> {
         match self.output_steps() {
@@ -272,11 +272,11 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         }
     }
 
-    /// Panics unless this layer, and each layer inside it, takes the size of `x`: the message names the layer by its place.
+    /// Panics unless this layer, and each layer inside it, takes the size of `x`; the message names the layer by its place.
     /// For layers made of layers, so that a misfit is found before anything is computed.
     ///
     /// # Panics
-    /// Panics if [`output_size`](Layer::output_size) refuses.
+    /// Panics if [`output_size`](Layer::output_size) returns an error.
     #[track_caller]
     fn expect_size(&self, x: &Sequence<'_, Self::Elem>) {
         if let Err(error) = self.output_size(x.size()) {
@@ -284,7 +284,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         }
     }
 
-    /// What the model is made of, as a table: a line for each layer with its name, type, parameters and shapes.
+    /// The layers of the model as a table: a line for each with its name, type, parameters and shapes.
     ///
     /// ```
     /// use gradflow::{Layer, layers::{Activation, Linear}};
@@ -306,12 +306,12 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
         summary.add(name, std::any::type_name::<Self>(), self);
     }
 
-    /// Adds the layer's operators to a graph: `y` of `x`, what it computes in inference. It takes its state's tensors from the
-    /// graph and gives them back. The graph is written as an ONNX file by the module `onnx`, which comes with the feature of
-    /// that name and has an example; the default refuses.
+    /// Adds the layer's operators to a graph: they compute `y` from `x` as in inference. It takes its state's tensors from the
+    /// graph and gives them back. The module `onnx`, which comes with the feature of that name and has an example, writes the
+    /// graph as an ONNX file. The default returns an error.
     ///
     /// # Errors
-    /// If ONNX's operators cannot express the layer, or one inside it.
+    /// Returns an error if ONNX's operators cannot express the layer, or one inside it.
     fn add_to_graph(&self, graph: &mut Graph<Self::Elem>, _x: Signal) -> Result<Signal, Unsupported> {
         let layer = super::summary::short(std::any::type_name::<Self>());
         Err(graph.refuse(format!("{layer} does not say what it is in ONNX's operators")))
@@ -342,7 +342,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
     }
 }
 
-/// Keeps a method of [`Layer`] to this crate.
+/// Restricts a method of [`Layer`] to this crate.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Internal;
@@ -410,7 +410,7 @@ impl<'a, L: Layer> Pass<'a, L> {
     }
 }
 
-/// The output, with the lengths that it [has](Layer::output_sequence): what a [`Loss`](crate::loss::Loss) takes.
+/// The output with [its lengths](Layer::output_sequence), as a [`Loss`](crate::loss::Loss) takes it.
 impl<'a, L: Layer> From<&'a Pass<'_, L>> for Sequence<'a, L::Elem> {
     fn from(pass: &'a Pass<'_, L>) -> Self {
         pass.layer.output_sequence(&pass.x.reborrow(), pass.output())

@@ -10,18 +10,18 @@ use crate::kernels::Float;
 use crate::layer::positions::{Piece, Pieces};
 
 impl<'a, F: Float> Sequence<'a, F> {
-    /// The same batch with one length per sequence, in any order. A length of 0 is one of a sequence without steps: its state
-    /// stays as it is.
+    /// The same batch with one length per sequence, in any order. A sequence of length 0 has no steps, and its state stays as it
+    /// is.
     ///
     /// # Errors
-    /// If their number is not `B`, or a length is above `T`.
+    /// Returns an error if their number is not `B`, or a length is above `T`.
     pub fn with_lengths(self, lengths: &'a [usize]) -> Result<Self, LengthsError> {
         let (steps, batch) = self.dims();
         Ok(Sequence { positions: self.positions.with_lengths(lengths, steps, batch)?, ..self })
     }
 
-    /// The same batch with a mask, `[T, B]`, `true` for each valid step, as Keras has it: for padding that lengths cannot tell,
-    /// on the left or between steps. A masked step is padding; the steps around it follow on each other. Lengths may be
+    /// The same batch with a mask, `[T, B]`, `true` for each valid step, as in Keras: for padding that lengths cannot describe,
+    /// on the left or between steps. A masked step is padding; the steps around it follow each other directly. Lengths may be
     /// given too; steps past them are padding whatever the mask says.
     ///
     /// ```
@@ -49,13 +49,13 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { positions: self.positions.with_mask(mask), ..self }
     }
 
-    /// The same batch with marks, `[T, B]`: before a marked step the state of its row starts anew, as [`zero_state`] gives it,
+    /// The same batch with marks, `[T, B]`: before a marked step, the state of its row starts anew from [`zero_state`],
     /// and no gradient passes. So a row can hold several sequences, one after the other: packed documents, concatenated
-    /// recordings, or the episodes of an environment (a mark at the step after each that was the last of its episode).
+    /// recordings, or the episodes of an environment (with a mark at the step after the last one of each episode).
     ///
-    /// Outputs, gradients and the final state are those of the [pieces](Sequence::pieces) run apart. Of a
-    /// [`LearnedState`](crate::wrap::LearnedState) every piece starts from the learned state, whose gradient is the sum over them. A reversed
-    /// direction starts anew at the same borders. A mark at the first step drops the state that is given, and a reversed
+    /// Outputs, gradients and the final state are those of the [pieces](Sequence::pieces) run separately. With a
+    /// [`LearnedState`](crate::wrap::LearnedState), every piece starts from the learned state, whose gradient is the sum over the pieces.
+    /// A reversed direction starts anew at the same borders. A mark at the first step drops the state that is given, and a reversed
     /// direction then leaves a new one. Marks past a sequence's length are not read. Layers without a state ignore resets.
     ///
     /// ```
@@ -81,7 +81,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { positions: self.positions.with_resets(resets), ..self }
     }
 
-    /// Marks of all positions, which must be given to the whole batch.
+    /// Returns `marks`; panics unless they are given for all positions of the batch.
     #[track_caller]
     fn check_marks(&self, name: &str, argument: &str, marks: ArrayView2<'a, bool>) -> ArrayView2<'a, bool> {
         let (steps, batch) = self.dims();
@@ -105,7 +105,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.positions.state_rows(0..self.dims().1)
     }
 
-    /// The rows of a state that are those of some of the sequences.
+    /// The rows of a state that belong to some of the sequences.
     #[cfg(feature = "rayon")]
     pub(crate) fn state_rows_of(&self, sequences: Range<usize>) -> Range<usize> {
         let start = self.positions.state_rows(0..sequences.start);
@@ -160,14 +160,14 @@ impl<'a, F: Float> Sequence<'a, F> {
         (0..self.length(b)).filter(move |&t| positions.is_unmasked(t, b))
     }
 
-    /// The number of valid positions: the sum of the lengths, less what is masked.
+    /// The number of valid positions: the sum of the lengths, less the masked steps.
     pub fn valid_count(&self) -> usize {
         (0..self.dims().1).map(|b| if self.has_mask() { self.valid_steps(b).count() } else { self.length(b) }).sum()
     }
 
     /// The parts into which [resets](Sequence::with_resets) cut the sequences, sequence by sequence, in the order in which they are
-    /// read; without resets each sequence is one. A layer with a state that is written by hand loops over them: it reads the row
-    /// [`initial`](Piece::initial) of the state, or starts from zero; then come the [valid steps](Sequence::steps_of); then it writes the row
+    /// read; without resets, each sequence is one. A hand-written layer with a state loops over them: it reads the row
+    /// [`initial`](Piece::initial) of the state, or starts from zero, runs the [valid steps](Sequence::steps_of), and writes the row
     /// [`last`](Piece::last), if there is one. A backward pass goes [the other way](Sequence::pieces_backward).
     ///
     /// ```
@@ -222,7 +222,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         })
     }
 
-    /// All valid rows of the `T * B`, in as few ranges as there are: what a feed-forward layer works on.
+    /// All valid rows of the `T * B`, in as few ranges as possible: a feed-forward layer loops over these.
     ///
     /// ```
     /// # use gradflow::{Sequence, ndarray::Array3};
@@ -252,7 +252,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         })
     }
 
-    /// Zeroes what is padding in a buffer of `[T, B, any]`.
+    /// Zeroes the padding in a buffer of `[T, B, any]`.
     pub fn zero_padding(&self, values: &mut ArrayRef3<F>) {
         if !self.is_padded() {
             return;

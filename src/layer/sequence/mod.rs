@@ -28,9 +28,9 @@ enum Values<'a, F> {
 /// [`Sequence::rows`].
 ///
 /// # Padding
-/// What lies past a sequence's [length](Sequence::with_lengths), or is not in its [mask](Sequence::with_mask), is padding: no
-/// layer reads it, so it may hold anything, NaN included; outputs and input gradients are zero there, and states pass by it
-/// unchanged. A sequence without a valid step leaves its state as it is, has no outputs but zeros, and does not count in a loss.
+/// Steps past a sequence's [length](Sequence::with_lengths), or not in its [mask](Sequence::with_mask), are padding: no
+/// layer reads them, so they may hold anything, NaN included. Outputs and input gradients are zero there, and states do not
+/// change. A sequence without a valid step leaves its state as it is, has only zeros as outputs, and does not count in a loss.
 ///
 /// # Resets
 /// A row of the batch may hold several sequences, one after the other: see [`with_resets`](Sequence::with_resets).
@@ -96,7 +96,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { values, positions, context }
     }
 
-    /// The sequences `range` alone: a shard of the batch, for one of several threads. Dropout draws for it what it draws for
+    /// The sequences `range` alone: a shard of the batch, for one of several threads. Dropout draws the same for it as in
     /// the whole batch.
     ///
     /// ```
@@ -125,9 +125,9 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { values, positions, context }
     }
 
-    /// The same sequences as those from `first` on of a larger batch, of which the others are elsewhere: on another machine, which
-    /// read its own part of the data. Dropout draws for them what it draws for them in the whole batch, as for a
-    /// [shard](Sequence::sequences) of it.
+    /// The same sequences as part of a larger batch, in which they start at index `first` and the others are elsewhere: on
+    /// another machine, which has read its own part of the data. Dropout draws the same for them as in the whole batch, as
+    /// for a [shard](Sequence::sequences) of it.
     ///
     /// ```
     /// # use gradflow::{Sequence, ndarray::Array3};
@@ -164,8 +164,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     /// A batch whose first axis counts the sequences: features `[B, T, D]` or token ids `[B, T]`, the same values seen as
     /// `[T, B, D]` or `[T, B]`. Nothing is copied.
     ///
-    /// An array alone does not tell which of its axes is time, and one that is taken for the other gives no error if the
-    /// sizes fit: say so here. Views of an output and of targets are turned by `y.permuted_axes([1, 0, 2])` and `ids.t()`.
+    /// An array does not say which of its axes is time, and mixing them up gives no error if the sizes fit: say it with this
+    /// function. `y.permuted_axes([1, 0, 2])` and `ids.t()` transpose views of an output and of targets.
     ///
     /// ```
     /// use gradflow::{Layer, Sequence, ndarray::{Array2, Array3}, recurrent::GruCell};
@@ -200,8 +200,8 @@ impl<'a, F: Float> Sequence<'a, F> {
     }
 
     /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
-    /// [`Bidirectional`](crate::wrap::Bidirectional) layer gets. Steps keep their places, in the output too; a state comes in
-    /// at the last valid step and goes out at the first. Twice reversed is as before; feed-forward layers do not mind.
+    /// [`Bidirectional`](crate::wrap::Bidirectional) layer gets. Steps keep their positions, in the output too; a state enters
+    /// at the last valid step and leaves at the first. Reversing twice restores the order; feed-forward layers ignore it.
     pub fn reversed(self) -> Self {
         self.with_context(Context { reversed: !self.context.reversed, ..self.context })
     }
@@ -211,22 +211,22 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.context.reversed
     }
 
-    /// For training; `seed` is what dropout draws from, so give another one each step.
+    /// The same batch for training. Dropout draws from `seed`, so give a different one in each step.
     pub fn train(self, seed: u64) -> Self {
         self.with_context(Context { mode: Some(Mode::Train { seed }), ..self.context })
     }
 
-    /// For evaluation: dropout passes everything.
+    /// The same batch for evaluation: dropout passes everything.
     pub fn eval(self) -> Self {
         self.with_context(Context { mode: Some(Mode::Eval), ..self.context })
     }
 
-    /// For inference: as evaluation, and no backward pass can follow.
+    /// The same batch for inference: as evaluation, but no backward pass can follow.
     pub fn infer(self) -> Self {
         self.with_context(Context { mode: Some(Mode::Infer), ..self.context })
     }
 
-    /// For the layers of a model whose weights are packed there.
+    /// The same batch for the layers of a model whose packed weights are `weights`.
     pub(crate) fn with_packed(self, weights: &'a PackedWeights<F>) -> Self {
         self.with_context(Context { packed: Some(weights), ..self.context })
     }
@@ -236,7 +236,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.context.packed
     }
 
-    /// As data that needs no gradient: a backward pass may skip the work for `dL/dx`.
+    /// The same batch as data that needs no gradient: a backward pass may skip the work for `dL/dx`.
     pub fn constant(self) -> Self {
         self.with_context(Context { constant: true, ..self.context })
     }
@@ -246,7 +246,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         !self.context.constant && self.size() != Size::Tokens
     }
 
-    /// What the pass is for, if it was said.
+    /// The mode of the pass, if it was set.
     pub fn mode(&self) -> Option<Mode> {
         self.context.mode
     }
@@ -259,19 +259,19 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// The step of the whole sequence that is the first one here: not 0 in a later [chunk](Sequence::steps). What is drawn
-    /// for each step is drawn by this count, so that chunks are given what the whole sequence is.
+    /// The index of the first step here in the whole sequence: not 0 in a later [chunk](Sequence::steps). Random draws for a
+    /// step depend on this index, so that chunks get the same as the whole sequence.
     pub fn first_step(&self) -> usize {
         self.context.first_step
     }
 
-    /// The sequence of the whole batch that is the first one here: not 0 in a later [shard](Sequence::sequences). What is
-    /// drawn for each sequence is drawn by this count.
+    /// The index of the first sequence here in the whole batch: not 0 in a later [shard](Sequence::sequences). Random draws
+    /// for a sequence depend on this index.
     pub fn first_sequence(&self) -> usize {
         self.context.first_sequence
     }
 
-    /// The number of features, or that these are token ids.
+    /// The number of features, or [`Size::Tokens`] for token ids.
     pub fn size(&self) -> Size {
         match &self.values {
             Values::Features(x) => Size::Features(x.dim().2),
@@ -279,7 +279,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// The same batch, borrowed for a shorter time. (The views inside are invariant: the compiler does not do it.)
+    /// The same batch, borrowed for a shorter time. (The views inside are invariant, so the compiler does not do this itself.)
     pub fn reborrow<'s>(self) -> Sequence<'s, F>
     where
         'a: 's,
@@ -291,11 +291,11 @@ impl<'a, F: Float> Sequence<'a, F> {
         self.holding(values)
     }
 
-    /// Other features with the same lengths, mask, resets and mode: what a wrapper hands to its next layer. For the output of a layer that
+    /// Other features with the same lengths, mask, resets and mode, as a wrapper passes to its next layer. For the output of a layer that
     /// [changes the number of steps](crate::Layer::output_steps), see [`Layer::output_sequence`](crate::Layer::output_sequence).
     ///
     /// # Panics
-    /// Panics if their T or B is another.
+    /// Panics if their T or B differs.
     #[track_caller]
     pub fn with<'s>(self, features: ArrayView3<'s, F>) -> Sequence<'s, F>
     where
@@ -322,7 +322,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { values, positions: self.positions.every(stride), context }
     }
 
-    /// The output of layers over this batch, which give `steps`.
+    /// The output, with `steps`, of layers over this batch.
     #[doc(hidden)]
     #[track_caller]
     pub fn with_output<'s>(self, steps: Steps, output: ArrayView3<'s, F>) -> Sequence<'s, F>
@@ -349,7 +349,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         Sequence { values: Values::Features(output), positions: self.positions.reborrow().of_other_steps(), context }
     }
 
-    /// Other values, everything else as it is.
+    /// Other values, with everything else unchanged.
     fn holding<'s>(self, values: Values<'s, F>) -> Sequence<'s, F>
     where
         'a: 's,
@@ -392,7 +392,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// A few dozen bits of what the batch holds: of [all](CHECKS_ALL) its values or, in release builds, of 16 of them.
+    /// A hash of the batch: of [all](CHECKS_ALL) its values or, in release builds, of 16 of them.
     pub(crate) fn fingerprint(&self) -> u64 {
         let (steps, batch) = self.dims();
         let mut all = Fingerprint::default();
@@ -423,7 +423,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         all.bits()
     }
 
-    /// Of the valid positions.
+    /// Adds the values of the valid positions.
     fn add_all_values(&self, all: &mut Fingerprint) {
         let (steps, batch) = self.dims();
         for (t, b) in (0..steps).flat_map(|t| (0..batch).map(move |b| (t, b))).filter(|&(t, b)| self.valid(t, b)) {
@@ -434,7 +434,7 @@ impl<'a, F: Float> Sequence<'a, F> {
         }
     }
 
-    /// 16 of them, evenly spread, and of those the valid ones.
+    /// Adds those of 16 values, evenly spread, that are at valid positions.
     fn add_samples(&self, all: &mut Fingerprint) {
         const SAMPLES: usize = 16;
         let (steps, batch) = self.dims();
