@@ -10,7 +10,7 @@
 //!
 //! A multiply-add takes four cycles and two can begin in each, so at least eight accumulators should be in use; a narrow tile
 //! is split for that. Weights that exceed the L1 cache are read forward and backward in turn, so that a step finds in the cache
-//! what the step before read last: most of 64 KiB of weights, with a cache of 48.
+//! the weights that the step before read last: most of 64 KiB of weights, with a cache of 48.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;

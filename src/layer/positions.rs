@@ -243,7 +243,7 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// A part of a sequence between two resets: it starts from a state of its own.
+/// A part of a sequence between two resets, which starts from its own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Piece {

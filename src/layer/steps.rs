@@ -13,7 +13,7 @@
 pub enum Steps {
     /// The steps of the input, with its lengths.
     Same,
-    /// This many, whatever the input has: a time axis of its own, without lengths.
+    /// This many, whatever the input has: the output has its own time axis, without lengths.
     Count(usize),
     /// One for every n steps, from the first on: `⌈T / n⌉`, and likewise for each length.
     Every(usize),

@@ -145,7 +145,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
 
     /// `y`, `[T, B, O]`, borrowed from `cache`; `state` is read, then advanced to each sequence's last valid step.
     ///
-    /// This is what a layer implements; it is called as [`forward`](Layer::forward).
+    /// Layers implement this method; callers use [`forward`](Layer::forward).
     ///
     /// # Panics
     /// Panics if `x` or `state` has a size that the layer does not take, the batch is empty, or a parameter is an array that is not
@@ -163,7 +163,7 @@ pub trait Layer: Tensors<<Self as Layer>::Elem> + Clone + Send + Sync + 'static 
 
     /// `dL/dx`, `[T, B, I]`, from `dy` = `dL/dy`; `dL/dparameter` is added to `grad` or overwrites it, as `grad` says.
     ///
-    /// This is what a layer implements; it is called as [`backward`](Layer::backward).
+    /// Layers implement this method; callers use [`backward`](Layer::backward).
     ///
     /// If `x` needs no gradient (see [`Sequence::wants_gradient`]), a layer may skip computing it; the returned view is then
     /// unspecified. `dstate` comes in as the gradient of the final state and goes out as that of the initial one; `None`

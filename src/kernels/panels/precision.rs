@@ -2,7 +2,7 @@
 
 /// The precision in which a [`Prepacked`](crate::wrap::Prepacked) model keeps the weights of its products.
 ///
-/// | | bytes a weight | a product |
+/// | | bytes per weight | a product |
 /// | --- | --- | --- |
 /// | `Full` | 4 (f64: 8) | `Σ v w` |
 /// | `Bf16` | 2 | `Σ v ŵ` in f32; `ŵ` is w rounded to 8 significant bits |

@@ -199,8 +199,8 @@ impl<'a, F: Float> Sequence<'a, F> {
         x.holding(values)
     }
 
-    /// The same batch, to be read from each sequence's last valid step to its first: what the reverse direction of a
-    /// [`Bidirectional`](crate::wrap::Bidirectional) layer gets. Steps keep their positions, in the output too; a state enters
+    /// The same batch, to be read from each sequence's last valid step to its first, as by the reverse direction of a
+    /// [`Bidirectional`](crate::wrap::Bidirectional) layer. Steps keep their positions, in the output too; a state enters
     /// at the last valid step and leaves at the first. Reversing twice restores the order; feed-forward layers ignore it.
     pub fn reversed(self) -> Self {
         self.with_context(Context { reversed: !self.context.reversed, ..self.context })
