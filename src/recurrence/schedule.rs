@@ -43,6 +43,12 @@ struct Line {
     last: Option<usize>,
 }
 
+/// Sorts `lines`, the longest first. No two keys are equal, so the order is unique. A function of its own, as sorting need not be compiled
+/// for each element type.
+fn sort(lines: &mut [Line]) {
+    lines.sort_unstable_by_key(|line| (Reverse(line.length), line.sequence, line.start, line.last));
+}
+
 /// An end of a pass, at which a piece has a row of a state.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
@@ -79,8 +85,7 @@ impl Schedule {
             let Piece { sequence, initial, last, .. } = piece;
             pieces.push(Line { sequence, start, length, initial, last });
         }
-        // No two keys are equal, so the order is unique.
-        pieces.sort_unstable_by_key(|line| (Reverse(line.length), line.sequence, line.start, line.last));
+        sort(pieces);
         self.batch = pieces.len();
         self.steps = pieces[0].length;
         self.starts.clear();

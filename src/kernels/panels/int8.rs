@@ -28,9 +28,9 @@ use pulp::WithSimd;
 
 #[cfg(target_arch = "x86_64")]
 use super::integers::{Avx2, Avx512, Fours, Halves};
-use super::integers::{Integers, Kernel, Portable, Values};
+use super::integers::{Integers, Kernel, Operation, Portable, Values};
 use crate::kernels::buffer::{Buffer, with_scratch};
-use crate::kernels::gemm::geometry::{PANEL_BLOCK_ROWS, PANEL_ROWS, ROW_PANELS, depth_blocks, even_chunks, for_height};
+use crate::kernels::gemm::geometry::{PANEL_BLOCK_ROWS, ROW_PANELS, depth_blocks, even_chunks, for_height};
 use crate::kernels::gemm::operand::{Base, Output};
 use crate::kernels::simd::dispatch::dispatch;
 use crate::parallel::{element_work, for_each_part};
@@ -169,15 +169,15 @@ impl Int8 {
         // SAFETY: guaranteed by the caller; a kernel is chosen only if the machine has its instructions.
         unsafe {
             match self.kernel {
-                Kernel::Portable => product.compute::<_, { Portable::VECTORS }>(Portable),
+                Kernel::Portable => Portable.run(Compute::<{ Portable::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2 => product.with_avx2(),
+                Kernel::Avx2 => Avx2.run(Compute::<{ Avx2::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512 => product.with_avx512(),
+                Kernel::Avx512 => Avx512.run(Compute::<{ Avx512::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni if self.values == Values::Sixteen => product.with_halves(),
+                Kernel::Vnni if self.values == Values::Sixteen => Halves.run(Compute::<{ Halves::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni => product.with_fours(),
+                Kernel::Vnni => Fours.run(Compute::<{ Fours::VECTORS }>(&product)),
             }
         }
     }
@@ -350,52 +350,14 @@ struct Tile {
     count: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
-impl Product<'_> {
-    /// # Safety
-    ///
-    /// As [`Int8::multiply`], and the machine has AVX2.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn with_avx2(&self) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { self.compute::<_, { Avx2::VECTORS }>(Avx2) }
-    }
+/// The whole [`Product`], in panels of `N` vectors.
+struct Compute<'a, const N: usize>(&'a Product<'a>);
 
-    /// # Safety
-    ///
-    /// As [`Int8::multiply`], and the machine has AVX-512 F and BW.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn with_avx512(&self) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { self.compute::<_, { Avx512::VECTORS }>(Avx512) }
-    }
-
-    /// # Safety
-    ///
-    /// As [`Int8::multiply`], and the machine has AVX-512 F, BW and VNNI.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn with_halves(&self) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { self.compute::<_, { Halves::VECTORS }>(Halves) }
-    }
-
-    /// # Safety
-    ///
-    /// As [`with_halves`](Self::with_halves).
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn with_fours(&self) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { self.compute::<_, { Fours::VECTORS }>(Fours) }
-    }
-}
-
-impl Product<'_> {
-    /// # Safety
-    ///
-    /// As [`Int8::multiply`], and the machine has the instructions of `I`.
+impl<I: Integers, const N: usize> Operation<I> for Compute<'_, N> {
     #[inline(always)]
-    unsafe fn compute<I: Integers, const N: usize>(&self, simd: I) {
-        let Product { weights: Int8 { depth, columns: all_columns, .. }, rows, columns, .. } = self;
+    unsafe fn run(self, simd: I) {
+        let product = self.0;
+        let Product { weights: Int8 { depth, columns: all_columns, .. }, rows, columns, .. } = product;
         let width = N * I::LANES;
         let count = |column| width.min(all_columns - column);
         // SAFETY: guaranteed by the caller, as the tiles lie within the rows and columns.
@@ -404,18 +366,17 @@ impl Product<'_> {
                 let (row, mut column, at_once) = (rows.start, columns.start, I::TILE.1);
                 while column < columns.end {
                     // Several panels at a time: their sums do not wait for each other, and weights come as several streams.
-                    let whole = (columns.end - column) / width;
+                    let several = (columns.end - column) / width >= at_once;
                     for block in blocks(*depth, I::TERMS) {
                         let tile = Tile { block, row, column, count: count(column) };
+                        let whole = Tile { count: at_once * width, ..tile };
                         match at_once {
-                            ROW_PANELS if whole >= ROW_PANELS => {
-                                self.row_tile::<I, N, ROW_PANELS>(simd, Tile { count: ROW_PANELS * width, ..tile });
-                            }
-                            2 if whole >= 2 => self.row_tile::<I, N, 2>(simd, Tile { count: 2 * width, ..tile }),
-                            _ => self.row_tile::<I, N, 1>(simd, tile),
+                            ROW_PANELS if several => simd.run(RowTile::<N, ROW_PANELS>(product, whole)),
+                            2 if several => simd.run(RowTile::<N, 2>(product, whole)),
+                            _ => simd.run(RowTile::<N, 1>(product, tile)),
                         }
                     }
-                    column += if whole >= at_once { at_once * width } else { width };
+                    column += if several { at_once * width } else { width };
                 }
                 return;
             }
@@ -424,25 +385,26 @@ impl Product<'_> {
                     for block in blocks(*depth, I::TERMS) {
                         for (next, count_rows) in even_chunks(height, I::TILE.0) {
                             let tile = Tile { block, row: rows.start + first + next, column, count: count(column) };
-                            for_height!(count_rows, 2, PANEL_ROWS, |R| self.tile::<I, N, R>(simd, tile));
+                            for_height!(count_rows, 2, I::TILE.0, |R| simd.run(RowsTile::<N, R>(product, tile)));
                         }
                     }
                 }
             }
         }
     }
+}
 
-    /// The product of a row and `P` panels.
-    ///
-    /// # Safety
-    ///
-    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
+/// The sums of a row and `P` panels.
+struct RowTile<'a, const N: usize, const P: usize>(&'a Product<'a>, Tile);
+
+impl<I: Integers, const N: usize, const P: usize> Operation<I> for RowTile<'_, N, P> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // The same index runs through registers of several arrays.
-    unsafe fn row_tile<I: Integers, const N: usize, const P: usize>(&self, simd: I, tile: Tile) {
-        let mut weights = self.panels::<I>(&tile, P);
-        let (panel, row) = (self.weights.groups() * I::TERMS * I::WIDTH, I::TERMS * I::WIDTH);
-        let offsets = self.offsets::<I>(&tile, P);
+    unsafe fn run(self, simd: I) {
+        let RowTile(product, tile) = self;
+        let mut weights = product.panels::<I>(&tile, P);
+        let (panel, row) = (product.weights.groups() * I::TERMS * I::WIDTH, I::TERMS * I::WIDTH);
+        let offsets = product.offsets::<I>(&tile, P);
         let mut sums = [[simd.zero(); N]; P];
         for k in 0..P {
             for j in 0..N {
@@ -450,7 +412,7 @@ impl Product<'_> {
                 sums[k][j] = unsafe { simd.start(offsets[k * I::WIDTH + j * I::LANES..].as_ptr()) };
             }
         }
-        let (v, groups) = (self.groups::<I>(&tile, 0).as_ptr(), tile.block.groups);
+        let (v, groups) = (product.groups::<I>(&tile, 0).as_ptr(), tile.block.groups);
         for p in 0..groups {
             // SAFETY: group p of the block.
             let group = unsafe { simd.broadcast(v.wrapping_add(p), groups) };
@@ -463,27 +425,24 @@ impl Product<'_> {
             }
             weights = weights.wrapping_add(row);
         }
-        for k in 0..P {
-            let column = tile.column + k * I::WIDTH;
-            let count = (tile.count - k * I::WIDTH).min(I::WIDTH);
-            // SAFETY: guaranteed by the caller.
-            unsafe { self.finish(simd, &Tile { column, count, ..tile }, 0, sums[k]) };
-        }
+        // SAFETY: guaranteed by the caller.
+        unsafe { simd.run(Finish { product, tile, sums: sums.as_flattened(), vectors: P * N }) }
     }
+}
 
-    /// The product of `R` rows and a panel.
-    ///
-    /// # Safety
-    ///
-    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
+/// The sums of `R` rows and a panel.
+struct RowsTile<'a, const N: usize, const R: usize>(&'a Product<'a>, Tile);
+
+impl<I: Integers, const N: usize, const R: usize> Operation<I> for RowsTile<'_, N, R> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // As above.
-    unsafe fn tile<I: Integers, const N: usize, const R: usize>(&self, simd: I, tile: Tile) {
-        let mut weights = self.panels::<I>(&tile, 1);
-        let offsets = self.offsets::<I>(&tile, 1);
-        let (mut sums, mut v) = ([[simd.zero(); N]; R], [self.v.groups.as_ptr(); R]);
+    unsafe fn run(self, simd: I) {
+        let RowsTile(product, tile) = self;
+        let mut weights = product.panels::<I>(&tile, 1);
+        let offsets = product.offsets::<I>(&tile, 1);
+        let (mut sums, mut v) = ([[simd.zero(); N]; R], [product.v.groups.as_ptr(); R]);
         for i in 0..R {
-            v[i] = self.groups::<I>(&tile, i).as_ptr();
+            v[i] = product.groups::<I>(&tile, i).as_ptr();
             for j in 0..N {
                 // SAFETY: the offsets of vector j.
                 sums[i][j] = unsafe { simd.start(offsets[j * I::LANES..].as_ptr()) };
@@ -505,12 +464,59 @@ impl Product<'_> {
             }
             weights = weights.wrapping_add(I::TERMS * I::WIDTH);
         }
-        for i in 0..R {
-            // SAFETY: guaranteed by the caller.
-            unsafe { self.finish(simd, &tile, i, sums[i]) };
+        // SAFETY: guaranteed by the caller.
+        unsafe { simd.run(Finish { product, tile, sums: sums.as_flattened(), vectors: N }) }
+    }
+}
+
+/// Adds a block's `sums`, in rows of `vectors` each, to C. It is compiled once, not for each height of a tile.
+struct Finish<'a, Sums> {
+    product: &'a Product<'a>,
+    tile: Tile,
+    sums: &'a [Sums],
+    vectors: usize,
+}
+
+impl<I: Integers> Operation<I> for Finish<'_, I::Sums> {
+    #[inline(always)]
+    unsafe fn run(self, simd: I) {
+        let Finish { product, tile: Tile { block, row, column, count }, sums, vectors } = self;
+        let Product { weights, v, c, .. } = product;
+        let scales = block.index * weights.all_columns() + column;
+        let scales = &weights.scales.elements::<f32>()[scales..][..vectors * I::LANES];
+        for (i, sums) in sums.chunks_exact(vectors).enumerate() {
+            let row = row + i;
+            let step = v.steps[row * blocks_of(weights.depth) + block.index];
+            let c = c.after(block.first).from(row, column);
+            let base = match c.base {
+                Base::Nothing => None,
+                Base::Output => Some(c.start.cast_const()),
+                Base::Row(row) => Some(row),
+            };
+            for (j, (&sums, scales)) in sums.iter().zip(scales.chunks_exact(I::LANES)).enumerate() {
+                let first = j * I::LANES;
+                let here = count.saturating_sub(first).min(I::LANES);
+                let (base, to) = (base.map(|base| base.wrapping_add(first)), c.start.wrapping_add(first));
+                // SAFETY: guaranteed by the caller, for `here` columns of the row of C and of its base.
+                unsafe {
+                    if here == I::LANES {
+                        simd.write(sums, step, scales.as_ptr(), base, to);
+                    } else {
+                        let mut some = [0.0; MOST_LANES];
+                        if let Some(base) = base {
+                            std::ptr::copy_nonoverlapping(base, some.as_mut_ptr(), here);
+                        }
+                        let from = base.map(|_| some.as_ptr());
+                        simd.write(sums, step, scales.as_ptr(), from, some.as_mut_ptr());
+                        std::ptr::copy_nonoverlapping(some.as_ptr(), to, here);
+                    }
+                }
+            }
         }
     }
+}
 
+impl Product<'_> {
     /// The start of the weights of a tile of `panels` panels, which are all in bounds.
     #[inline(always)]
     fn panels<I: Integers>(&self, tile: &Tile, panels: usize) -> *const i8 {
@@ -532,44 +538,6 @@ impl Product<'_> {
     fn groups<I: Integers>(&self, tile: &Tile, i: usize) -> &[u32] {
         let first = (tile.row + i) * self.weights.groups() + tile.block.first;
         &self.v.groups[I::WORDS * first..][..I::WORDS * tile.block.groups]
-    }
-
-    /// Writes the sums of one block to row `i` of the tile.
-    ///
-    /// # Safety
-    ///
-    /// As [`compute`](Self::compute); the tile lies within the rows and columns.
-    #[inline(always)]
-    unsafe fn finish<I: Integers, const N: usize>(&self, simd: I, tile: &Tile, i: usize, sums: [I::Sums; N]) {
-        let Tile { block, row, column, count } = *tile;
-        let (weights, row) = (self.weights, row + i);
-        let step = self.v.steps[row * blocks_of(weights.depth) + block.index];
-        let scales = &weights.scales.elements::<f32>()[block.index * weights.all_columns() + column..][..N * I::LANES];
-        let c = self.c.after(block.first).from(row, column);
-        let base = match c.base {
-            Base::Nothing => None,
-            Base::Output => Some(c.start.cast_const()),
-            Base::Row(row) => Some(row),
-        };
-        for (j, (sums, scales)) in sums.into_iter().zip(scales.chunks_exact(I::LANES)).enumerate() {
-            let first = j * I::LANES;
-            let here = count.saturating_sub(first).min(I::LANES);
-            let (base, to) = (base.map(|base| base.wrapping_add(first)), c.start.wrapping_add(first));
-            // SAFETY: guaranteed by the caller, for `here` columns of the row of C and of its base.
-            unsafe {
-                if here == I::LANES {
-                    simd.write(sums, step, scales.as_ptr(), base, to);
-                } else {
-                    let mut some = [0.0; MOST_LANES];
-                    if let Some(base) = base {
-                        std::ptr::copy_nonoverlapping(base, some.as_mut_ptr(), here);
-                    }
-                    let from = base.map(|_| some.as_ptr());
-                    simd.write(sums, step, scales.as_ptr(), from, some.as_mut_ptr());
-                    std::ptr::copy_nonoverlapping(some.as_ptr(), to, here);
-                }
-            }
-        }
     }
 }
 

@@ -68,6 +68,14 @@ pub(in crate::kernels) enum Values {
     Eight,
 }
 
+/// An operation that [`Integers::run`] compiles for the instructions of `I`.
+pub(super) trait Operation<I> {
+    /// # Safety
+    ///
+    /// As for the operation, and the machine has the instructions.
+    unsafe fn run(self, simd: I);
+}
+
 /// Vectors of integers. Callers of the methods are compiled for the instructions, and run only if the machine has them.
 pub(super) trait Integers: Copy {
     /// The number of columns of a vector.
@@ -88,6 +96,13 @@ pub(super) trait Integers: Copy {
     type Weights: Copy;
     /// A group of values, for all columns.
     type Values: Copy;
+
+    /// Runs `operation`, compiled for the instructions, as a function of its own.
+    ///
+    /// # Safety
+    ///
+    /// As for the operation, and the machine has the instructions.
+    unsafe fn run<Op: Operation<Self>>(self, operation: Op);
 
     /// Empty sums.
     fn zero(self) -> Self::Sums;
@@ -127,6 +142,17 @@ pub(super) trait Integers: Copy {
     unsafe fn write(self, sums: Self::Sums, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32);
 }
 
+macro_rules! compiled_for {
+    ($($features:literal)?) => {
+        #[inline(never)]
+        $(#[target_feature(enable = $features)])?
+        unsafe fn run<Op: Operation<Self>>(self, operation: Op) {
+            // SAFETY: guaranteed by the caller.
+            unsafe { operation.run(self) }
+        }
+    };
+}
+
 /// Arrays, which the compiler turns into the vectors that there are.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -134,9 +160,13 @@ pub(super) struct Portable;
 impl Integers for Portable {
     const LANES: usize = 8;
     const VECTORS: usize = 1;
+    // On x86-64 these run only if nothing else can, but are compiled with all others.
+    const TILE: (usize, usize) = if cfg!(target_arch = "x86_64") { (3, 1) } else { (PANEL_ROWS, ROW_PANELS) };
     type Sums = [i32; 8];
     type Weights = [i16; 16];
     type Values = [i16; 16];
+
+    compiled_for!();
 
     #[inline(always)]
     fn zero(self) -> [i32; 8] {
@@ -188,6 +218,8 @@ impl Integers for Avx2 {
     type Weights = __m256i;
     type Values = __m256i;
 
+    compiled_for!("avx2,fma");
+
     #[inline(always)]
     fn zero(self) -> __m256i {
         // SAFETY: the caller has the instructions.
@@ -235,6 +267,8 @@ impl Integers for Avx512 {
     type Sums = __m512i;
     type Weights = __m512i;
     type Values = __m512i;
+
+    compiled_for!("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq");
 
     #[inline(always)]
     fn zero(self) -> __m512i {
@@ -284,6 +318,8 @@ impl Integers for Fours {
     type Sums = __m512i;
     type Weights = __m512i;
     type Values = __m512i;
+
+    compiled_for!("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni");
 
     #[inline(always)]
     fn zero(self) -> __m512i {
@@ -337,6 +373,8 @@ impl Integers for Halves {
     type Sums = [__m512i; 2];
     type Weights = __m512i;
     type Values = [__m512i; 2];
+
+    compiled_for!("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni");
 
     #[inline(always)]
     fn zero(self) -> [__m512i; 2] {
