@@ -1,6 +1,6 @@
 //! Trainings on a task that generates its sequences as they are needed: how many must a model see until it makes no mistake?
 //!
-//! Shared by `adding_problem` and `temporal_order`, after Hochreiter and Schmidhuber 1997. All models of a seed see the
+//! Shared by `adding_problem` and `temporal_order`, after Hochreiter and Schmidhuber 1997, and `copy_memory`. All models of a seed see the
 //! same sequences in the same order, with the same clipping and the same budget. Training ends when a check is passed
 //! or the budget is used up; whether it succeeded is decided once, by sequences that neither training nor any check has
 //! seen.
@@ -21,7 +21,7 @@ use gradflow::{
 use crate::common::picture::Line;
 use crate::common::{Cell, Progress, in_parallel};
 
-/// A batch of sequences with one target at the end of each.
+/// A batch of sequences with targets at their ends: one of each sequence, or the last ten in `copy_memory`.
 pub struct Batch<T> {
     /// `[T, B, I]`
     pub x: Array3<f32>,

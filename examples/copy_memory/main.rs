@@ -99,7 +99,7 @@ fn run() -> Result<(), Failure> {
     claims.finish()
 }
 
-/// The models for copy memory. The longest memory that is expected is all of a sequence.
+/// The models for copy memory. The chrono initialization expects memories that may be longer than a sequence.
 fn copiers(quick: bool) -> Vec<Contender> {
     use Expected::{Learns, LearnsNothing, Unknown};
     let temporal = Cell::Temporal { blocks: if quick { 2 } else { 6 }, taps: 8 };

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The best times of what was measured, and the sum of all others.
+/// The times of the fastest step: of the whole, and of two parts of it.
 #[derive(Clone, Copy)]
 struct Best([f64; 3]);
 

@@ -204,7 +204,8 @@ impl<F> fmt::Debug for AttentionCache<F> {
 
 impl<F: Float> AttentionCache<F> {
     /// `α`, `[Tq, B, Tm]`, of the last [`attend`](Attention::attend) or [`forward`](Attention::forward): the weight of
-    /// each position of the memory for each query. Zero past the lengths; each row before sums to 1.
+    /// each position of the memory for each query. Zero past the lengths; the weights of a query sum to 1, or are all 0
+    /// if it sees nothing.
     ///
     /// # Panics
     /// Panics if there was no such call.

@@ -205,8 +205,8 @@ impl<C: BuiltCell> Model for C {
 /// [`LstmCell::builder`](crate::recurrent::LstmCell::builder), or of a model, such as [`Lstm`](crate::recurrent::Lstm), whose cells
 /// all get the same options.
 ///
-/// By default, input weights are Xavier uniform, recurrent weights orthogonal (each gate by itself), biases zero, and an LSTM's
-/// forget bias 1, so that its memory lasts from the start (Jozefowicz et al. 2015).
+/// By default, input weights are Xavier uniform, recurrent weights orthogonal (each gate by itself), biases zero, and the
+/// forget bias of an LSTM and an sLSTM 1 (0 if that gate is exponential), so that its memory lasts from the start (Jozefowicz et al. 2015).
 ///
 /// The second type parameter is the struct of the cell's options, such as [`LstmOptions`](crate::recurrent::LstmOptions).
 ///

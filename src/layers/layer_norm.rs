@@ -34,8 +34,8 @@ const NAME: &str = "LayerNorm";
 /// The output of a row whose elements are all equal is `bias`. At such a row, the derivative divides by `sqrt(eps)`, which says
 /// nothing about the row. With the default eps this multiplies every gradient by 316, and repeated in layer after layer, or step
 /// after step of a recurrent cell, it makes gradients overflow. So if the variance is lost in rounding, that is, if `v + eps = eps`
-/// or `sqrt(v) <= ε |μ|` with the machine epsilon ε, `dL/dx` is divided by `sqrt(v + max(eps, 1))` instead: a row of zeros passes
-/// its gradient on, minus the mean. PyTorch multiplies it by `1/sqrt(eps)`. All other rows are the same in both.
+/// or `sqrt(v) <= ε |μ|` with the machine epsilon ε, `dL/dx` is multiplied by at most 1 instead of
+/// `1/sqrt(v + eps)`: a row of zeros passes its gradient on, minus the mean. PyTorch multiplies it by `1/sqrt(eps)`. All other rows are the same in both.
 ///
 /// ```
 /// use gradflow::{Layer, layers::LayerNorm, ndarray::Array3};

@@ -61,7 +61,7 @@ fn new_node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attri
     }
 }
 
-/// The error from loading the file into a model of zeros; checks that nothing has changed.
+/// The error from loading the file into a copy of the model; checks that nothing has changed.
 #[track_caller]
 fn refusal<M: Layer>(model: &M, file: &[u8]) -> String {
     let mut model = model.clone();

@@ -227,7 +227,7 @@ fn a_gradient_that_is_not_finite_is_refused_on_several_threads() {
     }
 }
 
-/// Three batches that are too small to be split give the same results as one batch that is split.
+/// Batches that are too small to be split give the same results as one batch that is split.
 #[test]
 fn shards_are_given_what_the_whole_batch_is() {
     let cell = lstm::<f64>().recurrent_dropout(0.3).zoneout(0.1, 0.2).build(&mut rng(0));

@@ -40,7 +40,7 @@ const NAME: &str = "GruCell";
 /// r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)              reset gate
 /// z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)              update gate: what is kept
 /// s_t = W_hn h_{t-1} + b_hn
-/// n_t = tanh(W_in x_t + b_in + r_t ∘ s_t)                     what could be written
+/// n_t = tanh(W_in x_t + b_in + r_t ∘ s_t)                     the candidate
 /// h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 /// ```
 ///

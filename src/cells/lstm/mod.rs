@@ -45,7 +45,7 @@ const NAME: &str = "LstmCell";
 /// ```text
 /// i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        input gate: what is written
 /// f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)        forget gate: what is kept
-/// g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     what could be written
+/// g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     the candidate
 /// o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        output gate: what is read
 /// c_t = f_t ∘ c_{t-1} + i_t ∘ g_t                       the memory
 /// h_t = o_t ∘ tanh(c_t)

@@ -32,7 +32,7 @@ const NAME: &str = "MguCell";
 /// ```text
 /// f_t = σ(W_if x_t + W_hf h_{t-1} + b_f)              forget gate: what is overwritten
 /// v_t = f_t ∘ h_{t-1}
-/// n_t = tanh(W_in x_t + W_hn v_t + b_n)               what could be written
+/// n_t = tanh(W_in x_t + W_hn v_t + b_n)               the candidate
 /// h_t = (1 - f_t) ∘ h_{t-1} + f_t ∘ n_t
 /// ```
 ///

@@ -29,7 +29,7 @@ const NAME: &str = "MinGruCell";
 ///
 /// ```text
 /// z_t = σ(W_iz x_t + b_z)              update gate: what is overwritten
-/// n_t = W_in x_t + b_n                 what could be written; the paper's h̃
+/// n_t = W_in x_t + b_n                 the candidate; the paper's h̃
 /// h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ n_t
 /// ```
 ///

@@ -30,7 +30,7 @@ const NAME: &str = "MinLstmCell";
 /// ```text
 /// f_t = σ(W_if x_t + b_f)                    forget gate
 /// i_t = σ(W_ii x_t + b_i)                    input gate
-/// n_t = W_in x_t + b_n                       what could be written; the paper's h̃
+/// n_t = W_in x_t + b_n                       the candidate; the paper's h̃
 /// f'_t = f_t / (f_t + i_t)                   what is kept
 /// i'_t = i_t / (f_t + i_t) = 1 - f'_t        what is written
 /// h_t = f'_t ∘ h_{t-1} + i'_t ∘ n_t

@@ -36,8 +36,8 @@ impl Gated for MinLstmOptions {
 }
 
 impl<M: Model<Cell: BuiltCell<Options = MinLstmOptions>>> CellBuilder<M, MinLstmOptions> {
-    /// The initialization of the forget gate's bias: with `b` and an input bias of 0, an unused state fades by about `1 - σ(b)` a
-    /// step.
+    /// The initialization of the forget gate's bias: with `b` and an input bias of 0, the state is
+    /// multiplied by about `σ(b) / (σ(b) + 1/2)` at each step.
     ///
     /// # Panics
     /// Panics if a number in `init` is invalid: see [`Init::fill`].

@@ -34,7 +34,7 @@ const NAME: &str = "SlstmCell";
 ///
 /// ```text
 /// a = W_ih x_t + W_hh h_{t-1} + b_ih       the sums a_i, a_f, a_z, a_o
-/// z_t = tanh(a_z)                          what could be written
+/// z_t = tanh(a_z)                          the candidate
 /// o_t = σ(a_o)                             output gate: what is read
 /// m_t = max(ln σ(a_f) + m_{t-1}, a_i)      the stabiliser
 /// i_t = exp(a_i - m_t)                     input gate: how much what is written weighs
@@ -82,7 +82,8 @@ const NAME: &str = "SlstmCell";
 /// | [`recurrent_dropout`](CellBuilder::recurrent_dropout) | `W_hh (mask ∘ h_{t-1})`, one mask for all steps (Gal and Ghahramani 2016) |
 /// | [`zoneout`](CellBuilder::zoneout) | units of h keep their values at random: see [`Zoneout`] |
 ///
-/// The paper's sLSTM *block*, with convolution, group normalisation and projections around the cell, is made of layers.
+/// The paper's sLSTM *block* has a convolution, a group normalisation and projections around the cell. Convolution and projections are layers
+/// of this crate; the group normalisation is not.
 ///
 /// ```
 /// use gradflow::{Layer, ndarray::Array3, rand::{SeedableRng, rngs::StdRng}, recurrent::SlstmCell};

@@ -149,7 +149,7 @@ pub(crate) const fn block_rows<F>() -> usize {
 }
 
 /// Splits `count` into as few chunks as possible, of at most `most` and of about equal length; yields the first index and the
-/// length of each. If there are several, they are longer than half of `most`.
+/// length of each. If there are several, none is shorter than half of `most`.
 #[inline(always)]
 pub(crate) fn even_chunks(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
     let chunks = count.div_ceil(most);

@@ -10,7 +10,7 @@
 /// | `Int8Dynamic` | 1 | the same with values p in 8 bits |
 ///
 /// # How near it is
-/// - `Bf16`: the relative error of a weight is at most 2<sup>-9</sup>.
+/// - `Bf16`: the relative error of a weight is at most 2<sup>-8</sup>, half a unit in the last place.
 /// - `Int8`: the error of a weight is at most 1/254 of the largest weight of its row, the row that computes one output. A row of more
 ///   than 512 weights is cut into equal parts of at most 512, each with its own scale `s`. The error of a value is at most
 ///   2<sup>-15</sup> of the largest value of its row, or part of a row, so the errors of the weights dominate.

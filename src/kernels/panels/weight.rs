@@ -33,7 +33,7 @@ pub(crate) enum Weight<'a, F> {
 
 impl<'a, F: Float> Weight<'a, F> {
     /// `w` as `store` has it packed, if it is a tensor of that model and there are several `rows` to multiply it with, or fewer bits
-    /// to read: a single row would read it as often as it is packed. Otherwise `w` in place.
+    /// to read. Otherwise `w` in place: a single row reads each weight once, so packing it saves nothing.
     pub fn stored(w: ArrayView2<'a, F>, store: Option<&PackedWeights<F>>, rows: usize, order: Summation) -> Self {
         let packed =
             store.filter(|store| rows > 1 || store.precision() != WeightPrecision::Full).and_then(|store| store.get(w));

@@ -72,7 +72,7 @@ fn only_tensors_of_the_model_are_shared() {
     assert!(is_shared(Weight::stored(w.t(), Some(&store), 2, Summation::Fastest)));
     assert!(is_shared(Weight::stored(w.slice(s![2..4, ..]).reversed_axes(), Some(&store), 2, Summation::Fastest)));
     assert!(!is_shared(Weight::stored(other.t(), Some(&store), 2, Summation::Fastest)));
-    // A single row would read it as often as it is packed.
+    // A single row reads each weight once, so packing it saves nothing.
     assert!(!is_shared(Weight::stored(w.t(), Some(&store), 1, Summation::Fastest)));
     let (mut operand, x) = (Operand::default(), integers::<f32>(3, 4, 3));
     operand.prepare(w.t(), Some(&store), false);

@@ -137,7 +137,7 @@ impl<'a> BeamSearch<'a> {
     /// The labels of each sequence, best first, at most `width` of them. `y` are logits, `[T, B, V]`.
     ///
     /// # Panics
-    /// Panics if `y` has no features, the blank is not one of its classes, or the language model gives NaN.
+    /// Panics if `y` has no features, the blank is not one of its classes, or the language model gives NaN or +∞.
     #[must_use]
     #[track_caller]
     pub fn decode<'y, F: Float>(&self, y: impl Into<Sequence<'y, F>>) -> Vec<Vec<Decoded>> {

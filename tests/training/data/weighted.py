@@ -1,6 +1,6 @@
-"""Writes weighted.json: losses with weights for sequences, steps and elements, by PyTorch, in f64. Run by hand; losses.rs reads it.
+"""Writes weighted.json: losses with weights for sequences, steps and elements, by PyTorch, in f64. Run by hand; weighted.rs reads it.
 
-The inputs are those of losses.rs, [3, 2, 4]. Each loss is `reduction="none"`, times its weights, divided by their sum for the mean;
+The inputs are those of weighted.rs, [3, 2, 4]. Each loss is `reduction="none"`, times its weights, divided by their sum for the mean;
 positions past the lengths are left out before anything is computed. Some weights are 0.
 """
 

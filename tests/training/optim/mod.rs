@@ -568,8 +568,6 @@ fn micro_batches_add_up_to_the_whole_batch() {
 
 // ---- refusals ----
 
-/// What `act` panics with.
-#[track_caller]
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     macro_rules! refused {
