@@ -169,15 +169,17 @@ impl Int8 {
         // SAFETY: guaranteed by the caller; a kernel is chosen only if the machine has its instructions.
         unsafe {
             match self.kernel {
-                Kernel::Portable => Portable.run(Compute::<{ Portable::VECTORS }>(&product)),
+                Kernel::Portable => Portable.out_of_line(Compute::<{ Portable::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2 => Avx2.run(Compute::<{ Avx2::VECTORS }>(&product)),
+                Kernel::Avx2 => Avx2.out_of_line(Compute::<{ Avx2::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512 => Avx512.run(Compute::<{ Avx512::VECTORS }>(&product)),
+                Kernel::Avx512 => Avx512.out_of_line(Compute::<{ Avx512::VECTORS }>(&product)),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni if self.values == Values::Sixteen => Halves.run(Compute::<{ Halves::VECTORS }>(&product)),
+                Kernel::Vnni if self.values == Values::Sixteen => {
+                    Halves.out_of_line(Compute::<{ Halves::VECTORS }>(&product))
+                }
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni => Fours.run(Compute::<{ Fours::VECTORS }>(&product)),
+                Kernel::Vnni => Fours.out_of_line(Compute::<{ Fours::VECTORS }>(&product)),
             }
         }
     }
@@ -350,7 +352,7 @@ struct Tile {
     count: usize,
 }
 
-/// The whole [`Product`], in panels of `N` vectors.
+/// The whole [`Product`], in panels of `N` vectors. Condition: that of [`Int8::multiply`].
 struct Compute<'a, const N: usize>(&'a Product<'a>);
 
 impl<I: Integers, const N: usize> Operation<I> for Compute<'_, N> {
@@ -371,9 +373,9 @@ impl<I: Integers, const N: usize> Operation<I> for Compute<'_, N> {
                         let tile = Tile { block, row, column, count: count(column) };
                         let whole = Tile { count: at_once * width, ..tile };
                         match at_once {
-                            ROW_PANELS if several => simd.run(RowTile::<N, ROW_PANELS>(product, whole)),
-                            2 if several => simd.run(RowTile::<N, 2>(product, whole)),
-                            _ => simd.run(RowTile::<N, 1>(product, tile)),
+                            ROW_PANELS if several => simd.out_of_line(RowTile::<N, ROW_PANELS>(product, whole)),
+                            2 if several => simd.out_of_line(RowTile::<N, 2>(product, whole)),
+                            _ => simd.out_of_line(RowTile::<N, 1>(product, tile)),
                         }
                     }
                     column += if several { at_once * width } else { width };
@@ -383,9 +385,9 @@ impl<I: Integers, const N: usize> Operation<I> for Compute<'_, N> {
             for (first, height) in even_chunks(rows.len(), PANEL_BLOCK_ROWS) {
                 for column in columns.clone().step_by(width) {
                     for block in blocks(*depth, I::TERMS) {
-                        for (next, count_rows) in even_chunks(height, I::TILE.0) {
+                        for (next, len) in even_chunks(height, I::TILE.0) {
                             let tile = Tile { block, row: rows.start + first + next, column, count: count(column) };
-                            for_height!(count_rows, 2, I::TILE.0, |R| simd.run(RowsTile::<N, R>(product, tile)));
+                            for_height!(len, 2, I::TILE.0, |R| simd.out_of_line(RowsTile::<N, R>(product, tile)));
                         }
                     }
                 }
@@ -394,7 +396,7 @@ impl<I: Integers, const N: usize> Operation<I> for Compute<'_, N> {
     }
 }
 
-/// The sums of a row and `P` panels.
+/// The product of a row and `P` panels. Condition: that of [`Compute`], and the tile lies within the rows and columns.
 struct RowTile<'a, const N: usize, const P: usize>(&'a Product<'a>, Tile);
 
 impl<I: Integers, const N: usize, const P: usize> Operation<I> for RowTile<'_, N, P> {
@@ -426,11 +428,11 @@ impl<I: Integers, const N: usize, const P: usize> Operation<I> for RowTile<'_, N
             weights = weights.wrapping_add(row);
         }
         // SAFETY: guaranteed by the caller.
-        unsafe { simd.run(Finish { product, tile, sums: sums.as_flattened(), vectors: P * N }) }
+        unsafe { simd.out_of_line(Finish { product, tile, sums: sums.as_flattened(), vectors: P * N }) }
     }
 }
 
-/// The sums of `R` rows and a panel.
+/// The product of `R` rows and a panel. Condition: that of [`RowTile`].
 struct RowsTile<'a, const N: usize, const R: usize>(&'a Product<'a>, Tile);
 
 impl<I: Integers, const N: usize, const R: usize> Operation<I> for RowsTile<'_, N, R> {
@@ -465,11 +467,12 @@ impl<I: Integers, const N: usize, const R: usize> Operation<I> for RowsTile<'_, 
             weights = weights.wrapping_add(I::TERMS * I::WIDTH);
         }
         // SAFETY: guaranteed by the caller.
-        unsafe { simd.run(Finish { product, tile, sums: sums.as_flattened(), vectors: N }) }
+        unsafe { simd.out_of_line(Finish { product, tile, sums: sums.as_flattened(), vectors: N }) }
     }
 }
 
-/// Adds a block's `sums`, in rows of `vectors` each, to C. It is compiled once, not for each height of a tile.
+/// Adds a block's `sums`, in rows of `vectors` each, to C. It is compiled once, not for each height of a tile. Condition: that of
+/// [`RowTile`], of as many rows and vectors as there are sums.
 struct Finish<'a, Sums> {
     product: &'a Product<'a>,
     tile: Tile,

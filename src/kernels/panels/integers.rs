@@ -68,11 +68,11 @@ pub(in crate::kernels) enum Values {
     Eight,
 }
 
-/// An operation that [`Integers::run`] compiles for the instructions of `I`.
+/// An operation that [`Integers::out_of_line`] compiles for the instructions of `I`.
 pub(super) trait Operation<I> {
     /// # Safety
     ///
-    /// As for the operation, and the machine has the instructions.
+    /// The condition that the operation's type states holds, and the machine has the instructions.
     unsafe fn run(self, simd: I);
 }
 
@@ -101,8 +101,8 @@ pub(super) trait Integers: Copy {
     ///
     /// # Safety
     ///
-    /// As for the operation, and the machine has the instructions.
-    unsafe fn run<Op: Operation<Self>>(self, operation: Op);
+    /// As [`Operation::run`].
+    unsafe fn out_of_line<Op: Operation<Self>>(self, operation: Op);
 
     /// Empty sums.
     fn zero(self) -> Self::Sums;
@@ -142,11 +142,12 @@ pub(super) trait Integers: Copy {
     unsafe fn write(self, sums: Self::Sums, step: f32, scales: *const f32, base: Option<*const f32>, to: *mut f32);
 }
 
+/// [`Integers::out_of_line`] for these target features.
 macro_rules! compiled_for {
     ($($features:literal)?) => {
         #[inline(never)]
         $(#[target_feature(enable = $features)])?
-        unsafe fn run<Op: Operation<Self>>(self, operation: Op) {
+        unsafe fn out_of_line<Op: Operation<Self>>(self, operation: Op) {
             // SAFETY: guaranteed by the caller.
             unsafe { operation.run(self) }
         }
