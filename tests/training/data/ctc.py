@@ -3,7 +3,7 @@
 Run by hand; needs PyTorch:
 
     python tests/training/data/ctc.py             writes it
-    python tests/training/data/ctc.py time        prints PyTorch's times for the shapes of benches/ctc.rs
+    python tests/training/data/ctc.py time        prints PyTorch's times for the shapes of benches/losses.rs
 """
 
 import json
