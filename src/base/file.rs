@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::named;
 
 /// Replaces the file at `path` with the bytes that `write` writes: see "A crash while saving" in `io`.
-pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+pub fn replace(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     replace_unnamed(path, write).map_err(|error| named(path, error))
 }
 
-fn replace_unnamed(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+fn replace_unnamed(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     if path.file_name().is_none() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "not the name of a file"));
     }
@@ -268,12 +268,12 @@ mod tests {
     fn an_error_after_any_number_of_bytes_leaves_the_old_file_and_no_other() {
         let folder = Folder::new("failing");
         let path = folder.0.join("file");
-        replace(&path, |writer| writer.write_all(b"old")).unwrap();
+        replace(&path, &mut |writer| writer.write_all(b"old")).unwrap();
         // More than the buffer of the writer, so that some failures come after bytes that are in the file.
         let new = vec![7; 150_000];
         for bytes in (0..new.len()).step_by(997) {
             for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other] {
-                let error = replace(&path, |writer| {
+                let error = replace(&path, &mut |writer| {
                     writer.write_all(&new[..bytes])?;
                     Err(kind.into())
                 });
@@ -281,7 +281,7 @@ mod tests {
                 assert_eq!((fs::read(&path).unwrap(), folder.names()), (b"old".to_vec(), vec!["file".into()]));
             }
         }
-        replace(&path, |writer| writer.write_all(&new)).unwrap();
+        replace(&path, &mut |writer| writer.write_all(&new)).unwrap();
         assert_eq!((fs::read(&path).unwrap(), folder.names()), (new, vec!["file".into()]));
     }
 
@@ -289,8 +289,8 @@ mod tests {
     fn a_panic_while_writing_leaves_the_old_file_and_no_other() {
         let folder = Folder::new("panicking");
         let path = folder.0.join("file");
-        replace(&path, |writer| writer.write_all(b"old")).unwrap();
-        std::panic::catch_unwind(|| replace(&path, |_| panic!("while writing"))).unwrap_err();
+        replace(&path, &mut |writer| writer.write_all(b"old")).unwrap();
+        std::panic::catch_unwind(|| replace(&path, &mut |_| panic!("while writing"))).unwrap_err();
         assert_eq!((fs::read(&path).unwrap(), folder.names()), (b"old".to_vec(), vec!["file".into()]));
     }
 
@@ -302,7 +302,9 @@ mod tests {
         std::thread::scope(|scope| {
             for byte in 0..4 {
                 let path = &path;
-                scope.spawn(move || (0..25).for_each(|_| replace(path, |w| w.write_all(&[byte; 100_000])).unwrap()));
+                scope.spawn(move || {
+                    (0..25).for_each(|_| replace(path, &mut |w| w.write_all(&[byte; 100_000])).unwrap())
+                });
             }
         });
         let bytes = fs::read(&path).unwrap();
@@ -325,7 +327,7 @@ mod tests {
         let saving = folder.0.join(".gradflow-7-7.tmp");
         let saver = File::create(&saving).unwrap();
         saver.lock().unwrap();
-        replace(&path, |writer| writer.write_all(b"new")).unwrap();
+        replace(&path, &mut |writer| writer.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let mut kept: Vec<OsString> = others.iter().map(Into::into).collect();
         kept.extend(["file".into(), ".gradflow-7-7.tmp".into()]);
@@ -335,7 +337,7 @@ mod tests {
         kept.sort();
         assert_eq!(folder.names(), kept);
         drop(saver);
-        replace(&path, |writer| writer.write_all(b"newer")).unwrap();
+        replace(&path, &mut |writer| writer.write_all(b"newer")).unwrap();
         assert_eq!((fs::read(&path).unwrap(), saving.exists()), (b"newer".to_vec(), !cfg!(unix)));
     }
 
@@ -349,7 +351,7 @@ mod tests {
                 let path = folder.0.join(format!("file-{k}"));
                 scope.spawn(move || {
                     for n in 0..50 {
-                        replace(&path, |writer| writer.write_all(&[k, n])).unwrap();
+                        replace(&path, &mut |writer| writer.write_all(&[k, n])).unwrap();
                         assert_eq!(fs::read(&path).unwrap(), [k, n]);
                     }
                 });
@@ -371,7 +373,7 @@ mod tests {
         }
 
         fn save(path: &Path) {
-            replace(path, |writer| writer.write_all(b"new")).unwrap();
+            replace(path, &mut |writer| writer.write_all(b"new")).unwrap();
             assert_eq!(fs::read(path).unwrap(), b"new");
         }
 
@@ -393,7 +395,7 @@ mod tests {
             ];
             for (path, what) in cases {
                 let before = fs::symlink_metadata(&path).unwrap();
-                let error = replace(&path, |_| panic!("nothing is to be written")).unwrap_err().to_string();
+                let error = replace(&path, &mut |_| panic!("nothing is to be written")).unwrap_err().to_string();
                 assert!(error.contains(path.to_str().unwrap()) && error.contains(what), "{error}");
                 let after = fs::symlink_metadata(&path).unwrap();
                 assert_eq!((before.ino(), before.file_type()), (after.ino(), after.file_type()));
@@ -422,8 +424,10 @@ mod tests {
             let path = folder.0.join("file");
             save(&path);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            replace(&path, |writer| {
-                assert_eq!(writer.get_ref().metadata()?.mode() & 0o777, 0o600);
+            replace(&path, &mut |writer| {
+                let files: Vec<_> = fs::read_dir(&folder.0)?.map(|entry| entry.unwrap().path()).collect();
+                assert_eq!(files.len(), 2, "the old one and the new one: {files:?}");
+                files.iter().for_each(|file| assert_eq!(mode(file), 0o600, "{}", file.display()));
                 writer.write_all(b"secret")
             })
             .unwrap();
@@ -474,7 +478,7 @@ mod tests {
                 fs::remove_file(&path).unwrap();
             }
             let path = folder.0.join("n".repeat(256));
-            let error = replace(&path, |writer| writer.write_all(b"new")).unwrap_err().to_string();
+            let error = replace(&path, &mut |writer| writer.write_all(b"new")).unwrap_err().to_string();
             assert!(error.contains(&"n".repeat(256)), "{error}");
             assert_eq!(folder.names().len(), 0);
         }

@@ -142,17 +142,17 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error if the file could not be written; an existing file is untouched then.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        file::replace(path.as_ref(), |writer| self.save_to(writer))
+        file::replace(path.as_ref(), &mut |writer| self.save_to(writer))
     }
 
     /// Writes a file's bytes to `writer`.
     ///
     /// # Errors
     /// Returns the writer's errors.
-    pub fn save_to(&self, writer: impl Write) -> io::Result<()> {
+    pub fn save_to(&self, mut writer: impl Write) -> io::Result<()> {
         let mut metadata = self.dict.metadata().clone();
         metadata.insert(CHECKSUM.into(), checksum(&self.dict));
-        self.dict.save_with(&metadata, writer)
+        self.dict.save_with(&metadata, &mut writer)
     }
 
     /// Reads a file, within the default [`ReadLimits`].

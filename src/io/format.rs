@@ -106,9 +106,9 @@ impl Default for ReadLimits {
 }
 
 /// Reads a whole file. A file that cannot be in the safetensors format is refused after its first bytes.
-pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadError> {
+pub fn read(reader: &mut dyn Read, limits: ReadLimits) -> Result<Content, LoadError> {
     let mut data = Vec::new();
-    reader.by_ref().take(9).read_to_end(&mut data)?;
+    Read::take(&mut *reader, 9).read_to_end(&mut data)?;
     let length = match data.split_first_chunk() {
         Some((&length, b"{")) => usize::try_from(u64::from_le_bytes(length)).ok(),
         _ => None,
@@ -124,7 +124,7 @@ pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadEr
         return Err(LoadError::Limit { path: None, what: "bytes of header", limit: limits.header });
     }
     let start = 8 + header;
-    reader.by_ref().take(header.saturating_sub(1) as u64).read_to_end(&mut data)?;
+    Read::take(&mut *reader, header.saturating_sub(1) as u64).read_to_end(&mut data)?;
     let counts = data.get(8..start).map(count).ok_or_else(|| LoadError::malformed("the header is cut off"))?;
     limits.check(&counts)?;
     reader.read_to_end(&mut data)?;
@@ -208,7 +208,7 @@ fn count(json: &[u8]) -> Counts {
 }
 
 /// Writes a whole file: large elements first, so that all are aligned, then by name.
-pub fn write(content: &Content, metadata: &BTreeMap<String, String>, mut writer: impl Write) -> io::Result<()> {
+pub fn write(content: &Content, metadata: &BTreeMap<String, String>, writer: &mut dyn Write) -> io::Result<()> {
     let mut entries: Vec<_> = content.entries.iter().collect();
     entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.dtype.bitsize())); // stable
     let header = header(&entries, metadata);

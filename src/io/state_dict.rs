@@ -185,8 +185,8 @@ impl StateDict {
     ///
     /// # Errors
     /// Returns an error as [`read_from`](StateDict::read_from) does.
-    pub fn read_with(reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
-        Ok(StateDict { content: format::read(reader, limits)? })
+    pub fn read_with(mut reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
+        Ok(StateDict { content: format::read(&mut reader, limits)? })
     }
 
     /// Saves to a file, whole or not at all: see [`io`](crate::io).
@@ -194,19 +194,19 @@ impl StateDict {
     /// # Errors
     /// Returns an error if the file could not be written; an existing file is untouched then.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        file::replace(path.as_ref(), |writer| self.save_to(writer))
+        file::replace(path.as_ref(), &mut |writer| self.save_to(writer))
     }
 
     /// Writes a file's bytes to `writer`.
     ///
     /// # Errors
     /// Returns the writer's errors.
-    pub fn save_to(&self, writer: impl Write) -> io::Result<()> {
-        self.save_with(self.metadata(), writer)
+    pub fn save_to(&self, mut writer: impl Write) -> io::Result<()> {
+        self.save_with(self.metadata(), &mut writer)
     }
 
     /// As [`save_to`](StateDict::save_to), with other metadata.
-    pub(super) fn save_with(&self, metadata: &BTreeMap<String, String>, writer: impl Write) -> io::Result<()> {
+    pub(super) fn save_with(&self, metadata: &BTreeMap<String, String>, writer: &mut dyn Write) -> io::Result<()> {
         format::write(&self.content, metadata, writer)
     }
 

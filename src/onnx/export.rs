@@ -1,7 +1,7 @@
 //! Models written as ONNX files.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::mem::size_of;
 use std::path::Path;
 
@@ -157,7 +157,7 @@ pub fn export_to_file<M: Layer>(
     options: &ExportOptions,
 ) -> Result<(), ExportError> {
     let bytes = export(model, input, options)?;
-    Ok(file::replace(path.as_ref(), |writer| writer.write_all(&bytes))?)
+    Ok(file::replace(path.as_ref(), &mut |writer| writer.write_all(&bytes))?)
 }
 
 fn message_of<M: Layer>(model: &M, input: Size, options: &ExportOptions) -> Result<messages::Model, ExportError> {

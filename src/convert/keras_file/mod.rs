@@ -90,8 +90,12 @@ impl KerasFile {
     /// # Errors
     /// Returns an error as [`open`](KerasFile::open) does.
     pub fn read_from(mut reader: impl Read) -> Result<Self, FileError> {
+        KerasFile::read(&mut reader)
+    }
+
+    fn read(reader: &mut dyn Read) -> Result<Self, FileError> {
         let mut file = Vec::new();
-        reader.by_ref().take(FileKind::ENOUGH as u64).read_to_end(&mut file)?;
+        Read::take(&mut *reader, FileKind::ENOUGH as u64).read_to_end(&mut file)?;
         let kind = FileKind::of(&file);
         if !matches!(kind, Some(FileKind::KerasZip | FileKind::Zip | FileKind::Hdf5)) {
             let got = kind.map_or("other bytes".into(), |kind| kind.to_string());

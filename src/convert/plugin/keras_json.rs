@@ -147,8 +147,8 @@ impl<F: Float> KerasJson<F> {
     ///
     /// # Errors
     /// Returns an error as [`open`](KerasJson::open) does.
-    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
-        Self::of_text(&read(reader, max_bytes)?)
+    pub fn read_with(mut reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
+        Self::of_text(&read(&mut reader, max_bytes)?)
     }
 
     fn of_text(text: &str) -> Result<Self, FileError> {
@@ -187,7 +187,7 @@ impl<F: Float> KerasJson<F> {
     /// activation that is not tanh, relu or sigmoid.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         let layers = self.written()?;
-        Ok(file::replace(path.as_ref(), |writer| self.write(&layers, writer))?)
+        Ok(file::replace(path.as_ref(), &mut |writer| self.write(&layers, writer))?)
     }
 
     /// Writes the bytes that [`save`](KerasJson::save) puts into a file.
@@ -237,7 +237,7 @@ impl<F: Float> KerasJson<F> {
         Ok(all)
     }
 
-    fn write(&self, layers: &[Written<F>], writer: &mut impl Write) -> std::io::Result<()> {
+    fn write(&self, layers: &[Written<F>], writer: &mut dyn Write) -> std::io::Result<()> {
         write!(writer, r#"{{"in_shape": [null, null, {}], "#, self.input_size().unwrap_or(1))?;
         if self.skip {
             write!(writer, r#""in_skip": 1, "#)?;

@@ -117,8 +117,8 @@ impl<F: Float> NamModel<F> {
     ///
     /// # Errors
     /// Returns an error as [`open`](NamModel::open) does.
-    pub fn read_with(reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
-        Self::of_text(&read(reader, max_bytes)?)
+    pub fn read_with(mut reader: impl Read, max_bytes: usize) -> Result<Self, FileError> {
+        Self::of_text(&read(&mut reader, max_bytes)?)
     }
 
     fn of_text(text: &str) -> Result<Self, FileError> {
@@ -152,7 +152,7 @@ impl<F: Float> NamModel<F> {
     /// activations other than tanh and the sigmoid.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
         self.check()?;
-        Ok(file::replace(path.as_ref(), |writer| self.write(writer))?)
+        Ok(file::replace(path.as_ref(), &mut |writer| self.write(writer))?)
     }
 
     /// Writes the bytes that [`save`](NamModel::save) puts into a file.
@@ -199,7 +199,7 @@ impl<F: Float> NamModel<F> {
         }
     }
 
-    fn write(&self, writer: &mut impl Write) -> std::io::Result<()> {
+    fn write(&self, writer: &mut dyn Write) -> std::io::Result<()> {
         let (Sizes { input, hidden, layers, output }, (lstm, head)) = (self.sizes(), &self.model);
         write!(writer, r#"{{"version": "{VERSION}", "metadata": "#)?;
         serde_json::to_writer(&mut *writer, &self.metadata)?;

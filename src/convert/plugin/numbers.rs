@@ -13,7 +13,7 @@ use crate::kernels::Float;
 const METADATA_BYTES: usize = 1 << 20;
 
 /// Reads a whole file of at most `max_bytes`.
-pub fn read(reader: impl Read, max_bytes: usize) -> Result<String, FileError> {
+pub fn read(reader: &mut dyn Read, max_bytes: usize) -> Result<String, FileError> {
     let mut bytes = Vec::new();
     reader.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > max_bytes {
@@ -86,7 +86,7 @@ fn number<F: Float>(text: &str) -> Option<F> {
 }
 
 /// Numbers as a list. They are written as `f64`, which every reader rounds back to the same `f32`.
-pub fn write_vector<F: Float>(values: ArrayView1<'_, F>, writer: &mut impl Write) -> std::io::Result<()> {
+pub fn write_vector<F: Float>(values: ArrayView1<'_, F>, writer: &mut dyn Write) -> std::io::Result<()> {
     for (i, value) in values.iter().enumerate() {
         write!(writer, "{}{:?}", if i == 0 { "[" } else { ", " }, value.widen())?;
     }
@@ -94,7 +94,7 @@ pub fn write_vector<F: Float>(values: ArrayView1<'_, F>, writer: &mut impl Write
 }
 
 /// Rows as a list of lists.
-pub fn write_matrix<F: Float>(rows: ArrayView2<'_, F>, writer: &mut impl Write) -> std::io::Result<()> {
+pub fn write_matrix<F: Float>(rows: ArrayView2<'_, F>, writer: &mut dyn Write) -> std::io::Result<()> {
     for (i, row) in rows.outer_iter().enumerate() {
         writer.write_all(if i == 0 { b"[" } else { b", " })?;
         write_vector(row, writer)?;

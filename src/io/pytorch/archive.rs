@@ -23,9 +23,9 @@ use crate::io::format::{Content, ReadLimits};
 /// The number that the older container begins with.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 
-pub fn read(mut reader: impl Read, limits: ReadLimits) -> Result<Content, LoadError> {
+pub fn read(reader: &mut dyn Read, limits: ReadLimits) -> Result<Content, LoadError> {
     let mut file = Vec::new();
-    reader.by_ref().take(FileKind::ENOUGH as u64).read_to_end(&mut file)?;
+    Read::take(&mut *reader, FileKind::ENOUGH as u64).read_to_end(&mut file)?;
     let kind = FileKind::of(&file);
     let read = match kind {
         Some(FileKind::PyTorchZip | FileKind::Zip) => read_zip,

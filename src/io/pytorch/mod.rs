@@ -66,7 +66,7 @@ impl StateDict {
     ///
     /// # Errors
     /// Returns an error as [`open_pytorch`](StateDict::open_pytorch) does.
-    pub fn read_pytorch_with(reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
-        Ok(StateDict { content: archive::read(reader, limits)? })
+    pub fn read_pytorch_with(mut reader: impl Read, limits: ReadLimits) -> Result<Self, LoadError> {
+        Ok(StateDict { content: archive::read(&mut reader, limits)? })
     }
 }
