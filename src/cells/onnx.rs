@@ -343,6 +343,10 @@ macro_rules! operator_cell {
             x: $crate::layer::Signal,
             initial: &[Option<$crate::layer::Value>],
         ) -> Result<($crate::layer::Signal, Vec<$crate::layer::Value>), $crate::layer::Unsupported> {
+            // Spares the compile time of users without the feature.
+            if cfg!(not(feature = "onnx")) {
+                unreachable!("graphs are made by the feature `onnx`")
+            }
             $crate::cells::onnx::add_cells(cells, graph, x, initial)
         }
     };

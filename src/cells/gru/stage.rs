@@ -7,33 +7,35 @@ use crate::cells::activations::{Chosen, STANDARD};
 use crate::cells::options::CommonOptions;
 use crate::cells::stage::{CellStage, FEW, Gates, UnitSum, Units};
 use crate::cells::weights::bias_of;
-use crate::kernels::Float;
 use crate::kernels::math::Fraction;
 use crate::kernels::row_product::LANES;
+use crate::kernels::{Float, once};
 use crate::layer::Stage;
 
-/// The stage of a GRU that resets after the product; `None` if its options change what inference computes.
-pub(super) fn stage<F: Float>(cell: &GruCell<F>) -> Option<Box<dyn Stage<F>>> {
-    let GruOptions { reset, recurrent_dropout: _, heads, gate_activation, candidate_activation, clip, common } =
-        cell.options();
-    let CommonOptions { bias: _, layer_norm, zoneout } = common;
-    let activations = Chosen { gate: gate_activation, candidate: candidate_activation, clip, ..STANDARD };
-    let plain = reset == GruReset::AfterProduct && heads == 1 && layer_norm.is_none();
-    let plain = plain && zoneout == 0.0 && activations == STANDARD;
-    let (input, hidden) = (cell.input_size(), cell.hidden_size());
-    let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
-    plain.then(|| {
-        CellStage::<F, GruUnits>::boxed(input, hidden, |sum, unit| {
-            // r, z, and the two parts of n: s from h and a_n from x
-            let row = sum.min(2) * hidden + unit;
-            let (bias_ih, bias_hh) = (bias_of(&cell.bias_ih, row), bias_of(&cell.bias_hh, row));
-            UnitSum {
-                bias: [bias_ih + bias_hh, bias_ih + bias_hh, bias_hh, bias_ih][sum],
-                weight_ih: (sum != S).then(|| &weight_ih[row * input..][..input]),
-                weight_hh: (sum != A_N).then(|| &weight_hh[row * hidden..][..hidden]),
-            }
+once! {
+    /// The stage of a GRU that resets after the product; `None` if its options change what inference computes.
+    pub(super) fn stage<'a, F: Float>(cell: &'a GruCell<F>) -> Option<Box<dyn Stage<F>>> {
+        let GruOptions { reset, recurrent_dropout: _, heads, gate_activation, candidate_activation, clip, common } =
+            cell.options();
+        let CommonOptions { bias: _, layer_norm, zoneout } = common;
+        let activations = Chosen { gate: gate_activation, candidate: candidate_activation, clip, ..STANDARD };
+        let plain = reset == GruReset::AfterProduct && heads == 1 && layer_norm.is_none();
+        let plain = plain && zoneout == 0.0 && activations == STANDARD;
+        let (input, hidden) = (cell.input_size(), cell.hidden_size());
+        let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
+        plain.then(|| {
+            CellStage::<F, GruUnits>::boxed(input, hidden, |sum, unit| {
+                // r, z, and the two parts of n: s from h and a_n from x
+                let row = sum.min(2) * hidden + unit;
+                let (bias_ih, bias_hh) = (bias_of(&cell.bias_ih, row), bias_of(&cell.bias_hh, row));
+                UnitSum {
+                    bias: [bias_ih + bias_hh, bias_ih + bias_hh, bias_hh, bias_ih][sum],
+                    weight_ih: (sum != S).then(|| &weight_ih[row * input..][..input]),
+                    weight_hh: (sum != A_N).then(|| &weight_hh[row * hidden..][..hidden]),
+                }
+            })
         })
-    })
+    }
 }
 
 /// The sums of a unit.
