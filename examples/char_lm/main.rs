@@ -193,8 +193,9 @@ fn run() -> Result<(), Failure> {
 /// The settings of a checkpoint, with flags that may repeat them but not change them. If only a sample is written, the seed may
 /// differ.
 fn continued(saved: &str, arguments: Vec<OsString>, path: &Path) -> Result<Settings, Failure> {
-    let saved = || saved.lines().map(Into::into);
-    let (Some(before), Some(now)) = (Settings::parse(saved())?, Settings::parse(saved().chain(arguments))?) else {
+    let saved: Vec<OsString> = saved.lines().map(Into::into).collect();
+    let (Some(before), Some(now)) = (Settings::parse(saved.clone())?, Settings::parse([saved, arguments].concat())?)
+    else {
         unreachable!("neither asks for help")
     };
     let mut compared = now.training.clone();

@@ -130,7 +130,8 @@ pub fn open(path: &Path) -> Result<(Checkpoint, String), Failure> {
         error => Misfit::from(error).of(path),
     })?;
     let settings = checkpoint.metadata("settings").map(str::to_owned);
-    let settings = settings.filter(|line| matches!(Settings::parse(line.lines().map(Into::into)), Ok(Some(_))));
+    let settings =
+        settings.filter(|line| matches!(Settings::parse(line.lines().map(Into::into).collect()), Ok(Some(_))));
     let settings = settings.ok_or_else(|| in_file(path, "not a checkpoint of this program"))?;
     Ok((checkpoint, settings))
 }

@@ -171,7 +171,7 @@ impl Settings {
     ///
     /// # Errors
     /// If a flag is unknown, has no good value, or makes no sense beside another.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, Failure> {
+    pub fn parse(arguments: Vec<OsString>) -> Result<Option<Self>, Failure> {
         let mut training = Training::default();
         let (mut temperature, mut sample, mut out) = (0.7, 600, None);
         let (mut resume, mut sample_only, mut save, mut save_every) = (None, None, None, None);
