@@ -127,7 +127,7 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
     pub(super) fn boxed<'a>(
         input: usize,
         hidden: usize,
-        sum: impl Fn(usize, usize) -> UnitSum<'a, F>,
+        sum: &dyn Fn(usize, usize) -> UnitSum<'a, F>,
     ) -> Box<dyn Stage<F>> {
         let (vectors, groups) = (Vectors::best(), Groups::of(hidden));
         // 0 past the cell's last sum or last unit.
@@ -142,8 +142,8 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         let both = RowWeights::new(
             vectors,
             [input + hidden, (groups.many * U::FROM_H + groups.few) * LANES],
-            |column| bias(place(column)),
-            |k, column| match k.checked_sub(input) {
+            &|column| bias(place(column)),
+            &|k, column| match k.checked_sub(input) {
                 None => weight_ih(k, place(column)),
                 Some(k) => weight_hh(k, place(column)),
             },
@@ -155,8 +155,8 @@ impl<F: Float, U: Units<F>> CellStage<F, U> {
         let x_alone = RowWeights::new(
             vectors,
             [input, groups.many * (U::SUMS - U::FROM_H) * LANES],
-            |column| bias(place(column)),
-            |i, column| weight_ih(i, place(column)),
+            &|column| bias(place(column)),
+            &|i, column| weight_ih(i, place(column)),
         );
         let units = groups.units();
         Box::new(CellStage::<F, U> {

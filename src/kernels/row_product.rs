@@ -72,8 +72,8 @@ impl<F: Float> RowWeights<F> {
     pub(crate) fn new(
         vectors: Vectors,
         [depth, columns]: [usize; 2],
-        bias: impl Fn(usize) -> F,
-        weight: impl Fn(usize, usize) -> F,
+        bias: &dyn Fn(usize) -> F,
+        weight: &dyn Fn(usize, usize) -> F,
     ) -> Self {
         assert!(columns.is_multiple_of(LANES), "{columns} columns");
         let lanes = vectors.run(Lanes(PhantomData::<F>));

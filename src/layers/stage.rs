@@ -3,9 +3,9 @@
 use ndarray::{Array1, Array2};
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::Float;
 use crate::kernels::row_product::{Aligned, LANES, RowWeights};
 use crate::kernels::simd::dispatch::Vectors;
+use crate::kernels::{Float, once};
 use crate::layer::{Stage, Stages};
 
 /// `y = x Wᵀ + b`
@@ -29,23 +29,25 @@ enum Weights<F> {
 /// The maximum number of outputs that are computed as dot products.
 const FEW: usize = 4;
 
-/// Adds the map by `weight`, `[O, I]`, and `bias`, `[O]`: to the last stage if that stage can apply it, else as a new stage.
-pub(super) fn add_linear<F: Float>(weight: &Array2<F>, bias: Option<&Array1<F>>, stages: &mut Stages<F>) {
-    let (vectors, (output, input)) = (Vectors::best(), weight.dim());
-    let bias = |o: usize| bias.and_then(|bias| bias.get(o)).copied().unwrap_or(F::zero());
-    let weights = if output <= FEW {
-        let rows = weight.outer_iter().enumerate();
-        let rows: Vec<_> = rows.flat_map(|(o, row)| row.to_vec().into_iter().chain([bias(o)])).collect();
-        if stages.add_linear(&rows, output) {
-            return;
-        }
-        Weights::Rows(rows)
-    } else {
-        let columns = output.next_multiple_of(LANES);
-        let weight = |i, o| weight.get((o, i)).copied().unwrap_or(F::zero());
-        Weights::Columns(RowWeights::new(vectors, [input, columns], bias, weight), Aligned::zeros(columns))
-    };
-    stages.push(Box::new(LinearStage { vectors, input, output, weights }));
+once! {
+    /// Adds the map by `weight`, `[O, I]`, and `bias`, `[O]`: to the last stage if that stage can apply it, else as a new stage.
+    pub(super) fn add_linear<'a, F: Float>(weight: &'a Array2<F>, bias: Option<&'a Array1<F>>, stages: &'a mut Stages<F>) {
+        let (vectors, (output, input)) = (Vectors::best(), weight.dim());
+        let bias = |o: usize| bias.and_then(|bias| bias.get(o)).copied().unwrap_or(F::zero());
+        let weights = if output <= FEW {
+            let rows = weight.outer_iter().enumerate();
+            let rows: Vec<_> = rows.flat_map(|(o, row)| row.to_vec().into_iter().chain([bias(o)])).collect();
+            if stages.add_linear(&rows, output) {
+                return;
+            }
+            Weights::Rows(rows)
+        } else {
+            let columns = output.next_multiple_of(LANES);
+            let weight = |i, o| weight.get((o, i)).copied().unwrap_or(F::zero());
+            Weights::Columns(RowWeights::new(vectors, [input, columns], &bias, &weight), Aligned::zeros(columns))
+        };
+        stages.push(Box::new(LinearStage { vectors, input, output, weights }));
+    }
 }
 
 impl<F: Float> Stage<F> for LinearStage<F> {

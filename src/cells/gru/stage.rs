@@ -24,7 +24,7 @@ once! {
         let (input, hidden) = (cell.input_size(), cell.hidden_size());
         let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
         plain.then(|| {
-            CellStage::<F, GruUnits>::boxed(input, hidden, |sum, unit| {
+            CellStage::<F, GruUnits>::boxed(input, hidden, &|sum, unit| {
                 // r, z, and the two parts of n: s from h and a_n from x
                 let row = sum.min(2) * hidden + unit;
                 let (bias_ih, bias_hh) = (bias_of(&cell.bias_ih, row), bias_of(&cell.bias_hh, row));

@@ -34,7 +34,7 @@ once! {
         let (input, hidden) = (cell.input_size(), cell.hidden_size());
         let (weight_ih, weight_hh) = (cell.weight_ih.as_slice()?, cell.weight_hh.as_slice()?);
         plain.then(|| {
-            CellStage::<F, LstmUnits>::boxed(input, hidden, |gate, unit| {
+            CellStage::<F, LstmUnits>::boxed(input, hidden, &|gate, unit| {
                 let row = gate * hidden + unit;
                 UnitSum {
                     bias: bias_of(&cell.bias_ih, row) + bias_of(&cell.bias_hh, row),

@@ -25,8 +25,8 @@ once! {
         };
         match nonlinearity {
             _ if heads != 1 || layer_norm.is_some() || zoneout != 0.0 || clip.is_some() => None,
-            Nonlinearity::Tanh => Some(CellStage::<F, RnnUnits<false>>::boxed(input, hidden, sum)),
-            Nonlinearity::Relu => Some(CellStage::<F, RnnUnits<true>>::boxed(input, hidden, sum)),
+            Nonlinearity::Tanh => Some(CellStage::<F, RnnUnits<false>>::boxed(input, hidden, &sum)),
+            Nonlinearity::Relu => Some(CellStage::<F, RnnUnits<true>>::boxed(input, hidden, &sum)),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ fn check<F: Float>(depth: usize, columns: usize) {
     let expected: Vec<F> = (0..columns).map(|m| (0..depth).fold(bias(m), |sum, k| sum + v[k] * weight(k, m))).collect();
     for_each_isa(|isa| {
         let vectors = Vectors::best();
-        let weights = RowWeights::new(vectors, [depth, columns], bias, weight);
+        let weights = RowWeights::new(vectors, [depth, columns], &bias, &weight);
         assert_eq!(weights.columns(), columns);
         for backward in [false, true] {
             let mut y = Aligned::zeros(columns);
@@ -52,7 +52,7 @@ fn bits_do_not_depend_on_the_direction() {
     let v: Vec<f32> = (0..33).map(of).collect();
     for_each_isa(|isa| {
         let vectors = Vectors::best();
-        let weights = RowWeights::new(vectors, [33, 19 * LANES], of, |k, m| of(k * 1000 + m));
+        let weights = RowWeights::new(vectors, [33, 19 * LANES], &of, &|k, m| of(k * 1000 + m));
         let [forward, backward] = [false, true].map(|backward| {
             let mut y = Aligned::zeros(19 * LANES);
             vectors.run(Multiply(&weights, &v, y.values_mut(), backward));
