@@ -12,6 +12,7 @@ use ndarray::ArrayView2;
 use super::packed::Packed;
 use super::precision::WeightPrecision;
 use crate::kernels::float::Float;
+use crate::kernels::once::once;
 
 /// The weights of one model, packed on demand.
 #[derive(Debug)]
@@ -95,14 +96,16 @@ impl<F: Float> PackedWeights<F> {
 
     /// Records the addresses of the model's tensors, unless this has been done since they last changed.
     pub fn locate<'m>(&self, tensors: impl Iterator<Item = &'m [F]>) {
-        self.tensors.get_or_init(|| {
-            let mut tensors: Vec<_> = tensors
-                .map(|values| values.as_ptr_range())
-                .map(|memory| memory.start.addr()..memory.end.addr())
-                .map(|memory| PackedTensor { memory, operands: Mutex::default() })
-                .collect();
-            tensors.sort_by_key(|tensor| tensor.memory.start);
-            tensors
-        });
+        self.tensors.get_or_init(|| by_address(&mut tensors.map(|values| values.as_ptr_range())));
+    }
+}
+
+once! {
+    /// Tensors of which nothing is packed, in the order of their addresses.
+    fn by_address<'a, F: Float>(tensors: &'a mut dyn Iterator<Item = Range<*const F>>) -> Vec<PackedTensor<F>> {
+        let tensors = tensors.map(|memory| memory.start.addr()..memory.end.addr());
+        let mut tensors: Vec<_> = tensors.map(|memory| PackedTensor { memory, operands: Mutex::default() }).collect();
+        tensors.sort_by_key(|tensor| tensor.memory.start);
+        tensors
     }
 }
