@@ -65,8 +65,9 @@ def count_of(pattern, text):
 
 
 def crates(*features):
-    command = ["cargo", "tree", "--locked", "--package", "gradflow", "-e", "normal", "--prefix", "none", "--target", "x86_64-unknown-linux-gnu"]
-    lines = subprocess.run(command + list(features), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tree = ["cargo", "tree", "--locked", "--package", "gradflow", "-e", "normal", "--prefix", "none"]
+    command = [*tree, "--target", "x86_64-unknown-linux-gnu", *features]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return len({line.split(" (")[0] for line in lines.splitlines() if line}) - 1  # without gradflow
 
 
